@@ -1,0 +1,3 @@
+"""Controlled ablations of BERT-style encoders along ALBERT's three axes."""
+
+__version__ = "0.1.0"

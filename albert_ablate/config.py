@@ -1,0 +1,338 @@
+"""The typed configuration: frozen dataclasses, their validation, and what follows from them.
+
+Values come from ``conf/`` alone; no field has a default here. ``hydra_app.py`` is the one place
+that turns a composed Hydra config into ``RunConfig``; nothing else imports hydra or omegaconf.
+"""
+
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from albert_ablate.axes import Objective, Share
+from albert_ablate.errors import ConfigError
+from albert_ablate.model.architecture import Architecture
+
+_STRICT = ConfigDict(extra="forbid")
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EmbedConfig:
+    """Axis 1."""
+
+    size: Positive  # E
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ShareConfig:
+    """Axis 2."""
+
+    strategy: Share
+    groups: Positive  # runs of layers with parameters of their own (paper, section 4.5)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ObjectiveConfig:
+    """Axis 3."""
+
+    name: Objective
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """Shape of the encoder but for the embedding width and the vocabulary."""
+
+    name: str
+    hidden: Positive
+    layers: Positive
+    heads: Positive
+    intermediate: Positive
+    max_positions: Annotated[int, Field(ge=8)]
+    hidden_dropout: Fraction
+    attention_dropout: Fraction
+    activation: Literal["gelu_tanh", "gelu_erf"]
+    initializer_range: PositiveFloat
+    layer_norm_eps: PositiveFloat
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HubSource:
+    """One Hugging Face dataset and how its rows become documents."""
+
+    path: str
+    config: str | None
+    revision: str | None
+    split: str
+    validation_split: str | None
+    data_files: str | None
+    text_column: str
+    documents: Literal["row", "headings", "rows_of_sentences"]
+    rows_per_document: Annotated[int, Field(ge=2)]
+    max_documents: Positive | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """The corpus."""
+
+    name: str
+    source: Literal["embedded", "files", "hub"]
+    path: str | None
+    validation_path: str | None
+    validation_fraction: OpenFraction
+    format: Literal["auto", "sentences", "prose"]
+    text_column: str
+    language: str
+    hub: tuple[HubSource, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PairsConfig:
+    """How documents become segment pairs (paper, section 4.1)."""
+
+    max_length: Annotated[int, Field(ge=8)]
+    short_probability: Annotated[float, Field(ge=0, le=1)]
+    single_sentence: Literal["extend", "skip", "released"]
+    nsp_tail: Literal["put_back", "drop"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MaskingConfig:
+    """n-gram masking (paper, section 4.1)."""
+
+    probability: OpenFraction
+    max_ngram: Annotated[int, Field(ge=1, le=10)]
+    max_predictions: Positive | None
+    copies: Positive | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TokenizerConfig:
+    """SentencePiece unigram (paper, section 4.1)."""
+
+    name: str
+    model_path: str | None
+    vocab_size: Annotated[int, Field(ge=32)]
+    lowercase: bool
+    strip_accents: bool
+    split_digit_commas: bool
+    character_coverage: Annotated[float, Field(gt=0.9, le=1)]
+    training_sentences: Annotated[int, Field(ge=1000)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerConfig:
+    """Update rule and learning-rate schedule (reference optimization)."""
+
+    name: Literal["lamb", "adamw"]
+    learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    beta1: Fraction
+    beta2: Fraction
+    epsilon: PositiveFloat
+    bias_correction: bool
+    clip_norm: PositiveFloat | None
+    decay_from: Literal["start", "warmup_end"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BudgetConfig:
+    """How long to train."""
+
+    steps: Positive
+    warmup_steps: Count
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BatchConfig:
+    """Sequences in an optimizer step, and in one forward pass."""
+
+    size: Positive
+    micro_size: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """Held-out evaluation."""
+
+    max_pairs: Annotated[int, Field(ge=16)]  # at the end, for each task
+    curve_every: Positive  # steps between points of the held-out curve
+    curve_pairs: Positive
+    probe_pairs: Annotated[int, Field(ge=16)]  # training pairs for a head fitted on the frozen encoder
+    similarity_pairs: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RuntimeConfig:
+    """Where and how to run. Only ``precision`` changes the numbers by intent."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "bf16", "fp32"]
+    threads: Positive | None
+    workers: Count
+    log_every: Positive
+    checkpoint_every: Positive
+    keep_checkpoints: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PathsConfig:
+    """Folders, relative to where the command is run."""
+
+    runs: str
+    cache: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrackerConfig:
+    """A mirror of the metrics; the run folder is always the record."""
+
+    name: Literal["none", "wandb"]
+    project: str
+    mode: Literal["offline", "online"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """One cell of an ablation."""
+
+    seed: Count
+    scale: str
+    embed: EmbedConfig
+    share: ShareConfig
+    objective: ObjectiveConfig
+    model: ModelConfig
+    data: DataConfig
+    pairs: PairsConfig
+    masking: MaskingConfig
+    tokenizer: TokenizerConfig
+    optimizer: OptimizerConfig
+    budget: BudgetConfig
+    batch: BatchConfig
+    evaluation: EvaluationConfig
+    runtime: RuntimeConfig
+    paths: PathsConfig
+    tracker: TrackerConfig
+
+    def architecture(self) -> Architecture:
+        """What the model is built from."""
+        m = self.model
+        return Architecture(
+            vocab_size=self.tokenizer.vocab_size,
+            embedding_size=self.embed.size,
+            hidden_size=m.hidden,
+            layers=m.layers,
+            heads=m.heads,
+            intermediate_size=m.intermediate,
+            max_positions=m.max_positions,
+            share=self.share.strategy,
+            groups=self.share.groups,
+            hidden_dropout=m.hidden_dropout,
+            attention_dropout=m.attention_dropout,
+            activation=m.activation,
+            layer_norm_eps=m.layer_norm_eps,
+            initializer_range=m.initializer_range,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested values, for YAML and JSON."""
+        plain: dict[str, Any] = pydantic.TypeAdapter(RunConfig).dump_python(self, mode="json")
+        return plain
+
+
+def parse(values: dict[str, Any]) -> RunConfig:
+    """Nested plain values -> ``RunConfig``. Raises ConfigError naming every wrong field."""
+    try:
+        config = pydantic.TypeAdapter(RunConfig).validate_python(values)
+    except pydantic.ValidationError as error:
+        raise ConfigError([_explain(problem) for problem in error.errors()]) from None
+    problems = list(_contradictions(config))
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _explain(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        group, _, name = field.rpartition(".")
+        known = _known_fields(group)
+        return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{field}: missing. Every setting stands in conf/; did an override remove it?"
+    return f"{field}={problem['input']!r}: {problem['msg']}."
+
+
+def _known_fields(group: str) -> list[str]:
+    node: Any = RunConfig
+    for part in filter(None, group.split(".")):
+        node = next((f.type for f in fields(node) if f.name == part), None)
+        if node is None or not hasattr(node, "__dataclass_fields__"):
+            return []
+    return [f.name for f in fields(node)]
+
+
+def _contradictions(c: RunConfig) -> list[str]:
+    """Settings that are fine alone and wrong together, each with field, value and remedy."""
+    found = []
+    if c.embed.size > c.model.hidden:
+        found.append(
+            f"embed.size={c.embed.size} is larger than model.hidden={c.model.hidden} (model={c.model.name}): the "
+            "factorisation V x E, E x H needs E <= H. Choose a smaller embed, embed=full (E = H), or a wider model."
+        )
+    if c.model.hidden % c.model.heads:
+        found.append(
+            f"model.heads={c.model.heads} does not divide model.hidden={c.model.hidden}: every head has the same "
+            f"width. Try model.heads={_nearest_divisor(c.model.hidden, c.model.heads)}."
+        )
+    if c.pairs.max_length > c.model.max_positions:
+        found.append(
+            f"pairs.max_length={c.pairs.max_length} exceeds model.max_positions={c.model.max_positions}: later tokens "
+            "would have no position. Shorten the sequences or raise model.max_positions."
+        )
+    if c.share.groups > c.model.layers:
+        found.append(
+            f"share.groups={c.share.groups} exceeds model.layers={c.model.layers}: a group needs a layer. "
+            f"Use share.groups={c.model.layers} or fewer."
+        )
+    if c.share.groups > 1 and c.share.strategy is Share.NONE:
+        found.append(f"share.groups={c.share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
+    if c.budget.warmup_steps >= c.budget.steps:
+        found.append(
+            f"budget.warmup_steps={c.budget.warmup_steps} leaves nothing of budget.steps={c.budget.steps}. "
+            "Shorten the warm-up."
+        )
+    if c.batch.micro_size > c.batch.size:
+        found.append(
+            f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. Use batch.micro_size={c.batch.size}."
+        )
+    found += _data_contradictions(c.data)
+    if c.optimizer.name == "adamw" and not c.optimizer.bias_correction:
+        found.append("optimizer.bias_correction=false has no AdamW here; it is an option of optimizer=lamb. Set it true.")
+    return found
+
+
+def _data_contradictions(data: DataConfig) -> list[str]:
+    if data.source == "files" and data.path is None:
+        return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
+    if data.source != "files" and (data.path or data.validation_path):
+        return [f"data.path={data.path} has no effect with data={data.name}. Use data=text to read files."]
+    if data.source == "hub" and not data.hub:
+        return [f"data.hub is empty: data={data.name} reads Hugging Face datasets. Name at least one."]
+    return []
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - wanted))

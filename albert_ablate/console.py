@@ -1,0 +1,76 @@
+"""What the terminal shows: lines, a progress bar, and the summary of a run."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+_console = Console(highlight=False)
+#: Off a terminal, at most one plain progress line in this many seconds.
+_PLAIN_SECONDS = 10.0
+
+
+def say(text: str) -> None:
+    """One line."""
+    _console.print(text, markup=False, soft_wrap=True)
+
+
+def show(renderable: Any) -> None:
+    """Anything rich can draw."""
+    _console.print(renderable)
+
+
+class Progress:
+    """A bar with loss, accuracy, tokens a second and time left on a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps: int, start: int) -> None:
+        self._steps = steps
+        self._first = start
+        self._begin = time.perf_counter()
+        self._said = self._begin
+        self._bar = None
+        if _console.is_terminal:
+            self._bar = Bar(
+                TextColumn("  training"), BarColumn(bar_width=30), MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), console=_console, transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task("train", total=steps, completed=start, numbers="")
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, line: dict[str, Any]) -> None:
+        """Show a logged line."""
+        numbers = f"MLM {line['mlm_loss']:.3f} nats, {line['mlm_accuracy']:.1%}"
+        if "sentence_accuracy" in line:
+            numbers += f" · sentence {line['sentence_accuracy']:.1%}"
+        numbers += f" · {line['tokens_per_second']:,.0f} tokens/s"
+        if self._bar:
+            self._bar.update(self._task, completed=done, numbers=numbers)
+            return
+        now = time.perf_counter()
+        if now - self._said >= _PLAIN_SECONDS or done == self._steps:
+            self._said = now
+            left = (now - self._begin) / max(done - self._first, 1) * (self._steps - done)
+            say(f"  step {done:>6,}/{self._steps:,} · {numbers} · {duration(left)} left")
+            sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``42 s``, ``3 min 05 s`` or ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

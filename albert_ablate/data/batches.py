@@ -1,0 +1,166 @@
+"""Batches: step -> arrays, by arithmetic. Nothing is iterated to reach a position.
+
+Letters: B sequences in the batch, T tokens (always ``pairs.max_length``), M masked positions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from albert_ablate import streams
+from albert_ablate.axes import Objective
+from albert_ablate.config import MaskingConfig, PairsConfig
+from albert_ablate.data.masking import mask_batch
+from albert_ablate.data.segments import Pairs, build_pairs
+from albert_ablate.data.store import TokenStore
+from albert_ablate.data.tokenizer import CLS, SEP
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One effective batch of masked pairs."""
+
+    input_ids: Tensor  # (B, T) int32, masks applied, 0 = padding
+    type_ids: Tensor  # (B, T) int32, 0 for [CLS] A [SEP], 1 for B [SEP]
+    mask: Tensor  # (B, T) bool, True at real tokens
+    positions: Tensor  # (M,) int64 into the flattened grid
+    targets: Tensor  # (M,) int64
+    labels: Tensor  # (B,) int64, 0 = in order / next, 1 = swapped / random
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def micro(self, size: int) -> Iterator["Batch"]:
+        """Consecutive slices of at most ``size`` sequences."""
+        width = self.input_ids.shape[1]
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            low, high = torch.searchsorted(self.positions, torch.tensor([rows.start * width, rows.stop * width]))
+            yield Batch(
+                self.input_ids[rows], self.type_ids[rows], self.mask[rows],
+                self.positions[low:high] - rows.start * width, self.targets[low:high], self.labels[rows],
+            )  # fmt: skip
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on ``device``."""
+        moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
+        return Batch(*moved)
+
+
+class PairBatches(Dataset[Batch]):
+    """The endless sequence of training batches: item ``step`` is a function of the seed and itself.
+
+    An epoch is as many instances as the first epoch's plan has; instance ``g`` is number
+    ``g % N`` of epoch ``g // N``. With ``masking.copies = c`` epoch ``e`` repeats the pairs and
+    masks of epoch ``e % c``, like the reference's ``dupe_factor``; without it both are always new.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        word_starts: np.ndarray,
+        objective: Objective,
+        pairs: PairsConfig,
+        masking: MaskingConfig,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.store = store
+        self.word_starts = word_starts
+        self.objective = objective
+        self.settings = pairs
+        self.masking = masking
+        self.batch_size = batch_size
+        self.seed = seed
+        self._plan = lru_cache(maxsize=2)(self._build_plan)
+        self.epoch_size = len(self._plan(0))
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in self.__dict__.items() if k != "_plan"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._plan = lru_cache(maxsize=2)(self._build_plan)
+
+    def _build_plan(self, epoch: int) -> Pairs:
+        return build_pairs(self.store, self.objective, self.settings, self.seed, epoch)
+
+    def instances(self, step: int) -> tuple[Pairs, np.ndarray]:
+        """The pairs of ``step`` and, for each, the epoch its masks are drawn for."""
+        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs = index // self.epoch_size
+        if self.masking.copies is not None:
+            epochs %= self.masking.copies
+        parts = []
+        for epoch in np.unique(epochs):  # at most a few: a batch may straddle an epoch's end
+            plan = self._plan(int(epoch))
+            rows = index[epochs == epoch] % self.epoch_size % len(plan)
+            parts.append(take_pairs(plan, rows))
+        columns = [field.name for field in fields(Pairs) if field.name != "lone_dropped"]
+        joined = {c: np.concatenate([getattr(part, c) for part in parts]) for c in columns}
+        return Pairs(**joined, lone_dropped=0), np.sort(epochs)
+
+    def __getitem__(self, step: int) -> Batch:
+        pairs, epochs = self.instances(step)
+        stream = streams.key(self.seed, "masking")
+        keys = streams.hashed(stream, epochs, pairs.document, pairs.ordinal)
+        return assemble(self.store, pairs, self.word_starts, keys, self.settings.max_length, self.masking)
+
+    def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
+        """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one)."""
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if workers else None,
+        )
+        return iter(loader)
+
+
+def take_pairs(pairs: Pairs, rows: np.ndarray | slice) -> Pairs:
+    """The given rows of ``pairs``."""
+    columns = {f.name: getattr(pairs, f.name) for f in fields(Pairs) if f.name != "lone_dropped"}
+    return Pairs(**{name: column[rows] for name, column in columns.items()}, lone_dropped=0)
+
+
+def assemble(
+    store: TokenStore,
+    pairs: Pairs,
+    word_starts: np.ndarray,
+    keys: np.ndarray,
+    length: int,
+    masking: MaskingConfig,
+) -> Batch:
+    """[CLS] A [SEP] B [SEP] with padding to ``length``, then masks from the row streams ``keys``."""
+    column = np.arange(length)
+    a_end = 1 + pairs.a_length[:, None]  # column of the first [SEP]
+    b_begin = a_end + 1
+    b_end = b_begin + pairs.b_length[:, None]  # column of the last [SEP]
+    in_a = (column >= 1) & (column < a_end)
+    in_b = (column >= b_begin) & (column < b_end)
+    source = np.where(in_a, pairs.a_start[:, None] + column - 1, pairs.b_start[:, None] + column - b_begin)
+    ids = np.zeros(source.shape, dtype=np.int32)
+    inside = in_a | in_b
+    ids[inside] = store.tokens[source[inside]]
+    ids[:, 0] = CLS
+    row = np.arange(len(pairs))
+    ids[row, a_end[:, 0]] = SEP
+    ids[row, b_end[:, 0]] = SEP
+    real = column <= b_end
+    segment_starts = np.concatenate([np.ones_like(a_end), b_begin], axis=1)
+    masked = mask_batch(ids, b_end[:, 0] + 1, segment_starts, word_starts, keys, masking)
+    return Batch(
+        input_ids=torch.from_numpy(masked.input_ids),
+        type_ids=torch.from_numpy(((column >= b_begin) & real).astype(np.int32)),
+        mask=torch.from_numpy(real),
+        positions=torch.from_numpy(masked.positions),
+        targets=torch.from_numpy(masked.targets),
+        labels=torch.from_numpy(pairs.label.copy()),
+    )

@@ -1,0 +1,101 @@
+"""The token store: a corpus as one memory-mapped array with sentence and document boundaries."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from albert_ablate.data.text import text_info
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.files import building, digest, read_json, write_json
+
+#: Raise when the files' content changes for the same key.
+STORE_FORMAT = 1
+_SENTENCES_PER_BLOCK = 50_000
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """All sentences of one side of a corpus.
+
+    Sentence ``s`` is ``tokens[sentences[s]:sentences[s + 1]]``; document ``d`` is the sentences
+    ``documents[d]`` up to ``documents[d + 1]``. No sentence and no document is empty.
+    """
+
+    tokens: np.ndarray  # (tokens,) uint16 or uint32, memory-mapped
+    sentences: np.ndarray  # (sentences + 1,) int64 token offsets
+    documents: np.ndarray  # (documents + 1,) int64 sentence offsets
+    fingerprint: str
+
+    @property
+    def document_count(self) -> int:
+        """Number of documents."""
+        return len(self.documents) - 1
+
+
+def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStore, TokenStore]:
+    """(training, held-out) stores of a prepared text, built once for a text and a tokenizer."""
+    fingerprint = digest([STORE_FORMAT, text_info(text)["fingerprint"], tokenizer.fingerprint])
+    folder = cache / "tokens" / f"{text.name.rsplit('-', 1)[0]}-{fingerprint}"
+    if not folder.is_dir():
+        with building(folder) as temporary:
+            for side in ("train", "valid"):
+                _write(text / f"{side}.txt", tokenizer, temporary / side)
+            write_json(temporary / "info.json", {"fingerprint": fingerprint, "text": text.name})
+    return _open(folder, "train"), _open(folder, "valid")
+
+
+def _open(folder: Path, side: str) -> TokenStore:
+    fingerprint = read_json(folder / "info.json")["fingerprint"]
+    return TokenStore(
+        tokens=np.load(folder / side / "tokens.npy", mmap_mode="r"),
+        sentences=np.load(folder / side / "sentences.npy"),
+        documents=np.load(folder / side / "documents.npy"),
+        fingerprint=fingerprint,
+    )
+
+
+def _write(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
+    """Encode block by block; memory holds one block of tokens and the offsets."""
+    folder.mkdir()
+    kind = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    lengths: list[np.ndarray] = []
+    sentences_in: list[int] = []  # non-empty sentences of each document
+    raw = folder / "tokens.raw"
+    open_document = 0
+    with source.open(encoding="utf-8") as lines, raw.open("wb") as out:
+        for block in _blocks(lines):
+            encoded = iter(tokenizer.encode([line for line in block if line]))
+            kept: list[list[int]] = []
+            for line in block:
+                if line:
+                    ids = next(encoded)
+                    if ids:
+                        kept.append(ids)
+                        open_document += 1
+                elif open_document:
+                    sentences_in.append(open_document)
+                    open_document = 0
+            lengths.append(np.fromiter((len(ids) for ids in kept), dtype=np.int64, count=len(kept)))
+            np.concatenate([np.asarray(ids, dtype=kind) for ids in kept] or [np.zeros(0, kind)]).tofile(out)
+    if open_document:
+        sentences_in.append(open_document)
+    count = raw.stat().st_size // np.dtype(kind).itemsize
+    tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=kind, shape=(count,))
+    if count:
+        tokens[:] = np.memmap(raw, dtype=kind, mode="r")
+    tokens.flush()
+    raw.unlink()
+    np.save(folder / "sentences.npy", _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])))
+    np.save(folder / "documents.npy", _offsets(np.asarray(sentences_in, dtype=np.int64)))
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:
+    while block := [line.rstrip("\n") for line in islice(lines, _SENTENCES_PER_BLOCK)]:
+        yield block

@@ -1,0 +1,47 @@
+"""Errors that are the user's to mend: they reach the terminal as words, never as a traceback."""
+
+
+class UserError(Exception):
+    """A condition the user can change. ``exit_code`` is what the process returns."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """One or more settings are wrong; raised before any data are read."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[str] | str) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UserError):
+    """The corpus, tokenizer or store cannot serve the configured run."""
+
+    exit_code = 2
+
+
+class RunFolderError(UserError):
+    """The run folder is in use by another process or holds something unexpected."""
+
+    exit_code = 2
+
+
+class CheckpointError(UserError):
+    """No checkpoint in the run folder can be used."""
+
+    exit_code = 1
+
+
+class DivergedError(UserError):
+    """The loss or the gradient is no longer finite."""
+
+    exit_code = 3
+
+
+class Preempted(UserError):
+    """The process was asked to stop; state is saved and the same command continues."""
+
+    exit_code = 75

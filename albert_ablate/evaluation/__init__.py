@@ -1,0 +1,1 @@
+"""Held-out evaluation: masked LM, both sentence tasks, baselines, per-layer similarity."""

@@ -1,0 +1,28 @@
+"""95% intervals of held-out numbers."""
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+def proportion(hits: int, count: int) -> dict[str, float | int | list[float]]:
+    """``accuracy`` with its Wilson score interval and the number of examples."""
+    interval = stats.binomtest(hits, count).proportion_ci(CONFIDENCE, method="wilson")
+    return {"accuracy": hits / count, "interval": [float(interval.low), float(interval.high)], "examples": count}
+
+
+def clustered_mean(sums: np.ndarray, counts: np.ndarray) -> tuple[float, list[float]]:
+    """Mean of ``sums`` per unit of ``counts`` with its t interval, clusters being independent.
+
+    A cluster is a sequence: its masked positions share a context, so they are not independent.
+    """
+    total = counts.sum()
+    mean = float(sums.sum() / total)
+    clusters = len(sums)
+    if clusters < 2:
+        return mean, [mean, mean]
+    residual = sums - mean * counts
+    error = np.sqrt((residual**2).sum() * clusters / (clusters - 1)) / total
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1) * error)
+    return mean, [mean - margin, mean + margin]

@@ -1,0 +1,139 @@
+"""Held-out masked LM, NSP and SOP for every arm (paper, section 4.2.1 and Table 5).
+
+The arm's own sentence task is scored with the head it was trained with. A task it was not trained
+on is scored with a head fitted on the frozen encoder (logistic regression on the final hidden state
+of [CLS], fitted on training documents): what the representation holds, not what the arm was taught.
+For arms with a trained head, ``own_head`` also gives that head's accuracy on the other task, which
+is how the paper's Table 5 scores it.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional as F
+
+from albert_ablate.axes import SENTENCE_TASKS, Objective
+from albert_ablate.evaluation.baselines import PLATEAU_MARGIN
+from albert_ablate.evaluation.heldout import HeldOut, PairSet
+from albert_ablate.evaluation.intervals import clustered_mean, proportion
+from albert_ablate.model.pretraining import PretrainingModel
+from albert_ablate.training.precision import autocast
+
+
+class Evaluator:
+    """Scores one model on the held-out sets; leaves the model in evaluation mode."""
+
+    def __init__(
+        self, model: PretrainingModel, held_out: HeldOut, objective: Objective, unigram: np.ndarray, precision: str
+    ) -> None:
+        self.model = model
+        self.held_out = held_out
+        self.objective = objective
+        self.unigram = unigram  # (V,) log-probabilities
+        self.precision = precision
+
+    def curve_point(self, pairs: int) -> dict[str, float]:
+        """Masked-LM and own sentence numbers on the first ``pairs`` held-out pairs."""
+        mlm = self._masked_lm(self.held_out.plain, pairs)
+        point = {"mlm_loss": float(mlm["loss"].sum() / mlm["count"].sum())}
+        point["mlm_accuracy"] = float(mlm["hits"].sum() / mlm["count"].sum())
+        task = self.held_out.tasks.get(self.objective)
+        if task is not None:
+            _, logits, labels = self._sentences(task, pairs)
+            point["sentence_accuracy"] = float((logits.argmax(1) == labels).mean())
+        return point
+
+    def results(self) -> dict[str, Any]:
+        """The final record: ``masked_lm``, ``nsp`` and ``sop``, each beside its baseline."""
+        found: dict[str, Any] = {"masked_lm": self._masked_lm_record()}
+        for task in SENTENCE_TASKS:
+            found[task.value] = self._task_record(task)
+        return found
+
+    def _masked_lm_record(self) -> dict[str, Any]:
+        s = self._masked_lm(self.held_out.plain)
+        count = int(s["count"].sum())
+        loss, interval = clustered_mean(s["loss"], s["count"])
+        unigram, _ = clustered_mean(s["unigram"], s["count"])
+        gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
+        return {
+            "loss": loss,
+            "loss_interval": interval,
+            **proportion(int(s["hits"].sum()), count),
+            "sequences": len(s["count"]),
+            "unigram_loss": unigram,
+            "unigram_accuracy": float(s["frequent"].sum() / count),
+            "gain_over_unigram": gain,
+            "gain_interval": gain_interval,
+            "left_baseline": bool(gain_interval[0] > PLATEAU_MARGIN),
+        }
+
+    def _task_record(self, task: Objective) -> dict[str, Any] | None:
+        pairs = self.held_out.tasks.get(task)
+        if pairs is None:
+            return None
+        features, logits, labels = self._sentences(pairs)
+        own = logits.argmax(1) == labels
+        if task is self.objective:
+            hits, head = own, "trained"
+        else:
+            hits, head = self._fitted_head(task, features) == labels, "fitted on the frozen encoder"
+        record = proportion(int(hits.sum()), len(labels)) | {"head": head}
+        majority = max(labels.mean(), 1 - labels.mean())
+        record["majority_class"] = float(majority)
+        record["left_baseline"] = bool(record["interval"][0] > majority)  # type: ignore[index]
+        if task is not self.objective and self.objective is not Objective.NONE:
+            record["own_head"] = proportion(int(own.sum()), len(labels))  # type: ignore[assignment]
+        return record
+
+    def _fitted_head(self, task: Objective, features: np.ndarray) -> np.ndarray:
+        """Predictions on ``features`` of a head fitted on training-side pairs of ``task``."""
+        x, _, y = self._sentences(self.held_out.probe_training[task])
+        head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        predictions: np.ndarray = head.fit(x, y).predict(features)
+        return predictions
+
+    @torch.inference_mode()
+    def _masked_lm(self, pairs: PairSet, limit: int | None = None) -> dict[str, np.ndarray]:
+        """Sums over each sequence's masked positions: (sequences,) arrays."""
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        frequent = int(self.unigram.argmax())
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "unigram", "frequent", "count")}
+        for batch in pairs.batches(limit):
+            b = batch.to(device)
+            with autocast(self.precision, device):
+                hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
+                masked = hidden.flatten(0, 1)[b.positions]
+                logits = self.model.mlm_head(masked, self.model.encoder.embedding.word.weight).float()
+            targets = batch.targets.numpy()
+            sequence = (batch.positions // batch.input_ids.shape[1]).numpy()
+            values = {
+                "loss": F.cross_entropy(logits, b.targets, reduction="none").double().cpu().numpy(),
+                "hits": (logits.argmax(-1) == b.targets).cpu().numpy(),
+                "unigram": -self.unigram[targets],
+                "frequent": targets == frequent,
+                "count": np.ones(len(targets)),
+            }
+            for name, value in values.items():
+                rows[name].append(np.bincount(sequence, weights=value, minlength=len(batch)))
+        return {name: np.concatenate(parts) for name, parts in rows.items()}
+
+    @torch.inference_mode()
+    def _sentences(self, pairs: PairSet, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """([CLS] states (n, H), logits of the model's own head (n, 2), labels (n,))."""
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        states, logits, labels = [], [], []
+        for batch in pairs.batches(limit):
+            b = batch.to(device)
+            with autocast(self.precision, device):
+                hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
+                logits.append(self.model.sentence_head(self.model.pooler(hidden)).float().cpu().numpy())
+            states.append(hidden[:, 0].float().cpu().numpy())
+            labels.append(batch.labels.numpy())
+        return np.concatenate(states), np.concatenate(logits), np.concatenate(labels)

@@ -1,0 +1,62 @@
+"""How far each layer moves its input (paper, section 3.1 and Figure 1).
+
+The paper gives neither text nor averaging. Here: evaluation mode, fp32 forward; h_0 is the
+embedding after the E -> H projection, h_l the output of layer l; for each real token the L2
+distance ||h_l - h_(l-1)|| and the angle between h_l and h_(l-1) in degrees, computed in float64
+with the cosine clipped to [-1, 1]; then the mean over all real tokens of a fixed sample of
+held-out sequences without masks, so that every token weighs the same.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from albert_ablate.data.batches import Batch
+from albert_ablate.data.tokenizer import CLS, SEP
+from albert_ablate.model.encoder import Encoder
+
+
+@torch.inference_mode()
+def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Per-layer means and standard deviations over tokens.
+
+    Returns ``l2`` and ``degrees`` (L values each, layer 1 first), their standard deviations over
+    tokens, the same without [CLS] and [SEP], and how many tokens and sequences were averaged.
+    """
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    l2: list[np.ndarray] = []
+    degrees: list[np.ndarray] = []
+    special: list[np.ndarray] = []
+    sequences = 0
+    for batch in batches:
+        ids = batch.input_ids.clone()
+        ids.view(-1)[batch.positions] = batch.targets.to(ids.dtype)  # undo the masks
+        states = encoder.hidden_states(ids.to(device), batch.type_ids.to(device), batch.mask.to(device))
+        pairs = [token_change(a, b) for a, b in zip(states[:-1], states[1:], strict=True)]
+        real = batch.mask.numpy()
+        l2.append(np.stack([distance[real] for distance, _ in pairs], axis=1))
+        degrees.append(np.stack([angle[real] for _, angle in pairs], axis=1))
+        special.append(np.isin(ids.numpy(), (CLS, SEP))[real])
+        sequences += len(batch)
+    distance, angle, marks = np.concatenate(l2), np.concatenate(degrees), np.concatenate(special)
+    return {
+        "l2": distance.mean(0).tolist(),
+        "degrees": angle.mean(0).tolist(),
+        "l2_sd": distance.std(0).tolist(),
+        "degrees_sd": angle.std(0).tolist(),
+        "without_special": {"l2": distance[~marks].mean(0).tolist(), "degrees": angle[~marks].mean(0).tolist()},
+        "tokens": len(distance),
+        "sequences": sequences,
+    }
+
+
+def token_change(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(B, T, H) states around a layer -> (B, T) L2 distances and (B, T) angles in degrees."""
+    x, y = before.double().cpu().numpy(), after.double().cpu().numpy()
+    norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
+    cosine = (x * y).sum(-1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return np.linalg.norm(y - x, axis=-1), np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))

@@ -1,0 +1,173 @@
+"""One cell, end to end: text to tokens, training, evaluation, record, summary."""
+
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from albert_ablate import console, provenance
+from albert_ablate.axes import Objective
+from albert_ablate.config import RunConfig
+from albert_ablate.data.batches import PairBatches
+from albert_ablate.data.corpora import open_corpus
+from albert_ablate.data.store import TokenStore, get_stores
+from albert_ablate.data.text import prepare_text, text_info
+from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
+from albert_ablate.deviations import deviations_from_paper
+from albert_ablate.errors import DataError, Preempted, UserError
+from albert_ablate.evaluation.baselines import unigram_log_probabilities
+from albert_ablate.evaluation.heldout import build_held_out
+from albert_ablate.evaluation.intrinsic import Evaluator
+from albert_ablate.evaluation.similarity import layer_similarity
+from albert_ablate.identity import identity, readable_name
+from albert_ablate.model.pretraining import build_model
+from albert_ablate.runs import RunFolder
+from albert_ablate.summary import summary
+from albert_ablate.trackers import open_tracker
+from albert_ablate.training.precision import choose_device, choose_precision
+from albert_ablate.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The corpus as a run uses it."""
+
+    train: TokenStore
+    valid: TokenStore
+    tokenizer: Tokenizer
+    record: dict[str, Any]  # for the manifest
+
+
+def run_cell(config: RunConfig) -> int:
+    """Run, continue or skip the cell that ``config`` describes; returns 0.
+
+    Raises UserError (settings, data, divergence, a stop signal), after recording it as the cell's
+    status where the run folder exists. Any other failure is recorded the same way, with its
+    traceback in ``log.txt``, and raised as a UserError that names the file.
+    """
+    device = choose_device(config.runtime)
+    precision = choose_precision(config.runtime, device)
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
+    prepared = prepare(config)
+    run_id = identity(config, prepared.train.fingerprint, precision)
+    folder = RunFolder(Path(config.paths.runs), f"{readable_name(config)}-{run_id}")
+    folder.refuse_if_running()
+    status = folder.status()
+    if status is not None and status["state"] == "finished":
+        console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
+        console.show(summary(folder))
+        return 0
+    folder.set_status("running")
+    try:
+        _train_and_evaluate(config, prepared, folder, run_id, device, precision)
+    except Preempted as stop:
+        folder.set_status("preempted", str(stop))
+        raise
+    except UserError as error:
+        folder.set_status("failed", str(error))
+        raise
+    except KeyboardInterrupt:
+        folder.set_status("preempted", "interrupted")
+        raise Preempted("Interrupted; the same command continues from the last checkpoint.") from None
+    except Exception as error:
+        folder.set_status("failed", f"{type(error).__name__}: {error}")
+        with (folder.path / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        raise UserError(f"{folder.name} failed: {type(error).__name__}: {error}\nDetails: {folder.path}/log.txt") from error
+    return 0
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Corpus -> sentences -> tokenizer -> token stores, each cached by its content and settings."""
+    cache = Path(config.paths.cache)
+    started = time.perf_counter()
+    corpus = open_corpus(config.data)
+    text = prepare_text(corpus, config.data.language, config.data.validation_fraction, cache)
+    info = text_info(text)
+    tokenizer = get_tokenizer(config.tokenizer, text, cache)
+    train, valid = get_stores(text, tokenizer, cache)
+    if config.objective.name is Objective.NSP and train.document_count < 2:
+        raise DataError(
+            f"objective=nsp needs at least two training documents, data={config.data.name} has {train.document_count}: "
+            "a random next segment must come from another document. Use objective=sop, or a corpus with more documents."
+        )
+    record = {
+        "corpus": config.data.name,
+        "source": info["source"],
+        "text": {k: info[k] for k in ("fingerprint", "train", "valid", "duplicates_dropped")},
+        "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
+        "tokens": {"fingerprint": train.fingerprint, "train": len(train.tokens), "valid": len(valid.tokens)},
+    }
+    seconds = time.perf_counter() - started
+    console.say(
+        f"data {config.data.name}: {info['train']['documents']:,} documents, {info['train']['words'] / 1e6:.2f} M words, "
+        f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
+        f"{info['valid']['documents']:,} documents held out ({console.duration(seconds)})"
+    )
+    return Prepared(train, valid, tokenizer, record)
+
+
+def _train_and_evaluate(
+    config: RunConfig, prepared: Prepared, folder: RunFolder, run_id: str, device: torch.device, precision: str
+) -> None:
+    shape = config.architecture()
+    model = build_model(shape, config.seed)
+    starts = prepared.tokenizer.word_starts
+    objective = config.objective.name
+    batches = PairBatches(
+        prepared.train, starts, objective, config.pairs, config.masking, config.batch.size, config.seed
+    )
+    if not batches.epoch_size:
+        raise DataError(
+            f"data={config.data.name} gives no segment pair: every document has a single sentence. "
+            "SOP and none need two sentences of one document; pairs.single_sentence=released accepts such text."
+        )
+    held_out = build_held_out(config, prepared.train, prepared.valid, starts)
+    if not len(held_out.plain):
+        raise DataError(f"data={config.data.name}: the held-out documents give no segment pair. Hold out more text.")
+    unigram = unigram_log_probabilities(prepared.train, shape.vocab_size)
+    evaluator = Evaluator(model, held_out, objective, unigram, precision)
+    masked = config.masking.probability * config.pairs.max_length
+    flops = 3 * shape.forward_flops(config.pairs.max_length, masked) * config.batch.size * config.budget.steps
+    folder.write("config.yaml", to_yaml(config))
+    folder.write("manifest.json", {
+        "identity": run_id,
+        "name": folder.name,
+        "source": provenance.commit(),
+        "packages": provenance.packages(),
+        "hardware": provenance.hardware(device),
+        "precision": precision,
+        "data": prepared.record | {"pairs_per_epoch": batches.epoch_size},
+        "parameters": shape.parameters().as_dict(),
+        "training_flops": flops,
+        "deviations_from_paper": deviations_from_paper(config),
+    })  # fmt: skip
+    counts = shape.parameters()
+    folder.say(
+        f"{folder.name}: {counts.with_pooler / 1e6:.2f} M parameters, {config.budget.steps:,} steps of "
+        f"{config.batch.size} x {config.pairs.max_length} tokens on {device.type} in {precision}"
+    )
+    tracker = open_tracker(config, folder)
+    trainer = Trainer(
+        config, run_id, model, batches, folder, device, precision,
+        held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=tracker,
+    )  # fmt: skip
+    training = trainer.fit()
+    folder.say("evaluating on held-out documents")
+    results = evaluator.results() | {"training": training}
+    folder.write("similarity.json", layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs)))
+    folder.write("results.json", results)
+    folder.set_status("finished")
+    tracker.close(results)
+    console.show(summary(folder))
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration as YAML."""
+    import yaml
+
+    return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,31 @@
+"""What makes two runs the same run."""
+
+from typing import Any
+
+from albert_ablate.config import RunConfig
+from albert_ablate.files import digest
+
+#: Raise when the same configuration would train to other numbers.
+NUMERICS = 1
+
+#: Groups that say where and how, not what: they never change the numbers by intent.
+_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer")
+
+
+def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
+    """12 hex digits over everything that changes the numbers, the seed included, and nothing else.
+
+    Corpus and tokenizer enter by the fingerprint of the tokens they give, so a file may move.
+    Names are left out, as is the micro-batch: it only divides the same sums.
+    """
+    values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in _INCIDENTAL}
+    values["model"] = {k: v for k, v in values["model"].items() if k != "name"}
+    values["batch"] = {"size": config.batch.size}
+    values |= {"tokens": store_fingerprint, "precision": precision, "numerics": NUMERICS}
+    return digest(values, 12)
+
+
+def readable_name(config: RunConfig) -> str:
+    """The axes, the model and the seed, for a folder's name."""
+    embed = f"e{config.embed.size}"
+    return f"{embed}-{config.share.strategy}-{config.objective.name}-{config.model.name}-s{config.seed}"

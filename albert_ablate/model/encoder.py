@@ -1,0 +1,109 @@
+"""Post-LayerNorm transformer blocks and the encoder that draws them from two banks.
+
+Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, L layers.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.embedding import FactorisedEmbedding
+from albert_ablate.model.sharing import bank_sizes, layer_blocks
+
+#: Added to the scores of padded keys; finite in half precision, unlike -1e9.
+MASKED_SCORE = -10000.0
+
+
+def gelu(x: Tensor, activation: str) -> Tensor:
+    """GELU in the tanh form (the reference's) or the erf form ("gelu_erf")."""
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+
+
+class AttentionBlock(nn.Module):
+    """LN(x + dropout(output(attention(x)))): self-attention with its residual and LayerNorm."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        h = shape.hidden_size
+        self.heads = shape.heads
+        self.query = nn.Linear(h, h)
+        self.key = nn.Linear(h, h)
+        self.value = nn.Linear(h, h)
+        self.output = nn.Linear(h, h)
+        self.norm = nn.LayerNorm(h, eps=shape.layer_norm_eps)
+        self.attention_dropout = shape.attention_dropout
+        self.dropout = nn.Dropout(shape.hidden_dropout)
+
+    def forward(self, x: Tensor, key_bias: Tensor | None) -> Tensor:
+        """(B, T, H) and an additive (B, 1, 1, T) bias over keys -> (B, T, H)."""
+        b, t, h = x.shape
+        d = h // self.heads
+
+        def split(y: Tensor) -> Tensor:
+            return y.view(b, t, self.heads, d).transpose(1, 2)  # (B, N, T, D)
+
+        q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        drop = self.attention_dropout if self.training else 0.0
+        if x.is_cuda:
+            bias = None if key_bias is None else key_bias.to(q.dtype).expand(b, 1, t, t)
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+        else:
+            # On CPU the explicit product is 1.5 to 3 times faster in bf16 than the fused kernel.
+            scores = (q * (1.0 / math.sqrt(d))) @ k.transpose(-1, -2)  # (B, N, T, T)
+            if key_bias is not None:
+                scores = scores + key_bias.to(scores.dtype)
+            context = F.dropout(torch.softmax(scores, dim=-1), drop) @ v  # (B, N, T, D)
+        context = context.transpose(1, 2).reshape(b, t, h)
+        return self.norm(x + self.dropout(self.output(context)))
+
+
+class FeedForwardBlock(nn.Module):
+    """LN(x + dropout(W2 gelu(W1 x))): the feed-forward sub-layer with its residual and LayerNorm."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.activation = shape.activation
+        self.inner = nn.Linear(shape.hidden_size, shape.intermediate_size)
+        self.outer = nn.Linear(shape.intermediate_size, shape.hidden_size)
+        self.norm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
+        self.dropout = nn.Dropout(shape.hidden_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H) -> (B, T, H)."""
+        return self.norm(x + self.dropout(self.outer(gelu(self.inner(x), self.activation))))
+
+
+class Encoder(nn.Module):
+    """Embedding, then L layers whose blocks come from an attention bank and a feed-forward bank."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        attention_blocks, ffn_blocks = bank_sizes(shape.share, shape.layers, shape.groups)
+        self.embedding = FactorisedEmbedding(shape)
+        self.attention = nn.ModuleList(AttentionBlock(shape) for _ in range(attention_blocks))
+        self.ffn = nn.ModuleList(FeedForwardBlock(shape) for _ in range(ffn_blocks))
+        self.layer_blocks = [layer_blocks(shape.share, i, shape.layers, shape.groups) for i in range(shape.layers)]
+
+    def forward(self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T) ids, (B, T) types and a (B, T) mask, non-zero at real tokens -> (B, T, H)."""
+        return self.hidden_states(input_ids, type_ids, mask)[-1]
+
+    def hidden_states(self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """L + 1 tensors (B, T, H): the projected embedding, then the output of each layer."""
+        x = self.embedding(input_ids, type_ids)
+        key_bias = padding_bias(mask, x)
+        states = [x]
+        for attention, ffn in self.layer_blocks:
+            x = self.ffn[ffn](self.attention[attention](x, key_bias))
+            states.append(x)
+        return states
+
+
+def padding_bias(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """(B, T) mask of any dtype, non-zero = real token -> (B, 1, 1, T) scores to add over keys."""
+    if mask is None:
+        return None
+    return torch.where(mask != 0, 0.0, MASKED_SCORE)[:, None, None, :].to(device=x.device, dtype=torch.float32)

@@ -1,0 +1,94 @@
+"""The pretraining model: encoder, heads, initialisation and the loss.
+
+Letters: B batch, T tokens, M masked positions in the batch, E embedding, H hidden, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from albert_ablate import streams
+from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.encoder import Encoder
+from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
+
+#: Keeps the masked-LM mean finite where a batch has no masked position (reference run_pretraining).
+MLM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class PretrainingOutput:
+    """Sums, not means, so that micro-batches add up to exactly the loss of the whole batch."""
+
+    mlm_loss_sum: Tensor  # nats over the M masked positions
+    mlm_correct: Tensor
+    sentence_loss_sum: Tensor | None  # nats over the B sequences; None without a sentence objective
+    sentence_correct: Tensor | None
+
+
+class PretrainingModel(nn.Module):
+    """Encoder with pooler, tied masked-LM head and sentence head."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = Encoder(shape)
+        self.pooler = Pooler(shape)
+        self.mlm_head = MaskedLMHead(shape)
+        self.sentence_head = SentenceHead(shape)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        type_ids: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        targets: Tensor,
+        sentence_labels: Tensor | None,
+    ) -> PretrainingOutput:
+        """Losses of one micro-batch.
+
+        ``input_ids``, ``type_ids``, ``mask`` are (B, T); ``positions`` (M,) are indices into the
+        flattened B*T grid, ``targets`` (M,) the original ids there; ``sentence_labels`` (B,), or
+        None for the arm without a sentence objective, whose pooler and head then get no gradient.
+        """
+        hidden = self.encoder(input_ids, type_ids, mask)  # (B, T, H)
+        word_table = self.encoder.embedding.word.weight  # tied: gradient from both uses
+        logits = self.mlm_head(hidden.flatten(0, 1)[positions], word_table).float()  # (M, V)
+        mlm_loss = F.cross_entropy(logits, targets, reduction="sum")
+        mlm_correct = (logits.detach().argmax(-1) == targets).sum()
+        if sentence_labels is None:
+            return PretrainingOutput(mlm_loss, mlm_correct, None, None)
+        sentence = self.sentence_head(self.pooler(hidden)).float()  # (B, 2)
+        sentence_loss = F.cross_entropy(sentence, sentence_labels, reduction="sum")
+        sentence_correct = (sentence.detach().argmax(-1) == sentence_labels).sum()
+        return PretrainingOutput(mlm_loss, mlm_correct, sentence_loss, sentence_correct)
+
+
+def build_model(shape: Architecture, seed: int) -> PretrainingModel:
+    """Build on CPU and initialise from the seed's named streams."""
+    with torch.device("meta"):
+        model = PretrainingModel(shape)
+    model.to_empty(device="cpu")
+    initialise(model, shape.initializer_range, seed)
+    return model
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, std: float, seed: int) -> None:
+    """Truncated normal cut at two standard deviations for kernels and tables; biases 0, LN 1 and 0.
+
+    Each tensor draws from a stream named after it, so arms of one seed start from equal weights
+    wherever name and shape agree, whatever else they differ in.
+    """
+    layer_norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif id(parameter) in layer_norms:
+            parameter.fill_(1.0)
+        else:
+            draw = streams.torch_generator(seed, "init", name)
+            nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std, generator=draw)

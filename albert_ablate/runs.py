@@ -1,0 +1,100 @@
+"""The run folder: the one contract between training and analysis.
+
+``runs/<readable name>-<identity>/`` holds ``config.yaml``, ``manifest.json``, ``status.json``,
+``metrics.jsonl``, ``results.json``, ``similarity.json``, ``log.txt`` and ``checkpoints/``.
+"""
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from albert_ablate import console
+from albert_ablate.errors import RunFolderError
+from albert_ablate.files import read_json, write_json, write_text
+
+STATES = ("queued", "running", "finished", "failed", "preempted")
+
+
+class RunFolder:
+    """One cell's folder."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name = name
+        self.path = root / name
+        self.checkpoints = self.path / "checkpoints"
+        self._metrics = self.path / "metrics.jsonl"
+
+    def status(self) -> dict[str, Any] | None:
+        """Content of ``status.json``, or None for a folder that was never started."""
+        file = self.path / "status.json"
+        return read_json(file) if file.is_file() else None
+
+    def set_status(self, state: str, reason: str | None = None) -> None:
+        """Record ``state`` (one of STATES), the time and the process."""
+        assert state in STATES
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        started = (self.status() or {}).get("started", now)
+        process = {"host": socket.gethostname(), "pid": os.getpid()}
+        write_json(
+            self.path / "status.json",
+            {"state": state, "reason": reason, "started": started, "updated": now, **process},
+        )
+
+    def refuse_if_running(self) -> None:
+        """Raise RunFolderError where a live process on this machine is at work in the folder."""
+        status = self.status()
+        if status is None or status["state"] != "running" or status["host"] != socket.gethostname():
+            return
+        if status["pid"] != os.getpid() and _alive(status["pid"]):
+            raise RunFolderError(f"{self.path} is being trained by process {status['pid']}. Wait for it, or stop it.")
+
+    def write(self, name: str, value: Any) -> None:
+        """A JSON file (or text, for a string) of the folder, atomically."""
+        target = self.path / name
+        write_text(target, value) if isinstance(value, str) else write_json(target, value)
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the folder."""
+        return read_json(self.path / name)
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """One line of ``metrics.jsonl``."""
+        with self._metrics.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Keep the lines up to ``step``; a half-written last line is dropped."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        write_text(self._metrics, "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of ``metrics.jsonl`` that parse."""
+        if not self._metrics.is_file():
+            return []
+        found = []
+        for text in self._metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return found
+
+    def say(self, text: str) -> None:
+        """One line to the terminal and to ``log.txt``."""
+        console.say(text)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "log.txt").open("a", encoding="utf-8") as out:
+            out.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

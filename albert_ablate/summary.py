@@ -1,0 +1,3 @@
+"""placeholder"""
+def summary(folder):
+    return folder.read("results.json")

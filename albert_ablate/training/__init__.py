@@ -1,0 +1,1 @@
+"""Optimisation: update rules, schedule, checkpoints and the training loop."""

@@ -1,0 +1,83 @@
+"""Checkpoints: complete folders or none. Weights as safetensors, optimizer state as tensors."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from albert_ablate.errors import CheckpointError
+from albert_ablate.files import building, read_json, sha256_file, write_json
+
+_NAME = re.compile(r"step_(\d{8})$")
+WEIGHTS = "model.safetensors"
+STATE = "state.pt"
+
+
+def save(
+    folder: Path, step: int, identity: str, model: nn.Module, optimizer: Optimizer, progress: dict[str, Any], keep: int
+) -> Path:
+    """Write ``folder/step_XXXXXXXX`` whole, then drop all but the newest ``keep``.
+
+    ``progress`` is plain numbers. Random state is not stored: every draw is a function of the seed
+    and the step.
+    """
+    target = folder / f"step_{step:08d}"
+    if not target.is_dir():
+        with building(target) as temporary:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+            save_file(weights, temporary / WEIGHTS)
+            torch.save(optimizer.state_dict(), temporary / STATE)
+            hashes = {name: sha256_file(temporary / name) for name in (WEIGHTS, STATE)}
+            write_json(temporary / "meta.json", {"step": step, "identity": identity, "sha256": hashes, **progress})
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.match(path.name) and (path / "meta.json").is_file())
+
+
+def load_latest(
+    folder: Path, identity: str, model: nn.Module, optimizer: Optimizer | None = None
+) -> dict[str, Any] | None:
+    """Load the newest intact checkpoint and return its meta data, or None where there is none.
+
+    Raises CheckpointError where checkpoints exist and none is intact, or the newest belongs to
+    another configuration: a run never restarts at step 0 by itself.
+    """
+    found = checkpoints(folder)
+    damaged = []
+    for path in reversed(found):
+        meta: dict[str, Any] = read_json(path / "meta.json")
+        if any(not (path / n).is_file() or sha256_file(path / n) != h for n, h in meta["sha256"].items()):
+            damaged.append(path.name)
+            continue
+        if meta["identity"] != identity:
+            raise CheckpointError(f"{path} belongs to run {meta['identity']}, not to {identity}.")
+        load_weights(path, model)
+        if optimizer is not None:
+            optimizer.load_state_dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
+        return meta | {"damaged": damaged}
+    if damaged:
+        raise CheckpointError(f"{folder}: every checkpoint is damaged ({', '.join(damaged)}). Remove it to start anew.")
+    return None
+
+
+def load_weights(checkpoint: Path, model: nn.Module) -> None:
+    """Load ``model.safetensors`` strictly. Raises CheckpointError listing what does not fit."""
+    weights = load_file(checkpoint / WEIGHTS)
+    own = model.state_dict()
+    wrong = sorted(own.keys() ^ weights.keys())
+    wrong += sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
+    if wrong:
+        raise CheckpointError(f"{checkpoint} does not fit this model; these tensors differ: {', '.join(wrong)}.")
+    model.load_state_dict(weights)

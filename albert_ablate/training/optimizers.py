@@ -1,0 +1,52 @@
+"""The configured optimizer over a model's parameters, and the learning rate of a step."""
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from albert_ablate.config import BudgetConfig, OptimizerConfig
+from albert_ablate.training.lamb import Lamb
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """LAMB or AdamW with two groups: kernels and tables, and the rest.
+
+    LayerNorms and biases get no weight decay and, under LAMB, no layer adaptation. They are found
+    by module type and identity, so a shared tensor stands in one group, once.
+    """
+    decayed, plain = split_parameters(model)
+    betas = (config.beta1, config.beta2)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
+    for group, adapt in zip(groups, (True, False), strict=True):
+        group["adapt"] = adapt
+    return Lamb(
+        groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, bias_correction=config.bias_correction
+    )
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(decayed and adapted, excluded): excluded are biases and every LayerNorm parameter."""
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters(recurse=False)}
+    named = list(model.named_parameters())
+    excluded = [p for name, p in named if id(p) in norms or name.endswith("bias")]
+    ids = {id(p) for p in excluded}
+    return [p for _, p in named if id(p) not in ids], excluded
+
+
+def learning_rate(step: int, optimizer: OptimizerConfig, budget: BudgetConfig) -> float:
+    """Learning rate of update ``step``, counted from 0 (reference optimization).
+
+    Linear from 0 at step 0 to the peak at the end of the warm-up, then linear to 0 at the last.
+    ``decay_from=start`` measures the decay from step 0, as released: the rate falls by
+    ``warmup / steps`` of the peak when the warm-up ends. ``warmup_end`` measures it from there.
+    """
+    peak, warmup, total = optimizer.learning_rate, budget.warmup_steps, budget.steps
+    if step < warmup:
+        return peak * step / warmup
+    origin = 0 if optimizer.decay_from == "start" else warmup
+    return peak * (1 - (step - origin) / (total - origin))

@@ -1,0 +1,34 @@
+"""Device and number format of a run."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from albert_ablate.config import RuntimeConfig
+from albert_ablate.errors import ConfigError
+
+
+def choose_device(config: RuntimeConfig) -> torch.device:
+    """The configured device; ``auto`` is the GPU where there is one. Raises ConfigError."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device=cuda, but this machine has no usable GPU. Use runtime.device=auto or cpu.")
+    wanted = config.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def choose_precision(config: RuntimeConfig, device: torch.device) -> str:
+    """"bf16" or "fp32". ``auto`` is bf16 where the hardware multiplies it faster than fp32."""
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Context in which matrix products run in ``precision``; weights and updates stay fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,0 +1,204 @@
+"""The training loop: accumulate, clip, step, log, evaluate, checkpoint."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from albert_ablate import streams
+from albert_ablate.axes import Objective
+from albert_ablate.config import RunConfig
+from albert_ablate.console import Progress
+from albert_ablate.data.batches import Batch, PairBatches
+from albert_ablate.errors import DivergedError, Preempted
+from albert_ablate.model.pretraining import MLM_EPSILON, PretrainingModel
+from albert_ablate.runs import RunFolder
+from albert_ablate.trackers import Tracker
+from albert_ablate.training import checkpoint
+from albert_ablate.training.optimizers import build_optimizer, learning_rate
+from albert_ablate.training.precision import autocast
+
+
+class _Sums:
+    """What has been added up since the last log line; values stay on the device until then."""
+
+    def __init__(self) -> None:
+        self.sequences = self.tokens = self.masked = 0
+        self.values: Tensor | None = None  # (4,): MLM loss and correct, sentence loss and correct
+
+    def add(self, batch: Batch, values: Tensor) -> None:
+        self.sequences += len(batch)
+        self.tokens += int(batch.mask.sum())
+        self.masked += len(batch.targets)
+        self.values = values if self.values is None else self.values + values
+
+    def means(self, trains_sentences: bool) -> dict[str, float]:
+        assert self.values is not None
+        mlm_loss, mlm_correct, sentence_loss, sentence_correct = self.values.tolist()
+        means = {"mlm_loss": mlm_loss / max(self.masked, 1), "mlm_accuracy": mlm_correct / max(self.masked, 1)}
+        if trains_sentences:
+            means["sentence_loss"] = sentence_loss / self.sequences
+            means["sentence_accuracy"] = sentence_correct / self.sequences
+        return means
+
+
+class Trainer:
+    """Trains one model on one stream of batches; ``fit`` continues from the newest checkpoint."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        identity: str,
+        model: PretrainingModel,
+        batches: PairBatches,
+        folder: RunFolder,
+        device: torch.device,
+        precision: str,
+        held_out: Callable[[], dict[str, float]],
+        tracker: Tracker,
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.model = model.to(device)
+        self.batches = batches
+        self.folder = folder
+        self.device = device
+        self.precision = precision
+        self.held_out = held_out
+        self.tracker = tracker
+        self.optimizer = build_optimizer(model, config.optimizer)
+        self.trains_sentences = config.objective.name is not Objective.NONE
+        self.gradient_norm = 0.0
+        self.tokens = 0  # real tokens trained on, over all sessions
+        self.seconds = 0.0  # spent training, without evaluation and saving, over all sessions
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end of the budget. Returns tokens, seconds and tokens per second.
+
+        Raises DivergedError where loss or gradient is not finite, Preempted after a stop signal.
+        """
+        start, steps = self._resume(), self.config.budget.steps
+        runtime = self.config.runtime
+        stream = self.batches.from_step(start, steps, runtime.workers, pin_memory=self.device.type == "cuda")
+        sums, lap = _Sums(), time.perf_counter()
+        with _stop_signals() as stopped, Progress(steps, start) as progress:
+            for done, batch in zip(range(start + 1, steps + 1), stream, strict=True):
+                sums.add(batch, self._update(done - 1, batch))
+                stop = stopped.is_set() or done == steps
+                log = stop or done % runtime.log_every == 0
+                curve = done == steps or done % self.config.evaluation.curve_every == 0
+                save = stop or done % runtime.checkpoint_every == 0
+                if log or curve or save:
+                    line = {"step": done, **sums.means(self.trains_sentences)}
+                    elapsed = time.perf_counter() - lap
+                    self.tokens += sums.tokens
+                    self.seconds += elapsed
+                    line |= {
+                        "learning_rate": learning_rate(done - 1, self.config.optimizer, self.config.budget),
+                        "gradient_norm": self.gradient_norm,
+                        "tokens": self.tokens,
+                        "seconds": self.seconds,
+                        "tokens_per_second": sums.tokens / elapsed,
+                    }
+                    if curve:
+                        line |= {f"held_out_{name}": value for name, value in self.held_out().items()}
+                    self.folder.append_metrics(line)
+                    self.tracker.log(done, line)
+                    progress.update(done, line)
+                    if save:
+                        self._save(done)
+                    sums, lap = _Sums(), time.perf_counter()
+                if stopped.is_set() and done < steps:
+                    raise Preempted(f"Stopped after step {done} of {steps}; the same command continues from there.")
+        return {
+            "steps": steps,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "tokens_per_second": self.tokens / self.seconds if self.seconds else None,
+        }
+
+    def _update(self, step: int, batch: Batch) -> Tensor:
+        """One optimizer step on an effective batch. Returns the (4,) sums of its losses and hits.
+
+        The loss is the masked-LM mean over all masked positions of the effective batch plus, where
+        there is one, the sentence mean over its sequences, unweighted; micro-batches contribute
+        their sums, so any division of the batch gives the same gradient.
+        """
+        torch.manual_seed(streams.key(self.config.seed, "dropout", step))
+        rate = learning_rate(step, self.config.optimizer, self.config.budget)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        masked, sequences = len(batch.targets) + MLM_EPSILON, len(batch)
+        totals = torch.zeros(4, device=self.device)
+        for part in batch.micro(self.config.batch.micro_size):
+            part = part.to(self.device)
+            with autocast(self.precision, self.device):
+                labels = part.labels if self.trains_sentences else None
+                out = self.model(part.input_ids, part.type_ids, part.mask, part.positions, part.targets, labels)
+            loss = out.mlm_loss_sum / masked
+            found = [out.mlm_loss_sum, out.mlm_correct]
+            if out.sentence_loss_sum is not None and out.sentence_correct is not None:
+                loss = loss + out.sentence_loss_sum / sequences
+                found += [out.sentence_loss_sum, out.sentence_correct]
+            loss.backward()
+            totals[: len(found)] += torch.stack([value.detach().float() for value in found])
+        # The gradient of a shared block is the sum over its layers; the clip acts on that sum.
+        limit = self.config.optimizer.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit is not None else float("inf"))
+        self.gradient_norm = norm.item()
+        if not math.isfinite(self.gradient_norm):
+            raise DivergedError(
+                f"The gradient is not finite at step {step + 1} (learning rate {rate:.3g}). The weights before this "
+                "step are unharmed. Lower optimizer.learning_rate, lengthen budget.warmup_steps, or scale the rate "
+                "with the square root of batch.size."
+            )
+        self.optimizer.step()
+        return totals
+
+    def _resume(self) -> int:
+        meta = checkpoint.load_latest(self.folder.checkpoints, self.identity, self.model, self.optimizer)
+        if meta is None:
+            self.folder.truncate_metrics(0)
+            return 0
+        self.tokens, self.seconds = meta["tokens"], meta["seconds"]
+        self.folder.truncate_metrics(meta["step"])
+        for name in meta["damaged"]:
+            self.folder.say(f"checkpoint {name} is damaged; the one before it is used")
+        self.folder.say(f"continuing after step {meta['step']} of {self.config.budget.steps}")
+        return int(meta["step"])
+
+    def _save(self, step: int) -> None:
+        progress = {"tokens": self.tokens, "seconds": self.seconds}
+        keep = self.config.runtime.keep_checkpoints
+        checkpoint.save(self.folder.checkpoints, step, self.identity, self.model, self.optimizer, progress, keep)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or Ctrl-C sets; a second signal ends the process at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    handled = (signal.SIGTERM, signal.SIGINT)
+    before = {s: signal.getsignal(s) for s in handled}
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for s in handled:
+        signal.signal(s, stop)
+    try:
+        yield stopped
+    finally:
+        for s in handled:
+            signal.signal(s, before[s])

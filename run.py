@@ -1,0 +1,6 @@
+"""Run one cell of an ablation, or several with -m. ``python run.py --help`` lists the axes."""
+
+from albert_ablate.hydra_app import main
+
+if __name__ == "__main__":
+    main()
