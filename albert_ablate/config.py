@@ -25,6 +25,22 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, config=_STRICT)
+class RatesConfig:
+    """A scale's learning rate for each optimizer; ``optimizer.learning_rate`` is what counts."""
+
+    lamb: PositiveFloat
+    adamw: PositiveFloat
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ScaleConfig:
+    """The preset that set the other groups."""
+
+    name: str
+    learning_rate: RatesConfig
+
+
+@dataclass(frozen=True, config=_STRICT)
 class EmbedConfig:
     """Axis 1."""
 
@@ -209,7 +225,7 @@ class RunConfig:
     """One cell of an ablation."""
 
     seed: Count
-    scale: str
+    scale: ScaleConfig
     embed: EmbedConfig
     share: ShareConfig
     objective: ObjectiveConfig
@@ -267,7 +283,7 @@ def parse(values: dict[str, Any]) -> RunConfig:
 def _explain(problem: Any) -> str:
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        group, _, name = field.rpartition(".")
+        group = field.rpartition(".")[0]
         known = _known_fields(group)
         return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
     if problem["type"] in ("missing", "missing_argument"):
@@ -316,11 +332,14 @@ def _contradictions(c: RunConfig) -> list[str]:
         )
     if c.batch.micro_size > c.batch.size:
         found.append(
-            f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. Use batch.micro_size={c.batch.size}."
+            f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "
+            f"Use batch.micro_size={c.batch.size}."
         )
     found += _data_contradictions(c.data)
     if c.optimizer.name == "adamw" and not c.optimizer.bias_correction:
-        found.append("optimizer.bias_correction=false has no AdamW here; it is an option of optimizer=lamb. Set it true.")
+        found.append(
+            "optimizer.bias_correction=false has no AdamW here; it is an option of optimizer=lamb. Set it true."
+        )
     return found
 
 

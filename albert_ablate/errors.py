@@ -41,7 +41,7 @@ class DivergedError(UserError):
     exit_code = 3
 
 
-class Preempted(UserError):
+class PreemptedError(UserError):
     """The process was asked to stop; state is saved and the same command continues."""
 
     exit_code = 75

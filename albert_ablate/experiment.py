@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from albert_ablate import console, provenance
 from albert_ablate.axes import Objective
@@ -16,10 +17,10 @@ from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
-from albert_ablate.deviations import deviations_from_paper
-from albert_ablate.errors import DataError, Preempted, UserError
-from albert_ablate.evaluation.baselines import unigram_log_probabilities
-from albert_ablate.evaluation.heldout import build_held_out
+from albert_ablate.deviations import deviations
+from albert_ablate.errors import DataError, PreemptedError, UserError
+from albert_ablate.evaluation.baselines import NgramBaselines
+from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.identity import identity, readable_name
@@ -41,8 +42,10 @@ class Prepared:
     record: dict[str, Any]  # for the manifest
 
 
-def run_cell(config: RunConfig) -> int:
+def run_cell(config: RunConfig, paper: RunConfig) -> int:
     """Run, continue or skip the cell that ``config`` describes; returns 0.
+
+    ``paper`` is the paper's set-up for the same axes: what the record states deviations from.
 
     Raises UserError (settings, data, divergence, a stop signal), after recording it as the cell's
     status where the run folder exists. Any other failure is recorded the same way, with its
@@ -63,8 +66,8 @@ def run_cell(config: RunConfig) -> int:
         return 0
     folder.set_status("running")
     try:
-        _train_and_evaluate(config, prepared, folder, run_id, device, precision)
-    except Preempted as stop:
+        _train_and_evaluate(config, paper, prepared, folder, run_id, device, precision)
+    except PreemptedError as stop:
         folder.set_status("preempted", str(stop))
         raise
     except UserError as error:
@@ -72,12 +75,14 @@ def run_cell(config: RunConfig) -> int:
         raise
     except KeyboardInterrupt:
         folder.set_status("preempted", "interrupted")
-        raise Preempted("Interrupted; the same command continues from the last checkpoint.") from None
+        raise PreemptedError("Interrupted; the same command continues from the last checkpoint.") from None
     except Exception as error:
         folder.set_status("failed", f"{type(error).__name__}: {error}")
         with (folder.path / "log.txt").open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
-        raise UserError(f"{folder.name} failed: {type(error).__name__}: {error}\nDetails: {folder.path}/log.txt") from error
+        raise UserError(
+            f"{folder.name} failed: {type(error).__name__}: {error}\nDetails: {folder.path}/log.txt"
+        ) from error
     return 0
 
 
@@ -103,54 +108,41 @@ def prepare(config: RunConfig) -> Prepared:
         "tokens": {"fingerprint": train.fingerprint, "train": len(train.tokens), "valid": len(valid.tokens)},
     }
     seconds = time.perf_counter() - started
+    sides = info["train"], info["valid"]
     console.say(
-        f"data {config.data.name}: {info['train']['documents']:,} documents, {info['train']['words'] / 1e6:.2f} M words, "
+        f"data {config.data.name}: {sides[0]['documents']:,} documents, {sides[0]['words'] / 1e6:.2f} M words, "
         f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
-        f"{info['valid']['documents']:,} documents held out ({console.duration(seconds)})"
+        f"{sides[1]['documents']:,} documents held out ({console.duration(seconds)})"
     )
     return Prepared(train, valid, tokenizer, record)
 
 
 def _train_and_evaluate(
-    config: RunConfig, prepared: Prepared, folder: RunFolder, run_id: str, device: torch.device, precision: str
+    config: RunConfig,
+    paper: RunConfig,
+    prepared: Prepared,
+    folder: RunFolder,
+    run_id: str,
+    device: torch.device,
+    precision: str,
 ) -> None:
-    shape = config.architecture()
-    model = build_model(shape, config.seed)
+    shape, objective = config.architecture(), config.objective.name
     starts = prepared.tokenizer.word_starts
-    objective = config.objective.name
     batches = PairBatches(
         prepared.train, starts, objective, config.pairs, config.masking, config.batch.size, config.seed
     )
-    if not batches.epoch_size:
-        raise DataError(
-            f"data={config.data.name} gives no segment pair: every document has a single sentence. "
-            "SOP and none need two sentences of one document; pairs.single_sentence=released accepts such text."
-        )
     held_out = build_held_out(config, prepared.train, prepared.valid, starts)
-    if not len(held_out.plain):
-        raise DataError(f"data={config.data.name}: the held-out documents give no segment pair. Hold out more text.")
-    unigram = unigram_log_probabilities(prepared.train, shape.vocab_size)
-    evaluator = Evaluator(model, held_out, objective, unigram, precision)
-    masked = config.masking.probability * config.pairs.max_length
-    flops = 3 * shape.forward_flops(config.pairs.max_length, masked) * config.batch.size * config.budget.steps
-    folder.write("config.yaml", to_yaml(config))
-    folder.write("manifest.json", {
-        "identity": run_id,
-        "name": folder.name,
-        "source": provenance.commit(),
-        "packages": provenance.packages(),
-        "hardware": provenance.hardware(device),
-        "precision": precision,
-        "data": prepared.record | {"pairs_per_epoch": batches.epoch_size},
-        "parameters": shape.parameters().as_dict(),
-        "training_flops": flops,
-        "deviations_from_paper": deviations_from_paper(config),
-    })  # fmt: skip
-    counts = shape.parameters()
+    _require_pairs(config, batches, held_out)
+    folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+    data = prepared.record | {"pairs_per_epoch": batches.epoch_size}
+    folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision))
     folder.say(
-        f"{folder.name}: {counts.with_pooler / 1e6:.2f} M parameters, {config.budget.steps:,} steps of "
+        f"{folder.name}: {shape.parameters().with_pooler / 1e6:.2f} M parameters, {config.budget.steps:,} steps of "
         f"{config.batch.size} x {config.pairs.max_length} tokens on {device.type} in {precision}"
     )
+    model = build_model(shape, config.seed)
+    baselines = NgramBaselines(prepared.train, shape.vocab_size)
+    evaluator = Evaluator(model, held_out, objective, baselines, precision)
     tracker = open_tracker(config, folder)
     trainer = Trainer(
         config, run_id, model, batches, folder, device, precision,
@@ -159,15 +151,46 @@ def _train_and_evaluate(
     training = trainer.fit()
     folder.say("evaluating on held-out documents")
     results = evaluator.results() | {"training": training}
-    folder.write("similarity.json", layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs)))
+    sample = held_out.plain.batches(config.evaluation.similarity_pairs)
+    folder.write("similarity.json", layer_similarity(model.encoder, sample))
     folder.write("results.json", results)
     folder.set_status("finished")
     tracker.close(results)
     console.show(summary(folder))
 
 
-def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML."""
-    import yaml
+def _require_pairs(config: RunConfig, batches: PairBatches, held_out: HeldOut) -> None:
+    if not batches.epoch_size:
+        raise DataError(
+            f"data={config.data.name} gives no segment pair: every document has a single sentence. "
+            "SOP and none need two sentences of one document; pairs.single_sentence=released accepts such text."
+        )
+    if not len(held_out.plain):
+        raise DataError(f"data={config.data.name}: the held-out documents give no segment pair. Hold out more text.")
 
-    return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
+
+def _manifest(
+    config: RunConfig,
+    paper: RunConfig,
+    name: str,
+    run_id: str,
+    data: dict[str, Any],
+    device: torch.device,
+    precision: str,
+) -> dict[str, Any]:
+    """Everything a number of this run can be traced to."""
+    shape = config.architecture()
+    masked = config.masking.probability * config.pairs.max_length
+    flops = 3 * shape.forward_flops(config.pairs.max_length, masked) * config.batch.size * config.budget.steps
+    return {
+        "identity": run_id,
+        "name": name,
+        "source": provenance.commit(),
+        "packages": provenance.packages(),
+        "hardware": provenance.hardware(device),
+        "precision": precision,
+        "data": data,
+        "parameters": shape.parameters().as_dict(),
+        "training_flops": flops,
+        "deviations_from_paper": deviations(config, paper),
+    }

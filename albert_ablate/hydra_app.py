@@ -19,6 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.errors import ConfigError, UserError
 
+#: The four sizes of the paper's Table 1.
+PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -40,6 +43,13 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
         return to_run_config(hydra_compose("config", list(overrides)))
 
 
+def paper_setup(config: RunConfig) -> RunConfig:
+    """The paper preset with the axes of ``config``, in its own size where that is one of the paper's."""
+    model = config.model.name if config.model.name in PAPER_MODELS else "base"
+    share, objective = config.share.strategy.value, config.objective.name.value
+    return compose(["scale=paper", f"model={model}", f"share={share}", f"objective={objective}"])
+
+
 def main() -> None:
     """Entry point of ``run.py``. Exit code 0, or that of the worst failure (2: wrong settings)."""
     from albert_ablate.experiment import run_cell
@@ -48,7 +58,8 @@ def main() -> None:
 
     def task(composed: DictConfig) -> Any:
         try:
-            codes.append(run_cell(to_run_config(composed)))
+            config = to_run_config(composed)
+            codes.append(run_cell(config, paper_setup(config)))
         except UserError as error:
             print(f"\n{_words(error)}\n", file=sys.stderr)
             codes.append(error.exit_code)

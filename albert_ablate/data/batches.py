@@ -6,6 +6,7 @@ Letters: B sequences in the batch, T tokens (always ``pairs.max_length``), M mas
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,10 +81,10 @@ class PairBatches(Dataset[Batch]):
         self._plan = lru_cache(maxsize=2)(self._build_plan)
         self.epoch_size = len(self._plan(0))
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_plan"}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._plan = lru_cache(maxsize=2)(self._build_plan)
 

@@ -5,6 +5,7 @@ A document is a string whose lines are paragraphs, or sentences where the corpus
 """
 
 import glob
+import json
 import lzma
 import re
 from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def _expand(field: str, pattern: str) -> list[Path]:
 
 
 def _format(path: Path, data: DataConfig) -> str:
-    """sentences | prose | jsonl | parquet; a .txt of unstated format is judged by its lines."""
+    """Sentences | prose | jsonl | parquet; a .txt of unstated format is judged by its lines."""
     name = path.name.removesuffix(".xz")
     if name.endswith(".jsonl"):
         return "jsonl"
@@ -143,9 +144,9 @@ def read_file(path: Path, data: DataConfig) -> Iterator[str]:
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[IO[str]]:
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
+    opener = lzma.open if path.suffix == ".xz" else open
     try:
-        with opened as lines:
+        with opener(path, "rt", encoding="utf-8") as lines:
             yield lines
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}). Convert the file first.") from error
@@ -190,8 +191,6 @@ def read_prose(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _read_jsonl(path: Path, column: str) -> Iterator[str]:
-    import json
-
     with _open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

@@ -138,16 +138,12 @@ def _in_order(store: TokenStore, runs: _Runs) -> _Segments:
     return _Segments((first, middle), (middle, last), np.zeros_like(first), runs.document)
 
 
-def _none(
-    store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws
-) -> _Segments:
+def _none(store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws) -> _Segments:
     """Packed exactly like an unswapped SOP pair, so that only the loss differs."""
     return _with_random_lone(store, runs, _in_order(store, runs), settings, target, draw)
 
 
-def _sop(
-    store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws
-) -> _Segments:
+def _sop(store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws) -> _Segments:
     """Half of the pairs swapped; both segments always from one document."""
     kept = _in_order(store, runs)
     swap = streams.uniform(draw.swap, runs.document, runs.first) < 0.5
@@ -157,9 +153,7 @@ def _sop(
     return _with_random_lone(store, runs, swapped, settings, target, draw)
 
 
-def _nsp(
-    store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws
-) -> _Segments:
+def _nsp(store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws) -> _Segments:
     """Half of the second segments replaced by a run of another document."""
     return _replace_second(store, runs, _in_order(store, runs), runs.random, target, draw)
 
@@ -172,14 +166,17 @@ def _with_random_lone(
         return pairs
     ordered, lone = _in_order(store, runs), runs.last - runs.first == 1
     a = tuple(np.where(lone, x, y) for x, y in zip(ordered.a, pairs.a, strict=True))
-    return _replace_second(store, runs, _Segments((a[0], a[1]), pairs.b, pairs.label, runs.document), lone, target, draw)
+    return _replace_second(
+        store, runs, _Segments((a[0], a[1]), pairs.b, pairs.label, runs.document), lone, target, draw
+    )
 
 
 def _replace_second(
     store: TokenStore, runs: _Runs, pairs: _Segments, where: np.ndarray, target: np.ndarray, draw: _Draws
 ) -> _Segments:
     """Second segment, where asked: from a random sentence of another document, up to what is left
-    of the target or the document's end, at least one sentence."""
+    of the target or the document's end, at least one sentence.
+    """
     other = streams.integers(draw.document, 0, store.document_count - 1, runs.document, runs.first)
     other += other >= runs.document
     start, end = store.documents[other], store.documents[other + 1]

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import sentencex
 
@@ -98,6 +99,6 @@ def sentences_of(path: Path) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in lines if line != "\n")
 
 
-def text_info(folder: Path) -> dict:
+def text_info(folder: Path) -> dict[str, Any]:
     """What ``prepare_text`` counted."""
     return read_json(folder / "info.json")

@@ -60,7 +60,9 @@ class HeldOut:
 def build_held_out(config: RunConfig, train: TokenStore, valid: TokenStore, word_starts: np.ndarray) -> HeldOut:
     """The evaluation sets of a corpus."""
     limit, probe = config.evaluation.max_pairs, config.evaluation.probe_pairs
-    possible = [t for t in SENTENCE_TASKS if t is not Objective.NSP or min(train.document_count, valid.document_count) > 1]
+    possible = [
+        t for t in SENTENCE_TASKS if t is not Objective.NSP or min(train.document_count, valid.document_count) > 1
+    ]
     return HeldOut(
         plain=pair_set(config, valid, word_starts, Objective.NONE, limit),
         tasks={task: pair_set(config, valid, word_starts, task, limit) for task in possible},

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from albert_ablate.axes import SENTENCE_TASKS, Objective
-from albert_ablate.evaluation.baselines import PLATEAU_MARGIN
+from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet
 from albert_ablate.evaluation.intervals import clustered_mean, proportion
 from albert_ablate.model.pretraining import PretrainingModel
@@ -28,12 +28,17 @@ class Evaluator:
     """Scores one model on the held-out sets; leaves the model in evaluation mode."""
 
     def __init__(
-        self, model: PretrainingModel, held_out: HeldOut, objective: Objective, unigram: np.ndarray, precision: str
+        self,
+        model: PretrainingModel,
+        held_out: HeldOut,
+        objective: Objective,
+        baselines: NgramBaselines,
+        precision: str,
     ) -> None:
         self.model = model
         self.held_out = held_out
         self.objective = objective
-        self.unigram = unigram  # (V,) log-probabilities
+        self.baselines = baselines
         self.precision = precision
 
     def curve_point(self, pairs: int) -> dict[str, float]:
@@ -59,6 +64,7 @@ class Evaluator:
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
         unigram, _ = clustered_mean(s["unigram"], s["count"])
+        bigram, _ = clustered_mean(s["bigram"], s["count"])
         gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
         return {
             "loss": loss,
@@ -66,6 +72,7 @@ class Evaluator:
             **proportion(int(s["hits"].sum()), count),
             "sequences": len(s["count"]),
             "unigram_loss": unigram,
+            "bigram_loss": bigram,
             "unigram_accuracy": float(s["frequent"].sum() / count),
             "gain_over_unigram": gain,
             "gain_interval": gain_interval,
@@ -102,8 +109,9 @@ class Evaluator:
         """Sums over each sequence's masked positions: (sequences,) arrays."""
         self.model.eval()
         device = next(self.model.parameters()).device
-        frequent = int(self.unigram.argmax())
-        rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "unigram", "frequent", "count")}
+        rows: dict[str, list[np.ndarray]] = {
+            name: [] for name in ("loss", "hits", "unigram", "bigram", "frequent", "count")
+        }
         for batch in pairs.batches(limit):
             b = batch.to(device)
             with autocast(self.precision, device):
@@ -111,12 +119,14 @@ class Evaluator:
                 masked = hidden.flatten(0, 1)[b.positions]
                 logits = self.model.mlm_head(masked, self.model.encoder.embedding.word.weight).float()
             targets = batch.targets.numpy()
+            left = batch.input_ids.flatten()[batch.positions - 1].numpy()  # column 0 is [CLS], never masked
             sequence = (batch.positions // batch.input_ids.shape[1]).numpy()
             values = {
                 "loss": F.cross_entropy(logits, b.targets, reduction="none").double().cpu().numpy(),
                 "hits": (logits.argmax(-1) == b.targets).cpu().numpy(),
-                "unigram": -self.unigram[targets],
-                "frequent": targets == frequent,
+                "unigram": self.baselines.unigram_loss(targets),
+                "bigram": self.baselines.bigram_loss(left, targets),
+                "frequent": targets == self.baselines.most_frequent,
                 "count": np.ones(len(targets)),
             }
             for name, value in values.items():

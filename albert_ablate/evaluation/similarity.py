@@ -8,6 +8,7 @@ held-out sequences without masks, so that every token weighs the same.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
         ids = batch.input_ids.clone()
         ids.view(-1)[batch.positions] = batch.targets.to(ids.dtype)  # undo the masks
         states = encoder.hidden_states(ids.to(device), batch.type_ids.to(device), batch.mask.to(device))
-        pairs = [token_change(a, b) for a, b in zip(states[:-1], states[1:], strict=True)]
+        pairs = [token_change(a, b) for a, b in pairwise(states)]
         real = batch.mask.numpy()
         l2.append(np.stack([distance[real] for distance, _ in pairs], axis=1))
         degrees.append(np.stack([angle[real] for _, angle in pairs], axis=1))

@@ -43,7 +43,7 @@ class Lamb(Optimizer):
     def _step_group(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
         states = [self._state_of(p) for p in weights]
-        gradients = [p.grad for p in weights]
+        gradients = [p.grad for p in weights if p.grad is not None]
         m, v = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
         for state in states:
             state["step"] += 1

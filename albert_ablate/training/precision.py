@@ -19,7 +19,7 @@ def choose_device(config: RuntimeConfig) -> torch.device:
 
 
 def choose_precision(config: RuntimeConfig, device: torch.device) -> str:
-    """"bf16" or "fp32". ``auto`` is bf16 where the hardware multiplies it faster than fp32."""
+    """Either "bf16" or "fp32". ``auto`` is bf16 where the hardware multiplies it faster than fp32."""
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":

@@ -16,7 +16,7 @@ from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.console import Progress
 from albert_ablate.data.batches import Batch, PairBatches
-from albert_ablate.errors import DivergedError, Preempted
+from albert_ablate.errors import DivergedError, PreemptedError
 from albert_ablate.model.pretraining import MLM_EPSILON, PretrainingModel
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Tracker
@@ -81,7 +81,7 @@ class Trainer:
     def fit(self) -> dict[str, Any]:
         """Train to the end of the budget. Returns tokens, seconds and tokens per second.
 
-        Raises DivergedError where loss or gradient is not finite, Preempted after a stop signal.
+        Raises DivergedError where loss or gradient is not finite, PreemptedError after a stop signal.
         """
         start, steps = self._resume(), self.config.budget.steps
         runtime = self.config.runtime
@@ -115,7 +115,9 @@ class Trainer:
                         self._save(done)
                     sums, lap = _Sums(), time.perf_counter()
                 if stopped.is_set() and done < steps:
-                    raise Preempted(f"Stopped after step {done} of {steps}; the same command continues from there.")
+                    raise PreemptedError(
+                        f"Stopped after step {done} of {steps}; the same command continues from there."
+                    )
         return {
             "steps": steps,
             "tokens": self.tokens,

@@ -1,0 +1,333 @@
+"""Intervals, baselines and fitted heads, against formulas, simulations and planted answers."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runhelpers import held_out_of, tiny_config
+from torch import Tensor, nn
+
+from albert_ablate.axes import Objective
+from albert_ablate.data.batches import Batch
+from albert_ablate.data.store import TokenStore
+from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
+from albert_ablate.evaluation.heldout import HeldOut
+from albert_ablate.evaluation.intervals import clustered_mean, proportion
+from albert_ablate.evaluation.intrinsic import Evaluator
+from albert_ablate.model.pretraining import build_model
+
+# --- intervals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (1, 2), (5, 10), (33, 64), (1990, 4096), (4095, 4096)])
+def test_proportion_is_wilsons_interval(hits: int, count: int) -> None:
+    z, p = 1.959963984540054, hits / count
+    centre = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    record = proportion(hits, count)
+    assert record["accuracy"] == p
+    assert record["examples"] == count
+    low, high = record["interval"]  # type: ignore[misc]
+    assert low == pytest.approx(centre - half, abs=1e-9)
+    assert high == pytest.approx(centre + half, abs=1e-9)
+    assert 0 <= low < high <= 1
+
+
+def test_clustered_mean_by_hand() -> None:
+    """Three sequences with 1, 2 and 3 masked positions."""
+    mean, interval = clustered_mean(np.array([2.0, 2.0, 9.0]), np.array([1, 2, 3]))
+    assert mean == pytest.approx(13 / 6)
+    residuals = [2 - 13 / 6, 2 - 26 / 6, 9 - 39 / 6]
+    error = math.sqrt(sum(r * r for r in residuals) * 3 / 2) / 6
+    t = 4.302652729911275  # 97.5% quantile with two degrees of freedom
+    assert interval == pytest.approx([mean - t * error, mean + t * error])
+
+
+def test_clustered_mean_of_equal_clusters_is_the_ordinary_t_interval() -> None:
+    values = np.array([1.0, 4.0, 2.0, 7.0, 6.0])
+    mean, (low, high) = clustered_mean(values * 3, np.full(5, 3))
+    half = 2.7764451051977987 * values.std(ddof=1) / math.sqrt(5)
+    assert (mean, low, high) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half))
+
+
+def test_clustered_mean_of_one_cluster_claims_no_width() -> None:
+    assert clustered_mean(np.array([6.0]), np.array([3])) == (2.0, [2.0, 2.0])
+
+
+def test_interval_covers_the_truth_where_positions_of_a_sequence_agree() -> None:
+    """An interval over single positions would cover it far too seldom."""
+    draw = np.random.default_rng(0)
+    covered = naive = 0
+    trials, clusters, truth = 1500, 40, 3.0
+    for _ in range(trials):
+        counts = draw.integers(2, 9, clusters)
+        shift = draw.normal(0, 1, clusters)
+        groups = [truth + shift[i] + draw.normal(0, 0.5, n) for i, n in enumerate(counts)]
+        _, (low, high) = clustered_mean(np.array([g.sum() for g in groups]), counts)
+        covered += low <= truth <= high
+        flat = np.concatenate(groups)
+        margin = 1.96 * flat.std(ddof=1) / math.sqrt(len(flat))
+        naive += abs(flat.mean() - truth) <= margin
+    assert 0.93 <= covered / trials <= 0.97
+    assert naive / trials < 0.75
+
+
+# --- baselines -----------------------------------------------------------------------------------
+
+
+def store_of(tokens: list[int]) -> TokenStore:
+    return TokenStore(np.array(tokens, dtype=np.uint16), np.array([0, len(tokens)]), np.array([0, 1]), "by hand")
+
+
+def test_unigram_by_hand() -> None:
+    baselines = NgramBaselines(store_of([5, 5, 6, 5]), vocab_size=8)
+    wanted = np.array([1, 1, 1, 1, 1, 4, 2, 1]) / 12  # one added to each count
+    loss = baselines.unigram_loss(np.arange(8))
+    np.testing.assert_allclose(loss, -np.log(wanted))
+    assert baselines.most_frequent == 5
+    assert np.exp(-loss).sum() == pytest.approx(1.0)
+
+
+def test_bigram_by_hand() -> None:
+    baselines = NgramBaselines(store_of([5, 6, 5, 6, 5, 7]), vocab_size=8)
+    unigram = np.array([1, 1, 1, 1, 1, 4, 3, 2]) / 14
+    # After 5: 6 twice, 7 once; the unigram enters with the weight of 50 tokens.
+    wanted = [(2 + 50 * unigram[6]) / 53, (1 + 50 * unigram[7]) / 53, (0 + 50 * unigram[5]) / 53]
+    np.testing.assert_allclose(
+        baselines.bigram_loss(np.array([5, 5, 5]), np.array([6, 7, 5])), -np.log(wanted), rtol=1e-6
+    )
+    # Nothing was ever seen after 3 (a separator): the unigram alone.
+    np.testing.assert_allclose(baselines.bigram_loss(np.array([3]), np.array([5])), -np.log(unigram[5:6]))
+    for left in range(8):
+        losses = baselines.bigram_loss(np.full(8, left), np.arange(8))
+        assert np.exp(-losses).sum() == pytest.approx(1.0)
+
+
+def test_baselines_of_a_long_store_are_those_of_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.random.default_rng(0).integers(0, 20, 1000).tolist()
+    whole = NgramBaselines(store_of(tokens), 20).unigram_loss(np.arange(20))
+    monkeypatch.setattr("albert_ablate.evaluation.baselines._BIGRAM_TOKENS", 64)
+    np.testing.assert_allclose(NgramBaselines(store_of(tokens), 20).unigram_loss(np.arange(20)), whole)
+
+
+# --- heads fitted on a frozen encoder, with a planted answer --------------------------------------
+
+
+@dataclass(frozen=True)
+class PlantedPairs:
+    """Pairs whose second token is a noisy copy of the label, or of another coin."""
+
+    labels: np.ndarray
+    signal: np.ndarray  # (n,) of 0 and 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, limit: int | None = None) -> Iterator[Batch]:
+        count = len(self) if limit is None else min(limit, len(self))
+        for start in range(0, count, 50):
+            rows = slice(start, min(start + 50, count))
+            n = rows.stop - rows.start
+            ids = torch.from_numpy(np.stack([np.arange(rows.start, rows.stop), self.signal[rows]], axis=1))
+            empty = torch.zeros(0, dtype=torch.int64)
+            yield Batch(
+                ids, torch.zeros(n, 2), torch.ones(n, 2, dtype=torch.bool), empty, empty,
+                torch.from_numpy(self.labels[rows]),
+            )  # fmt: skip
+
+
+class PlantedEncoder(nn.Module):
+    """[CLS] state: noise in 16 directions, and the signal along one more that no axis shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        self.noise = nn.Parameter(torch.randn(4000, 16, generator=draw))
+        self.direction = nn.Parameter(torch.randn(16, generator=draw))
+
+    def forward(self, ids: Tensor, *_: Tensor) -> Tensor:
+        states = self.noise[ids[:, 0]] + 2.5 * (ids[:, 1:].float() - 0.5) * self.direction
+        return states[:, None].expand(-1, 2, -1)
+
+
+class PlantedModel(nn.Module):
+    """Its own sentence head always answers 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = PlantedEncoder()
+
+    def pooler(self, hidden: Tensor) -> Tensor:
+        return hidden[:, 0]
+
+    def sentence_head(self, pooled: Tensor) -> Tensor:
+        return torch.tensor([1.0, 0.0]).expand(len(pooled), 2)
+
+
+def planted(signal_is_label: bool, objective: Objective = Objective.NSP, ones: float = 0.5) -> dict[str, Any]:
+    """The SOP record of a model whose [CLS] state holds the label, or an unrelated coin."""
+    draw = np.random.default_rng(5)
+
+    def pairs(count: int) -> PlantedPairs:
+        labels = (draw.random(count) < ones).astype(np.int64)
+        return PlantedPairs(labels, labels if signal_is_label else draw.integers(0, 2, count))
+
+    training, test = pairs(2000), pairs(1500)
+    held_out = HeldOut(test, {Objective.SOP: test}, {Objective.SOP: training})  # type: ignore[arg-type, dict-item]
+    baselines = NgramBaselines(store_of([5, 6]), 8)
+    record = Evaluator(PlantedModel(), held_out, objective, baselines, "fp32")._task_record(Objective.SOP)  # type: ignore[arg-type]
+    assert record is not None
+    return record
+
+
+def test_a_planted_feature_is_found() -> None:
+    record = planted(signal_is_label=True)
+    assert record["accuracy"] > 0.95
+    assert record["left_baseline"] is True
+    assert record["head"] == "fitted on the frozen encoder"
+    assert record["examples"] == 1500
+
+
+def test_noise_stays_at_chance() -> None:
+    record = planted(signal_is_label=False)
+    assert 0.46 < record["accuracy"] < 0.54
+    assert record["left_baseline"] is False
+    assert record["interval"][0] < 0.5 < record["interval"][1]
+
+
+def test_the_models_own_head_is_reported_beside_the_fitted_one() -> None:
+    record = planted(signal_is_label=True)
+    assert record["own_head"]["examples"] == 1500
+    assert 0.45 < record["own_head"]["accuracy"] < 0.55
+    assert "own_head" not in planted(signal_is_label=True, objective=Objective.NONE)
+
+
+def test_the_trained_head_is_used_for_the_arms_own_task() -> None:
+    record = planted(signal_is_label=True, objective=Objective.SOP)
+    assert record["head"] == "trained"
+    assert 0.45 < record["accuracy"] < 0.55  # that head always answers 0
+    assert "own_head" not in record
+
+
+def test_the_majority_class_is_what_has_to_be_beaten() -> None:
+    """A head that always answers the more frequent class has left nothing."""
+    record = planted(signal_is_label=False, objective=Objective.SOP, ones=0.2)
+    assert record["accuracy"] == pytest.approx(record["majority_class"])
+    assert record["majority_class"] == pytest.approx(0.8, abs=0.03)
+    assert record["left_baseline"] is False
+
+
+def test_a_fitted_head_never_sees_a_held_out_label() -> None:
+    """Labels of the held-out side turned round turn the accuracy round."""
+    draw = np.random.default_rng(1)
+    labels = draw.integers(0, 2, 1000)
+    training = PlantedPairs(labels, labels)
+    right = PlantedPairs(draw.integers(0, 2, 1000), labels)
+    baselines = NgramBaselines(store_of([5, 6]), 8)
+    accuracies = []
+    for test in (right, PlantedPairs(1 - right.labels, right.signal)):
+        held_out = HeldOut(test, {Objective.SOP: test}, {Objective.SOP: training})  # type: ignore[arg-type, dict-item]
+        record = Evaluator(PlantedModel(), held_out, Objective.NONE, baselines, "fp32")._task_record(Objective.SOP)  # type: ignore[arg-type]
+        assert record is not None
+        accuracies.append(record["accuracy"])
+    assert sum(accuracies) == pytest.approx(1.0)
+
+
+def test_a_task_the_text_cannot_give_has_no_record() -> None:
+    held_out = HeldOut(None, {}, {})  # type: ignore[arg-type]
+    evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), "fp32")  # type: ignore[arg-type]
+    assert evaluator._task_record(Objective.NSP) is None
+
+
+# --- a whole record ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+def evaluator_of(folder: Path, objective: str) -> Evaluator:
+    config = tiny_config(folder, f"objective={objective}", "evaluation.max_pairs=200", "evaluation.probe_pairs=200")
+    prepared, held_out = held_out_of(config)
+    model = build_model(config.architecture(), 0)
+    return Evaluator(model, held_out, config.objective.name, NgramBaselines(prepared.train, 200), "fp32")
+
+
+@pytest.mark.parametrize("objective", [o.value for o in Objective])
+def test_an_untrained_model_has_left_no_baseline(folder: Path, objective: str) -> None:
+    results = evaluator_of(folder, objective).results()
+    assert set(results) == {"masked_lm", "nsp", "sop"}
+    for record in results.values():
+        assert record["left_baseline"] is False
+    assert results["masked_lm"]["gain_over_unigram"] < PLATEAU_MARGIN
+
+
+def test_masked_lm_numbers_equal_a_plain_loop(folder: Path) -> None:
+    evaluator = evaluator_of(folder, "sop")
+    record = evaluator.results()["masked_lm"]
+    model, losses, hits, unigram, bigram = evaluator.model.eval(), [], [], [], []
+    counts = np.bincount(np.concatenate([np.asarray(evaluator.held_out.probe_training[Objective.SOP].store.tokens)]),
+                         minlength=200) + 1.0  # fmt: skip
+    probabilities = counts / counts.sum()
+    with torch.no_grad():
+        for batch in evaluator.held_out.plain.batches():
+            hidden = model.encoder(batch.input_ids, batch.type_ids, batch.mask)
+            for position, target in zip(batch.positions.tolist(), batch.targets.tolist(), strict=True):
+                row, column = divmod(position, 32)
+                logits = model.mlm_head(hidden[row, column][None], model.encoder.embedding.word.weight)[0]
+                losses.append(-torch.log_softmax(logits.double(), 0)[target].item())
+                hits.append(logits.argmax().item() == target)
+                unigram.append(-math.log(probabilities[target]))
+                left = batch.input_ids[row, column - 1 : column].numpy()
+                bigram.append(evaluator.baselines.bigram_loss(left, np.array([target]))[0])
+    assert record["examples"] == len(losses) > 100
+    assert record["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert record["accuracy"] == pytest.approx(np.mean(hits), abs=1.5 / len(hits))
+    assert record["unigram_loss"] == pytest.approx(np.mean(unigram), rel=1e-9)
+    assert record["bigram_loss"] == pytest.approx(np.mean(bigram), rel=1e-9)
+    assert record["gain_over_unigram"] == pytest.approx(np.mean(unigram) - np.mean(losses), rel=1e-4, abs=1e-6)
+
+
+def test_a_point_of_the_curve_is_a_prefix_of_the_whole(folder: Path) -> None:
+    evaluator = evaluator_of(folder, "nsp")
+    results, whole, part = evaluator.results(), evaluator.curve_point(10**6), evaluator.curve_point(16)
+    assert whole["mlm_loss"] == pytest.approx(results["masked_lm"]["loss"])
+    assert whole["mlm_accuracy"] == pytest.approx(results["masked_lm"]["accuracy"])
+    assert whole["sentence_accuracy"] == pytest.approx(results["nsp"]["accuracy"])
+    assert part["mlm_loss"] != whole["mlm_loss"]
+    assert part["sentence_accuracy"] * 16 == pytest.approx(round(part["sentence_accuracy"] * 16))
+    assert "sentence_accuracy" not in evaluator_of(folder, "none").curve_point(16)
+
+
+def test_evaluation_is_without_dropout_and_repeatable(folder: Path) -> None:
+    config = tiny_config(folder, "model.hidden_dropout=0.5", "model.attention_dropout=0.5")
+    prepared, held_out = held_out_of(config)
+    model = build_model(config.architecture(), 0).train()
+    evaluator = Evaluator(model, held_out, Objective.SOP, NgramBaselines(prepared.train, 200), "fp32")
+    assert evaluator.results() == evaluator.results()
+
+
+@pytest.mark.parametrize("gain", [-0.5, 0.05, 0.5])
+def test_a_run_has_left_its_baseline_only_beyond_the_margin(
+    folder: Path, gain: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = evaluator_of(folder, "sop")
+    draw = np.random.default_rng(0)
+
+    def sums(*_: Any) -> dict[str, np.ndarray]:
+        count = np.full(400, 5.0)
+        unigram = 25 + draw.normal(0, 0.5, 400)
+        loss = unigram - 5 * gain + draw.normal(0, 0.05, 400)
+        zero = np.zeros(400)
+        return {"loss": loss, "unigram": unigram, "bigram": unigram, "hits": zero, "frequent": zero, "count": count}
+
+    monkeypatch.setattr(Evaluator, "_masked_lm", sums)
+    record = evaluator._masked_lm_record()
+    assert record["gain_over_unigram"] == pytest.approx(gain, abs=0.01)
+    assert record["left_baseline"] is (gain > PLATEAU_MARGIN)
