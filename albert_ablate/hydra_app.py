@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.config import RunConfig, parse
-from albert_ablate.errors import ConfigError, UserError
+from albert_ablate.errors import ConfigError, PreemptedError, UserError
 
 #: The four sizes of the paper's Table 1.
 PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
@@ -63,6 +63,8 @@ def main() -> None:
         except UserError as error:
             print(f"\n{_words(error)}\n", file=sys.stderr)
             codes.append(error.exit_code)
+            if isinstance(error, PreemptedError):
+                sys.exit(error.exit_code)  # asked to stop: ends a multirun too
 
     entry = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)
     try:

@@ -69,8 +69,17 @@ def test_share_and_objective_reach_the_configuration(share: str, objective: str)
 def test_every_option_composes_and_is_the_one_that_was_asked_for(override: str) -> None:
     group, name = override.split("=")
     made = compose([override])
-    chosen = getattr(made, group)
-    assert (chosen if group == "scale" else chosen.name) == name
+    assert getattr(made, group).name == name
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("scale", options("scale"))
+def test_every_scale_has_a_rate_for_every_optimizer(scale: str, optimizer: str) -> None:
+    made = compose([f"scale={scale}", f"optimizer={optimizer}"])
+    assert made.optimizer.name == optimizer
+    assert made.optimizer.learning_rate == getattr(made.scale.learning_rate, optimizer)
+    chosen = compose([f"scale={scale}", f"optimizer={optimizer}", "optimizer.learning_rate=0.125"])
+    assert chosen.optimizer.learning_rate == 0.125
 
 
 def test_text_needs_a_path_and_takes_one(tmp_path: Path) -> None:
@@ -92,7 +101,7 @@ def test_names_of_the_axes_agree_with_the_files() -> None:
         for name in options(group):
             assert yaml.safe_load((CONF / group / f"{name}.yaml").read_text())["name"] == name
     for name in options("scale"):
-        assert yaml.safe_load((CONF / "scale" / f"{name}.yaml").read_text())["scale"] == name
+        assert yaml.safe_load((CONF / "scale" / f"{name}.yaml").read_text())["scale"]["name"] == name
 
 
 def test_every_group_of_conf_is_looked_at_here() -> None:
@@ -135,7 +144,7 @@ def test_a_choice_on_the_command_line_beats_the_scale() -> None:
 @pytest.mark.parametrize(("model", "expected"), [("nano", "base"), ("base", "base"), ("xlarge", "xlarge")])
 def test_the_papers_set_up_for_a_run_keeps_its_axes(model: str, expected: str) -> None:
     made = paper_setup(compose([f"model={model}", "embed=e64", "share=ffn", "objective=nsp"]))
-    assert (made.scale, made.model.name) == ("paper", expected)
+    assert (made.scale.name, made.model.name) == ("paper", expected)
     assert (made.share.strategy, made.objective.name) == (Share.FFN, Objective.NSP)
 
 
@@ -360,7 +369,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "an empty file": (lambda f: _reads(f, "empty.txt", ""), ["data=text", "empty"]),
     "blank lines only": (lambda f: _reads(f, "blank.txt", " " * 9), ["data=text", "empty"]),
     "one document": (
-        lambda f: [f"data.path={_one_document(f)}"],
+        lambda f: [f"data.path={_one_document(f)}", "data.validation_fraction=1e-9"],
         ["data=text", "1 training and 0 held-out", "data.validation_path"],
     ),
     "one document with nsp": (
