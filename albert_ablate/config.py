@@ -154,7 +154,7 @@ class OptimizerConfig:
 
     name: Literal["lamb", "adamw"]
     learning_rate: PositiveFloat
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     beta1: Fraction
     beta2: Fraction
     epsilon: PositiveFloat
@@ -346,8 +346,10 @@ def _contradictions(c: RunConfig) -> list[str]:
 def _data_contradictions(data: DataConfig) -> list[str]:
     if data.source == "files" and data.path is None:
         return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
-    if data.source != "files" and (data.path or data.validation_path):
-        return [f"data.path={data.path} has no effect with data={data.name}. Use data=text to read files."]
+    given = {"data.path": data.path, "data.validation_path": data.validation_path}
+    if data.source != "files" and any(given.values()):
+        named = ", ".join(f"{field}={value}" for field, value in given.items() if value)
+        return [f"{named}: no effect with data={data.name}. Use data=text to read files."]
     if data.source == "hub" and not data.hub:
         return [f"data.hub is empty: data={data.name} reads Hugging Face datasets. Name at least one."]
     return []

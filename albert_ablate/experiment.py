@@ -95,10 +95,14 @@ def prepare(config: RunConfig) -> Prepared:
     info = text_info(text)
     tokenizer = get_tokenizer(config.tokenizer, text, cache)
     train, valid = get_stores(text, tokenizer, cache)
-    if config.objective.name is Objective.NSP and train.document_count < 2:
+    released = config.pairs.single_sentence == "released"
+    fewest = min(train.document_count, valid.document_count) if released else train.document_count
+    if fewest < 2 and (released or config.objective.name is Objective.NSP):
+        cause = "pairs.single_sentence=released" if released else "objective=nsp"
         raise DataError(
-            f"objective=nsp needs at least two training documents, data={config.data.name} has {train.document_count}: "
-            "a random next segment must come from another document. Use objective=sop, or a corpus with more documents."
+            f"{cause} needs at least two documents, data={config.data.name} has {fewest}: a random second segment "
+            "must come from another document. Use objective=sop with pairs.single_sentence=extend, or a corpus with "
+            "more documents."
         )
     record = {
         "corpus": config.data.name,

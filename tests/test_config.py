@@ -338,6 +338,11 @@ def _single_sentences(folder: Path) -> list[str]:
     return [*_reads(folder, "single.txt", text), "data.format=sentences"]
 
 
+def _whole_alphabet(folder: Path) -> list[str]:
+    lines = write_corpus(folder / "few.txt").read_text().replace("a.", "a quick fox jumps by 1234567890 lazy hens.")
+    return _reads(folder, "all.txt", lines)
+
+
 def _mixed(folder: Path) -> list[str]:
     (folder / "mixed").mkdir()
     write_corpus(folder / "mixed" / "a.txt")
@@ -403,7 +408,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         ["tokenizer.vocab_size=20000", "Set it to", "or less"],
     ),
     "fewer pieces than characters": (
-        lambda f: ["tokenizer.vocab_size=32"],
+        lambda f: [*_whole_alphabet(f), "tokenizer.vocab_size=32"],
         ["tokenizer.vocab_size=32", "Set it to", "or more"],
     ),
     "a tokenizer of another size": (

@@ -1,5 +1,6 @@
 """The SentencePiece tokenizer: cleaning, training, encoding, word starts (reference tokenization)."""
 
+import io
 import re
 import string
 import unicodedata
@@ -52,8 +53,14 @@ class Tokenizer:
     def __init__(self, model: Path, config: TokenizerConfig) -> None:
         self.config = config
         self.path = model
-        self.fingerprint = digest([sha256_file(model), _cleaning(config)])
-        self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        try:
+            self.fingerprint = digest([sha256_file(model), _cleaning(config)])
+            self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"tokenizer.model_path={model}: not a readable SentencePiece model ({str(error).splitlines()[0]}). "
+                "Give the path of a .model file, or leave it empty to train one."
+            ) from error
         self.vocab_size: int = self.pieces.get_piece_size()
         found = tuple(self.pieces.id_to_piece(i) for i in range(FIRST_PIECE))
         if found != _SPECIALS:
@@ -104,7 +111,8 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
         folder = cache / "tokenizers" / f"{config.name}-{config.vocab_size}-{fingerprint}"
         if not folder.is_dir():
             with building(folder) as temporary:
-                _train(config, sentences_of(text / "train.txt"), temporary / "spiece")
+                model_bytes = _train(config, sentences_of(text / "train.txt"))
+                (temporary / "spiece.model").write_bytes(model_bytes)
         model = folder / "spiece.model"
     tokenizer = Tokenizer(model, config)
     if tokenizer.vocab_size != config.vocab_size:
@@ -115,12 +123,14 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
     return tokenizer
 
 
-def _train(config: TokenizerConfig, sentences: Iterable[str], prefix: Path) -> None:
+def _train(config: TokenizerConfig, sentences: Iterable[str]) -> bytes:
+    """The model file. Written to memory: a file's path would be stored in it and change its hash."""
+    model = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(clean(s, config.lowercase, config.strip_accents) for s in sentences),
-            model_prefix=str(prefix),
+            model_writer=model,
             vocab_size=config.vocab_size,
             model_type="unigram",
             character_coverage=config.character_coverage,
@@ -138,8 +148,12 @@ def _train(config: TokenizerConfig, sentences: Iterable[str], prefix: Path) -> N
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        limit = re.search(r"value <= (\d+)", str(error))
-        advice = f"Set it to {limit[1]} or less" if limit else str(error)
+        most = re.search(r"value <= (\d+)", str(error))
+        least = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
+        advice = str(error)
+        if most or least:
+            advice = f"Set it to {most[1]} or less" if most else f"Set it to {least[1]} or more"  # type: ignore[index]
         raise DataError(
             f"tokenizer.vocab_size={config.vocab_size} cannot be trained on this corpus. {advice}."
         ) from error
+    return model.getvalue()

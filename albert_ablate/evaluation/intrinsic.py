@@ -63,13 +63,17 @@ class Evaluator:
         s = self._masked_lm(self.held_out.plain)
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
+        accuracy, accuracy_interval = clustered_mean(s["hits"], s["count"])
         unigram, _ = clustered_mean(s["unigram"], s["count"])
         bigram, _ = clustered_mean(s["bigram"], s["count"])
         gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
         return {
             "loss": loss,
             "loss_interval": interval,
-            **proportion(int(s["hits"].sum()), count),
+            "accuracy": accuracy,
+            "interval": accuracy_interval,
+            "binomial_interval": proportion(int(s["hits"].sum()), count)["interval"],
+            "examples": count,
             "sequences": len(s["count"]),
             "unigram_loss": unigram,
             "bigram_loss": bigram,

@@ -27,7 +27,9 @@ def save(
     and the step.
     """
     target = folder / f"step_{step:08d}"
-    if not target.is_dir():
+    if _intact(target) is None:
+        if target.exists():
+            shutil.rmtree(target)
         with building(target) as temporary:
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
             save_file(weights, temporary / WEIGHTS)
@@ -40,10 +42,18 @@ def save(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if _NAME.match(path.name) and (path / "meta.json").is_file())
+    """Checkpoint folders, oldest first, intact or not."""
+    return sorted(path for path in folder.glob("step_*") if _NAME.match(path.name))
+
+
+def _intact(path: Path) -> dict[str, Any] | None:
+    """Meta data of the checkpoint at ``path``, or None where a file is missing or differs from its hash."""
+    try:
+        meta: dict[str, Any] = read_json(path / "meta.json")
+        good = all(sha256_file(path / name) == recorded for name, recorded in meta["sha256"].items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return meta if good else None
 
 
 def load_latest(
@@ -54,11 +64,10 @@ def load_latest(
     Raises CheckpointError where checkpoints exist and none is intact, or the newest belongs to
     another configuration: a run never restarts at step 0 by itself.
     """
-    found = checkpoints(folder)
     damaged = []
-    for path in reversed(found):
-        meta: dict[str, Any] = read_json(path / "meta.json")
-        if any(not (path / n).is_file() or sha256_file(path / n) != h for n, h in meta["sha256"].items()):
+    for path in reversed(checkpoints(folder)):
+        meta = _intact(path)
+        if meta is None:
             damaged.append(path.name)
             continue
         if meta["identity"] != identity:

@@ -52,11 +52,11 @@ class Lamb(Optimizer):
         torch._foreach_addcmul_(v, gradients, gradients, 1 - beta2)
         denominator = torch._foreach_sqrt(v)
         if self.bias_correction:
-            torch._foreach_div_(denominator, [float(1 - beta2 ** s["step"]) ** 0.5 for s in states])
+            torch._foreach_div_(denominator, [(1 - beta2 ** s["step"].item()) ** 0.5 for s in states])
         torch._foreach_add_(denominator, group["eps"])
         update = torch._foreach_div(m, denominator)
         if self.bias_correction:
-            torch._foreach_div_(update, [float(1 - beta1 ** s["step"]) for s in states])
+            torch._foreach_div_(update, [1 - beta1 ** s["step"].item() for s in states])
         if group["weight_decay"]:
             torch._foreach_add_(update, weights, alpha=group["weight_decay"])
         if group["adapt"]:

@@ -108,6 +108,7 @@ class Trainer:
                     }
                     if curve:
                         line |= {f"held_out_{name}": value for name, value in self.held_out().items()}
+                    _require_finite(line)
                     self.folder.append_metrics(line)
                     self.tracker.log(done, line)
                     progress.update(done, line)
@@ -181,6 +182,16 @@ class Trainer:
         progress = {"tokens": self.tokens, "seconds": self.seconds}
         keep = self.config.runtime.keep_checkpoints
         checkpoint.save(self.folder.checkpoints, step, self.identity, self.model, self.optimizer, progress, keep)
+
+
+def _require_finite(line: dict[str, float]) -> None:
+    """Raise DivergedError where a number of a log line is not finite."""
+    wrong = [name for name, value in line.items() if not math.isfinite(value)]
+    if wrong:
+        raise DivergedError(
+            f"{', '.join(wrong)} is not finite at step {line['step']}: training has diverged. "
+            "Lower optimizer.learning_rate or lengthen budget.warmup_steps; checkpoints before this step are unharmed."
+        )
 
 
 @contextmanager
