@@ -10,6 +10,7 @@ import pytest
 
 from analysis.compare import compare
 from analysis.curves import curves, draw
+from analysis.parameters import paper_cells
 from analysis.runs import load_metrics, load_runs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,3 +92,14 @@ def test_commands_say_where_nothing_is(module: str, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no run folders" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_counts_round_to_the_papers_numbers_by_the_stated_rule() -> None:
+    cells = paper_cells()
+    assert len(cells) == 16
+    for cell in cells.to_dict("records"):
+        counts = {rule: round(cell[rule] / 1e6) for rule in ("encoder", "with_pooler")}
+        if cell["rule"] == "neither":
+            assert cell["millions"] not in counts.values()
+        else:
+            assert counts[cell["rule"]] == cell["millions"], cell
