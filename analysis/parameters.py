@@ -7,7 +7,6 @@ number. With overrides, as for ``run.py``: the counts of that one cell.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -21,9 +20,9 @@ _PAPER = Path(__file__).with_name("paper_parameters.yaml")
 _RULES = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
 _NOTE = """
 * the count that gives the paper's number. Shared blocks and the tied vocabulary
-matrix count once. No one rule gives every number: shared cells are the count with
-pooler, unshared ones the count without. xlarge and xxlarge are not reproduced by
-the released architecture under any rule.\
+matrix count once. No one rule gives every number: shared cells are the count
+with pooler, unshared ones the count without. xlarge and xxlarge are not
+reproduced by the released architecture under any rule.\
 """
 
 
