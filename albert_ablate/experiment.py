@@ -14,6 +14,7 @@ from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
+from albert_ablate.data.segments import lone_sentences
 from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
@@ -138,7 +139,8 @@ def _train_and_evaluate(
     held_out = build_held_out(config, prepared.train, prepared.valid, starts)
     _require_pairs(config, batches, held_out)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
-    data = prepared.record | {"pairs_per_epoch": batches.epoch_size}
+    lone = lone_sentences(prepared.train, objective, config.pairs, config.seed, epoch=0)
+    data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
     folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision))
     folder.say(
         f"{folder.name}: {shape.parameters().with_pooler / 1e6:.2f} M parameters, {config.budget.steps:,} steps of "
@@ -185,7 +187,8 @@ def _manifest(
     """Everything a number of this run can be traced to."""
     shape = config.architecture()
     masked = config.masking.probability * config.pairs.max_length
-    flops = 3 * shape.forward_flops(config.pairs.max_length, masked) * config.batch.size * config.budget.steps
+    forward = shape.forward_flops(config.pairs.max_length, masked)
+    flops = round(3 * forward) * config.batch.size * config.budget.steps
     return {
         "identity": run_id,
         "name": name,

@@ -101,10 +101,8 @@ class PairBatches(Dataset[Batch]):
         for epoch in np.unique(epochs):  # at most a few: a batch may straddle an epoch's end
             plan = self._plan(int(epoch))
             rows = index[epochs == epoch] % self.epoch_size % len(plan)
-            parts.append(take_pairs(plan, rows))
-        columns = [field.name for field in fields(Pairs) if field.name != "lone_dropped"]
-        joined = {c: np.concatenate([getattr(part, c) for part in parts]) for c in columns}
-        return Pairs(**joined, lone_dropped=0), np.sort(epochs)
+            parts.append(plan.take(rows))
+        return Pairs.join(parts), np.sort(epochs)
 
     def __getitem__(self, step: int) -> Batch:
         pairs, epochs = self.instances(step)
@@ -123,12 +121,6 @@ class PairBatches(Dataset[Batch]):
             prefetch_factor=4 if workers else None,
         )
         return iter(loader)
-
-
-def take_pairs(pairs: Pairs, rows: np.ndarray | slice) -> Pairs:
-    """The given rows of ``pairs``."""
-    columns = {f.name: getattr(pairs, f.name) for f in fields(Pairs) if f.name != "lone_dropped"}
-    return Pairs(**{name: column[rows] for name, column in columns.items()}, lone_dropped=0)
 
 
 def assemble(

@@ -9,7 +9,8 @@ the arms share what they can: ``none`` and ``sop`` see the same runs, cut at the
 All documents advance in lockstep, one run at a time, with array operations over documents.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -39,10 +40,18 @@ class Pairs:
     document: np.ndarray
     ordinal: np.ndarray
     b_document: np.ndarray
-    lone_dropped: int  # runs of one sentence that SOP and none cannot use
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def take(self, rows: np.ndarray | slice) -> "Pairs":
+        """The given rows."""
+        return Pairs(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @staticmethod
+    def join(parts: Sequence["Pairs"]) -> "Pairs":
+        """The rows of all ``parts``, one after the other."""
+        return Pairs(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Pairs)))
 
 
 def build_pairs(store: TokenStore, objective: Objective, settings: PairsConfig, seed: int, epoch: int) -> Pairs:
@@ -55,10 +64,17 @@ def build_pairs(store: TokenStore, objective: Objective, settings: PairsConfig, 
     runs = _Runs(*(column[order] for column in runs.columns()))
     pairs = _OBJECTIVES[objective](store, runs, settings, target, draw)
     a_start, a_length, b_start, b_length = _truncate(pairs, budget, draw, runs)
-    return Pairs(
-        a_start, a_length, b_start, b_length, pairs.label, runs.document, runs.ordinal, pairs.b_document,
-        lone_dropped=_lone_runs_dropped(store, objective, settings, runs),
-    )  # fmt: skip
+    return Pairs(a_start, a_length, b_start, b_length, pairs.label, runs.document, runs.ordinal, pairs.b_document)
+
+
+def lone_sentences(store: TokenStore, objective: Objective, settings: PairsConfig, seed: int, epoch: int) -> int:
+    """Sentences of ``epoch`` that SOP and none leave out, because their run has no second sentence."""
+    draw = _Draws(seed, epoch)
+    target = _document_targets(store, settings, settings.max_length - SPECIAL_TOKENS, draw)
+    runs = _cut_runs(store, objective, settings, target, draw)
+    if objective is Objective.NSP:
+        return 0
+    return int(store.documents[-1] - (runs.last - runs.first).sum())
 
 
 class _Draws:
@@ -207,9 +223,3 @@ def _truncate(pairs: _Segments, budget: int, draw: _Draws, runs: _Runs) -> tuple
     a_front = streams.fair_binomial(draw.cut, a_drop, runs.document, runs.first, 0)
     b_front = streams.fair_binomial(draw.cut, b_drop, runs.document, runs.first, 1)
     return pairs.a[0] + a_front, a - a_drop, pairs.b[0] + b_front, b - b_drop
-
-
-def _lone_runs_dropped(store: TokenStore, objective: Objective, settings: PairsConfig, runs: _Runs) -> int:
-    if objective is Objective.NSP or settings.single_sentence == "released":
-        return 0
-    return int(len(store.sentences) - 1 - (runs.last - runs.first).sum())

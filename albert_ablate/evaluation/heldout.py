@@ -8,7 +8,7 @@ import numpy as np
 from albert_ablate import streams
 from albert_ablate.axes import SENTENCE_TASKS, Objective
 from albert_ablate.config import RunConfig
-from albert_ablate.data.batches import Batch, assemble, take_pairs
+from albert_ablate.data.batches import Batch, assemble
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
 
@@ -33,7 +33,7 @@ class PairSet:
         count = len(self) if limit is None else min(limit, len(self))
         size = self.config.batch.micro_size
         for start in range(0, count, size):
-            part = take_pairs(self.pairs, slice(start, min(start + size, count)))
+            part = self.pairs.take(slice(start, min(start + size, count)))
             keys = streams.hashed(streams.key(_SEED, "held-out masks"), part.document, part.ordinal)
             length = self.config.pairs.max_length
             yield assemble(self.store, part, self.word_starts, keys, length, self.config.masking)
@@ -45,7 +45,7 @@ def pair_set(
     """Up to ``limit`` full-length pairs of ``objective``."""
     settings = replace(config.pairs, short_probability=0.0)
     pairs = build_pairs(store, objective, settings, _SEED, epoch=0)
-    return PairSet(store, take_pairs(pairs, slice(0, limit)), word_starts, config)
+    return PairSet(store, pairs.take(slice(0, limit)), word_starts, config)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,20 @@ def gelu(x: Tensor, activation: str) -> Tensor:
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, drop: float) -> Tensor:
+    """softmax(q k' / sqrt(D) + bias) v for (B, N, T, D); on CPU faster in bf16 than the fused kernel."""
+    scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)  # (B, N, T, T)
+    if key_bias is not None:
+        scores = scores + key_bias.to(scores.dtype)
+    return F.dropout(torch.softmax(scores, dim=-1), drop) @ v
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, drop: float) -> Tensor:
+    """The same through PyTorch's fused kernel; the GPU's path."""
+    bias = None if key_bias is None else key_bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+
+
 class AttentionBlock(nn.Module):
     """LN(x + dropout(output(attention(x)))): self-attention with its residual and LayerNorm."""
 
@@ -47,15 +61,8 @@ class AttentionBlock(nn.Module):
 
         q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
         drop = self.attention_dropout if self.training else 0.0
-        if x.is_cuda:
-            bias = None if key_bias is None else key_bias.to(q.dtype).expand(b, 1, t, t)
-            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
-        else:
-            # On CPU the explicit product is 1.5 to 3 times faster in bf16 than the fused kernel.
-            scores = (q * (1.0 / math.sqrt(d))) @ k.transpose(-1, -2)  # (B, N, T, T)
-            if key_bias is not None:
-                scores = scores + key_bias.to(scores.dtype)
-            context = F.dropout(torch.softmax(scores, dim=-1), drop) @ v  # (B, N, T, D)
+        attend = fused_attention if x.is_cuda else explicit_attention
+        context = attend(q, k, v, key_bias, drop)  # (B, N, T, D)
         context = context.transpose(1, 2).reshape(b, t, h)
         return self.norm(x + self.dropout(self.output(context)))
 
