@@ -52,13 +52,13 @@ def paper_setup(config: RunConfig) -> RunConfig:
 
 def main() -> None:
     """Entry point of ``run.py``. Exit code 0, or that of the worst failure (2: wrong settings)."""
-    from albert_ablate.experiment import run_cell
-
     codes: list[int] = []
 
     def task(composed: DictConfig) -> Any:
         try:
             config = to_run_config(composed)
+            from albert_ablate.experiment import run_cell  # after the settings are found good: torch loads slowly
+
             codes.append(run_cell(config, paper_setup(config)))
         except UserError as error:
             print(f"\n{_words(error)}\n", file=sys.stderr)

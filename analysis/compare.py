@@ -15,25 +15,26 @@ from rich.table import Table
 
 from analysis.runs import load_runs
 
+_NOTE = """
+MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
+* head fitted on the frozen encoder\
+"""
 _AXES = {"E": "config.embed.size", "share": "config.share.strategy", "objective": "config.objective.name"}
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a run in plain words, sorted by model, axes and seed."""
+    """One row a run in plain words, sorted by model, axes, budget and seed; an unfinished run says so."""
     table = pd.DataFrame({"model": runs.get("config.model.name"), **{k: runs.get(c) for k, c in _AXES.items()}})
+    table["steps"] = runs.get("config.budget.steps")
     table["seed"] = runs.get("config.seed")
-    table["status"] = runs["status.state"]
-    table["parameters"] = [
-        _cell(v, lambda n: f"{n / 1e6:.2f} M") for v in _column(runs, "manifest.parameters.with_pooler")
-    ]
-    table["MLM nats"] = [_cell(v, lambda x: f"{x:.3f}") for v in _column(runs, "results.masked_lm.loss")]
+    table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in _column(runs, "manifest.parameters.with_pooler")]
+    numbers = [_column(runs, f"results.masked_lm.{field}") for field in ("loss", "left_baseline")]
+    table["MLM"] = [_loss(*values) for values in zip(*numbers, runs["status.state"], strict=True)]
     for task in ("nsp", "sop"):
-        accuracy, interval = (_column(runs, f"results.{task}.{field}") for field in ("accuracy", "interval"))
-        head = _column(runs, f"results.{task}.head")
-        table[task.upper()] = [_accuracy(*values) for values in zip(accuracy, interval, head, strict=True)]
-    left = _column(runs, "results.masked_lm.left_baseline")
-    table["left its plateau"] = [_cell(v, lambda yes: "yes" if yes else "NO") for v in left]
-    return table.sort_values(["model", "E", "share", "objective", "seed"], kind="stable").reset_index(drop=True)
+        columns = [_column(runs, f"results.{task}.{field}") for field in ("accuracy", "interval", "head")]
+        table[task.upper()] = [_accuracy(*values) for values in zip(*columns, strict=True)]
+    keys = ["model", "E", "share", "objective", "steps", "seed"]
+    return table.sort_values(keys, kind="stable").reset_index(drop=True)
 
 
 def _column(runs: pd.DataFrame, name: str) -> list[Any]:
@@ -48,11 +49,17 @@ def _cell(value: Any, form: Any) -> str:
     return "—" if _missing(value) else form(value)
 
 
+def _loss(loss: Any, left_baseline: Any, state: str) -> str:
+    if _missing(loss):
+        return state
+    return f"{loss:.3f}" + ("" if left_baseline else " !")
+
+
 def _accuracy(accuracy: Any, interval: Any, head: Any) -> str:
     if _missing(accuracy):
         return "—"
-    fitted = "" if head == "trained" else " *"
-    return f"{accuracy:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]{fitted}"
+    half = (interval[1] - interval[0]) / 2
+    return f"{accuracy:.1%} ±{100 * half:.1f}" + ("" if head == "trained" else "*")
 
 
 def main() -> int:
@@ -65,14 +72,14 @@ def main() -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
-    drawn = Table(box=None, padding=(0, 1))
+    drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for name in table:
-        drawn.add_column(str(name))
+        drawn.add_column(str(name), no_wrap=True)
     for values in table.itertuples(index=False):
         drawn.add_row(*("—" if _missing(v) else str(v) for v in values))
     console = Console()
     console.print(drawn)
-    console.print("* head fitted on the frozen encoder; intervals are 95%, over held-out examples", highlight=False)
+    console.print(_NOTE, highlight=False)
     return 0
 
 

@@ -43,30 +43,36 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(points: pd.DataFrame, runs: pd.DataFrame) -> Any:
-    """A figure of two panels."""
+    """A figure of two panels; the grey band is what chance gives with the held-out pairs of a point."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    steps = dict(zip(runs["name"], runs.get("config.budget.steps", [0] * len(runs)), strict=True))
     for number, (name, run) in enumerate(points.groupby("name", sort=False)):
-        label = str(name).rsplit("-", 1)[0]
-        look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "ls": _STYLES[number // len(_COLOURS) % 4]}
+        label = f"{str(name).rsplit('-', 1)[0]}, {steps[name]:,} steps"
+        look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "ls": _STYLES[number % len(_STYLES)]}
         left.plot(run["tokens"] / 1e6, run["mlm_loss"], label=label, **look)
         right.plot(run["tokens"] / 1e6, 100 * run["sentence_accuracy"].astype(float), label=label, **look)
     for kind, style in (("unigram", "--"), ("bigram", ":")):
         column = f"results.masked_lm.{kind}_loss"
-        for value in runs[column].dropna().round(3).unique() if column in runs else ():
+        for value in runs[column].dropna().round(2).unique() if column in runs else ():
             left.axhline(value, color="0.45", lw=0.9, ls=style)
-            left.annotate(
-                kind, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35", fontsize=8
-            )
+            _name_line(left, value, kind)
     right.axhline(50, color="0.45", lw=0.9, ls="--")
-    right.annotate(
-        "chance", (1, 50), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35", fontsize=8
-    )
+    if "config.evaluation.curve_pairs" in runs:
+        half = 100 * 1.96 * (0.25 / runs["config.evaluation.curve_pairs"].min()) ** 0.5
+        right.axhspan(50 - half, 50 + half, color="0.92", lw=0, zorder=0)
+    _name_line(right, 50, "chance")
     left.set(xlabel="training tokens, millions", ylabel="held-out masked-LM loss, nats")
-    right.set(xlabel="training tokens, millions", ylabel="held-out accuracy on the arm's own sentence task, %")
+    right.set(xlabel="training tokens, millions", ylabel="held-out accuracy on own sentence task, %")
     left.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _name_line(axes: Any, height: float, name: str) -> None:
+    axes.annotate(
+        name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35", fontsize=8
+    )
 
 
 def main() -> int:

@@ -16,13 +16,15 @@ from analysis.runs import load_metrics, load_runs
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def write_run(root: Path, name: str, *, embed: int = 128, state: str = "finished", sop: float = 0.6) -> Path:
+def write_run(
+    root: Path, name: str, *, embed: int = 128, state: str = "finished", sop: float = 0.6, left: bool = True
+) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "status.json").write_text(json.dumps({"state": state, "reason": None}))
     (folder / "config.yaml").write_text(
         f"seed: 0\nembed: {{size: {embed}}}\nshare: {{strategy: all}}\n"
-        "objective: {name: sop}\nmodel: {name: nano}\n"
+        "objective: {name: sop}\nmodel: {name: nano}\nbudget: {steps: 3}\n"
     )
     lines = [{"step": s, "tokens": 1000 * s, "mlm_loss": 6.0 - s / 10} for s in (1, 2, 3)]
     lines[-1] |= {"held_out_mlm_loss": 5.5, "held_out_sentence_accuracy": sop}
@@ -30,7 +32,7 @@ def write_run(root: Path, name: str, *, embed: int = 128, state: str = "finished
     if state == "finished":
         task = {"accuracy": sop, "interval": [sop - 0.02, sop + 0.02], "examples": 2000}
         results = {
-            "masked_lm": {"loss": 5.5, "unigram_loss": 6.0, "bigram_loss": 5.4, "left_baseline": True},
+            "masked_lm": {"loss": 5.5, "unigram_loss": 6.0, "bigram_loss": 5.4, "left_baseline": left},
             "sop": task | {"head": "trained"},
             "nsp": task | {"head": "fitted on the frozen encoder"},
         }
@@ -64,12 +66,14 @@ def test_a_folder_without_runs_is_refused_in_words(tmp_path: Path) -> None:
 def test_comparison_marks_fitted_heads_and_missing_numbers(tmp_path: Path) -> None:
     write_run(tmp_path, "a", embed=64)
     write_run(tmp_path, "b", state="failed")
+    write_run(tmp_path, "c", embed=256, left=False)
     table = compare(load_runs(tmp_path))
-    assert list(table["E"]) == [64, 128]
-    assert table["SOP"][0] == "60.0% [58.0%, 62.0%]"
+    assert list(table["E"]) == [64, 128, 256]
+    assert table["MLM"].tolist() == ["5.500", "failed", "5.500 !"]
+    assert table["SOP"][0] == "60.0% ±2.0"
     assert table["NSP"][0].endswith("*")
     assert table["SOP"][1] == "—"
-    assert table["parameters"].tolist() == ["0.83 M", "—"]
+    assert table["params"].tolist() == ["0.83M", "—", "0.83M"]
 
 
 def test_curves_take_held_out_points_only(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_curves_take_held_out_points_only(tmp_path: Path) -> None:
     points = curves(runs)
     assert points[["name", "step", "mlm_loss"]].values.tolist() == [["a", 3, 5.5], ["b", 3, 5.5]]
     left, right = draw(points, runs).axes
-    assert {line.get_label() for line in left.lines} >= {"a", "b"}
+    assert {line.get_label() for line in left.lines} >= {"a, 3 steps", "b, 3 steps"}
     assert right.lines[0].get_ydata().tolist() == pytest.approx([60.0])
 
 
