@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,11 @@ _PLAIN_SECONDS = 10.0
 def say(text: str) -> None:
     """One line."""
     _console.print(text, markup=False, soft_wrap=True)
+
+
+def stage(text: str) -> AbstractContextManager[object]:
+    """On a terminal, a spinner with ``text`` while the body runs; elsewhere nothing."""
+    return _console.status(f"  {text}") if _console.is_terminal else nullcontext()
 
 
 def show(renderable: Any) -> None:

@@ -91,11 +91,14 @@ def prepare(config: RunConfig) -> Prepared:
     """Corpus -> sentences -> tokenizer -> token stores, each cached by its content and settings."""
     cache = Path(config.paths.cache)
     started = time.perf_counter()
-    corpus = open_corpus(config.data)
-    text = prepare_text(corpus, config.data.language, config.data.validation_fraction, cache)
-    info = text_info(text)
-    tokenizer = get_tokenizer(config.tokenizer, text, cache)
-    train, valid = get_stores(text, tokenizer, cache)
+    with console.stage("reading documents and splitting sentences"):
+        corpus = open_corpus(config.data)
+        text = prepare_text(corpus, config.data.language, config.data.validation_fraction, cache)
+        info = text_info(text)
+    with console.stage("training the tokenizer"):
+        tokenizer = get_tokenizer(config.tokenizer, text, cache)
+    with console.stage("turning sentences into tokens"):
+        train, valid = get_stores(text, tokenizer, cache)
     released = config.pairs.single_sentence == "released"
     fewest = min(train.document_count, valid.document_count) if released else train.document_count
     if fewest < 2 and (released or config.objective.name is Objective.NSP):
@@ -155,10 +158,10 @@ def _train_and_evaluate(
         held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=tracker,
     )  # fmt: skip
     training = trainer.fit()
-    folder.say("evaluating on held-out documents")
-    results = evaluator.results() | {"training": training}
-    sample = held_out.plain.batches(config.evaluation.similarity_pairs)
-    folder.write("similarity.json", layer_similarity(model.encoder, sample))
+    with console.stage("evaluating on held-out documents"):
+        results = evaluator.results() | {"training": training}
+        sample = held_out.plain.batches(config.evaluation.similarity_pairs)
+        folder.write("similarity.json", layer_similarity(model.encoder, sample))
     folder.write("results.json", results)
     folder.set_status("finished")
     tracker.close(results)

@@ -73,13 +73,14 @@ def _notes(results: dict[str, Any]) -> Text:
 def _verdict(results: dict[str, Any]) -> Text:
     """Whether the run may be compared at all."""
     m = results["masked_lm"]
+    gain = m["gain_over_unigram"]
     if not m["left_baseline"]:
         return Text(
-            f"  ! Still on its plateau: masked LM is {m['gain_over_unigram']:+.3f} nats better than the unigram\n"
-            "    baseline. Arms compared here compare nothing; train longer.",
+            f"  ! Still on its plateau: masked LM is {abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} than\n"
+            "    the unigram baseline. Arms compared here compare nothing; train longer.",
             style="bold yellow",
         )
-    lines = Text(f"  ✓ Masked LM is {m['gain_over_unigram']:.2f} nats better than the unigram baseline.", style="green")
+    lines = Text(f"  ✓ Masked LM is {gain:.2f} nats better than the unigram baseline.", style="green")
     if m["loss"] > m["bigram_loss"]:
         lines.append("\n  ! It is not better than the bigram baseline yet.", style="yellow")
     for key, label in _TASKS.items():

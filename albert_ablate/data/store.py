@@ -24,7 +24,7 @@ class TokenStore:
     ``documents[d]`` up to ``documents[d + 1]``. No sentence and no document is empty.
     """
 
-    tokens: np.ndarray  # (tokens,) uint16 or uint32, memory-mapped
+    tokens: np.ndarray  # (tokens,) uint16 or uint32; all three are memory-mapped
     sentences: np.ndarray  # (sentences + 1,) int64 token offsets
     documents: np.ndarray  # (documents + 1,) int64 sentence offsets
     fingerprint: str
@@ -51,8 +51,8 @@ def _open(folder: Path, side: str) -> TokenStore:
     fingerprint = read_json(folder / "info.json")["fingerprint"]
     return TokenStore(
         tokens=np.load(folder / side / "tokens.npy", mmap_mode="r"),
-        sentences=np.load(folder / side / "sentences.npy"),
-        documents=np.load(folder / side / "documents.npy"),
+        sentences=np.load(folder / side / "sentences.npy", mmap_mode="r"),
+        documents=np.load(folder / side / "documents.npy", mmap_mode="r"),
         fingerprint=fingerprint,
     )
 
