@@ -209,7 +209,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
     try:
         import pyarrow.parquet as parquet
     except ModuleNotFoundError as error:
-        raise DataError(f"{path}: reading parquet needs pyarrow. Run `pip install 'albert-ablate[hub]'`.") from error
+        raise DataError(f"{path}: reading parquet needs pyarrow. Run `pip install -e '.[hub]'`.") from error
     table = parquet.ParquetFile(path)
     if column not in table.schema_arrow.names:
         raise DataError(f"{path}: no column {column!r}; it has {table.schema_arrow.names}. Set data.text_column.")
@@ -227,7 +227,7 @@ def _hub(data: DataConfig) -> Corpus:
     except ModuleNotFoundError as error:
         raise DataError(
             f"data={data.name} reads Hugging Face datasets, which are not installed. "
-            "Run `pip install 'albert-ablate[hub]'`, or choose data=embedded or data=text."
+            "Run `pip install -e '.[hub]'`, or choose data=embedded or data=text."
         ) from error
 
     def stream(split: str) -> Iterator[str]:
