@@ -79,8 +79,7 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
         raise PreemptedError("Interrupted; the same command continues from the last checkpoint.") from None
     except Exception as error:
         folder.set_status("failed", f"{type(error).__name__}: {error}")
-        with (folder.path / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
+        folder.log(traceback.format_exc())
         raise UserError(
             f"{folder.name} failed: {type(error).__name__}: {error}\nDetails: {folder.path}/log.txt"
         ) from error
@@ -158,12 +157,14 @@ def _train_and_evaluate(
         held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=tracker,
     )  # fmt: skip
     training = trainer.fit()
+    folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
     with console.stage("evaluating on held-out documents"):
         results = evaluator.results() | {"training": training}
         sample = held_out.plain.batches(config.evaluation.similarity_pairs)
         folder.write("similarity.json", layer_similarity(model.encoder, sample))
     folder.write("results.json", results)
     folder.set_status("finished")
+    folder.log("finished")
     tracker.close(results)
     console.show(summary(folder))
 

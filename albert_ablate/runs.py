@@ -85,6 +85,10 @@ class RunFolder:
     def say(self, text: str) -> None:
         """One line to the terminal and to ``log.txt``."""
         console.say(text)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """One line, or a traceback, to ``log.txt`` alone."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log.txt").open("a", encoding="utf-8") as out:
             out.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
