@@ -65,6 +65,9 @@ def main() -> None:
             codes.append(error.exit_code)
             if isinstance(error, PreemptedError):
                 sys.exit(error.exit_code)  # asked to stop: ends a multirun too
+        except KeyboardInterrupt:
+            print("\nInterrupted before training; what is cached stays.", file=sys.stderr)
+            sys.exit(PreemptedError.exit_code)
 
     entry = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)
     try:
