@@ -14,6 +14,8 @@ from albert_ablate.data.store import TokenStore
 
 #: Not a run's seed: the same documents are cut and masked alike for every run of a corpus.
 _SEED = 0
+#: An epoch that training never reaches: a fitted head is not fitted on the pairs of a run's own first epoch.
+_PROBE_EPOCH = -1
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class PairSet:
 
 
 def pair_set(
-    config: RunConfig, store: TokenStore, word_starts: np.ndarray, objective: Objective, limit: int
+    config: RunConfig, store: TokenStore, word_starts: np.ndarray, objective: Objective, limit: int, epoch: int = 0
 ) -> PairSet:
     """Up to ``limit`` full-length pairs of ``objective``."""
     settings = replace(config.pairs, short_probability=0.0)
-    pairs = build_pairs(store, objective, settings, _SEED, epoch=0)
+    pairs = build_pairs(store, objective, settings, _SEED, epoch)
     return PairSet(store, pairs.take(slice(0, limit)), word_starts, config)
 
 
@@ -66,5 +68,5 @@ def build_held_out(config: RunConfig, train: TokenStore, valid: TokenStore, word
     return HeldOut(
         plain=pair_set(config, valid, word_starts, Objective.NONE, limit),
         tasks={task: pair_set(config, valid, word_starts, task, limit) for task in possible},
-        probe_training={task: pair_set(config, train, word_starts, task, probe) for task in possible},
+        probe_training={task: pair_set(config, train, word_starts, task, probe, _PROBE_EPOCH) for task in possible},
     )
