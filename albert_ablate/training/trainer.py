@@ -75,8 +75,8 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.optimizer)
         self.trains_sentences = config.objective.name is not Objective.NONE
         self.gradient_norm = 0.0
-        self.tokens = 0  # real tokens trained on, over all sessions
-        self.seconds = 0.0  # spent training, without evaluation and saving, over all sessions
+        self.tokens = 0  # real tokens trained on, over all starts of the run
+        self.seconds = 0.0  # spent training, without evaluation and saving, over all starts of the run
 
     def fit(self) -> dict[str, Any]:
         """Train to the end of the budget. Returns tokens, seconds and tokens per second.
