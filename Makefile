@@ -8,7 +8,7 @@ demo: setup  ## train, evaluate and report one cell of the ablation
 	$(BIN)/python run.py embed=e128 share=all objective=sop
 
 test: setup-dev  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: setup-dev  ## lint, formatting and types
 	$(BIN)/ruff check .

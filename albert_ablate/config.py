@@ -38,6 +38,7 @@ class ScaleConfig:
 
     name: str
     learning_rate: RatesConfig
+    seconds: Positive  # of training, for budget=seconds
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -108,6 +109,7 @@ class DataConfig:
     path: str | None
     validation_path: str | None
     validation_fraction: OpenFraction
+    fraction: Annotated[float, Field(gt=0, le=1)]  # of the training documents, chosen at random, that are used
     format: Literal["auto", "sentences", "prose"]
     text_column: str
     language: str
@@ -165,10 +167,23 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class BudgetConfig:
-    """How long to train."""
+    """How long to train. The amount of ``unit`` ends the training; the schedule's shape is that of
+    ``steps`` and ``warmup_steps``, stretched over the amount.
+    """
 
+    unit: Literal["steps", "tokens", "flops", "seconds"]
     steps: Positive
     warmup_steps: Count
+    tokens: Positive | None  # real tokens, padding left out
+    flops: PositiveFloat | None  # of the matrix products, forward and backward
+    seconds: PositiveFloat | None  # of training, without evaluation and saving
+
+    def amount(self) -> float:
+        """How much of ``unit`` a run may use."""
+        amounts = {"steps": self.steps, "tokens": self.tokens, "flops": self.flops, "seconds": self.seconds}
+        amount = amounts[self.unit]
+        assert amount is not None  # parse() refuses it
+        return amount
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -201,6 +216,7 @@ class RuntimeConfig:
     log_every: Positive
     checkpoint_every: Positive
     keep_checkpoints: Positive
+    retries: Count  # times that a sweep starts a cell again whose process was killed
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -213,9 +229,10 @@ class PathsConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TrackerConfig:
-    """A mirror of the metrics; the run folder is always the record."""
+    """Mirrors of the metrics, any of them at once; the run folder is always the record."""
 
-    name: Literal["none", "wandb"]
+    wandb: bool
+    tensorboard: bool
     project: str
     mode: Literal["offline", "online"]
 
@@ -225,6 +242,8 @@ class RunConfig:
     """One cell of an ablation."""
 
     seed: Count
+    sweep: str | None  # the sweep that a cell belongs to
+    rerun: Literal["missing", "failed", "all"]
     scale: ScaleConfig
     embed: EmbedConfig
     share: ShareConfig
@@ -330,6 +349,7 @@ def _contradictions(c: RunConfig) -> list[str]:
             f"budget.warmup_steps={c.budget.warmup_steps} leaves nothing of budget.steps={c.budget.steps}. "
             "Shorten the warm-up."
         )
+    found += _budget_contradictions(c.budget)
     if c.batch.micro_size > c.batch.size:
         found.append(
             f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "
@@ -341,6 +361,17 @@ def _contradictions(c: RunConfig) -> list[str]:
             "optimizer.bias_correction=false has no AdamW here; it is an option of optimizer=lamb. Set it true."
         )
     return found
+
+
+def _budget_contradictions(budget: BudgetConfig) -> list[str]:
+    given = {"tokens": budget.tokens, "flops": budget.flops, "seconds": budget.seconds}
+    if budget.unit != "steps" and given.pop(budget.unit) is None:
+        return [f"budget.{budget.unit} is empty: budget={budget.unit} needs the amount. Give budget.{budget.unit}=..."]
+    return [
+        f"budget.{unit}={amount}: no effect with budget={budget.unit}. Use budget={unit} to train for that many {unit}."
+        for unit, amount in given.items()
+        if amount is not None
+    ]
 
 
 def _data_contradictions(data: DataConfig) -> list[str]:

@@ -7,12 +7,17 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 _console = Console(highlight=False)
 #: Off a terminal, at most one plain progress line in this many seconds.
 _PLAIN_SECONDS = 10.0
+
+
+def silence() -> None:
+    """Print nothing from now on: a cell of a sweep leaves the terminal to the board."""
+    _console.quiet = True
 
 
 def say(text: str) -> None:
@@ -33,18 +38,20 @@ def show(renderable: Any) -> None:
 class Progress:
     """A bar with loss, accuracy, tokens a second and time left on a terminal, plain lines elsewhere."""
 
-    def __init__(self, steps: int, start: int) -> None:
-        self._steps = steps
+    def __init__(self, total: float, start: float, unit: str) -> None:
+        self._total = total  # length of the schedule; positions on it, not steps, where the unit is not steps
         self._first = start
+        self._unit = unit
         self._begin = time.perf_counter()
         self._said = self._begin
         self._bar = None
         if _console.is_terminal:
             self._bar = Bar(
-                TextColumn("  training"), BarColumn(bar_width=30), MofNCompleteColumn(),
-                TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), console=_console, transient=True,
+                TextColumn("  training"), BarColumn(bar_width=30), TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(), console=_console, transient=True,
             )  # fmt: skip
-            self._task = self._bar.add_task("train", total=steps, completed=start, numbers="")
+            self._task = self._bar.add_task("train", total=total, numbers="")
+            self._bar.update(self._task, completed=start)
 
     def __enter__(self) -> "Progress":
         if self._bar:
@@ -55,20 +62,21 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, line: dict[str, Any]) -> None:
+    def update(self, done: int, position: float, line: dict[str, Any]) -> None:
         """Show a logged line."""
+        share = f"/{self._total:,}" if self._unit == "steps" else f" ({position / self._total:.0%} of the {self._unit})"
         numbers = f"MLM {line['mlm_loss']:.3f} nats, {line['mlm_accuracy']:.1%}"
         if "sentence_accuracy" in line:
             numbers += f" · sentence {line['sentence_accuracy']:.1%}"
         numbers += f" · {line['tokens_per_second']:,.0f} tokens/s"
         if self._bar:
-            self._bar.update(self._task, completed=done, numbers=numbers)
+            self._bar.update(self._task, completed=position, numbers=f"{done:,}{share} · {numbers}")
             return
         now = time.perf_counter()
-        if now - self._said >= _PLAIN_SECONDS or done == self._steps:
+        if now - self._said >= _PLAIN_SECONDS or position >= self._total:
             self._said = now
-            left = (now - self._begin) / max(done - self._first, 1) * (self._steps - done)
-            say(f"  step {done:>6,}/{self._steps:,} · {numbers} · {duration(left)} left")
+            left = (now - self._begin) / max(position - self._first, 1e-9) * max(self._total - position, 0)
+            say(f"  step {done:>6,}{share} · {numbers} · {duration(left)} left")
             sys.stdout.flush()
 
 

@@ -29,6 +29,16 @@ class RunFolderError(UserError):
     exit_code = 2
 
 
+class LockedError(RunFolderError):
+    """Another living process owns the run folder."""
+
+
+class MemoryExhaustedError(UserError):
+    """Memory ran out on the device or the machine."""
+
+    exit_code = 1
+
+
 class CheckpointError(UserError):
     """No checkpoint in the run folder can be used."""
 

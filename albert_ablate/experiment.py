@@ -2,6 +2,8 @@
 
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,19 @@ from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
 from albert_ablate.deviations import deviations
-from albert_ablate.errors import DataError, PreemptedError, UserError
+from albert_ablate.errors import DataError, MemoryExhaustedError, PreemptedError, UserError
 from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.identity import identity, readable_name
+from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.summary import summary
-from albert_ablate.trackers import open_tracker
-from albert_ablate.training.precision import choose_device, choose_precision
+from albert_ablate.trackers import open_trackers
+from albert_ablate.training.budget import budget_words, step_flops
+from albert_ablate.training.precision import choose_device, choose_precision, set_threads
 from albert_ablate.training.trainer import Trainer
 
 
@@ -48,46 +52,84 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
 
     ``paper`` is the paper's set-up for the same axes: what the record states deviations from.
 
-    Raises UserError (settings, data, divergence, a stop signal), after recording it as the cell's
-    status where the run folder exists. Any other failure is recorded the same way, with its
+    Raises UserError (settings, data, divergence, memory, a stop signal), after recording it as the
+    cell's status where the run folder exists. Any other failure is recorded the same way, with its
     traceback in ``log.txt``, and raised as a UserError that names the file.
     """
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
+    set_threads(config.runtime)
     prepared = prepare(config)
-    run_id = identity(config, prepared.train.fingerprint, precision)
-    folder = RunFolder(Path(config.paths.runs), f"{readable_name(config)}-{run_id}")
-    folder.refuse_if_running()
-    status = folder.status()
-    if status is not None and status["state"] == "finished":
+    folder = run_folder(config, prepared, precision)
+    state = folder.state()
+    if config.rerun == "all":
+        folder.set_aside()
+    elif state == "finished":
         console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
         console.show(summary(folder))
         return 0
-    folder.set_status("running")
+    elif config.rerun == "failed" and state != "failed":
+        console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
+        return 0
+    with locked(folder.path) as lock:
+        folder.note = lock.note
+        with _recorded(config, folder):
+            folder.set_status("running")
+            _train_and_evaluate(config, paper, prepared, folder, device, precision)
+    return 0
+
+
+def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFolder:
+    """Where the cell's record lies; its name ends with the identity."""
+    run_id = identity(config, prepared.train.fingerprint, precision)
+    return RunFolder(Path(config.paths.runs), f"{readable_name(config)}-{run_id}")
+
+
+@contextmanager
+def _recorded(config: RunConfig, folder: RunFolder) -> Iterator[None]:
+    """Whatever ends the body early becomes the cell's status and a UserError."""
     try:
-        _train_and_evaluate(config, paper, prepared, folder, run_id, device, precision)
+        yield
     except PreemptedError as stop:
         folder.set_status("preempted", str(stop))
         raise
     except UserError as error:
-        folder.set_status("failed", str(error))
+        folder.set_status("failed", str(error), error.exit_code)
         raise
     except KeyboardInterrupt:
         folder.set_status("preempted", "interrupted")
         raise PreemptedError("Interrupted; the same command continues from the last checkpoint.") from None
-    except Exception as error:
-        folder.set_status("failed", f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:
         folder.log(traceback.format_exc())
-        raise UserError(
-            f"{folder.name} failed: {type(error).__name__}: {error}\nDetails: {folder.path}/log.txt"
-        ) from error
-    return 0
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            exhausted = MemoryExhaustedError(_out_of_memory(config))
+            folder.set_status("failed", str(exhausted), exhausted.exit_code)
+            raise exhausted from error
+        what = f"exit({error.code}) was called" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        folder.set_status("failed", what, UserError.exit_code)
+        raise UserError(f"{folder.name} failed: {what}\nDetails: {folder.path}/log.txt") from error
+
+
+def _out_of_memory(config: RunConfig) -> str:
+    return (
+        f"Out of memory with batch.micro_size={config.batch.micro_size} sequences of "
+        f"pairs.max_length={config.pairs.max_length} tokens. Lower batch.micro_size first: without dropout the "
+        "numbers stay the same."
+    )
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Corpus -> sentences -> tokenizer -> token stores, each cached by its content and settings."""
+    """Corpus -> sentences -> tokenizer -> token stores, each cached by its content and settings.
+
+    Raises DataError where the corpus cannot serve the configuration.
+    """
+    prepared = prepare_data(config)
+    require_documents(config, prepared)
+    return prepared
+
+
+def prepare_data(config: RunConfig) -> Prepared:
+    """``prepare`` for every objective."""
     cache = Path(config.paths.cache)
     started = time.perf_counter()
     with console.stage("reading documents and splitting sentences"):
@@ -97,16 +139,8 @@ def prepare(config: RunConfig) -> Prepared:
     with console.stage("training the tokenizer"):
         tokenizer = get_tokenizer(config.tokenizer, text, cache)
     with console.stage("turning sentences into tokens"):
-        train, valid = get_stores(text, tokenizer, cache)
-    released = config.pairs.single_sentence == "released"
-    fewest = min(train.document_count, valid.document_count) if released else train.document_count
-    if fewest < 2 and (released or config.objective.name is Objective.NSP):
-        cause = "pairs.single_sentence=released" if released else "objective=nsp"
-        raise DataError(
-            f"{cause} needs at least two documents, data={config.data.name} has {fewest}: a random second segment "
-            "must come from another document. Use objective=sop with pairs.single_sentence=extend, or a corpus with "
-            "more documents."
-        )
+        whole, valid = get_stores(text, tokenizer, cache)
+        train = whole.part(config.data.fraction)
     record = {
         "corpus": config.data.name,
         "source": info["source"],
@@ -124,15 +158,29 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(train, valid, tokenizer, record)
 
 
+def require_documents(config: RunConfig, prepared: Prepared) -> None:
+    """Raise DataError where a random second segment has no other document to come from."""
+    train, valid = prepared.train, prepared.valid
+    released = config.pairs.single_sentence == "released"
+    fewest = min(train.document_count, valid.document_count) if released else train.document_count
+    if fewest < 2 and (released or config.objective.name is Objective.NSP):
+        cause = "pairs.single_sentence=released" if released else "objective=nsp"
+        raise DataError(
+            f"{cause} needs at least two documents, data={config.data.name} has {fewest}: a random second segment "
+            "must come from another document. Use objective=sop with pairs.single_sentence=extend, or a corpus with "
+            "more documents."
+        )
+
+
 def _train_and_evaluate(
     config: RunConfig,
     paper: RunConfig,
     prepared: Prepared,
     folder: RunFolder,
-    run_id: str,
     device: torch.device,
     precision: str,
 ) -> None:
+    run_id = identity(config, prepared.train.fingerprint, precision)
     shape, objective = config.architecture(), config.objective.name
     starts = prepared.tokenizer.word_starts
     batches = PairBatches(
@@ -145,27 +193,30 @@ def _train_and_evaluate(
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
     folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision))
     folder.say(
-        f"{folder.name}: {shape.parameters().with_pooler / 1e6:.2f} M parameters, {config.budget.steps:,} steps of "
-        f"{config.batch.size} x {config.pairs.max_length} tokens on {device.type} in {precision}"
+        f"{folder.name}: {shape.parameters().with_pooler / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
+        f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {device.type} in {precision}"
     )
     model = build_model(shape, config.seed)
     baselines = NgramBaselines(prepared.train, shape.vocab_size)
     evaluator = Evaluator(model, held_out, objective, baselines, precision)
-    tracker = open_tracker(config, folder)
-    trainer = Trainer(
-        config, run_id, model, batches, folder, device, precision,
-        held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=tracker,
-    )  # fmt: skip
-    training = trainer.fit()
-    folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
-    with console.stage("evaluating on held-out documents"):
-        results = evaluator.results() | {"training": training}
-        sample = held_out.plain.batches(config.evaluation.similarity_pairs)
-        folder.write("similarity.json", layer_similarity(model.encoder, sample))
+    with open_trackers(config, folder, run_id) as trackers:
+        trainer = Trainer(
+            config, run_id, model, batches, folder, device, precision,
+            held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=trackers,
+        )  # fmt: skip
+        training = trainer.fit()
+        folder.note(phase="evaluating")
+        folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
+        started = time.perf_counter()
+        with console.stage("evaluating on held-out documents"):
+            results = evaluator.results() | {"training": training}
+            similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
+        results["evaluation"] = {"seconds": trainer.curve_seconds + time.perf_counter() - started}
+        trackers.record(results, similarity)
+    folder.write("similarity.json", similarity)
     folder.write("results.json", results)
     folder.set_status("finished")
     folder.log("finished")
-    tracker.close(results)
     console.show(summary(folder))
 
 
@@ -190,9 +241,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """Everything a number of this run can be traced to."""
     shape = config.architecture()
-    masked = config.masking.probability * config.pairs.max_length
-    forward = shape.forward_flops(config.pairs.max_length, masked)
-    flops = round(3 * forward) * config.batch.size * config.budget.steps
+    per_step = step_flops(config)
     return {
         "identity": run_id,
         "name": name,
@@ -202,6 +251,7 @@ def _manifest(
         "precision": precision,
         "data": data,
         "parameters": shape.parameters().as_dict(),
-        "training_flops": flops,
+        "flops_per_step": per_step,
+        "training_flops": per_step * config.budget.steps if config.budget.unit == "steps" else None,
         "deviations_from_paper": deviations(config, paper),
     }

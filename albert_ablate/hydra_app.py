@@ -1,23 +1,32 @@
-"""The door: the only module that imports hydra and omegaconf.
+"""The door: with ``hydra_cells`` and the plug-in, the only code that imports hydra and omegaconf.
 
-``main`` is what ``run.py`` calls. A cell's failure is reported in words and kept in its status;
-it never stops the other cells of a multirun, and the process ends with the worst exit code.
+``main`` is what ``run.py`` calls. With ``-m`` Hydra's sweeper hands the command line to
+``multirun``, and each cell comes back through the launcher to ``_task``.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, UserError
+from albert_ablate.sweeping.cells import Cell, for_launch
+
+if TYPE_CHECKING:
+    from albert_ablate.sweeping.process import Outcome
 
 #: The four sizes of the paper's Table 1.
 PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
@@ -50,35 +59,110 @@ def paper_setup(config: RunConfig) -> RunConfig:
     return compose(["scale=paper", f"model={model}", f"share={share}", f"objective={objective}"])
 
 
+class _Exit(SystemExit):
+    """Our own exit code, as opposed to Hydra's."""
+
+
 def main() -> None:
-    """Entry point of ``run.py``. Exit code 0, or that of the worst failure (2: wrong settings)."""
-    codes: list[int] = []
-
-    def task(composed: DictConfig) -> Any:
-        try:
-            config = to_run_config(composed)
-            from albert_ablate.experiment import run_cell  # after the settings are found good: torch loads slowly
-
-            codes.append(run_cell(config, paper_setup(config)))
-        except UserError as error:
-            print(f"\n{_words(error)}\n", file=sys.stderr)
-            codes.append(error.exit_code)
-            if isinstance(error, PreemptedError):
-                sys.exit(error.exit_code)  # asked to stop: ends a multirun too
-        except KeyboardInterrupt:
-            print("\nInterrupted before training; what is cached stays.", file=sys.stderr)
-            sys.exit(PreemptedError.exit_code)
-
-    entry = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)
+    """Entry point of ``run.py``. Exit code 0, that of the worst failure, or 2 for wrong settings."""
     try:
-        entry()
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_task)()
+    except _Exit as stop:
+        sys.exit(stop.code)
     except SystemExit as stop:
         # Hydra refused the command line itself (an unknown group, option or key) before any cell.
-        sys.exit(2 if stop.code == 1 and not codes else stop.code)
-    sys.exit(max(codes, default=0))
+        sys.exit(2 if stop.code == 1 else stop.code)
 
 
-def _words(error: UserError) -> str:
+def _task(composed: DictConfig) -> Any:
+    """What Hydra calls: for a single run the run itself, for a cell of a sweep its process."""
+    in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    try:
+        config = to_run_config(composed)
+        if in_sweep:
+            from albert_ablate.sweeping.process import run_in_process
+
+            return run_in_process(config, paper_setup(config))
+        _require_multirun(config)
+        from albert_ablate.experiment import run_cell  # after the settings are found good: torch loads slowly
+
+        run_cell(config, paper_setup(config))
+    except UserError as error:
+        _leave(error)
+    except KeyboardInterrupt:
+        if in_sweep:
+            raise
+        print("\nInterrupted before training; what is cached stays.", file=sys.stderr)
+        raise _Exit(PreemptedError.exit_code) from None
+
+
+def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher) -> None:
+    """Run the cells that ``words`` describe with ``launcher``; leaves with the sweep's exit code."""
+    from albert_ablate.hydra_cells import expand, read_words
+
+    try:
+        read = read_words(words)
+        _require_training(read.sweeps)
+        cells = expand(read)
+        from albert_ablate.sweeping.engine import run_sweep  # after the settings are found good: torch loads slowly
+
+        name = read.name or f"grid-{len(cells)}"
+        threads = _threads(hydra_config.hydra.launcher, len(cells))
+
+        def launch(some: Sequence[Cell]) -> "list[Outcome | None]":
+            returned = launcher.launch([for_launch(cell, threads) for cell in some], initial_job_idx=0)
+            return [job.return_value if job.status is JobStatus.COMPLETED else None for job in returned]
+
+        code = run_sweep(name, cells, read.rerun, launch)
+    except UserError as error:
+        _leave(error)
+    raise _Exit(code)
+
+
+def _require_multirun(config: RunConfig) -> None:
+    """A forgotten -m must not run one default cell. Raises ConfigError."""
+    if config.sweep is not None:
+        from albert_ablate.sweeping.definition import load
+
+        load(config.sweep)
+        raise ConfigError(
+            f"sweep={config.sweep} has many cells and needs -m: python run.py -m sweep={config.sweep} ... "
+            f"To see them first: python -m albert_ablate.plan sweep={config.sweep}"
+        )
+
+
+def _require_training(sweeps: Sequence[str]) -> None:
+    """Raises ConfigError for a sweep that only lists configurations."""
+    from albert_ablate.sweeping.definition import load
+
+    counted = [name for name in sweeps if load(name).counts_only]
+    if counted:
+        raise ConfigError(
+            f"sweep={counted[0]} lists configurations and trains nothing. "
+            f"To see them: python -m albert_ablate.plan sweep={counted[0]}"
+        )
+
+
+def _threads(launcher: DictConfig, cells: int) -> int | None:
+    """CPU threads of each job where a launcher runs several on this machine at once, else None."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    target = launcher.get("_target_", "")
+    if "joblib" in target:
+        jobs = launcher.get("n_jobs") or 1
+        return max(1, cores // min(jobs if jobs > 0 else max(cores + 1 + jobs, 1), cells))
+    if target.endswith("submitit_launcher.LocalLauncher"):
+        return max(1, cores // cells)
+    return None
+
+
+def _leave(error: UserError) -> NoReturn:
+    """Print the words and leave with the error's exit code."""
+    print(f"\n{words_of(error)}\n", file=sys.stderr)
+    raise _Exit(error.exit_code) from None
+
+
+def words_of(error: UserError) -> str:
+    """What the terminal says of an error."""
     if isinstance(error, ConfigError):
         return "Nothing was run; the settings need a change:\n" + "\n".join(f"  - {p}" for p in error.problems)
     return str(error)

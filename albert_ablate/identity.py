@@ -9,22 +9,33 @@ from albert_ablate.files import digest
 NUMERICS = 1
 
 #: Groups that say where and how, not what: they never change the numbers by intent.
-_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer")
+_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun")
 
 
 def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
     """12 hex digits over everything that changes the numbers, the seed included, and nothing else.
 
-    Corpus and tokenizer enter by the fingerprint of the tokens they give, so a file may move.
-    Names are left out. So is the micro-batch without dropout, where it only divides the same sums;
-    with dropout it decides which noise falls on which sequence.
+    Corpus and tokenizer enter by the fingerprint of the tokens they give, so a file may move. Of the
+    budget only the unit in use enters. Names are left out. So is the micro-batch without dropout,
+    where it only divides the same sums; with dropout it decides which noise falls on which sequence.
     """
     values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in _INCIDENTAL}
     values["model"] = {k: v for k, v in values["model"].items() if k != "name"}
     drops = config.model.hidden_dropout > 0 or config.model.attention_dropout > 0
     values["batch"] = {"size": config.batch.size} | ({"micro_size": config.batch.micro_size} if drops else {})
+    budget = config.budget
+    if budget.unit == "steps":
+        values["budget"] = {"steps": budget.steps, "warmup_steps": budget.warmup_steps}
+    else:
+        values["budget"] = {budget.unit: budget.amount(), "warmup": budget.warmup_steps / budget.steps}
     values |= {"tokens": store_fingerprint, "precision": precision, "numerics": NUMERICS}
     return digest(values, 12)
+
+
+def settings_digest(config: RunConfig) -> str:
+    """The same before the corpus is read: cells with equal digests are the same run."""
+    sources = digest([config.as_dict()["data"], config.as_dict()["tokenizer"]])
+    return identity(config, sources, config.runtime.precision)
 
 
 def readable_name(config: RunConfig) -> str:

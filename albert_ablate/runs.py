@@ -7,13 +7,15 @@
 import json
 import os
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from albert_ablate import console
-from albert_ablate.errors import RunFolderError
+from albert_ablate.errors import LockedError
 from albert_ablate.files import read_json, write_json, write_text
+from albert_ablate.lock import owner
 
 STATES = ("queued", "running", "finished", "failed", "preempted")
 
@@ -26,30 +28,46 @@ class RunFolder:
         self.path = root / name
         self.checkpoints = self.path / "checkpoints"
         self._metrics = self.path / "metrics.jsonl"
+        self.note: Callable[..., None] = lambda **_: None  # tells the board what is going on
+
+    def state(self) -> str:
+        """One of STATES, or ``missing``; a run whose process died without a word is ``preempted``."""
+        status = self.status()
+        if status is None:
+            return "missing"
+        if status["state"] == "running" and owner(self.path) is None:
+            return "preempted"
+        return str(status["state"])
+
+    def set_aside(self) -> None:
+        """Move the folder to ``.replaced/`` under a new name. Raises LockedError while it is in use."""
+        if not self.path.exists():
+            return
+        other = owner(self.path)
+        if other is not None:
+            raise LockedError(f"{self.path} is being trained by process {other['pid']} on {other['host']}.")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        target = self.path.parent / ".replaced" / f"{self.name}-{stamp}"
+        target.parent.mkdir(exist_ok=True)
+        os.rename(self.path, target)
 
     def status(self) -> dict[str, Any] | None:
         """Content of ``status.json``, or None for a folder that was never started."""
         file = self.path / "status.json"
         return read_json(file) if file.is_file() else None
 
-    def set_status(self, state: str, reason: str | None = None) -> None:
-        """Record ``state`` (one of STATES), the time and the process."""
+    def set_status(self, state: str, reason: str | None = None, exit_code: int | None = None) -> None:
+        """Record ``state`` (one of STATES), the time, the process and, of a failure, reason and exit code."""
         assert state in STATES
         now = datetime.now(UTC).isoformat(timespec="seconds")
         started = (self.status() or {}).get("started", now)
         process = {"host": socket.gethostname(), "pid": os.getpid()}
         write_json(
             self.path / "status.json",
-            {"state": state, "reason": reason, "started": started, "updated": now, **process},
-        )
-
-    def refuse_if_running(self) -> None:
-        """Raise RunFolderError where a live process on this machine is at work in the folder."""
-        status = self.status()
-        if status is None or status["state"] != "running" or status["host"] != socket.gethostname():
-            return
-        if status["pid"] != os.getpid() and _alive(status["pid"]):
-            raise RunFolderError(f"{self.path} is being trained by process {status['pid']}. Wait for it, or stop it.")
+            {
+                "state": state, "reason": reason, "exit_code": exit_code, "started": started, "updated": now, **process,
+            },
+        )  # fmt: skip
 
     def write(self, name: str, value: Any) -> None:
         """A JSON file (or text, for a string) of the folder, atomically."""
@@ -92,13 +110,3 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log.txt").open("a", encoding="utf-8") as out:
             out.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

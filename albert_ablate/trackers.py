@@ -1,46 +1,45 @@
-"""Mirrors of the metrics. The run folder is the record; a tracker's failure never stops a run."""
+"""Mirrors of the metrics: Weights & Biases, TensorBoard, both or none.
+
+The run folder is the record. A tracker that is not installed, cannot start or fails later is
+reported once and left alone; it never changes or stops a run.
+"""
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from albert_ablate.config import RunConfig
-from albert_ablate.errors import ConfigError
 from albert_ablate.runs import RunFolder
 
 
 class Tracker(Protocol):
-    """What the training loop tells a mirror."""
+    """What a run tells a mirror."""
 
-    def log(self, step: int, values: dict[str, Any]) -> None:
+    def log(self, step: int, values: dict[str, float]) -> None:
         """Numbers of one step."""
 
-    def close(self, summary: dict[str, Any]) -> None:
-        """The end of the run and its results."""
+    def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
+        """The content of ``results.json`` and ``similarity.json``."""
 
-
-class NoTracker:
-    """Keeps nothing."""
-
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        """Do nothing."""
-
-    def close(self, summary: dict[str, Any]) -> None:
-        """Do nothing."""
+    def close(self, failed: bool) -> None:
+        """The end of the run."""
 
 
 class WandbTracker:
-    """Weights & Biases; offline by default, so no account is needed."""
+    """Weights & Biases; offline by default, so no account is needed. A sweep is a group."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
-        try:
-            import wandb
-        except ModuleNotFoundError:
-            raise ConfigError("tracker=wandb: wandb is not installed. Run `pip install wandb`.") from None
+    def __init__(self, config: RunConfig, folder: RunFolder, identity: str) -> None:
+        import wandb
+
+        self._wandb = wandb
         self._run = wandb.init(
             project=config.tracker.project,
-            id=folder.name,
+            group=config.sweep,
+            id=identity,
             name=folder.name,
             job_type="pretrain",
+            tags=[f"E={config.embed.size}", f"share={config.share.strategy}", f"objective={config.objective.name}"],
             mode=config.tracker.mode,
             dir=str(folder.path),
             resume="allow",
@@ -48,22 +47,120 @@ class WandbTracker:
             settings=wandb.Settings(silent=True),
         )
 
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        """Send, or warn and go on."""
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """A row of the run's history."""
+        self._run.log(values, step=step)
+
+    def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
+        """Summary, a table of the held-out scores, and the per-layer figure."""
+        self._run.summary.update({**results, "similarity": similarity})
+        rows: list[Any] = [
+            [task, *_score(results[task])] for task in ("masked_lm", "nsp", "sop") if results[task] is not None
+        ]
+        table = self._wandb.Table(columns=["task", "accuracy", "low", "high", "examples"], data=rows)
+        self._run.log({"held_out": table, "layers": self._wandb.Image(_layers_figure(similarity))})
+
+    def close(self, failed: bool) -> None:
+        """Finish inside the cell, so that the next cell of a sweep starts a run of its own."""
+        self._run.finish(exit_code=int(failed))
+
+
+class TensorboardTracker:
+    """TensorBoard event files in the run folder's ``tensorboard/``."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, identity: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder.path / "tensorboard"))
+        self._writer.add_text("identity", identity)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One scalar a number."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
+        """Held-out scores and the per-layer figure."""
+        steps = results["training"]["steps"]
+        for task in ("masked_lm", "nsp", "sop"):
+            if results[task] is not None:
+                self._writer.add_scalar(f"final/{task}_accuracy", results[task]["accuracy"], steps)
+        self._writer.add_figure("layers", _layers_figure(similarity), steps)
+
+    def close(self, failed: bool) -> None:
+        """Flush and close the file."""
+        self._writer.close()
+
+
+class Trackers:
+    """Every configured tracker; the first failure of one silences that one."""
+
+    def __init__(self) -> None:
+        self._working: dict[str, Tracker] = {}
+
+    def start(self, name: str, make: Callable[[], Tracker]) -> None:
+        """Add a tracker, or say why it is left out."""
         try:
-            self._run.log(values, step=step)
+            self._working[name] = make()
+        except ModuleNotFoundError as error:
+            _warn(name, f"is not installed ({error}); run `pip install {name}`. The run goes on without it")
         except Exception as error:
-            warnings.warn(f"wandb did not take step {step}: {error}", stacklevel=2)
+            _warn(name, f"did not start ({type(error).__name__}: {error}). The run goes on without it")
 
-    def close(self, summary: dict[str, Any]) -> None:
-        """Send the summary and finish, or warn and go on."""
-        try:
-            self._run.summary.update(summary)
-            self._run.finish()
-        except Exception as error:
-            warnings.warn(f"wandb did not finish: {error}", stacklevel=2)
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of one step, to all."""
+        self._tell(lambda tracker: tracker.log(step, values))
+
+    def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
+        """The results, to all."""
+        self._tell(lambda tracker: tracker.record(results, similarity))
+
+    def close(self, failed: bool) -> None:
+        """The end, to all."""
+        self._tell(lambda tracker: tracker.close(failed))
+
+    def _tell(self, message: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._working.items()):
+            try:
+                message(tracker)
+            except Exception as error:
+                del self._working[name]
+                _warn(name, f"failed ({type(error).__name__}: {error}) and is left out from here")
 
 
-def open_tracker(config: RunConfig, folder: RunFolder) -> Tracker:
-    """The configured tracker."""
-    return WandbTracker(config, folder) if config.tracker.name == "wandb" else NoTracker()
+@contextmanager
+def open_trackers(config: RunConfig, folder: RunFolder, identity: str) -> Iterator[Trackers]:
+    """The configured trackers, closed at the end of the body, however it ends."""
+    trackers = Trackers()
+    if config.tracker.wandb:
+        trackers.start("wandb", lambda: WandbTracker(config, folder, identity))
+    if config.tracker.tensorboard:
+        trackers.start("tensorboard", lambda: TensorboardTracker(config, folder, identity))
+    try:
+        yield trackers
+    except BaseException:
+        trackers.close(failed=True)
+        raise
+    trackers.close(failed=False)
+
+
+def _warn(name: str, text: str) -> None:
+    warnings.warn(f"tracker {name} {text}", stacklevel=3)
+
+
+def _score(task: dict[str, Any]) -> list[float]:
+    return [task["accuracy"], *task["interval"], task["examples"]]
+
+
+def _layers_figure(similarity: dict[str, Any]) -> Any:
+    """Input against output of each layer, as in the paper's Figure 1."""
+    from matplotlib.figure import Figure  # takes a while to load
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    distance, angle = figure.subplots(1, 2)
+    layers = range(1, len(similarity["l2"]) + 1)
+    distance.plot(layers, similarity["l2"], marker="o")
+    distance.set(xlabel="layer", ylabel="L2 distance", ylim=(0, None))
+    angle.plot(layers, similarity["degrees"], marker="o")
+    angle.set(xlabel="layer", ylabel="angle, degrees", ylim=(0, None))
+    return figure

@@ -15,7 +15,7 @@ from albert_ablate.experiment import Prepared, prepare, run_cell
 from albert_ablate.hydra_app import compose, paper_setup
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.runs import RunFolder
-from albert_ablate.trackers import NoTracker
+from albert_ablate.trackers import Trackers
 from albert_ablate.training.precision import choose_device
 from albert_ablate.training.trainer import Trainer
 
@@ -152,7 +152,7 @@ def make_trainer(config: RunConfig, model: PretrainingModel | None = None) -> tu
     model = model or build_model(config.architecture(), config.seed)
     folder = RunFolder(Path(config.paths.runs), "by-hand")
     device = choose_device(config.runtime)
-    trainer = Trainer(config, "by-hand", model, batches, folder, device, "fp32", dict, NoTracker())
+    trainer = Trainer(config, "by-hand", model, batches, folder, device, "fp32", dict, Trackers())
     return trainer, batches
 
 

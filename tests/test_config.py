@@ -62,7 +62,7 @@ def test_share_and_objective_reach_the_configuration(share: str, objective: str)
 
 @pytest.mark.parametrize(
     "override",
-    [f"{group}={name}" for group in ("scale", "optimizer", "tracker", "tokenizer") for name in options(group)]
+    [f"{group}={name}" for group in ("scale", "optimizer", "tokenizer") for name in options(group)]
     + [f"data={name}" for name in options("data") if name != "text"]
     + [f"model={name}" for name in options("model")],
 )
@@ -97,7 +97,11 @@ def test_names_of_the_axes_agree_with_the_files() -> None:
     for embed in options("embed"):
         size = yaml.safe_load((CONF / f"embed/{embed}.yaml").read_text())["size"]
         assert embed == (f"e{size}" if isinstance(size, int) else "full")
-    for group in ("model", "data", "tokenizer", "optimizer", "tracker"):
+    for unit in options("budget"):
+        assert yaml.safe_load((CONF / f"budget/{unit}.yaml").read_text())["unit"] == unit
+    for tracker in options("tracker"):
+        assert set(yaml.safe_load((CONF / f"tracker/{tracker}.yaml").read_text())) == {tracker} - {"none"}
+    for group in ("model", "data", "tokenizer", "optimizer"):
         for name in options(group):
             assert yaml.safe_load((CONF / group / f"{name}.yaml").read_text())["name"] == name
     for name in options("scale"):
@@ -106,6 +110,7 @@ def test_names_of_the_axes_agree_with_the_files() -> None:
 
 def test_every_group_of_conf_is_looked_at_here() -> None:
     known = {"embed", "share", "objective", "model", "data", "tokenizer", "optimizer", "tracker", "scale"}
+    known |= {"budget", "hydra"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == known
 
 
@@ -166,7 +171,7 @@ def test_only_the_door_imports_hydra_and_omegaconf() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.partition(".")[0] in ("hydra", "omegaconf") for name in names):
                 importers.add(file.name)
-    assert importers == {"hydra_app.py"}
+    assert importers == {"hydra_app.py", "hydra_cells.py"}
 
 
 CLASSES = [c for c in vars(config_module).values() if isinstance(c, type) and dataclasses.is_dataclass(c)]

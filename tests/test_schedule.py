@@ -10,6 +10,10 @@ from albert_ablate.hydra_app import compose
 from albert_ablate.training.optimizers import learning_rate
 
 
+def in_steps(steps: int, warmup: int) -> BudgetConfig:
+    return BudgetConfig(unit="steps", steps=steps, warmup_steps=warmup, tokens=None, flops=None, seconds=None)
+
+
 @pytest.fixture(scope="module")
 def paper() -> tuple[OptimizerConfig, BudgetConfig]:
     config = compose(["scale=paper"])
@@ -41,7 +45,7 @@ def test_the_papers_rate_just_before_the_warm_up_ends(paper: tuple[OptimizerConf
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0), (10, 1), (10, 3), (10, 9), (1, 0), (1000, 100)])
 def test_shape(paper: tuple[OptimizerConfig, BudgetConfig], decay_from: str, steps: int, warmup: int) -> None:
     optimizer = replace(paper[0], learning_rate=0.5, decay_from=decay_from)
-    budget = BudgetConfig(steps=steps, warmup_steps=warmup)
+    budget = in_steps(steps, warmup)
     rates = [learning_rate(step, optimizer, budget) for step in range(steps + 1)]
     assert rates[0] == (0.0 if warmup else 0.5)
     assert rates[-1] == 0.0
@@ -58,7 +62,7 @@ def test_decay_from_the_warm_ups_end_is_continuous_and_reaches_the_peak(
     paper: tuple[OptimizerConfig, BudgetConfig], warmup: int
 ) -> None:
     optimizer = replace(paper[0], learning_rate=0.2, decay_from="warmup_end")
-    assert learning_rate(warmup, optimizer, BudgetConfig(steps=100, warmup_steps=warmup)) == 0.2
+    assert learning_rate(warmup, optimizer, in_steps(100, warmup)) == 0.2
 
 
 @pytest.mark.parametrize("warmup", [1, 40, 99])
@@ -66,7 +70,7 @@ def test_decay_from_the_start_drops_where_the_warm_up_ends(
     paper: tuple[OptimizerConfig, BudgetConfig], warmup: int
 ) -> None:
     optimizer = replace(paper[0], learning_rate=0.2, decay_from="start")
-    budget = BudgetConfig(steps=100, warmup_steps=warmup)
+    budget = in_steps(100, warmup)
     assert learning_rate(warmup, optimizer, budget) == pytest.approx(0.2 * (1 - warmup / 100))
 
 
@@ -75,7 +79,7 @@ def test_without_warm_up_the_first_step_has_the_peak(
     paper: tuple[OptimizerConfig, BudgetConfig], decay_from: str
 ) -> None:
     optimizer = replace(paper[0], learning_rate=0.2, decay_from=decay_from)
-    assert learning_rate(0, optimizer, BudgetConfig(steps=10, warmup_steps=0)) == 0.2
+    assert learning_rate(0, optimizer, in_steps(10, 0)) == 0.2
 
 
 def test_presets_take_the_released_schedule() -> None:

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig, parse
-from albert_ablate.errors import CheckpointError, DivergedError, PreemptedError, RunFolderError, UserError
+from albert_ablate.errors import CheckpointError, DivergedError, LockedError, PreemptedError, UserError
 from albert_ablate.experiment import prepare
 from albert_ablate.files import sha256_file
 from albert_ablate.hydra_app import paper_setup
@@ -102,6 +102,7 @@ def test_one_seed_gives_equal_bytes_and_equal_metrics(cell: Callable[..., RunCon
     mine, theirs = again.read("results.json"), finished.read("results.json")
     for record in (mine, theirs):
         record.pop("training")
+        record.pop("evaluation")
     assert mine == theirs
 
 
@@ -172,7 +173,7 @@ def test_gradient_is_that_of_the_masked_mean_plus_the_sentence_mean(
     norm = torch.stack([g.norm() for g in wanted.values() if g is not None]).norm().item()
     trainer, _ = make_trainer(config)
     trainer.optimizer.step = lambda *_: None  # type: ignore[method-assign]
-    totals = trainer._update(5, batch)
+    totals = trainer.update(5, batch)
     for name, parameter in trainer.model.named_parameters():
         if wanted[name] is None:
             assert parameter.grad is None, name
@@ -197,7 +198,7 @@ def test_clip_acts_once_on_the_accumulated_gradient(
         trainer.optimizer.step = lambda t=trainer: seen.append(  # type: ignore[method-assign]
             {n: p.grad.clone() for n, p in t.model.named_parameters() if p.grad is not None}
         )
-        trainer._update(3, batches[3])
+        trainer.update(3, batches[3])
     assert len(calls) == 2  # once a step
     raw, cut = seen
     norm = torch.stack([g.norm() for g in raw.values()]).norm().item()
@@ -212,7 +213,7 @@ def test_gradient_below_the_clip_is_untouched(cell: Callable[..., RunConfig]) ->
     results = []
     for clip in ("null", "1e6"):
         trainer, batches = make_trainer(cell(f"optimizer.clip_norm={clip}"))
-        trainer._update(3, batches[3])
+        trainer.update(3, batches[3])
         results.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     assert torch.equal(*results)
 
@@ -221,9 +222,9 @@ def test_the_first_update_has_rate_zero_and_moves_nothing(cell: Callable[..., Ru
     config = cell()
     trainer, batches = make_trainer(config)
     start_weights = [p.detach().clone() for p in trainer.model.parameters()]
-    trainer._update(0, batches[0])
+    trainer.update(0, batches[0])
     assert all(torch.equal(a, b) for a, b in zip(start_weights, trainer.model.parameters(), strict=True))
-    trainer._update(1, batches[1])
+    trainer.update(1, batches[1])
     assert not all(torch.equal(a, b) for a, b in zip(start_weights, trainer.model.parameters(), strict=True))
 
 
@@ -232,7 +233,7 @@ def test_dropout_is_drawn_from_the_seed_and_the_step(cell: Callable[..., RunConf
         config = cell("model.hidden_dropout=0.5", "model.attention_dropout=0.5", f"seed={seed}")
         trainer, _ = make_trainer(config, build_model(config.architecture(), 0))
         torch.manual_seed(noise)
-        trainer._update(3, make_batches(cell())[3])
+        trainer.update(3, make_batches(cell())[3])
         return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
     assert torch.equal(after(0, 1), after(0, 2))
@@ -249,7 +250,7 @@ def test_a_batch_seen_again_and_again_is_learnt_by_heart(cell: Callable[..., Run
     batch = batches[0]
     first = last = torch.zeros(4)
     for step in range(160):
-        totals = trainer._update(step, batch)
+        totals = trainer.update(step, batch)
         first, last = (totals if step == 0 else first), totals
     count = len(batch.targets)
     assert first[0] / count > 4.0
@@ -359,15 +360,15 @@ def test_a_signal_lets_the_step_finish_and_is_then_handled_as_before(
     from albert_ablate.training.trainer import Trainer
 
     config = cell()
-    real, before = Trainer._update, signal.getsignal(stop)
+    real, before = Trainer.update, signal.getsignal(stop)
 
-    def signalled(self: Trainer, step: int, batch: Any) -> Tensor:
+    def signalled(self: Trainer, step: int, batch: Any, position: float) -> Tensor:
         if step == 6:
             os.kill(os.getpid(), stop)
         return real(self, step, batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", signalled)
+        patched.setattr(Trainer, "update", signalled)
         with pytest.raises(PreemptedError, match="after step 7 of 12"):
             start(config)
     assert signal.getsignal(stop) is before
@@ -382,14 +383,14 @@ def test_a_signal_at_the_last_step_does_not_undo_the_run(
 ) -> None:
     from albert_ablate.training.trainer import Trainer
 
-    real = Trainer._update
+    real = Trainer.update
 
-    def signalled(self: Trainer, step: int, batch: Any) -> Tensor:
+    def signalled(self: Trainer, step: int, batch: Any, position: float) -> Tensor:
         if step == 11:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, step, batch)
 
-    monkeypatch.setattr(Trainer, "_update", signalled)
+    monkeypatch.setattr(Trainer, "update", signalled)
     assert run(cell()).status()["state"] == "finished"
 
 
@@ -413,11 +414,23 @@ def test_a_folder_in_use_by_another_process_is_refused(
     cell: Callable[..., RunConfig], finished: RunFolder, tmp_path: Path
 ) -> None:
     copied = copy_of(finished, tmp_path / "a", "running")
-    status = copied.status()
-    copied.write("status.json", status | {"pid": os.getppid()})
-    with pytest.raises(RunFolderError, match=str(os.getppid())):
-        start(cell())
-    assert copied.status()["pid"] == os.getppid()
+    script = (
+        "import sys, time, pathlib; from albert_ablate.lock import Lock; "
+        "Lock(pathlib.Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(copied.path)], stdout=subprocess.PIPE, cwd=ROOT)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(LockedError, match=str(other.pid)):
+            start(cell())
+        assert copied.state() == "running"
+    finally:
+        other.kill()
+        other.wait()
+    assert copied.state() == "preempted"  # its owner is dead: the folder may be taken over
+    assert start(cell()) == 0
+    assert copied.state() == "finished"
 
 
 def test_a_folder_left_by_a_process_that_died_is_continued(

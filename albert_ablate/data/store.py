@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from albert_ablate import streams
 from albert_ablate.data.text import text_info
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.files import building, digest, read_json, write_json
@@ -33,6 +34,26 @@ class TokenStore:
     def document_count(self) -> int:
         """Number of documents."""
         return len(self.documents) - 1
+
+    def part(self, fraction: float) -> "TokenStore":
+        """The share ``fraction`` of the documents, the same for every seed; a smaller share is part of a larger.
+
+        Fewer documents and nothing else: tokenizer and held-out documents are those of the whole.
+        """
+        if fraction == 1:
+            return self
+        draws = streams.uniform(streams.key(0, "part of a corpus"), np.arange(self.document_count))
+        count = max(1, round(fraction * self.document_count))
+        chosen = np.sort(np.argsort(draws)[:count])
+        spans = [slice(*self.documents[d : d + 2]) for d in chosen]
+        lengths = [np.diff(self.sentences[s.start : s.stop + 1]) for s in spans]
+        tokens = [self.tokens[self.sentences[s.start] : self.sentences[s.stop]] for s in spans]
+        return TokenStore(
+            tokens=np.concatenate(tokens),
+            sentences=_offsets(np.concatenate(lengths)),
+            documents=_offsets(np.array([len(found) for found in lengths])),
+            fingerprint=digest([self.fingerprint, fraction]),
+        )
 
 
 def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStore, TokenStore]:

@@ -38,8 +38,10 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return [p for _, p in named if id(p) not in ids], excluded
 
 
-def learning_rate(step: int, optimizer: OptimizerConfig, budget: BudgetConfig) -> float:
+def learning_rate(step: float, optimizer: OptimizerConfig, budget: BudgetConfig) -> float:
     """Learning rate of update ``step``, counted from 0 (reference optimization).
+
+    Budgets in another unit than steps give the place on the schedule instead (``budget.position``).
 
     Linear from 0 at step 0 to the peak at the end of the warm-up, then linear to 0 at the last.
     ``decay_from=start`` measures the decay from step 0, as released: the rate falls by

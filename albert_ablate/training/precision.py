@@ -1,5 +1,6 @@
-"""Device and number format of a run."""
+"""Device, CPU threads and number format of a run."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -16,6 +17,15 @@ def choose_device(config: RuntimeConfig) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def set_threads(config: RuntimeConfig) -> None:
+    """The configured number of CPU threads; else what the cluster gave this job; else torch's choice."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    elif given is not None:
+        torch.set_num_threads(int(given))
 
 
 def choose_precision(config: RuntimeConfig, device: torch.device) -> str:

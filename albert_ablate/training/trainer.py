@@ -19,10 +19,15 @@ from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.errors import DivergedError, PreemptedError
 from albert_ablate.model.pretraining import MLM_EPSILON, PretrainingModel
 from albert_ablate.runs import RunFolder
-from albert_ablate.trackers import Tracker
+from albert_ablate.trackers import Trackers
 from albert_ablate.training import checkpoint
+from albert_ablate.training.budget import budget_words, step_flops
+from albert_ablate.training.budget import position as schedule_position
 from albert_ablate.training.optimizers import build_optimizer, learning_rate
 from albert_ablate.training.precision import autocast
+
+#: Where a budget of tokens or seconds says how long to train, no step is the last.
+_NO_LAST_STEP = 2**40
 
 
 class _Sums:
@@ -61,7 +66,7 @@ class Trainer:
         device: torch.device,
         precision: str,
         held_out: Callable[[], dict[str, float]],
-        tracker: Tracker,
+        tracker: Trackers,
     ) -> None:
         self.config = config
         self.identity = identity
@@ -77,64 +82,86 @@ class Trainer:
         self.gradient_norm = 0.0
         self.tokens = 0  # real tokens trained on, over all starts of the run
         self.seconds = 0.0  # spent training, without evaluation and saving, over all starts of the run
+        self.curve_seconds = 0.0  # spent on the held-out curve since this start
+        self.flops_per_step = step_flops(config)
 
     def fit(self) -> dict[str, Any]:
         """Train to the end of the budget. Returns tokens, seconds and tokens per second.
 
         Raises DivergedError where loss or gradient is not finite, PreemptedError after a stop signal.
         """
-        start, steps = self._resume(), self.config.budget.steps
-        runtime = self.config.runtime
-        stream = self.batches.from_step(start, steps, runtime.workers, pin_memory=self.device.type == "cuda")
+        done, runtime, budget = self._resume(), self.config.runtime, self.config.budget
+        position = self._position(done, _Sums(), 0.0)
+        last = budget.steps if budget.unit == "steps" else _NO_LAST_STEP
+        stream = self.batches.from_step(done, last, runtime.workers, pin_memory=self.device.type == "cuda")
         sums, lap = _Sums(), time.perf_counter()
-        with _stop_signals() as stopped, Progress(steps, start) as progress:
-            for done, batch in zip(range(start + 1, steps + 1), stream, strict=True):
-                sums.add(batch, self._update(done - 1, batch))
-                stop = stopped.is_set() or done == steps
+        with _stop_signals() as stopped, Progress(budget.steps, position, budget.unit) as progress:
+            while position < budget.steps:
+                batch = next(stream)
+                rate = self._rate(position)
+                sums.add(batch, self.update(done, batch, position))
+                done += 1
+                elapsed = time.perf_counter() - lap
+                position = self._position(done, sums, elapsed)
+                stop = stopped.is_set() or position >= budget.steps
                 log = stop or done % runtime.log_every == 0
-                curve = done == steps or done % self.config.evaluation.curve_every == 0
+                curve = position >= budget.steps or done % self.config.evaluation.curve_every == 0
                 save = stop or done % runtime.checkpoint_every == 0
                 if log or curve or save:
                     line = {"step": done, **sums.means(self.trains_sentences)}
-                    elapsed = time.perf_counter() - lap
                     self.tokens += sums.tokens
                     self.seconds += elapsed
                     line |= {
-                        "learning_rate": learning_rate(done - 1, self.config.optimizer, self.config.budget),
+                        "learning_rate": rate,
                         "gradient_norm": self.gradient_norm,
                         "tokens": self.tokens,
+                        "flops": done * self.flops_per_step,
                         "seconds": self.seconds,
                         "tokens_per_second": sums.tokens / elapsed,
                     }
                     if curve:
+                        began = time.perf_counter()
                         line |= {f"held_out_{name}": value for name, value in self.held_out().items()}
+                        self.curve_seconds += time.perf_counter() - began
                     _require_finite(line)
                     self.folder.append_metrics(line)
                     self.tracker.log(done, line)
-                    progress.update(done, line)
+                    progress.update(done, position, line)
+                    share = min(position / budget.steps, 1.0)
+                    self.folder.note(phase="training", step=done, share=share, speed=line["tokens_per_second"])
                     if save:
                         self._save(done)
                     sums, lap = _Sums(), time.perf_counter()
-                if stopped.is_set() and done < steps:
-                    raise PreemptedError(
-                        f"Stopped after step {done} of {steps}; the same command continues from there."
-                    )
+                if stopped.is_set() and position < budget.steps:
+                    where = f"step {done} of {budget.steps}" if budget.unit == "steps" else f"step {done}"
+                    raise PreemptedError(f"Stopped after {where}; the same command continues from there.")
         return {
-            "steps": steps,
+            "steps": done,
             "tokens": self.tokens,
+            "flops": done * self.flops_per_step,
             "seconds": self.seconds,
             "tokens_per_second": self.tokens / self.seconds if self.seconds else None,
         }
 
-    def _update(self, step: int, batch: Batch) -> Tensor:
+    def _rate(self, position: float) -> float:
+        return learning_rate(position, self.config.optimizer, self.config.budget)
+
+    def _position(self, done: int, sums: _Sums, elapsed: float) -> float:
+        """Place on the schedule after ``done`` steps, the unlogged ones in ``sums`` included."""
+        tokens, seconds = self.tokens + sums.tokens, self.seconds + elapsed
+        return schedule_position(self.config.budget, done, tokens, done * self.flops_per_step, seconds)
+
+    def update(self, step: int, batch: Batch, position: float | None = None) -> Tensor:
         """One optimizer step on an effective batch. Returns the (4,) sums of its losses and hits.
+
+        ``position`` on the schedule is the step itself unless the budget has another unit.
 
         The loss is the masked-LM mean over all masked positions of the effective batch plus, where
         there is one, the sentence mean over its sequences, unweighted; micro-batches contribute
         their sums, so any division of the batch gives the same gradient.
         """
         torch.manual_seed(streams.key(self.config.seed, "dropout", step))
-        rate = learning_rate(step, self.config.optimizer, self.config.budget)
+        rate = self._rate(step if position is None else position)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
@@ -175,7 +202,9 @@ class Trainer:
         self.folder.truncate_metrics(meta["step"])
         for name in meta["damaged"]:
             self.folder.say(f"checkpoint {name} is damaged; the one before it is used")
-        self.folder.say(f"continuing after step {meta['step']} of {self.config.budget.steps}")
+        budget = self.config.budget
+        end = f" of {budget.steps}" if budget.unit == "steps" else f", budget {budget_words(budget)}"
+        self.folder.say(f"continuing after step {meta['step']}{end}")
         return int(meta["step"])
 
     def _save(self, step: int) -> None:

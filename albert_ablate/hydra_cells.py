@@ -1,0 +1,190 @@
+"""Words of the command line -> the cells of a sweep, each composed and validated (part of the door).
+
+``sweep=`` names the file; a key that the file sweeps is narrowed by the command line, a key that it
+keeps constant is replaced; any other swept key, ``seed=0,1,2`` above all, multiplies the cells.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from albert_ablate.config import RunConfig
+from albert_ablate.errors import ConfigError
+from albert_ablate.hydra_app import CONF, compose
+from albert_ablate.identity import settings_digest
+from albert_ablate.sweeping.cells import Cell
+from albert_ablate.sweeping.definition import Row, rows
+from albert_ablate.sweeping.relative import settings_of
+
+#: Keys that say which cells to run, not what a cell is.
+_CONTROL = ("sweep", "rerun")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The command line, taken apart."""
+
+    sweeps: tuple[str, ...]
+    rerun: str
+    fixed: dict[str, str]  # key -> the word itself
+    swept: dict[str, list[str]]  # key -> values
+
+    @property
+    def name(self) -> str | None:
+        """What the sweep is called in records."""
+        stems = [name.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml") for name in self.sweeps]
+        return "-".join(stems) or None
+
+
+def read_words(words: Sequence[str]) -> Words:
+    """Parse overrides with Hydra's grammar. Raises ConfigError."""
+    with _hydra():
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        overrides = [_parsed(parser, word) for word in words]
+        read = {override.get_key_element(): override for override in overrides}
+        control = {key: _values(read.pop(key)) for key in _CONTROL if key in read}
+        swept = {key: _values(override) for key, override in read.items() if override.is_sweep_override()}
+    fixed = {key: str(override.input_line) for key, override in read.items() if key not in swept}
+    (rerun,) = control.get("rerun", ["missing"])
+    names = tuple(name for name in control.get("sweep", []) if name != "null")
+    return Words(names, rerun, fixed, swept)
+
+
+def expand(words: Words) -> list[Cell]:
+    """Every distinct cell, in the order in which they run. Raises ConfigError naming every cell that cannot run."""
+    with _hydra():
+        found = list(_composed(_specifications(words), words))
+    cells: dict[str, Cell] = {}
+    for config, overrides, row in found:
+        key = settings_digest(config)
+        known = cells.get(key)
+        names = (*known.rows, row) if known and row not in known.rows else known.rows if known else (row,)
+        cells[key] = Cell(known.config, known.overrides, names) if known else Cell(config, overrides, names)
+    return list(cells.values())
+
+
+def _specifications(words: Words) -> Iterator[tuple[dict[str, str], str]]:
+    """(override key -> word, sweep file) of each cell, duplicates included."""
+    listed = rows(words.sweeps) if words.sweeps else [Row({}, "")]
+    varying = _varying(listed, words)
+    narrowed = {key: values for key, values in _given(words).items() if key in varying}
+    outer = {key: values for key, values in words.swept.items() if key not in narrowed}
+    fixed = {key: word for key, word in words.fixed.items() if key not in narrowed}
+    for key, values in narrowed.items():
+        unknown = [value for value in values if not any(_same(value, other) for other in varying[key])]
+        if unknown:
+            name = "-".join(words.sweeps)
+            raise ConfigError(f"{key}={unknown[0]}: sweep={name} has {key}={', '.join(varying[key])} at this scale.")
+    for point in product(*([(key, value) for value in values] for key, values in outer.items())):
+        chosen = fixed | {key: f"{key}={value}" for key, value in point}
+        base: dict[str, RunConfig] = {}
+        for row in listed:
+            own = [f"{k}={v}" for k, v in row.terms.items() if k in _BASE and k not in chosen]
+            known = " ".join(own)
+            if known not in base:
+                embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
+                base[known] = _compose([*chosen.values(), *own, *embed])
+            settings = settings_of(row.terms, base[known])
+            if all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
+                yield chosen | {k: f"{k}={v}" for k, v in settings.items() if k not in chosen}, row.sweep
+
+
+#: Settings of a sweep file that its relative terms depend on.
+_BASE = ("scale", "model", "data")
+
+
+def _varying(listed: list[Row], words: Words) -> dict[str, list[str]]:
+    """Override keys to which the file gives several values, with the values."""
+    if not words.sweeps:
+        return {}
+    scale = [word for key, word in words.fixed.items() if key == "scale"]
+    values: dict[str, dict[str, None]] = {}
+    base: dict[str, RunConfig] = {}
+    for row in listed:
+        own = scale or [f"scale={row.terms['scale']}"] if scale or "scale" in row.terms else []
+        known = " ".join(own)
+        if known not in base:
+            base[known] = _compose(own)
+        for key, value in settings_of(row.terms, base[known]).items():
+            values.setdefault(key, {})[value] = None
+    return {key: list(found) for key, found in values.items() if len(found) > 1}
+
+
+def _given(words: Words) -> dict[str, list[str]]:
+    """Every key of the command line with its value or values."""
+    return {key: [word.partition("=")[2]] for key, word in words.fixed.items()} | words.swept
+
+
+def _composed(
+    specifications: Iterable[tuple[dict[str, str], str]], words: Words
+) -> Iterator[tuple[RunConfig, tuple[str, ...], str]]:
+    problems: dict[str, None] = {}
+    for specification, row in specifications:
+        overrides = tuple(specification.values()) + ((f"sweep={words.name}",) if words.name else ())
+        try:
+            yield _compose(overrides), overrides, row
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(list(problems))
+
+
+def _compose(overrides: Sequence[str]) -> RunConfig:
+    """``compose`` with Hydra's refusals as ConfigError."""
+    try:
+        return compose(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_first_words(error)) from None
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra initialised on ``conf/``: by ``run.py`` already, or for the length of the body."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def _parsed(parser: OverridesParser, word: str) -> Override:
+    try:
+        return parser.parse_override(word)
+    except HydraException as error:
+        raise ConfigError(f"{word}: {_first_words(error)}") from None
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.get_value_element_as_str())]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line}: an interval is no list of cells. List the values: key=a,b,c.")
+    return [str(value) for value in override.sweep_string_iterator()]
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two words are the same value: 0.10 is 0.1."""
+    return bool(_plain(a) == _plain(b))
+
+
+def _plain(word: str) -> Any:
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+
+
+def _first_words(error: Exception) -> str:
+    """Hydra's message without its search path."""
+    lines = [line.strip() for line in str(error).split("Config search path")[0].splitlines() if line.strip()]
+    return " ".join(lines)

@@ -1,0 +1,1 @@
+"""Sweeps: from a file in ``sweeps/`` to cells, to finished run folders."""

@@ -1,0 +1,172 @@
+"""How long a step takes on this machine: a few steps of the real model, once for each shape.
+
+Measured in a process of its own, so that its peak memory is that of the step; kept in
+``cache/calibration/``. A batch too large for a short measurement is measured on fewer sequences and
+scaled.
+"""
+
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from albert_ablate import console, provenance
+from albert_ablate.config import RunConfig, parse
+from albert_ablate.data.batches import PairBatches
+from albert_ablate.errors import UserError
+from albert_ablate.experiment import prepare_data
+from albert_ablate.files import digest, read_json, write_json
+from albert_ablate.model.pretraining import build_model
+from albert_ablate.runs import RunFolder
+from albert_ablate.sweeping.process import preload
+from albert_ablate.trackers import Trackers
+from albert_ablate.training.budget import step_flops
+from albert_ablate.training.precision import choose_device, choose_precision, set_threads
+from albert_ablate.training.trainer import Trainer
+
+#: Raise when a measurement means something else.
+_FORMAT = 1
+#: FLOPs of one measured step: about two seconds of a laptop's processor.
+_STEP_FLOPS = 1.5e12
+_SECONDS = 2.5
+_STEPS = (6, 40)  # at least, at most
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One shape on one machine."""
+
+    step_seconds: float  # a whole optimizer step, its batch included
+    sequence_seconds: float  # a held-out sequence, forward
+    peak_bytes: int  # of the process on CPU, of the device on a GPU
+    tokens_per_step: float  # real tokens, padding left out
+
+
+def calibrate(config: RunConfig) -> Calibration:
+    """The measurement for ``config``'s shape: from the cache, or now. Raises UserError where it fails."""
+    path = Path(config.paths.cache) / "calibration" / f"{_key(config)}.json"
+    if not path.is_file():
+        write_json(path, _measured_apart(config))
+    return Calibration(**read_json(path))
+
+
+def _key(config: RunConfig) -> str:
+    """Whatever changes the time or memory of a step."""
+    v = config.as_dict()
+    parts = {name: v[name] for name in ("embed", "share", "model", "pairs", "masking", "batch", "tokenizer", "data")}
+    parts["model"] = {k: x for k, x in v["model"].items() if k != "name"}
+    parts |= {"optimizer": v["optimizer"]["name"], "objective": v["objective"]["name"]}
+    parts |= {key: v["runtime"][key] for key in ("device", "precision", "threads", "workers")}
+    parts |= {"hardware": provenance.hardware(choose_device(config.runtime)), "torch": torch.__version__}
+    return digest([_FORMAT, parts])
+
+
+def _measured_apart(config: RunConfig) -> dict[str, Any]:
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    preload(context)
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(config.as_dict(), send))
+    process.start()
+    send.close()
+    try:
+        found = receive.recv()
+    except EOFError:
+        process.join()
+        raise UserError(
+            f"The calibration ended with code {process.exitcode}; the step may not fit in memory."
+        ) from None
+    process.join()
+    if isinstance(found, str):
+        raise UserError(f"The calibration failed: {found}")
+    return dict(found)
+
+
+def _measure(values: dict[str, Any], send: Any) -> None:
+    """Body of the process."""
+    console.silence()
+    try:
+        send.send(asdict(measure(parse(values))))
+    except Exception as error:
+        send.send(f"{type(error).__name__}: {error}")
+
+
+def measure(config: RunConfig) -> Calibration:
+    """Time some steps in this process."""
+    device = choose_device(config.runtime)
+    precision = choose_precision(config.runtime, device)
+    set_threads(config.runtime)
+    size = config.batch.size
+    flops = step_flops(config) / size
+    rows = max(1, min(config.batch.micro_size, size, int(_STEP_FLOPS / flops)))
+    if size <= config.batch.micro_size and rows >= size / 2:
+        rows = size
+    short = replace(config, batch=replace(config.batch, size=rows, micro_size=rows))
+    prepared = prepare_data(config)
+    batches = PairBatches(
+        prepared.train, prepared.tokenizer.word_starts, config.objective.name, config.pairs, config.masking, rows, 0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        model, place = build_model(config.architecture(), 0), RunFolder(Path(folder), "calibration")
+        trainer = Trainer(short, "calibration", model, batches, place, device, precision, dict, Trackers())
+        times, tokens = _steps(trainer, batches)
+    update = statistics.median(times)
+    began = time.perf_counter()
+    trainer.optimizer.step()
+    optimizer = min(time.perf_counter() - began, update)
+    state = 16 * sum(p.numel() for p in trainer.model.parameters())  # weights, gradients and two moments in fp32
+    peak = _peak(device)
+    if rows < config.batch.micro_size:
+        peak = state + round((peak - state) * min(config.batch.micro_size, size) / rows)
+    return Calibration(
+        step_seconds=(update - optimizer) * size / rows + optimizer,
+        sequence_seconds=_forward_seconds(trainer, batches) / rows,
+        peak_bytes=peak,
+        tokens_per_step=tokens * size / rows,
+    )
+
+
+def _steps(trainer: Trainer, batches: PairBatches) -> tuple[list[float], float]:
+    """(seconds of each measured step, real tokens of a batch)."""
+    times: list[float] = []
+    tokens: list[int] = []
+    for step in range(1 + _STEPS[1] + 1):
+        began = time.perf_counter()
+        batch = batches[step]
+        trainer.update(step, batch)
+        times.append(time.perf_counter() - began)
+        tokens.append(int(batch.mask.sum()))
+        slow = times[-1] > 2 * _SECONDS
+        if step and (slow or (len(times) > _STEPS[0] and sum(times[3:]) > _SECONDS)):
+            break
+    return times[1:] if len(times) < 5 else times[3:], statistics.mean(tokens)
+
+
+@torch.inference_mode()
+def _forward_seconds(trainer: Trainer, batches: PairBatches) -> float:
+    from albert_ablate.training.precision import autocast
+
+    trainer.model.eval()
+    b = batches[0].to(trainer.device)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with autocast(trainer.precision, trainer.device):
+            hidden = trainer.model.encoder(b.input_ids, b.type_ids, b.mask)
+        float(hidden.sum())
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,84 @@
+"""A sweep's cells, their names for people, and their run folders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from albert_ablate.config import RunConfig
+from albert_ablate.errors import UserError
+from albert_ablate.files import digest
+from albert_ablate.identity import readable_name
+from albert_ablate.runs import RunFolder
+
+#: Override keys that a run's readable name already shows.
+_IN_NAME = ("embed", "embed.size", "share", "objective", "seed", "model")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep."""
+
+    config: RunConfig
+    overrides: tuple[str, ...]  # what ``python run.py`` needs to run this cell alone
+    rows: tuple[str, ...]  # the sweep files that list it
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A cell whose data are prepared, so that its identity and folder are known, or why they are not."""
+
+    cell: Cell
+    label: str
+    folder: RunFolder | None
+    problem: UserError | None = None
+
+
+def labels(cells: Sequence[Cell]) -> list[str]:
+    """A short name for each cell: axes, model and seed, then what else tells it from the others."""
+    settings = [dict(word.split("=", 1) for word in cell.overrides if "=" in word) for cell in cells]
+    keys = {key: None for found in settings for key in found}
+    varying = [k for k in keys if (k not in _IN_NAME and not k.startswith("model.")) or k == "model.hidden_dropout"]
+    varying = [k for k in varying if len({found.get(k) for found in settings}) > 1]
+    named = []
+    for cell, found in zip(cells, settings, strict=True):
+        more = [f"{key.rpartition('.')[2]}={found[key]}" for key in varying if key in found]
+        named.append(" ".join([readable_name(cell.config), *more]))
+    return named
+
+
+def place(cells: Sequence[Cell]) -> list[Placed]:
+    """Prepare each distinct corpus and tokenizer once and find every cell's folder."""
+    from albert_ablate.experiment import Prepared, prepare_data, require_documents, run_folder
+    from albert_ablate.training.precision import choose_device, choose_precision
+
+    known: dict[str, Prepared | UserError] = {}
+
+    def prepared_for(config: RunConfig) -> Prepared:
+        values = config.as_dict()
+        key = digest([values["data"], values["tokenizer"]])
+        if key not in known:
+            try:
+                known[key] = prepare_data(config)
+            except UserError as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, UserError):
+            raise found
+        require_documents(config, found)
+        return found
+
+    placed = []
+    for cell, label in zip(cells, labels(cells), strict=True):
+        try:
+            precision = choose_precision(cell.config.runtime, choose_device(cell.config.runtime))
+            placed.append(Placed(cell, label, run_folder(cell.config, prepared_for(cell.config), precision)))
+        except UserError as error:
+            placed.append(Placed(cell, label, None, error))
+    return placed
+
+
+def for_launch(cell: Cell, threads: int | None) -> list[str]:
+    """Overrides of a job. ``threads`` are its share of the processor where several jobs divide it."""
+    words = list(cell.overrides)
+    if threads is not None and cell.config.runtime.threads is None:
+        words.append(f"runtime.threads={threads}")
+    return words

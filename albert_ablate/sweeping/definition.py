@@ -1,0 +1,100 @@
+"""Sweep files: what they may say, and the cells they list in the paper's terms."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+import yaml
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked
+
+from albert_ablate.errors import ConfigError
+
+#: The shipped sweeps.
+SWEEPS = Path(__file__).resolve().parent.parent.parent / "sweeps"
+
+Values = dict[str, Any]
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class SweepFile:
+    """One file: its own cells, or those of other files, under common settings."""
+
+    title: str
+    paper: str = ""  # the table or figure it is about
+    counts_only: bool = False  # nothing to train
+    settings: Annotated[Values, Field(default_factory=dict)] = Field(default_factory=dict)
+    cells: tuple[Values, ...] = ()
+    includes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell in the file's terms, and the file that lists it."""
+
+    terms: Values
+    sweep: str
+
+
+def load(name: str) -> SweepFile:
+    """The sweep called ``name`` in ``sweeps/``, or in the YAML file at the path ``name``.
+
+    Raises ConfigError: no such sweep (with the nearest name), or a file that says something else.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+    if not path.is_file():
+        known = sweep_names()
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean sweep={near[0]}? " if near else ""
+        raise ConfigError(
+            f"sweep={name}: there is no such sweep. {hint}There are: {', '.join(known)}, or a .yaml file."
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return pydantic.TypeAdapter(SweepFile).validate_python(values)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"sweep={name}: {path} is not YAML: {' '.join(str(error).split())}") from None
+    except pydantic.ValidationError as error:
+        raise ConfigError([_explain(path, problem) for problem in error.errors()]) from None
+
+
+def sweep_names() -> list[str]:
+    """The shipped sweeps, table1 before table10."""
+    return sorted(
+        (file.stem for file in SWEEPS.glob("*.yaml")), key=lambda name: (name.rstrip("0123456789"), len(name), name)
+    )
+
+
+def rows(names: Iterable[str]) -> list[Row]:
+    """Every cell of the named sweeps in order, in their own terms. Lists in ``settings`` are outer loops."""
+    return [row for name in names for row in _rows(name, ())]
+
+
+def _rows(name: str, above: tuple[str, ...]) -> list[Row]:
+    if name in above:
+        raise ConfigError(f"sweep={above[0]}: includes itself by way of {' -> '.join((*above, name))}.")
+    file = load(name)
+    found = [Row(file.settings | point, Path(name).stem) for cell in file.cells for point in _grid(cell)]
+    found += [
+        Row(row.terms | file.settings, row.sweep) for child in file.includes for row in _rows(child, (*above, name))
+    ]
+    if not found:
+        raise ConfigError(f"sweep={name}: the file lists no cells. Give cells: or includes:.")
+    outer = {key: value for key, value in file.settings.items() if isinstance(value, list)}
+    return [Row(row.terms | point, row.sweep) for point in _grid(outer) for row in found]
+
+
+def _grid(values: Values) -> list[Values]:
+    """Every combination of the listed values; the last key varies fastest."""
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    return [dict(zip(values, point, strict=True)) for point in product(*lists)]
+
+
+def _explain(path: Path, problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"])
+    known = ", ".join(SweepFile.__dataclass_fields__)
+    return f"{path}: {field or 'the file'}: {problem['msg']}. A sweep file may have: {known}."

@@ -1,0 +1,176 @@
+"""Running a sweep: what is missing is launched, watched, retried and counted."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from albert_ablate import console
+from albert_ablate.console import duration
+from albert_ablate.errors import PreemptedError, UserError
+from albert_ablate.lock import owner
+from albert_ablate.sweeping.board import Watch, board, counts
+from albert_ablate.sweeping.cells import Cell, Placed, place
+from albert_ablate.sweeping.process import Outcome
+from albert_ablate.sweeping.record import end_record, standings, write_record
+
+#: Runs cells and returns how each ended, in order; None where the launcher lost the answer.
+Launch = Callable[[Sequence[Cell]], Sequence[Outcome | None]]
+
+_POLL_SECONDS = 2.0
+
+
+def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch) -> int:
+    """Run the cells that ``rerun`` asks for; returns the exit code.
+
+    0 when every cell of the sweep is finished; 75 after a stop signal; else the code of the worst
+    failure. Cells that another process trains are left to it and waited for; those of a process
+    that died are taken over. A cell whose own process is killed is started again
+    ``runtime.retries`` times and continues from its checkpoint.
+    """
+    began = time.perf_counter()
+    placed = place(cells)
+    preparing = time.perf_counter() - began
+    runs = Path(cells[0].config.paths.runs)
+    known = [p for p in placed if p.folder is not None]
+    wanted = _wanted(known, rerun)
+    record = write_record(runs, name, placed)
+    console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, wanted)}")
+    codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
+    fresh = [p for p in wanted if p.folder is not None and p.folder.state() == "missing"]
+    stopped = False
+    try:
+        with _stop_as_interrupt(), Watch(f"sweep {name}", lambda: standings(record)):
+            _run(wanted, launch, codes)
+    except KeyboardInterrupt:
+        stopped = True
+    wall = time.perf_counter() - began
+    code = PreemptedError.exit_code if stopped else max(codes.values(), default=0)
+    end_record(record, wall_seconds=wall, exit_code=code)
+    _report(name, record, wall, preparing, fresh if len(fresh) == len(wanted) else [], stopped)
+    return code
+
+
+def _run(wanted: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
+    """Rounds of launching until every wanted cell has ended; fills ``codes`` for those that failed."""
+    tries: Counter[str] = Counter()
+    left = list(wanted)
+    while left:
+        ours = [p for p in left if p.folder is not None and owner(p.folder.path) is None]
+        if not ours:  # the rest is being trained elsewhere
+            time.sleep(_POLL_SECONDS)
+            left = [p for p in left if not _ended(p)]
+            continue
+        before = [_state(p) for p in ours]
+        try:
+            outcomes = launch([p.cell for p in ours])
+            lost = ""
+        except Exception as error:  # of the launcher: a worker was killed, or the cluster refused
+            outcomes, lost = [None] * len(ours), f"{type(error).__name__}: {' '.join(str(error).split())}"
+        moved = [_state(p) for p in ours] != before
+        for p, outcome in zip(ours, outcomes, strict=True):
+            tries[p.label] += (
+                0 if (outcome and outcome.elsewhere) or (outcome is None and moved and _unstarted(p)) else 1
+            )
+            if _settle(p, outcome, lost, tries[p.label] > p.cell.config.runtime.retries, codes):
+                left.remove(p)
+
+
+def _settle(p: Placed, outcome: Outcome | None, lost: str, last: bool, codes: dict[str, int]) -> bool:
+    """Whether the cell has ended; a failure's code goes to ``codes``."""
+    assert p.folder is not None
+    state = p.folder.state()
+    if state == "finished":
+        return True
+    if outcome is not None and outcome.elsewhere:
+        return False
+    if state == "failed":
+        status = p.folder.status() or {}
+        codes[p.label] = status.get("exit_code") or UserError.exit_code
+        return True
+    if not last:
+        return False
+    reason = (outcome.message if outcome else lost) or "it did not run"
+    if state != "running":
+        p.folder.set_status("preempted" if state == "preempted" else "failed", reason, UserError.exit_code)
+    codes[p.label] = (
+        outcome.code if outcome and outcome.code not in (0, PreemptedError.exit_code) else UserError.exit_code
+    )
+    return True
+
+
+def _wanted(known: Sequence[Placed], rerun: str) -> list[Placed]:
+    if rerun == "all":
+        for p in known:
+            assert p.folder is not None
+            p.folder.set_aside()
+        return list(known)
+    states = {p.label: _state(p) for p in known}
+    if rerun == "failed":
+        return [p for p in known if states[p.label] == "failed"]
+    return [p for p in known if states[p.label] != "finished"]
+
+
+def _state(p: Placed) -> str:
+    assert p.folder is not None
+    return p.folder.state()
+
+
+def _unstarted(p: Placed) -> bool:
+    return _state(p) == "missing"
+
+
+def _ended(p: Placed) -> bool:
+    return _state(p) in ("finished", "failed")
+
+
+def _plan_words(placed: Sequence[Placed], wanted: Sequence[Placed]) -> str:
+    broken = sum(p.problem is not None for p in placed)
+    finished = sum(_state(p) == "finished" for p in placed if p.folder is not None)
+    words = [f"{finished} finished", f"{len(wanted)} to run"]
+    return ", ".join(words + ([f"{broken} that cannot run"] if broken else []))
+
+
+def _report(name: str, record: Path, wall: float, preparing: float, fresh: Sequence[Placed], stopped: bool) -> None:
+    """The board at the end, every failure with its reason, and where the time went."""
+    cells = standings(record)
+    console.show(board(f"\nsweep {name}", cells))
+    for cell in cells:
+        if cell.state in ("failed", "preempted"):
+            console.say(f"  {cell.label} {cell.state}: {cell.reason}")
+    runs = record.parent.parent
+    if stopped:
+        console.say(f"\nStopped after {duration(wall)}, {counts(cells)}. The same command runs the rest.")
+    else:
+        console.say(
+            f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}. Results: python -m analysis.compare {runs}"
+        )
+
+
+def _shares(fresh: Sequence[Placed], wall: float, preparing: float) -> str:
+    """How the wall time divides, where every cell was trained here, one after another."""
+    results = [p.folder.read("results.json") for p in fresh if p.folder is not None and p.folder.state() == "finished"]
+    training = sum(found["training"]["seconds"] for found in results)
+    evaluation = sum(found["evaluation"]["seconds"] for found in results)
+    rest = wall - preparing - training - evaluation
+    if not results or rest < 0:
+        return ""
+    parts = {"data": preparing, "training": training, "evaluation": evaluation}
+    words = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
+    return f": {words}, everything else {duration(rest)} ({rest / wall:.1%})"
+
+
+@contextmanager
+def _stop_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

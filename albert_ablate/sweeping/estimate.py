@@ -1,0 +1,71 @@
+"""What a cell will cost, before it is paid for."""
+
+import math
+from dataclasses import dataclass
+
+from albert_ablate.axes import SENTENCE_TASKS
+from albert_ablate.config import RunConfig
+from albert_ablate.sweeping.calibration import Calibration
+from albert_ablate.training.budget import step_flops
+
+#: Dense bf16 FLOP/s that the makers state.
+GPU_PEAKS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
+
+#: Start of a cell's process, n-gram baselines, fitted heads: seconds that no setting changes much.
+_FIXED_SECONDS = 2.0
+#: A checkpoint holds weights and two moments in fp32; writing and hashing go at about this rate.
+_CHECKPOINT_BYTES = 12
+_DISK_BYTES_PER_SECOND = 4e8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of one cell; None where it is not known."""
+
+    steps: int
+    tokens: float
+    flops: float
+    seconds: float | None
+    memory: int | None  # bytes
+    disk: int  # bytes
+
+
+def on_this_machine(config: RunConfig, measured: Calibration) -> Estimate:
+    """From a calibration of the same shape."""
+    steps = _steps(config, measured.tokens_per_step, measured.step_seconds)
+    disk = _checkpoint_bytes(config)
+    saves = 1 + steps // config.runtime.checkpoint_every
+    seconds = steps * measured.step_seconds + saves * disk / _DISK_BYTES_PER_SECOND + _FIXED_SECONDS
+    seconds += _evaluated_sequences(config, steps) * measured.sequence_seconds
+    return Estimate(
+        steps, steps * measured.tokens_per_step, float(steps * step_flops(config)), seconds, measured.peak_bytes,
+        disk * config.runtime.keep_checkpoints,
+    )  # fmt: skip
+
+
+def on_gpu(config: RunConfig, flops_per_second: float) -> Estimate:
+    """From FLOPs alone, at a sustained rate; training only, tokens at full length."""
+    per_step = step_flops(config)
+    tokens = float(config.batch.size * config.pairs.max_length)
+    steps = _steps(config, tokens, per_step / flops_per_second)
+    flops = float(steps * per_step)
+    disk = _checkpoint_bytes(config) * config.runtime.keep_checkpoints
+    return Estimate(steps, steps * tokens, flops, flops / flops_per_second, None, disk)
+
+
+def _steps(config: RunConfig, tokens_per_step: float, step_seconds: float) -> int:
+    budget = config.budget
+    per_step = {"steps": 1.0, "tokens": tokens_per_step, "flops": step_flops(config), "seconds": step_seconds}
+    return math.ceil(budget.amount() / per_step[budget.unit])
+
+
+def _checkpoint_bytes(config: RunConfig) -> int:
+    return _CHECKPOINT_BYTES * config.architecture().parameters().with_heads
+
+
+def _evaluated_sequences(config: RunConfig, steps: int) -> int:
+    """Upper bound of the held-out and probe sequences that a run's evaluations read."""
+    e = config.evaluation
+    points = math.ceil(steps / e.curve_every)
+    fitted = sum(task is not config.objective.name for task in SENTENCE_TASKS)
+    return 2 * points * e.curve_pairs + 3 * e.max_pairs + fitted * e.probe_pairs + 4 * e.similarity_pairs

@@ -1,0 +1,115 @@
+"""One cell in a process of its own, so that nothing a cell does or suffers ends the sweep.
+
+Cells are forked from a server process that has the libraries loaded but has computed nothing, so a
+cell starts in milliseconds with fresh threads. A cell that loses its parent saves and leaves.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import uuid
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from albert_ablate import console
+from albert_ablate.config import RunConfig, parse
+from albert_ablate.errors import LockedError, PreemptedError, UserError
+
+#: Loaded once for all cells of a sweep; building a model needs the last one.
+_PRELOAD = ["__main__", "albert_ablate.experiment", "torch._dynamo"]
+#: Seconds that a cell gets to save after a stop signal.
+_GRACE = 120.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell's process ended."""
+
+    code: int  # 0, or the exit code of its failure
+    message: str = ""
+    killed: bool = False  # by a signal that it could not answer
+    elsewhere: bool = False  # another process is training it
+
+
+def run_in_process(config: RunConfig, paper: RunConfig) -> Outcome:
+    """Run one cell and wait for it. A stop signal or Ctrl-C is passed on once, then raised again."""
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    preload(context)
+    output = Path(config.paths.runs).resolve() / ".multirun" / f"{uuid.uuid4().hex}.out"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_cell, args=(config.as_dict(), paper.as_dict(), str(output), send))
+    process.start()
+    send.close()
+    try:
+        process.join()
+    except BaseException:  # Ctrl-C, SIGTERM, or a cluster's end of this job
+        process.terminate()
+        try:
+            process.join(_GRACE)
+        finally:
+            process.kill()
+        raise
+    finally:
+        printed = output.read_text(errors="replace").strip() if output.exists() else ""
+        output.unlink(missing_ok=True)
+    try:
+        found: Outcome = receive.recv()
+    except EOFError:
+        return _unanswered(process.exitcode, printed)
+    return found
+
+
+def preload(context: Any) -> None:
+    """Have the server process load the libraries before the first fork."""
+    if sys.platform != "win32":
+        context.set_forkserver_preload(_PRELOAD)
+
+
+def _unanswered(code: int | None, printed: str) -> Outcome:
+    """The outcome of a process that ended without one."""
+    last = f" Its last words: {printed.splitlines()[-1]}" if printed else ""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = ", often because the machine ran out of memory" if -code == signal.SIGKILL else ""
+        return Outcome(1, f"killed by {name}{hint}.{last}", killed=True)
+    return Outcome(1, f"the process ended with code {code}.{last}", killed=True)
+
+
+def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Connection) -> None:
+    """Body of the process."""
+    os.setpgid(0, 0)  # Ctrl-C reaches the sweep alone, which passes it on
+    with open(output, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    console.silence()
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_leave_with_parent, name="parent watch", daemon=True).start()
+    from albert_ablate.experiment import run_cell
+
+    try:
+        run_cell(parse(values), parse(paper))
+        outcome = Outcome(0)
+    except LockedError as error:
+        outcome = Outcome(0, str(error), elsewhere=True)
+    except UserError as error:
+        outcome = Outcome(error.exit_code, str(error))
+    except KeyboardInterrupt:
+        outcome = Outcome(PreemptedError.exit_code, "interrupted before training")
+    send.send(outcome)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave_with_parent() -> None:
+    """Ask this process to save and stop when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,81 @@
+"""What is written about a sweep: ``RUNS/.sweeps/<name>-<digest>.json``, read by the board."""
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from albert_ablate.files import digest, read_json, write_json
+from albert_ablate.lock import owner
+from albert_ablate.runs import RunFolder
+from albert_ablate.sweeping.cells import Placed
+
+_FOLDER = ".sweeps"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One cell as it stands now."""
+
+    label: str
+    state: str  # missing, running, finished, failed, preempted
+    reason: str | None
+    step: int | None
+    share: float | None  # of the budget
+    speed: float | None  # tokens a second
+    phase: str | None
+
+
+def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
+    """Record a sweep that starts now; the same cells under the same name share one record."""
+    cells = [
+        {
+            "label": p.label,
+            "folder": None if p.folder is None else p.folder.name,
+            "overrides": p.cell.overrides,
+            "rows": p.cell.rows,
+            "problem": None if p.problem is None else str(p.problem),
+        }
+        for p in placed
+    ]
+    path = runs / _FOLDER / f"{name}-{digest(cells, 8)}.json"
+    started = time.time()
+    process = {"host": socket.gethostname(), "pid": os.getpid()}
+    write_json(path, {"name": name, "started": started, "ended": None, **process, "cells": cells})
+    return path
+
+
+def end_record(path: Path, **facts: Any) -> None:
+    """Add how the sweep ended."""
+    write_json(path, read_json(path) | {"ended": time.time(), **facts})
+
+
+def records(runs: Path) -> list[Path]:
+    """Every sweep recorded under ``runs``, the latest last."""
+    return sorted((runs / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+
+
+def standings(record: Path) -> list[Standing]:
+    """Every cell of a recorded sweep as its run folder shows it now."""
+    runs = record.parent.parent
+    return [standing(runs, cell) for cell in read_json(record)["cells"]]
+
+
+def standing(runs: Path, cell: dict[str, Any]) -> Standing:
+    """One recorded cell now."""
+    if cell["folder"] is None:
+        return Standing(cell["label"], "failed", cell["problem"], None, None, None, None)
+    folder = RunFolder(runs, cell["folder"])
+    state, status = folder.state(), folder.status()
+    reason = None if status is None else status["reason"]
+    holder = owner(folder.path) if state == "running" else None
+    progress = {} if holder is None else holder["progress"]
+    if state == "preempted" and reason is None:
+        reason = "its process ended without a word"
+    return Standing(
+        cell["label"], state, reason, progress.get("step"), progress.get("share"), progress.get("speed"),
+        progress.get("phase"),
+    )  # fmt: skip

@@ -1,0 +1,29 @@
+"""The sweeper of ``conf/hydra/sweeper/ablation.yaml``: Hydra's plug-in point for ``-m``.
+
+It hands the command line to ``albert_ablate.hydra_app``, which lists the cells and gives them to
+whichever launcher is configured. This folder is a namespace package that Hydra searches.
+"""
+
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class AblationSweeper(Sweeper):
+    """Cells of a sweep file or of swept overrides, skipped, resumed, retried and counted."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher."""
+        from hydra.core.plugins import Plugins
+
+        self.composed = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the cells that the overrides ``arguments`` describe, then leave with the sweep's exit code."""
+        from albert_ablate.hydra_app import multirun
+
+        multirun(arguments, self.composed, self.launcher)

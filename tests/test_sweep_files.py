@@ -1,0 +1,217 @@
+"""Every sweep's cells against the paper's rows, and what the command line makes of them."""
+
+import pytest
+
+from albert_ablate.errors import ConfigError
+from albert_ablate.hydra_cells import expand, read_words
+from albert_ablate.sweeping.cells import Cell, labels
+from albert_ablate.sweeping.definition import SWEEPS, load, sweep_names
+
+BASE, LARGE, XLARGE, XXLARGE = (768, 12), (1024, 24), (2048, 24), (4096, 12)
+
+
+def cells(*words: str) -> list[Cell]:
+    return expand(read_words(list(words)))
+
+
+def shape(cell: Cell) -> tuple:
+    c = cell.config
+    assert c.model.heads * 64 == c.model.hidden
+    assert c.model.intermediate == 4 * c.model.hidden
+    return (c.model.hidden, c.model.layers, c.embed.size, c.share.strategy.value, c.objective.name.value)
+
+
+#: (H, L, E, sharing, objective) of the rows the paper prints, in the order of the cells.
+PAPER = {
+    "table1": [
+        (768, 12, 768, "none", "sop"), (1024, 24, 1024, "none", "sop"), (768, 12, 128, "all", "sop"),
+        (1024, 24, 128, "all", "sop"), (2048, 24, 128, "all", "sop"), (4096, 12, 128, "all", "sop"),
+    ],
+    "table2": [
+        (768, 12, 768, "none", "sop"), (1024, 24, 1024, "none", "sop"), (768, 12, 128, "all", "sop"),
+        (1024, 24, 128, "all", "sop"), (2048, 24, 128, "all", "sop"), (4096, 12, 128, "all", "sop"),
+    ],
+    "table3": [(768, 12, e, s, "sop") for s in ("none", "all") for e in (64, 128, 256, 768)],
+    "table4": [(768, 12, e, s, "sop") for e in (768, 128) for s in ("all", "attention", "ffn", "none")],
+    "table5": [(768, 12, 128, "all", o) for o in ("none", "nsp", "sop")],
+    "table6": [(1024, 24, 1024, "none", "sop"), (4096, 12, 128, "all", "sop")],
+    "table7": [(768, 12, 128, "all", "sop")] * 2,
+    "table8": [(4096, 12, 128, "all", "sop")] * 2,
+    "table11": [(1024, layers, 128, "all", "sop") for layers in (1, 3, 6, 12, 24, 48)],
+    "table12": [(hidden, 3, 128, "all", "sop") for hidden in (1024, 2048, 4096, 6144)],
+    "table13": [(4096, layers, 128, "all", "sop") for layers in (12, 24)],
+    "figure1": [(1024, 24, 1024, "none", "sop"), (1024, 24, 128, "all", "sop")],
+    "figure2": [(4096, 12, 128, "all", "sop")] * 4,
+}  # fmt: skip
+#: The paper's parameters in millions where the printed number is the counted one (Tables 1, 3 and 4), rounded or cut.
+MILLIONS = {
+    "table3": [87, 89, 93, 108, 10, 12, 16, 31],
+    "table4": [31, 83, 57, 108, 12, 64, 38, 89],
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_cells_are_the_papers_rows(name: str) -> None:
+    found = cells(f"sweep={name}", "scale=paper")
+    assert [shape(cell) for cell in found] == PAPER[name]
+    steps = {"table8": [1_000_000] * 2, "figure2": [550_000] * 2 + [1_500_000] * 2}
+    assert [c.config.budget.steps for c in found] == steps.get(name, [125_000] * len(found))
+    assert all(c.config.batch.size == 4096 and c.config.pairs.max_length == 512 for c in found)
+
+
+@pytest.mark.parametrize("name", MILLIONS)
+def test_the_cells_have_the_papers_parameters(name: str) -> None:
+    for cell, printed in zip(cells(f"sweep={name}", "scale=paper"), MILLIONS[name], strict=True):
+        count = cell.config.architecture().parameters()
+        assert min(abs(n / 1e6 - printed) for n in (count.encoder, count.with_pooler, count.with_heads)) < 1
+
+
+def test_what_else_tells_the_rows_apart() -> None:
+    assert [c.config.data.name for c in cells("sweep=table7", "scale=paper")] == ["wiki_books", "wiki_books_more"]
+    assert [c.config.model.hidden_dropout for c in cells("sweep=table8", "scale=paper")] == [0.1, 0.0]
+    assert [(c.config.budget.unit, c.config.budget.seconds) for c in cells("sweep=table6", "scale=paper")] == [
+        ("seconds", 32 * 3600.0)
+    ] * 2
+    figure = [(c.config.data.name, c.config.model.attention_dropout) for c in cells("sweep=figure2", "scale=paper")]
+    more = "wiki_books_more"
+    assert figure == [("wiki_books", 0.1), (more, 0.1), (more, 0.1), (more, 0.0)]
+
+
+def test_every_file_is_covered_here() -> None:
+    assert set(sweep_names()) == set(PAPER) | {"paper", "demo", "cpu"}
+    assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
+        f"{n}.yaml" for n in sweep_names()
+    }
+
+
+def test_the_union_runs_a_shared_cell_once() -> None:
+    found = cells("sweep=paper", "scale=paper")
+    trained = [name for name in PAPER if name != "table1"]
+    assert len(found) == 36
+    rows = {name: [shape(c) for c in found if name in c.rows] for name in trained}
+    assert {name: sorted(r) for name, r in rows.items()} == {name: sorted(PAPER[name]) for name in trained}
+    base = next(c for c in found if shape(c) == (768, 12, 128, "all", "sop") and c.config.budget.steps == 125_000)
+    assert base.rows == ("table2", "table3", "table4", "table5", "table7")
+
+
+@pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
+    found = cells(f"sweep={name}", f"scale={scale}")
+    assert found
+    assert len(set(labels(found))) == len(found)
+    for cell in found:
+        again = cells(*[word for word in cell.overrides if not word.startswith("sweep=")])
+        assert [c.config.architecture() for c in again] == [cell.config.architecture()]
+
+
+def test_the_embedding_axis_follows_the_hidden_width() -> None:
+    sizes = {s: [c.config.embed.size for c in cells("sweep=table3", f"scale={s}", "share=all")] for s in ("cpu", "gpu")}
+    assert sizes == {"cpu": [16, 32, 64, 192], "gpu": [48, 96, 192, 576]}
+    assert [c.config.embed.size for c in cells("sweep=table3", "model=mini", "share=all")] == [32, 64, 128, 384]
+
+
+def test_sizes_follow_the_base_model() -> None:
+    found = [(c.config.model.name, *shape(c)[:2]) for c in cells("sweep=table2", "scale=cpu", "share=all")]
+    assert found == [
+        ("nano", 192, 3), ("nano-large", 256, 6), ("nano-xlarge", 512, 6), ("nano-xxlarge", 1024, 3),
+    ]  # fmt: skip
+
+
+def test_depths_that_round_alike_are_one_cell() -> None:
+    assert [c.config.model.layers for c in cells("sweep=table11", "scale=cpu")] == [1, 2, 3, 6, 12]
+
+
+def test_the_laptop_sweep() -> None:
+    found = cells("sweep=cpu")
+    assert len(found) == 14 * 3
+    assert [c.config.seed for c in found] == [0] * 14 + [1] * 14 + [2] * 14
+    assert {c.config.scale.name for c in found} == {"cpu"}
+
+
+def test_seeds_multiply_and_come_last_to_change() -> None:
+    found = cells("sweep=table5", "scale=demo", "seed=3,4")
+    assert [(c.config.seed, c.config.objective.name) for c in found] == [
+        (s, o) for s in (3, 4) for o in ("none", "nsp", "sop")
+    ]
+    assert len(cells("sweep=table5", "seed=range(5)")) == 15
+
+
+def test_a_swept_key_is_narrowed() -> None:
+    found = cells("sweep=table4", "scale=paper", "share=all,ffn", "embed=e128")
+    assert [shape(c)[2:4] for c in found] == [(128, "all"), (128, "ffn")]
+    assert [shape(c)[:2] for c in cells("sweep=table2", "scale=paper", "model=large")] == [LARGE, LARGE]
+    assert [c.config.model.layers for c in cells("sweep=table11", "scale=paper", "model.layers=3,48")] == [3, 48]
+    assert [c.config.model.hidden_dropout for c in cells("sweep=table8", "model.hidden_dropout=0")] == [0.0]
+
+
+def test_a_constant_key_is_replaced() -> None:
+    assert {c.config.objective.name.value for c in cells("sweep=table3", "objective=nsp")} == {"nsp"}
+    assert {c.config.budget.steps for c in cells("sweep=demo", "budget.steps=7", "budget.warmup_steps=1")} == {7}
+    assert {c.config.scale.name for c in cells("sweep=demo", "scale=cpu")} == {"cpu"}
+
+
+def test_several_sweeps_at_once_are_their_union() -> None:
+    found = cells("sweep=table3,table4,table5", "scale=cpu")
+    assert len(found) == 14
+    assert {c.config.sweep for c in found} == {"table3-table4-table5"}
+
+
+def test_a_cells_overrides_alone_give_the_cell() -> None:
+    for cell in cells("sweep=table12", "scale=cpu", "seed=0,1"):
+        (again,) = cells(*cell.overrides[:-1])
+        assert again.config.architecture() == cell.config.architecture()
+        assert again.config.seed == cell.config.seed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sweep=tabel4"], ["sweep=tabel4", "Did you mean sweep=table4?"]),
+        (["sweep=zzz"], ["there is no such sweep", "figure1"]),
+        (["sweep=table3", "scale=paper", "embed=e16"], ["embed=e16", "e64, e128, e256, full"]),
+        (["sweep=table3", "share=attention"], ["share=attention", "none, all"]),
+        (["sweep=table3", "share=everything"], ["share=everything", "none, all"]),
+        (["sweep=table3", "objective=cause"], ["objective/cause", "nsp"]),
+        (["embed=e64,e512"], ["embed/e512", "e128"]),
+        (["embed=e64,e256", "share=all"], ["embed.size=256", "model.hidden=192"]),
+        (["embed=e64,e128", "foo=1,2"], ["foo"]),
+        (["sweep=table3", "seed=interval(0,1)"], ["interval", "List the values"]),
+        (["sweep=table3", "seed=(("], ["seed"]),
+        (["sweep=nowhere/mine.yaml"], ["nowhere/mine.yaml", "no such sweep"]),
+    ],
+)
+def test_mistakes_are_refused_in_words(words: list[str], said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cells(*words)
+    for part in said:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("title: x\ncell: []\n", ["cell", "A sweep file may have: title"]),
+        ("cells: [{share: all}]\n", ["title"]),
+        ("title: [\n", ["is not YAML"]),
+        ("title: x\n", ["lists no cells"]),
+        ("title: x\nincludes: [SELF]\n", ["includes itself"]),
+        ("title: x\ncells: [{size: [huge]}]\n", ["size=huge", "xxlarge"]),
+        ("title: x\ncells: [{embedding: [H*2]}]\n", ["embedding=H*2", "H/12"]),
+        ("title: x\ncells: [{depth: [deep]}]\n", ["depth=deep"]),
+        ("title: x\ncells: [{corpus: [other]}]\n", ["corpus=other", "base, more"]),
+    ],
+)
+def test_a_wrong_file_is_refused_in_words(content: str, said: list[str], tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content.replace("SELF", str(file)))
+    with pytest.raises(ConfigError) as caught:
+        cells(f"sweep={file}")
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_titles_say_what_a_sweep_is_about() -> None:
+    for name in sweep_names():
+        assert load(name).title
+        assert load(name).paper
