@@ -107,13 +107,14 @@ def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher)
         from albert_ablate.sweeping.engine import run_sweep  # after the settings are found good: torch loads slowly
 
         name = read.name or f"grid-{len(cells)}"
+        one_by_one = hydra_config.hydra.launcher.get("_target_", "").endswith("BasicLauncher")
         threads = _threads(hydra_config.hydra.launcher, len(cells))
 
         def launch(some: Sequence[Cell]) -> "list[Outcome | None]":
             returned = launcher.launch([for_launch(cell, threads) for cell in some], initial_job_idx=0)
             return [job.return_value if job.status is JobStatus.COMPLETED else None for job in returned]
 
-        code = run_sweep(name, cells, read.rerun, launch)
+        code = run_sweep(name, cells, read.rerun, launch, one_by_one)
     except UserError as error:
         _leave(error)
     raise _Exit(code)

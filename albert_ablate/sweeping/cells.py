@@ -1,5 +1,6 @@
 """A sweep's cells, their names for people, and their run folders."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ from albert_ablate.files import digest
 from albert_ablate.identity import readable_name
 from albert_ablate.runs import RunFolder
 
-#: Override keys that a run's readable name already shows.
-_IN_NAME = ("embed", "embed.size", "share", "objective", "seed", "model")
+_SHAPE = ("model.name", "model.hidden", "model.layers", "model.heads", "model.intermediate")
+#: Override keys that a run's readable name already shows; one dropout rate stands for both.
+_IN_NAME = ("embed", "embed.size", "share", "objective", "seed", "model", "model.attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,18 @@ class Placed:
 
 
 def labels(cells: Sequence[Cell]) -> list[str]:
-    """A short name for each cell: axes, model and seed, then what else tells it from the others."""
+    """A short name for each cell, no two alike: axes, model and seed, then what else tells it from the others."""
     settings = [dict(word.split("=", 1) for word in cell.overrides if "=" in word) for cell in cells]
     keys = {key: None for found in settings for key in found}
-    varying = [k for k in keys if (k not in _IN_NAME and not k.startswith("model.")) or k == "model.hidden_dropout"]
-    varying = [k for k in varying if len({found.get(k) for found in settings}) > 1]
-    named = []
+    varying = [k for k in keys if k not in _IN_NAME and len({found.get(k) for found in settings}) > 1]
+    hidden = _SHAPE if "model.name" in varying else ()  # a model's name says what its shape is
+    named: list[str] = []
+    seen: Counter[str] = Counter()
     for cell, found in zip(cells, settings, strict=True):
-        more = [f"{key.rpartition('.')[2]}={found[key]}" for key in varying if key in found]
-        named.append(" ".join([readable_name(cell.config), *more]))
+        more = [f"{k.rpartition('.')[2]}={found[k]}" for k in varying if k in found and k not in hidden]
+        label = " ".join([readable_name(cell.config), *more])
+        seen[label] += 1
+        named.append(f"{label} #{seen[label]}" if seen[label] > 1 else label)
     return named
 
 

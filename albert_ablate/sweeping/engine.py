@@ -22,13 +22,14 @@ Launch = Callable[[Sequence[Cell]], Sequence[Outcome | None]]
 _POLL_SECONDS = 2.0
 
 
-def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch) -> int:
+def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_by_one: bool) -> int:
     """Run the cells that ``rerun`` asks for; returns the exit code.
 
     0 when every cell of the sweep is finished; 75 after a stop signal; else the code of the worst
     failure. Cells that another process trains are left to it and waited for; those of a process
     that died are taken over. A cell whose own process is killed is started again
-    ``runtime.retries`` times and continues from its checkpoint.
+    ``runtime.retries`` times and continues from its checkpoint. With ``one_by_one`` the report says
+    where the wall time went.
     """
     began = time.perf_counter()
     placed = place(cells)
@@ -49,7 +50,7 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch) -> i
     wall = time.perf_counter() - began
     code = PreemptedError.exit_code if stopped else max(codes.values(), default=0)
     end_record(record, wall_seconds=wall, exit_code=code)
-    _report(name, record, wall, preparing, fresh if len(fresh) == len(wanted) else [], stopped)
+    _report(name, record, wall, preparing, fresh if one_by_one and len(fresh) == len(wanted) else [], stopped)
     return code
 
 
@@ -61,7 +62,7 @@ def _run(wanted: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
         ours = [p for p in left if p.folder is not None and owner(p.folder.path) is None]
         if not ours:  # the rest is being trained elsewhere
             time.sleep(_POLL_SECONDS)
-            left = [p for p in left if not _ended(p)]
+            left = [p for p in left if not _settle_elsewhere(p, codes)]
             continue
         before = [_state(p) for p in ours]
         try:
@@ -71,9 +72,10 @@ def _run(wanted: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
             outcomes, lost = [None] * len(ours), f"{type(error).__name__}: {' '.join(str(error).split())}"
         moved = [_state(p) for p in ours] != before
         for p, outcome in zip(ours, outcomes, strict=True):
-            tries[p.label] += (
-                0 if (outcome and outcome.elsewhere) or (outcome is None and moved and _unstarted(p)) else 1
-            )
+            if outcome is not None and outcome.elsewhere:
+                continue
+            never_reached = outcome is None and moved and _state(p) == "missing"  # the launcher fell over before it
+            tries[p.label] += not never_reached
             if _settle(p, outcome, lost, tries[p.label] > p.cell.config.runtime.retries, codes):
                 left.remove(p)
 
@@ -84,21 +86,30 @@ def _settle(p: Placed, outcome: Outcome | None, lost: str, last: bool, codes: di
     state = p.folder.state()
     if state == "finished":
         return True
-    if outcome is not None and outcome.elsewhere:
-        return False
     if state == "failed":
-        status = p.folder.status() or {}
-        codes[p.label] = status.get("exit_code") or UserError.exit_code
+        codes[p.label] = _exit_code(p)
         return True
     if not last:
         return False
     reason = (outcome.message if outcome else lost) or "it did not run"
     if state != "running":
         p.folder.set_status("preempted" if state == "preempted" else "failed", reason, UserError.exit_code)
-    codes[p.label] = (
-        outcome.code if outcome and outcome.code not in (0, PreemptedError.exit_code) else UserError.exit_code
-    )
+    known = outcome is not None and outcome.code not in (0, PreemptedError.exit_code)
+    codes[p.label] = outcome.code if outcome is not None and known else UserError.exit_code
     return True
+
+
+def _settle_elsewhere(p: Placed, codes: dict[str, int]) -> bool:
+    """``_settle`` for a cell that another process trains."""
+    state = _state(p)
+    if state == "failed":
+        codes[p.label] = _exit_code(p)
+    return state in ("finished", "failed")
+
+
+def _exit_code(p: Placed) -> int:
+    assert p.folder is not None
+    return int((p.folder.status() or {}).get("exit_code") or UserError.exit_code)
 
 
 def _wanted(known: Sequence[Placed], rerun: str) -> list[Placed]:
@@ -116,14 +127,6 @@ def _wanted(known: Sequence[Placed], rerun: str) -> list[Placed]:
 def _state(p: Placed) -> str:
     assert p.folder is not None
     return p.folder.state()
-
-
-def _unstarted(p: Placed) -> bool:
-    return _state(p) == "missing"
-
-
-def _ended(p: Placed) -> bool:
-    return _state(p) in ("finished", "failed")
 
 
 def _plan_words(placed: Sequence[Placed], wanted: Sequence[Placed]) -> str:
