@@ -114,10 +114,19 @@ def _show(title: str, lines: Sequence[Line], options: argparse.Namespace) -> Non
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     common = [w for w in lines[0].cell.overrides if all(w in line.cell.overrides for line in lines)]
     console.print(f"\n{title}", style="bold")
-    console.print(f"every cell: {' '.join(common)}\n", markup=False, soft_wrap=True)
+    console.print(f"every cell: {' '.join(common)}", markup=False, soft_wrap=True)
+    console.print(f"{_widths(lines)}\n", markup=False, soft_wrap=True)
     console.print(_table(lines, common, timed=lines[0].estimate.seconds is not None and not options.no_time))
     for text in _totals(lines, options):
         console.print(text, markup=False, soft_wrap=True)
+
+
+def _widths(lines: Sequence[Line]) -> str:
+    """What the sweep files call H/12, H/6 and so on."""
+    sizes = sorted({line.cell.config.embed.size for line in lines})
+    models = {(m.name, m.hidden, m.layers): None for m in (line.cell.config.model for line in lines)}
+    shapes = ", ".join(f"{name} {hidden}×{layers}" for name, hidden, layers in models)
+    return f"models (H×L): {shapes}; E: {', '.join(map(str, sizes))}"
 
 
 def _table(lines: Sequence[Line], common: Sequence[str], timed: bool) -> Table:

@@ -25,7 +25,9 @@ _AXES = {"E": "config.embed.size", "share": "config.share.strategy", "objective"
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run in plain words, sorted by model, axes, budget and seed; an unfinished run says so."""
     table = pd.DataFrame({"model": runs.get("config.model.name"), **{k: runs.get(c) for k, c in _AXES.items()}})
-    table["steps"] = runs.get("config.budget.steps")
+    done = _column(runs, "results.training.steps")  # other budgets than steps give as many as fit
+    planned = _column(runs, "config.budget.steps")
+    table["steps"] = [p if _missing(d) else int(d) for d, p in zip(done, planned, strict=True)]
     table["seed"] = runs.get("config.seed")
     table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in _column(runs, "manifest.parameters.with_pooler")]
     numbers = [_column(runs, f"results.masked_lm.{field}") for field in ("loss", "left_baseline")]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from runhelpers import tiny_overrides
+from runhelpers import ROOT, tiny_overrides
 from test_sweep_files import cells
 
 from albert_ablate.hydra_app import compose
@@ -35,6 +35,20 @@ def test_the_papers_sweep_on_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert base[["parameters_encoder", "parameters_with_pooler"]].values.tolist() == [[11092992, 11683584]]
     assert base.tables.item() == "table2 table3 table4 table5 table7"
     assert (base.steps.item(), base.tokens.item()) == (125_000, 125_000 * 4096 * 512)
+
+
+def test_the_readme_quotes_the_plan(tmp_path: Path) -> None:
+    table = planned(tmp_path, "sweep=paper", "scale=paper", "--gpu", "h100")
+    hours = table.seconds.sum() / 3600
+    large = table[table.overrides.str.contains("model=xxlarge")].seconds.sum() / 3600
+    base = table[table.overrides.str.contains("model=base")]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"the paper's {len(table)} cells are {table.flops.sum() / 1e23:.1f} × 10²³ FLOPs" in text
+    assert f"some {round(hours, -3):,.0f} H100-hours at 40% of the bf16 peak" in text
+    assert f"{large / hours:.0%} of them for the xxlarge runs" in text
+    assert (
+        f"The {len(base)} base cells of Tables 2 to 5 and 7 take {round(base.seconds.sum() / 3600, -2):,.0f}." in text
+    )
 
 
 def test_counts_alone_need_no_measurement(

@@ -30,8 +30,9 @@ _PLAIN_SECONDS = 30.0
 
 def counts(cells: Sequence[Standing]) -> str:
     """``3 finished, 1 running, 4 waiting``."""
-    found = Counter(cell.state for cell in cells)
-    return ", ".join(f"{found[state]} {_WORDS.get(state, state)}" for state in _MARKS if found[state])
+    found = Counter(_WORDS.get(cell.state, cell.state) for cell in cells)
+    words = dict.fromkeys(_WORDS.get(state, state) for state in _MARKS)
+    return ", ".join(f"{found[word]} {word}" for word in words if found[word])
 
 
 def board(title: str, cells: Sequence[Standing], height: int | None = None) -> RenderableType:
