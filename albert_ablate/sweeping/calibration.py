@@ -31,11 +31,12 @@ from albert_ablate.training.precision import choose_device, choose_precision, se
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when a measurement means something else.
-_FORMAT = 1
+_FORMAT = 2
 #: FLOPs of one measured step: about two seconds of a laptop's processor.
 _STEP_FLOPS = 1.5e12
-_SECONDS = 2.5
-_STEPS = (6, 40)  # at least, at most
+_SECONDS = 2.0
+_WARM_UP_SECONDS = 2.0
+_LEAST_STEPS, _MOST_STEPS = 8, 400
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def measure(config: RunConfig) -> Calibration:
         model, place = build_model(config.architecture(), 0), RunFolder(Path(folder), "calibration")
         trainer = Trainer(short, "calibration", model, batches, place, device, precision, dict, Trackers())
         times, tokens = _steps(trainer, batches)
-    update = statistics.median(times)
+    update = sorted(times)[
+        len(times) // 4
+    ]  # what the machine does undisturbed; a short measurement is easily disturbed
     began = time.perf_counter()
     trainer.optimizer.step()
     optimizer = min(time.perf_counter() - began, update)
@@ -132,19 +135,23 @@ def measure(config: RunConfig) -> Calibration:
 
 
 def _steps(trainer: Trainer, batches: PairBatches) -> tuple[list[float], float]:
-    """(seconds of each measured step, real tokens of a batch)."""
+    """(seconds of each measured step, real tokens of a batch). The first steps warm up and do not count."""
     times: list[float] = []
     tokens: list[int] = []
-    for step in range(1 + _STEPS[1] + 1):
+    warm = 0.0
+    for step in range(_MOST_STEPS):
         began = time.perf_counter()
         batch = batches[step]
         trainer.update(step, batch)
-        times.append(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
         tokens.append(int(batch.mask.sum()))
-        slow = times[-1] > 2 * _SECONDS
-        if step and (slow or (len(times) > _STEPS[0] and sum(times[3:]) > _SECONDS)):
+        if step == 0 or warm < _WARM_UP_SECONDS:
+            warm += seconds
+            continue
+        times.append(seconds)
+        if (sum(times) > _SECONDS and len(times) >= _LEAST_STEPS) or seconds > _SECONDS:
             break
-    return times[1:] if len(times) < 5 else times[3:], statistics.mean(tokens)
+    return times, statistics.mean(tokens)
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.lock import owner
 from albert_ablate.sweeping.board import Watch, board, counts
 from albert_ablate.sweeping.cells import Cell, Placed, place
-from albert_ablate.sweeping.process import Outcome
+from albert_ablate.sweeping.process import Outcome, warm_up
 from albert_ablate.sweeping.record import end_record, standings, write_record
 
 #: Runs cells and returns how each ended, in order; None where the launcher lost the answer.
@@ -32,6 +32,8 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_
     where the wall time went.
     """
     began = time.perf_counter()
+    if one_by_one:
+        warm_up()
     placed = place(cells)
     preparing = time.perf_counter() - began
     runs = Path(cells[0].config.paths.runs)

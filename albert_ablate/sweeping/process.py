@@ -11,6 +11,7 @@ import sys
 import threading
 import uuid
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,13 @@ def preload(context: Any) -> None:
     """Have the server process load the libraries before the first fork."""
     if sys.platform != "win32":
         context.set_forkserver_preload(_PRELOAD)
+
+
+def warm_up() -> None:
+    """Start the server process now; it loads the libraries while the caller does something else."""
+    if sys.platform != "win32":
+        preload(multiprocessing.get_context("forkserver"))
+        forkserver.ensure_running()
 
 
 def _unanswered(code: int | None, printed: str) -> Outcome:
