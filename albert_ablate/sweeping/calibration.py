@@ -36,7 +36,8 @@ _FORMAT = 2
 _STEP_FLOPS = 1.5e12
 _SECONDS = 2.0
 _WARM_UP_SECONDS = 2.0
-_LEAST_STEPS, _MOST_STEPS = 8, 400
+_WARM_UP_STEPS = 100  # at most, and as many again at most are measured
+_LEAST_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def measure(config: RunConfig) -> Calibration:
     rows = max(1, min(config.batch.micro_size, size, int(_STEP_FLOPS / flops)))
     if size <= config.batch.micro_size and rows >= size / 2:
         rows = size
-    short = replace(config, batch=replace(config.batch, size=rows, micro_size=rows))
+    still = replace(config.budget, steps=2**40, warmup_steps=2**40 - 1)  # rates so small that nothing can diverge
+    short = replace(config, batch=replace(config.batch, size=rows, micro_size=rows), budget=still)
     prepared = prepare_data(config)
     batches = PairBatches(
         prepared.train, prepared.tokenizer.word_starts, config.objective.name, config.pairs, config.masking, rows, 0
@@ -139,13 +141,13 @@ def _steps(trainer: Trainer, batches: PairBatches) -> tuple[list[float], float]:
     times: list[float] = []
     tokens: list[int] = []
     warm = 0.0
-    for step in range(_MOST_STEPS):
+    for step in range(2 * _WARM_UP_STEPS):
         began = time.perf_counter()
         batch = batches[step]
-        trainer.update(step, batch)
+        trainer.update(step, batch, position=1.0)
         seconds = time.perf_counter() - began
         tokens.append(int(batch.mask.sum()))
-        if step == 0 or warm < _WARM_UP_SECONDS:
+        if step == 0 or (warm < _WARM_UP_SECONDS and step < _WARM_UP_STEPS):
             warm += seconds
             continue
         times.append(seconds)
