@@ -166,6 +166,15 @@ def test_kill_9_of_a_joblib_worker(undisturbed: Path, place: Path) -> None:
     assert bits(runs) == bits(undisturbed)
 
 
+def test_submitit_runs_the_cells_as_jobs_of_this_machine(undisturbed: Path, place: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    command = words(place, *LONG, "hydra/launcher=submitit_local", "seed=0", runs="submitit")
+    code, output = sweep(*command, cwd=place)
+    assert code == 0, output
+    expected = {name: content for name, content in bits(undisturbed).items() if "-s0-" in name}
+    assert bits(place / "submitit") == expected
+
+
 def test_two_sweeps_at_once_share_the_cells(undisturbed: Path, place: Path) -> None:
     command = words(place, *LONG, runs="together")
     both = [start("-m", *command, cwd=place) for _ in range(2)]
