@@ -5,6 +5,7 @@ that turns a composed Hydra config into ``RunConfig``; nothing else imports hydr
 """
 
 from dataclasses import asdict, fields
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -187,6 +188,13 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class WarmStartConfig:
+    """Shallower networks that are trained first, each from the one before (paper, appendix A.1)."""
+
+    layers: tuple[Positive, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class BatchConfig:
     """Sequences in an optimizer step, and in one forward pass."""
 
@@ -255,6 +263,7 @@ class RunConfig:
     tokenizer: TokenizerConfig
     optimizer: OptimizerConfig
     budget: BudgetConfig
+    warm_start: WarmStartConfig
     batch: BatchConfig
     evaluation: EvaluationConfig
     runtime: RuntimeConfig
@@ -350,6 +359,12 @@ def _contradictions(c: RunConfig) -> list[str]:
             "Shorten the warm-up."
         )
     found += _budget_contradictions(c.budget)
+    depths = (*c.warm_start.layers, c.model.layers)
+    if any(b <= a for a, b in pairwise(depths)):
+        found.append(
+            f"warm_start.layers={list(c.warm_start.layers)}: depths must grow and stay below "
+            f"model.layers={c.model.layers}, since each network starts from the one before."
+        )
     if c.batch.micro_size > c.batch.size:
         found.append(
             f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "

@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ from albert_ablate.runs import RunFolder
 from albert_ablate.summary import summary
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.budget import budget_words, step_flops
+from albert_ablate.training.checkpoint import checkpoints, load_matching
 from albert_ablate.training.precision import choose_device, choose_precision, set_threads
 from albert_ablate.training.trainer import Trainer
+from albert_ablate.warm_start import start_of
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,32 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     elif config.rerun == "failed" and state != "failed":
         console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
         return 0
+    start = _start(config, paper, prepared, precision)
     with locked(folder.path) as lock:
         folder.note = lock.note
         with _recorded(config, folder):
             folder.set_status("running")
-            _train_and_evaluate(config, paper, prepared, folder, device, precision)
+            _train_and_evaluate(config, paper, prepared, folder, device, precision, start)
     return 0
 
 
+def _start(config: RunConfig, paper: RunConfig, prepared: Prepared, precision: str) -> RunFolder | None:
+    """The finished run whose weights this one begins with; it is trained first where it is missing."""
+    before = start_of(config)
+    if before is None:
+        return None
+    folder = run_folder(before, prepared, precision)
+    if folder.state() != "finished":
+        console.say(f"warm start: {folder.name} comes first")
+        run_cell(replace(before, rerun="missing"), paper)
+    return folder
+
+
 def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFolder:
-    """Where the cell's record lies; its name ends with the identity."""
-    run_id = identity(config, prepared.train.fingerprint, precision)
-    return RunFolder(Path(config.paths.runs), f"{readable_name(config)}-{run_id}")
+    """Where the cell's record lies; its name ends with the identity, and a folder that is there keeps its name."""
+    run_id, runs = identity(config, prepared.train.fingerprint, precision), Path(config.paths.runs)
+    known = sorted(path.name for path in runs.glob(f"[!.]*-{run_id}"))
+    return RunFolder(runs, known[0] if known else f"{readable_name(config)}-{run_id}")
 
 
 @contextmanager
@@ -179,6 +195,7 @@ def _train_and_evaluate(
     folder: RunFolder,
     device: torch.device,
     precision: str,
+    start: RunFolder | None,
 ) -> None:
     run_id = identity(config, prepared.train.fingerprint, precision)
     shape, objective = config.architecture(), config.objective.name
@@ -197,6 +214,10 @@ def _train_and_evaluate(
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {device.type} in {precision}"
     )
     model = build_model(shape, config.seed)
+    if start is not None:
+        new = load_matching(checkpoints(start.checkpoints)[-1], model)
+        folder.write("warm_start.json", {"from": start.name, "tensors_of_its_own": new})
+        folder.say(f"starts with the weights of {start.name}, {len(new)} tensors of its own")
     baselines = NgramBaselines(prepared.train, shape.vocab_size)
     evaluator = Evaluator(model, held_out, objective, baselines, precision)
     with open_trackers(config, folder, run_id) as trackers:

@@ -6,7 +6,7 @@ keeps constant is replaced; any other swept key, ``seed=0,1,2`` above all, multi
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -25,6 +25,7 @@ from albert_ablate.identity import settings_digest
 from albert_ablate.sweeping.cells import Cell
 from albert_ablate.sweeping.definition import Row, rows
 from albert_ablate.sweeping.relative import settings_of
+from albert_ablate.warm_start import start_of
 
 #: Keys that say which cells to run, not what a cell is.
 _CONTROL = ("sweep", "rerun")
@@ -66,11 +67,23 @@ def expand(words: Words) -> list[Cell]:
         found = list(_composed(_specifications(words), words))
     cells: dict[str, Cell] = {}
     for config, overrides, row in found:
-        key = settings_digest(config)
-        known = cells.get(key)
-        names = (*known.rows, row) if known and row not in known.rows else known.rows if known else (row,)
-        cells[key] = Cell(known.config, known.overrides, names) if known else Cell(config, overrides, names)
+        for cell in [*_starts(config, overrides), Cell(config, overrides, (row,))]:
+            key = settings_digest(cell.config)
+            known = cells.setdefault(key, cell)
+            cells[key] = replace(known, rows=tuple(dict.fromkeys(known.rows + cell.rows)))
     return list(cells.values())
+
+
+def _starts(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
+    """The cells that a warm start needs first, the shallowest first; no table lists them for that."""
+    before = start_of(config)
+    if before is None:
+        return []
+    layers = ",".join(map(str, before.warm_start.layers))
+    changed = {"model.name": before.model.name, "model.layers": before.model.layers, "warm_start.layers": f"[{layers}]"}
+    kept = [word for word in overrides if word.partition("=")[0] not in changed]
+    words = (*kept, *(f"{key}={value}" for key, value in changed.items()))
+    return [*_starts(before, words), Cell(before, words, ())]
 
 
 def _specifications(words: Words) -> Iterator[tuple[dict[str, str], str]]:

@@ -23,6 +23,8 @@ def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
     values["model"] = {k: v for k, v in values["model"].items() if k != "name"}
     drops = config.model.hidden_dropout > 0 or config.model.attention_dropout > 0
     values["batch"] = {"size": config.batch.size} | ({"micro_size": config.batch.micro_size} if drops else {})
+    if not config.warm_start.layers:
+        del values["warm_start"]
     budget = config.budget
     if budget.unit == "steps":
         values["budget"] = {"steps": budget.steps, "warmup_steps": budget.warmup_steps}

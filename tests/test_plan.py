@@ -26,10 +26,10 @@ def planned(tmp_path: Path, *words: str) -> pd.DataFrame:
 def test_the_papers_sweep_on_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = planned(tmp_path, "sweep=paper", "scale=paper", "--gpu", "h100", "--utilisation", "0.5")
     output = capsys.readouterr().out
-    assert len(table) == 36
+    assert len(table) == 37
     steps = table[table.overrides.str.contains("budget=seconds") == False]  # noqa: E712
     assert steps.seconds.sum() == pytest.approx(steps.flops.sum() / (989e12 * 0.5))
-    assert "36 cells" in output
+    assert "37 cells" in output
     assert "H100-hours of training at 50% of the bf16 peak" in output
     base = table[table.overrides.str.startswith("scale=paper model=base objective=sop embed=e128 share=all sweep")]
     assert base[["parameters_encoder", "parameters_with_pooler"]].values.tolist() == [[11092992, 11683584]]

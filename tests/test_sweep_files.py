@@ -1,11 +1,15 @@
 """Every sweep's cells against the paper's rows, and what the command line makes of them."""
 
+from itertools import pairwise
+
 import pytest
 
 from albert_ablate.errors import ConfigError
 from albert_ablate.hydra_cells import expand, read_words
+from albert_ablate.identity import settings_digest
 from albert_ablate.sweeping.cells import Cell, labels
 from albert_ablate.sweeping.definition import SWEEPS, load, sweep_names
+from albert_ablate.warm_start import start_of
 
 BASE, LARGE, XLARGE, XXLARGE = (768, 12), (1024, 24), (2048, 24), (4096, 12)
 
@@ -52,7 +56,7 @@ MILLIONS = {
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_cells_are_the_papers_rows(name: str) -> None:
-    found = cells(f"sweep={name}", "scale=paper")
+    found = [cell for cell in cells(f"sweep={name}", "scale=paper") if cell.rows]
     assert [shape(cell) for cell in found] == PAPER[name]
     steps = {"table8": [1_000_000] * 2, "figure2": [550_000] * 2 + [1_500_000] * 2}
     assert [c.config.budget.steps for c in found] == steps.get(name, [125_000] * len(found))
@@ -87,7 +91,7 @@ def test_every_file_is_covered_here() -> None:
 def test_the_union_runs_a_shared_cell_once() -> None:
     found = cells("sweep=paper", "scale=paper")
     trained = [name for name in PAPER if name != "table1"]
-    assert len(found) == 36
+    assert len(found) == 37
     rows = {name: [shape(c) for c in found if name in c.rows] for name in trained}
     assert {name: sorted(r) for name, r in rows.items()} == {name: sorted(PAPER[name]) for name in trained}
     base = next(c for c in found if shape(c) == (768, 12, 128, "all", "sop") and c.config.budget.steps == 125_000)
@@ -102,7 +106,8 @@ def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     assert len(set(labels(found))) == len(found)
     for cell in found:
         again = cells(*[word for word in cell.overrides if not word.startswith("sweep=")])
-        assert [c.config.architecture() for c in again] == [cell.config.architecture()]
+        assert again[-1].config.architecture() == cell.config.architecture()
+        assert settings_digest(again[-1].config) == settings_digest(cell.config)
 
 
 def test_the_embedding_axis_follows_the_hidden_width() -> None:
@@ -116,6 +121,20 @@ def test_sizes_follow_the_base_model() -> None:
     assert found == [
         ("nano", 192, 3), ("nano-large", 256, 6), ("nano-xlarge", 512, 6), ("nano-xxlarge", 1024, 3),
     ]  # fmt: skip
+
+
+def test_the_depths_start_from_the_next_shallower() -> None:
+    found = cells("sweep=table11", "scale=paper")
+    assert [c.config.warm_start.layers for c in found] == [
+        (), (1,), (1, 3), (1, 3, 6), (1, 3, 6, 12), (1, 3, 6, 12, 24),
+    ]  # fmt: skip
+    for before, cell in pairwise(found):
+        assert start_of(cell.config) == before.config
+
+
+def test_a_sweep_brings_the_cells_that_its_warm_starts_need() -> None:
+    found = cells("sweep=table11", "scale=paper", "model.layers=6")
+    assert [(c.config.model.layers, c.rows) for c in found] == [(1, ()), (3, ()), (6, ("table11",))]
 
 
 def test_depths_that_round_alike_are_one_cell() -> None:
@@ -141,7 +160,8 @@ def test_a_swept_key_is_narrowed() -> None:
     found = cells("sweep=table4", "scale=paper", "share=all,ffn", "embed=e128")
     assert [shape(c)[2:4] for c in found] == [(128, "all"), (128, "ffn")]
     assert [shape(c)[:2] for c in cells("sweep=table2", "scale=paper", "model=large")] == [LARGE, LARGE]
-    assert [c.config.model.layers for c in cells("sweep=table11", "scale=paper", "model.layers=3,48")] == [3, 48]
+    deep = cells("sweep=table11", "scale=paper", "model.layers=3,48")
+    assert [c.config.model.layers for c in deep if c.rows] == [3, 48]  # the others are what 48 layers start from
     assert [c.config.model.hidden_dropout for c in cells("sweep=table8", "model.hidden_dropout=0")] == [0.0]
 
 
@@ -199,6 +219,7 @@ def test_mistakes_are_refused_in_words(words: list[str], said: list[str]) -> Non
         ("title: x\ncells: [{size: [huge]}]\n", ["size=huge", "xxlarge"]),
         ("title: x\ncells: [{embedding: [H*2]}]\n", ["embedding=H*2", "H/12"]),
         ("title: x\ncells: [{depth: [deep]}]\n", ["depth=deep"]),
+        ("title: x\ncells: [{after: [shallow]}]\n", ["after=shallow"]),
         ("title: x\ncells: [{corpus: [other]}]\n", ["corpus=other", "base, more"]),
     ],
 )

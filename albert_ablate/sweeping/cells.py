@@ -10,6 +10,7 @@ from albert_ablate.files import digest
 from albert_ablate.identity import readable_name
 from albert_ablate.runs import RunFolder
 
+_ALIASES = {"warm_start.layers": "after"}
 _SHAPE = ("model.name", "model.hidden", "model.layers", "model.heads", "model.intermediate")
 #: Override keys that a run's readable name already shows; one dropout rate stands for both.
 _IN_NAME = ("embed", "embed.size", "share", "objective", "seed", "model", "model.attention_dropout")
@@ -43,7 +44,9 @@ def labels(cells: Sequence[Cell]) -> list[str]:
     named: list[str] = []
     seen: Counter[str] = Counter()
     for cell, found in zip(cells, settings, strict=True):
-        more = [f"{k.rpartition('.')[2]}={found[k]}" for k in varying if k in found and k not in hidden]
+        more = [
+            f"{_ALIASES.get(k, k.rpartition('.')[2])}={found[k]}" for k in varying if k in found and k not in hidden
+        ]
         label = " ".join([readable_name(cell.config), *more])
         seen[label] += 1
         named.append(f"{label} #{seen[label]}" if seen[label] > 1 else label)

@@ -72,6 +72,8 @@ def _run(wanted: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
             lost = ""
         except Exception as error:  # of the launcher: a worker was killed, or the cluster refused
             outcomes, lost = [None] * len(ours), f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if outcomes and all(outcome is not None and outcome.elsewhere for outcome in outcomes):
+            time.sleep(_POLL_SECONDS)  # they wait for what another process trains
         moved = [_state(p) for p in ours] != before
         for p, outcome in zip(ours, outcomes, strict=True):
             if outcome is not None and outcome.elsewhere:

@@ -8,6 +8,7 @@ scale's base model:
 |---|---|---|
 | ``size`` | base, large, xlarge, xxlarge | H x 1, 4/3, 8/3, 16/3 and L x 1, 2, 2, 1, as in Table 1 |
 | ``depth`` | a multiple of the size's layers | ``model.layers``, rounded up |
+| ``after`` | depths, as ``depth`` | ``warm_start.layers``: networks trained first, each from the one before |
 | ``width`` | a multiple of the size's hidden width | ``model.hidden``, heads and intermediate with it |
 | ``embedding`` | H/12, H/6, H/3 of the base model; H | ``embed``; H is E = the model's own width |
 | ``dropout`` | a rate | both dropout rates of the encoder |
@@ -25,7 +26,7 @@ from albert_ablate.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
-TERMS = ("size", "depth", "width", "embedding", "dropout", "length", "corpus")
+TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "corpus")
 
 #: Hidden width and layers of Table 1, as multiples of base.
 SIZES = {
@@ -55,7 +56,7 @@ def settings_of(cell: dict[str, Any], base: RunConfig) -> dict[str, str]:
 
 def _model(cell: dict[str, Any], base: ModelConfig) -> dict[str, str]:
     """Settings of the model's shape; the paper's own sizes by name."""
-    shape = "depth" in cell or "width" in cell
+    shape = any(term in cell for term in ("depth", "after", "width"))
     if "size" not in cell and not shape:
         return {}
     size = cell.get("size", "base")
@@ -67,15 +68,18 @@ def _model(cell: dict[str, Any], base: ModelConfig) -> dict[str, str]:
     if size == "base" and not shape:
         return {}
     name = size if in_paper else base.name if size == "base" else f"{base.name}-{size}"
+    full, after = (hidden, layers), list[int]()
     if shape:
-        full = hidden, layers
         hidden = round(hidden * _multiple(cell, "width"))
         layers = math.ceil(layers * _multiple(cell, "depth"))
-        name = name if (hidden, layers) == full else f"{name}-{layers}x{hidden}"
+        after = sorted({math.ceil(full[1] * part) for part in _depths(cell)} - {layers})
+        # A warm start makes another model of the same shape, which deeper ones name as their start.
+        name = name if (hidden, layers) == full and not after else f"{name}-{layers}x{hidden}"
     head = base.hidden // base.heads
     numbers = {"hidden": hidden, "layers": layers, "heads": hidden // head, "intermediate": 4 * hidden}
     prefix = {"model": size} if in_paper else {}
-    return prefix | {"model.name": name} | {f"model.{key}": str(value) for key, value in numbers.items()}
+    warm = {"warm_start.layers": f"[{','.join(map(str, after))}]"} if after else {}
+    return prefix | {"model.name": name} | {f"model.{key}": str(value) for key, value in numbers.items()} | warm
 
 
 def _width(base: ModelConfig, factor: Fraction) -> int:
@@ -105,6 +109,11 @@ def _choice(term: str, value: Any, known: dict[str, Any]) -> Any:
     if value not in known:
         raise ConfigError(f"{term}={value} in a sweep file: there are {', '.join(known)}.")
     return known[value]
+
+
+def _depths(cell: dict[str, Any]) -> list[Fraction]:
+    parts = [part.strip() for part in str(cell.get("after", "")).split(",")]
+    return [_multiple({"after": part}, "after") for part in parts if part]
 
 
 def _multiple(cell: dict[str, Any], term: str) -> Fraction:

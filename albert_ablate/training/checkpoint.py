@@ -81,6 +81,14 @@ def load_latest(
     return None
 
 
+def load_matching(checkpoint: Path, model: nn.Module) -> list[str]:
+    """Copy every tensor whose name and shape ``model`` has; returns the names that it did not find."""
+    weights, own = load_file(checkpoint / WEIGHTS), model.state_dict()
+    found = {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape}
+    model.load_state_dict(own | found)
+    return sorted(own.keys() - found.keys())
+
+
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Load ``model.safetensors`` strictly. Raises CheckpointError listing what does not fit."""
     weights = load_file(checkpoint / WEIGHTS)
