@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--utilisation", type=float, default=0.4, help="share of the GPU's peak (default: 0.4)")
     parser.add_argument("--no-time", action="store_true", help="counts only; measure nothing")
     parser.add_argument("--csv", type=Path, help="also write the cells, with all their overrides, to this file")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if not 0 < options.utilisation <= 1:
         parser.error(f"--utilisation={options.utilisation}: a share of the peak, above 0 and at most 1")
     try:

@@ -55,7 +55,7 @@ def test_counts_alone_need_no_measurement(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "calibrate", None)
-    table = planned(tmp_path, "sweep=table1", "scale=paper")
+    table = planned(tmp_path, "sweep=table1", "--no-time", "scale=paper")  # options may stand anywhere
     assert [round(n / 1e6) for n in table.parameters_with_pooler] == [109, 335, 12, 18, 59, 223]
     assert "Configurations of BERT and ALBERT" in capsys.readouterr().out
 
