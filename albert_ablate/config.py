@@ -6,6 +6,7 @@ that turns a composed Hydra config into ``RunConfig``; nothing else imports hydr
 
 from dataclasses import asdict, fields
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -15,6 +16,9 @@ from pydantic.dataclasses import dataclass
 from albert_ablate.axes import Objective, Share
 from albert_ablate.errors import ConfigError
 from albert_ablate.model.architecture import Architecture
+
+#: Where every default stands.
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 _STRICT = ConfigDict(extra="forbid")
 

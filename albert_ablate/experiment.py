@@ -29,7 +29,7 @@ from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.identity import identity, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.runs import RunFolder
+from albert_ablate.runs import RunFolder, wanted
 from albert_ablate.summary import summary
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.budget import budget_words, step_flops
@@ -64,15 +64,15 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     prepared = prepare(config)
     folder = run_folder(config, prepared, precision)
     state = folder.state()
+    if not wanted(config.rerun, state):
+        if state == "finished":
+            console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
+            console.show(summary(folder))
+        else:
+            console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
+        return 0
     if config.rerun == "all":
         folder.set_aside()
-    elif state == "finished":
-        console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
-        console.show(summary(folder))
-        return 0
-    elif config.rerun == "failed" and state != "failed":
-        console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
-        return 0
     start = _start(config, paper, prepared, precision)
     with locked(folder.path) as lock:
         folder.note = lock.note

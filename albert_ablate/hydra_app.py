@@ -6,8 +6,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import CONF, RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, UserError
 from albert_ablate.sweeping.cells import Cell, for_launch
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: The four sizes of the paper's Table 1.
 PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
@@ -46,10 +44,18 @@ def to_run_config(composed: DictConfig) -> RunConfig:
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration that ``python run.py`` would run with these overrides."""
+    with initialised():
+        return to_run_config(hydra_compose("config", list(overrides)))
+
+
+@contextmanager
+def initialised() -> Iterator[None]:
+    """Hydra initialised on ``conf/``: by ``run.py`` already, or for the length of the body."""
     if GlobalHydra.instance().is_initialized():
-        return to_run_config(hydra_compose("config", list(overrides)))
+        yield
+        return
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_run_config(hydra_compose("config", list(overrides)))
+        yield
 
 
 def paper_setup(config: RunConfig) -> RunConfig:

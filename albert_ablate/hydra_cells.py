@@ -5,13 +5,13 @@ keeps constant is replaced; any other swept key, ``seed=0,1,2`` above all, multi
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_app import CONF, compose
+from albert_ablate.hydra_app import compose, initialised
 from albert_ablate.identity import settings_digest
 from albert_ablate.sweeping.cells import Cell
 from albert_ablate.sweeping.definition import Row, rows
@@ -43,13 +43,12 @@ class Words:
     @property
     def name(self) -> str | None:
         """What the sweep is called in records."""
-        stems = [name.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml") for name in self.sweeps]
-        return "-".join(stems) or None
+        return "-".join(Path(name).stem for name in self.sweeps) or None
 
 
 def read_words(words: Sequence[str]) -> Words:
     """Parse overrides with Hydra's grammar. Raises ConfigError."""
-    with _hydra():
+    with initialised():
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         overrides = [_parsed(parser, word) for word in words]
         read = {override.get_key_element(): override for override in overrides}
@@ -63,7 +62,7 @@ def read_words(words: Sequence[str]) -> Words:
 
 def expand(words: Words) -> list[Cell]:
     """Every distinct cell, in the order in which they run. Raises ConfigError naming every cell that cannot run."""
-    with _hydra():
+    with initialised():
         found = list(_composed(_specifications(words), words))
     cells: dict[str, Cell] = {}
     for config, overrides, row in found:
@@ -100,14 +99,10 @@ def _specifications(words: Words) -> Iterator[tuple[dict[str, str], str]]:
             raise ConfigError(f"{key}={unknown[0]}: sweep={name} has {key}={', '.join(varying[key])} at this scale.")
     for point in product(*([(key, value) for value in values] for key, values in outer.items())):
         chosen = fixed | {key: f"{key}={value}" for key, value in point}
-        base: dict[str, RunConfig] = {}
+        embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
         for row in listed:
             own = [f"{k}={v}" for k, v in row.terms.items() if k in _BASE and k not in chosen]
-            known = " ".join(own)
-            if known not in base:
-                embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
-                base[known] = _compose([*chosen.values(), *own, *embed])
-            settings = settings_of(row.terms, base[known])
+            settings = settings_of(row.terms, _compose((*chosen.values(), *own, *embed)))
             if all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
                 yield chosen | {k: f"{k}={v}" for k, v in settings.items() if k not in chosen}, row.sweep
 
@@ -122,13 +117,9 @@ def _varying(listed: list[Row], words: Words) -> dict[str, list[str]]:
         return {}
     scale = [word for key, word in words.fixed.items() if key == "scale"]
     values: dict[str, dict[str, None]] = {}
-    base: dict[str, RunConfig] = {}
     for row in listed:
-        own = scale or [f"scale={row.terms['scale']}"] if scale or "scale" in row.terms else []
-        known = " ".join(own)
-        if known not in base:
-            base[known] = _compose(own)
-        for key, value in settings_of(row.terms, base[known]).items():
+        own = scale or ([f"scale={row.terms['scale']}"] if "scale" in row.terms else [])
+        for key, value in settings_of(row.terms, _compose(tuple(own))).items():
             values.setdefault(key, {})[value] = None
     return {key: list(found) for key, found in values.items() if len(found) > 1}
 
@@ -152,22 +143,13 @@ def _composed(
         raise ConfigError(list(problems))
 
 
-def _compose(overrides: Sequence[str]) -> RunConfig:
-    """``compose`` with Hydra's refusals as ConfigError."""
+@lru_cache(maxsize=256)
+def _compose(overrides: tuple[str, ...]) -> RunConfig:
+    """``compose`` with Hydra's refusals as ConfigError; many cells of a sweep have the same base."""
     try:
         return compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_first_words(error)) from None
-
-
-@contextmanager
-def _hydra() -> Iterator[None]:
-    """Hydra initialised on ``conf/``: by ``run.py`` already, or for the length of the body."""
-    if GlobalHydra.instance().is_initialized():
-        yield
-        return
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def _parsed(parser: OverridesParser, word: str) -> Override:

@@ -43,6 +43,15 @@ def owner(folder: Path) -> dict[str, Any] | None:
     return dict(lock)
 
 
+def require_free(folder: Path) -> None:
+    """Raise LockedError while a living process owns ``folder``."""
+    other = owner(folder)
+    if other is not None:
+        raise LockedError(
+            f"{folder} is being trained by process {other['pid']} on {other['host']}. Wait for it, or stop it."
+        )
+
+
 class Lock:
     """The hold of one process on a run folder; ``note`` tells what the next beat says."""
 
@@ -66,12 +75,7 @@ class Lock:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         Path(self._guard.lock_file).parent.mkdir(exist_ok=True)
         with self._guard:
-            other = owner(self._file.parent)
-            if other is not None:
-                raise LockedError(
-                    f"{self._file.parent} is being trained by process {other['pid']} on {other['host']}. "
-                    "Wait for it, or stop it."
-                )
+            require_free(self._file.parent)
             write_json(self._file, self._record)
         self._heart.start()
 

@@ -20,19 +20,21 @@ from albert_ablate.console import duration
 from albert_ablate.errors import UserError
 from albert_ablate.hydra_app import words_of
 from albert_ablate.hydra_cells import expand, read_words
-from albert_ablate.sweeping.cells import Cell, Placed
+from albert_ablate.sweeping.cells import Cell, Placed, labels, place
 from albert_ablate.sweeping.definition import load
+from albert_ablate.sweeping.estimate import GPU_PEAKS, Estimate, on_gpu, on_this_machine
 
 #: Numbers that a model's name already says; ``--csv`` writes them all.
 _IMPLIED = ("model.hidden=", "model.heads=", "model.intermediate=", "model.layers=", "model.attention_dropout=")
-_GPUS = ("a100", "h100", "h200", "b200")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.plan", description=__doc__.split("\n\n")[0])
     parser.add_argument("words", nargs="+", metavar="WORD", help="as for python run.py -m: sweep=table4 seed=0,1,2")
-    parser.add_argument("--gpu", choices=_GPUS, help="estimate GPU-hours from FLOPs instead of measuring this machine")
+    parser.add_argument(
+        "--gpu", choices=GPU_PEAKS, help="estimate GPU-hours from FLOPs instead of measuring this machine"
+    )
     parser.add_argument("--utilisation", type=float, default=0.4, help="share of the GPU's peak (default: 0.4)")
     parser.add_argument("--no-time", action="store_true", help="counts only; measure nothing")
     parser.add_argument("--csv", type=Path, help="also write the cells, with all their overrides, to this file")
@@ -66,7 +68,7 @@ class Line:
     label: str
     identity: str | None
     state: str | None
-    estimate: Any  # Estimate
+    estimate: Estimate
     took: float | None  # seconds of a finished run
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,8 +84,6 @@ class Line:
 
 def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list[Line]:
     from albert_ablate.sweeping.calibration import calibrate  # torch loads slowly
-    from albert_ablate.sweeping.cells import labels, place
-    from albert_ablate.sweeping.estimate import GPU_PEAKS, on_gpu, on_this_machine
 
     local = all(cell.config.data.source != "hub" for cell in cells) and clock in ("here", None)
     placed = place(cells) if local else [Placed(c, name, None) for c, name in zip(cells, labels(cells), strict=True)]
@@ -162,11 +162,11 @@ def _totals(lines: Sequence[Line], options: argparse.Namespace) -> list[str]:
             f"{hours:,.0f} {options.gpu.upper()}-hours of training at {options.utilisation:.0%} of the bf16 peak"
         )
     elif seconds and not options.no_time:
-        left = sum(line.estimate.seconds for line in lines if line.state != "finished")
+        left = sum(line.estimate.seconds or 0.0 for line in lines if line.state != "finished")
         words.append(f"{_time(sum(seconds))} for all of them on this machine, {_time(left)} for those not finished")
         done = [line for line in lines if line.took is not None]
         if done:
-            took, said = sum(line.took or 0.0 for line in done), sum(line.estimate.seconds for line in done)
+            took, said = sum(line.took or 0.0 for line in done), sum(line.estimate.seconds or 0.0 for line in done)
             words.append(
                 f"the {len(done)} finished took {_time(took)}; estimated {_time(said)} ({said / took - 1:+.0%})"
             )

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate import console
-from albert_ablate.errors import LockedError
 from albert_ablate.files import read_json, write_json, write_text
-from albert_ablate.lock import owner
+from albert_ablate.lock import owner, require_free
 
 STATES = ("queued", "running", "finished", "failed", "preempted")
+
+
+def wanted(rerun: str, state: str) -> bool:
+    """Whether a run in ``state`` is to be run; ``rerun`` is missing (which takes failed ones too), failed or all."""
+    return {"missing": state != "finished", "failed": state == "failed", "all": True}[rerun]
 
 
 class RunFolder:
@@ -43,9 +47,7 @@ class RunFolder:
         """Move the folder to ``.replaced/`` under a new name. Raises LockedError while it is in use."""
         if not self.path.exists():
             return
-        other = owner(self.path)
-        if other is not None:
-            raise LockedError(f"{self.path} is being trained by process {other['pid']} on {other['host']}.")
+        require_free(self.path)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         target = self.path.parent / ".replaced" / f"{self.name}-{stamp}"
         target.parent.mkdir(exist_ok=True)

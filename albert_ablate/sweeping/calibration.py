@@ -5,7 +5,6 @@ Measured in a process of its own, so that its peak memory is that of the step; k
 scaled.
 """
 
-import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from albert_ablate.experiment import prepare_data
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
-from albert_ablate.sweeping.process import preload
+from albert_ablate.sweeping.process import server
 from albert_ablate.trackers import Trackers
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.precision import choose_device, choose_precision, set_threads
@@ -70,8 +69,7 @@ def _key(config: RunConfig) -> str:
 
 
 def _measured_apart(config: RunConfig) -> dict[str, Any]:
-    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    preload(context)
+    context = server()
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(config.as_dict(), send))
     process.start()
@@ -118,9 +116,7 @@ def measure(config: RunConfig) -> Calibration:
         model, place = build_model(config.architecture(), 0), RunFolder(Path(folder), "calibration")
         trainer = Trainer(short, "calibration", model, batches, place, device, precision, dict, Trackers())
         times, tokens = _steps(trainer, batches)
-    update = sorted(times)[
-        len(times) // 4
-    ]  # what the machine does undisturbed; a short measurement is easily disturbed
+    update = sorted(times)[len(times) // 4]  # a short measurement is easily disturbed; this is the machine at rest
     began = time.perf_counter()
     trainer.optimizer.step()
     optimizer = min(time.perf_counter() - began, update)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pydantic
 import yaml
@@ -27,7 +27,7 @@ class SweepFile:
     title: str
     paper: str = ""  # the table or figure it is about
     counts_only: bool = False  # nothing to train
-    settings: Annotated[Values, Field(default_factory=dict)] = Field(default_factory=dict)
+    settings: Values = Field(default_factory=dict)
     cells: tuple[Values, ...] = ()
     includes: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from albert_ablate import console
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.lock import owner
+from albert_ablate.runs import wanted
 from albert_ablate.sweeping.board import Watch, board, counts
 from albert_ablate.sweeping.cells import Cell, Placed, place
 from albert_ablate.sweeping.process import Outcome, warm_up
@@ -38,33 +39,37 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_
     preparing = time.perf_counter() - began
     runs = Path(cells[0].config.paths.runs)
     known = [p for p in placed if p.folder is not None]
-    wanted = _wanted(known, rerun)
+    chosen = [p for p in known if wanted(rerun, _state(p))]
+    if rerun == "all":
+        for p in chosen:
+            assert p.folder is not None
+            p.folder.set_aside()
     record = write_record(runs, name, placed)
-    console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, wanted)}")
+    console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, chosen)}")
     codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
-    fresh = [p for p in wanted if p.folder is not None and p.folder.state() == "missing"]
+    fresh = [p for p in chosen if _state(p) == "missing"]
     stopped = False
     try:
         with _stop_as_interrupt(), Watch(f"sweep {name}", lambda: standings(record)):
-            _run(wanted, launch, codes)
+            _run(chosen, launch, codes)
     except KeyboardInterrupt:
         stopped = True
     wall = time.perf_counter() - began
     code = PreemptedError.exit_code if stopped else max(codes.values(), default=0)
     end_record(record, wall_seconds=wall, exit_code=code)
-    _report(name, record, wall, preparing, fresh if one_by_one and len(fresh) == len(wanted) else [], stopped)
+    _report(name, record, wall, preparing, fresh if one_by_one and len(fresh) == len(chosen) else [], stopped)
     return code
 
 
-def _run(wanted: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
-    """Rounds of launching until every wanted cell has ended; fills ``codes`` for those that failed."""
+def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
+    """Rounds of launching until every chosen cell has ended; fills ``codes`` for those that failed."""
     tries: Counter[str] = Counter()
-    left = list(wanted)
+    left = list(chosen)
     while left:
         ours = [p for p in left if p.folder is not None and owner(p.folder.path) is None]
         if not ours:  # the rest is being trained elsewhere
             time.sleep(_POLL_SECONDS)
-            left = [p for p in left if not _settle_elsewhere(p, codes)]
+            left = [p for p in left if not _ended(p, codes)]
             continue
         before = [_state(p) for p in ours]
         try:
@@ -86,15 +91,12 @@ def _run(wanted: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
 
 def _settle(p: Placed, outcome: Outcome | None, lost: str, last: bool, codes: dict[str, int]) -> bool:
     """Whether the cell has ended; a failure's code goes to ``codes``."""
-    assert p.folder is not None
-    state = p.folder.state()
-    if state == "finished":
-        return True
-    if state == "failed":
-        codes[p.label] = _exit_code(p)
+    if _ended(p, codes):
         return True
     if not last:
         return False
+    assert p.folder is not None
+    state = p.folder.state()
     reason = (outcome.message if outcome else lost) or "it did not run"
     if state != "running":
         p.folder.set_status("preempted" if state == "preempted" else "failed", reason, UserError.exit_code)
@@ -103,29 +105,13 @@ def _settle(p: Placed, outcome: Outcome | None, lost: str, last: bool, codes: di
     return True
 
 
-def _settle_elsewhere(p: Placed, codes: dict[str, int]) -> bool:
-    """``_settle`` for a cell that another process trains."""
-    state = _state(p)
-    if state == "failed":
-        codes[p.label] = _exit_code(p)
-    return state in ("finished", "failed")
-
-
-def _exit_code(p: Placed) -> int:
+def _ended(p: Placed, codes: dict[str, int]) -> bool:
+    """Whether the cell is finished or failed, wherever it was trained; a failure's code goes to ``codes``."""
     assert p.folder is not None
-    return int((p.folder.status() or {}).get("exit_code") or UserError.exit_code)
-
-
-def _wanted(known: Sequence[Placed], rerun: str) -> list[Placed]:
-    if rerun == "all":
-        for p in known:
-            assert p.folder is not None
-            p.folder.set_aside()
-        return list(known)
-    states = {p.label: _state(p) for p in known}
-    if rerun == "failed":
-        return [p for p in known if states[p.label] == "failed"]
-    return [p for p in known if states[p.label] != "finished"]
+    state = p.folder.state()
+    if state == "failed":
+        codes[p.label] = (p.folder.status() or {}).get("exit_code") or UserError.exit_code
+    return state in ("finished", "failed")
 
 
 def _state(p: Placed) -> str:
@@ -133,10 +119,10 @@ def _state(p: Placed) -> str:
     return p.folder.state()
 
 
-def _plan_words(placed: Sequence[Placed], wanted: Sequence[Placed]) -> str:
+def _plan_words(placed: Sequence[Placed], chosen: Sequence[Placed]) -> str:
     broken = sum(p.problem is not None for p in placed)
     finished = sum(_state(p) == "finished" for p in placed if p.folder is not None)
-    words = [f"{finished} finished", f"{len(wanted)} to run"]
+    words = [f"{finished} finished", f"{len(chosen)} to run"]
     return ", ".join(words + ([f"{broken} that cannot run"] if broken else []))
 
 

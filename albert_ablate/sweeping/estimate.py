@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from albert_ablate.axes import SENTENCE_TASKS
 from albert_ablate.config import RunConfig
-from albert_ablate.sweeping.calibration import Calibration
 from albert_ablate.training.budget import step_flops
+
+if TYPE_CHECKING:  # torch loads slowly, and most of this needs no measurement
+    from albert_ablate.sweeping.calibration import Calibration
 
 #: Dense bf16 FLOP/s that the makers state.
 GPU_PEAKS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
@@ -30,7 +33,7 @@ class Estimate:
     disk: int  # bytes
 
 
-def on_this_machine(config: RunConfig, measured: Calibration) -> Estimate:
+def on_this_machine(config: RunConfig, measured: "Calibration") -> Estimate:
     """From a calibration of the same shape."""
     steps = _steps(config, measured.tokens_per_step, measured.step_seconds)
     disk = _checkpoint_bytes(config)

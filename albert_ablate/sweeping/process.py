@@ -7,7 +7,6 @@ cell starts in milliseconds with fresh threads. A cell that loses its parent sav
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import uuid
 from dataclasses import dataclass
@@ -32,14 +31,12 @@ class Outcome:
 
     code: int  # 0, or the exit code of its failure
     message: str = ""
-    killed: bool = False  # by a signal that it could not answer
     elsewhere: bool = False  # another process is training it
 
 
 def run_in_process(config: RunConfig, paper: RunConfig) -> Outcome:
     """Run one cell and wait for it. A stop signal or Ctrl-C is passed on once, then raised again."""
-    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    preload(context)
+    context = server()
     output = Path(config.paths.runs).resolve() / ".multirun" / f"{uuid.uuid4().hex}.out"
     output.parent.mkdir(parents=True, exist_ok=True)
     receive, send = context.Pipe(duplex=False)
@@ -65,17 +62,17 @@ def run_in_process(config: RunConfig, paper: RunConfig) -> Outcome:
     return found
 
 
-def preload(context: Any) -> None:
-    """Have the server process load the libraries before the first fork."""
-    if sys.platform != "win32":
-        context.set_forkserver_preload(_PRELOAD)
+def server() -> Any:
+    """The multiprocessing context whose server process loads the libraries before the first fork."""
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    return context
 
 
 def warm_up() -> None:
     """Start the server process now; it loads the libraries while the caller does something else."""
-    if sys.platform != "win32":
-        preload(multiprocessing.get_context("forkserver"))
-        forkserver.ensure_running()
+    server()
+    forkserver.ensure_running()
 
 
 def _unanswered(code: int | None, printed: str) -> Outcome:
@@ -84,8 +81,8 @@ def _unanswered(code: int | None, printed: str) -> Outcome:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = ", often because the machine ran out of memory" if -code == signal.SIGKILL else ""
-        return Outcome(1, f"killed by {name}{hint}.{last}", killed=True)
-    return Outcome(1, f"the process ended with code {code}.{last}", killed=True)
+        return Outcome(1, f"killed by {name}{hint}.{last}")
+    return Outcome(1, f"the process ended with code {code}.{last}")
 
 
 def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Connection) -> None:

@@ -18,13 +18,10 @@ scale's base model:
 
 import math
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-from albert_ablate.config import ModelConfig, RunConfig
+from albert_ablate.config import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
-
-CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "corpus")
 

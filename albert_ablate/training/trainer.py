@@ -79,7 +79,7 @@ class Trainer:
         self.tracker = tracker
         self.optimizer = build_optimizer(model, config.optimizer)
         self.trains_sentences = config.objective.name is not Objective.NONE
-        self.gradient_norm = 0.0
+        self.gradient_norm = self.learning_rate = 0.0  # of the last step
         self.tokens = 0  # real tokens trained on, over all starts of the run
         self.seconds = 0.0  # spent training, without evaluation and saving, over all starts of the run
         self.curve_seconds = 0.0  # spent on the held-out curve since this start
@@ -98,7 +98,6 @@ class Trainer:
         with _stop_signals() as stopped, Progress(budget.steps, position, budget.unit) as progress:
             while position < budget.steps:
                 batch = next(stream)
-                rate = self._rate(position)
                 sums.add(batch, self.update(done, batch, position))
                 done += 1
                 elapsed = time.perf_counter() - lap
@@ -112,7 +111,7 @@ class Trainer:
                     self.tokens += sums.tokens
                     self.seconds += elapsed
                     line |= {
-                        "learning_rate": rate,
+                        "learning_rate": self.learning_rate,
                         "gradient_norm": self.gradient_norm,
                         "tokens": self.tokens,
                         "flops": done * self.flops_per_step,
@@ -143,9 +142,6 @@ class Trainer:
             "tokens_per_second": self.tokens / self.seconds if self.seconds else None,
         }
 
-    def _rate(self, position: float) -> float:
-        return learning_rate(position, self.config.optimizer, self.config.budget)
-
     def _position(self, done: int, sums: _Sums, elapsed: float) -> float:
         """Place on the schedule after ``done`` steps, the unlogged ones in ``sums`` included."""
         tokens, seconds = self.tokens + sums.tokens, self.seconds + elapsed
@@ -161,7 +157,8 @@ class Trainer:
         their sums, so any division of the batch gives the same gradient.
         """
         torch.manual_seed(streams.key(self.config.seed, "dropout", step))
-        rate = self._rate(step if position is None else position)
+        place = step if position is None else position
+        rate = self.learning_rate = learning_rate(place, self.config.optimizer, self.config.budget)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
