@@ -16,17 +16,20 @@ from pydantic.dataclasses import dataclass
 from albert_ablate.axes import Objective, Share
 from albert_ablate.errors import ConfigError
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.task_config import (
+    Count,
+    FineTuneConfig,
+    Fraction,
+    OpenFraction,
+    Positive,
+    PositiveFloat,
+    TaskConfig,
+)
 
 #: Where every default stands.
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 _STRICT = ConfigDict(extra="forbid")
-
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -270,6 +273,8 @@ class RunConfig:
     warm_start: WarmStartConfig
     batch: BatchConfig
     evaluation: EvaluationConfig
+    task: FineTuneConfig
+    tasks: dict[str, TaskConfig]
     runtime: RuntimeConfig
     paths: PathsConfig
     tracker: TrackerConfig
@@ -375,10 +380,6 @@ def _contradictions(c: RunConfig) -> list[str]:
             f"Use batch.micro_size={c.batch.size}."
         )
     found += _data_contradictions(c.data)
-    if c.optimizer.name == "adamw" and not c.optimizer.bias_correction:
-        found.append(
-            "optimizer.bias_correction=false has no AdamW here; it is an option of optimizer=lamb. Set it true."
-        )
     return found
 
 

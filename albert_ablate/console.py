@@ -36,9 +36,9 @@ def show(renderable: Any) -> None:
 
 
 class Progress:
-    """A bar with loss, accuracy, tokens a second and time left on a terminal, plain lines elsewhere."""
+    """A bar with numbers and time left on a terminal, plain lines elsewhere."""
 
-    def __init__(self, total: float, start: float, unit: str) -> None:
+    def __init__(self, total: float, start: float, unit: str, title: str = "training") -> None:
         self._total = total  # length of the schedule; positions on it, not steps, where the unit is not steps
         self._first = start
         self._unit = unit
@@ -47,7 +47,7 @@ class Progress:
         self._bar = None
         if _console.is_terminal:
             self._bar = Bar(
-                TextColumn("  training"), BarColumn(bar_width=30), TextColumn("{task.fields[numbers]}"),
+                TextColumn(f"  {title}"), BarColumn(bar_width=30), TextColumn("{task.fields[numbers]}"),
                 TimeRemainingColumn(), console=_console, transient=True,
             )  # fmt: skip
             self._task = self._bar.add_task("train", total=total, numbers="")
@@ -62,13 +62,9 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, position: float, line: dict[str, Any]) -> None:
-        """Show a logged line."""
+    def update(self, done: int, position: float, numbers: str) -> None:
+        """Show how far it is and the ``numbers`` of a logged line."""
         share = f"/{self._total:,}" if self._unit == "steps" else f" ({position / self._total:.0%} of the {self._unit})"
-        numbers = f"MLM {line['mlm_loss']:.3f} nats, {line['mlm_accuracy']:.1%}"
-        if "sentence_accuracy" in line:
-            numbers += f" · sentence {line['sentence_accuracy']:.1%}"
-        numbers += f" · {line['tokens_per_second']:,.0f} tokens/s"
         if self._bar:
             self._bar.update(self._task, completed=position, numbers=f"{done:,}{share} · {numbers}")
             return

@@ -1,9 +1,7 @@
 """One cell, end to end: text to tokens, training, evaluation, record, summary."""
 
+import shutil
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
 from albert_ablate.deviations import deviations
-from albert_ablate.errors import DataError, MemoryExhaustedError, PreemptedError, UserError
+from albert_ablate.errors import DataError
 from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
@@ -29,8 +27,10 @@ from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.identity import identity, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.runs import RunFolder, wanted
+from albert_ablate.outcome import recorded
+from albert_ablate.runs import TOKENIZER, RunFolder, wanted
 from albert_ablate.summary import summary
+from albert_ablate.tasks.units import Work, fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.checkpoint import checkpoints, load_matching
@@ -50,7 +50,7 @@ class Prepared:
 
 
 def run_cell(config: RunConfig, paper: RunConfig) -> int:
-    """Run, continue or skip the cell that ``config`` describes; returns 0.
+    """Run, continue or skip the cell that ``config`` describes: pretraining, then its tasks; returns 0.
 
     ``paper`` is the paper's set-up for the same axes: what the record states deviations from.
 
@@ -63,7 +63,8 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     set_threads(config.runtime)
     prepared = prepare(config)
     folder = run_folder(config, prepared, precision)
-    state = folder.state()
+    work = Work(folder, plan_units(config, folder, precision))
+    state = work.state()
     if not wanted(config.rerun, state):
         if state == "finished":
             console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
@@ -71,14 +72,21 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
         else:
             console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
         return 0
+    readers = read_units(
+        work.units, again=config.rerun == "all"
+    )  # so that a bad task file is refused before pretraining
     if config.rerun == "all":
         folder.set_aside()
-    start = _start(config, paper, prepared, precision)
+    pretrained = folder.state() == "finished"
+    start = None if pretrained else _start(config, paper, prepared, precision)
     with locked(folder.path) as lock:
         folder.note = lock.note
-        with _recorded(config, folder):
-            folder.set_status("running")
-            _train_and_evaluate(config, paper, prepared, folder, device, precision, start)
+        if not pretrained:
+            with recorded(folder, _out_of_memory(config)):
+                folder.set_status("running")
+                _train_and_evaluate(config, paper, prepared, folder, device, precision, start)
+        fine_tune_all(config, folder, work.units, readers, prepared.tokenizer, device, precision)
+    console.show(summary(folder))
     return 0
 
 
@@ -90,7 +98,7 @@ def _start(config: RunConfig, paper: RunConfig, prepared: Prepared, precision: s
     folder = run_folder(before, prepared, precision)
     if folder.state() != "finished":
         console.say(f"warm start: {folder.name} comes first")
-        run_cell(replace(before, rerun="missing"), paper)
+        run_cell(replace(before, rerun="missing", tasks={}), paper)
     return folder
 
 
@@ -99,31 +107,6 @@ def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFold
     run_id, runs = identity(config, prepared.train.fingerprint, precision), Path(config.paths.runs)
     known = sorted(path.name for path in runs.glob(f"[!.]*-{run_id}"))
     return RunFolder(runs, known[0] if known else f"{readable_name(config)}-{run_id}")
-
-
-@contextmanager
-def _recorded(config: RunConfig, folder: RunFolder) -> Iterator[None]:
-    """Whatever ends the body early becomes the cell's status and a UserError."""
-    try:
-        yield
-    except PreemptedError as stop:
-        folder.set_status("preempted", str(stop))
-        raise
-    except UserError as error:
-        folder.set_status("failed", str(error), error.exit_code)
-        raise
-    except KeyboardInterrupt:
-        folder.set_status("preempted", "interrupted")
-        raise PreemptedError("Interrupted; the same command continues from the last checkpoint.") from None
-    except (Exception, SystemExit) as error:
-        folder.log(traceback.format_exc())
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            exhausted = MemoryExhaustedError(_out_of_memory(config))
-            folder.set_status("failed", str(exhausted), exhausted.exit_code)
-            raise exhausted from error
-        what = f"exit({error.code}) was called" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        folder.set_status("failed", what, UserError.exit_code)
-        raise UserError(f"{folder.name} failed: {what}\nDetails: {folder.path}/log.txt") from error
 
 
 def _out_of_memory(config: RunConfig) -> str:
@@ -206,6 +189,7 @@ def _train_and_evaluate(
     held_out = build_held_out(config, prepared.train, prepared.valid, starts)
     _require_pairs(config, batches, held_out)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+    shutil.copyfile(prepared.tokenizer.path, folder.path / TOKENIZER)
     lone = lone_sentences(prepared.train, objective, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
     folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision))
@@ -238,7 +222,6 @@ def _train_and_evaluate(
     folder.write("results.json", results)
     folder.set_status("finished")
     folder.log("finished")
-    console.show(summary(folder))
 
 
 def _require_pairs(config: RunConfig, batches: PairBatches, held_out: HeldOut) -> None:

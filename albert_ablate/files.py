@@ -1,13 +1,18 @@
 """Small files, written so that a reader sees the old content or the new, never half of either."""
 
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from albert_ablate.errors import DataError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,6 +39,19 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parse the JSON file at ``path``."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """A UTF-8 text file, plain or packed as .xz or .gz. Raises DataError where it is neither."""
+    opener: Any = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
+            yield lines
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}). Convert the file first.") from error
+    except (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path}: damaged {path.suffix} file ({error}). Fetch it again.") from error
 
 
 def sha256_file(path: Path) -> str:

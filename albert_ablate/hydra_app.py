@@ -8,14 +8,17 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -46,6 +49,38 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration that ``python run.py`` would run with these overrides."""
     with initialised():
         return to_run_config(hydra_compose("config", list(overrides)))
+
+
+#: Settings of a fine-tuning; everything else is the run's own.
+_TASK_KEYS = ("task", "tasks", "runtime", "tracker", "rerun")
+
+
+def compose_for_run(recorded: Path, words: Sequence[str]) -> RunConfig:
+    """A finished run's recorded settings with the task settings of ``words``. Raises ConfigError."""
+    from albert_ablate.hydra_cells import read_words
+
+    named = [word.partition("=")[0].lstrip("+~") for word in words]
+    foreign = [word for word, key in zip(words, named, strict=True) if key.split(".")[0] not in _TASK_KEYS]
+    if foreign:
+        known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in _TASK_KEYS)
+        raise ConfigError(f"{foreign[0]}: the run is trained already. Settings of a fine-tuning are {known}.")
+    read = read_words(words)
+    own = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    scale = [f"scale={own['scale']['name']}"] if (CONF / "scale" / f"{own['scale']['name']}.yaml").is_file() else []
+    try:
+        with initialised():
+            composed = OmegaConf.to_container(hydra_compose("config", [*scale, *read.fixed.values()]), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    assert isinstance(composed, dict)
+    values = _updated({str(k): v for k, v in composed.items()}, own)
+    return parse(values | {str(k): composed[k] for k in _TASK_KEYS} | {"rerun": read.rerun})
+
+
+def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """``newer`` over ``values``, group by group: a setting that a recorded run lacks keeps its default."""
+    both = {k: _updated(values[k], v) for k, v in newer.items() if isinstance(v, dict) and k in values}
+    return values | newer | both
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from albert_ablate.errors import ConfigError
 from albert_ablate.hydra_app import compose, initialised
 from albert_ablate.identity import settings_digest
 from albert_ablate.sweeping.cells import Cell
-from albert_ablate.sweeping.definition import Row, rows
+from albert_ablate.sweeping.definition import LISTS, Row, rows
 from albert_ablate.sweeping.relative import settings_of
 from albert_ablate.warm_start import start_of
 
@@ -53,8 +53,12 @@ def read_words(words: Sequence[str]) -> Words:
         overrides = [_parsed(parser, word) for word in words]
         read = {override.get_key_element(): override for override in overrides}
         control = {key: _values(read.pop(key)) for key in _CONTROL if key in read}
-        swept = {key: _values(override) for key, override in read.items() if override.is_sweep_override()}
+        lists = {key: _values(read[key]) for key in LISTS if key in read and read[key].is_sweep_override()}
+        swept = {
+            k: _values(override) for k, override in read.items() if override.is_sweep_override() and k not in lists
+        }
     fixed = {key: str(override.input_line) for key, override in read.items() if key not in swept}
+    fixed |= {key: f"{key}=[{','.join(values)}]" for key, values in lists.items()}
     (rerun,) = control.get("rerun", ["missing"])
     names = tuple(name for name in control.get("sweep", []) if name != "null")
     return Words(names, rerun, fixed, swept)
@@ -80,9 +84,11 @@ def _starts(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
         return []
     layers = ",".join(map(str, before.warm_start.layers))
     changed = {"model.name": before.model.name, "model.layers": before.model.layers, "warm_start.layers": f"[{layers}]"}
-    kept = [word for word in overrides if word.partition("=")[0] not in changed]
+    kept = [
+        w for w in overrides if w.partition("=")[0] not in changed and not w.startswith(("task=", "task.", "tasks."))
+    ]
     words = (*kept, *(f"{key}={value}" for key, value in changed.items()))
-    return [*_starts(before, words), Cell(before, words, ())]
+    return [*_starts(before, words), Cell(replace(before, tasks={}), words, ())]
 
 
 def _specifications(words: Words) -> Iterator[tuple[dict[str, str], str]]:

@@ -9,7 +9,7 @@ from albert_ablate.files import digest
 NUMERICS = 1
 
 #: Groups that say where and how, not what: they never change the numbers by intent.
-_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun")
+_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
 
 
 def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:

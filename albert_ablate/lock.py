@@ -57,7 +57,7 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / _FILE
-        self._guard = FileLock(_guard_file(folder))
+        self._guard = FileLock(guard_file(folder))
         self._record = {
             "owner": uuid.uuid4().hex,
             "host": socket.gethostname(),
@@ -122,7 +122,7 @@ def locked(folder: Path) -> Iterator[Lock]:
         lock.release()
 
 
-def _guard_file(folder: Path) -> Path:
+def guard_file(folder: Path) -> Path:
     """Beside the run folders, because deleting a file that others may wait for is not safe."""
     return folder.parent / ".locks" / folder.name
 

@@ -98,7 +98,7 @@ def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list
             estimate = on_gpu(config, GPU_PEAKS[clock or "h100"] * utilisation)
         folder = p.folder
         identity = None if folder is None else folder.name.rpartition("-")[2]
-        lines.append(Line(p.cell, p.label, identity, None if folder is None else folder.state(), estimate, _took(p)))
+        lines.append(Line(p.cell, p.label, identity, None if folder is None else p.state(), estimate, _took(p)))
     return lines
 
 

@@ -7,7 +7,7 @@
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from albert_ablate import console
 from albert_ablate.files import read_json, write_json, write_text
 from albert_ablate.lock import owner, require_free
 
+#: The run's SentencePiece model, a copy, so that the folder can be used without the cache.
+TOKENIZER = "spiece.model"
 STATES = ("queued", "running", "finished", "failed", "preempted")
 
 
@@ -112,3 +114,23 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log.txt").open("a", encoding="utf-8") as out:
             out.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+
+
+def standing_of(run: RunFolder, units: Sequence[RunFolder]) -> tuple[str, dict[str, Any] | None]:
+    """(state, status of what is in that state) of a cell: pretraining first, then its units.
+
+    While a process owns the run and a unit is missing, the cell is running; a failed unit makes it
+    failed, a stopped one preempted, and one that was never started makes it missing.
+    """
+    state = run.state()
+    if state != "finished" or not units:
+        return state, run.status()
+    states = [unit.state() for unit in units]
+    if all(found == "finished" for found in states):
+        return "finished", run.status()
+    if owner(run.path) is not None or "running" in states:
+        return "running", run.status()
+    for wanted_state in ("failed", "preempted"):
+        if wanted_state in states:
+            return wanted_state, units[states.index(wanted_state)].status()
+    return "missing", None

@@ -22,6 +22,7 @@ def summary(folder: RunFolder) -> RenderableType:
         _scores(results),
         _notes(results),
         _verdict(results),
+        *_tasks(results),
         Text(f"  {folder.path}\n", style="cyan"),
     )
 
@@ -56,6 +57,53 @@ def _scores(results: dict[str, Any]) -> Table:
         bar = f"{task['majority_class']:.1%} majority class"
         table.add_row(f"  {label}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
     return table
+
+
+def _tasks(results: dict[str, Any]) -> list[RenderableType]:
+    """Fine-tuned tasks: the best evaluation on dev of the median seed, and the last one."""
+    entries = results.get("tasks", [])
+    if not entries:
+        return []
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    table.add_column("\n  fine-tuned", min_width=18)
+    table.add_column("\nmetric")
+    table.add_column("best\non dev", justify="right", style="bold")
+    table.add_column("\n95% interval", justify="right")
+    table.add_column("\nlast", justify="right")
+    table.add_column("to beat: majority\n· bag of words")
+    for entry in entries:
+        for row in _task_rows(entry):
+            table.add_row(*row)
+    notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
+    found: list[RenderableType] = [table, Text(notes, style="dim")]
+    average = results.get("average")
+    if average:
+        words = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
+        found.append(Text(words, style="bold"))
+    return found
+
+
+def _task_rows(entry: dict[str, Any]) -> list[list[str]]:
+    start = "" if entry["start"] == "pretrained" else ", not pretrained"
+    rows: list[list[str]] = []
+    for name, scores in entry["sets"].items():
+        first = True
+        set_name = f" {name}" if len(entry["sets"]) > 1 else ""
+        metrics = {k: v for k, v in scores.items() if isinstance(v, dict) and "interval" in v}
+        floor = entry["to_beat"].get(name, {})
+        for metric, found in metrics.items():
+            plain = "error" in metric
+            shown = [f"{v:.3f}" if plain else f"{v:.1%}" for v in (found["value"], *found["interval"])]
+            bars = " · ".join(f"{value:.1%}" for value in floor.values()) if first else ""
+            last = f"{entry['last_score']:.1%}" if first and not rows else ""
+            label = f"  {entry['task']}{set_name}{start}" if first else ""
+            rows.append([label, metric.replace("_", " "), shown[0], f"{shown[1]} to {shown[2]}", last, bars])
+            first = False
+    if len(entry["seeds"]) > 1:
+        low, high = entry["spread"]
+        words = f"{len(entry['seeds'])} seeds: {entry['score']:.1%}"
+        rows.append(["", "", "", "", "", f"{words} median, {low:.1%} to {high:.1%}"])
+    return rows
 
 
 def _percent(interval: list[float]) -> str:

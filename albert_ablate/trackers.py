@@ -22,6 +22,9 @@ class Tracker(Protocol):
     def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
         """The content of ``results.json`` and ``similarity.json``."""
 
+    def summarise(self, values: dict[str, float]) -> None:
+        """The final numbers of a fine-tuning."""
+
     def close(self, failed: bool) -> None:
         """The end of the run."""
 
@@ -29,7 +32,7 @@ class Tracker(Protocol):
 class WandbTracker:
     """Weights & Biases; offline by default, so no account is needed. A sweep is a group."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, identity: str) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, identity: str, job: str) -> None:
         import wandb
 
         self._wandb = wandb
@@ -38,7 +41,7 @@ class WandbTracker:
             group=config.sweep,
             id=identity,
             name=folder.name,
-            job_type="pretrain",
+            job_type=job,
             tags=[f"E={config.embed.size}", f"share={config.share.strategy}", f"objective={config.objective.name}"],
             mode=config.tracker.mode,
             dir=str(folder.path),
@@ -59,6 +62,10 @@ class WandbTracker:
         ]
         table = self._wandb.Table(columns=["task", "accuracy", "low", "high", "examples"], data=rows)
         self._run.log({"held_out": table, "layers": self._wandb.Image(_layers_figure(similarity))})
+
+    def summarise(self, values: dict[str, float]) -> None:
+        """Into the run's summary."""
+        self._run.summary.update(values)
 
     def close(self, failed: bool) -> None:
         """Finish inside the cell, so that the next cell of a sweep starts a run of its own."""
@@ -86,6 +93,10 @@ class TensorboardTracker:
             if results[task] is not None:
                 self._writer.add_scalar(f"final/{task}_accuracy", results[task]["accuracy"], steps)
         self._writer.add_figure("layers", _layers_figure(similarity), steps)
+
+    def summarise(self, values: dict[str, float]) -> None:
+        """One scalar a number."""
+        self.log(0, {f"final/{name}": value for name, value in values.items()})
 
     def close(self, failed: bool) -> None:
         """Flush and close the file."""
@@ -115,6 +126,10 @@ class Trackers:
         """The results, to all."""
         self._tell(lambda tracker: tracker.record(results, similarity))
 
+    def summarise(self, values: dict[str, float]) -> None:
+        """The final numbers of a fine-tuning, to all."""
+        self._tell(lambda tracker: tracker.summarise(values))
+
     def close(self, failed: bool) -> None:
         """The end, to all."""
         self._tell(lambda tracker: tracker.close(failed))
@@ -129,11 +144,11 @@ class Trackers:
 
 
 @contextmanager
-def open_trackers(config: RunConfig, folder: RunFolder, identity: str) -> Iterator[Trackers]:
+def open_trackers(config: RunConfig, folder: RunFolder, identity: str, job: str = "pretrain") -> Iterator[Trackers]:
     """The configured trackers, closed at the end of the body, however it ends."""
     trackers = Trackers()
     if config.tracker.wandb:
-        trackers.start("wandb", lambda: WandbTracker(config, folder, identity))
+        trackers.start("wandb", lambda: WandbTracker(config, folder, identity, job))
     if config.tracker.tensorboard:
         trackers.start("tensorboard", lambda: TensorboardTracker(config, folder, identity))
     try:

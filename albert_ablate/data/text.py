@@ -77,8 +77,13 @@ def _sided(corpus: Corpus, fraction: float) -> Iterator[tuple[str, str]]:
         yield from (("train", document) for document in corpus.documents())
         return
     for document in corpus.documents():
-        draw = int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "little") / 2**64
-        yield ("valid" if draw < fraction else "train"), document
+        yield side_of(document, fraction), document
+
+
+def side_of(document: str, validation_fraction: float) -> str:
+    """``valid`` for the share of documents that is held out, else ``train``; decided by a hash of the text."""
+    draw = int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "little") / 2**64
+    return "valid" if draw < validation_fraction else "train"
 
 
 def _require_both(corpus: Corpus, counts: dict[str, dict[str, int]]) -> None:

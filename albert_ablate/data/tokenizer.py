@@ -85,6 +85,24 @@ class Tokenizer:
                     ids[:] = [new for old in ids for new in self._without_comma(old)]
         return encoded
 
+    def encode_with_offsets(self, cleaned: list[str], threads: int = -1) -> list[list[tuple[int, int, int]]]:
+        """(id, begin, end) of each piece, in characters of texts that are cleaned already.
+
+        The ids are those of ``encode``; a piece that opens a word may begin at the space before it.
+        """
+        found = self.pieces.encode(cleaned, return_type="offset_mapping", num_threads=threads)
+        rows = [[(i, *place) for i, place in zip(one["ids"], one["offsets"], strict=True)] for one in found]
+        if self._digit_comma and self.config.split_digit_commas:
+            return [[new for old in row for new in self._divided(*old)] for row in rows]
+        return rows
+
+    def _divided(self, piece_id: int, begin: int, end: int) -> list[tuple[int, int, int]]:
+        ids = self._without_comma(piece_id)
+        if len(ids) == 1:
+            return [(piece_id, begin, end)]
+        ends = end - np.cumsum([0, *(len(self.pieces.id_to_piece(i).replace("▁", "")) for i in reversed(ids))])
+        return [(i, int(a), int(b)) for i, a, b in zip(ids, ends[:0:-1], ends[-2::-1], strict=True)]
+
     def _without_comma(self, piece_id: int) -> list[int]:
         """A piece such as ``3,`` becomes the pieces of ``3`` and ``,`` (inherited from XLNet)."""
         if piece_id not in self._digit_comma:

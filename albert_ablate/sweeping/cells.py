@@ -8,7 +8,7 @@ from albert_ablate.config import RunConfig
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest
 from albert_ablate.identity import readable_name
-from albert_ablate.runs import RunFolder
+from albert_ablate.runs import RunFolder, standing_of
 
 _ALIASES = {"warm_start.layers": "after"}
 _SHAPE = ("model.name", "model.hidden", "model.layers", "model.heads", "model.intermediate")
@@ -32,7 +32,12 @@ class Placed:
     cell: Cell
     label: str
     folder: RunFolder | None
+    units: tuple[RunFolder, ...] = ()  # its fine-tunings
     problem: UserError | None = None
+
+    def state(self) -> str:
+        """Of pretraining and fine-tunings together; a cell that cannot run has failed."""
+        return "failed" if self.folder is None else standing_of(self.folder, self.units)[0]
 
 
 def labels(cells: Sequence[Cell]) -> list[str]:
@@ -56,6 +61,7 @@ def labels(cells: Sequence[Cell]) -> list[str]:
 def place(cells: Sequence[Cell]) -> list[Placed]:
     """Prepare each distinct corpus and tokenizer once and find every cell's folder."""
     from albert_ablate.experiment import Prepared, prepare_data, require_documents, run_folder
+    from albert_ablate.tasks.units import plan_units
     from albert_ablate.training.precision import choose_device, choose_precision
 
     known: dict[str, Prepared | UserError] = {}
@@ -78,9 +84,11 @@ def place(cells: Sequence[Cell]) -> list[Placed]:
     for cell, label in zip(cells, labels(cells), strict=True):
         try:
             precision = choose_precision(cell.config.runtime, choose_device(cell.config.runtime))
-            placed.append(Placed(cell, label, run_folder(cell.config, prepared_for(cell.config), precision)))
+            folder = run_folder(cell.config, prepared_for(cell.config), precision)
+            units = tuple(unit.folder for unit in plan_units(cell.config, folder, precision))
+            placed.append(Placed(cell, label, folder, units))
         except UserError as error:
-            placed.append(Placed(cell, label, None, error))
+            placed.append(Placed(cell, label, None, problem=error))
     return placed
 
 

@@ -18,6 +18,8 @@ from albert_ablate.errors import ConfigError
 SWEEPS = Path(__file__).resolve().parent.parent.parent / "sweeps"
 
 Values = dict[str, Any]
+#: Keys of which a cell takes several values at once: a list of them makes no cells.
+LISTS = ("task", "tracker")
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
@@ -84,13 +86,13 @@ def _rows(name: str, above: tuple[str, ...]) -> list[Row]:
     ]
     if not found:
         raise ConfigError(f"sweep={name}: the file lists no cells. Give cells: or includes:.")
-    outer = {key: value for key, value in file.settings.items() if isinstance(value, list)}
+    outer = {key: value for key, value in file.settings.items() if isinstance(value, list) and key not in LISTS}
     return [Row(row.terms | point, row.sweep) for point in _grid(outer) for row in found]
 
 
 def _grid(values: Values) -> list[Values]:
     """Every combination of the listed values; the last key varies fastest."""
-    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    lists = [value if isinstance(value, list) and k not in LISTS else [value] for k, value in values.items()]
     return [dict(zip(values, point, strict=True)) for point in product(*lists)]
 
 

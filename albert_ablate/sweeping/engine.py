@@ -11,7 +11,7 @@ from albert_ablate import console
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.lock import owner
-from albert_ablate.runs import wanted
+from albert_ablate.runs import standing_of, wanted
 from albert_ablate.sweeping.board import Watch, board, counts
 from albert_ablate.sweeping.cells import Cell, Placed, place
 from albert_ablate.sweeping.process import Outcome, warm_up
@@ -39,7 +39,7 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_
     preparing = time.perf_counter() - began
     runs = Path(cells[0].config.paths.runs)
     known = [p for p in placed if p.folder is not None]
-    chosen = [p for p in known if wanted(rerun, _state(p))]
+    chosen = [p for p in known if wanted(rerun, p.state())]
     if rerun == "all":
         for p in chosen:
             assert p.folder is not None
@@ -47,7 +47,7 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_
     record = write_record(runs, name, placed)
     console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, chosen)}")
     codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
-    fresh = [p for p in chosen if _state(p) == "missing"]
+    fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]
     stopped = False
     try:
         with _stop_as_interrupt(), Watch(f"sweep {name}", lambda: standings(record)):
@@ -71,7 +71,7 @@ def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
             time.sleep(_POLL_SECONDS)
             left = [p for p in left if not _ended(p, codes)]
             continue
-        before = [_state(p) for p in ours]
+        before = [p.state() for p in ours]
         try:
             outcomes = launch([p.cell for p in ours])
             lost = ""
@@ -79,11 +79,11 @@ def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
             outcomes, lost = [None] * len(ours), f"{type(error).__name__}: {' '.join(str(error).split())}"
         if outcomes and all(outcome is not None and outcome.elsewhere for outcome in outcomes):
             time.sleep(_POLL_SECONDS)  # they wait for what another process trains
-        moved = [_state(p) for p in ours] != before
+        moved = [p.state() for p in ours] != before
         for p, outcome in zip(ours, outcomes, strict=True):
             if outcome is not None and outcome.elsewhere:
                 continue
-            never_reached = outcome is None and moved and _state(p) == "missing"  # the launcher fell over before it
+            never_reached = outcome is None and moved and p.state() == "missing"  # the launcher fell over before it
             tries[p.label] += not never_reached
             if _settle(p, outcome, lost, tries[p.label] > p.cell.config.runtime.retries, codes):
                 left.remove(p)
@@ -96,10 +96,11 @@ def _settle(p: Placed, outcome: Outcome | None, lost: str, last: bool, codes: di
     if not last:
         return False
     assert p.folder is not None
-    state = p.folder.state()
+    state = p.state()
     reason = (outcome.message if outcome else lost) or "it did not run"
     if state != "running":
-        p.folder.set_status("preempted" if state == "preempted" else "failed", reason, UserError.exit_code)
+        broken = next((f for f in (p.folder, *p.units) if f.state() != "finished"), p.folder)
+        broken.set_status("preempted" if state == "preempted" else "failed", reason, UserError.exit_code)
     known = outcome is not None and outcome.code not in (0, PreemptedError.exit_code)
     codes[p.label] = outcome.code if outcome is not None and known else UserError.exit_code
     return True
@@ -108,20 +109,15 @@ def _settle(p: Placed, outcome: Outcome | None, lost: str, last: bool, codes: di
 def _ended(p: Placed, codes: dict[str, int]) -> bool:
     """Whether the cell is finished or failed, wherever it was trained; a failure's code goes to ``codes``."""
     assert p.folder is not None
-    state = p.folder.state()
+    state, status = standing_of(p.folder, p.units)
     if state == "failed":
-        codes[p.label] = (p.folder.status() or {}).get("exit_code") or UserError.exit_code
+        codes[p.label] = (status or {}).get("exit_code") or UserError.exit_code
     return state in ("finished", "failed")
-
-
-def _state(p: Placed) -> str:
-    assert p.folder is not None
-    return p.folder.state()
 
 
 def _plan_words(placed: Sequence[Placed], chosen: Sequence[Placed]) -> str:
     broken = sum(p.problem is not None for p in placed)
-    finished = sum(_state(p) == "finished" for p in placed if p.folder is not None)
+    finished = sum(p.state() == "finished" for p in placed)
     words = [f"{finished} finished", f"{len(chosen)} to run"]
     return ", ".join(words + ([f"{broken} that cannot run"] if broken else []))
 

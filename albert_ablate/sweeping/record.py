@@ -10,7 +10,7 @@ from typing import Any
 
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import owner
-from albert_ablate.runs import RunFolder
+from albert_ablate.runs import RunFolder, standing_of
 from albert_ablate.sweeping.cells import Placed
 
 _FOLDER = ".sweeps"
@@ -35,6 +35,7 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
         {
             "label": p.label,
             "folder": None if p.folder is None else p.folder.name,
+            "units": [unit.name for unit in p.units],
             "overrides": p.cell.overrides,
             "rows": p.cell.rows,
             "problem": None if p.problem is None else str(p.problem),
@@ -69,7 +70,8 @@ def standing(runs: Path, cell: dict[str, Any]) -> Standing:
     if cell["folder"] is None:
         return Standing(cell["label"], "failed", cell["problem"], None, None, None, None)
     folder = RunFolder(runs, cell["folder"])
-    state, status = folder.state(), folder.status()
+    units = [RunFolder(folder.path / "tasks", name) for name in cell.get("units", [])]
+    state, status = standing_of(folder, units)
     reason = None if status is None else status["reason"]
     holder = owner(folder.path) if state == "running" else None
     progress = {} if holder is None else holder["progress"]

@@ -22,6 +22,7 @@ from typing import Any
 
 from albert_ablate.config import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
+from albert_ablate.sweeping.definition import LISTS
 
 TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "corpus")
 
@@ -46,6 +47,8 @@ def settings_of(cell: dict[str, Any], base: RunConfig) -> dict[str, str]:
             found["budget.steps"] = str(round(base.budget.steps * _multiple(cell, "length")))
         elif key == "corpus":
             found |= _corpus(value, base)
+        elif key in LISTS:
+            found[key] = f"[{','.join(value)}]" if isinstance(value, list) else str(value)
         elif key not in TERMS:
             found[key] = str(value)
     return found

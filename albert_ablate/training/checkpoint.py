@@ -1,5 +1,6 @@
 """Checkpoints: complete folders or none. Weights as safetensors, optimizer state as tensors."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -29,7 +30,7 @@ def save(
     target = folder / f"step_{step:08d}"
     if _intact(target) is None:
         if target.exists():
-            shutil.rmtree(target)
+            remove(target)
         with building(target) as temporary:
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
             save_file(weights, temporary / WEIGHTS)
@@ -37,8 +38,13 @@ def save(
             hashes = {name: sha256_file(temporary / name) for name in (WEIGHTS, STATE)}
             write_json(temporary / "meta.json", {"step": step, "identity": identity, "sha256": hashes, **progress})
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        remove(old)
     return target
+
+
+def remove(path: Path) -> None:
+    """Delete one checkpoint folder."""
+    shutil.rmtree(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -81,6 +87,14 @@ def load_latest(
     return None
 
 
+def newest(folder: Path) -> Path:
+    """The newest intact checkpoint. Raises CheckpointError where there is none."""
+    found = next((path for path in reversed(checkpoints(folder)) if _intact(path) is not None), None)
+    if found is None:
+        raise CheckpointError(f"{folder}: no intact checkpoint to start from. Was the run trained to its end?")
+    return found
+
+
 def load_matching(checkpoint: Path, model: nn.Module) -> list[str]:
     """Copy every tensor whose name and shape ``model`` has; returns the names that it did not find."""
     weights, own = load_file(checkpoint / WEIGHTS), model.state_dict()
@@ -91,10 +105,24 @@ def load_matching(checkpoint: Path, model: nn.Module) -> list[str]:
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Load ``model.safetensors`` strictly. Raises CheckpointError listing what does not fit."""
-    weights = load_file(checkpoint / WEIGHTS)
+    load_strictly(checkpoint / WEIGHTS, model)
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the weights alone, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, temporary)
+    os.replace(temporary, path)
+
+
+def load_strictly(path: Path, model: nn.Module) -> None:
+    """Load a safetensors file. Raises CheckpointError listing what does not fit."""
+    weights = load_file(path)
     own = model.state_dict()
     wrong = sorted(own.keys() ^ weights.keys())
     wrong += sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
     if wrong:
-        raise CheckpointError(f"{checkpoint} does not fit this model; these tensors differ: {', '.join(wrong)}.")
+        raise CheckpointError(f"{path} does not fit this model; these tensors differ: {', '.join(wrong)}.")
     model.load_state_dict(weights)

@@ -11,6 +11,8 @@ from albert_ablate.training.lamb import Lamb
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """LAMB or AdamW with two groups: kernels and tables, and the rest.
 
+    AdamW without bias correction is the released code's, which is LAMB without layer adaptation.
+
     LayerNorms and biases get no weight decay and, under LAMB, no layer adaptation. They are found
     by module type and identity, so a shared tensor stands in one group, once.
     """
@@ -20,10 +22,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    if config.name == "adamw":
+    if config.name == "adamw" and config.bias_correction:
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
-    for group, adapt in zip(groups, (True, False), strict=True):
-        group["adapt"] = adapt
+    groups[0]["adapt"], groups[1]["adapt"] = config.name == "lamb", False
     return Lamb(
         groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, bias_correction=config.bias_correction
     )

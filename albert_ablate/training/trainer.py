@@ -1,11 +1,8 @@
 """The training loop: accumulate, clip, step, log, evaluate, checkpoint."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +22,7 @@ from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.budget import position as schedule_position
 from albert_ablate.training.optimizers import build_optimizer, learning_rate
 from albert_ablate.training.precision import autocast
+from albert_ablate.training.stopping import stop_signals
 
 #: Where a budget of tokens or seconds says how long to train, no step is the last.
 _NO_LAST_STEP = 2**40
@@ -95,7 +93,7 @@ class Trainer:
         last = budget.steps if budget.unit == "steps" else _NO_LAST_STEP
         stream = self.batches.from_step(done, last, runtime.workers, pin_memory=self.device.type == "cuda")
         sums, lap = _Sums(), time.perf_counter()
-        with _stop_signals() as stopped, Progress(budget.steps, position, budget.unit) as progress:
+        with stop_signals() as stopped, Progress(budget.steps, position, budget.unit) as progress:
             while position < budget.steps:
                 batch = next(stream)
                 sums.add(batch, self.update(done, batch, position))
@@ -125,7 +123,7 @@ class Trainer:
                     _require_finite(line)
                     self.folder.append_metrics(line)
                     self.tracker.log(done, line)
-                    progress.update(done, position, line)
+                    progress.update(done, position, _numbers(line))
                     share = min(position / budget.steps, 1.0)
                     self.folder.note(phase="training", step=done, share=share, speed=line["tokens_per_second"])
                     if save:
@@ -220,24 +218,9 @@ def _require_finite(line: dict[str, float]) -> None:
         )
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or Ctrl-C sets; a second signal ends the process at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    handled = (signal.SIGTERM, signal.SIGINT)
-    before = {s: signal.getsignal(s) for s in handled}
-
-    def stop(number: int, _frame: object) -> None:
-        stopped.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for s in handled:
-        signal.signal(s, stop)
-    try:
-        yield stopped
-    finally:
-        for s in handled:
-            signal.signal(s, before[s])
+def _numbers(line: dict[str, float]) -> str:
+    """A log line for a person."""
+    text = f"MLM {line['mlm_loss']:.3f} nats, {line['mlm_accuracy']:.1%}"
+    if "sentence_accuracy" in line:
+        text += f" · sentence {line['sentence_accuracy']:.1%}"
+    return f"{text} · {line['tokens_per_second']:,.0f} tokens/s"

@@ -1,0 +1,161 @@
+"""The settings of downstream tasks: one dataclass a family, chosen by ``kind``.
+
+Part of the typed configuration (``config.py``); values come from ``conf/task/`` alone.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid")
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ScalingConfig:
+    """How a scale changes every task's recipe."""
+
+    steps: Literal["recipe", "epochs"]  # the recipe's steps, or its passes over the examples there are
+    epochs: PositiveFloat  # factor
+    learning_rate: PositiveFloat  # factor
+    batch_size: Positive | None  # at most
+    max_length: Positive | None  # at most
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TaskOptimizerConfig:
+    """AdamW of the released fine-tuning code."""
+
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    beta1: Fraction
+    beta2: Fraction
+    epsilon: PositiveFloat
+    bias_correction: bool
+    clip_norm: PositiveFloat | None
+    decay_from: Literal["start", "warmup_end"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FineTuneConfig:
+    """What all tasks of a run have in common."""
+
+    source: Literal["files", "hub"]
+    data_dir: str | None
+    seeds: tuple[Count, ...]
+    start: Literal["pretrained", "random"]
+    evaluations: Positive  # on dev, evenly spaced
+    evaluate_every: Positive | None  # or every so many steps
+    group_by_length: bool
+    micro_size: Positive | None  # sequences in one forward pass
+    keep_weights: bool
+    bag_of_words: bool
+    scaling: ScalingConfig
+    optimizer: TaskOptimizerConfig
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RecipeConfig:
+    """A task's hyperparameters at full size (paper, Table 14)."""
+
+    learning_rate: PositiveFloat
+    batch_size: Positive
+    dropout: Fraction  # of the encoder
+    classifier_dropout: Fraction
+    steps: Positive | None
+    warmup_steps: Count | None
+    epochs: PositiveFloat  # steps x batch_size / official training examples
+    warmup: Fraction  # warmup_steps / steps
+    max_length: Annotated[int, Field(ge=8)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HubTask:
+    """A Hugging Face dataset."""
+
+    path: str
+    config: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TaskBase:
+    """What every task has. The settings that are empty come from ``recipe`` and ``task.scaling``."""
+
+    name: str
+    recipe: RecipeConfig
+    hub: HubTask | None
+    train_file: str | None  # instead of the official name
+    dev_file: str | None
+    max_train: Positive | None  # examples, for a quick look; the first ones of a fixed shuffle
+    max_dev: Positive | None
+    learning_rate: PositiveFloat | None
+    batch_size: Positive | None
+    epochs: PositiveFloat | None
+    steps: Positive | None
+    warmup_steps: Count | None
+    max_length: Annotated[int, Field(ge=8)] | None
+    dropout: Fraction | None
+    classifier_dropout: Fraction | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GlueConfig(TaskBase):
+    """A GLUE task; columns, labels and metrics stand in ``tasks/glue.py``."""
+
+    kind: Literal["glue"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TextConfig(TaskBase):
+    """Classification or regression of a user's own files."""
+
+    kind: Literal["text_classification", "text_regression"]
+    text_columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    target_columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    id_column: str | None
+    labels: tuple[str, ...] | None  # in order; empty: those of the training file, sorted
+    dev_fraction: OpenFraction  # of the training rows, by a hash of their text, where there is no dev file
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GeneratedConfig(TaskBase):
+    """A task made from the embedded corpus."""
+
+    kind: Literal["generated"]
+    task: Literal["era", "word_order"]
+    train_examples: Positive
+    dev_examples: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SquadConfig(TaskBase):
+    """Extractive question answering."""
+
+    kind: Literal["squad"]
+    version: Literal["1.1", "2.0"]
+    max_query: Positive  # pieces
+    stride: Positive  # pieces between two windows at the recipe's length; shorter windows take their share
+    n_best: Positive
+    max_answer: Positive  # pieces
+    beam: Positive  # starts, and ends for each, of the 2.0 head
+    threshold: Literal["best_f1", "zero"]  # of the null score: searched on dev, or a probability of one half
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RaceConfig(TaskBase):
+    """Four-way multiple choice."""
+
+    kind: Literal["race"]
+    levels: Annotated[tuple[Literal["middle", "high"], ...], Field(min_length=1)]
+    max_query: Positive  # pieces of question and option, counted from the end
+
+
+TaskConfig = Annotated[
+    GlueConfig | TextConfig | GeneratedConfig | SquadConfig | RaceConfig, Field(discriminator="kind")
+]

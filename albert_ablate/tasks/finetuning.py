@@ -1,0 +1,256 @@
+"""One fine-tuning: a task, a seed, a pretrained encoder, the best checkpoint on dev and the last one."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from albert_ablate import console, streams
+from albert_ablate.config import BudgetConfig, OptimizerConfig
+from albert_ablate.console import Progress
+from albert_ablate.errors import CheckpointError, DivergedError, PreemptedError
+from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.pretraining import initialise
+from albert_ablate.runs import RunFolder
+from albert_ablate.task_config import FineTuneConfig
+from albert_ablate.tasks.batches import TaskBatches, in_order
+from albert_ablate.tasks.recipe import Recipe
+from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch
+from albert_ablate.training import checkpoint
+from albert_ablate.training.optimizers import build_optimizer, learning_rate
+from albert_ablate.training.precision import autocast
+from albert_ablate.training.stopping import stop_signals
+
+#: Weights that a finished fine-tuning keeps.
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+def build_task_model(
+    task: Task, shape: Architecture, recipe: Recipe, seed: int, pretrained: Path | None, spread: float
+) -> nn.Module:
+    """The task's model: encoder and pooler of the checkpoint ``pretrained`` (None: random), a new head.
+
+    Raises CheckpointError where the checkpoint lacks a tensor of the encoder.
+    """
+    with torch.device("meta"):
+        model = task.build(shape, recipe.classifier_dropout)
+    model.to_empty(device="cpu")
+    initialise(model, spread, seed)
+    if pretrained is not None:
+        own = checkpoint.load_matching(pretrained, model)
+        missing = [name for name in own if name.startswith(("encoder.", "pooler."))]
+        if missing:
+            raise CheckpointError(f"{pretrained} lacks tensors of this encoder: {', '.join(missing)}.")
+    return model
+
+
+class FineTuner:
+    """Trains one model on one task; ``fit`` continues from the newest checkpoint."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        recipe: Recipe,
+        common: FineTuneConfig,
+        seed: int,
+        folder: RunFolder,
+        device: torch.device,
+        precision: str,
+        log_every: int,
+        log: Callable[[int, dict[str, float]], None] = lambda step, line: None,
+    ) -> None:
+        self.task = task
+        self.model = model.to(device)
+        self.recipe = recipe
+        self.common = common
+        self.seed = seed
+        self.folder = folder
+        self.identity = folder.name.rpartition("-")[2]
+        self.device = device
+        self.precision = precision
+        self.log_every = log_every
+        self.log = log
+        self.batches = TaskBatches(task.train, recipe.batch_size, task.name, seed, common.group_by_length)
+        self.schedule, self.settings = _schedule(recipe, common)
+        self.optimizer = build_optimizer(self.model, self.settings)
+        self.seconds = 0.0
+        self.best_step, self.best_score = 0, -math.inf
+        every = common.evaluate_every or max(1, math.ceil(recipe.steps / common.evaluations))
+        self.evaluations = [*range(every, recipe.steps, every), recipe.steps]
+
+    def fit(self) -> dict[str, Any]:
+        """Train, evaluate on dev, keep the best. Returns the record for ``results.json``."""
+        done, steps = self._resume(), self.recipe.steps
+        loss, since, lap = torch.zeros((), device=self.device), done, time.perf_counter()
+        title = f"{self.task.name}, seed {self.seed}"
+        with stop_signals() as stopped, Progress(steps, done, "steps", title) as progress:
+            while done < steps:
+                loss += self.update(done, self.batches[done])
+                done += 1
+                evaluate = done in self.evaluations
+                stop = stopped.is_set()
+                if evaluate or stop or done % self.log_every == 0:
+                    elapsed = time.perf_counter() - lap
+                    self.seconds += elapsed
+                    line = {
+                        "step": done, "loss": loss.item() / (done - since), "learning_rate": self.learning_rate,
+                        "gradient_norm": self.gradient_norm, "seconds": self.seconds,
+                        "examples_per_second": (done - since) * self.batches.batch_size / elapsed,
+                    }  # fmt: skip
+                    if evaluate:
+                        line["dev_score"] = self._evaluate(done)
+                    self.folder.append_metrics(line)
+                    self.log(done, line)
+                    self._show(progress, done, line)
+                    if evaluate or stop:
+                        self._save(done)
+                    loss, since, lap = torch.zeros((), device=self.device), done, time.perf_counter()
+                if stop and done < steps:
+                    raise PreemptedError(
+                        f"Stopped {self.task.name} after step {done} of {steps}; the same command continues from there."
+                    )
+        return self._finish()
+
+    def update(self, step: int, batch: TaskBatch) -> Tensor:
+        """One optimizer step on the mean loss of the batch's examples; returns that mean."""
+        torch.manual_seed(streams.key(self.seed, "task dropout", self.task.name, step))
+        self.learning_rate = learning_rate(step, self.settings, self.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for part in batch.micro(self.common.micro_size):
+            with autocast(self.precision, self.device):
+                loss = self.task.loss(self.model, part.to(self.device)) / len(batch)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        limit = self.settings.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit is not None else float("inf"))
+        self.gradient_norm = norm.item()
+        if not math.isfinite(self.gradient_norm):
+            raise DivergedError(
+                f"{self.task.name}: the gradient is not finite at step {step + 1} (learning rate "
+                f"{self.learning_rate:.3g}). Lower tasks.{self.task.name}.learning_rate or task.scaling.learning_rate."
+            )
+        self.optimizer.step()
+        return total
+
+    @torch.inference_mode()
+    def predict(self, features: FeatureSet) -> Outputs:
+        """The task's outputs for every example, in order."""
+        self.model.eval()
+        found: dict[str, np.ndarray] = {}
+        for rows, batch in in_order(features):
+            with autocast(self.precision, self.device):
+                outputs = self.task.outputs(self.model, batch.to(self.device))
+            for name, value in outputs.items():
+                part = (value.float() if value.is_floating_point() else value).cpu().numpy()
+                if name not in found:
+                    found[name] = np.zeros((len(features), *part.shape[1:]), part.dtype)
+                found[name][rows] = part
+        return found
+
+    def _scores(self, outputs: dict[str, Outputs]) -> dict[str, SetScores]:
+        return {name: self.task.scores(name, found) for name, found in outputs.items()}
+
+    def _evaluate(self, step: int) -> float:
+        """Score the first dev set; a better one than before keeps these weights."""
+        name, features = next(iter(self.task.dev.items()))
+        score = self.task.scores(name, self.predict(features)).score
+        if score > self.best_score:
+            self.best_score, self.best_step = score, step
+            checkpoint.save_weights(self._best(step), self.model)
+        return score
+
+    def _finish(self) -> dict[str, Any]:
+        """Score and predict with the last and with the best weights."""
+        checkpoint.save_weights(self.folder.path / LAST, self.model)
+        with console.stage(f"predicting {self.task.name}"):
+            outputs = {name: self.predict(features) for name, features in self.task.dev.items()}
+            last = best = self._scores(outputs)
+            if self.best_step != self.recipe.steps:
+                checkpoint.load_strictly(self._best(self.best_step), self.model)
+                outputs = {name: self.predict(features) for name, features in self.task.dev.items()}
+                best = self._scores(outputs)
+            self._write_predictions("predictions", outputs)
+            self._write_predictions("predictions/test", {n: self.predict(f) for n, f in self.task.test.items()})
+        return {
+            "metric": self.task.metric,
+            "best": {"step": self.best_step, **_record(best)},
+            "last": {"step": self.recipe.steps, **_record(last)},
+            "selection": f"best of {len(self.evaluations)} evaluations on the dev set that is reported",
+            "recipe": self.recipe.as_dict(),
+            "training": {
+                "steps": self.recipe.steps,
+                "epochs": self.recipe.steps / self.batches.per_epoch,
+                "examples": self.recipe.steps * self.batches.batch_size,
+                "seconds": self.seconds,
+            },
+        }
+
+    def _write_predictions(self, place: str, outputs: dict[str, Outputs]) -> None:
+        for name, found in outputs.items():
+            for file, content in self.task.files(name, found).items():
+                self.folder.write(f"{place}/{file}", content)
+
+    def tidy(self) -> None:
+        """Leave the best and the last weights, or none, and no state to resume from."""
+        best = self._best(self.best_step)
+        if self.common.keep_weights:
+            best.replace(self.folder.path / BEST)
+        else:
+            best.unlink(missing_ok=True)
+            (self.folder.path / LAST).unlink(missing_ok=True)
+        for old in checkpoint.checkpoints(self.folder.checkpoints):
+            checkpoint.remove(old)
+        self.folder.checkpoints.rmdir()
+
+    def _best(self, step: int) -> Path:
+        return self.folder.checkpoints / f"best_{step:08d}.safetensors"
+
+    def _save(self, step: int) -> None:
+        progress = {"seconds": self.seconds, "best_step": self.best_step, "best_score": max(self.best_score, -1e308)}
+        checkpoint.save(self.folder.checkpoints, step, self.identity, self.model, self.optimizer, progress, keep=1)
+        for old in self.folder.checkpoints.glob("best_*.safetensors"):
+            if old != self._best(self.best_step):
+                old.unlink()
+
+    def _resume(self) -> int:
+        meta = checkpoint.load_latest(self.folder.checkpoints, self.identity, self.model, self.optimizer)
+        self.folder.truncate_metrics(0 if meta is None else meta["step"])
+        if meta is None:
+            return 0
+        self.seconds, self.best_step, self.best_score = meta["seconds"], meta["best_step"], meta["best_score"]
+        self.folder.say(f"{self.task.name}, seed {self.seed}: continuing after step {meta['step']}")
+        return int(meta["step"])
+
+    def _show(self, progress: Progress, done: int, line: dict[str, float]) -> None:
+        text = f"loss {line['loss']:.3f}"
+        if self.best_step:
+            text += f" · best on dev {self.best_score:.3f} at {self.best_step:,}"
+        progress.update(done, done, f"{text} · {line['examples_per_second']:,.0f} examples/s")
+        phase = f"fine-tuning {self.task.name}, seed {self.seed}, {done / self.recipe.steps:.0%}"
+        self.folder.note(phase=phase, step=done, share=done / self.recipe.steps)
+
+
+def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
+    first = next(iter(scores.values()))
+    return {"score": first.score, "average": first.average, "sets": {name: s.metrics for name, s in scores.items()}}
+
+
+def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:
+    """The released fine-tuning optimizer: AdamW, linear warm-up and decay."""
+    o = common.optimizer
+    budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None)
+    optimizer = OptimizerConfig(
+        "adamw", recipe.learning_rate, o.weight_decay, o.beta1, o.beta2, o.epsilon, o.bias_correction, o.clip_norm,
+        o.decay_from,
+    )  # fmt: skip
+    return budget, optimizer

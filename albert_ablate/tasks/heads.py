@@ -1,0 +1,92 @@
+"""Fine-tuning heads on the pretrained encoder (reference classifier_utils, squad_utils, race_utils).
+
+Letters: B examples, C choices, T tokens, H hidden, K starts and K ends of a beam.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.encoder import Encoder
+from albert_ablate.model.heads import Pooler
+from albert_ablate.tasks.task import TaskBatch
+
+#: Added to the scores of places where no answer may start or end.
+_FORBIDDEN = -1e30
+
+
+class PooledModel(nn.Module):
+    """Linear on the dropped-out pooled output: ``outputs`` values for each sequence."""
+
+    def __init__(self, shape: Architecture, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.encoder = Encoder(shape)
+        self.pooler = Pooler(shape)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(shape.hidden_size, outputs)
+
+    def forward(self, batch: TaskBatch) -> Tensor:
+        """-> (B, outputs), or (B, C) for a choice between C sequences."""
+        hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
+        logits = self.classifier(self.dropout(self.pooler(hidden))).float()
+        return logits if batch.choices == 1 else logits.view(-1, batch.choices)
+
+
+class SpanModel(nn.Module):
+    """SQuAD 1.1: start and end scores from one linear layer on the sequence output, no dropout."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.encoder = Encoder(shape)
+        self.span = nn.Linear(shape.hidden_size, 2)
+
+    def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+        """-> (B, T) scores of start and of end; padding has none."""
+        hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
+        scores = self.span(hidden).float().masked_fill(~batch.mask[:, :, None], _FORBIDDEN)  # (B, T, 2)
+        start, end = scores.unbind(-1)
+        return start, end
+
+
+class AnswerableSpanModel(nn.Module):
+    """SQuAD 2.0: the end given the start, and whether there is an answer (the head of XLNet)."""
+
+    def __init__(self, shape: Architecture, dropout: float) -> None:
+        super().__init__()
+        h = shape.hidden_size
+        self.encoder = Encoder(shape)
+        self.start = nn.Linear(h, 1)
+        self.end_hidden = nn.Linear(2 * h, h)
+        self.end_norm = nn.LayerNorm(h, eps=shape.layer_norm_eps)
+        self.end = nn.Linear(h, 1)
+        self.answer_hidden = nn.Linear(2 * h, h)
+        self.dropout = nn.Dropout(dropout)
+        self.answer = nn.Linear(h, 1, bias=False)
+
+    def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """-> (B, T, H) hidden states, (B, T) start log-probabilities, (B,) logit that there is no answer."""
+        hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
+        start = F.log_softmax(self.start(hidden)[..., 0].float() + forbidden(batch), -1)
+        # Where the answer probably starts, beside [CLS].
+        summary = torch.einsum("bt,bth->bh", start.exp(), hidden.float())
+        answer = torch.tanh(self.answer_hidden(torch.cat([summary, hidden[:, 0].float()], -1)))
+        return hidden, start, self.answer(self.dropout(answer))[:, 0].float()
+
+    def ends(self, hidden: Tensor, starts: Tensor, batch: TaskBatch) -> Tensor:
+        """(B, K) places of starts -> (B, K, T) end log-probabilities, each given its start."""
+        b, t, h = hidden.shape
+        k = starts.shape[1]
+        at_start = hidden.gather(1, starts[:, :, None].expand(b, k, h))  # (B, K, H)
+        pairs = torch.cat([hidden[:, None].expand(b, k, t, h), at_start[:, :, None].expand(b, k, t, h)], -1)
+        scores = self.end(self.end_norm(torch.tanh(self.end_hidden(pairs))))[..., 0]  # (B, K, T)
+        return F.log_softmax(scores.float() + forbidden(batch)[:, None], -1)
+
+
+def forbidden(batch: TaskBatch) -> Tensor:
+    """(B, T): 0 at [CLS] and at the pieces of the document, else a score that rules the place out."""
+    document = (batch.type_ids == 1) & batch.mask
+    last = batch.mask.sum(1, keepdim=True) - 1  # the final [SEP]
+    places = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+    allowed = (document & (places != last)) | (places == 0)
+    return torch.where(allowed, 0.0, _FORBIDDEN)

@@ -1,0 +1,47 @@
+"""Hugging Face datasets as the rows that the readers expect."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from albert_ablate.errors import DataError
+from albert_ablate.task_config import HubTask
+from albert_ablate.tasks.tables import Row
+
+
+def hub_rows(task: str, source: HubTask | None, split: str, labels: dict[str, tuple[str, ...]]) -> Iterator[Row]:
+    """Rows of one split.
+
+    Where ``labels`` (column -> words) are the split's classes, a number becomes its word: the hub
+    orders MNLI's classes differently from the released code, so the number alone would mislead.
+    """
+    if source is None:
+        raise DataError(f"tasks.{task}.hub is empty: there is no known dataset for it. Use task.source=files.")
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise DataError("task.source=hub needs the package datasets. Run `pip install -e '.[hub]'`.") from error
+    try:
+        rows = datasets.load_dataset(source.path, source.config, split=split, revision=source.revision)
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"tasks.{task}: {source.path}, split {split}, could not be read ({type(error).__name__}: {error}). "
+            "Without network access, give the official files with task.data_dir=FOLDER."
+        ) from error
+    return _rows(rows, source, _classes(rows, labels))
+
+
+def _classes(rows: Any, labels: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Column -> names of its class numbers, where they are the task's own label words."""
+    found = {}
+    for column, names in labels.items():
+        known = list(getattr(rows.features.get(column), "names", ()) or ())
+        if set(names) <= set(known):
+            found[column] = known
+    return found
+
+
+def _rows(rows: Any, source: HubTask, classes: dict[str, list[str]]) -> Iterator[Row]:
+    for number, values in enumerate(rows, 1):
+        named = {c: names[values[c]] for c, names in classes.items() if isinstance(values[c], int) and values[c] >= 0}
+        yield Row(Path(source.path), number, {**values, **named})

@@ -1,0 +1,109 @@
+"""A configured task -> where its data are, what they are, and the task itself."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.files import digest, sha256_file
+from albert_ablate.task_config import (
+    FineTuneConfig,
+    GeneratedConfig,
+    GlueConfig,
+    RaceConfig,
+    SquadConfig,
+    TaskConfig,
+    TextConfig,
+)  # fmt: skip
+from albert_ablate.tasks.examples import ExampleSets, limit_sets, limited, read_glue, read_text, task_files
+from albert_ablate.tasks.generated import generated_fingerprint, read_generated
+from albert_ablate.tasks.race import RaceTask, race_files, read_race
+from albert_ablate.tasks.sentences import SentenceTask
+from albert_ablate.tasks.squad import SquadTask
+from albert_ablate.tasks.squad_data import SquadSet, hub_squad, read_squad
+from albert_ablate.tasks.tables import find, named
+from albert_ablate.tasks.task import Task
+
+#: Turns what was read into token sequences of at most so many tokens.
+Make = Callable[[Tokenizer, int], Task]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task's data, found but not read."""
+
+    task: TaskConfig
+    files: dict[str, list[Path]] | None  # None: from the hub, or generated
+    fingerprint: str
+
+    def names(self) -> dict[str, list[str]] | str:
+        """For the record."""
+        if self.files is None:
+            return "generated" if isinstance(self.task, GeneratedConfig) else "hub"
+        return {name: [path.name for path in paths][:3] for name, paths in self.files.items()}
+
+
+def locate(common: FineTuneConfig, task: TaskConfig) -> Source:
+    """Find a task's files and take their fingerprint. Raises DataError where one is missing."""
+    if isinstance(task, GeneratedConfig):
+        return Source(task, None, generated_fingerprint())
+    own = isinstance(task, TextConfig)
+    if common.source == "hub" and not own:
+        return Source(task, None, digest(["hub", asdict(task.hub) if task.hub else None]))
+    files = _files(common, task)
+    hashes = {name: [sha256_file(path) for path in paths] for name, paths in files.items()}
+    return Source(task, files, digest(hashes))
+
+
+def _files(common: FineTuneConfig, task: TaskConfig) -> dict[str, list[Path]]:
+    if isinstance(task, RaceConfig):
+        return race_files(common, task)
+    if isinstance(task, SquadConfig):
+        given = {"train": task.train_file, "dev": task.dev_file}
+        return {side: [_squad_file(common, task, side, file)] for side, file in given.items()}
+    assert isinstance(task, GlueConfig | TextConfig)
+    return {name: [path] for name, path in task_files(common, task).items()}
+
+
+def _squad_file(common: FineTuneConfig, task: SquadConfig, side: str, given: str | None) -> Path:
+    field = f"tasks.{task.name}.{side}_file"
+    if given is not None:
+        return named(field, given)
+    return find(field, common.data_dir, ("SQuAD",), f"{side}-v{task.version}", (".json",))
+
+
+def read(source: Source) -> Make:
+    """Read and check everything now; tokens come later. Raises DataError."""
+    task, files = source.task, source.files
+    if isinstance(task, RaceConfig):
+        train, dev = (
+            limited(read_race(task, files, side), limit, side)
+            for side, limit in (("train", task.max_train), ("dev", task.max_dev))
+        )
+        return lambda tokenizer, length: RaceTask(task, train, dev, tokenizer, length)
+    if isinstance(task, SquadConfig):
+        sides = {"train": _squad_side(task, files, "train"), "dev": _squad_side(task, files, "dev")}
+        return lambda tokenizer, length: SquadTask(task, sides["train"], sides["dev"], tokenizer, length)
+    sets = _examples(task, files)
+    limit_sets(sets, task)
+    return lambda tokenizer, length: SentenceTask(task.name, sets, tokenizer, length)
+
+
+def _squad_side(task: SquadConfig, files: dict[str, list[Path]] | None, side: str) -> SquadSet:
+    if files is None:
+        found = hub_squad(task.name, task.hub, {"train": "train", "dev": "validation"}[side], task.version)
+    else:
+        found = read_squad(files[side][0], task.version)
+    limit = task.max_train if side == "train" else task.max_dev
+    return SquadSet(found.paragraphs, limited(found.questions, limit, side))
+
+
+def _examples(task: TaskConfig, files: dict[str, list[Path]] | None) -> ExampleSets:
+    if isinstance(task, GeneratedConfig):
+        return read_generated(task)
+    single = None if files is None else {name: paths[0] for name, paths in files.items()}
+    if isinstance(task, TextConfig):
+        assert single is not None
+        return read_text(task, single)
+    assert isinstance(task, GlueConfig)
+    return read_glue(task, single)

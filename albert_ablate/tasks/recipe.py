@@ -1,0 +1,59 @@
+"""A task's hyperparameters: its recipe (paper, Table 14), scaled, with what the user set."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from albert_ablate.task_config import ScalingConfig, TaskBase
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one fine-tuning runs with."""
+
+    learning_rate: float
+    batch_size: int
+    steps: int
+    warmup_steps: int
+    max_length: int
+    dropout: float
+    classifier_dropout: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def max_length(task: TaskBase, scaling: ScalingConfig, positions: int) -> int:
+    """Tokens of a sequence: the recipe's, at most the scale's and the model's positions."""
+    if task.max_length is not None:
+        return min(task.max_length, positions)
+    return min(task.recipe.max_length, scaling.max_length or positions, positions)
+
+
+def resolve(task: TaskBase, scaling: ScalingConfig, examples: int, positions: int) -> Recipe:
+    """The recipe for ``examples`` training examples. What the user set on the task is never scaled.
+
+    ``scaling.steps=recipe`` takes Table 14's steps as they are; ``epochs`` makes as many passes over
+    the examples there are, times ``scaling.epochs``, and warms up for the same share of them.
+    """
+    full = task.recipe
+    batch = task.batch_size or min(full.batch_size, scaling.batch_size or full.batch_size)
+    own = task.steps is not None or task.epochs is not None or task.batch_size is not None
+    if task.steps is not None:
+        steps = task.steps
+    elif scaling.steps == "recipe" and full.steps is not None and not own:
+        steps = full.steps
+    else:
+        epochs = task.epochs if task.epochs is not None else full.epochs * scaling.epochs
+        steps = max(1, int(examples * epochs / batch))
+    exact = steps == full.steps and full.warmup_steps is not None
+    warmup = full.warmup_steps if exact and full.warmup_steps is not None else int(full.warmup * steps)
+    return Recipe(
+        learning_rate=task.learning_rate or full.learning_rate * scaling.learning_rate,
+        batch_size=batch,
+        steps=steps,
+        warmup_steps=min(task.warmup_steps if task.warmup_steps is not None else warmup, steps - 1),
+        max_length=max_length(task, scaling, positions),
+        dropout=full.dropout if task.dropout is None else task.dropout,
+        classifier_dropout=full.classifier_dropout if task.classifier_dropout is None else task.classifier_dropout,
+    )

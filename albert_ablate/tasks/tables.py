@@ -1,0 +1,141 @@
+"""Finding a task's files and reading their rows, with the line of everything that is wrong."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from albert_ablate.errors import DataError
+from albert_ablate.files import open_text
+
+_PACKED = ("", ".xz", ".gz")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table."""
+
+    file: Path
+    line: int
+    values: dict[str, Any]
+
+    def error(self, what: str) -> DataError:
+        """DataError that names the row."""
+        return DataError(f"{self.file}, line {self.line}: {what}")
+
+    def text(self, column: str) -> str:
+        """A text cell. Raises DataError where it is missing or empty."""
+        value = self.values.get(column)
+        if value is None or not str(value).strip():
+            raise self.error(f"column {column!r} is empty; a text is expected.")
+        return str(value)
+
+
+def find(field: str, data_dir: str | None, folders: Sequence[str], stem: str, suffixes: Sequence[str]) -> Path:
+    """The file of an official name, plain or packed, in ``data_dir`` or in the task's folder there.
+
+    ``stem`` is the name without suffix; where no file has it, the only file that begins with it
+    (``train-subset.tsv``) is taken. Raises DataError naming what was looked for.
+    """
+    if data_dir is None:
+        raise DataError(
+            f"{field}: where are its files? Give task.data_dir=FOLDER with {stem}{suffixes[0]}, name the file itself "
+            f"with {field}, or fetch it with task.source=hub."
+        )
+    root = Path(data_dir).expanduser()
+    places = [root, *(root / name for folder in folders for name in (folder, folder.lower(), f"glue/{folder}"))]
+    wanted = tuple(suffix + packed for suffix in suffixes for packed in _PACKED)
+    for place in places:
+        for name in (stem + suffix for suffix in wanted):
+            if (place / name).is_file():
+                return place / name
+    near = [p for place in places if place.is_dir() for p in sorted(place.glob(f"{stem}[-_.]*")) if _is(p, wanted)]
+    unique = list({p.resolve(): p for p in near}.values())
+    if len(unique) == 1:
+        return unique[0]
+    if unique:
+        raise DataError(f"{field}: several files could be meant, {', '.join(map(str, unique))}. Name one.")
+    seen = ", ".join(str(place) for place in places if place.is_dir()) or f"{root}, which is no folder"
+    raise DataError(f"{field}: no file {stem}{suffixes[0]} (or .xz, .gz) in {seen}.")
+
+
+def named(field: str, name: str) -> Path:
+    """A file that the user names. Raises DataError where there is none."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise DataError(f"{field}={name}: no such file.")
+    return path
+
+
+def _is(path: Path, wanted: tuple[str, ...]) -> bool:
+    return path.is_file() and path.name.endswith(wanted)
+
+
+def read_rows(path: Path, header: Sequence[str] | None = None, short_rows: list[int] | None = None) -> Iterator[Row]:
+    """Rows of a .tsv (tabs, no quoting: GLUE's form), .csv (quoted) or .jsonl file, packed or not.
+
+    ``header`` names the columns of a file without a header line. A row with another number of
+    fields raises DataError; with ``short_rows`` its line is put there instead and the row is left out.
+    """
+    name = path.name.removesuffix(".xz").removesuffix(".gz")
+    with open_text(path) as lines:
+        if name.endswith((".jsonl", ".json")):
+            yield from _json_rows(path, lines)
+        else:
+            yield from _cell_rows(path, lines, name.endswith(".csv"), header, short_rows)
+
+
+def _cell_rows(
+    path: Path, lines: Any, quoted: bool, header: Sequence[str] | None, short_rows: list[int] | None
+) -> Iterator[Row]:
+    reader = csv.reader(lines) if quoted else ((line.rstrip("\r\n").split("\t")) for line in lines)
+    columns = list(header) if header else None
+    for count, cells in enumerate(reader, 1):
+        number = reader.line_num if isinstance(reader, type(csv.reader([]))) else count
+        if not any(cells):
+            continue
+        if columns is None:
+            columns = [cell.strip() for cell in cells]
+            continue
+        if len(cells) != len(columns):
+            if short_rows is not None:
+                short_rows.append(number)
+                continue
+            raise DataError(
+                f"{path}, line {number}: {len(cells)} fields, but {len(columns)} columns are expected "
+                f"({', '.join(columns)})."
+            )
+        yield Row(path, number, dict(zip(columns, cells, strict=True)))
+    if columns is None:
+        raise DataError(f"{path}: the file is empty; a header line is expected.")
+
+
+def _json_rows(path: Path, lines: Any) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos}).") from error
+        if not isinstance(values, dict):
+            raise DataError(f"{path}, line {number}: a JSON object is expected, {type(values).__name__} found.")
+        yield Row(path, number, values)
+
+
+def require_columns(row: Row, columns: Sequence[str], field: str) -> None:
+    """Raise DataError where the table of ``row`` lacks one of ``columns``."""
+    missing = [name for name in columns if name not in row.values]
+    if missing:
+        raise row.error(f"no column {', '.join(map(repr, missing))}; there are {', '.join(row.values)}. See {field}.")
+
+
+def require_unique(rows: Sequence[tuple[str, Row]], what: str) -> None:
+    """Raise DataError where an id occurs twice."""
+    seen: dict[str, Row] = {}
+    for identifier, row in rows:
+        if identifier in seen:
+            raise row.error(f"{what} {identifier!r} was already on line {seen[identifier].line}; ids must differ.")
+        seen[identifier] = row

@@ -1,0 +1,145 @@
+"""What a task is: token sequences with targets, a model, a loss, scores and prediction files.
+
+Letters: N examples of a set, S sequences (N times the choices), B examples in a batch, T tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from albert_ablate.data.tokenizer import CLS, SEP
+from albert_ablate.model.architecture import Architecture
+
+#: Name of a dev set -> outputs of the model for its examples, in order, each (N, ...).
+Outputs = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Ragged token sequences [CLS] A [SEP] or [CLS] A [SEP] B [SEP]."""
+
+    tokens: np.ndarray  # (all tokens,) int32
+    offsets: np.ndarray  # (S + 1,) int64
+    second: np.ndarray  # (S,) int64, place of the first token of B; the length where there is no B
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(S,) tokens of each sequence."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, first: list[list[int]], second: list[list[int]] | None = None) -> "Sequences":
+        """From pieces that fit already; adds [CLS] and [SEP]."""
+        rows = [[CLS, *a, SEP] for a in first]
+        starts = [len(row) for row in rows]
+        if second is not None:
+            rows = [[*row, *b, SEP] for row, b in zip(rows, second, strict=True)]
+        lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+        tokens = np.fromiter((t for row in rows for t in row), np.int32, int(lengths.sum()))
+        return cls(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.asarray(starts, np.int64))
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One set of a task as the model reads it."""
+
+    sequences: Sequences
+    targets: np.ndarray  # (N,) or (N, k); empty second axis where there are none
+    choices: int = 1  # sequences of one example
+
+    def __len__(self) -> int:
+        return len(self.sequences.second) // self.choices
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each example's longest sequence."""
+        longest: np.ndarray = self.sequences.lengths.reshape(-1, self.choices).max(axis=1)
+        return longest
+
+    def batch(self, examples: np.ndarray) -> "TaskBatch":
+        """These examples, padded to the longest of them."""
+        rows = (examples[:, None] * self.choices + np.arange(self.choices)).ravel()
+        starts, lengths = self.sequences.offsets[rows], self.sequences.lengths[rows]
+        places = np.arange(int(lengths.max()))
+        real = places < lengths[:, None]
+        ids = np.zeros(real.shape, np.int32)
+        ids[real] = self.sequences.tokens[(starts[:, None] + places)[real]]
+        types = ((places >= self.sequences.second[rows][:, None]) & real).astype(np.int32)
+        return TaskBatch(
+            torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(real),
+            torch.from_numpy(self.targets[examples]), self.choices,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """A padded batch; sequences of one example stand together."""
+
+    input_ids: Tensor  # (B * choices, T) int32
+    type_ids: Tensor  # (B * choices, T) int32
+    mask: Tensor  # (B * choices, T) bool
+    targets: Tensor  # (B,) or (B, k)
+    choices: int
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def micro(self, sequences: int | None) -> list["TaskBatch"]:
+        """Parts of at most ``sequences`` sequences, at least one example each."""
+        size = len(self) if sequences is None else max(1, sequences // self.choices)
+        return [self._part(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+
+    def _part(self, start: int, stop: int) -> "TaskBatch":
+        rows = slice(start * self.choices, stop * self.choices)
+        width = int(self.mask[rows].sum(1).max())
+        ids, types, mask = (grid[rows, :width] for grid in (self.input_ids, self.type_ids, self.mask))
+        return TaskBatch(ids, types, mask, self.targets[start:stop], self.choices)
+
+    def to(self, device: torch.device) -> "TaskBatch":
+        """The same batch on ``device``."""
+        ids, types, mask, targets = (
+            tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.type_ids, self.mask, self.targets)
+        )
+        return TaskBatch(ids, types, mask, targets, self.choices)
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """How a dev set was predicted."""
+
+    metrics: dict[str, Any]  # n, and for each metric its value, interval and what else belongs to it
+    score: float  # what checkpoints are chosen by
+    average: float  # what enters the mean over tasks (paper, Table 2: F1 and EM are averaged first)
+
+
+class Task(Protocol):
+    """One task, its files read and turned into token sequences."""
+
+    name: str
+    metric: str  # what ``SetScores.score`` is
+    train: FeatureSet
+    dev: dict[str, FeatureSet]  # the first one chooses the checkpoint
+    test: dict[str, FeatureSet]  # without targets: predictions only
+    examples: int  # training examples that epochs are counted in (questions, not windows)
+    counts: dict[str, Any]  # for the record: sizes, and everything that was left out
+
+    def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
+        """Encoder with this task's head, not initialised."""
+
+    def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
+        """Sum of the losses of the batch's examples."""
+
+    def outputs(self, model: nn.Module, batch: TaskBatch) -> dict[str, Tensor]:
+        """What scoring needs, each (B, ...)."""
+
+    def scores(self, name: str, outputs: Outputs) -> SetScores:
+        """Metrics of the dev set ``name``."""
+
+    def files(self, name: str, outputs: Outputs) -> dict[str, str]:
+        """Prediction files of a dev or test set, in the task's official form: name -> content."""
+
+    def baselines(self, bag_of_words: bool) -> dict[str, dict[str, float]]:
+        """What each dev set's ``score`` has to beat."""

@@ -1,0 +1,281 @@
+"""The fine-tunings of a run: one unit for each task and seed, skipped when done.
+
+``RUN/tasks/<task>-s<seed>-<identity>/`` is a run folder of its own, with status, lock, metrics,
+results and predictions. ``collect`` puts the finished ones into the run's ``results.json``.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from albert_ablate import console, provenance
+from albert_ablate.config import RunConfig
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.errors import PreemptedError, UserError
+from albert_ablate.files import digest, read_json, write_json
+from albert_ablate.lock import guard_file, locked
+from albert_ablate.outcome import recorded
+from albert_ablate.runs import RunFolder, standing_of, wanted
+from albert_ablate.task_config import TaskConfig
+from albert_ablate.tasks.finetuning import FineTuner, build_task_model
+from albert_ablate.tasks.load import Make, Source, locate, read
+from albert_ablate.tasks.recipe import max_length, resolve
+from albert_ablate.tasks.task import Task
+from albert_ablate.trackers import open_trackers
+from albert_ablate.training.checkpoint import newest
+
+#: Raise when the same settings would fine-tune to other numbers.
+NUMERICS = 1
+#: The paper's five columns, and the order in which it averages them.
+PAPER_FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
+#: Settings of all tasks, and of one, that say where and how.
+_INCIDENTAL = ("source", "data_dir", "seeds", "keep_weights", "bag_of_words")
+_NAMES = ("name", "hub", "train_file", "dev_file")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One fine-tuning."""
+
+    task: TaskConfig
+    seed: int
+    source: Source
+    folder: RunFolder
+    group: str  # the same for all seeds of one setting
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run folder and the fine-tunings that belong to its cell."""
+
+    run: RunFolder
+    units: Sequence[Unit] = ()
+
+    def state(self) -> str:
+        """``finished`` when pretraining and every unit are; see ``standing_of``."""
+        return standing_of(self.run, [unit.folder for unit in self.units])[0]
+
+
+def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
+    """Every task and seed of ``config``, with its data found. Raises DataError where they are missing."""
+    sources = [locate(config.task, task) for task in config.tasks.values()]
+    common = {k: v for k, v in asdict(config.task).items() if k not in _INCIDENTAL}
+    units = []
+    for seed in config.task.seeds:
+        for source in sources:
+            own = {k: v for k, v in asdict(source.task).items() if k not in _NAMES}
+            start = run.name.rpartition("-")[2]
+            values = [NUMERICS, start, common, own, source.fingerprint, precision]
+            name = source.task.name + ("-random" if config.task.start == "random" else "")
+            folder = RunFolder(run.path / "tasks", f"{name}-s{seed}-{digest([*values, seed], 8)}")
+            units.append(Unit(source.task, seed, source, folder, digest(values, 8)))
+    return units
+
+
+def read_units(units: Sequence[Unit], again: bool = False) -> dict[str, Make]:
+    """Task name -> its data, read and checked, for every task with a unit to do. Raises DataError.
+
+    ``again`` reads those of finished units too.
+    """
+    left = {unit.task.name: unit.source for unit in units if again or unit.folder.state() != "finished"}
+    found = {}
+    for name, source in left.items():
+        with console.stage(f"reading {name}"):
+            found[name] = read(source)
+    return found
+
+
+def fine_tune_all(
+    config: RunConfig,
+    run: RunFolder,
+    units: Sequence[Unit],
+    readers: Mapping[str, Make],
+    tokenizer: Tokenizer,
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Every unit that is not finished. One that fails does not stop the others; the worst error is raised at the end.
+
+    A stop signal is raised at once.
+    """
+    failures: list[UserError] = []
+    made: dict[str, tuple[Task, dict[str, Any]]] = {}
+    for unit in units:
+        if unit.folder.state() == "finished":
+            continue
+        unit.folder.note = run.note
+        try:
+            with locked(unit.folder.path), recorded(unit.folder, _out_of_memory(config, unit)):
+                unit.folder.set_status("running")
+                if unit.task.name not in made:
+                    made.clear()  # one task's data at a time
+                    made[unit.task.name] = _make(config, unit, readers[unit.task.name], tokenizer)
+                _fine_tune(config, run, unit, *made[unit.task.name], device, precision)
+        except PreemptedError:
+            raise
+        except UserError as error:
+            console.say(f"  ✗ {unit.folder.name}: {error}")
+            failures.append(error)
+        collect(run)
+    if failures:
+        worst = max(failures, key=lambda error: error.exit_code)
+        raise type(worst)(
+            f"{len(failures)} of {len(units)} fine-tunings of {run.name} failed; the first: {failures[0]}"
+        )
+
+
+def rerun_units(units: Sequence[Unit], rerun: str) -> list[Unit]:
+    """The units that ``rerun`` asks for; with ``all`` their old folders are moved aside."""
+    chosen = [unit for unit in units if wanted(rerun, unit.folder.state())]
+    if rerun == "all":
+        for unit in chosen:
+            unit.folder.set_aside()
+    return chosen
+
+
+def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tuple[Task, dict[str, Any]]:
+    """The task as token sequences, and its baselines (kept in the cache)."""
+    name = unit.task.name
+    with console.stage(f"turning {name} into tokens"):
+        task = make(tokenizer, max_length(unit.task, config.task.scaling, config.model.max_positions))
+    own = {k: v for k, v in asdict(unit.task).items() if k not in _NAMES}
+    key = digest([1, name, own, unit.source.fingerprint, config.task.bag_of_words])
+    path = Path(config.paths.cache) / "tasks" / f"{name}-{key}.json"
+    if not path.is_file():
+        with console.stage(f"scoring the baselines of {name}"):
+            write_json(path, task.baselines(config.task.bag_of_words))
+    console.say(f"{name}: {_count_words(task)}")
+    return task, read_json(path)
+
+
+def _count_words(task: Task) -> str:
+    dev = ", ".join(f"{count:,} {name}" for name, count in task.counts["dev"].items())
+    words = [f"{task.counts['train']:,} training examples, {dev}"]
+    for reason, count in task.counts.items():
+        number = sum(count.values()) if isinstance(count, dict) and reason.startswith("dev_texts") else count
+        if isinstance(number, int) and number and reason not in ("train",):
+            words.append(f"{number:,} {reason.replace('_', ' ')}")
+    return " · ".join(words)
+
+
+def _fine_tune(
+    config: RunConfig,
+    run: RunFolder,
+    unit: Unit,
+    task: Task,
+    baselines: dict[str, Any],
+    device: torch.device,
+    precision: str,
+) -> None:
+    shape = config.architecture()
+    recipe = resolve(unit.task, config.task.scaling, task.examples, shape.max_positions)
+    shape = replace(shape, hidden_dropout=recipe.dropout, attention_dropout=recipe.dropout)
+    pretrained = newest(run.checkpoints) if config.task.start == "pretrained" else None
+    model = build_task_model(task, shape, recipe, unit.seed, pretrained, shape.initializer_range)
+    folder = unit.folder
+    folder.write(
+        "manifest.json",
+        {
+            "task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group, "run": run.name,
+            "identity": folder.name.rpartition("-")[2],
+            "checkpoint": None if pretrained is None else pretrained.name,
+            "settings": {"common": asdict(config.task), "task": asdict(unit.task)},
+            "data": {"fingerprint": unit.source.fingerprint, "files": unit.source.names(), **task.counts},
+            "source": provenance.commit(), "packages": provenance.packages(),
+            "hardware": provenance.hardware(device), "precision": precision,
+        },
+    )  # fmt: skip
+    started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
+    folder.say(
+        f"{started}: {recipe.steps:,} steps of {recipe.batch_size} examples, learning rate {recipe.learning_rate:.3g}, "
+        f"at most {recipe.max_length} tokens"
+    )
+    identity = f"{run.name.rpartition('-')[2]}-{folder.name.rpartition('-')[2]}"
+    with open_trackers(config, folder, identity, job="finetune") as trackers:
+        tuner = FineTuner(
+            task,
+            model,
+            recipe,
+            config.task,
+            unit.seed,
+            folder,
+            device,
+            precision,
+            config.runtime.log_every,
+            trackers.log,
+        )
+        results = tuner.fit()
+        trackers.summarise({"best": results["best"]["score"], "last": results["last"]["score"]})
+    results = {"task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group} | results
+    folder.write("results.json", results | {"to_beat": baselines})
+    folder.set_status("finished")
+    tuner.tidy()
+
+
+def _out_of_memory(config: RunConfig, unit: Unit) -> str:
+    return (
+        f"Out of memory while fine-tuning {unit.task.name}. Set task.micro_size={config.task.micro_size or 16} or "
+        f"lower, or tasks.{unit.task.name}.max_length."
+    )
+
+
+def collect(run: RunFolder) -> None:
+    """Put every finished unit into ``tasks`` of the run's ``results.json``, seeds of one setting together."""
+    guard = guard_file(run.path)
+    guard.parent.mkdir(exist_ok=True)
+    with FileLock(f"{guard}.results"):
+        finished = [
+            RunFolder(p.parent.parent, p.parent.name) for p in sorted((run.path / "tasks").glob("[!.]*/results.json"))
+        ]
+        records = [(unit, unit.read("results.json")) for unit in finished if unit.state() == "finished"]
+        groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        for unit, record in records:
+            groups.setdefault(record["group"], []).append((unit.name, record))
+        tasks = [_entry(members) for members in groups.values()]
+        results = run.read("results.json") | {"tasks": tasks}
+        average = paper_average(tasks)
+        run.write("results.json", results | ({"average": average} if average else {}))
+
+
+def _entry(members: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """One task and setting over its seeds: median, range, and the sets of the median seed."""
+    members = sorted(members, key=lambda member: member[1]["seed"])
+    records = [record for _, record in members]
+    best = [record["best"]["score"] for record in records]
+    middle = records[best.index(statistics.median_low(best))]
+    last = [record["last"]["score"] for record in records]
+    return {
+        **{key: middle[key] for key in ("task", "start", "group", "metric")},
+        "seeds": [record["seed"] for record in records],
+        "score": statistics.median(best),
+        "spread": [min(best), max(best)],
+        "scores": best,
+        "last_score": statistics.median(last),
+        "last_scores": last,
+        "average": statistics.median(record["best"]["average"] for record in records),
+        "sets": middle["best"]["sets"],
+        "sets_of_seed": middle["seed"],
+        "to_beat": middle["to_beat"],
+        "selection": middle["selection"],
+        "recipe": middle["recipe"],
+        "seconds": sum(record["training"]["seconds"] for record in records),
+        "units": [name for name, _ in members],
+    }
+
+
+def paper_average(tasks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The paper's Avg (Table 2): the mean of five tasks, F1 and EM of each SQuAD averaged first.
+
+    Of pretrained starts; None unless all five are there. Of several settings of one task the one
+    that stands last counts.
+    """
+    found = {entry["task"]: entry["average"] for entry in tasks if entry["start"] == "pretrained"}
+    if not set(PAPER_FIVE) <= found.keys():
+        return None
+    parts = {name: found[name] for name in PAPER_FIVE}
+    return {"value": statistics.mean(parts.values()), "tasks": parts}
