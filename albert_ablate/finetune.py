@@ -55,9 +55,7 @@ def fine_tune_run(run: Path, settings: Sequence[str]) -> None:
         raise RunFolderError(f"{run}: no run folder (it has no config.yaml). Runs lie in runs/.")
     config = compose_for_run(run / "config.yaml", settings)
     if not config.tasks:
-        raise RunFolderError(
-            "No task: say which, as task=sst2 or task=mnli,squad11. `python run.py --help` lists them."
-        )
+        raise RunFolderError("Which task? Say task=sst2 or task=mnli,squad11; `python run.py --help` lists them.")
     if folder.state() != "finished":
         raise RunFolderError(f"{run} is {folder.state()}; its pretraining must be finished first.")
     from albert_ablate.summary import summary  # after the settings are found good: torch loads slowly

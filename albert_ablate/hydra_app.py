@@ -5,6 +5,7 @@
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from albert_ablate.config import CONF, RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, UserError
 from albert_ablate.sweeping.cells import Cell, for_launch
+from albert_ablate.sweeping.definition import LISTS
 
 if TYPE_CHECKING:
     from albert_ablate.sweeping.process import Outcome
@@ -104,8 +106,15 @@ class _Exit(SystemExit):
     """Our own exit code, as opposed to Hydra's."""
 
 
+def as_lists(words: Sequence[str]) -> list[str]:
+    """``task=mnli,sst2`` -> ``task=[mnli,sst2]``: a run has several tasks and trackers at once."""
+    several = re.compile(rf"({'|'.join(LISTS)})=(\w+(?:,\w+)+)")
+    return [several.sub(r"\1=[\2]", word) if several.fullmatch(word) else word for word in words]
+
+
 def main() -> None:
     """Entry point of ``run.py``. Exit code 0, that of the worst failure, or 2 for wrong settings."""
+    sys.argv[1:] = as_lists(sys.argv[1:])
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_task)()
     except _Exit as stop:

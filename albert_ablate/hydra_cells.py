@@ -20,10 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_app import compose, initialised
+from albert_ablate.hydra_app import as_lists, compose, initialised
 from albert_ablate.identity import settings_digest
 from albert_ablate.sweeping.cells import Cell
-from albert_ablate.sweeping.definition import LISTS, Row, rows
+from albert_ablate.sweeping.definition import Row, rows
 from albert_ablate.sweeping.relative import settings_of
 from albert_ablate.warm_start import start_of
 
@@ -50,15 +50,11 @@ def read_words(words: Sequence[str]) -> Words:
     """Parse overrides with Hydra's grammar. Raises ConfigError."""
     with initialised():
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        overrides = [_parsed(parser, word) for word in words]
+        overrides = [_parsed(parser, word) for word in as_lists(words)]
         read = {override.get_key_element(): override for override in overrides}
         control = {key: _values(read.pop(key)) for key in _CONTROL if key in read}
-        lists = {key: _values(read[key]) for key in LISTS if key in read and read[key].is_sweep_override()}
-        swept = {
-            k: _values(override) for k, override in read.items() if override.is_sweep_override() and k not in lists
-        }
+        swept = {key: _values(override) for key, override in read.items() if override.is_sweep_override()}
     fixed = {key: str(override.input_line) for key, override in read.items() if key not in swept}
-    fixed |= {key: f"{key}=[{','.join(values)}]" for key, values in lists.items()}
     (rerun,) = control.get("rerun", ["missing"])
     names = tuple(name for name in control.get("sweep", []) if name != "null")
     return Words(names, rerun, fixed, swept)
