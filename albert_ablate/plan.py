@@ -170,6 +170,9 @@ def _totals(lines: Sequence[Line], options: argparse.Namespace) -> list[str]:
             words.append(
                 f"the {len(done)} finished took {_time(took)}; estimated {_time(said)} ({said / took - 1:+.0%})"
             )
+    tuned = sum(len(line.cell.config.tasks) * len(line.cell.config.task.seeds) for line in lines)
+    if tuned:
+        words.append(f"{tuned} fine-tunings come on top; their time is not in the estimate")
     words.append("parameters: encoder · with pooler · with heads; FLOPs: matrix products; memory: peak of the process")
     return ["", *words]
 

@@ -19,6 +19,9 @@ _NOTE = """
 MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
 * head fitted on the frozen encoder\
 """
+_TASK_NOTE = """
+best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words\
+"""
 _AXES = {"E": "config.embed.size", "share": "config.share.strategy", "objective": "config.objective.name"}
 
 
@@ -37,6 +40,28 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
         table[task.upper()] = [_accuracy(*values) for values in zip(*columns, strict=True)]
     keys = ["model", "E", "share", "objective", "steps", "seed"]
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a run and fine-tuned task: the best checkpoint on dev (median over seeds), and the last."""
+    rows = []
+    for place, entries in enumerate(_column(runs, "results.tasks")):
+        e, share, objective = (runs[column].iloc[place] for column in _AXES.values())
+        for entry in entries if isinstance(entries, list) else []:
+            floor: dict[str, float] = next(iter(entry["to_beat"].values()), {})
+            rows.append(
+                {
+                    "task": entry["task"],
+                    "run": f"e{e}-{share}-{objective}-s{runs['config.seed'].iloc[place]}",
+                    "start": entry["start"],
+                    "best": f"{entry['score']:.1%}",
+                    "seeds": f"{len(entry['seeds'])}: {entry['spread'][0]:.1%} to {entry['spread'][1]:.1%}",
+                    "last": f"{entry['last_score']:.1%}",
+                    "to beat": " · ".join(f"{value:.1%}" for value in floor.values()),
+                }
+            )
+    table = pd.DataFrame(rows)
+    return table.sort_values(["task", "run", "start"], kind="stable").reset_index(drop=True) if rows else table
 
 
 def _column(runs: pd.DataFrame, name: str) -> list[Any]:
@@ -70,19 +95,27 @@ def main() -> int:
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     arguments = parser.parse_args()
     try:
-        table = compare(load_runs(arguments.runs))
+        runs = load_runs(arguments.runs)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
+    console = Console()
+    console.print(_drawn(compare(runs)))
+    console.print(_NOTE, highlight=False)
+    tasks = compare_tasks(runs)
+    if len(tasks):
+        console.print("\nfine-tuned", _drawn(tasks), sep="\n")
+        console.print(_TASK_NOTE, highlight=False)
+    return 0
+
+
+def _drawn(table: pd.DataFrame) -> Table:
     drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for name in table:
-        drawn.add_column(str(name), no_wrap=True)
+        drawn.add_column(str(name), no_wrap=name not in ("task", "run"), overflow="fold")
     for values in table.itertuples(index=False):
         drawn.add_row(*("—" if _missing(v) else str(v) for v in values))
-    console = Console()
-    console.print(drawn)
-    console.print(_NOTE, highlight=False)
-    return 0
+    return drawn
 
 
 if __name__ == "__main__":

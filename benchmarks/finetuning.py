@@ -1,0 +1,218 @@
+"""Fine-tuning and SQuAD features against Hugging Face code of run_glue's and run_qa's kind, in one run.
+
+    python benchmarks/finetuning.py --sst2 DATA/sst2 --squad DATA/squad --rounds 3
+
+SST-2: one epoch of training, batch 32, the same shape (nano, E = 128, all shared), vocabulary, precision
+and optimizer on both sides; tokenising is counted. SQuAD: features of dev-v1.1 at length 384 with
+stride 128. The sides take turns; medians and their ratio are printed. ``--examples`` shortens SST-2.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from torch.utils.data import DataLoader
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    AlbertTokenizer,
+    DataCollatorWithPadding,
+    get_linear_schedule_with_warmup,
+)  # fmt: skip
+
+from albert_ablate.config import RunConfig
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.experiment import prepare_data
+from albert_ablate.hydra_app import compose
+from albert_ablate.runs import RunFolder
+from albert_ablate.task_config import GlueConfig
+from albert_ablate.tasks.examples import limit_sets, read_glue, task_files
+from albert_ablate.tasks.finetuning import FineTuner, build_task_model
+from albert_ablate.tasks.load import locate, read
+from albert_ablate.tasks.recipe import resolve
+from albert_ablate.tasks.squad_data import build_windows, read_squad
+from albert_ablate.training.precision import autocast, choose_precision
+
+_CPU = torch.device("cpu")
+
+
+def ours_sst2(config: RunConfig, tokenizer: Tokenizer) -> float:
+    """Seconds of one epoch: reading, tokenising, training."""
+    began = time.perf_counter()
+    task = read(locate(config.task, config.tasks["sst2"]))(tokenizer, 128)
+    recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
+    model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
+    with tempfile.TemporaryDirectory() as folder:
+        place = RunFolder(Path(folder), "sst2-s0-benchmark")
+        place.path.mkdir()
+        tuner = FineTuner(task, model, recipe, config.task, 0, place, _CPU, _precision(config), 10**9)
+        for step in range(tuner.batches.per_epoch):
+            tuner.update(step, tuner.batches[step])
+    return time.perf_counter() - began
+
+
+def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> float:
+    """The same with datasets, a padding collator and AlbertForSequenceClassification."""
+    began = time.perf_counter()
+    rows = read_rows(config)
+    hugging = hugging_tokenizer(tokenizer)
+    data = datasets.Dataset.from_dict({"sentence": [r[0] for r in rows], "labels": [r[1] for r in rows]})
+    data = data.map(lambda e: hugging(e["sentence"], truncation=True, max_length=128), batched=True)
+    data = data.remove_columns("sentence")
+    model = AlbertForSequenceClassification(hugging_config(config))
+    loader = DataLoader(data, 32, shuffle=True, collate_fn=DataCollatorWithPadding(hugging), drop_last=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.01)
+    schedule = get_linear_schedule_with_warmup(optimizer, 100, len(loader))
+    model.train()
+    for batch in loader:
+        with autocast(_precision(config), _CPU):
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return time.perf_counter() - began
+
+
+def read_rows(config: RunConfig) -> list[tuple[str, int]]:
+    """The same training rows."""
+    task = config.tasks["sst2"]
+    assert isinstance(task, GlueConfig)
+    sets = read_glue(task, task_files(config.task, task))
+    limit_sets(sets, task)
+    return [(example.first, example.target) for example in sets.train]  # type: ignore[misc]
+
+
+def hugging_tokenizer(tokenizer: Tokenizer) -> Any:
+    """The fast ALBERT tokenizer with the same vocabulary."""
+    pieces = tokenizer.pieces
+    vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(tokenizer.vocab_size)]
+    return AlbertTokenizer(vocab=vocabulary)
+
+
+def hugging_config(config: RunConfig) -> AlbertConfig:
+    """The same shape."""
+    m = config.model
+    return AlbertConfig(
+        vocab_size=config.tokenizer.vocab_size, embedding_size=config.embed.size, hidden_size=m.hidden,
+        num_hidden_layers=m.layers, num_attention_heads=m.heads, intermediate_size=m.intermediate,
+        hidden_act="gelu_new", hidden_dropout_prob=0, attention_probs_dropout_prob=0, classifier_dropout_prob=0.1,
+        max_position_embeddings=m.max_positions,
+    )  # fmt: skip
+
+
+def ours_squad(path: Path, tokenizer: Tokenizer) -> float:
+    """Seconds of reading and building the windows, with gold positions and maximal context."""
+    began = time.perf_counter()
+    task = compose(["task=squad11"]).tasks["squad11"]
+    found = build_windows(read_squad(path, "1.1"), tokenizer, task, 384)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - began
+    print(f"    {len(found.features):,} windows")
+    return seconds
+
+
+def theirs_squad(path: Path, tokenizer: Tokenizer) -> float:
+    """run_qa's prepare_train_features on the same file."""
+    began = time.perf_counter()
+    hugging = hugging_tokenizer(tokenizer)
+    data = datasets.Dataset.from_list(flat_squad(path))
+
+    def features(examples: dict[str, list[Any]]) -> Any:
+        made = hugging(
+            [q.lstrip() for q in examples["question"]], examples["context"], truncation="only_second", max_length=384,
+            stride=128, return_overflowing_tokens=True, return_offsets_mapping=True, padding=False,
+        )  # fmt: skip
+        samples, offsets = made.pop("overflow_to_sample_mapping"), made.pop("offset_mapping")
+        starts, ends = [], []
+        for i, places in enumerate(offsets):
+            sides = made.sequence_ids(i)
+            answer = examples["answers"][samples[i]]
+            a = answer["answer_start"][0]
+            b = a + len(answer["text"][0])
+            first, last = sides.index(1), len(sides) - 1
+            while sides[last] != 1:
+                last -= 1
+            if not (places[first][0] <= a and places[last][1] >= b):
+                starts.append(0)
+                ends.append(0)
+                continue
+            while first < len(places) and places[first][0] <= a:
+                first += 1
+            starts.append(first - 1)
+            while places[last][1] >= b:
+                last -= 1
+            ends.append(last + 1)
+        made["start_positions"], made["end_positions"] = starts, ends
+        return made
+
+    found = data.map(features, batched=True, remove_columns=data.column_names)
+    seconds = time.perf_counter() - began
+    print(f"    {len(found):,} windows")
+    return seconds
+
+
+def flat_squad(path: Path) -> list[dict[str, Any]]:
+    """A question a row, as the hub has it."""
+    from albert_ablate.files import open_text
+
+    with open_text(path) as source:
+        content = json.load(source)
+    return [
+        {
+            "id": q["id"], "context": p["context"], "question": q["question"],
+            "answers": {k: [a[k] for a in q["answers"]] for k in ("text", "answer_start")},
+        }
+        for article in content["data"] for p in article["paragraphs"] for q in p["qas"]
+    ]  # fmt: skip
+
+
+def _precision(config: RunConfig) -> str:
+    return choose_precision(config.runtime, _CPU)
+
+
+def compare(name: str, rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> None:
+    """Take turns and print medians and ratio."""
+    mine, other = [], []
+    for _ in range(rounds):
+        mine.append(ours())
+        other.append(theirs())
+        print(f"  {name}: ours {mine[-1]:.1f} s, Hugging Face {other[-1]:.1f} s", flush=True)
+    a, b = statistics.median(mine), statistics.median(other)
+    print(f"{name}: median {a:.1f} s against {b:.1f} s, {b / a:.2f} times as fast")
+
+
+def main() -> None:
+    """Run both comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--sst2", type=Path, help="folder with SST-2's train.tsv and dev.tsv")
+    parser.add_argument("--squad", type=Path, help="folder with dev-v1.1.json")
+    parser.add_argument("--examples", type=int, help="of SST-2; default: all")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    datasets.disable_progress_bars()
+    datasets.disable_caching()
+    limit = "null" if options.examples is None else options.examples
+    words = ["task=sst2", f"task.data_dir={options.sst2 or 'null'}", f"tasks.sst2.max_train={limit}", "embed=e128"]
+    config = compose([*words, "tokenizer.vocab_size=8000", "tasks.sst2.batch_size=32"])
+    tokenizer = prepare_data(config).tokenizer
+    if options.squad:
+        path = next(p for p in options.squad.iterdir() if p.name.startswith("dev-v1.1"))
+        compare(
+            "SQuAD features", options.rounds, lambda: ours_squad(path, tokenizer), lambda: theirs_squad(path, tokenizer)
+        )
+    if options.sst2:
+        compare(
+            "SST-2 epoch", options.rounds, lambda: ours_sst2(config, tokenizer), lambda: theirs_sst2(config, tokenizer)
+        )
+
+
+if __name__ == "__main__":
+    main()
