@@ -4,8 +4,8 @@ BIN := .venv/bin
 
 .PHONY: demo test check setup setup-dev format clean
 
-demo: setup  ## train, evaluate and report one cell of the ablation
-	$(BIN)/python run.py embed=e128 share=all objective=sop
+demo: setup  ## train, evaluate and report one cell, and fine-tune it on two small tasks
+	$(BIN)/python run.py embed=e128 share=all objective=sop task=demo
 
 test: setup-dev  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup

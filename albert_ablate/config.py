@@ -318,7 +318,10 @@ def parse(values: dict[str, Any]) -> RunConfig:
 
 
 def _explain(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"])
+    parts = [str(part) for part in problem["loc"]]
+    if parts[0] == "tasks" and len(parts) > 3:
+        del parts[2]  # which of the task families it was read as
+    field = ".".join(parts)
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         group = field.rpartition(".")[0]
         known = _known_fields(group)
@@ -380,6 +383,8 @@ def _contradictions(c: RunConfig) -> list[str]:
             f"Use batch.micro_size={c.batch.size}."
         )
     found += _data_contradictions(c.data)
+    if len(set(c.task.seeds)) < len(c.task.seeds):
+        found.append(f"task.seeds={list(c.task.seeds)}: a seed stands there twice. Name each once.")
     return found
 
 

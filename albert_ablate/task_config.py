@@ -47,7 +47,7 @@ class FineTuneConfig:
 
     source: Literal["files", "hub"]
     data_dir: str | None
-    seeds: tuple[Count, ...]
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
     start: Literal["pretrained", "random"]
     evaluations: Positive  # on dev, evenly spaced
     evaluate_every: Positive | None  # or every so many steps

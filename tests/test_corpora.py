@@ -1,6 +1,7 @@
 """Every reader, the held-out split, and what a damaged or missing file says."""
 
 import dataclasses
+import gzip
 import json
 import lzma
 from pathlib import Path
@@ -72,12 +73,14 @@ def test_files_of_both_forms_are_refused(tmp_path: Path) -> None:
         open_corpus(data(tmp_path))
 
 
-@pytest.mark.parametrize("packed", ["", ".xz"])
+@pytest.mark.parametrize("packed", ["", ".xz", ".gz"])
 def test_json_lines(tmp_path: Path, packed: str) -> None:
     file = tmp_path / f"a.jsonl{packed}"
     lines = "\n".join(json.dumps({"title": "t", "body": d}) for d in DOCUMENTS) + "\n\n"
-    file.write_bytes(lzma.compress(lines.encode()) if packed else lines.encode())
+    pack = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress}[packed]
+    file.write_bytes(pack(lines.encode()))
     assert documents(file, text_column="body") == DOCUMENTS
+    assert documents(tmp_path, text_column="body") == DOCUMENTS
 
 
 def test_parquet(tmp_path: Path) -> None:

@@ -284,3 +284,25 @@ def test_state_survives_saving_and_loading() -> None:
 def test_a_closure_is_refused() -> None:
     with pytest.raises(ValueError, match="closure"):
         Lamb([weight([1.0], [1.0])], lr=0.1).step(lambda: 0.0)
+
+
+def test_adamw_without_bias_correction_is_the_released_one() -> None:
+    """u = m / (sqrt(v) + eps) + decay * w for kernels, w -= lr * u; no decay for biases (released optimization)."""
+    config = compose(["optimizer=adamw", "optimizer.bias_correction=false"]).optimizer
+    model = torch.nn.Linear(4, 3).double()
+    optimizer = build_optimizer(model, config)
+    expected = {name: p.detach().clone() for name, p in model.named_parameters()}
+    m = {name: torch.zeros_like(p) for name, p in expected.items()}
+    v = {name: torch.zeros_like(p) for name, p in expected.items()}
+    for step in range(5):
+        optimizer.zero_grad()
+        (model(torch.full((2, 4), 0.3 + step).double()) ** 2).sum().backward()
+        for name, p in model.named_parameters():
+            assert p.grad is not None
+            m[name] = 0.9 * m[name] + 0.1 * p.grad
+            v[name] = 0.999 * v[name] + 0.001 * p.grad**2
+            decay = 0.01 * expected[name] if name == "weight" else 0.0
+            expected[name] = expected[name] - config.learning_rate * (m[name] / (v[name].sqrt() + 1e-6) + decay)
+        optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p, expected[name], rtol=1e-9, atol=1e-12)

@@ -26,6 +26,8 @@ SHORT = [
     "runtime.threads=1",
 ]
 
+SHORT_TASKS = [f"tasks.{name}.{key}" for name in ("era", "word_order") for key in ("steps=2", "dev_examples=40")]
+
 
 def commands() -> list[str]:
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
@@ -51,7 +53,7 @@ def test_every_command_runs(folder: Path) -> None:
         assert program == "python"
         words = [str(ROOT / word) if word == "run.py" else word for word in words]
         if words[0].endswith("run.py") and "--help" not in words and "--cfg" not in words:
-            words += SHORT
+            words += SHORT + (SHORT_TASKS if "task=demo" in words else [])
         if "albert_ablate.plan" in words and "--gpu" not in words:
             words += SHORT
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -79,7 +79,7 @@ def _embedded(data: DataConfig) -> Corpus:
 
 
 def _files(data: DataConfig) -> Corpus:
-    """A file, a folder or a glob of .txt, .jsonl or .parquet (each plain or .xz)."""
+    """A file, a folder or a glob of .txt, .jsonl or .parquet (each plain, .xz or .gz; parquet as it is)."""
     assert data.path is not None  # validated with the configuration
     train = _expand("data.path", data.path)
     held_out = _expand("data.validation_path", data.validation_path) if data.validation_path else []
@@ -107,7 +107,7 @@ def _expand(field: str, pattern: str) -> list[Path]:
     root = Path(pattern).expanduser()
     if root.is_file():
         return [root]
-    suffixes = tuple(kind + packed for kind in (".txt", ".jsonl", ".parquet") for packed in ("", ".xz"))
+    suffixes = tuple(kind + packed for kind in (".txt", ".jsonl", ".parquet") for packed in ("", ".xz", ".gz"))
     found = root.rglob("*") if root.is_dir() else map(Path, glob.glob(str(root), recursive=True))
     paths = sorted(path for path in found if path.is_file() and path.name.endswith(suffixes))
     if not paths:
@@ -120,7 +120,7 @@ def _expand(field: str, pattern: str) -> list[Path]:
 
 def _format(path: Path, data: DataConfig) -> str:
     """Sentences | prose | jsonl | parquet; a .txt of unstated format is judged by its lines."""
-    name = path.name.removesuffix(".xz")
+    name = path.name.removesuffix(".xz").removesuffix(".gz")
     if name.endswith(".jsonl"):
         return "jsonl"
     if name.endswith(".parquet"):
