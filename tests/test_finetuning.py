@@ -110,12 +110,8 @@ def test_small_scales_keep_the_proportions() -> None:
 
 
 def test_what_the_user_sets_is_not_scaled() -> None:
-    words = [
-        "tasks.sst2.learning_rate=0.001",
-        "tasks.sst2.steps=77",
-        "tasks.sst2.batch_size=5",
-        "tasks.sst2.dropout=0.3",
-    ]
+    own = ["learning_rate=0.001", "steps=77", "batch_size=5", "dropout=0.3", "warmup_steps=7"]
+    words = [f"tasks.sst2.{word}" for word in own]
     for scale in ("paper", "demo"):
         config = compose([f"scale={scale}", "task=sst2", *words])
         found = resolve(config.tasks["sst2"], config.task.scaling, 1000, 512)

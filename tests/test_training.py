@@ -655,7 +655,7 @@ def test_an_absurd_learning_rate_is_reported_as_divergence(cell: Callable[..., R
 def test_the_folder_holds_everything(finished: RunFolder) -> None:
     assert {p.name for p in finished.path.iterdir()} == {
         "config.yaml", "manifest.json", "status.json", "metrics.jsonl", "results.json", "similarity.json",
-        "checkpoints", "log.txt",
+        "checkpoints", "log.txt", "spiece.model",
     }  # fmt: skip
     for name in ("manifest.json", "status.json", "results.json", "similarity.json"):
         read_json(finished.path / name)
