@@ -65,14 +65,16 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
     if not entries:
         return []
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column("\n  fine-tuned", min_width=18)
+    table.add_column("\n  fine-tuned", min_width=18, overflow="fold")
     table.add_column("\nmetric")
     table.add_column("best\non dev", justify="right", style="bold")
     table.add_column("\n95% interval", justify="right")
     table.add_column("\nlast", justify="right")
     table.add_column("to beat: majority\n· bag of words")
+    names = [(entry["task"], entry["start"]) for entry in entries]
     for entry in entries:
-        for row in _task_rows(entry):
+        several = names.count((entry["task"], entry["start"])) > 1
+        for row in _task_rows(entry, f" {entry['group'][:4]}" if several else ""):
             table.add_row(*row)
     notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
     found: list[RenderableType] = [table, Text(notes, style="dim")]
@@ -83,8 +85,9 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
     return found
 
 
-def _task_rows(entry: dict[str, Any]) -> list[list[str]]:
-    start = "" if entry["start"] == "pretrained" else ", not pretrained"
+def _task_rows(entry: dict[str, Any], mark: str) -> list[list[str]]:
+    """``mark`` tells settings of one task apart: the first digits of their group."""
+    start = mark if entry["start"] == "pretrained" else f"{mark}, random start"
     rows: list[list[str]] = []
     for name, scores in entry["sets"].items():
         first = True

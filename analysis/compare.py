@@ -48,6 +48,7 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
     for place, entries in enumerate(_column(runs, "results.tasks")):
         e, share, objective = (runs[column].iloc[place] for column in _AXES.values())
         for entry in entries if isinstance(entries, list) else []:
+            low, high = entry["spread"]
             floor: dict[str, float] = next(iter(entry["to_beat"].values()), {})
             rows.append(
                 {
@@ -55,7 +56,9 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
                     "run": f"e{e}-{share}-{objective}-s{runs['config.seed'].iloc[place]}",
                     "start": entry["start"],
                     "best": f"{entry['score']:.1%}",
-                    "seeds": f"{len(entry['seeds'])}: {entry['spread'][0]:.1%} to {entry['spread'][1]:.1%}",
+                    "seeds": f"{low:.1%} to {high:.1%} ({len(entry['seeds'])})"
+                    if high > low
+                    else str(len(entry["seeds"])),
                     "last": f"{entry['last_score']:.1%}",
                     "to beat": " · ".join(f"{value:.1%}" for value in floor.values()),
                 }

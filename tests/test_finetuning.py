@@ -624,3 +624,19 @@ def test_initialisation_covers_every_parameter() -> None:
     initialise(model, 0.02, 0)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert task_config("squad20").beam == 5
+
+
+def test_a_model_that_answers_nothing_right_is_best_off_answering_nothing(folder: Path) -> None:
+    """The official threshold is then 0, at which null scores below 0 would answer everything."""
+    config = with_tasks(folder, "task=squad20", f"task.data_dir={folder / 'data'}")
+    task = make(config, "squad20", folder)
+    assert isinstance(task, SquadTask)
+    outputs = gold_outputs(task)
+    outputs["ends"] = outputs["starts"][:, :, None].repeat(5, 2)  # answers of one piece: all wrong
+    outputs["starts"][:, 0] = task.windows.first + 1
+    outputs["ends"][:, 0, 0] = task.windows.first + 1
+    outputs["null"] = np.full(len(outputs["null"]), -2.0)
+    found = task.scores("dev", outputs).metrics
+    assert found["best_exact_threshold"] == 0.0
+    assert found["exact"]["value"] == found["best_exact"] == found["no_answer"]["n"] / 8
+    assert found["at_threshold_0"]["exact"] == 0.0

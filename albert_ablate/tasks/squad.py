@@ -104,7 +104,15 @@ class SquadTask:
         raw = squad_metrics.scores_20(golds, best)
         best_exact, exact_threshold = squad_metrics.best_threshold(raw.exact, golds, best, null)
         best_f1, f1_threshold = squad_metrics.best_threshold(raw.f1, golds, best, null)
-        threshold = f1_threshold if self.task.threshold == "best_f1" else 0.0
+        threshold = 0.0
+        if self.task.threshold == "best_f1":
+            # The official search says 0 where answering nothing is best, which need not answer nothing.
+            nothing = min(null.values()) - 1.0
+            tried = {
+                t: squad_metrics.mean(squad_metrics.with_threshold(raw.f1, golds, null, t))
+                for t in (f1_threshold, nothing)
+            }
+            threshold = max(tried, key=lambda t: tried[t] or 0.0)
         exact, f1 = (squad_metrics.with_threshold(s, golds, null, threshold) for s in (raw.exact, raw.f1))
         zero = [squad_metrics.with_threshold(s, golds, null, 0.0) for s in (raw.exact, raw.f1)]
         sides = {"has_answer": [k for k in golds if golds[k]], "no_answer": [k for k in golds if not golds[k]]}
