@@ -633,8 +633,8 @@ def test_a_model_that_answers_nothing_right_is_best_off_answering_nothing(folder
     assert isinstance(task, SquadTask)
     outputs = gold_outputs(task)
     outputs["ends"] = outputs["starts"][:, :, None].repeat(5, 2)  # answers of one piece: all wrong
-    outputs["starts"][:, 0] = task.windows.first + 1
-    outputs["ends"][:, 0, 0] = task.windows.first + 1
+    outputs["starts"][:, 0] = task.windows.first + 2
+    outputs["ends"][:, 0, 0] = task.windows.first + 2
     outputs["null"] = np.full(len(outputs["null"]), -2.0)
     found = task.scores("dev", outputs).metrics
     assert found["best_exact_threshold"] == 0.0
