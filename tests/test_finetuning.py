@@ -13,7 +13,17 @@ import pytest
 import torch
 from runhelpers import command_line, read_json, run_folders, start, tiny_overrides
 from safetensors.torch import load_file
-from taskhelpers import TINY, pretrained, task_config, tokenizer_of, with_tasks, write_race, write_squad, write_sst2
+from taskhelpers import (
+    TINY,
+    pretrained,
+    task_config,
+    tokenizer_of,
+    with_tasks,
+    write_race,
+    write_squad,
+    write_sst2,
+    write_tsv,
+)
 from torch.nn import functional as F
 
 from albert_ablate import finetune
@@ -32,6 +42,8 @@ from albert_ablate.tasks.squad import SquadTask
 from albert_ablate.tasks.task import Task
 from albert_ablate.tasks.units import PAPER_FIVE, collect, paper_average, plan_units
 from albert_ablate.training.checkpoint import checkpoints
+from analysis.compare import compare_tasks
+from analysis.runs import load_runs
 
 #: Table 14 of the paper: rate, batch, encoder dropout, steps, warm-up, length, and official training examples.
 TABLE14 = {
@@ -497,6 +509,27 @@ def test_avg_is_the_papers() -> None:
     assert tuple(found["tasks"]) == PAPER_FIVE
     assert paper_average(tasks[1:]) is None
     assert paper_average([*tasks[1:], tasks[0] | {"start": "random"}]) is None
+
+
+def test_the_papers_five_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``task=paper5`` gives the Avg, and summary and comparison show every task."""
+    header = ["index", "sentence1", "sentence2", "gold_label"]
+    labels = ["contradiction", "entailment", "neutral"]
+    for name in ("train", "dev_matched", "dev_mismatched"):
+        rows = [[i, f"a film {i}", "a story", labels[i % 3]] for i in range(12)]
+        write_tsv(folder / "data" / "MNLI" / f"{name}.tsv", header, rows)
+    steps = [f"tasks.{name}.steps=2" for name in PAPER_FIVE]
+    assert start(with_tasks(folder, "task=paper5", f"task.data_dir={folder / 'data'}", *steps)) == 0
+    run = run_of(folder)
+    average = run.read("results.json")["average"]
+    assert average["value"] == pytest.approx(statistics.mean(average["tasks"].values()))
+    squad = next(e for e in run.read("results.json")["tasks"] if e["task"] == "squad11")["sets"]["dev"]
+    assert average["tasks"]["squad11"] == pytest.approx((squad["exact"]["value"] + squad["f1"]["value"]) / 2)
+    out = capsys.readouterr().out
+    assert f"Avg of the paper's five tasks: {average['value']:.1%}" in out
+    assert "mismatched" in out
+    table = compare_tasks(load_runs(run.path.parent))
+    assert set(PAPER_FIVE) <= set(table["task"])
 
 
 def test_random_start_is_a_result_of_its_own(folder: Path) -> None:
