@@ -24,6 +24,7 @@ from albert_ablate.task_config import (
     Positive,
     PositiveFloat,
     TaskConfig,
+    UpdateConfig,
 )
 
 #: Where every default stands.
@@ -159,18 +160,11 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class OptimizerConfig:
-    """Update rule and learning-rate schedule (reference optimization)."""
+class OptimizerConfig(UpdateConfig):
+    """Update rule and learning-rate schedule of pretraining (reference optimization)."""
 
     name: Literal["lamb", "adamw"]
     learning_rate: PositiveFloat
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    beta1: Fraction
-    beta2: Fraction
-    epsilon: PositiveFloat
-    bias_correction: bool
-    clip_norm: PositiveFloat | None
-    decay_from: Literal["start", "warmup_end"]
 
 
 @dataclass(frozen=True, config=_STRICT)

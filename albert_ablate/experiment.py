@@ -28,9 +28,9 @@ from albert_ablate.identity import identity, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.outcome import recorded
-from albert_ablate.runs import TOKENIZER, RunFolder, wanted
+from albert_ablate.runs import TOKENIZER, RunFolder, standing_of, wanted
 from albert_ablate.summary import summary
-from albert_ablate.tasks.units import Work, fine_tune_all, plan_units, read_units
+from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.checkpoint import checkpoints, load_matching
@@ -63,8 +63,8 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     set_threads(config.runtime)
     prepared = prepare(config)
     folder = run_folder(config, prepared, precision)
-    work = Work(folder, plan_units(config, folder, precision))
-    state = work.state()
+    units = plan_units(config, folder, precision)
+    state, _ = standing_of(folder, [unit.folder for unit in units])
     if not wanted(config.rerun, state):
         if state == "finished":
             console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
@@ -72,9 +72,7 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
         else:
             console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
         return 0
-    readers = read_units(
-        work.units, again=config.rerun == "all"
-    )  # so that a bad task file is refused before pretraining
+    readers = read_units(units, again=config.rerun == "all")  # so that a bad task file is refused before pretraining
     if config.rerun == "all":
         folder.set_aside()
     pretrained = folder.state() == "finished"
@@ -85,7 +83,7 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
             with recorded(folder, _out_of_memory(config)):
                 folder.set_status("running")
                 _train_and_evaluate(config, paper, prepared, folder, device, precision, start)
-        fine_tune_all(config, folder, work.units, readers, prepared.tokenizer, device, precision)
+        fine_tune_all(config, folder, units, readers, prepared.tokenizer, device, precision)
     console.show(summary(folder))
     return 0
 

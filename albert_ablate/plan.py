@@ -97,7 +97,7 @@ def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list
         else:
             estimate = on_gpu(config, GPU_PEAKS[clock or "h100"] * utilisation)
         folder = p.folder
-        identity = None if folder is None else folder.name.rpartition("-")[2]
+        identity = None if folder is None else folder.identity
         lines.append(Line(p.cell, p.label, identity, None if folder is None else p.state(), estimate, _took(p)))
     return lines
 

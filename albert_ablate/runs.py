@@ -36,6 +36,11 @@ class RunFolder:
         self._metrics = self.path / "metrics.jsonl"
         self.note: Callable[..., None] = lambda **_: None  # tells the board what is going on
 
+    @property
+    def identity(self) -> str:
+        """The hash that its name ends with."""
+        return self.name.rpartition("-")[2]
+
     def state(self) -> str:
         """One of STATES, or ``missing``; a run whose process died without a word is ``preempted``."""
         status = self.status()

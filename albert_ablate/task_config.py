@@ -29,8 +29,8 @@ class ScalingConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class TaskOptimizerConfig:
-    """AdamW of the released fine-tuning code."""
+class UpdateConfig:
+    """What every update rule has, in pretraining and in fine-tuning."""
 
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     beta1: Fraction
@@ -56,7 +56,7 @@ class FineTuneConfig:
     keep_weights: bool
     bag_of_words: bool
     scaling: ScalingConfig
-    optimizer: TaskOptimizerConfig
+    optimizer: UpdateConfig  # of the released fine-tuning code's AdamW
 
 
 @dataclass(frozen=True, config=_STRICT)

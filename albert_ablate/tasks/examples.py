@@ -1,6 +1,5 @@
 """Examples of one or two texts with a label, several labels, or numbers: GLUE's files and a user's own."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from albert_ablate import streams
+from albert_ablate.data.text import side_of
 from albert_ablate.errors import DataError
 from albert_ablate.task_config import FineTuneConfig, GlueConfig, TaskBase, TextConfig
 from albert_ablate.tasks.glue import GLUE, GlueTask
@@ -192,9 +192,9 @@ def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
         return [example for example, _ in made]
 
     train = examples(rows["train"])
-    dev = examples(rows["dev"]) if "dev" in rows else [e for e in train if _draw(e) < task.dev_fraction]
+    dev = examples(rows["dev"]) if "dev" in rows else [e for e in train if _held_out(e, task.dev_fraction)]
     if "dev" not in rows:
-        train = [example for example in train if _draw(example) >= task.dev_fraction]
+        train = [e for e in train if not _held_out(e, task.dev_fraction)]
         if not train or not dev:
             raise DataError(f"{where}: {len(train)} training and {len(dev)} dev rows; raise {where}.dev_fraction.")
     return ExampleSets(kind, names, train, {"dev": dev})
@@ -204,10 +204,9 @@ def _words(rows: Sequence[Row], column: str) -> tuple[str, ...]:
     return tuple(sorted({str(row.values[column]).strip() for row in rows}))
 
 
-def _draw(example: Example) -> float:
-    """In [0, 1), the same for equal texts: a text never stands on both sides."""
-    mark = hashlib.blake2b(f"{example.first}\x1f{example.second}".encode(), digest_size=8).digest()
-    return int.from_bytes(mark, "little") / 2**64
+def _held_out(example: Example, fraction: float) -> bool:
+    """The same for equal texts: a text never stands on both sides."""
+    return side_of(f"{example.first}\x1f{example.second}", fraction) == "valid"
 
 
 def limited(examples: list[Any], limit: int | None, purpose: str) -> list[Any]:

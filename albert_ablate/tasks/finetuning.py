@@ -1,8 +1,10 @@
 """One fine-tuning: a task, a seed, a pretrained encoder, the best checkpoint on dev and the last one."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from albert_ablate.tasks.batches import TaskBatches, in_order
 from albert_ablate.tasks.recipe import Recipe
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch
 from albert_ablate.training import checkpoint
-from albert_ablate.training.optimizers import build_optimizer, learning_rate
+from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
 from albert_ablate.training.precision import autocast
 from albert_ablate.training.stopping import stop_signals
 
@@ -71,7 +73,7 @@ class FineTuner:
         self.common = common
         self.seed = seed
         self.folder = folder
-        self.identity = folder.name.rpartition("-")[2]
+        self.identity = folder.identity
         self.device = device
         self.precision = precision
         self.log_every = log_every
@@ -131,9 +133,7 @@ class FineTuner:
                 loss = self.task.loss(self.model, part.to(self.device)) / len(batch)
             torch.autograd.backward(loss)
             total += loss.detach()
-        limit = self.settings.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit is not None else float("inf"))
-        self.gradient_norm = norm.item()
+        self.gradient_norm = clip_gradient(self.model, self.settings.clip_norm)
         if not math.isfinite(self.gradient_norm):
             raise DivergedError(
                 f"{self.task.name}: the gradient is not finite at step {step + 1} (learning rate "
@@ -208,9 +208,7 @@ class FineTuner:
         else:
             best.unlink(missing_ok=True)
             (self.folder.path / LAST).unlink(missing_ok=True)
-        for old in checkpoint.checkpoints(self.folder.checkpoints):
-            checkpoint.remove(old)
-        self.folder.checkpoints.rmdir()
+        shutil.rmtree(self.folder.checkpoints)
 
     def _best(self, step: int) -> Path:
         return self.folder.checkpoints / f"best_{step:08d}.safetensors"
@@ -247,10 +245,6 @@ def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
 
 def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:
     """The released fine-tuning optimizer: AdamW, linear warm-up and decay."""
-    o = common.optimizer
     budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None)
-    optimizer = OptimizerConfig(
-        "adamw", recipe.learning_rate, o.weight_decay, o.beta1, o.beta2, o.epsilon, o.bias_correction, o.clip_norm,
-        o.decay_from,
-    )  # fmt: skip
+    optimizer = OptimizerConfig(name="adamw", learning_rate=recipe.learning_rate, **asdict(common.optimizer))
     return budget, optimizer

@@ -12,13 +12,12 @@ from torch.nn import functional as F
 
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import DataError
-from albert_ablate.files import open_text
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.task_config import FineTuneConfig, RaceConfig
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.hub import hub_rows
-from albert_ablate.tasks.tables import Row, find, named, read_rows
+from albert_ablate.tasks.tables import Row, find, json_rows, named
 from albert_ablate.tasks.task import FeatureSet, Outputs, Sequences, SetScores, TaskBatch
 
 _LETTERS = "ABCD"
@@ -78,7 +77,7 @@ def read_race(task: RaceConfig, files: dict[str, list[Path]] | None, side: str) 
         if not key.startswith(side):
             continue
         for path in paths:
-            for row in _rows(path):
+            for row in json_rows(path):
                 level = key.partition("/")[2]
                 own = _LEVEL.match(str(row.values.get("id", "")))  # middle13.txt
                 found += _questions(row, own.group() if level == "all" and own else level)
@@ -90,18 +89,6 @@ def read_race(task: RaceConfig, files: dict[str, list[Path]] | None, side: str) 
             raise DataError(f"tasks.{task.name}: question {question.id!r} occurs twice in {side}; ids must differ.")
         seen.add(question.id)
     return found
-
-
-def _rows(path: Path) -> list[Row]:
-    """A .txt of the official distribution holds one JSON object a line too."""
-    if path.name.endswith(".txt"):
-        with open_text(path) as source:
-            lines = source.read().splitlines()
-        try:
-            return [Row(path, n, json.loads(line)) for n, line in enumerate(lines, 1) if line.strip()]
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: one JSON object a line is expected ({error.msg}).") from error
-    return list(read_rows(path))
 
 
 def _questions(row: Row, level: str) -> list[RaceQuestion]:

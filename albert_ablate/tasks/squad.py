@@ -16,7 +16,7 @@ from albert_ablate.model.architecture import Architecture
 from albert_ablate.task_config import SquadConfig
 from albert_ablate.tasks import metrics, squad_metrics
 from albert_ablate.tasks.heads import AnswerableSpanModel, SpanModel
-from albert_ablate.tasks.squad_data import SquadSet, Windows, build_windows, misplaced
+from albert_ablate.tasks.squad_data import SquadSet, build_windows, misplaced
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, TaskBatch
 
 
@@ -146,8 +146,7 @@ class SquadTask:
         first = (w.offset - w.first)[:, None]
         start = outputs["starts"] + first  # (W, K) pieces of the paragraph
         end = outputs["ends"] + first[:, None]  # (W, K, K)
-        low, high = _bounds(w)
-        usable = (start >= low[:, None]) & (start < high[:, None]) & (outputs["starts"] >= w.first[:, None])
+        usable = (start >= w.low[:, None]) & (start < w.high[:, None]) & (outputs["starts"] >= w.first[:, None])
         last = (w.offset + w.length)[:, None, None]
         span = end - start[:, :, None] + 1
         valid = usable[:, :, None] & (end < last) & (span >= 1) & (span <= self.task.max_answer)
@@ -185,7 +184,7 @@ class SquadTask:
         files = {"nbest.json": _json(several)}
         if self.answerable:
             null = self._null(outputs)
-            threshold = self.scores(name, outputs).metrics["threshold"]
+            threshold = self._thresholded(self.dev_questions.golds, best, null)[2]["threshold"]
             best = {k: "" if null[k] > threshold else text for k, text in best.items()}
             files["null_scores.json"] = _json(null)
         return files | {"predictions.json": _json(best)}
@@ -201,12 +200,6 @@ def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     values, places = scores.topk(min(count, scores.shape[-1]), dim=-1)
     missing = count - places.shape[-1]
     return F.pad(values, (0, missing), value=-torch.inf), F.pad(places, (0, missing), value=-1)
-
-
-def _bounds(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-    low = np.concatenate([first for first, _ in windows.last_in])
-    high = np.concatenate([last for _, last in windows.last_in])
-    return low, high
 
 
 def _json(value: Any) -> str:

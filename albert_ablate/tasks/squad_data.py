@@ -113,7 +113,8 @@ class Windows:
     first: np.ndarray  # (W,) place of the first paragraph piece in the window
     offset: np.ndarray  # (W,) number of that piece in the paragraph
     length: np.ndarray  # (W,) paragraph pieces in the window
-    last_in: list[tuple[np.ndarray, np.ndarray]]  # for each question: bounds of what each window may use
+    low: np.ndarray  # (W,) first piece of the paragraph that the window may use
+    high: np.ndarray  # (W,) the one after the last
     pieces: list[Aligned]  # of each paragraph
 
 
@@ -139,12 +140,10 @@ def build_windows(found: SquadSet, tokenizer: Tokenizer, task: SquadConfig, max_
             length.append(count)
             targets.append(_target(gold, begin, count, len(query) + 2))
         bounds.append(max_context(spans))
-    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
-    tokens = np.fromiter((t for row in rows for t in row), np.int32, int(sizes.sum()))
-    sequences = Sequences(tokens, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), np.array(second, np.int64))
+    low, high = (np.concatenate(side) for side in zip(*bounds, strict=True))
     return Windows(
-        FeatureSet(sequences, np.array(targets, np.int64)), np.array(question), np.array(second), np.array(offset),
-        np.array(length), bounds, pieces,
+        FeatureSet(Sequences.of_rows(rows, second), np.array(targets, np.int64)), np.array(question), np.array(second),
+        np.array(offset), np.array(length), low, high, pieces,
     )  # fmt: skip
 
 

@@ -80,10 +80,10 @@ def read_rows(path: Path, header: Sequence[str] | None = None, short_rows: list[
     fields raises DataError; with ``short_rows`` its line is put there instead and the row is left out.
     """
     name = path.name.removesuffix(".xz").removesuffix(".gz")
-    with open_text(path) as lines:
-        if name.endswith((".jsonl", ".json")):
-            yield from _json_rows(path, lines)
-        else:
+    if name.endswith((".jsonl", ".json")):
+        yield from json_rows(path)
+    else:
+        with open_text(path) as lines:
             yield from _cell_rows(path, lines, name.endswith(".csv"), header, short_rows)
 
 
@@ -112,17 +112,19 @@ def _cell_rows(
         raise DataError(f"{path}: the file is empty; a header line is expected.")
 
 
-def _json_rows(path: Path, lines: Any) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos}).") from error
-        if not isinstance(values, dict):
-            raise DataError(f"{path}, line {number}: a JSON object is expected, {type(values).__name__} found.")
-        yield Row(path, number, values)
+def json_rows(path: Path) -> Iterator[Row]:
+    """One JSON object a line, whatever the file is called. Raises DataError."""
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos}).") from error
+            if not isinstance(values, dict):
+                raise DataError(f"{path}, line {number}: a JSON object is expected, {type(values).__name__} found.")
+            yield Row(path, number, values)
 
 
 def require_columns(row: Row, columns: Sequence[str], field: str) -> None:

@@ -37,9 +37,14 @@ class Sequences:
         starts = [len(row) for row in rows]
         if second is not None:
             rows = [[*row, *b, SEP] for row, b in zip(rows, second, strict=True)]
-        lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+        return cls.of_rows(rows, starts)
+
+    @classmethod
+    def of_rows(cls, rows: list[list[int]], second: list[int]) -> "Sequences":
+        """From whole sequences and the places where their B begins."""
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         tokens = np.fromiter((t for row in rows for t in row), np.int32, int(lengths.sum()))
-        return cls(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.asarray(starts, np.int64))
+        return cls(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.asarray(second, np.int64))
 
 
 @dataclass(frozen=True)

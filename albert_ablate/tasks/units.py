@@ -20,7 +20,7 @@ from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
-from albert_ablate.runs import RunFolder, standing_of, wanted
+from albert_ablate.runs import RunFolder, wanted
 from albert_ablate.task_config import TaskConfig
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import Make, Source, locate, read
@@ -49,18 +49,6 @@ class Unit:
     group: str  # the same for all seeds of one setting
 
 
-@dataclass(frozen=True)
-class Work:
-    """A run folder and the fine-tunings that belong to its cell."""
-
-    run: RunFolder
-    units: Sequence[Unit] = ()
-
-    def state(self) -> str:
-        """``finished`` when pretraining and every unit are; see ``standing_of``."""
-        return standing_of(self.run, [unit.folder for unit in self.units])[0]
-
-
 def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
     """Every task and seed of ``config``, with its data found. Raises DataError where they are missing."""
     sources = [locate(config.task, task) for task in config.tasks.values()]
@@ -68,13 +56,16 @@ def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
     units = []
     for seed in config.task.seeds:
         for source in sources:
-            own = {k: v for k, v in asdict(source.task).items() if k not in _NAMES}
-            start = run.name.rpartition("-")[2]
-            values = [NUMERICS, start, common, own, source.fingerprint, precision]
+            values = [NUMERICS, run.identity, common, _own(source.task), source.fingerprint, precision]
             name = source.task.name + ("-random" if config.task.start == "random" else "")
             folder = RunFolder(run.path / "tasks", f"{name}-s{seed}-{digest([*values, seed], 8)}")
             units.append(Unit(source.task, seed, source, folder, digest(values, 8)))
     return units
+
+
+def _own(task: TaskConfig) -> dict[str, Any]:
+    """The settings of one task that change its numbers."""
+    return {k: v for k, v in asdict(task).items() if k not in _NAMES}
 
 
 def read_units(units: Sequence[Unit], again: bool = False) -> dict[str, Make]:
@@ -143,8 +134,7 @@ def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tu
     name = unit.task.name
     with console.stage(f"turning {name} into tokens"):
         task = make(tokenizer, max_length(unit.task, config.task.scaling, config.model.max_positions))
-    own = {k: v for k, v in asdict(unit.task).items() if k not in _NAMES}
-    key = digest([1, name, own, unit.source.fingerprint, config.task.bag_of_words])
+    key = digest([1, name, _own(unit.task), unit.source.fingerprint, config.task.bag_of_words])
     path = Path(config.paths.cache) / "tasks" / f"{name}-{key}.json"
     if not path.is_file():
         with console.stage(f"scoring the baselines of {name}"):
@@ -182,7 +172,7 @@ def _fine_tune(
         "manifest.json",
         {
             "task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group, "run": run.name,
-            "identity": folder.name.rpartition("-")[2],
+            "identity": folder.identity,
             "checkpoint": None if pretrained is None else pretrained.name,
             "settings": {"common": asdict(config.task), "task": asdict(unit.task)},
             "data": {"fingerprint": unit.source.fingerprint, "files": unit.source.names(), **task.counts},

@@ -30,21 +30,15 @@ def save(
     target = folder / f"step_{step:08d}"
     if _intact(target) is None:
         if target.exists():
-            remove(target)
+            shutil.rmtree(target)
         with building(target) as temporary:
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-            save_file(weights, temporary / WEIGHTS)
+            save_weights(temporary / WEIGHTS, model)
             torch.save(optimizer.state_dict(), temporary / STATE)
             hashes = {name: sha256_file(temporary / name) for name in (WEIGHTS, STATE)}
             write_json(temporary / "meta.json", {"step": step, "identity": identity, "sha256": hashes, **progress})
     for old in checkpoints(folder)[:-keep]:
-        remove(old)
+        shutil.rmtree(old)
     return target
-
-
-def remove(path: Path) -> None:
-    """Delete one checkpoint folder."""
-    shutil.rmtree(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:

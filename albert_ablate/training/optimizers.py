@@ -39,6 +39,12 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return [p for _, p in named if id(p) not in ids], excluded
 
 
+def clip_gradient(model: nn.Module, limit: float | None) -> float:
+    """Scale the whole gradient to a norm of at most ``limit`` (None: as it is); returns its norm before."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit if limit is not None else float("inf"))
+    return norm.item()
+
+
 def learning_rate(step: float, optimizer: OptimizerConfig, budget: BudgetConfig) -> float:
     """Learning rate of update ``step``, counted from 0 (reference optimization).
 

@@ -20,7 +20,7 @@ from albert_ablate.trackers import Trackers
 from albert_ablate.training import checkpoint
 from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.budget import position as schedule_position
-from albert_ablate.training.optimizers import build_optimizer, learning_rate
+from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
 from albert_ablate.training.precision import autocast
 from albert_ablate.training.stopping import stop_signals
 
@@ -176,9 +176,7 @@ class Trainer:
             loss.backward()
             totals[: len(found)] += torch.stack([value.detach().float() for value in found])
         # The gradient of a shared block is the sum over its layers; the clip acts on that sum.
-        limit = self.config.optimizer.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit is not None else float("inf"))
-        self.gradient_norm = norm.item()
+        self.gradient_norm = clip_gradient(self.model, self.config.optimizer.clip_norm)
         if not math.isfinite(self.gradient_norm):
             raise DivergedError(
                 f"The gradient is not finite at step {step + 1} (learning rate {rate:.3g}). The weights before this "
