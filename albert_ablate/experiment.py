@@ -34,7 +34,7 @@ from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.checkpoint import checkpoints, load_matching
-from albert_ablate.training.precision import choose_device, choose_precision, set_threads
+from albert_ablate.training.precision import choose_device, choose_precision, set_up_cpu
 from albert_ablate.training.trainer import Trainer
 from albert_ablate.warm_start import start_of
 
@@ -60,7 +60,7 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     """
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
-    set_threads(config.runtime)
+    set_up_cpu(config.runtime)
     prepared = prepare(config)
     folder = run_folder(config, prepared, precision)
     units = plan_units(config, folder, precision)

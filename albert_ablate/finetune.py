@@ -60,11 +60,11 @@ def fine_tune_run(run: Path, settings: Sequence[str]) -> None:
         raise RunFolderError(f"{run} is {folder.state()}; its pretraining must be finished first.")
     from albert_ablate.summary import summary  # after the settings are found good: torch loads slowly
     from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units, rerun_units
-    from albert_ablate.training.precision import choose_device, choose_precision, set_threads
+    from albert_ablate.training.precision import choose_device, choose_precision, set_up_cpu
 
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
-    set_threads(config.runtime)
+    set_up_cpu(config.runtime)
     units = plan_units(config, folder, precision)
     chosen = rerun_units(units, config.rerun)
     readers = read_units(chosen)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -88,19 +88,17 @@ def _write(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
     open_document = 0
     with source.open(encoding="utf-8") as lines, raw.open("wb") as out:
         for block in _blocks(lines):
-            encoded = iter(tokenizer.encode([line for line in block if line]))
-            kept: list[list[int]] = []
+            encoded = tokenizer.encode([line for line in block if line])
+            counts = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+            lengths.append(counts[counts > 0])
+            np.fromiter(chain.from_iterable(encoded), dtype=kind, count=int(counts.sum())).tofile(out)
+            found = iter(counts.tolist())
             for line in block:
                 if line:
-                    ids = next(encoded)
-                    if ids:
-                        kept.append(ids)
-                        open_document += 1
+                    open_document += next(found) > 0
                 elif open_document:
                     sentences_in.append(open_document)
                     open_document = 0
-            lengths.append(np.fromiter((len(ids) for ids in kept), dtype=np.int64, count=len(kept)))
-            np.concatenate([np.asarray(ids, dtype=kind) for ids in kept] or [np.zeros(0, kind)]).tofile(out)
     if open_document:
         sentences_in.append(open_document)
     count = raw.stat().st_size // np.dtype(kind).itemsize

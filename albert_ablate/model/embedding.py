@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.dropout import Dropout
 
 
 class FactorisedEmbedding(nn.Module):
@@ -19,7 +20,7 @@ class FactorisedEmbedding(nn.Module):
         self.position = nn.Embedding(shape.max_positions, e)
         self.token_type = nn.Embedding(shape.type_vocab_size, e)
         self.norm = nn.LayerNorm(e, eps=shape.layer_norm_eps)
-        self.dropout = nn.Dropout(shape.hidden_dropout)
+        self.dropout = Dropout(shape.hidden_dropout)
         self.projection = nn.Linear(e, shape.hidden_size) if shape.has_projection else nn.Identity()
 
     def forward(self, input_ids: Tensor, type_ids: Tensor) -> Tensor:

@@ -3,18 +3,24 @@
 Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, L layers.
 """
 
-import math
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.embedding import FactorisedEmbedding
 from albert_ablate.model.sharing import bank_sizes, layer_blocks
 
 #: Added to the scores of padded keys; finite in half precision, unlike -1e9.
 MASKED_SCORE = -10000.0
+
+#: (B, T, H) -> (B, T, H)
+SubLayer = Callable[[Tensor], Tensor]
 
 
 def gelu(x: Tensor, activation: str) -> Tensor:
@@ -22,16 +28,8 @@ def gelu(x: Tensor, activation: str) -> Tensor:
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
-def explicit_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, drop: float) -> Tensor:
-    """softmax(q k' / sqrt(D) + bias) v for (B, N, T, D); on CPU faster in bf16 than the fused kernel."""
-    scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)  # (B, N, T, T)
-    if key_bias is not None:
-        scores = scores + key_bias.to(scores.dtype)
-    return F.dropout(torch.softmax(scores, dim=-1), drop) @ v
-
-
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, drop: float) -> Tensor:
-    """The same through PyTorch's fused kernel; the GPU's path."""
+    """softmax(q k' / sqrt(D) + bias) v for (B, N, T, D) through PyTorch's fused kernel."""
     bias = None if key_bias is None else key_bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
 
@@ -49,7 +47,7 @@ class AttentionBlock(nn.Module):
         self.output = nn.Linear(h, h)
         self.norm = nn.LayerNorm(h, eps=shape.layer_norm_eps)
         self.attention_dropout = shape.attention_dropout
-        self.dropout = nn.Dropout(shape.hidden_dropout)
+        self.dropout = Dropout(shape.hidden_dropout)
 
     def forward(self, x: Tensor, key_bias: Tensor | None) -> Tensor:
         """(B, T, H) and an additive (B, 1, 1, T) bias over keys -> (B, T, H)."""
@@ -61,10 +59,16 @@ class AttentionBlock(nn.Module):
 
         q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
         drop = self.attention_dropout if self.training else 0.0
-        attend = fused_attention if x.is_cuda else explicit_attention
-        context = attend(q, k, v, key_bias, drop)  # (B, N, T, D)
+        context = fused_attention(q, k, v, key_bias, drop)  # (B, N, T, D)
         context = context.transpose(1, 2).reshape(b, t, h)
         return self.norm(x + self.dropout(self.output(context)))
+
+    def on_cpu(self, low: torch.dtype, padding: cpu.Padding) -> SubLayer:
+        """The same function on CPU, its products in ``low``; weights are cast once, here."""
+        drop = self.attention_dropout if self.training else 0.0
+        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, drop, self.heads)
+        weights = cpu.AttentionWeights(self.query, self.key, self.value, self.output, self.norm, settings, low)
+        return lambda x: cpu.attention(x, padding, weights, settings)
 
 
 class FeedForwardBlock(nn.Module):
@@ -76,11 +80,17 @@ class FeedForwardBlock(nn.Module):
         self.inner = nn.Linear(shape.hidden_size, shape.intermediate_size)
         self.outer = nn.Linear(shape.intermediate_size, shape.hidden_size)
         self.norm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
-        self.dropout = nn.Dropout(shape.hidden_dropout)
+        self.dropout = Dropout(shape.hidden_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, H)."""
         return self.norm(x + self.dropout(self.outer(gelu(self.inner(x), self.activation))))
+
+    def on_cpu(self, low: torch.dtype) -> SubLayer:
+        """The same function on CPU, its products in ``low``; weights are cast once, here."""
+        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh")
+        weights = cpu.FeedForwardWeights(self.inner, self.outer, self.norm, low)
+        return lambda x: cpu.feed_forward(x, weights, settings)
 
 
 class Encoder(nn.Module):
@@ -96,17 +106,36 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T) ids, (B, T) types and a (B, T) mask, non-zero at real tokens -> (B, T, H)."""
-        return self.hidden_states(input_ids, type_ids, mask)[-1]
+        for x in self._states(input_ids, type_ids, mask):
+            last = x
+        return last
 
     def hidden_states(self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """L + 1 tensors (B, T, H): the projected embedding, then the output of each layer."""
+        return list(self._states(input_ids, type_ids, mask))
+
+    def _states(self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
         x = self.embedding(input_ids, type_ids)
+        x = x.to(compute_dtype(x))  # one format for the residual stream, whether or not a projection made it
+        attention, ffn = self._bank(x, mask)
+        yield x
+        for a, f in self.layer_blocks:
+            x = ffn[f](attention[a](x))
+            yield x
+
+    def _bank(self, x: Tensor, mask: Tensor | None) -> tuple[list[SubLayer], list[SubLayer]]:
+        """Every distinct attention and feed-forward block as a function of (B, T, H), for this pass."""
+        if x.device.type == "cpu":
+            padding = cpu.Padding(mask, MASKED_SCORE)
+            return [m.on_cpu(x.dtype, padding) for m in self.attention], [m.on_cpu(x.dtype) for m in self.ffn]
         key_bias = padding_bias(mask, x)
-        states = [x]
-        for attention, ffn in self.layer_blocks:
-            x = self.ffn[ffn](self.attention[attention](x, key_bias))
-            states.append(x)
-        return states
+        return [partial(m, key_bias=key_bias) for m in self.attention], list(self.ffn)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The format of matrix products now: autocast's, else that of ``x``."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def padding_bias(mask: Tensor | None, x: Tensor) -> Tensor | None:

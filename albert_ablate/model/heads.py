@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
-from albert_ablate.model.encoder import gelu
+from albert_ablate.model.encoder import compute_dtype, gelu
 
 
 class Pooler(nn.Module):
@@ -35,7 +36,19 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, masked: Tensor, word_table: Tensor) -> Tensor:
         """(M, H) hidden states of masked positions and the (V, E) word table -> (M, V) logits."""
-        return F.linear(self.norm(gelu(self.dense(masked), self.activation)), word_table, self.bias)
+        return F.linear(self.transform(masked), word_table, self.bias)
+
+    def transform(self, masked: Tensor) -> Tensor:
+        """(M, H) -> (M, E), what the word table is multiplied with."""
+        return self.norm(gelu(self.dense(masked), self.activation))
+
+    def loss(self, masked: Tensor, word_table: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the cross-entropies in nats of (M,) targets, and how many have the highest logit."""
+        if masked.device.type == "cpu":
+            x = self.transform(masked)
+            return cpu.MaskedLMLoss.apply(x.to(compute_dtype(x)), word_table, self.bias, targets)
+        logits = self(masked, word_table).float()
+        return F.cross_entropy(logits, targets, reduction="sum"), (logits.detach().argmax(-1) == targets).sum()
 
 
 class SentenceHead(nn.Module):

@@ -56,9 +56,7 @@ class PretrainingModel(nn.Module):
         """
         hidden = self.encoder(input_ids, type_ids, mask)  # (B, T, H)
         word_table = self.encoder.embedding.word.weight  # tied: gradient from both uses
-        logits = self.mlm_head(hidden.flatten(0, 1)[positions], word_table).float()  # (M, V)
-        mlm_loss = F.cross_entropy(logits, targets, reduction="sum")
-        mlm_correct = (logits.detach().argmax(-1) == targets).sum()
+        mlm_loss, mlm_correct = self.mlm_head.loss(hidden.flatten(0, 1)[positions], word_table, targets)
         if sentence_labels is None:
             return PretrainingOutput(mlm_loss, mlm_correct, None, None)
         sentence = self.sentence_head(self.pooler(hidden)).float()  # (B, 2)

@@ -26,7 +26,7 @@ from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.process import server
 from albert_ablate.trackers import Trackers
 from albert_ablate.training.budget import step_flops
-from albert_ablate.training.precision import choose_device, choose_precision, set_threads
+from albert_ablate.training.precision import choose_device, choose_precision, set_up_cpu
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when a measurement means something else.
@@ -100,7 +100,7 @@ def measure(config: RunConfig) -> Calibration:
     """Time some steps in this process."""
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
-    set_threads(config.runtime)
+    set_up_cpu(config.runtime)
     size = config.batch.size
     flops = step_flops(config) / size
     rows = max(1, min(config.batch.micro_size, size, int(_STEP_FLOPS / flops)))

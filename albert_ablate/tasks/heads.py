@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler
@@ -23,7 +24,7 @@ class PooledModel(nn.Module):
         super().__init__()
         self.encoder = Encoder(shape)
         self.pooler = Pooler(shape)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(shape.hidden_size, outputs)
 
     def forward(self, batch: TaskBatch) -> Tensor:
@@ -61,7 +62,7 @@ class AnswerableSpanModel(nn.Module):
         self.end_norm = nn.LayerNorm(h, eps=shape.layer_norm_eps)
         self.end = nn.Linear(h, 1)
         self.answer_hidden = nn.Linear(2 * h, h)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.answer = nn.Linear(h, 1, bias=False)
 
     def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor, Tensor]:

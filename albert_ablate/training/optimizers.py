@@ -41,8 +41,11 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 def clip_gradient(model: nn.Module, limit: float | None) -> float:
     """Scale the whole gradient to a norm of at most ``limit`` (None: as it is); returns its norm before."""
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit if limit is not None else float("inf"))
-    return norm.item()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients).item()
+    if limit is not None and norm > limit:
+        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+    return norm
 
 
 def learning_rate(step: float, optimizer: OptimizerConfig, budget: BudgetConfig) -> float:

@@ -7,6 +7,7 @@ import torch
 
 from albert_ablate.config import RuntimeConfig
 from albert_ablate.errors import ConfigError
+from albert_ablate.training.memory import keep_freed_memory
 
 
 def choose_device(config: RuntimeConfig) -> torch.device:
@@ -19,8 +20,12 @@ def choose_device(config: RuntimeConfig) -> torch.device:
     return torch.device(wanted)
 
 
-def set_threads(config: RuntimeConfig) -> None:
-    """The configured number of CPU threads; else what the cluster gave this job; else torch's choice."""
+def set_up_cpu(config: RuntimeConfig) -> None:
+    """The configured number of CPU threads; else what the cluster gave this job; else torch's choice.
+
+    Memory that a step frees is kept for the next one.
+    """
+    keep_freed_memory()
     given = os.environ.get("SLURM_CPUS_PER_TASK")
     if config.threads is not None:
         torch.set_num_threads(config.threads)

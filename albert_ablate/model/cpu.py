@@ -1,0 +1,352 @@
+"""The two sub-layers and the masked-LM loss on CPU, with gradients written out by hand.
+
+The same functions as the plain modules compute on a GPU. What is saved: one product for query, key and
+value; weights cast to bf16 once for all layers that share them, and their gradients added up in one fp32
+buffer; work in pieces that stay in the cores' caches, for here memory is slower than the matrix unit;
+GELU computed together with its derivative; padding written only where there is some; the gradient of the logits written over them.
+
+Letters: B batch, T tokens, R = B * T rows, H hidden, N heads, D head width, I intermediate, M masked
+positions, E embedding, V vocabulary.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from albert_ablate.model.dropout import keep_bits, masked
+
+_GELU_PIECE = 1 << 17  # values that stay in the cores' caches with what is computed from them
+_LOSS_PIECE = 1 << 19
+_TURNING_PAYS = 512
+_GELU_SCALE, _GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sub-layer needs besides tensors. Rates are 0 outside training."""
+
+    eps: float
+    hidden_dropout: float
+    attention_dropout: float = 0.0
+    heads: int = 1
+    tanh_gelu: bool = True
+
+
+class Padding:
+    """Where the keys of (B, T) sequences are padding: columns to overwrite, or a bias for any other mask."""
+
+    def __init__(self, mask: Tensor | None, score: float) -> None:
+        self.score = score
+        self.tails: list[tuple[int, int]] = []  # (sequence, first column of its padding)
+        self.bias: Tensor | None = None
+        if mask is None:
+            return
+        real = mask != 0
+        if bool((real[:, 1:] > real[:, :-1]).any()):
+            self.bias = torch.where(real, 0.0, score)[:, None, None, :]  # (B, 1, 1, T)
+        else:
+            lengths = real.sum(1).tolist()
+            self.tails = [(row, length) for row, length in enumerate(lengths) if length < mask.shape[1]]
+
+    def apply(self, scores: Tensor) -> None:
+        """Write into (B, N, T, T) scores."""
+        for row, length in self.tails:
+            scores[row, :, :, length:] = self.score
+        if self.bias is not None:
+            scores.add_(self.bias.to(scores.dtype))
+
+
+class Weights:
+    """A block's parameters for one forward pass: ``low`` for products, ``sums`` for their gradients.
+
+    ``token`` stands for the parameters in autograd: a sub-layer takes it with its input, adds its
+    weight gradients to ``sums``, and autograd asks for them when every layer of the block has.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.token: Tensor = _Token.apply(self, *parameters)
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        """Add one layer's gradient; the sum is at least fp32."""
+        if name in self.sums:
+            self.sums[name].add_(gradient)
+        else:
+            self.sums[name] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """One for each parameter, in their order."""
+        raise NotImplementedError
+
+
+class _Token(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Weights, *parameters: Tensor) -> Tensor:
+        ctx.weights = weights
+        return torch.zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        found = ctx.weights.gradients()
+        ctx.weights.sums = {}
+        return (None, *found)
+
+
+class AttentionWeights(Weights):
+    """Query, key and value as one; the queries' part of ``low`` holds the 1 / sqrt(D) of the scores."""
+
+    def __init__(self, q: Any, k: Any, v: Any, out: Any, norm: Any, settings: Settings, low: torch.dtype) -> None:
+        inputs = (q, k, v)
+        self.norm = (norm.weight, norm.bias)
+        self.scale = math.sqrt(settings.heads / out.weight.shape[0])
+        self.hidden = h = out.weight.shape[0]
+        super().__init__(
+            [*(m.weight for m in inputs), *(m.bias for m in inputs), out.weight, out.bias, *self.norm]
+        )
+        with torch.no_grad():
+            weight = torch.cat([m.weight.to(low) for m in inputs])
+            bias = torch.cat([m.bias.to(low) for m in inputs])
+            weight[:h] *= self.scale
+            bias[:h] *= self.scale
+            self.low = (weight, bias, out.weight.to(low), out.bias.to(low))
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Of query, key and value weights, their biases, the output's, and the LayerNorm's."""
+        weight, bias = self.sums["qkv"], self.sums["qkv_bias"]
+        weight[: self.hidden] *= self.scale
+        bias[: self.hidden] *= self.scale
+        rest = (self.sums[name] for name in ("out", "out_bias", "gamma", "beta"))
+        return (*weight.split(self.hidden), *bias.split(self.hidden), *rest)
+
+
+class FeedForwardWeights(Weights):
+    """The two matrices of a feed-forward block."""
+
+    def __init__(self, inner: Any, outer: Any, norm: Any, low: torch.dtype) -> None:
+        self.norm = (norm.weight, norm.bias)
+        own = (inner.weight, inner.bias, outer.weight, outer.bias)
+        super().__init__([*own, *self.norm])
+        self.low = tuple(w.detach().to(low) for w in own)
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Of the inner and outer weight and bias, and the LayerNorm's."""
+        return tuple(self.sums[name] for name in ("inner", "inner_bias", "outer", "outer_bias", "gamma", "beta"))
+
+
+def attention(x: Tensor, padding: Padding, weights: AttentionWeights, settings: Settings) -> Tensor:
+    """LN(x + dropout(output(attention(x)))) for (B, T, H)."""
+    y: Tensor = _Attention.apply(x, weights.token, padding, weights, settings)
+    return y
+
+
+def feed_forward(x: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
+    """LN(x + dropout(W2 gelu(W1 x))) for (B, T, H)."""
+    y: Tensor = _FeedForward.apply(x, weights.token, weights, settings)
+    return y
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, token: Tensor, padding: Padding, weights: AttentionWeights, settings: Settings
+    ) -> Tensor:
+        b, t, h = x.shape
+        n, drop = settings.heads, settings.attention_dropout
+        low_qkv, low_qkv_bias, low_out, low_out_bias = weights.low
+        x = x.contiguous()
+        heads = F.linear(x, low_qkv, low_qkv_bias).view(b, t, 3, n, h // n).permute(2, 0, 3, 1, 4).contiguous()
+        q, k, v = heads.view(3, b * n, t, h // n)
+        scores = torch.bmm(q, k.transpose(1, 2))  # (B * N, T, T)
+        padding.apply(scores.view(b, n, t, t))
+        p = torch.softmax(scores, -1)
+        del scores
+        kept = keep_bits(p, drop) if drop else None
+        context = torch.bmm(p if kept is None else masked(p, kept), v)
+        context = context.view(b, n, t, h // n).transpose(1, 2).reshape(b * t, h)
+        if drop:
+            context.mul_(1 / (1 - drop))
+        added = F.linear(context, low_out, low_out_bias).view(b, t, h)
+        y, *saved = _join(x, added, weights, settings)
+        ctx.save_for_backward(x, heads, p, kept, context, *saved)
+        ctx.weights, ctx.settings = weights, settings
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, heads, p, kept, context, *saved = ctx.saved_tensors
+        weights, settings = ctx.weights, ctx.settings
+        b, t, h = x.shape
+        n, drop = settings.heads, settings.attention_dropout
+        low_qkv, _, low_out, _ = weights.low
+        d_sum, d_added = _split(grad, saved, weights, settings)
+        weights.add("out", d_added.t() @ context)
+        weights.add("out_bias", d_added.sum(0))
+        d_context = (d_added @ low_out).view(b, t, n, h // n).transpose(1, 2).reshape(b * n, t, h // n)
+        if drop:
+            d_context.mul_(1 / (1 - drop))
+        d_heads = torch.empty_like(heads)
+        q, k, v = heads.view(3, b * n, t, h // n)
+        d_q, d_k, d_v = d_heads.view(3, b * n, t, h // n)
+        d_p = torch.bmm(d_context, v.transpose(1, 2))
+        if kept is not None:
+            d_p.view(kept.dtype).bitwise_and_(kept)
+        torch.bmm((p if kept is None else masked(p, kept)).transpose(1, 2), d_context, out=d_v)
+        d_scores = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)
+        del d_p
+        torch.bmm(d_scores, k, out=d_q)
+        torch.bmm(d_scores.transpose(1, 2), q, out=d_k)
+        d_qkv = d_heads.permute(1, 3, 0, 2, 4).reshape(b * t, 3 * h)
+        weights.add("qkv", _weight_gradient(d_qkv, x.view(b * t, h)))
+        weights.add("qkv_bias", d_qkv.sum(0))
+        return torch.addmm(d_sum, d_qkv, low_qkv).view(b, t, h), torch.zeros(()), None, None, None
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, token: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
+        x = x.contiguous()
+        flat = x.view(-1, x.shape[-1])  # (R, H)
+        low_inner, low_inner_bias, low_outer, low_outer_bias = weights.low
+        active = F.linear(flat, low_inner, low_inner_bias)  # (R, I)
+        slope = torch.empty_like(active) if any(ctx.needs_input_grad) else None
+        gelu_and_slope(active, slope, settings.tanh_gelu)
+        added = F.linear(active, low_outer, low_outer_bias)
+        y, *saved = _join(x, added.view(x.shape), weights, settings)
+        ctx.save_for_backward(x, active, slope, *saved)
+        ctx.weights, ctx.settings = weights, settings
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, active, slope, *saved = ctx.saved_tensors
+        weights = ctx.weights
+        low_inner, _, low_outer, _ = weights.low
+        d_sum, d_added = _split(grad, saved, weights, ctx.settings)
+        d_before = (d_added @ low_outer).mul_(slope)  # (R, I)
+        d_x = torch.addmm(d_sum, d_before, low_inner)
+        weights.add("outer", _weight_gradient(d_added, active))
+        weights.add("outer_bias", d_added.sum(0))
+        weights.add("inner", _weight_gradient(d_before, x.view(d_x.shape)))
+        weights.add("inner_bias", d_before.sum(0))
+        return d_x.view(x.shape), torch.zeros(()), None, None
+
+
+def gelu_and_slope(x: Tensor, slope: Tensor | None, tanh_form: bool) -> None:
+    """Replace ``x`` by its GELU and write the derivative into ``slope``, if given.
+
+    tanh form: ``x h`` with ``h = (1 + tanh(u)) / 2`` and ``u = s (x + c x^3)``; its derivative is
+    ``h + 2 x h (1 - h) u'``. Computed in fp32 or wider. Both contiguous.
+    """
+    if not tanh_form:
+        if slope is not None:
+            torch.ops.aten.gelu_backward.grad_input(torch.ones_like(x), x, approximate="none", grad_input=slope)
+        x.copy_(F.gelu(x))
+        return
+    wide = torch.promote_types(x.dtype, torch.float32)
+    s, half = (torch.full((1,), value, dtype=wide) for value in (_GELU_SCALE, 0.5))
+    minus_2s = -2 * s
+    flat, flat_slope = x.view(-1), None if slope is None else slope.view(-1)
+    scratch = torch.empty(4, min(_GELU_PIECE, x.numel()), dtype=wide)
+    for first, part in _pieces(x.numel(), 1, _GELU_PIECE):
+        rows = slice(first, first + part)
+        a, rate, h, out = scratch[:, :part]
+        a.copy_(flat[rows])
+        torch.mul(a, a, out=rate)
+        torch.add(s, rate, alpha=_GELU_SCALE * _GELU_CUBIC, out=rate)  # u / x
+        torch.mul(rate, a, out=h).tanh_()
+        torch.add(half, h, alpha=0.5, out=h)
+        torch.mul(a, h, out=out)
+        flat[rows] = out
+        if flat_slope is not None:
+            torch.addcmul(out, out, h, value=-1, out=out)  # x h (1 - h)
+            torch.add(minus_2s, rate, alpha=3, out=rate)  # u'
+            flat_slope[rows] = torch.addcmul(h, out, rate, value=2, out=h)
+
+
+def _pieces(count: int, width: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first, number) of runs of ``count`` items of ``width`` values, about ``size`` values each."""
+    most = max(1, size // width)
+    for first in range(0, count, most):
+        yield first, min(most, count - first)
+
+
+def _weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
+    """(R, N) and (R, K) -> (N, K). A product with a turned first operand runs at half speed, so the narrow
+    one is copied turned where it is wide enough to pay; the result is then a transposed view."""
+    n, k = d_out.shape[1], x.shape[1]
+    if min(n, k) < _TURNING_PAYS or max(n, k) < 2 * min(n, k):
+        return d_out.t() @ x
+    return _turned(d_out) @ x if n < k else (_turned(x) @ d_out).t()
+
+
+def _turned(x: Tensor) -> Tensor:
+    turned = x.new_empty(x.shape[1], x.shape[0])
+    for begin in range(0, len(x), 128):  # in one piece it takes twice as long
+        turned[:, begin : begin + 128] = x[begin : begin + 128].t()
+    return turned
+
+
+def _join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[Tensor, ...]:
+    """LN(x + dropout(added)): the result, then what ``_split`` needs."""
+    rate = settings.hidden_dropout
+    keep = keep_bits(added, rate) if rate else added.new_empty(0)
+    if rate:
+        added.view(keep.dtype).bitwise_and_(keep)
+    summed = torch.add(x, added, alpha=1 / (1 - rate))
+    y, mean, rstd = torch.native_layer_norm(summed, summed.shape[-1:], *weights.norm, settings.eps)
+    return y, summed, keep, mean, rstd
+
+
+def _split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Gradients of ``_join``'s sum and of ``added``, both (R, H)."""
+    summed, keep, mean, rstd = saved
+    h, rate = summed.shape[-1], settings.hidden_dropout
+    d_sum, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(
+        grad.contiguous(), summed, [h], mean, rstd, *weights.norm, [True, True, True]
+    )
+    weights.add("gamma", d_gamma)
+    weights.add("beta", d_beta)
+    d_added = masked(d_sum, keep).mul_(1 / (1 - rate)) if rate else d_sum
+    return d_sum.view(-1, h), d_added.view(-1, h)
+
+
+class MaskedLMLoss(torch.autograd.Function):
+    """(M, E) inputs, the (V, E) word table and a (V,) bias -> sum of -log p(target), and how many were best."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        low = table.detach().to(x.dtype)
+        logits = F.linear(x, low, bias.detach().to(x.dtype))  # (M, V)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        needed = any(ctx.needs_input_grad)
+        loss, correct = torch.zeros((), dtype=wide), torch.zeros((), dtype=torch.int64)
+        for first, part in _pieces(*logits.shape, _LOSS_PIECE):
+            rows = slice(first, first + part)
+            target = targets[rows, None]
+            scores = logits[rows].to(wide, copy=True)
+            best, where = scores.max(-1, keepdim=True)
+            correct += (where == target).sum()
+            scores.sub_(best)
+            loss -= scores.gather(1, target).sum()
+            total = scores.exp_().sum(-1, keepdim=True)
+            loss += total.log().sum()
+            if needed:
+                scores.div_(total)
+                logits[rows] = scores.scatter_add_(1, target, torch.full_like(total, -1.0))
+        if needed:
+            ctx.save_for_backward(x, low, logits)
+            ctx.wide = table.dtype
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, low, d_logits = ctx.saved_tensors
+        d_x = (d_logits @ low).mul_(grad)
+        d_table = (d_logits.t() @ (x * grad.to(x.dtype))).to(ctx.wide)
+        return d_x, d_table, d_logits.sum(0).to(ctx.wide).mul_(grad), None

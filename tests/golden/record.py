@@ -1,0 +1,57 @@
+"""Fifty training losses of every cell of the three axes: ``python tests/golden/record.py``.
+
+The files hold what training gave when they were recorded. A faster implementation has to give the same
+losses (``tests/test_golden.py``); record again only where a change of the numbers is meant, and say why.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from runhelpers import make_trainer, tiny_config  # noqa: E402
+
+STEPS = 50
+PRECISIONS = ("fp32", "bf16")
+CELLS = [f"{e}-{s}-{o}" for e in ("e32", "full") for s in ("all", "attention", "ffn", "none") for o in ("sop", "nsp", "none")]
+#: One cell with dropout: its noise is part of the numbers.
+DROPOUT = "e32-all-sop-dropout"
+
+
+def losses(folder: Path, cell: str, precision: str) -> list[float]:
+    """Mean masked-LM loss plus mean sentence loss of each of the first 50 steps."""
+    embed, share, objective, *dropout = cell.split("-")
+    rate = 0.1 if dropout else 0.0
+    config = tiny_config(
+        folder, f"embed={embed}", "embed.size=32" if embed == "e32" else "embed.size=64", f"share={share}",
+        f"objective={objective}", "model.hidden=64", "model.layers=3", "model.intermediate=256", "batch.size=32",
+        "batch.micro_size=32", f"budget.steps={STEPS}", "budget.warmup_steps=10",
+        f"model.hidden_dropout={rate}", f"model.attention_dropout={rate}",
+    )  # fmt: skip
+    trainer, batches = make_trainer(config)
+    trainer.precision = precision
+    found = []
+    for step in range(STEPS):
+        batch = batches[step]
+        mlm, _, sentence, _ = trainer.update(step, batch).tolist()
+        found.append(mlm / len(batch.targets) + sentence / len(batch))
+    return found
+
+
+def record() -> None:
+    """Write ``fp32.csv`` and ``bf16.csv``: a row a step, a column a cell."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        for precision in PRECISIONS:
+            table = pd.DataFrame({cell: losses(Path(place), cell, precision) for cell in [*CELLS, DROPOUT]})
+            table.index = pd.RangeIndex(1, STEPS + 1, name="step")
+            table.round(7).to_csv(HERE / f"{precision}.csv")
+
+
+if __name__ == "__main__":
+    record()
