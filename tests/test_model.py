@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from albert_ablate.axes import Share
+from albert_ablate.model import cpu, dropout
 from albert_ablate.model.architecture import Architecture
-from albert_ablate.model.encoder import explicit_attention, fused_attention, padding_bias
+from albert_ablate.model.dropout import keep_bits
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.model.sharing import bank_sizes, layer_blocks
 
@@ -213,17 +214,16 @@ def test_a_mask_of_any_type_means_the_same(kind: torch.dtype) -> None:
 
 def test_dropout_stands_where_the_reference_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float, tuple[int, ...]]] = []
-    plain = F.dropout
 
-    def record(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        if training and p > 0:
-            seen.append((p, tuple(x.shape)))
-        return plain(x, p, training, inplace)
+    def record(x: torch.Tensor, rate: float) -> torch.Tensor:
+        seen.append((rate, tuple(x.shape)))
+        return keep_bits(x, rate)
 
-    monkeypatch.setattr(F, "dropout", record)
+    monkeypatch.setattr(cpu, "keep_bits", record)
+    monkeypatch.setattr(dropout, "keep_bits", record)
     model = build_model(shape(hidden_dropout=0.2, attention_dropout=0.1), 0).train()
     losses(model)
-    embedding, layer = [(0.2, (3, 11, 16))], [(0.1, (3, 4, 11, 11)), (0.2, (3, 11, 32)), (0.2, (3, 11, 32))]
+    embedding, layer = [(0.2, (3, 11, 16))], [(0.1, (3 * 4, 11, 11)), (0.2, (3, 11, 32)), (0.2, (3, 11, 32))]
     assert seen == embedding + 4 * layer  # after the embedding LayerNorm; probabilities, output, FFN; none in the heads
     seen.clear()
     losses(model.eval())
@@ -253,14 +253,3 @@ def test_no_masked_position_gives_a_finite_zero() -> None:
     out = model(*batch(), none, none, None)
     assert out.mlm_loss_sum.item() == 0
     out.mlm_loss_sum.backward()
-
-
-def test_explicit_and_fused_attention_agree() -> None:
-    """The GPU path (fused) and the CPU path (explicit) are the same function."""
-    draw = torch.Generator().manual_seed(1)
-    q, k, v = (torch.randn(3, 4, 11, 8, generator=draw) for _ in range(3))
-    mask = batch()[2]
-    for bias in (None, padding_bias(mask, q)):
-        torch.testing.assert_close(
-            fused_attention(q, k, v, bias, 0.0), explicit_attention(q, k, v, bias, 0.0), atol=1e-6, rtol=0
-        )

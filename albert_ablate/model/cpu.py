@@ -3,7 +3,8 @@
 The same functions as the plain modules compute on a GPU. What is saved: one product for query, key and
 value; weights cast to bf16 once for all layers that share them, and their gradients added up in one fp32
 buffer; work in pieces that stay in the cores' caches, for here memory is slower than the matrix unit;
-GELU computed together with its derivative; padding written only where there is some; the gradient of the logits written over them.
+GELU computed together with its derivative; padding written only where there is some; the gradient of
+the logits written over them.
 
 Letters: B batch, T tokens, R = B * T rows, H hidden, N heads, D head width, I intermediate, M masked
 positions, E embedding, V vocabulary.
@@ -70,7 +71,7 @@ class Weights:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.token: Tensor = _Token.apply(self, *parameters)
+        self.token: Tensor = _Token.apply(self, *parameters)  # type: ignore[no-untyped-call]
 
     def add(self, name: str, gradient: Tensor) -> None:
         """Add one layer's gradient; the sum is at least fp32."""
@@ -91,7 +92,7 @@ class _Token(torch.autograd.Function):
         return torch.zeros(())
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         found = ctx.weights.gradients()
         ctx.weights.sums = {}
         return (None, *found)
@@ -105,9 +106,7 @@ class AttentionWeights(Weights):
         self.norm = (norm.weight, norm.bias)
         self.scale = math.sqrt(settings.heads / out.weight.shape[0])
         self.hidden = h = out.weight.shape[0]
-        super().__init__(
-            [*(m.weight for m in inputs), *(m.bias for m in inputs), out.weight, out.bias, *self.norm]
-        )
+        super().__init__([*(m.weight for m in inputs), *(m.bias for m in inputs), out.weight, out.bias, *self.norm])
         with torch.no_grad():
             weight = torch.cat([m.weight.to(low) for m in inputs])
             bias = torch.cat([m.bias.to(low) for m in inputs])
@@ -121,7 +120,7 @@ class AttentionWeights(Weights):
         weight[: self.hidden] *= self.scale
         bias[: self.hidden] *= self.scale
         rest = (self.sums[name] for name in ("out", "out_bias", "gamma", "beta"))
-        return (*weight.split(self.hidden), *bias.split(self.hidden), *rest)
+        return (*weight.chunk(3), *bias.chunk(3), *rest)
 
 
 class FeedForwardWeights(Weights):
@@ -140,13 +139,13 @@ class FeedForwardWeights(Weights):
 
 def attention(x: Tensor, padding: Padding, weights: AttentionWeights, settings: Settings) -> Tensor:
     """LN(x + dropout(output(attention(x)))) for (B, T, H)."""
-    y: Tensor = _Attention.apply(x, weights.token, padding, weights, settings)
+    y: Tensor = _Attention.apply(x, weights.token, padding, weights, settings)  # type: ignore[no-untyped-call]
     return y
 
 
 def feed_forward(x: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
     """LN(x + dropout(W2 gelu(W1 x))) for (B, T, H)."""
-    y: Tensor = _FeedForward.apply(x, weights.token, weights, settings)
+    y: Tensor = _FeedForward.apply(x, weights.token, weights, settings)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -177,7 +176,7 @@ class _Attention(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, heads, p, kept, context, *saved = ctx.saved_tensors
         weights, settings = ctx.weights, ctx.settings
         b, t, h = x.shape
@@ -222,7 +221,7 @@ class _FeedForward(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, active, slope, *saved = ctx.saved_tensors
         weights = ctx.weights
         low_inner, _, low_outer, _ = weights.low
@@ -277,7 +276,8 @@ def _pieces(count: int, width: int, size: int) -> Iterator[tuple[int, int]]:
 
 def _weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
     """(R, N) and (R, K) -> (N, K). A product with a turned first operand runs at half speed, so the narrow
-    one is copied turned where it is wide enough to pay; the result is then a transposed view."""
+    one is copied turned where it is wide enough to pay; the result is then a transposed view.
+    """
     n, k = d_out.shape[1], x.shape[1]
     if min(n, k) < _TURNING_PAYS or max(n, k) < 2 * min(n, k):
         return d_out.t() @ x
@@ -298,7 +298,8 @@ def _join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[T
     if rate:
         added.view(keep.dtype).bitwise_and_(keep)
     summed = torch.add(x, added, alpha=1 / (1 - rate))
-    y, mean, rstd = torch.native_layer_norm(summed, summed.shape[-1:], *weights.norm, settings.eps)
+    gamma, beta = weights.norm
+    y, mean, rstd = torch.native_layer_norm(summed, summed.shape[-1:], gamma, beta, settings.eps)
     return y, summed, keep, mean, rstd
 
 
@@ -315,9 +316,13 @@ def _split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Settin
     return d_sum.view(-1, h), d_added.view(-1, h)
 
 
-class MaskedLMLoss(torch.autograd.Function):
-    """(M, E) inputs, the (V, E) word table and a (V,) bias -> sum of -log p(target), and how many were best."""
+def masked_lm_loss(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, E) inputs, the (V, E) word table, a (V,) bias: sum of -log p(target), and how many were the best."""
+    found: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(x, table, bias, targets)  # type: ignore[no-untyped-call]
+    return found
 
+
+class _MaskedLMLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         low = table.detach().to(x.dtype)
@@ -325,7 +330,7 @@ class MaskedLMLoss(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         needed = any(ctx.needs_input_grad)
         loss, correct = torch.zeros((), dtype=wide), torch.zeros((), dtype=torch.int64)
-        for first, part in _pieces(*logits.shape, _LOSS_PIECE):
+        for first, part in _pieces(len(logits), logits.shape[1], _LOSS_PIECE):
             rows = slice(first, first + part)
             target = targets[rows, None]
             scores = logits[rows].to(wide, copy=True)
@@ -345,7 +350,7 @@ class MaskedLMLoss(torch.autograd.Function):
         return loss, correct
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         x, low, d_logits = ctx.saved_tensors
         d_x = (d_logits @ low).mul_(grad)
         d_table = (d_logits.t() @ (x * grad.to(x.dtype))).to(ctx.wide)

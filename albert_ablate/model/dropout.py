@@ -34,7 +34,8 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        kept: Tensor = _Masked.apply(x, keep_bits(x, self.rate), 1 / (1 - self.rate))
+        keep, scale = keep_bits(x, self.rate), 1 / (1 - self.rate)
+        kept: Tensor = _Masked.apply(x, keep, scale)  # type: ignore[no-untyped-call]
         return kept
 
 
@@ -46,7 +47,7 @@ class _Masked(torch.autograd.Function):
         return masked(x, keep).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (keep,) = ctx.saved_tensors
         return masked(grad.contiguous(), keep).mul_(ctx.scale), None, None
 
@@ -67,4 +68,3 @@ def keep_bits(x: Tensor, rate: float) -> Tensor:
         source = noise.random_raw(math.ceil(len(out) / 4)).view(np.uint16)
         np.negative((source[: len(out)] >= threshold).view(np.int8), out=out)
     return torch.from_numpy(bits).view(x.shape)
-

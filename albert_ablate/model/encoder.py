@@ -127,7 +127,8 @@ class Encoder(nn.Module):
         """Every distinct attention and feed-forward block as a function of (B, T, H), for this pass."""
         if x.device.type == "cpu":
             padding = cpu.Padding(mask, MASKED_SCORE)
-            return [m.on_cpu(x.dtype, padding) for m in self.attention], [m.on_cpu(x.dtype) for m in self.ffn]
+            attention = [m.on_cpu(x.dtype, padding) for m in self.attention]  # type: ignore[operator]
+            return attention, [m.on_cpu(x.dtype) for m in self.ffn]  # type: ignore[operator]
         key_bias = padding_bias(mask, x)
         return [partial(m, key_bias=key_bias) for m in self.attention], list(self.ffn)
 

@@ -46,7 +46,7 @@ class MaskedLMHead(nn.Module):
         """Sum of the cross-entropies in nats of (M,) targets, and how many have the highest logit."""
         if masked.device.type == "cpu":
             x = self.transform(masked)
-            return cpu.MaskedLMLoss.apply(x.to(compute_dtype(x)), word_table, self.bias, targets)
+            return cpu.masked_lm_loss(x.to(compute_dtype(x)), word_table, self.bias, targets)
         logits = self(masked, word_table).float()
         return F.cross_entropy(logits, targets, reduction="sum"), (logits.detach().argmax(-1) == targets).sum()
 

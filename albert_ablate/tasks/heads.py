@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler
 from albert_ablate.tasks.task import TaskBatch

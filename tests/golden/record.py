@@ -18,7 +18,9 @@ from runhelpers import make_trainer, tiny_config  # noqa: E402
 
 STEPS = 50
 PRECISIONS = ("fp32", "bf16")
-CELLS = [f"{e}-{s}-{o}" for e in ("e32", "full") for s in ("all", "attention", "ffn", "none") for o in ("sop", "nsp", "none")]
+CELLS = [
+    f"{e}-{s}-{o}" for e in ("e32", "full") for s in ("all", "attention", "ffn", "none") for o in ("sop", "nsp", "none")
+]
 #: One cell with dropout: its noise is part of the numbers.
 DROPOUT = "e32-all-sop-dropout"
 

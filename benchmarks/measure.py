@@ -1,0 +1,143 @@
+"""Contenders in processes of their own take turns; medians, peak memory, the machine, a table, JSON."""
+
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from albert_ablate.files import write_json
+
+#: Builds a contender in its own process and returns the function to time.
+Build = Callable[[], Callable[[], Any]]
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of every round, and the most memory the process ever held, in MB."""
+
+    seconds: list[float]
+    peak_mb: float
+    start_mb: float  # held before the first call: libraries, weights, data
+
+    @property
+    def median(self) -> float:
+        """Median seconds."""
+        return statistics.median(self.seconds)
+
+
+def take_turns(contenders: dict[str, Build], seconds: float, least: int = 5) -> dict[str, Measured]:
+    """Call each in turn, A B A B, for about ``seconds`` each and at least ``least`` times; one call warms up."""
+    context = multiprocessing.get_context("spawn")
+    lines: dict[str, Connection] = {}
+    workers = []
+    for name, build in contenders.items():
+        here, there = context.Pipe()
+        worker = context.Process(target=_work, args=(build, there), daemon=True)
+        worker.start()
+        workers.append(worker)
+        lines[name] = here
+        here.recv()  # built and warm, alone
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    end = time.perf_counter() + seconds * len(contenders)
+    while time.perf_counter() < end or min(map(len, taken.values())) < least:
+        for name, line in lines.items():
+            line.send("go")
+            taken[name].append(line.recv())
+    found = {}
+    for name, line in lines.items():
+        line.send("stop")
+        found[name] = Measured(taken[name], *line.recv())
+    for worker in workers:
+        worker.join()
+    return found
+
+
+def _work(build: Build, line: Connection) -> None:
+    step = build()
+    start = _peak_mb()
+    step()
+    line.send("ready")
+    while line.recv() == "go":
+        began = time.perf_counter()
+        step()
+        line.send(time.perf_counter() - began)
+    line.send((_peak_mb(), start))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def gemm(size: int = 2048, kind: str = "cpu") -> Callable[[], Any]:
+    """A bf16 product of two square matrices: the machine's practical limit. ``2 * size**3`` operations."""
+    import torch
+
+    a, b = (torch.randn(size, size, device=kind).bfloat16() for _ in range(2))
+    return lambda: a @ b
+
+
+def gemm_flops(seconds: float, size: int = 2048) -> float:
+    """Operations a second of ``gemm``."""
+    return 2 * size**3 / seconds
+
+
+def machine() -> dict[str, Any]:
+    """What the figures are from."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        lines = information.read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    capabilities = {"AMX": torch.cpu._is_amx_tile_supported(), "AVX-512 bf16": torch.cpu._is_avx512_bf16_supported()}
+    return {
+        "cpu": name,
+        "threads": torch.get_num_threads(),
+        "has": [word for word, has in capabilities.items() if has],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def machine_words(found: dict[str, Any]) -> str:
+    """``machine`` for a person."""
+    parts = [found["cpu"], f"{found['threads']} threads", *found["has"], *([found["gpu"]] if found["gpu"] else [])]
+    return f"{', '.join(parts)}; PyTorch {found['torch']}"
+
+
+def report(name: str, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], out: Path | None) -> None:
+    """Print the rows as a table and write them as JSON."""
+    found = machine()
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(_word(value) for value in row.values()))
+    console = Console(highlight=False)
+    console.print(table)
+    for note in (machine_words(found), *notes):
+        console.print(note, style="dim")
+    path = out or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"title": title, "machine": found, "notes": list(notes), "rows": list(rows)})
+    console.print(f"written to {path}", style="dim")
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "—"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

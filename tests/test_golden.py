@@ -1,0 +1,27 @@
+"""Fifty losses of every cell stay what they were when they were recorded (``tests/golden/record.py``)."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+
+from record import CELLS, DROPOUT, PRECISIONS, losses  # noqa: E402
+
+TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("golden")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cell", [*CELLS, DROPOUT])
+def test_losses_have_not_changed(cell: str, precision: str, folder: Path) -> None:
+    recorded = pd.read_csv(GOLDEN / f"{precision}.csv", index_col="step")
+    assert losses(folder, cell, precision) == pytest.approx(recorded[cell].tolist(), abs=TOLERANCE[precision])
+    assert recorded[cell].iloc[-1] < recorded[cell].iloc[0] - 0.5  # the model has learned
