@@ -80,8 +80,13 @@ class Weights:
         else:
             self.sums[name] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
 
+    def summed(self, name: str) -> Tensor:
+        """A sum in the layout of its parameter."""
+        found = self.sums.pop(name)
+        return found if found.is_contiguous() else _turned(found.t())
+
     def gradients(self) -> tuple[Tensor, ...]:
-        """One for each parameter, in their order."""
+        """One for each parameter, in their order; empties ``sums``."""
         raise NotImplementedError
 
 
@@ -93,9 +98,8 @@ class _Token(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        found = ctx.weights.gradients()
-        ctx.weights.sums = {}
-        return (None, *found)
+        weights, ctx.weights = ctx.weights, None  # the token belongs to the weights: a circle would keep both
+        return (None, *weights.gradients())
 
 
 class AttentionWeights(Weights):
@@ -116,10 +120,10 @@ class AttentionWeights(Weights):
 
     def gradients(self) -> tuple[Tensor, ...]:
         """Of query, key and value weights, their biases, the output's, and the LayerNorm's."""
-        weight, bias = self.sums["qkv"], self.sums["qkv_bias"]
+        weight, bias = self.summed("qkv"), self.summed("qkv_bias")
         weight[: self.hidden] *= self.scale
         bias[: self.hidden] *= self.scale
-        rest = (self.sums[name] for name in ("out", "out_bias", "gamma", "beta"))
+        rest = (self.summed(name) for name in ("out", "out_bias", "gamma", "beta"))
         return (*weight.chunk(3), *bias.chunk(3), *rest)
 
 
@@ -134,7 +138,7 @@ class FeedForwardWeights(Weights):
 
     def gradients(self) -> tuple[Tensor, ...]:
         """Of the inner and outer weight and bias, and the LayerNorm's."""
-        return tuple(self.sums[name] for name in ("inner", "inner_bias", "outer", "outer_bias", "gamma", "beta"))
+        return tuple(self.summed(name) for name in ("inner", "inner_bias", "outer", "outer_bias", "gamma", "beta"))
 
 
 def attention(x: Tensor, padding: Padding, weights: AttentionWeights, settings: Settings) -> Tensor:
