@@ -1,14 +1,14 @@
 """95% intervals of held-out numbers."""
 
 import numpy as np
-from scipy import stats
+import scipy  # loads scipy.stats at its first use, half a second that training does not need
 
 CONFIDENCE = 0.95
 
 
 def proportion(hits: int, count: int) -> dict[str, float | int | list[float]]:
     """``accuracy`` with its Wilson score interval and the number of examples."""
-    interval = stats.binomtest(hits, count).proportion_ci(CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(hits, count).proportion_ci(CONFIDENCE, method="wilson")
     return {"accuracy": hits / count, "interval": [float(interval.low), float(interval.high)], "examples": count}
 
 
@@ -24,5 +24,5 @@ def clustered_mean(sums: np.ndarray, counts: np.ndarray) -> tuple[float, list[fl
         return mean, [mean, mean]
     residual = sums - mean * counts
     error = np.sqrt((residual**2).sum() * clusters / (clusters - 1)) / total
-    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1) * error)
+    margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1) * error)
     return mean, [mean - margin, mean + margin]

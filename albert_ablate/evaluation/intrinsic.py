@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from albert_ablate.axes import SENTENCE_TASKS, Objective
@@ -104,6 +101,11 @@ class Evaluator:
     def _fitted_head(self, task: Objective, features: np.ndarray) -> np.ndarray:
         """Predictions on ``features`` of a head fitted on training-side pairs of ``task``."""
         x, _, y = self._sentences(self.held_out.probe_training[task])
+        # Here, not above: scikit-learn takes a second to load, and training does not need it.
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
         predictions: np.ndarray = head.fit(x, y).predict(features)
         return predictions

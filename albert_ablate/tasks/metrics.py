@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics as sk
+import scipy
 
 from albert_ablate import streams
 from albert_ablate.evaluation.intervals import CONFIDENCE, clustered_mean, proportion
@@ -19,6 +18,13 @@ from albert_ablate.evaluation.intervals import CONFIDENCE, clustered_mean, propo
 _RESAMPLES = 1000
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def _sklearn() -> Any:
+    """Loaded at first use: it takes a second, and training does not need it."""
+    from sklearn import metrics
+
+    return metrics
 
 
 def accuracy(predicted: np.ndarray, gold: np.ndarray) -> dict[str, Any]:
@@ -46,32 +52,32 @@ def resampled(metric: Metric, predicted: np.ndarray, gold: np.ndarray) -> dict[s
 
 def matthews(predicted: np.ndarray, gold: np.ndarray) -> float:
     """Matthews correlation; 0 where a side is constant."""
-    return float(sk.matthews_corrcoef(gold, predicted))
+    return float(_sklearn().matthews_corrcoef(gold, predicted))
 
 
 def f1(predicted: np.ndarray, gold: np.ndarray) -> float:
     """F1 of class 1; 0 where it is neither predicted nor there."""
-    return float(sk.f1_score(gold, predicted, zero_division=0.0))
+    return float(_sklearn().f1_score(gold, predicted, zero_division=0.0))
 
 
 def macro_f1(predicted: np.ndarray, gold: np.ndarray) -> float:
     """Unweighted mean of every class's F1."""
-    return float(sk.f1_score(gold, predicted, average="macro", zero_division=0.0))
+    return float(_sklearn().f1_score(gold, predicted, average="macro", zero_division=0.0))
 
 
 def micro_f1(predicted: np.ndarray, gold: np.ndarray) -> float:
     """F1 over all (n, k) yes-or-no labels together."""
-    return float(sk.f1_score(gold.ravel(), predicted.ravel(), zero_division=0.0))
+    return float(_sklearn().f1_score(gold.ravel(), predicted.ravel(), zero_division=0.0))
 
 
 def pearson(predicted: np.ndarray, gold: np.ndarray) -> float:
     """Pearson correlation, averaged over targets; 0 where a side is constant."""
-    return _correlation(stats.pearsonr, predicted, gold)
+    return _correlation(scipy.stats.pearsonr, predicted, gold)
 
 
 def spearman(predicted: np.ndarray, gold: np.ndarray) -> float:
     """Spearman correlation, averaged over targets; 0 where a side is constant."""
-    return _correlation(stats.spearmanr, predicted, gold)
+    return _correlation(scipy.stats.spearmanr, predicted, gold)
 
 
 def mean_squared_error(predicted: np.ndarray, gold: np.ndarray) -> float:

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks import metrics
-from albert_ablate.tasks.baselines import bag_of_words_predictions
 from albert_ablate.tasks.examples import Example, ExampleSets
 from albert_ablate.tasks.glue import GLUE
 from albert_ablate.tasks.heads import PooledModel
@@ -150,6 +149,8 @@ class SentenceTask:
     def baselines(self, bag_of_words: bool) -> dict[str, dict[str, float]]:
         """The score of the training set's majority or mean, and of a bag of words."""
         train = np.array([e.target for e in self.sets.train])
+        from albert_ablate.tasks.baselines import bag_of_words_predictions  # loads scikit-learn
+
         words = bag_of_words_predictions(self.sets) if bag_of_words else {}
         found = {}
         for name, examples in self.sets.dev.items():
