@@ -135,8 +135,8 @@ def transformers_step(case: Case, compiled: bool = False, precision: str | None 
         model.parameters(), lr=1e-4, weight_decay=0.01, fused=True if device.type == "cuda" else None
     )
     schedule = get_linear_schedule_with_warmup(optimizer, 100, 10_000)
-    collator = DataCollatorForLanguageModeling(_tokenizer(case.v), mlm_probability=0.15)
-    examples = _examples(case)
+    collator = DataCollatorForLanguageModeling(tokenizer_of(case.v), mlm_probability=0.15)
+    examples = examples_of(case)
     place = iter(range(10**9))
     precision = precision or choose_precision(case.config().runtime, device)
 
@@ -157,14 +157,15 @@ def transformers_step(case: Case, compiled: bool = False, precision: str | None 
     return step
 
 
-def _tokenizer(v: int) -> Any:
+def tokenizer_of(v: int) -> Any:
+    """Transformers' tokenizer with as many pieces."""
     from transformers import AlbertTokenizer
 
     pieces = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", *(f"p{i}" for i in range(5, v))]
     return AlbertTokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)])
 
 
-def _examples(case: Case) -> list[dict[str, Any]]:
+def examples_of(case: Case) -> list[dict[str, Any]]:
     """The pairs of some of our batches, unmasked, as transformers' collator wants them."""
     batches = batches_of(case)
     found = []

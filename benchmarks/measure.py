@@ -44,9 +44,13 @@ def take_turns(contenders: dict[str, Build], seconds: float, least: int = 5) -> 
         here, there = context.Pipe()
         worker = context.Process(target=_work, args=(build, there), daemon=True)
         worker.start()
+        there.close()  # so that a contender that fails is noticed
         workers.append(worker)
         lines[name] = here
-        here.recv()  # built and warm, alone
+        try:
+            here.recv()  # built and warm, alone
+        except EOFError:
+            raise SystemExit(f"{name} failed; its error stands above") from None
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     end = time.perf_counter() + seconds * len(contenders)
     while time.perf_counter() < end or min(map(len, taken.values())) < least:

@@ -63,7 +63,7 @@ def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStor
     if not folder.is_dir():
         with building(folder) as temporary:
             for side in ("train", "valid"):
-                _write(text / f"{side}.txt", tokenizer, temporary / side)
+                write_side(text / f"{side}.txt", tokenizer, temporary / side)
             write_json(temporary / "info.json", {"fingerprint": fingerprint, "text": text.name})
     return _open(folder, "train"), _open(folder, "valid")
 
@@ -78,8 +78,8 @@ def _open(folder: Path, side: str) -> TokenStore:
     )
 
 
-def _write(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
-    """Encode block by block; memory holds one block of tokens and the offsets."""
+def write_side(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
+    """One side of a text, encoded block by block; memory holds one block of tokens and the offsets."""
     folder.mkdir()
     kind = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     lengths: list[np.ndarray] = []
