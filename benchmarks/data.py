@@ -20,7 +20,7 @@ from albert_ablate.data.text import prepare_text
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
 from albert_ablate.hydra_app import compose
 from benchmarks.cases import Case, batches_of, examples_of, made_up_store, tokenizer_of, word_starts
-from benchmarks.measure import report, take_turns
+from benchmarks.measure import first_line, report, take_turns
 from benchmarks.plain_data import instances
 
 CASES = [
@@ -110,7 +110,7 @@ def sentencepiece_alone(model: Path, settings: TokenizerConfig, source: Path) ->
 
 def main() -> None:
     """Run all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=first_line(__doc__))
     parser.add_argument("--text", help="file or folder as for data.path; default: the embedded addresses")
     parser.add_argument("--seconds", type=float, default=6, help="for each contender of each row")
     parser.add_argument("--out", type=Path, help="JSON to write")

@@ -1,18 +1,17 @@
-"""Fine-tuning and SQuAD features against Hugging Face code of run_glue's and run_qa's kind, in one run.
+"""Fine-tuning against Hugging Face code of run_glue's and run_qa's kind: ``python -m benchmarks.finetuning``.
 
-    python benchmarks/finetuning.py --sst2 DATA/sst2 --squad DATA/squad --rounds 3
+    python -m benchmarks.finetuning --sst2 DATA/sst2 --squad DATA/squad
 
-SST-2: one epoch of training, batch 32, the same shape (nano, E = 128, all shared), vocabulary, precision
-and optimizer on both sides; tokenising is counted. SQuAD: features of dev-v1.1 at length 384 with
-stride 128. The sides take turns; medians and their ratio are printed. ``--examples`` shortens SST-2.
+SST-2: an epoch of training, batch 32, the same shape (nano, E = 128, all shared), vocabulary, precision and
+optimizer on both sides, tokenising counted; and predictions for dev. SQuAD: features of dev-v1.1 at length
+384 with stride 128. Each side has a process of its own; they take turns.
 """
 
 import argparse
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,14 @@ from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.squad_data import build_windows, read_squad
-from albert_ablate.training.precision import autocast, choose_precision
+from albert_ablate.training.precision import autocast, choose_precision, set_up_cpu
+from benchmarks.measure import first_line, report, take_turns
 
 _CPU = torch.device("cpu")
 
 
-def ours_sst2(config: RunConfig, tokenizer: Tokenizer) -> float:
-    """Seconds of one epoch: reading, tokenising, training."""
-    began = time.perf_counter()
+def ours_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
+    """One epoch: reading, tokenising, training."""
     task = read(locate(config.task, config.tasks["sst2"]))(tokenizer, 128)
     recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
     model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
@@ -55,12 +54,10 @@ def ours_sst2(config: RunConfig, tokenizer: Tokenizer) -> float:
         tuner = FineTuner(task, model, recipe, config.task, 0, place, _CPU, _precision(config), 10**9)
         for step in range(tuner.batches.per_epoch):
             tuner.update(step, tuner.batches[step])
-    return time.perf_counter() - began
 
 
-def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> float:
+def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
     """The same with datasets, a padding collator and AlbertForSequenceClassification."""
-    began = time.perf_counter()
     rows = read_rows(config)
     hugging = hugging_tokenizer(tokenizer)
     data = datasets.Dataset.from_dict({"sentence": [r[0] for r in rows], "labels": [r[1] for r in rows]})
@@ -79,7 +76,6 @@ def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> float:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return time.perf_counter() - began
 
 
 def read_rows(config: RunConfig) -> list[tuple[str, int]]:
@@ -109,19 +105,15 @@ def hugging_config(config: RunConfig) -> AlbertConfig:
     )  # fmt: skip
 
 
-def ours_squad(path: Path, tokenizer: Tokenizer) -> float:
-    """Seconds of reading and building the windows, with gold positions and maximal context."""
-    began = time.perf_counter()
+def ours_squad(path: Path, tokenizer: Tokenizer) -> None:
+    """Read and build the windows, with gold positions and maximal context."""
     task = compose(["task=squad11"]).tasks["squad11"]
     found = build_windows(read_squad(path, "1.1"), tokenizer, task, 384)  # type: ignore[arg-type]
-    seconds = time.perf_counter() - began
-    print(f"    {len(found.features):,} windows")
-    return seconds
+    assert found.features
 
 
-def theirs_squad(path: Path, tokenizer: Tokenizer) -> float:
+def theirs_squad(path: Path, tokenizer: Tokenizer) -> None:
     """run_qa's prepare_train_features on the same file."""
-    began = time.perf_counter()
     hugging = hugging_tokenizer(tokenizer)
     data = datasets.Dataset.from_list(flat_squad(path))
 
@@ -154,9 +146,7 @@ def theirs_squad(path: Path, tokenizer: Tokenizer) -> float:
         return made
 
     found = data.map(features, batched=True, remove_columns=data.column_names)
-    seconds = time.perf_counter() - began
-    print(f"    {len(found):,} windows")
-    return seconds
+    assert len(found)
 
 
 def flat_squad(path: Path) -> list[dict[str, Any]]:
@@ -178,40 +168,79 @@ def _precision(config: RunConfig) -> str:
     return choose_precision(config.runtime, _CPU)
 
 
-def compare(name: str, rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> None:
-    """Take turns and print medians and ratio."""
-    mine, other = [], []
-    for _ in range(rounds):
-        mine.append(ours())
-        other.append(theirs())
-        print(f"  {name}: ours {mine[-1]:.1f} s, Hugging Face {other[-1]:.1f} s", flush=True)
-    a, b = statistics.median(mine), statistics.median(other)
-    print(f"{name}: median {a:.1f} s against {b:.1f} s, {b / a:.2f} times as fast")
+def ours_evaluation(config: RunConfig, tokenizer: Tokenizer) -> Callable[[], Any]:
+    """Predictions for every sentence of dev."""
+    task = read(locate(config.task, config.tasks["sst2"]))(tokenizer, 128)
+    recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
+    model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
+    place = RunFolder(Path(tempfile.mkdtemp()), "sst2-s0-benchmark")
+    tuner = FineTuner(task, model, recipe, config.task, 0, place, _CPU, _precision(config), 10**9)
+    (features,) = task.dev.values()
+    return lambda: tuner.predict(features)
+
+
+def theirs_evaluation(config: RunConfig, tokenizer: Tokenizer) -> Callable[[], Any]:
+    """The same with a padding collator, as Trainer.predict has it."""
+    hugging = hugging_tokenizer(tokenizer)
+    task = config.tasks["sst2"]
+    assert isinstance(task, GlueConfig)
+    (dev,) = read_glue(task, task_files(config.task, task)).dev.values()
+    encoded = hugging([e.first for e in dev], truncation=True, max_length=128)
+    rows = [{k: encoded[k][i] for k in encoded} for i in range(len(dev))]
+    model = AlbertForSequenceClassification(hugging_config(config)).eval()
+
+    @torch.no_grad()
+    def step() -> None:
+        for batch in DataLoader(rows, 32, collate_fn=DataCollatorWithPadding(hugging)):  # type: ignore[arg-type]
+            with autocast(_precision(config), _CPU):
+                model(**batch).logits.float().argmax(-1)
+
+    return step
+
+
+def contender(kind: str, config: RunConfig, model: Path, data: Path | None) -> Callable[[], Any]:
+    """One side of a comparison, built in its own process."""
+    datasets.disable_progress_bars()
+    datasets.disable_caching()
+    tokenizer = Tokenizer(model, config.tokenizer)
+    if kind.startswith("ours"):
+        set_up_cpu(config.runtime)
+    if kind.endswith("squad"):
+        assert data is not None
+        return partial({"ours squad": ours_squad, "theirs squad": theirs_squad}[kind], data, tokenizer)
+    if kind.endswith("evaluation"):
+        return {"ours evaluation": ours_evaluation, "theirs evaluation": theirs_evaluation}[kind](config, tokenizer)
+    return partial({"ours training": ours_sst2, "theirs training": theirs_sst2}[kind], config, tokenizer)
 
 
 def main() -> None:
-    """Run both comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    """Run the comparisons whose data are given."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.finetuning", description=first_line(__doc__))
     parser.add_argument("--sst2", type=Path, help="folder with SST-2's train.tsv and dev.tsv")
     parser.add_argument("--squad", type=Path, help="folder with dev-v1.1.json")
-    parser.add_argument("--examples", type=int, help="of SST-2; default: all")
+    parser.add_argument("--examples", type=int, default=4000, help="of SST-2's training set")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
-    datasets.disable_progress_bars()
-    datasets.disable_caching()
-    limit = "null" if options.examples is None else options.examples
-    words = ["task=sst2", f"task.data_dir={options.sst2 or 'null'}", f"tasks.sst2.max_train={limit}", "embed=e128"]
-    config = compose([*words, "tokenizer.vocab_size=8000", "tasks.sst2.batch_size=32"])
-    tokenizer = prepare_data(config).tokenizer
+    words = ["task=sst2", f"task.data_dir={options.sst2 or 'null'}", f"tasks.sst2.max_train={options.examples}"]
+    config = compose([*words, "embed=e128", "tokenizer.vocab_size=8000", "tasks.sst2.batch_size=32"])
+    model = prepare_data(config).tokenizer.path
+    work: list[tuple[str, str, Path | None]] = []
+    if options.sst2:
+        work += [(f"SST-2, {options.examples:,} sentences: read, tokenise, train", "training", None)]
+        work += [("SST-2 dev: predict", "evaluation", None)]
     if options.squad:
         path = next(p for p in options.squad.iterdir() if p.name.startswith("dev-v1.1"))
-        compare(
-            "SQuAD features", options.rounds, lambda: ours_squad(path, tokenizer), lambda: theirs_squad(path, tokenizer)
-        )
-    if options.sst2:
-        compare(
-            "SST-2 epoch", options.rounds, lambda: ours_sst2(config, tokenizer), lambda: theirs_sst2(config, tokenizer)
-        )
+        work += [("SQuAD dev-v1.1: features", "squad", path)]
+    if not work:
+        raise SystemExit("give --sst2 FOLDER, --squad FOLDER or both")
+    rows = []
+    for title, kind, data in work:
+        sides = {side: partial(contender, f"{side} {kind}", config, model, data) for side in ("ours", "theirs")}
+        found = take_turns(sides, 0, options.rounds)
+        mine, other = found["ours"].median, found["theirs"].median
+        rows.append({"work": title, "ours s": mine, "transformers s": other, "ratio": other / mine})
+    report("finetuning", "Fine-tuning, nano model, bf16", rows, ["medians, in turn"], options.out)
 
 
 if __name__ == "__main__":

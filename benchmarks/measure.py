@@ -82,6 +82,11 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def first_line(doc: str | None) -> str:
+    """What a command's help says of it."""
+    return (doc or "").partition("\n")[0]
+
+
 def gemm(size: int = 2048, kind: str = "cpu") -> Callable[[], Any]:
     """A bf16 product of two square matrices: the machine's practical limit. ``2 * size**3`` operations."""
     import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, ours, transformers_step
-from benchmarks.measure import Measured, gemm, gemm_flops, report, take_turns
+from benchmarks.measure import Measured, first_line, gemm, gemm_flops, report, take_turns
 
 CASES = {
     "nano": Case("nano 64 x 64", h=128, layers=4, e=128, v=4000, b=64, t=64),
@@ -26,18 +26,13 @@ def compare(case: Case, seconds: float) -> dict[str, Any]:
     found = take_turns({"ours": partial(ours, case), "theirs": partial(transformers_step, case), "gemm": gemm}, seconds)
     mine, theirs = found["ours"], found["theirs"]
     return {
-        "model": case.name,
-        "share": case.share,
-        "dropout": case.dropout,
-        "tokens/s": case.tokens / mine.median,
-        "transformers": case.tokens / theirs.median,
+        "model, share": f"{case.name}, {case.share}",
+        "tokens/s": round(case.tokens / mine.median),
+        "theirs": round(case.tokens / theirs.median),
         "ratio": theirs.median / mine.median,
         "of GEMM rate": f"{_share_of_rate(case, mine, found['gemm']):.0%}",
-        "theirs ": f"{_share_of_rate(case, theirs, found['gemm']):.0%}",
-        "peak MB": mine.peak_mb,
-        "theirs MB": theirs.peak_mb,
-        "memory": mine.peak_mb / theirs.peak_mb,
-        "steps": len(mine.seconds),
+        "peak MB": round(mine.peak_mb),
+        "their MB": round(theirs.peak_mb),
     }
 
 
@@ -47,9 +42,7 @@ def _share_of_rate(case: Case, found: Measured, limit: Measured) -> float:
 
 def main() -> None:
     """Run the chosen cases."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.throughput", description=(__doc__ or "").split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=first_line(__doc__))
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--dropout", type=float, default=0.0, help="of both; 0 is transformers' default for ALBERT")
     parser.add_argument("--seconds", type=float, default=10, help="for each contender of each row")
@@ -62,11 +55,12 @@ def main() -> None:
         rows.append(compare(replace(case, share="none", e=case.h), options.seconds))
     notes = [
         "medians; the real length of a sequence varies, tokens count padding on both sides",
-        "of GEMM rate: operations of the model a second, over those of a 2048-wide bf16 product in the same minutes",
+        "of GEMM rate: operations of the model a second, over those of a 2048-wide bf16 product measured in turn",
         "peak MB: of the whole process, libraries included",
     ]
     name = "throughput" if options.dropout == 0 else f"throughput-dropout-{options.dropout:g}"
-    report(name, "Pretraining steps on CPU, bf16, AdamW", rows, notes, options.out)
+    title = f"Pretraining steps on CPU, bf16, AdamW, dropout {options.dropout:g}, against transformers"
+    report(name, title, rows, notes, options.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""The benchmarks run, and their peers do the same work; no seconds are asserted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runhelpers import ROOT, one_thread, read_json
+
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.cases import Case, batches_of, examples_of, made_up_store, word_starts
+from benchmarks.measure import Measured, take_turns
+from benchmarks.plain_data import instances
+
+TINY = Case("tiny", h=64, layers=2, e=16, v=200, b=4, t=32)
+
+
+def counter() -> object:
+    calls: list[int] = []
+    return lambda: calls.append(1)
+
+
+def failing() -> object:
+    raise ValueError("cannot be built")
+
+
+def test_contenders_take_turns() -> None:
+    found = take_turns({"a": counter, "b": counter}, 0, least=3)
+    assert [len(one.seconds) for one in found.values()] == [3, 3]
+    assert all(one.peak_mb >= one.start_mb > 0 for one in found.values())
+    assert Measured([3.0, 1.0, 2.0], 1, 1).median == 2
+
+
+def test_a_contender_that_fails_ends_the_benchmark() -> None:
+    with pytest.raises(SystemExit, match="b failed"):
+        take_turns({"a": counter, "b": failing}, 0)
+
+
+def test_the_plain_peer_makes_what_we_make() -> None:
+    """As many pairs, as long, as many masks, as often swapped; words masked whole."""
+    store, starts = made_up_store(TINY.v), word_starts(TINY.v)
+    sentences = [store.tokens[a:b].tolist() for a, b in zip(store.sentences[:-1], store.sentences[1:], strict=True)]
+    documents = [sentences[a:b] for a, b in zip(store.documents[:-1], store.documents[1:], strict=True)]
+    theirs = list(instances(documents, TINY.t, starts.tolist(), 0))
+    batches = batches_of(TINY)
+    ours = [batches[step] for step in range(batches.epoch_size // TINY.b)]
+    assert len(theirs) == pytest.approx(batches.epoch_size, rel=0.05)
+    lengths = np.concatenate([b.mask.sum(1).numpy() for b in ours])
+    assert np.mean([len(i[0]) for i in theirs]) == pytest.approx(lengths.mean(), rel=0.02)
+    masked = sum(len(b.targets) for b in ours) / lengths.sum()
+    assert sum(len(i[1]) for i in theirs) / sum(len(i[0]) for i in theirs) == pytest.approx(masked, rel=0.02)
+    assert np.mean([i[3] for i in theirs]) == pytest.approx(0.5, abs=0.02)
+    for ids, columns, targets, _ in theirs[:200]:
+        original = list(ids)
+        for column, target in zip(columns, targets, strict=True):
+            original[column] = target
+        for column in columns:  # a continuation is masked with what it continues
+            if not starts[original[column]] and original[column - 1] >= 5:
+                assert column - 1 in columns
+
+
+def test_transformers_gets_our_pairs_unmasked() -> None:
+    example = examples_of(TINY)[0]
+    assert 4 not in example["input_ids"]
+    assert len(example["input_ids"]) == len(example["token_type_ids"]) == len(example["special_tokens_mask"])
+
+
+def test_gpu_benchmark_at_tiny_size(tmp_path: Path) -> None:
+    words = ["-m", "benchmarks.gpu", "--tiny", "--seconds", "0", "--out", str(tmp_path / "gpu.json")]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=one_thread(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = read_json(tmp_path / "gpu.json")["rows"]
+    assert row["ours"] > 0
+    assert row["transformers"] > 0
