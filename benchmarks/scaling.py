@@ -18,6 +18,7 @@ from benchmarks.measure import first_line, take_turns
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 BASE = Case("mini", h=256, layers=4, e=128, v=8000, b=16, t=128)
 AXES: dict[str, tuple[str, list[int]]] = {
@@ -59,6 +60,9 @@ def draw(table: pd.DataFrame) -> Any:
         panels[1, column].minorticks_off()
         for row in (0, 1):
             panels[row, column].set(yscale="log")
+            panels[row, column].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panels[row, column].yaxis.set_minor_locator(NullLocator())
+            panels[row, column].yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             panels[row, column].grid(alpha=0.3)
             panels[row, column].spines[["top", "right"]].set_visible(False)
     panels[0, 0].set(ylabel="tokens a second")
