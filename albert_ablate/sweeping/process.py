@@ -19,8 +19,12 @@ from albert_ablate import console
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.errors import LockedError, PreemptedError, UserError
 
-#: Loaded once for all cells of a sweep; building a model needs the last one.
-_PRELOAD = ["__main__", "albert_ablate.experiment", "torch._dynamo"]
+#: Loaded once for all cells of a sweep: what a run loads late, and joblib, whose worker processes hand
+#: their way of starting processes on to a cell, which has to know it.
+_PRELOAD = [
+    "__main__", "albert_ablate.experiment", "torch._dynamo", "joblib", "scipy.stats", "sklearn.linear_model",
+    "sklearn.pipeline",
+]  # fmt: skip
 #: Seconds that a cell gets to save after a stop signal.
 _GRACE = 120.0
 
