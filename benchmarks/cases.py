@@ -146,15 +146,20 @@ def transformers_step(case: Case, compiled: bool = False, precision: str | None 
         batch = collator([{k: v for k, v in e.items() if k != "label"} for e in chosen])
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         batch[label] = torch.tensor([e["label"] for e in chosen], device=device)
-        with autocast(precision, device):
-            loss = model(**batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        usual_update(model, batch, optimizer, schedule, precision)
 
     return step
+
+
+def usual_update(model: Any, batch: Any, optimizer: Any, schedule: Any, precision: str) -> None:
+    """PEER: one step as transformers' examples and Trainer have it."""
+    with autocast(precision, model.device):
+        loss = model(**batch).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
 
 
 def tokenizer_of(v: int) -> Any:

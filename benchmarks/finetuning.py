@@ -38,6 +38,7 @@ from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.squad_data import build_windows, read_squad
 from albert_ablate.training.precision import autocast, choose_precision, set_up_cpu
+from benchmarks.cases import usual_update
 from benchmarks.measure import first_line, report, take_turns
 
 _CPU = torch.device("cpu")
@@ -69,13 +70,7 @@ def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
     schedule = get_linear_schedule_with_warmup(optimizer, 100, len(loader))
     model.train()
     for batch in loader:
-        with autocast(_precision(config), _CPU):
-            loss = model(**batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        usual_update(model, batch, optimizer, schedule, _precision(config))
 
 
 def read_rows(config: RunConfig) -> list[tuple[str, int]]:

@@ -71,10 +71,13 @@ def _work(build: Build, line: Connection) -> None:
     start = _peak_mb()
     step()
     line.send("ready")
-    while line.recv() == "go":
-        began = time.perf_counter()
-        step()
-        line.send(time.perf_counter() - began)
+    try:
+        while line.recv() == "go":
+            began = time.perf_counter()
+            step()
+            line.send(time.perf_counter() - began)
+    except EOFError:  # another contender failed, and the benchmark ended
+        return
     line.send((_peak_mb(), start))
 
 
