@@ -60,6 +60,10 @@ class Case:
         """Of forward and backward, matrix products only, 15% of positions sent to the vocabulary."""
         return 3 * self.config().architecture().forward_flops(self.t, 0.15 * self.t) / self.t
 
+    def operations_a_second(self, seconds: float) -> float:
+        """Of a step that takes so long."""
+        return self.tokens / seconds * self.flops_per_token()
+
 
 def made_up_store(v: int, documents: int = 400) -> TokenStore:
     """Random documents of sentences of 5 to 40 tokens."""
@@ -106,7 +110,7 @@ def ours(case: Case, *more: str) -> Callable[[], Any]:
     return step
 
 
-def transformers_step(case: Case, compiled: bool = False, precision: str | None = None) -> Callable[[], Any]:
+def transformers_step(case: Case, compiled: bool = False) -> Callable[[], Any]:
     """The same step in transformers' usual way: Trainer-style loop, bf16 autocast, labels at every position."""
     from transformers import (
         AlbertConfig,
@@ -138,7 +142,7 @@ def transformers_step(case: Case, compiled: bool = False, precision: str | None 
     collator = DataCollatorForLanguageModeling(tokenizer_of(case.v), mlm_probability=0.15)
     examples = examples_of(case)
     place = iter(range(10**9))
-    precision = precision or choose_precision(case.config().runtime, device)
+    precision = choose_precision(case.config().runtime, device)
 
     def step() -> None:
         at = next(place) * case.b

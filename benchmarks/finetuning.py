@@ -46,15 +46,18 @@ _CPU = torch.device("cpu")
 
 def ours_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
     """One epoch: reading, tokenising, training."""
+    tuner = sst2_tuner(config, tokenizer)
+    for step in range(tuner.batches.per_epoch):
+        tuner.update(step, tuner.batches[step])
+
+
+def sst2_tuner(config: RunConfig, tokenizer: Tokenizer) -> FineTuner:
+    """Data and model, ready to train; it writes nothing."""
     task = read(locate(config.task, config.tasks["sst2"]))(tokenizer, 128)
     recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
     model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
-    with tempfile.TemporaryDirectory() as folder:
-        place = RunFolder(Path(folder), "sst2-s0-benchmark")
-        place.path.mkdir()
-        tuner = FineTuner(task, model, recipe, config.task, 0, place, _CPU, _precision(config), 10**9)
-        for step in range(tuner.batches.per_epoch):
-            tuner.update(step, tuner.batches[step])
+    place = RunFolder(Path(tempfile.gettempdir()), "sst2-s0-benchmark")
+    return FineTuner(task, model, recipe, config.task, 0, place, _CPU, _precision(config), 10**9)
 
 
 def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
@@ -165,12 +168,8 @@ def _precision(config: RunConfig) -> str:
 
 def ours_evaluation(config: RunConfig, tokenizer: Tokenizer) -> Callable[[], Any]:
     """Predictions for every sentence of dev."""
-    task = read(locate(config.task, config.tasks["sst2"]))(tokenizer, 128)
-    recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
-    model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
-    place = RunFolder(Path(tempfile.mkdtemp()), "sst2-s0-benchmark")
-    tuner = FineTuner(task, model, recipe, config.task, 0, place, _CPU, _precision(config), 10**9)
-    (features,) = task.dev.values()
+    tuner = sst2_tuner(config, tokenizer)
+    (features,) = tuner.task.dev.values()
     return lambda: tuner.predict(features)
 
 

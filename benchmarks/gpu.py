@@ -49,7 +49,7 @@ def compare(case: Case, size: int, seconds: float, compiled: bool) -> dict[str, 
         "ours": case.tokens / mine,
         "transformers": case.tokens / theirs,
         "ratio": theirs / mine,
-        "of GEMM rate": f"{case.tokens / mine * case.flops_per_token() / rate:.0%}",
+        "of GEMM rate": f"{case.operations_a_second(mine) / rate:.0%}",
     }
 
 

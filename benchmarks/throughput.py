@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, ours, transformers_step
-from benchmarks.measure import Measured, first_line, gemm, gemm_flops, report, take_turns
+from benchmarks.measure import first_line, gemm, gemm_flops, report, take_turns
 
 CASES = {
     "nano": Case("nano 64 x 64", h=128, layers=4, e=128, v=4000, b=64, t=64),
@@ -30,14 +30,10 @@ def compare(case: Case, seconds: float) -> dict[str, Any]:
         "tokens/s": round(case.tokens / mine.median),
         "theirs": round(case.tokens / theirs.median),
         "ratio": theirs.median / mine.median,
-        "of GEMM rate": f"{_share_of_rate(case, mine, found['gemm']):.0%}",
+        "of GEMM rate": f"{case.operations_a_second(mine.median) / gemm_flops(found['gemm'].median):.0%}",
         "peak MB": round(mine.peak_mb),
         "their MB": round(theirs.peak_mb),
     }
-
-
-def _share_of_rate(case: Case, found: Measured, limit: Measured) -> float:
-    return case.tokens / found.median * case.flops_per_token() / gemm_flops(limit.median)
 
 
 def main() -> None:

@@ -49,6 +49,11 @@ class AttentionBlock(nn.Module):
         self.attention_dropout = shape.attention_dropout
         self.dropout = Dropout(shape.hidden_dropout)
 
+    @property
+    def active_attention_dropout(self) -> float:
+        """The rate of the probabilities while training, else 0."""
+        return self.attention_dropout if self.training else 0.0
+
     def forward(self, x: Tensor, key_bias: Tensor | None) -> Tensor:
         """(B, T, H) and an additive (B, 1, 1, T) bias over keys -> (B, T, H)."""
         b, t, h = x.shape
@@ -58,15 +63,13 @@ class AttentionBlock(nn.Module):
             return y.view(b, t, self.heads, d).transpose(1, 2)  # (B, N, T, D)
 
         q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        drop = self.attention_dropout if self.training else 0.0
-        context = fused_attention(q, k, v, key_bias, drop)  # (B, N, T, D)
+        context = fused_attention(q, k, v, key_bias, self.active_attention_dropout)  # (B, N, T, D)
         context = context.transpose(1, 2).reshape(b, t, h)
         return self.norm(x + self.dropout(self.output(context)))
 
     def on_cpu(self, low: torch.dtype, padding: cpu.Padding) -> SubLayer:
         """The same function on CPU, its products in ``low``; weights are cast once, here."""
-        drop = self.attention_dropout if self.training else 0.0
-        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, drop, self.heads)
+        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads)
         weights = cpu.AttentionWeights(self.query, self.key, self.value, self.output, self.norm, settings, low)
         return lambda x: cpu.attention(x, padding, weights, settings)
 

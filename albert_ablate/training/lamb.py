@@ -70,14 +70,18 @@ class Lamb(Optimizer):
         rate: float, decay: float,
     ) -> None:  # fmt: skip
         """PyTorch's fused Adam: new moments, then ``into = into * (1 - rate * decay) - rate * m / (sqrt(v) + eps)``."""
-        steps = [s["step"] if self.bias_correction else torch.tensor(_WITHOUT_CORRECTION) for s in states]
+        device = weights[0].device
+        if self.bias_correction:
+            steps = [s["step"].to(device) for s in states]
+        else:
+            steps = [torch.tensor(_WITHOUT_CORRECTION, device=device)] * len(states)
         torch._fused_adamw_(
             into,
             [p.grad for p in weights if p.grad is not None],
             [s["exp_avg"] for s in states],
             [s["exp_avg_sq"] for s in states],
             [],
-            [step.to(weights[0].device) for step in steps],
+            steps,
             lr=rate, beta1=group["betas"][0], beta2=group["betas"][1], weight_decay=decay, eps=group["eps"],
             amsgrad=False, maximize=False,
         )  # fmt: skip
