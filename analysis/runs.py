@@ -1,45 +1,226 @@
-"""Run folders as a table: one row a run, nested records flattened to dotted columns."""
+"""Run folders as a tidy table: one row a run, which is one cell and seed."""
 
 import json
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-_RECORDS = ("status", "manifest", "results", "similarity")
+from albert_ablate.config import CONF
+from albert_ablate.runs import RunFolder
+from albert_ablate.sweeping.relative import base_name
+
+#: Column -> what it holds. A number that a run does not have (yet) is missing, and ``note`` says why.
+COLUMNS = {
+    "run": "name of the run folder",
+    "path": "the folder",
+    "identity": "hash of everything that changes the numbers",
+    "state": "queued, running, finished, failed, preempted",
+    "note": "why it is not finished, or what its records lack",
+    "seed": "of pretraining: weights, order of the documents, masks",
+    "model": "name of the model",
+    "E": "width of the embedding",
+    "share": "what layers have in common",
+    "objective": "sentence objective",
+    "hidden": "H",
+    "layers": "L",
+    "base_hidden": "H of the base model that the model's size is relative to",
+    "base_layers": "L of the base model",
+    "steps": "optimizer steps taken",
+    "tokens": "real tokens trained on",
+    "flops": "matrix-product FLOPs of training",
+    "seconds": "of training",
+    "tokens_per_second": "in training",
+    "evaluation_seconds": "of held-out evaluation",
+    "params_encoder": "parameters without pooler and heads",
+    "params_with_pooler": "the count that most of the paper's numbers are",
+    "params_with_heads": "all of them",
+    "flops_per_step": "as planned before training",
+    "mlm_loss": "held-out masked-LM loss, nats",
+    "mlm": "held-out masked-LM accuracy, 0 to 1",
+    "nsp": "held-out next-sentence accuracy",
+    "sop": "held-out sentence-order accuracy",
+    "nsp_head": "trained, or fitted on the frozen encoder",
+    "sop_head": "the same",
+    "nsp_own_head": "next-sentence accuracy of an SOP-trained model's own head",
+    "sop_own_head": "sentence-order accuracy of an NSP-trained model's own head",
+    "unigram_loss": "masked-LM loss to beat: piece frequencies",
+    "bigram_loss": "masked-LM loss to beat: neighbours",
+    "mlm_left_baseline": "whether the masked LM is better than the unigram baseline, with 95% confidence",
+    "nsp_left_baseline": "the same of NSP and the majority class",
+    "sop_left_baseline": "the same of SOP",
+    "l2": "per layer: mean L2 distance between input and output (list)",
+    "degrees": "per layer: mean angle between input and output (list)",
+    "tasks": "fine-tuned tasks as in results.json (list)",
+    "commit": "of the code",
+    "dirty": "whether the tree had uncommitted changes",
+    "tokens_fingerprint": "of the tokens trained on",
+    "precision": "bf16 or fp32",
+    "device": "cpu or the GPU's name",
+    "torch": "version",
+    "updated": "last change of the status",
+    "deviations": "settings that differ from the paper's set-up (list)",
+    "config": "every setting (nested)",
+    "data": "corpus, tokenizer and token fingerprints and counts (nested)",
+}
+_EMPTY: dict[str, Any] = {}
 
 
-def load_runs(root: Path | str) -> pd.DataFrame:
-    """Every run folder under ``root``, sorted by name; unfinished ones have empty results.
+def load_runs(*places: Path | str) -> pd.DataFrame:
+    """Every run under the given folders (or the given run folders), sorted by name; columns as in ``COLUMNS``.
 
-    Columns: ``name``, ``path``, ``config.*`` (the resolved settings), ``status.*``,
-    ``manifest.*``, ``results.*`` and ``similarity.*``. Raises FileNotFoundError without a run.
+    Unfinished, failed and older folders are rows too, with what they have; ``note`` says what is
+    missing. Raises FileNotFoundError where there is no run.
     """
-    folders = sorted(path.parent for path in Path(root).glob("*/status.json"))
+    folders = sorted({folder.resolve() for place in places for folder in _folders(Path(place))})
     if not folders:
-        raise FileNotFoundError(f"{root}: no run folders there (a run folder holds status.json)")
-    return pd.DataFrame([_row(folder) for folder in folders])
+        named = ", ".join(map(str, places))
+        raise FileNotFoundError(f"{named}: no run folders there (a run folder holds status.json)")
+    rows = [_row(folder) for folder in folders]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("run", kind="stable").reset_index(drop=True)
+
+
+def _folders(place: Path) -> Iterable[Path]:
+    if (place / "status.json").is_file():
+        return [place]
+    return (file.parent for file in place.glob("*/status.json") if not file.parent.name.startswith("."))
 
 
 def load_metrics(folder: Path | str) -> pd.DataFrame:
-    """``metrics.jsonl`` of one run: a row a log line, held-out columns only at curve points."""
-    return pd.read_json(Path(folder) / "metrics.jsonl", lines=True)
+    """``metrics.jsonl`` of one run: a row a log step, held-out columns at curve points; empty where there is none."""
+    file = Path(folder) / "metrics.jsonl"
+    if not file.is_file():
+        return pd.DataFrame()
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:  # the last line of a run that was killed
+            continue
+    return pd.DataFrame(rows)
+
+
+class _Records:
+    """A run folder's files; what is missing or broken is noted instead of raised."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+
+    def read(self, name: str, needed: bool = True) -> dict[str, Any]:
+        file = self.folder / name
+        if not file.is_file():
+            if needed:
+                self.notes.append(f"no {name}")
+            return {}
+        try:
+            text = file.read_text(encoding="utf-8")
+            found = _yaml(text) if file.suffix == ".yaml" else json.loads(text)
+        except (ValueError, yaml.YAMLError):
+            found = None
+        if not isinstance(found, dict):
+            self.notes.append(f"{name} is broken")
+            return {}
+        return found
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": folder.name, "path": str(folder)}
-    config = folder / "config.yaml"
-    if config.is_file():
-        row |= _flat("config", yaml.safe_load(config.read_text(encoding="utf-8")))
-    for record in _RECORDS:
-        file = folder / f"{record}.json"
-        if file.is_file():
-            row |= _flat(record, json.loads(file.read_text(encoding="utf-8")))
-    return row
+    records = _Records(folder)
+    status = records.read("status.json")
+    state = RunFolder(folder.parent, folder.name).state() if status.get("state") else "unknown"
+    finished = state == "finished"
+    config, manifest = records.read("config.yaml"), records.read("manifest.json", needed=finished)
+    results, similarity = records.read("results.json", needed=finished), records.read("similarity.json", needed=False)
+    if not finished:
+        results = {}  # of an earlier attempt, if any
+    if state != "finished" and status.get("reason"):
+        records.notes.insert(0, str(status["reason"]).splitlines()[0])
+    model = config.get("model", _EMPTY)
+    base_hidden, base_layers = _base(str(model.get("name")), model.get("hidden"), model.get("layers"))
+    training, counts = results.get("training", _EMPTY), manifest.get("parameters", _EMPTY)
+    source, data = manifest.get("source") or _EMPTY, manifest.get("data", _EMPTY)
+    return {
+        "run": folder.name,
+        "path": str(folder),
+        "identity": manifest.get("identity", folder.name.rpartition("-")[2]),
+        "state": state,
+        "note": "; ".join(records.notes),
+        "seed": config.get("seed"),
+        "model": model.get("name"),
+        "E": setting(config, "embed.size"),
+        "share": setting(config, "share.strategy"),
+        "objective": setting(config, "objective.name"),
+        "hidden": model.get("hidden"),
+        "layers": model.get("layers"),
+        "base_hidden": base_hidden,
+        "base_layers": base_layers,
+        **{key: training.get(key) for key in ("steps", "tokens", "flops", "seconds", "tokens_per_second")},
+        "evaluation_seconds": setting(results, "evaluation.seconds"),
+        **{f"params_{key}": counts.get(key) for key in ("encoder", "with_pooler", "with_heads")},
+        "flops_per_step": manifest.get("flops_per_step"),
+        **_scores(results),
+        "l2": similarity.get("l2"),
+        "degrees": similarity.get("degrees"),
+        "tasks": results.get("tasks", []),
+        "commit": source.get("commit"),
+        "dirty": source.get("dirty"),
+        "tokens_fingerprint": setting(data, "tokens.fingerprint"),
+        "precision": manifest.get("precision"),
+        "device": setting(manifest, "hardware.device"),
+        "torch": setting(manifest, "packages.torch"),
+        "updated": _time(status.get("updated")),
+        "deviations": manifest.get("deviations_from_paper", []),
+        "config": config,
+        "data": data,
+    }
 
 
-def _flat(prefix: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, inner in value.items() for k, v in _flat(f"{prefix}.{key}", inner).items()}
+def _scores(results: dict[str, Any]) -> dict[str, Any]:
+    masked = results.get("masked_lm") or _EMPTY
+    found = {
+        "mlm_loss": masked.get("loss"),
+        "mlm": masked.get("accuracy"),
+        "unigram_loss": masked.get("unigram_loss"),
+        "bigram_loss": masked.get("bigram_loss"),
+        "mlm_left_baseline": masked.get("left_baseline"),
+    }
+    for task in ("nsp", "sop"):
+        scores = results.get(task) or _EMPTY
+        found[task] = scores.get("accuracy")
+        found[f"{task}_head"] = scores.get("head")
+        found[f"{task}_own_head"] = setting(scores, "own_head.accuracy")
+        found[f"{task}_left_baseline"] = scores.get("left_baseline")
+    return found
+
+
+@cache
+def _base(model: str, hidden: int | None, layers: int | None) -> tuple[int | None, int | None]:
+    """H and L of the base that a model's size is a multiple of; its own where it is no multiple of one."""
+    name = base_name(model)
+    file = CONF / "model" / f"{name}.yaml"
+    if not file.is_file():
+        return hidden, layers
+    known = _yaml(file.read_text(encoding="utf-8"))
+    if name == model and (known["hidden"], known["layers"]) != (hidden, layers):
+        return hidden, layers  # its shape was set by hand
+    return known["hidden"], known["layers"]
+
+
+def setting(values: dict[str, Any], path: str) -> Any:
+    """``a.b`` of nested values, as a setting is called on the command line; None where there is none."""
+    found: Any = values
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _time(stamp: Any) -> datetime | None:
+    return datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

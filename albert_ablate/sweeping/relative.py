@@ -17,6 +17,7 @@ scale's base model:
 """
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -54,47 +55,71 @@ def settings_of(cell: dict[str, Any], base: RunConfig) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a cell's terms make of a base model."""
+
+    hidden: int
+    layers: int
+    after: tuple[int, ...]  # layers of the networks trained before it
+    changed: bool  # by depth or width: no longer the size's own shape
+
+
+def shape_of(cell: dict[str, Any], hidden: int, layers: int, head: int) -> Shape:
+    """``size``, ``depth``, ``width`` and ``after`` of a cell for a base of ``hidden`` x ``layers`` with heads of ``head``.
+
+    Raises ConfigError for a size or a multiple that there is not.
+    """
+    width, depth = _choice("size", cell.get("size", "base"), SIZES)
+    full_hidden, full_layers = round(hidden * width / head) * head, math.ceil(layers * depth)
+    hidden = round(full_hidden * _multiple(cell, "width"))
+    layers = math.ceil(full_layers * _multiple(cell, "depth"))
+    after = tuple(sorted({math.ceil(full_layers * part) for part in _depths(cell)} - {layers}))
+    # A warm start makes another model of the same shape, which deeper ones name as their start.
+    return Shape(hidden, layers, after, (hidden, layers) != (full_hidden, full_layers) or bool(after))
+
+
+def embedding_of(value: str, base_hidden: int, hidden: int) -> int:
+    """E of ``H`` (the model's own width) or ``H/12`` (of the base model's, in eights). Raises ConfigError."""
+    if value == "H":
+        return hidden
+    part = value.removeprefix("H/")
+    if part == value or not part.isdecimal() or int(part) == 0:
+        raise ConfigError(f"embedding={value} in a sweep file: say H, or H/12, H/6, H/3 of the base model's width.")
+    return round(base_hidden / int(part) / 8) * 8
+
+
+def base_name(model: str) -> str:
+    """The base model that a model's name says it was made from: base of large, nano of nano-large-1x256."""
+    name = model.split("-")[0]
+    return "base" if name in SIZES else name
+
+
 def _model(cell: dict[str, Any], base: ModelConfig) -> dict[str, str]:
     """Settings of the model's shape; the paper's own sizes by name."""
-    shape = any(term in cell for term in ("depth", "after", "width"))
-    if "size" not in cell and not shape:
+    said = any(term in cell for term in ("depth", "after", "width"))
+    if "size" not in cell and not said:
         return {}
     size = cell.get("size", "base")
-    width, depth = _choice("size", size, SIZES)
+    shape = shape_of(cell, base.hidden, base.layers, base.hidden // base.heads)
     in_paper = base.name == "base"  # then the sizes are files of conf/model
-    hidden, layers = _width(base, width), math.ceil(base.layers * depth)
-    if in_paper and not shape:
+    if in_paper and not said:
         return {"model": size}
-    if size == "base" and not shape:
+    if size == "base" and not said:
         return {}
     name = size if in_paper else base.name if size == "base" else f"{base.name}-{size}"
-    full, after = (hidden, layers), list[int]()
-    if shape:
-        hidden = round(hidden * _multiple(cell, "width"))
-        layers = math.ceil(layers * _multiple(cell, "depth"))
-        after = sorted({math.ceil(full[1] * part) for part in _depths(cell)} - {layers})
-        # A warm start makes another model of the same shape, which deeper ones name as their start.
-        name = name if (hidden, layers) == full and not after else f"{name}-{layers}x{hidden}"
-    head = base.hidden // base.heads
-    numbers = {"hidden": hidden, "layers": layers, "heads": hidden // head, "intermediate": 4 * hidden}
+    name = f"{name}-{shape.layers}x{shape.hidden}" if shape.changed else name
+    heads = shape.hidden // (base.hidden // base.heads)
+    numbers = {"hidden": shape.hidden, "layers": shape.layers, "heads": heads, "intermediate": 4 * shape.hidden}
     prefix = {"model": size} if in_paper else {}
-    warm = {"warm_start.layers": f"[{','.join(map(str, after))}]"} if after else {}
+    warm = {"warm_start.layers": f"[{','.join(map(str, shape.after))}]"} if shape.after else {}
     return prefix | {"model.name": name} | {f"model.{key}": str(value) for key, value in numbers.items()} | warm
-
-
-def _width(base: ModelConfig, factor: Fraction) -> int:
-    """The nearest multiple of the base model's head width."""
-    head = base.hidden // base.heads
-    return round(base.hidden * factor / head) * head
 
 
 def _embedding(value: str, hidden: int) -> dict[str, str]:
     if value == "H":
         return {"embed": "full"}
-    part = value.removeprefix("H/")
-    if part == value or not part.isdecimal() or int(part) == 0:
-        raise ConfigError(f"embedding={value} in a sweep file: say H, or H/12, H/6, H/3 of the base model's width.")
-    size = round(hidden / int(part) / 8) * 8
+    size = embedding_of(value, hidden, hidden)
     known = (CONF / "embed" / f"e{size}.yaml").is_file()
     return {"embed": f"e{size}"} if known else {"embed.size": str(size)}
 

@@ -1,0 +1,219 @@
+"""Which runs are which arm: cells in a sweep file's terms, found among run folders.
+
+Arms are compared only within one set-up: every setting that changes the numbers is equal but for
+the axes that tell the arms apart. Where runs of several set-ups fit the same arms, the set-up with
+most of them is taken and the others are named.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from analysis.runs import setting
+
+#: Settings that never change the numbers by intent, and corpus and tokenizer, which count by their tokens.
+_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks", "seed")
+#: Settings that the axes of a paper table stand for; an arm fixes them all.
+_AXES = (
+    "embed", "share.strategy", "objective", "warm_start",
+    *(f"model.{name}" for name in ("name", "hidden", "layers", "heads", "intermediate")),
+)  # fmt: skip
+#: Settings that the terms of a sweep file beside the axes stand for.
+_OF_TERM = {"dropout": ("model.hidden_dropout", "model.attention_dropout"), "corpus": ("tokens", "data")}
+_DROPOUTS = _OF_TERM["dropout"]
+
+Terms = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The runs of some arms in one set-up."""
+
+    runs: dict[str, pd.DataFrame]  # arm -> its finished runs, a row a seed
+    waiting: dict[str, str] = field(default_factory=dict)  # arm without finished runs -> why
+    other: int = 0  # finished runs of these arms in other set-ups, left out
+    differs: dict[str, str] = field(default_factory=dict)  # setting -> its values there
+
+    def names(self) -> list[str]:
+        """Every run, sorted."""
+        return sorted({str(name) for frame in self.runs.values() for name in frame["run"]})
+
+
+def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
+    """The runs of ``arms`` (name -> terms of a sweep file, or settings) in the set-up that has most of them."""
+    freed = _freed(arms.values())
+    members = {name: runs[matching(runs, terms)] for name, terms in arms.items()}
+    places = sorted({place for frame in members.values() for place in frame.index})
+    setups = _setups(runs.loc[places], freed)
+    finished = runs.index[runs["state"] == "finished"]
+    best, left_out = _best(members, setups, finished)
+    chosen, waiting = {}, {}
+    for name, frame in members.items():
+        here = frame[[setups[place] == best for place in frame.index]] if len(frame) else frame
+        done = here[here["state"] == "finished"]
+        chosen[name] = done.sort_values("updated").drop_duplicates("seed", keep="last").sort_values("seed")
+        if not len(done):
+            waiting[name] = _why(here)
+    one = next((place for place in places if setups[place] == best), None)
+    return Selection(chosen, waiting, len(left_out), _differences(runs, one, left_out, freed))
+
+
+def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every finished run of the set-up that has most of them, with ``arm``: what tells them apart, in words."""
+    done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]
+    if not len(done):
+        return done.assign(arm=[])
+    setups = pd.Series(_setups(done, _AXES))
+    counts = setups.value_counts()
+    most = [setup for setup, count in counts.items() if count == counts.max()]
+    latest = max(most, key=lambda setup: str(done.loc[setups[setups == setup].index, "updated"].max()))
+    chosen = done.loc[setups[setups == latest].index]
+    return chosen.assign(arm=arm_names(chosen))
+
+
+def arm_names(runs: pd.DataFrame) -> list[str]:
+    """``E=32, all shared, SOP`` of each run, with the model where the runs have several shapes."""
+    shapes = runs[["hidden", "layers"]].drop_duplicates()
+    words = []
+    for run in runs.to_dict("records"):
+        shape = f"{run['hidden']}×{run['layers']}, " if len(shapes) > 1 else ""
+        words.append(f"{shape}E={run['E']}, {SHARES[run['share']]}, {OBJECTIVES[run['objective']]}")
+    return words
+
+
+#: Strategies and objectives in words.
+SHARES = {"all": "all shared", "attention": "shared attention", "ffn": "shared FFN", "none": "not shared"}
+OBJECTIVES = {"sop": "SOP", "nsp": "NSP", "none": "no sentence task"}
+
+
+def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
+    """Which runs are the cell of ``terms``, whatever their set-up."""
+    return pd.Series([_is(row, terms) for row in runs.to_dict("records")], index=runs.index, dtype=bool)
+
+
+def _is(run: Mapping[Any, Any], terms: Terms) -> bool:
+    config = run["config"]
+    if not config or not run["hidden"] or setting(config, "share.groups") not in (None, 1):
+        return False
+    head = run["hidden"] // config["model"].get("heads", 1)
+    shape = shape_of(dict(terms), int(run["base_hidden"]), int(run["base_layers"]), head)
+    wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
+    wanted["warm_start.layers"] = list(shape.after)
+    for key, value in terms.items():
+        if key == "embedding":
+            wanted["embed.size"] = embedding_of(str(value), int(run["base_hidden"]), shape.hidden)
+        elif key == "dropout":
+            wanted |= dict.fromkeys(_DROPOUTS, float(value))
+        elif key == "corpus":
+            name, fraction = {"base": ("wiki_books", 0.5), "more": ("wiki_books_more", 1.0)}[value]
+            paper = setting(config, "scale.name") == "paper"
+            wanted |= {"data.name": name} if paper else {"data.fraction": fraction}
+        elif key not in TERMS:
+            wanted[_FIELDS.get(key, key)] = value
+    return all(_same(setting(config, path), value) for path, value in wanted.items())
+
+
+#: Groups in which an option is told by one setting.
+_FIELDS = {"share": "share.strategy", "objective": "objective.name", "embed": "embed.size", "budget": "budget.unit"}
+
+
+def _same(found: Any, value: Any) -> bool:
+    if found is None and value == []:
+        return True  # a run of before there were warm starts
+    if isinstance(value, (int, float)) and isinstance(found, (int, float)):
+        return float(found) == float(value)
+    return bool(found == value)
+
+
+def _freed(arms: Any) -> tuple[str, ...]:
+    """Settings in which the arms may differ."""
+    keys = {key for terms in arms for key in terms}
+    named = [path for key in keys for path in _OF_TERM.get(key, ())]
+    return (*_AXES, *named, *(_FIELDS.get(key, key) for key in keys if key not in TERMS and key != "budget"))
+
+
+def _setups(runs: pd.DataFrame, freed: Sequence[str]) -> dict[Any, str]:
+    """Index -> set-up. A run without a manifest yet is of the set-up of those whose settings it has."""
+    found, by_settings = {}, {}
+    for place, run in runs.iterrows():
+        sources = {k: v for k, v in run["config"].items() if k in ("data", "tokenizer")}
+        own = _digest(_rest(run["config"], freed), sources if "data" not in freed else {})
+        if run["tokens_fingerprint"]:
+            tokens = "" if "tokens" in freed else run["tokens_fingerprint"]
+            by_settings[own] = found[place] = _digest(_rest(run["config"], freed), [tokens, run["precision"]])
+        else:
+            found[place] = own
+    return {place: by_settings.get(key, key) for place, key in found.items()}
+
+
+def _rest(config: dict[str, Any], freed: Sequence[str]) -> dict[str, Any]:
+    """The settings that must be equal, flat. Of the batch only its size, and of the budget what is in use."""
+    flat = {path: value for path, value in flatten(config).items() if path.split(".")[0] not in _INCIDENTAL}
+    flat.pop("batch.micro_size", None)
+    unit = flat.get("budget.unit", "steps")
+    kept = ("budget.unit", f"budget.{unit}", "budget.warmup_steps")
+    flat = {k: v for k, v in flat.items() if not k.startswith("budget.") or k in kept}
+    return {k: v for k, v in flat.items() if not any(k == path or k.startswith(f"{path}.") for path in freed)}
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings -> dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _digest(*values: Any) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _best(members: dict[str, pd.DataFrame], setups: dict[Any, str], finished: Any) -> tuple[str | None, list[Any]]:
+    """The set-up with most arms, then most runs, then the latest; and the finished runs of others."""
+    score: dict[str, list[Any]] = {}
+    for frame in members.values():
+        arms: set[str] = set()
+        for place, updated in zip(frame.index, frame["updated"], strict=True):
+            entry = score.setdefault(setups[place], [0, 0, ""])
+            if place in finished:
+                arms.add(setups[place])
+                entry[1] += 1
+                entry[2] = max(entry[2], str(updated))
+        for setup in arms:
+            score[setup][0] += 1
+    if not score:
+        return None, []
+    best = max(score, key=lambda setup: score[setup])
+    places = {place for frame in members.values() for place in frame.index}
+    return best, sorted(place for place in places if place in finished and setups[place] != best)
+
+
+def _differences(runs: pd.DataFrame, one: Any, others: Sequence[Any], freed: Sequence[str]) -> dict[str, str]:
+    """Setting -> "3500, elsewhere 1200": what tells the chosen set-up from the others."""
+    if one is None or not others:
+        return {}
+    ours = _rest(runs.at[one, "config"], freed)
+    found: dict[str, str] = {}
+    for place in others:
+        theirs = _rest(runs.at[place, "config"], freed)
+        for path in sorted(set(ours) | set(theirs)):
+            if ours.get(path) != theirs.get(path) and not path.startswith("evaluation.curve"):
+                found[path] = f"{ours.get(path)}, elsewhere {theirs.get(path)}"
+        if runs.at[place, "tokens_fingerprint"] != runs.at[one, "tokens_fingerprint"] and "tokens" not in freed:
+            found["data"] = "other tokens elsewhere"
+    return found
+
+
+def _why(runs: pd.DataFrame) -> str:
+    """Why an arm has no finished run."""
+    if not len(runs):
+        return "no run of this cell"
+    run = runs.sort_values("updated").iloc[-1]
+    return f"{run['state']}: {run['note']}" if run["note"] else str(run["state"])

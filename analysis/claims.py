@@ -1,0 +1,235 @@
+"""The scorecard: each claim of ``claims.yaml`` judged from the runs.
+
+A claim says that a sum over arms lies above a bound, or between two. It is reproduced where a t test
+over seeds puts the sum there, contradicted where it puts it elsewhere, inconclusive where neither,
+at 95% after Holm's correction over every claim that is judged.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pydantic
+import yaml
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
+
+from albert_ablate.errors import ConfigError
+from analysis import paper
+from analysis.cells import select
+from analysis.metrics import METRICS, metric, roughness, untrained, values
+from analysis.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_needed
+from analysis.tables import arms_of
+
+_FILE = Path(__file__).with_name("claims.yaml")
+VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
+_ROW = re.compile(r"(table\d+)\.(\d+)")
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Claim:
+    """One entry of a claims file."""
+
+    id: str
+    claim: str
+    arms: dict[str, str | dict[str, Any]]
+    effect: dict[str, float]
+    scores: list[str]
+    source: str = ""
+    constant: float = 0.0
+    above: float | None = None
+    between: tuple[float, float] | None = None
+    paper_score: str | None = None  # the paper's column, where it is another than the score
+    paper_curves: dict[str, str] = field(default_factory=dict)  # arm -> curve of Figure 1
+
+    def __post_init__(self) -> None:
+        if (self.above is None) == (self.between is None):
+            raise ValueError("say above or between, not both")
+        if set(self.effect) != set(self.arms):
+            raise ValueError(f"effect names {', '.join(self.effect)}; arms are {', '.join(self.arms)}")
+        unknown = [score for score in self.scores if score not in METRICS and not score.startswith("task:")]
+        if unknown or not self.scores:
+            raise ValueError(f"scores: {', '.join(unknown) or 'none'}; there are {', '.join(METRICS)} and task:NAME")
+
+    def terms(self) -> dict[str, dict[str, Any]]:
+        """Arm -> terms of its cell. Raises ConfigError for a row that no table has."""
+        return {name: _terms(self.id, cell) for name, cell in self.arms.items()}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say about a claim."""
+
+    claim: Claim
+    verdict: str
+    reason: str = ""  # why it is not tested, or is inconclusive
+    score: str | None = None
+    effect: Estimate | None = None
+    paper: float | None = None  # the same sum from the paper's numbers
+    paper_score: str | None = None
+    p: float = 1.0  # of the nearer side, two-sided
+    adjusted: float = 1.0
+    seeds_needed: int | None = None
+    arms: dict[str, tuple[str, ...]] = field(default_factory=dict)  # arm -> runs
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether another score than the paper's was judged."""
+        return None not in (self.score, self.paper_score) and self.paper_score not in (self.score, self.claim.paper_score)
+
+
+def load_claims(file: Path | str | None = None) -> list[Claim]:
+    """The paper's claims, or those of ``file``. Raises ConfigError naming the entry and what is wrong."""
+    path = _FILE if file is None else Path(file)
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        claims = pydantic.TypeAdapter(list[Claim]).validate_python(entries)
+    except FileNotFoundError:
+        raise ConfigError(f"claims={path}: no such file.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"claims={path}: not YAML: {' '.join(str(error).split())}") from None
+    except pydantic.ValidationError as error:
+        raise ConfigError([_explain(path, entries, problem) for problem in error.errors()]) from None
+    for claim in claims:
+        claim.terms()
+    return claims
+
+
+def _explain(path: Path, entries: Any, problem: Any) -> str:
+    place = problem["loc"]
+    entry = entries[place[0]] if isinstance(entries, list) and place and isinstance(entries[place[0]], dict) else {}
+    what = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: claim {entry.get('id', place[0] if place else '')}: {'.'.join(map(str, place[1:]))} {what}"
+
+
+def _terms(claim: str, cell: str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(cell, dict):
+        return cell
+    found = _ROW.fullmatch(cell)
+    arms = arms_of(found[1]) if found else {}
+    if cell not in arms:
+        raise ConfigError(f"claim {claim}: there is no row {cell}. Say table4.6, or terms such as {{share: all}}.")
+    return arms[cell]
+
+
+def judge(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Verdict]:
+    """A verdict on every claim, in their order."""
+    measured = [_measure(runs, claim) for claim in claims]
+    places = [place for place, found in enumerate(measured) if found.effect is not None and found.effect.n > 1]
+    adjusted = holm([measured[place].p for place in places])
+    for place, p in zip(places, adjusted, strict=True):
+        measured[place] = _decide(replace(measured[place], adjusted=p), len(places))
+    return measured
+
+
+def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
+    """Effect and p value, or why there is none."""
+    found = select(runs, claim.terms())
+    empty = replace(Verdict(claim, "not tested"), **_paper(claim, claim.scores[0]))
+    missing = [f"{name}: {reason}" for name, reason in found.waiting.items()]
+    if missing:
+        return replace(empty, reason="; ".join(missing))
+    usable = [score for score in claim.scores if all(len(values(frame, score)) for frame in found.runs.values())]
+    if not usable:
+        return replace(empty, reason=f"no {' or '.join(claim.scores)} of every arm: {_missing(claim)}")
+    score = usable[0]
+    names = {name: tuple(frame["run"]) for name, frame in found.runs.items()}
+    base = replace(empty, score=score, arms=names, **_paper(claim, score))
+    plateau = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := untrained(frame, score))]
+    if plateau:
+        return replace(base, reason="; ".join(plateau))
+    effect = _effect(claim, {name: values(frame, score) * metric(score).scale for name, frame in found.runs.items()})
+    if effect is None:
+        return replace(base, reason="no seed that every arm has")
+    if effect.n < 2:
+        return replace(base, verdict="inconclusive", effect=effect, reason="one seed: at least two are needed")
+    inside, outside = _sides(claim, effect)
+    return replace(base, verdict="inconclusive", effect=effect, p=min(1.0, 2 * min(inside, outside)))
+
+
+def _missing(claim: Claim) -> str:
+    return "fine-tune the arms" if any(s == "Avg" or metric(s).task for s in claim.scores) else "not measured"
+
+
+def _effect(claim: Claim, scores: Mapping[str, "pd.Series[float]"]) -> Estimate | None:
+    """The sum of each seed that every arm has."""
+    wide = pd.DataFrame(dict(scores)).dropna()
+    total = sum(factor * wide[name] for name, factor in claim.effect.items())
+    return estimate(total + claim.constant) if len(wide) else None
+
+
+def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
+    """One-sided p values of the claim being false, and of its being true."""
+    if claim.between is not None:
+        low, high = claim.between
+        return max(p_above(effect, low), p_below(effect, high)), min(p_below(effect, low), p_above(effect, high))
+    bound = claim.above or 0.0
+    return p_above(effect, bound), p_below(effect, bound)
+
+
+def _decide(found: Verdict, judged: int) -> Verdict:
+    assert found.effect is not None
+    inside, outside = _sides(found.claim, found.effect)
+    if found.adjusted < ALPHA:
+        return replace(found, verdict="reproduced" if inside < outside else "contradicted")
+    bounds = found.claim.between or (found.claim.above or 0.0,)
+    distance = min(abs(found.effect.mean - bound) for bound in bounds)
+    needed = seeds_needed(distance, found.effect.sd, ALPHA / judged)
+    needed = None if needed is None else max(needed, found.effect.n + 1)
+    if found.p < ALPHA:
+        reason = "its own interval decides it, the correction for all claims does not"
+    else:
+        reason = "within noise"
+    more = f"{needed} seeds would settle an effect of this size" if needed else "more than 1,000 seeds at this effect"
+    return replace(found, reason=f"{reason}; {more}", seeds_needed=needed)
+
+
+def _paper(claim: Claim, score: str) -> dict[str, Any]:
+    """The claim's sum from the paper's numbers: in ``score``, else in the claim's first one, where it prints them."""
+    for name in dict.fromkeys((claim.paper_score or score, claim.scores[0])):
+        if claim.paper_curves:
+            panel = paper.figure("figure1")["L2" if name.startswith("L2") else "cosine_degrees"]["series"]
+            numbers = {arm: roughness(panel[curve][1:]) for arm, curve in claim.paper_curves.items()}
+        else:
+            numbers = {arm: _printed(cell, name) for arm, cell in claim.arms.items()}
+        known = {arm: number for arm, number in numbers.items() if number is not None}
+        if len(known) == len(claim.arms):
+            return {"paper": claim.constant + sum(claim.effect[arm] * x for arm, x in known.items()), "paper_score": name}
+    return {"paper": None, "paper_score": None}
+
+
+def _printed(cell: str | dict[str, Any], score: str) -> float | None:
+    if not isinstance(cell, str):
+        return None
+    table, _, place = cell.partition(".")
+    return paper.table(table)["rows"][int(place) - 1].get(score)
+
+
+def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Verdict -> how many."""
+    return {name: sum(found.verdict == name for found in verdicts) for name in VERDICTS}
+
+
+def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """A row a claim: verdict, score, effect with interval, p, the paper's effect, seeds, reason."""
+    return pd.DataFrame(
+        {
+            "id": v.claim.id, "claim": v.claim.claim, "source": v.claim.source, "verdict": v.verdict,
+            "score": v.score, "holds_if": bound_words(v.claim), "n": 0 if v.effect is None else v.effect.n,
+            "effect": None if v.effect is None else v.effect.mean, "low": None if v.effect is None else v.effect.low,
+            "high": None if v.effect is None else v.effect.high, "p": v.p if v.effect else None,
+            "p_holm": v.adjusted if v.effect else None, "paper_score": v.paper_score, "paper_effect": v.paper,
+            "seeds_needed": v.seeds_needed, "reason": v.reason,
+        }
+        for v in verdicts
+    )  # fmt: skip
+
+
+def bound_words(claim: Claim) -> str:
+    """``> 0`` or ``−3 to 3``."""
+    if claim.between is not None:
+        return f"{claim.between[0]:g} to {claim.between[1]:g}".replace("-", "−")
+    return f"> {claim.above:g}".replace("-", "−")

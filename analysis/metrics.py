@@ -1,0 +1,159 @@
+"""The numbers that arms are compared on: one value a run, by the names the paper's tables use."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of a table."""
+
+    key: str  # the paper's column where it has one
+    label: str
+    unit: str
+    scale: float = 100.0  # stored value -> printed value
+    higher_is_better: bool = True
+    source: tuple[str, ...] = ()  # ("task", "set", "metric") of a fine-tuned task, else ("column",)
+
+    @property
+    def task(self) -> str | None:
+        """The fine-tuned task it is about."""
+        return self.source[0] if len(self.source) == 3 else None
+
+
+_PERCENT = "%"
+#: The paper's columns, then those that only we have.
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("SQuAD1.1_F1", "SQuAD1.1 F1", _PERCENT, source=("squad11", "*", "f1")),
+        Metric("SQuAD1.1_EM", "SQuAD1.1 EM", _PERCENT, source=("squad11", "*", "exact")),
+        Metric("SQuAD2.0_F1", "SQuAD2.0 F1", _PERCENT, source=("squad20", "*", "f1")),
+        Metric("SQuAD2.0_EM", "SQuAD2.0 EM", _PERCENT, source=("squad20", "*", "exact")),
+        Metric("MNLI", "MNLI", _PERCENT, source=("mnli", "matched", "accuracy")),
+        Metric("SST-2", "SST-2", _PERCENT, source=("sst2", "*", "accuracy")),
+        Metric("RACE", "RACE", _PERCENT, source=("race", "*", "accuracy")),
+        Metric("Avg", "Avg", _PERCENT),
+        Metric("MLM", "MLM", _PERCENT, source=("mlm",)),
+        Metric("NSP", "NSP", _PERCENT, source=("nsp",)),
+        Metric("SOP", "SOP", _PERCENT, source=("sop",)),
+        Metric("SOP own head", "SOP, own head", _PERCENT, source=("sop_own_head",)),
+        Metric("NSP own head", "NSP, own head", _PERCENT, source=("nsp_own_head",)),
+        Metric("MLM loss", "MLM loss", "nats", 1.0, higher_is_better=False, source=("mlm_loss",)),
+        Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
+        Metric("params", "Parameters", "M", 1e-6, source=("params_with_pooler",)),
+        Metric("L2 roughness", "L2 roughness", "", 1.0, higher_is_better=False, source=("l2",)),
+        Metric("angle roughness", "angle roughness", "", 1.0, higher_is_better=False, source=("degrees",)),
+    )
+}
+#: What enters Avg, F1 and EM of a SQuAD averaged first (paper, Table 2).
+_AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
+
+
+def metric(key: str) -> Metric:
+    """A metric by its name; ``task:era`` is any fine-tuned task by its own metric. Raises KeyError."""
+    if key.startswith("task:"):
+        name = key.removeprefix("task:")
+        return Metric(key, name.replace("_", " "), _PERCENT, source=(name, "*", "*"))
+    return METRICS[key]
+
+
+def values(runs: pd.DataFrame, key: str) -> pd.Series:
+    """The metric of each run, indexed by seed, as stored (shares, nats); runs without it are left out."""
+    found = metric(key)
+    if key == "Avg":
+        numbers = [_average(tasks) for tasks in _entries(runs)]
+    elif found.task is not None:
+        numbers = [_score(tasks.get(found.task), *found.source[1:]) for tasks in _entries(runs)]
+    elif key.endswith("roughness"):
+        numbers = [roughness(profile) for profile in runs[found.source[0]]]
+    else:
+        numbers = list(runs[found.source[0]])
+    series = pd.Series(numbers, index=pd.Index(runs["seed"], name="seed"), dtype=object)
+    return series.dropna().astype(float)
+
+
+def roughness(profile: Any) -> float | None:
+    """How far a per-layer curve is from smooth: mean change from layer to layer, over the curve's mean.
+
+    "Smoother" (paper, section 3.1 and Figure 1) made a number: 0 where every layer moves its input
+    equally far. None with fewer than two layers.
+    """
+    if not isinstance(profile, list) or len(profile) < 2:
+        return None
+    steps = [abs(after - before) for before, after in zip(profile, profile[1:], strict=False)]
+    return (sum(steps) / len(steps)) / (sum(profile) / len(profile))
+
+
+def tasks_of(runs: pd.DataFrame) -> list[str]:
+    """Every task that one of the runs was fine-tuned on, sorted."""
+    return sorted({entry["task"] for tasks in runs["tasks"] for entry in tasks if entry["start"] == "pretrained"})
+
+
+def untrained(runs: pd.DataFrame, key: str) -> str | None:
+    """Why no claim may rest on these runs' metric: they have not left a baseline; None where they have.
+
+    Every seed has to have left it: leaving one out would choose by result.
+    """
+    plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
+    if plateau:
+        return f"not better than the unigram baseline of masked LM in {plateau} of {len(runs)} seeds"
+    if key.startswith(("NSP", "SOP")):
+        flat = sum(1 for run in runs.to_dict("records") if run.get(f"{run['objective']}_left_baseline") is False)
+        if flat:
+            return f"its own sentence task not above the majority class in {flat} of {len(runs)} seeds"
+    task = metric(key).task
+    if task is not None:
+        entries = [tasks.get(task) for tasks in _entries(runs)]
+        low = sum(1 for entry in entries if entry is not None and not _above_majority(entry))
+        if low:
+            return f"{task} not above the majority class in {low} of {len(runs)} seeds"
+    return None
+
+
+def _entries(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each run: task -> its entry in the recipe that most of these runs used."""
+    used: Counter[tuple[str, str]] = Counter()
+    for tasks in runs["tasks"]:
+        used.update({(entry["task"], _recipe(entry)) for entry in tasks if entry["start"] == "pretrained"})
+    best = {task: recipe for (task, recipe), _ in sorted(used.items(), key=lambda item: item[1])}
+    return [
+        {e["task"]: e for e in tasks if e["start"] == "pretrained" and best[e["task"]] == _recipe(e)}
+        for tasks in runs["tasks"]
+    ]
+
+
+def _recipe(entry: dict[str, Any]) -> str:
+    return json.dumps([entry.get("recipe"), entry.get("metric")], sort_keys=True)
+
+
+def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
+    """``key`` of the set called ``name``; ``*``: the first set, the task's own metric."""
+    if entry is None:
+        return None
+    if key == "*":
+        return float(entry["score"])
+    sets = entry["sets"]
+    scores = sets.get(name) if name != "*" else next(iter(sets.values()), None)
+    found = None if scores is None else scores.get(key)
+    return None if found is None else float(found["value"] if isinstance(found, dict) else found)
+
+
+def _average(tasks: dict[str, Any]) -> float | None:
+    """The paper's Avg of one run; None while one of the five tasks is missing."""
+    if any(task not in tasks for task in _AVERAGED):
+        return None
+    return sum(float(tasks[task]["average"]) for task in _AVERAGED) / len(_AVERAGED)
+
+
+def _above_majority(entry: dict[str, Any]) -> bool:
+    floor = next(iter(entry.get("to_beat", {}).values()), {}).get("majority")
+    scores = next(iter(entry["sets"].values()), {})
+    found = scores.get(entry["metric"])
+    if floor is None or not isinstance(found, dict):
+        return True
+    return bool(found["interval"][0] > floor)

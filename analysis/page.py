@@ -1,0 +1,256 @@
+"""A report's page and its Markdown twin: words and layout; the numbers come ready."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from albert_ablate.console import duration
+from analysis import paper, render, style
+from analysis.cells import arm_names, main_setup
+from analysis.claims import Verdict, bound_words, counted
+from analysis.provenance import of_tables
+from analysis.recipes import leaderboard, recipe_table
+from analysis.style import Drawing
+from analysis.tables import Table
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_MARKS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "~", "not tested": "–"}
+_NOTES = {
+    "table9": "Leaderboard of September 2019, as printed. Nothing here reproduces it.",
+    "table10": "Leaderboard of September 2019, as printed. Nothing here reproduces it.",
+    "table14": "What the runs used, else the default of conf/task, with the paper's in brackets where it differs.",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows."""
+
+    title: str
+    runs: pd.DataFrame
+    tables: tuple[Table, ...]
+    verdicts: tuple[Verdict, ...]
+    drawings: tuple[Drawing, ...]
+    undrawn: dict[str, str] = field(default_factory=dict)  # figure -> why
+
+    @property
+    def filled(self) -> list[Table]:
+        """Tables with runs, and Table 1, which needs none."""
+        return [table for table in self.tables if table.filled or table.number == 1]
+
+
+def summary(report: Report) -> list[str]:
+    """Three sentences: what was run, what came out, what cannot be said."""
+    done = main_setup(report.runs)
+    counts = counted(report.verdicts)
+    if not len(done):
+        return ["No run has finished yet.", "Nothing can be judged.", "`python -m albert_ablate.status` shows what runs."]
+    arms, seeds = done["arm"].nunique(), done["seed"].nunique()
+    shapes = sorted({f"{h}×{n}" for h, n in zip(done["hidden"], done["layers"], strict=True)})
+    same_steps = done["steps"].nunique() == 1
+    steps = f"{int(done['steps'].iloc[0]):,} steps" if same_steps else f"{done['tokens'].mean() / 1e6:.1f} M tokens"
+    first = (
+        f"{len(done)} finished runs of one set-up, {arms} arms with {_plural(seeds, 'seed')}, trained models of "
+        f"H×L = {', '.join(shapes[:3])} for {steps}: not the paper's scale, so direction and order can be compared, sizes cannot."
+    )
+    tested = len(report.verdicts) - counts["not tested"]
+    second = (
+        f"Of {_plural(tested, 'claim')} of the paper that they can test, {counts['reproduced']} are reproduced, "
+        f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
+        f"{_named(report.verdicts, 'contradicted', '; contradicted: ')}."
+    )
+    plateau = [v for v in report.verdicts if v.verdict == "not tested" and v.arms]
+    third = f"{counts['not tested']} claims are not tested"
+    third += f", {len(plateau)} of them because an arm has not left its baseline" if plateau else ""
+    strongest = max((v for v in report.verdicts if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
+    third += f"; the firmest finding: {_lower(strongest.claim.claim)}" if strongest else "; no claim is settled yet."
+    return [first, second, third if third.endswith(".") else f"{third}."]
+
+
+def missing(report: Report) -> list[str]:
+    """What the report cannot show, and why."""
+    lines = [
+        f"Table {t.number}, {', '.join(row.labels)}: {t.selection.waiting[row.arm]}"
+        for t in report.tables
+        if t.filled
+        for row in t.rows
+        if row.arm in t.selection.waiting
+    ]
+    lines += [
+        f"Table {t.number}: no run of it (python run.py -m sweep={t.name})"
+        for t in report.tables
+        if not t.filled and t.number != 1
+    ]
+    lines += [f"Figure {name}: {why}" for name, why in report.undrawn.items()]
+    other = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
+    lines += [f"{run['run']}: {run['state']}{', ' if run['note'] else ''}{run['note']}" for run in other.to_dict("records")]
+    return lines
+
+
+def costs(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm of any set-up: runs, parameters, steps, tokens, FLOPs, training time and speed."""
+    done = runs[runs["state"] == "finished"]
+    done = done.assign(arm=arm_names(done))
+    rows = []
+    for (arm, steps), frame in done.groupby(["arm", "steps"], sort=True):
+        rows.append(
+            {
+                "arm": arm, "runs": len(frame), "parameters": frame["params_with_pooler"].iloc[0], "steps": steps,
+                "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(), "time a run, s": frame["seconds"].mean(),
+                "tokens/s": frame["tokens_per_second"].mean(), "time in all, s": frame["seconds"].sum(),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def html(report: Report) -> str:
+    """The page: self-contained, no script or picture from elsewhere."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
+    filled = report.filled
+    provenance = json.dumps(of_tables(report.tables)).replace("<", "\\u003c")
+    return environment.get_template("report.html.j2").render(
+        title=report.title,
+        subtitle=_subtitle(report.runs),
+        summary=" ".join(summary(report)),
+        counts=counted(report.verdicts),
+        scorecard=[_score_row(v) for v in report.verdicts],
+        tables=[{"number": t.number, "title": t.title, "html": render.html(t)} for t in filled],
+        unfilled=[
+            {"number": t.number, "title": t.title, "html": render.html(t), "command": f"python run.py -m sweep={t.name}"}
+            for t in report.tables
+            if t not in filled
+        ],
+        reference=[_reference(name, report.runs) for name in _NOTES],
+        figures=[
+            {"name": d.name, "title": d.title, "caption": d.caption, "svg": Markup(style.inline(d))}
+            for d in report.drawings
+        ],
+        cost=_cost_rows(costs(report.runs)),
+        missing=missing(report),
+        runs=[_run_row(run) for run in report.runs.to_dict("records")],
+        provenance=Markup(provenance),
+        footer=_footer(report.runs),
+    )
+
+
+def markdown(report: Report) -> str:
+    """``report.md``: the same without provenance; figures beside it in ``figures/``."""
+    parts = [f"# {report.title}", _subtitle(report.runs), " ".join(summary(report))]
+    parts += ["## What the paper claims, and what these runs say", scorecard_markdown(report.verdicts)]
+    parts += ["## Tables", *(render.markdown(table) for table in report.filled)]
+    recipes = recipe_table(report.runs)
+    rows = [list(map(str, row)) for row in recipes.itertuples(index=False)]
+    title = paper.table("table14")["title"].rstrip(".")
+    parts += [f"### Table 14. {title}", render.pipes(list(map(str, recipes.columns)), rows), _NOTES["table14"]]
+    parts.append("## Figures")
+    parts += [f"### {d.title}\n\n![{d.title}](figures/{d.name}.svg)\n\n{d.caption}" for d in report.drawings]
+    cost = _cost_rows(costs(report.runs))
+    parts += ["## What each arm cost", render.pipes(cost["head"], [[cell for cell, _ in row] for row in cost["rows"]])]
+    parts += ["## What is missing", "\n".join(f"- {line}" for line in missing(report)) or "Nothing."]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:
+    """The scorecard as a table."""
+    head = ["claim", "verdict", "score", "effect", "95% interval", "p (Holm)", "the paper", "n", "why"]
+    rows = []
+    for verdict in verdicts:
+        row = _score_row(verdict)
+        theirs = f"{row['paper']} {row['paper_score'] or ''}".strip() if row["paper"] else ""
+        rows.append(
+            [
+                f"{row['claim']} ({row['source']})", f"{row['mark']} {row['verdict']}", row["score"] or "", row["effect"],
+                row["interval"], row["p"], theirs, str(row["n"]), row["reason"],
+            ]
+        )  # fmt: skip
+    return render.pipes(head, rows)
+
+
+def _score_row(verdict: Verdict) -> dict[str, Any]:
+    claim, effect = verdict.claim, verdict.effect
+    unit = render.unit(verdict.score or claim.scores[0])
+    words = {"%": " points", "nats": " nats", "1/s": " tokens/s"}.get(unit, "")
+    many = 3 if unit in ("nats", "") else 2
+    return {
+        "claim": claim.claim, "source": claim.source, "verdict": verdict.verdict, "mark": _MARKS[verdict.verdict],
+        "holds_if": bound_words(claim), "unit": words,
+        "score": verdict.score and verdict.score + (" (stand-in)" if verdict.stand_in else ""),
+        "effect": "" if effect is None else _signed(effect.mean, many),
+        "raw": "" if effect is None else f"{effect.mean:.6g}",
+        "interval": "" if effect is None or math.isnan(effect.low)
+        else f"{_signed(effect.low, many)} to {_signed(effect.high, many)}",
+        "p": "" if effect is None or effect.n < 2 else "<0.001" if verdict.adjusted < 0.001 else f"{verdict.adjusted:.3f}",
+        "paper": "" if verdict.paper is None else _signed(verdict.paper, 1 if unit == "%" else many),
+        "paper_score": verdict.paper_score if verdict.paper is not None else None,
+        "n": 0 if effect is None else effect.n, "reason": verdict.reason,
+    }  # fmt: skip
+
+
+def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:
+    printed = paper.table(name)
+    frame = recipe_table(runs) if name == "table14" else leaderboard(name)
+    rows = [[str(cell) for cell in row] for row in frame.itertuples(index=False)]
+    title = printed["title"].rstrip(".")
+    return {"number": printed["number_v6"], "title": title, "head": list(frame.columns), "rows": rows, "note": _NOTES[name]}
+
+
+def _cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
+    """Head, and (shown, sort key) of each cell."""
+    forms: dict[str, Any] = {
+        "parameters": lambda v: f"{v / 1e6:.2f} M", "steps": lambda v: f"{v:,.0f}", "tokens": lambda v: f"{v / 1e6:,.1f} M",
+        "FLOPs": lambda v: f"{v:.2g}", "tokens/s": lambda v: f"{v:,.0f}", "time a run, s": duration,
+        "time in all, s": duration,
+    }  # fmt: skip
+    rows = [
+        [(forms.get(name, str)(value) if value == value and value is not None else "—", value) for name, value in row.items()]
+        for row in frame.to_dict("records")
+    ]
+    return {"head": [str(name).removesuffix(", s") for name in frame.columns], "rows": rows}
+
+
+def _run_row(run: dict[Any, Any]) -> list[str]:
+    steps = "—" if pd.isna(run["steps"]) else f"{int(run['steps']):,}"
+    commit = str(run["commit"])[:10] if run["commit"] else "—"
+    seed = "—" if pd.isna(run["seed"]) else str(int(run["seed"]))
+    return [run["run"], run["state"], seed, steps, commit, run["tokens_fingerprint"] or "—", run["note"]]
+
+
+def _subtitle(runs: pd.DataFrame) -> str:
+    done = runs[runs["state"] == "finished"]
+    corpora = sorted({str(data.get("corpus")) for data in done["data"] if isinstance(data, dict)})
+    devices = sorted({str(device) for device in done["device"].dropna()})
+    spent = duration(float(done["seconds"].sum())) if len(done) else "no time"
+    return f"{len(done)} of {len(runs)} runs finished · data: {', '.join(corpora) or '—'} · {', '.join(devices) or '—'} · {spent} of training"
+
+
+def _footer(runs: pd.DataFrame) -> str:
+    commits = sorted({str(commit)[:10] for commit in runs["commit"].dropna()})
+    return (
+        f"Made by albert-ablate from run folders; code of {', '.join(commits) or 'unknown commits'}. The paper's numbers: Lan et al., "
+        "ALBERT: A Lite BERT for Self-supervised Learning of Language Representations, ICLR 2020 (arXiv 1909.11942 v6)."
+    )
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _named(verdicts: Sequence[Verdict], which: str, before: str) -> str:
+    names = [v.claim.id.replace("-", " ") for v in verdicts if v.verdict == which]
+    return before + ", ".join(names) if names else ""
+
+
+def _lower(words: str) -> str:
+    first = words.split(" ", 1)[0]
+    return words if first.isupper() or first.startswith("ALBERT") else words[0].lower() + words[1:]

@@ -1,0 +1,267 @@
+"""One table, four forms: Markdown, LaTeX (booktabs), CSV and HTML.
+
+A cell reads ``ours ± half the 95% interval [paper]``; an em-dash with a letter names why ours is
+missing, a dagger an arm that has not left its baseline.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from analysis.metrics import metric
+from analysis.statistics import Estimate
+from analysis.tables import Comparison, Entry, Row, Table
+
+DASH = "—"
+_DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "x": 2, "": 3}
+_SPEEDUP = "x"
+
+
+def heading(column: Sequence[str]) -> str:
+    """``SQuAD1.1`` of its two numbers, ``MNLI``, ``MLM loss, nats``."""
+    if len(column) == 2:
+        return f"{column[0].split('_')[0]} F1/EM"
+    if column[0] == "speedup":
+        return "speed-up"
+    found = metric(column[0])
+    return f"{found.label}, {found.unit}" if found.unit in ("nats", "M") else found.label
+
+
+def unit(key: str) -> str:
+    """Unit that a number of ``key`` is printed in."""
+    return _SPEEDUP if key == "speedup" else metric(key).unit
+
+
+def number(key: str, found: Estimate | None, signed: bool = False) -> str:
+    """``81.2 ± 0.3``; without ± where there is one seed or nothing varies."""
+    if found is None:
+        return DASH
+    decimals = _DECIMALS[unit(key)]
+    if not math.isnan(found.margin) and 0 < found.margin < 0.5 * 10**-decimals:
+        decimals += 1
+    sign = "+" if signed else ""
+    text = f"{found.mean:{sign},.{decimals}f}".replace("-", "−")
+    text += "×" if key == "speedup" else ""
+    if math.isnan(found.margin) or key in ("params", "speedup", "tokens/s"):
+        return text
+    return f"{text} ± {found.margin:.{decimals}f}"
+
+
+def printed(key: str, value: float | None, signed: bool = False) -> str:
+    """The paper's number of ``key`` as it prints it: one decimal, parameters without."""
+    if value is None:
+        return ""
+    return f"{value:{'+' if signed else ''}.{0 if key == 'params' else 1}f}".replace("-", "−")
+
+
+class Reasons:
+    """Letters for why numbers are missing, in the order they come up."""
+
+    def __init__(self) -> None:
+        self._letters: dict[str, str] = {}
+
+    def letter(self, reason: str) -> str:
+        """The letter of ``reason``."""
+        place = len(self._letters)
+        return self._letters.setdefault(reason, chr(97 + place) if place < 26 else f"a{chr(71 + place)}")
+
+    def lines(self) -> list[str]:
+        """``a: not fine-tuned on mnli``."""
+        return [f"{letter}: {reason}" for reason, letter in self._letters.items()]
+
+
+def text(cell: Sequence[Entry], reasons: Reasons, paper: bool = True) -> str:
+    """One cell in plain characters."""
+    ours = [number(entry.metric, entry.ours) for entry in cell]
+    if all(entry.ours is None for entry in cell):
+        shown = f"{DASH}{reasons.letter(cell[0].reason or 'not measured')}"
+    else:
+        shown = " / ".join(ours) + ("†" if any(entry.mark for entry in cell) else "")
+    theirs = [printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None]
+    return f"{shown} [{'/'.join(theirs)}]" if theirs and paper else shown
+
+
+def marks(table: Table) -> list[str]:
+    """``† why`` for every distinct reason not to compare an arm."""
+    found = {entry.mark for row in table.rows for cell in row.cells for entry in cell if entry.mark}
+    return [f"† {mark}" for mark in sorted(found)]
+
+
+def footnotes(table: Table, reasons: Reasons) -> list[str]:
+    """Everything that stands under a table, in its order."""
+    found = ["ours ± half of the 95% t interval over seeds [the paper's]; n: seeds"] if table.filled else []
+    found += [*reasons.lines(), *marks(table), *table.notes]
+    if table.deviations:
+        found.append("Set-up, with the paper's in brackets: " + ", ".join(table.deviations))
+    return found
+
+
+def markdown(table: Table) -> str:
+    """GitHub's tables: the arms, then their differences."""
+    reasons = Reasons()
+    lines = [f"### Table {table.number}. {table.title}", ""]
+    lines.append(pipes(_head(table), [_cells(table, row, reasons) for row in table.rows]))
+    lines += ["", *(f"- {note}" for note in footnotes(table, reasons))]
+    if table.comparisons:
+        lines += ["", "Differences, paired by seed (p after Holm's correction over the table):", ""]
+        lines.append(pipes(COMPARED, [compared(table, c) for c in table.comparisons]))
+    return "\n".join(lines) + "\n"
+
+
+def pipes(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in body]
+    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _head(table: Table) -> list[str]:
+    seeds = ["n"] if table.filled else []
+    return [*table.label_columns, *seeds, *(heading(column) for column in table.columns)]
+
+
+def _cells(table: Table, row: Row, reasons: Reasons) -> list[str]:
+    seeds = [str(row.seeds)] if table.filled else []
+    return [*row.labels, *seeds, *(text(cell, reasons) for cell in row.cells)]
+
+
+COMPARED = ("arm", "against", "score", "difference", "95% interval", "p", "paper", "")
+
+
+def compared(table: Table, c: Comparison) -> list[str]:
+    """One comparison as a row of texts."""
+    names = {row.arm: ", ".join(row.labels) for row in table.rows}
+    d = c.difference
+    decimals = _DECIMALS[unit(c.metric)] + (1 if unit(c.metric) == "%" else 0)
+    interval = DASH if math.isnan(d.low) else f"{d.low:+.{decimals}f} to {d.high:+.{decimals}f}".replace("-", "−")
+    mean = f"{d.mean:+.{decimals}f}".replace("-", "−")
+    p = DASH if d.n < 2 or c.mark else "<0.001" if c.adjusted < 0.001 else f"{c.adjusted:.3f}"
+    return [
+        names[c.arm], names[c.other], heading([c.metric]), mean, interval, p, printed(c.metric, c.paper, signed=True), c.verdict,
+    ]  # fmt: skip
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "—": "---", "×": r"$\times$",
+    "†": r"\textdagger{}", "<": r"$<$", ">": r"$>$",
+}  # fmt: skip
+
+
+def tex(words: str) -> str:
+    """``words`` for LaTeX."""
+    return "".join(_TEX.get(character, character) for character in words)
+
+
+def latex(table: Table) -> str:
+    """A ``table`` environment for a document with booktabs and graphicx; differences as a second one."""
+    reasons = Reasons()
+    body = [_cells(table, row, reasons) for row in table.rows]
+    found = _environment(f"{table.title} (Table {table.number} of the paper).", f"tab:{table.name}", _head(table), body)
+    notes = r"\\ ".join(tex(note) for note in footnotes(table, reasons))
+    found = found.replace("\\end{table}", f"\\par\\smallskip\\footnotesize {notes}\n\\end{{table}}") if notes else found
+    if table.comparisons:
+        rows = [compared(table, c) for c in table.comparisons]
+        found += _environment(
+            f"Differences between arms of Table {table.number}, paired by seed; p after Holm's correction.",
+            f"tab:{table.name}-differences", COMPARED, rows,
+        )  # fmt: skip
+    return found
+
+
+def _environment(caption: str, label: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rows = [" & ".join(tex(cell) for cell in row) + r" \\" for row in body]
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]", r"\centering", f"\\caption{{{tex(caption)}}}", f"\\label{{{label}}}",
+            r"\resizebox{\textwidth}{!}{%", f"\\begin{{tabular}}{{{'l' * len(head)}}}", r"\toprule",
+            " & ".join(tex(cell) for cell in head) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}}",
+            r"\end{table}", "",
+        ]
+    )  # fmt: skip
+
+
+def frame(table: Table) -> pd.DataFrame:
+    """A row an arm and score: labels, seeds, mean, interval, standard deviation, the paper's, why missing, runs."""
+    rows: list[dict[str, Any]] = []
+    for row in table.rows:
+        labels = dict(zip(table.label_columns, row.labels, strict=True))
+        for entry in (entry for cell in row.cells for entry in cell):
+            ours = entry.ours
+            rows.append(
+                labels
+                | {
+                    "score": entry.metric, "unit": unit(entry.metric), "n": 0 if ours is None else ours.n,
+                    "mean": None if ours is None else ours.mean, "low": None if ours is None else ours.low,
+                    "high": None if ours is None else ours.high, "sd": None if ours is None else ours.sd,
+                    "paper": entry.paper, "missing": entry.reason if ours is None else None, "mark": entry.mark,
+                    "runs": " ".join(row.runs),
+                }  # fmt: skip
+            )
+    return pd.DataFrame(rows)
+
+
+def differences(table: Table) -> pd.DataFrame:
+    """A row a comparison: arms, score, mean, interval, p, the paper's difference, verdict."""
+    names = {row.arm: ", ".join(row.labels) for row in table.rows}
+    return pd.DataFrame(
+        {
+            "arm": names[c.arm], "against": names[c.other], "score": c.metric, "unit": unit(c.metric),
+            "n": c.difference.n, "difference": c.difference.mean, "low": c.difference.low, "high": c.difference.high,
+            "p": c.p, "p_holm": c.adjusted, "paper": c.paper, "verdict": c.verdict,
+        }
+        for c in table.comparisons
+    )  # fmt: skip
+
+
+def html(table: Table) -> Markup:
+    """The table with sortable columns; every number of ours opens its provenance."""
+    reasons = Reasons()
+    head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in _head(table))
+    body = "".join(f"<tr>{_html_row(table, row, reasons)}</tr>" for row in table.rows)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in footnotes(table, reasons))
+    found = f'<div class="wide"><table class="sortable" id="{table.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    found += f'<ul class="notes">{notes}</ul>' if notes else ""
+    if table.comparisons:
+        rows = "".join(_html_comparison(table, c) for c in table.comparisons)
+        names = "".join(f'<th scope="col"><button type="button">{escape(n or "verdict")}</button></th>' for n in COMPARED)
+        found += (
+            f"<details><summary>{len(table.comparisons)} differences between arms, paired by seed</summary>"
+            f'<div class="wide"><table class="sortable"><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>'
+            f"<p class=\"notes\">p after Holm's correction over the table.</p></details>"
+        )
+    return Markup(found)
+
+
+def _html_row(table: Table, row: Row, reasons: Reasons) -> str:
+    labels = "".join(f'<th scope="row">{escape(label)}</th>' for label in row.labels)
+    labels += f"<td data-sort='{row.seeds}'>{row.seeds}</td>" if table.filled else ""
+    return labels + "".join(_html_cell(row, cell, reasons) for cell in row.cells)
+
+
+def _html_cell(row: Row, cell: Sequence[Entry], reasons: Reasons) -> str:
+    first = next((entry.ours.mean for entry in cell if entry.ours is not None), None)
+    theirs = "/".join(printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None)
+    sort = "" if first is None else f' data-sort="{first:.6g}"'
+    shown = escape(text(cell, reasons, paper=False))
+    if first is None:
+        ours = f'<span class="missing" title="{escape(cell[0].reason or "")}">{DASH}<sup>{shown[1:]}</sup></span>'
+    elif row.runs:
+        keys = escape("|".join(entry.metric for entry in cell))
+        mark = next((entry.mark for entry in cell if entry.mark), None)
+        title = f' title="{escape(mark)}"' if mark else ""
+        ours = f'<button type="button" class="number" data-arm="{row.arm}" data-score="{keys}"{title}>{shown}</button>'
+    else:
+        ours = f"<span>{shown}</span>"
+    return f"<td{sort}>{ours}" + (f'<span class="paper">{escape(theirs)}</span>' if theirs else "") + "</td>"
+
+
+def _html_comparison(table: Table, c: Comparison) -> str:
+    cells = compared(table, c)
+    keep = {"differs": "yes", "within noise": "noise"}.get(c.verdict, "weak")
+    shown = [f"<td>{escape(cell)}</td>" for cell in cells]
+    shown[3] = f'<td data-sort="{c.difference.mean:.6g}">{escape(cells[3])}</td>'
+    shown[-1] = f'<td><span class="tag {keep}">{escape(c.verdict)}</span></td>'
+    return f"<tr>{''.join(shown)}</tr>"

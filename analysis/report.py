@@ -1,0 +1,124 @@
+"""The whole report: ``python -m analysis.report runs --out report``.
+
+Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs.csv``, ``tables/``
+(Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV).
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.console import Console
+
+from albert_ablate.errors import ConfigError
+from albert_ablate.files import write_text
+from analysis import page, render, style
+from analysis.claims import Claim, counted, judge, load_claims, scorecard
+from analysis.figures import FIGURES, NothingToDraw
+from analysis.page import Report
+from analysis.parameters import count
+from analysis.runs import load_runs, setting
+from analysis.tables import REFERENCES, build, configurations
+
+_TITLE = "ALBERT's choices, ablated"
+#: Columns of ``runs.csv``: those that a cell of a table can show.
+_NESTED = ("tasks", "deviations", "config", "data", "path")
+
+
+def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE) -> Report:
+    """Tables, verdicts and figures of ``runs``."""
+    tables = (configurations(_counts), *(build(runs, name) for name in REFERENCES))
+    drawings, undrawn = [], {}
+    for draw in FIGURES:
+        try:
+            drawings.append(draw(runs))
+        except NothingToDraw as reason:
+            undrawn[draw.__name__.replace("_", " ")] = str(reason)
+    return Report(title, runs, tables, tuple(judge(runs, claims)), tuple(drawings), undrawn)
+
+
+def write(report: Report, out: Path, forms: tuple[str, ...] = ("png", "svg", "pdf")) -> None:
+    """Every file of the report under ``out``."""
+    write_text(out / "index.html", page.html(report))
+    write_text(out / "report.md", page.markdown(report))
+    write_text(out / "scorecard.csv", scorecard(report.verdicts).to_csv(index=False))
+    write_text(out / "runs.csv", report.runs.drop(columns=list(_NESTED)).to_csv(index=False))
+    for table in report.tables:
+        stem = out / "tables" / table.name
+        write_text(stem.with_suffix(".md"), render.markdown(table))
+        write_text(stem.with_suffix(".tex"), render.latex(table))
+        write_text(stem.with_suffix(".csv"), render.frame(table).to_csv(index=False))
+        if table.comparisons:
+            write_text(out / "tables" / f"{table.name}-differences.csv", render.differences(table).to_csv(index=False))
+    for drawing in report.drawings:
+        style.write(drawing, out / "figures", forms)
+        style.close(drawing)
+
+
+def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    """The runs whose settings are as said (``budget.steps=3500``). Raises ConfigError for one that no run has."""
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        if not equals:
+            raise ConfigError(f"--where {condition}: say a setting and its value, such as budget.steps=3500.")
+        found = [setting(config, name) for config in runs["config"]]
+        kept = runs[[str(one) == value or one == yaml.safe_load(value) for one in found]]
+        if not len(kept):
+            there = sorted({str(one) for one in found})
+            raise ConfigError(f"--where {condition}: no run has that; {name} is {', '.join(there)}.")
+        runs = kept
+    return runs.reset_index(drop=True)
+
+
+def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
+    embed = "full" if terms["embedding"] == "H" else "e128"
+    return count(["scale=paper", f"model={terms['size']}", f"embed={embed}", f"share={terms['share']}"])
+
+
+def _tell(report: Report, out: Path) -> None:
+    console = Console(highlight=False)
+    for sentence in page.summary(report):
+        console.print(sentence, markup=False)
+    console.print()
+    colours = {"reproduced": "green", "contradicted": "red", "inconclusive": "yellow", "not tested": "dim"}
+    for verdict in report.verdicts:
+        if verdict.verdict != "not tested":
+            console.print(f"  {verdict.verdict:<13}", verdict.claim.claim, style=colours[verdict.verdict], markup=False)
+    console.print(f"  {counted(report.verdicts)['not tested']} not tested\n\n  {out / 'index.html'}\n", style="dim")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 1 without runs, 2 for a wrong claims file or condition."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Tables, figures and verdicts from run folders.")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
+    parser.add_argument("--claims", type=Path, action="append", default=[], help="a claims file of yours, judged with the paper's")
+    parser.add_argument("--where", action="append", default=[], metavar="SETTING=VALUE", help="only runs with this setting")
+    parser.add_argument("--title", default=_TITLE)
+    parser.add_argument("--wandb", metavar="PROJECT", help="also log the tables and the page to Weights & Biases")
+    options = parser.parse_args(arguments)
+    try:
+        runs = where(load_runs(*options.runs), options.where)
+        claims = [claim for file in (None, *options.claims) for claim in load_claims(file)]
+        report = gather(runs, claims, options.title)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    write(report, options.out)
+    if options.wandb:
+        from analysis.upload import upload  # wandb loads slowly
+
+        upload(report, options.out, options.wandb)
+    _tell(report, options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""How every figure looks, and how it is written: PNG, SVG, PDF and its numbers as CSV."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+#: Okabe and Ito: distinguishable with any colour vision; markers and dashes keep them apart in grey.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), "-")
+#: Text and lines; a page may put its own colours in their place.
+INK, MUTED = "#1b1c20", "#73757d"
+SHARE_STYLE = {name: place for place, name in enumerate(("all", "attention", "ffn", "none"))}
+_SETTINGS = {
+    "font.family": "sans-serif", "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": MUTED, "grid.alpha": 0.25, "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8.5,
+    "figure.constrained_layout.use": True, "svg.fonttype": "none", "pdf.fonttype": 42,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Any
+    data: pd.DataFrame  # the plotted numbers
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The house style for whatever is drawn inside."""
+    with mpl.rc_context(_SETTINGS):
+        yield
+
+
+def look(place: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the arm at ``place``."""
+    return {
+        "color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": DASHES[place % len(DASHES)],
+    }  # fmt: skip
+
+
+def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg", "pdf")) -> None:
+    """``folder/name.*`` in each form, and ``name.csv`` with the plotted numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for form in forms:
+        with _reproducible(drawing.name):
+            metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
+            drawing.figure.savefig(folder / f"{drawing.name}.{form}", dpi=160, facecolor="white", metadata=metadata)
+    drawing.data.to_csv(folder / f"{drawing.name}.csv", index=False)
+
+
+def inline(drawing: Drawing) -> str:
+    """The SVG for a page: transparent, its text and lines in the page's own ``--ink`` and ``--muted``."""
+    stream = io.StringIO()
+    with _reproducible(drawing.name):
+        drawing.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    return text.replace(INK, "var(--ink)").replace(MUTED, "var(--muted)")
+
+
+@contextmanager
+def _reproducible(name: str) -> Iterator[None]:
+    """The same drawing gives the same bytes, with ids that no other drawing has."""
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "pdf.fonttype": 42}):
+        yield
+
+
+def close(drawing: Drawing) -> None:
+    """Free the figure."""
+    plt.close(drawing.figure)

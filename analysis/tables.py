@@ -1,0 +1,267 @@
+"""The paper's tables from whatever runs exist: ours, the paper's beside it, differences between arms.
+
+A table's arms are the cells of the sweep file of its name, in the order of the paper's rows. This
+module fills in numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and HTML.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from albert_ablate.sweeping.definition import rows as sweep_rows
+from analysis import paper
+from analysis.cells import Selection, select
+from analysis.metrics import METRICS, metric, tasks_of, untrained, values
+from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
+
+#: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
+REFERENCES: dict[str, tuple[int | None, ...]] = {
+    "table2": (1, None, 1, 1, 1, 1),
+    "table3": (3, 3, 3, None, 7, 7, 7, None),
+    "table4": (3, 3, 3, None, 7, 7, 7, None),
+    "table5": (None, 0, 1),
+    "table6": (None, 0),
+    "table7": (None, 0),
+    "table8": (None, 0),
+    "table11": (None, 0, 1, 2, 3, 4),
+    "table12": (None, 0, 1, 2),
+    "table13": (None, 0),
+}
+_DOWNSTREAM = (("SQuAD1.1_F1", "SQuAD1.1_EM"), ("SQuAD2.0_F1", "SQuAD2.0_EM"), ("MNLI",), ("SST-2",), ("RACE",), ("Avg",))
+_COST = ("params", "tokens/s")
+_HELD_OUT = (("MLM loss",), ("MLM",), ("NSP",), ("SOP",))
+#: The paper's column -> our runs' column, where ours is another number than the paper's.
+_OURS = {"E": "E", "hidden": "hidden", "layers": "layers", "embedding": "E"}
+_NAMES = {
+    "not-shared": "not shared", "all-shared": "all shared", "shared-attention": "shared attention",
+    "shared-FFN": "shared FFN", "steps_k": "steps, thousands", "time_h": "hours", "SP_task": "sentence task",
+    "hidden": "H", "layers": "L",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number: ours over seeds and the paper's."""
+
+    metric: str
+    ours: Estimate | None
+    paper: float | None
+    reason: str | None = None  # why there is none of ours
+    mark: str | None = None  # why it is not to be compared
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm."""
+
+    arm: str
+    labels: tuple[str, ...]
+    cells: tuple[tuple[Entry, ...], ...]  # a cell shows one number or two (F1 and EM)
+    runs: tuple[str, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against another, paired by seed."""
+
+    arm: str
+    other: str
+    metric: str
+    difference: Estimate
+    paper: float | None  # the paper's difference
+    p: float
+    adjusted: float = 1.0  # Holm, over the comparisons of the table
+    mark: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.mark is not None:
+            return "not trained"
+        if self.difference.n < 2:
+            return "one seed"
+        if not self.difference.excludes_zero:
+            return "within noise"
+        return "differs" if self.adjusted < ALPHA else "not after correction"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, filled."""
+
+    name: str
+    number: int
+    title: str
+    label_columns: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...]
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    selection: Selection = field(default_factory=lambda: Selection({}))
+    deviations: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def filled(self) -> bool:
+        """Whether any run is in it."""
+        return any(row.runs for row in self.rows)
+
+
+def arms_of(name: str) -> dict[str, dict[str, Any]]:
+    """Arm -> terms of the cells of a table or figure, in the paper's order; names as ``table3.2``, from 1."""
+    return {f"{name}.{place}": dict(row.terms) for place, row in enumerate(sweep_rows([name]), 1)}
+
+
+def build(runs: pd.DataFrame, name: str) -> Table:
+    """``table2`` to ``table8`` or ``table11`` to ``table13`` from ``runs``. Raises KeyError for another name."""
+    printed, references = paper.table(name), REFERENCES[name]
+    arms = arms_of(name)
+    selection = select(runs, arms)
+    found = pd.concat(selection.runs.values()) if selection.names() else runs.iloc[:0]
+    columns = _columns(printed, found)
+    labels = [c["name"] for c in printed["columns"] if c["name"] not in {*METRICS, "speedup", "parameters_M", "Avg"}]
+    fastest = _speed_reference(name, selection, list(arms))
+    rows = []
+    for arm, theirs in zip(arms, printed["rows"], strict=True):
+        here = selection.runs[arm]
+        reason = selection.waiting.get(arm)
+        shown = tuple(_label(column, theirs[column], here) for column in labels)
+        cells = tuple(tuple(_entry(here, theirs, key, reason, fastest) for key in column) for column in columns)
+        rows.append(Row(arm, shown, cells, tuple(here["run"]), len(here)))
+    compared = _comparisons(list(arms), references, selection, columns, printed["rows"])
+    return Table(
+        name, printed["number_v6"], printed["title"].rstrip("."), tuple(_NAMES.get(c, c) for c in labels), columns,
+        tuple(rows), tuple(compared), selection, tuple(deviations(found)), tuple(_notes(selection)),
+    )  # fmt: skip
+
+
+def _columns(printed: Mapping[str, Any], found: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """The paper's columns in its order, then held-out ones, other tasks, and what it cost."""
+    if not len(found):
+        return (("params",), *_DOWNSTREAM)
+    others = [(f"task:{task}",) for task in tasks_of(found) if not any(m.task == task for m in METRICS.values())]
+    return (("params",), *_DOWNSTREAM, *_HELD_OUT, *others, ("tokens/s",), ("speedup",))
+
+
+def _label(column: str, theirs: Any, runs: pd.DataFrame) -> str:
+    """A row's name; where ours is another number, ours with the paper's in brackets."""
+    shown = _NAMES.get(str(theirs), str(theirs))
+    if column in ("steps_k", "time_h") and len(runs):
+        ours = runs["steps"].mean() / 1e3 if column == "steps_k" else runs["seconds"].mean() / 3600
+        return f"{ours:.3g} [{shown}]"
+    if column not in _OURS:
+        return shown
+    ours = str(runs[_OURS[column]].iloc[0]) if len(runs) else ""
+    return shown if ours == shown else f"{ours} [{shown}]".strip()
+
+
+def _entry(
+    runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str | None, fastest: float | None
+) -> Entry:
+    printed = theirs.get({"params": "parameters_M"}.get(key, key))
+    if key == "speedup":
+        speeds = values(runs, "tokens/s") if len(runs) else pd.Series(dtype=float)
+        found = estimate(speeds / fastest) if fastest else None
+        return Entry(key, found, printed, reason or "no run of the row that speed is relative to")
+    found = estimate(values(runs, key) * metric(key).scale) if len(runs) else None
+    if found is not None:
+        return Entry(key, found, printed, mark=None if key in _COST else untrained(runs, key))
+    if reason is None:
+        tuned = metric(key).task is not None
+        reason = "not fine-tuned on this task" if tuned else "needs all five tasks" if key == "Avg" else "not measured"
+    return Entry(key, None, printed, reason)
+
+
+def _speed_reference(name: str, selection: Selection, arms: Sequence[str]) -> float | None:
+    """Tokens a second of the row that speed-up is relative to: BERT-large, or the last row nothing is compared above."""
+    references = REFERENCES[name]
+    place = max(place for place, reference in enumerate(references) if reference is None)
+    runs = selection.runs[arms[place]]
+    return None if not len(runs) else float(values(runs, "tokens/s").mean())
+
+
+def _comparisons(
+    arms: Sequence[str],
+    references: Sequence[int | None],
+    selection: Selection,
+    columns: Sequence[Sequence[str]],
+    printed: Sequence[Mapping[str, Any]],
+) -> list[Comparison]:
+    found = []
+    for place, reference in enumerate(references):
+        if reference is None:
+            continue
+        ours, theirs = selection.runs[arms[place]], selection.runs[arms[reference]]
+        if not len(ours) or not len(theirs):
+            continue
+        for key in (key for column in columns for key in column if key not in (*_COST, "speedup")):
+            difference = compare(ours, theirs, key)
+            if difference is None:
+                continue
+            a, b = printed[place].get(key), printed[reference].get(key)
+            paper_difference = None if a is None or b is None else a - b
+            mark = untrained(ours, key) or untrained(theirs, key)
+            p = p_two_sided(difference)
+            found.append(Comparison(arms[place], arms[reference], key, difference, paper_difference, p, mark=mark))
+    judged = [c for c in found if c.mark is None and c.difference.n > 1]
+    adjusted = dict(zip(map(id, judged), holm([c.p for c in judged]), strict=True))
+    return [_with(c, adjusted.get(id(c), 1.0)) for c in found]
+
+
+def _with(c: Comparison, adjusted: float) -> Comparison:
+    return Comparison(c.arm, c.other, c.metric, c.difference, c.paper, c.p, adjusted, c.mark)
+
+
+def compare(ours: pd.DataFrame, theirs: pd.DataFrame, key: str) -> Estimate | None:
+    """Printed units of ``ours - theirs``, paired by seed; None where no seed has both."""
+    scale = metric(key).scale
+    return paired(values(ours, key) * scale, values(theirs, key) * scale)
+
+
+def deviations(runs: pd.DataFrame) -> list[str]:
+    """``batch.size 64 (4096)`` for every setting in which one of the runs differs from the paper's set-up."""
+    found: dict[str, tuple[set[str], str]] = {}
+    for entries in runs["deviations"]:
+        for entry in entries or ():
+            ours = found.setdefault(entry["field"], (set(), str(entry["paper"])))[0]
+            ours.add(str(entry["ours"]))
+    hidden = {"model.name", "budget.unit"}
+    return [f"{name} {'/'.join(sorted(ours))} ({theirs})" for name, (ours, theirs) in found.items() if name not in hidden]
+
+
+def _notes(selection: Selection) -> list[str]:
+    found = []
+    frames = [frame for frame in selection.runs.values() if len(frame)]
+    seeds = {len(frame) for frame in frames}
+    if 1 in seeds:
+        found.append("One seed has no interval over seeds: its differences say nothing.")
+    if 3 in seeds or 2 in seeds:
+        found.append(
+            "With so few seeds no test without an assumption about the distribution reaches p < 0.05; "
+            "the intervals assume that differences between seeds are normal."
+        )
+    commits = {commit for frame in frames for commit in frame["commit"].dropna()}
+    if len(commits) > 1:
+        found.append(f"The runs come from {len(commits)} commits of the code.")
+    devices = {device for frame in frames for device in frame["device"].dropna()}
+    if len(devices) > 1:
+        found.append("The runs come from several devices; speeds are not comparable.")
+    if selection.other:
+        words = "; ".join(f"{name}: {value}" for name, value in list(selection.differs.items())[:4])
+        found.append(f"Left out: {selection.other} runs of the same cells in another set-up ({words}).")
+    return found
+
+
+def configurations(count: Callable[[Mapping[str, Any]], Mapping[str, int]]) -> Table:
+    """Table 1. ``count`` gives the parameter counts of a cell at the paper's own sizes."""
+    printed = paper.table("table1")
+    rows = []
+    for (arm, terms), theirs in zip(arms_of("table1").items(), printed["rows"], strict=True):
+        labels = tuple(str(theirs[c["name"]]) for c in printed["columns"] if c["name"] != "parameters_M")
+        counted = estimate([count(terms)["with_pooler"] / 1e6])
+        rows.append(Row(arm, labels, ((Entry("params", counted, theirs["parameters_M"]),),), (), 0))
+    names = tuple(_NAMES.get(c["name"], c["name"].replace("_", " ")) for c in printed["columns"] if c["name"] != "parameters_M")
+    note = "Counted on the configuration at the paper's sizes, with pooler, without the pretraining heads."
+    return Table("table1", 1, printed["title"].rstrip("."), names, (("params",),), tuple(rows), notes=(note, *printed["disagreements"][:1]))
