@@ -199,14 +199,15 @@ def _differences(runs: pd.DataFrame, one: Any, others: Sequence[Any], freed: Seq
     """Setting -> "3500, elsewhere 1200": what tells the chosen set-up from the others."""
     if one is None or not others:
         return {}
-    ours = _rest(runs.at[one, "config"], freed)
+    chosen: Any = runs.loc[one]
+    ours = _rest(chosen["config"], freed)
     found: dict[str, str] = {}
-    for place in others:
-        theirs = _rest(runs.at[place, "config"], freed)
+    for other in runs.loc[list(others)].to_dict("records"):
+        theirs = _rest(other["config"], freed)
         for path in sorted(set(ours) | set(theirs)):
             if ours.get(path) != theirs.get(path) and not path.startswith("evaluation.curve"):
                 found[path] = f"{ours.get(path)}, elsewhere {theirs.get(path)}"
-        if runs.at[place, "tokens_fingerprint"] != runs.at[one, "tokens_fingerprint"] and "tokens" not in freed:
+        if other["tokens_fingerprint"] != chosen["tokens_fingerprint"] and "tokens" not in freed:
             found["data"] = "other tokens elsewhere"
     return found
 

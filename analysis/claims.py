@@ -78,7 +78,10 @@ class Verdict:
     @property
     def stand_in(self) -> bool:
         """Whether another score than the paper's was judged."""
-        return None not in (self.score, self.paper_score) and self.paper_score not in (self.score, self.claim.paper_score)
+        return None not in (self.score, self.paper_score) and self.paper_score not in (
+            self.score,
+            self.claim.paper_score,
+        )
 
 
 def load_claims(file: Path | str | None = None) -> list[Claim]:
@@ -157,8 +160,8 @@ def _missing(claim: Claim) -> str:
 def _effect(claim: Claim, scores: Mapping[str, "pd.Series[float]"]) -> Estimate | None:
     """The sum of each seed that every arm has."""
     wide = pd.DataFrame(dict(scores)).dropna()
-    total = sum(factor * wide[name] for name, factor in claim.effect.items())
-    return estimate(total + claim.constant) if len(wide) else None
+    factors = pd.Series(claim.effect)
+    return estimate(wide[factors.index].mul(factors).sum(axis=1) + claim.constant) if len(wide) else None
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
@@ -179,11 +182,8 @@ def _decide(found: Verdict, judged: int) -> Verdict:
     distance = min(abs(found.effect.mean - bound) for bound in bounds)
     needed = seeds_needed(distance, found.effect.sd, ALPHA / judged)
     needed = None if needed is None else max(needed, found.effect.n + 1)
-    if found.p < ALPHA:
-        reason = "its own interval decides it, the correction for all claims does not"
-    else:
-        reason = "within noise"
-    more = f"{needed} seeds would settle an effect of this size" if needed else "more than 1,000 seeds at this effect"
+    reason = "decided alone, not after correcting for all claims" if found.p < ALPHA else "within noise"
+    more = f"about {needed} seeds would settle this effect" if needed else "more than 1,000 seeds at this effect"
     return replace(found, reason=f"{reason}; {more}", seeds_needed=needed)
 
 
@@ -197,7 +197,10 @@ def _paper(claim: Claim, score: str) -> dict[str, Any]:
             numbers = {arm: _printed(cell, name) for arm, cell in claim.arms.items()}
         known = {arm: number for arm, number in numbers.items() if number is not None}
         if len(known) == len(claim.arms):
-            return {"paper": claim.constant + sum(claim.effect[arm] * x for arm, x in known.items()), "paper_score": name}
+            return {
+                "paper": claim.constant + sum(claim.effect[arm] * x for arm, x in known.items()),
+                "paper_score": name,
+            }
     return {"paper": None, "paper_score": None}
 
 

@@ -1,11 +1,15 @@
-"""Runs side by side: ``python -m analysis.compare runs``.
+"""Runs side by side: ``python -m analysis.compare runs``; two collections: ``python -m analysis.compare A B``.
 
-Axes, parameters and held-out numbers of every run folder. One run a cell has no spread over seeds,
-so the intervals are those of the held-out examples alone; differences inside them say nothing.
+One collection: axes, parameters and held-out numbers of every run folder. One run a cell has no
+spread over seeds, so the intervals are those of the held-out examples alone.
+
+Two: what changed from A to B, for every cell that both have, paired by seed; which cells only one
+has; and in which settings beside the axes they differ.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis import render
+from analysis.cells import flatten, main_setup
+from analysis.metrics import tasks_of, untrained
+from analysis.provenance import different
 from analysis.runs import load_runs
+from analysis.statistics import p_two_sided
+from analysis.tables import Comparison, Row, compare_arms, corrected
+from analysis.tables import Table as PaperTable
 
 _NOTE = """
 MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
@@ -22,22 +33,21 @@ MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
 _TASK_NOTE = """
 best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words\
 """
-_AXES = {"E": "config.embed.size", "share": "config.share.strategy", "objective": "config.objective.name"}
+_SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run in plain words, sorted by model, axes, budget and seed; an unfinished run says so."""
-    table = pd.DataFrame({"model": runs.get("config.model.name"), **{k: runs.get(c) for k, c in _AXES.items()}})
-    done = _column(runs, "results.training.steps")  # other budgets than steps give as many as fit
-    planned = _column(runs, "config.budget.steps")
-    table["steps"] = [p if _missing(d) else int(d) for d, p in zip(done, planned, strict=True)]
-    table["seed"] = runs.get("config.seed")
-    table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in _column(runs, "manifest.parameters.with_pooler")]
-    numbers = [_column(runs, f"results.masked_lm.{field}") for field in ("loss", "left_baseline")]
-    table["MLM"] = [_loss(*values) for values in zip(*numbers, runs["status.state"], strict=True)]
+    table = runs[["model", "E", "share", "objective"]].copy()
+    planned = [flatten(config).get("budget.steps") for config in runs["config"]]
+    table["steps"] = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
+    table["seed"] = runs["seed"]
+    table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in runs["params_with_pooler"]]
+    numbers = runs[["mlm_loss", "mlm_left_baseline", "state"]].itertuples(index=False)
+    table["MLM"] = [_loss(*values) for values in numbers]
     for task in ("nsp", "sop"):
-        columns = [_column(runs, f"results.{task}.{field}") for field in ("accuracy", "interval", "head")]
-        table[task.upper()] = [_accuracy(*values) for values in zip(*columns, strict=True)]
+        columns = runs[[task, f"{task}_interval", f"{task}_head"]].itertuples(index=False)
+        table[task.upper()] = [_accuracy(*values) for values in columns]
     keys = ["model", "E", "share", "objective", "steps", "seed"]
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
 
@@ -45,20 +55,18 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
 def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run and fine-tuned task: the best checkpoint on dev (median over seeds), and the last."""
     rows = []
-    for place, entries in enumerate(_column(runs, "results.tasks")):
-        e, share, objective = (runs[column].iloc[place] for column in _AXES.values())
-        for entry in entries if isinstance(entries, list) else []:
+    for run in runs.to_dict("records"):
+        for entry in run["tasks"]:
             low, high = entry["spread"]
             floor: dict[str, float] = next(iter(entry["to_beat"].values()), {})
+            seeds = len(entry["seeds"])
             rows.append(
                 {
                     "task": entry["task"],
-                    "run": f"e{e}-{share}-{objective}-s{runs['config.seed'].iloc[place]}",
+                    "run": f"e{run['E']}-{run['share']}-{run['objective']}-s{run['seed']}",
                     "start": entry["start"],
                     "best": f"{entry['score']:.1%}",
-                    "seeds": f"{low:.1%} to {high:.1%} ({len(entry['seeds'])})"
-                    if high > low
-                    else str(len(entry["seeds"])),
+                    "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),
                     "last": f"{entry['last_score']:.1%}",
                     "to beat": " · ".join(f"{value:.1%}" for value in floor.values()),
                 }
@@ -67,57 +75,101 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["task", "run", "start"], kind="stable").reset_index(drop=True) if rows else table
 
 
-def _column(runs: pd.DataFrame, name: str) -> list[Any]:
-    return list(runs[name]) if name in runs else [None] * len(runs)
+def changes(before: pd.DataFrame, after: pd.DataFrame) -> tuple[PaperTable, dict[str, list[str]]]:
+    """What changed from one collection to another.
 
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    A table with a comparison for each cell and score that both have, its verdicts after Holm's
+    correction, and lists of words: ``only in A``, ``only in B``, ``settings`` that differ.
+    """
+    ours, theirs = main_setup(after), main_setup(before)
+    both = sorted(set(ours["arm"]) & set(theirs["arm"]))
+    scores = (*_SCORES, *(f"task:{name}" for name in sorted(set(tasks_of(ours)) & set(tasks_of(theirs)))))
+    found = []
+    for arm in both:
+        a, b = theirs[theirs["arm"] == arm], ours[ours["arm"] == arm]
+        for key in scores:
+            difference = compare_arms(b, a, key)
+            if difference is not None:
+                mark = untrained(a, key) or untrained(b, key)
+                found.append(Comparison(arm, "A", key, difference, None, p_two_sided(difference), mark=mark))
+    words = {
+        "only in A": sorted(set(theirs["arm"]) - set(ours["arm"])),
+        "only in B": sorted(set(ours["arm"]) - set(theirs["arm"])),
+        "settings": different(ours.iloc[0], theirs[theirs["arm"] == ours["arm"].iloc[0]].iloc[0])
+        if len(both) and ours["arm"].iloc[0] in both
+        else [],
+    }
+    rows = tuple(Row(name, (name,), (), (), 0) for name in (*both, "A"))
+    return PaperTable("changes", 0, "From A to B", ("arm",), (), rows, corrected(found)), words
 
 
 def _cell(value: Any, form: Any) -> str:
-    return "—" if _missing(value) else form(value)
+    return "—" if pd.isna(value) else form(value)
 
 
 def _loss(loss: Any, left_baseline: Any, state: str) -> str:
-    if _missing(loss):
-        return state
-    return f"{loss:.3f}" + ("" if left_baseline else " !")
+    return state if pd.isna(loss) else f"{loss:.3f}" + ("" if left_baseline else " !")
 
 
 def _accuracy(accuracy: Any, interval: Any, head: Any) -> str:
-    if _missing(accuracy):
+    if pd.isna(accuracy):
         return "—"
     half = (interval[1] - interval[0]) / 2
     return f"{accuracy:.1%} ±{100 * half:.1f}" + ("" if head == "trained" else "*")
 
 
-def main() -> int:
-    """Print the table. Exit code 1 where there is no run."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table or the changes. Exit code 1 where there is no run."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
-    arguments = parser.parse_args()
+    parser.add_argument("other", type=Path, nargs="?", help="a second one: what changed from the first to this")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
+    options = parser.parse_args(arguments)
     try:
-        runs = load_runs(arguments.runs)
+        runs = load_runs(options.runs)
+        other = None if options.other is None else load_runs(options.other)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
     console = Console()
-    console.print(_drawn(compare(runs)))
+    table = _show_runs(runs, console) if other is None else _show_changes(runs, other, console)
+    if options.csv:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(options.csv, index=False)
+    return 0
+
+
+def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
+    table = compare(runs)
+    console.print(_drawn(table))
     console.print(_NOTE, highlight=False)
     tasks = compare_tasks(runs)
     if len(tasks):
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")
         console.print(_TASK_NOTE, highlight=False)
-    return 0
+    return table
+
+
+def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -> pd.DataFrame:
+    table, words = changes(before, after)
+    if table.comparisons:
+        rows = pd.DataFrame([render.compared(table, c) for c in table.comparisons], columns=list(render.COMPARED))
+        console.print(_drawn(rows.drop(columns=["against", "paper"])))
+        console.print("\ndifference: B minus A, paired by seed · p after Holm's correction", highlight=False)
+    else:
+        console.print("No cell has finished runs with the same seed in both.")
+    for name, lines in words.items():
+        for line in lines:
+            console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
+    return render.differences(table)
 
 
 def _drawn(table: pd.DataFrame) -> Table:
     drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for name in table:
-        drawn.add_column(str(name), no_wrap=name not in ("task", "run"), overflow="fold")
+        drawn.add_column(str(name), no_wrap=name not in ("task", "run", "arm"), overflow="fold")
     for values in table.itertuples(index=False):
-        drawn.add_row(*("—" if _missing(v) else str(v) for v in values))
+        drawn.add_row(*("—" if pd.isna(v) else str(v) for v in values))
     return drawn
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -85,7 +86,7 @@ def roughness(profile: Any) -> float | None:
     """
     if not isinstance(profile, list) or len(profile) < 2:
         return None
-    steps = [abs(after - before) for before, after in zip(profile, profile[1:], strict=False)]
+    steps = [abs(after - before) for before, after in pairwise(profile)]
     return (sum(steps) / len(steps)) / (sum(profile) / len(profile))
 
 
@@ -151,8 +152,9 @@ def _average(tasks: dict[str, Any]) -> float | None:
 
 
 def _above_majority(entry: dict[str, Any]) -> bool:
-    floor = next(iter(entry.get("to_beat", {}).values()), {}).get("majority")
-    scores = next(iter(entry["sets"].values()), {})
+    floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
+    scores: dict[str, Any] = next(iter(entry["sets"].values()), {})
+    floor = floors.get("majority")
     found = scores.get(entry["metric"])
     if floor is None or not isinstance(found, dict):
         return True

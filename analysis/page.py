@@ -51,14 +51,19 @@ def summary(report: Report) -> list[str]:
     done = main_setup(report.runs)
     counts = counted(report.verdicts)
     if not len(done):
-        return ["No run has finished yet.", "Nothing can be judged.", "`python -m albert_ablate.status` shows what runs."]
+        return [
+            "No run has finished yet.",
+            "Nothing can be judged.",
+            "`python -m albert_ablate.status` shows what runs.",
+        ]
     arms, seeds = done["arm"].nunique(), done["seed"].nunique()
     shapes = sorted({f"{h}×{n}" for h, n in zip(done["hidden"], done["layers"], strict=True)})
     same_steps = done["steps"].nunique() == 1
     steps = f"{int(done['steps'].iloc[0]):,} steps" if same_steps else f"{done['tokens'].mean() / 1e6:.1f} M tokens"
     first = (
         f"{len(done)} finished runs of one set-up, {arms} arms with {_plural(seeds, 'seed')}, trained models of "
-        f"H×L = {', '.join(shapes[:3])} for {steps}: not the paper's scale, so direction and order can be compared, sizes cannot."
+        f"H×L = {', '.join(shapes[:3])} for {steps}: not the paper's scale, so direction and order can be compared, "
+        "sizes cannot."
     )
     tested = len(report.verdicts) - counts["not tested"]
     second = (
@@ -84,13 +89,15 @@ def missing(report: Report) -> list[str]:
         if row.arm in t.selection.waiting
     ]
     lines += [
-        f"Table {t.number}: no run of it (python run.py -m sweep={t.name})"
+        f"Table {t.number}: fewer than two of its arms have runs (python run.py -m sweep={t.name})"
         for t in report.tables
-        if not t.filled and t.number != 1
+        if t not in report.filled
     ]
     lines += [f"Figure {name}: {why}" for name, why in report.undrawn.items()]
     other = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
-    lines += [f"{run['run']}: {run['state']}{', ' if run['note'] else ''}{run['note']}" for run in other.to_dict("records")]
+    lines += [
+        f"{run['run']}: {run['state']}{', ' if run['note'] else ''}{run['note']}" for run in other.to_dict("records")
+    ]
     return lines
 
 
@@ -103,7 +110,8 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "arm": arm, "runs": len(frame), "parameters": frame["params_with_pooler"].iloc[0], "steps": steps,
-                "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(), "time a run, s": frame["seconds"].mean(),
+                "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(),
+                "time a run, s": frame["seconds"].mean(),
                 "tokens/s": frame["tokens_per_second"].mean(), "time in all, s": frame["seconds"].sum(),
             }
         )  # fmt: skip
@@ -123,7 +131,12 @@ def html(report: Report) -> str:
         scorecard=[_score_row(v) for v in report.verdicts],
         tables=[{"number": t.number, "title": t.title, "html": render.html(t)} for t in filled],
         unfilled=[
-            {"number": t.number, "title": t.title, "html": render.html(t), "command": f"python run.py -m sweep={t.name}"}
+            {
+                "number": t.number,
+                "title": t.title,
+                "html": render.html(t),
+                "command": f"python run.py -m sweep={t.name}",
+            }
             for t in report.tables
             if t not in filled
         ],
@@ -163,10 +176,10 @@ def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:
     rows = []
     for verdict in verdicts:
         row = _score_row(verdict)
-        theirs = f"{row['paper']} {row['paper_score'] or ''}".strip() if row["paper"] else ""
+        theirs = f"{row['paper']} {row['paper_score']}".strip()
         rows.append(
             [
-                f"{row['claim']} ({row['source']})", f"{row['mark']} {row['verdict']}", row["score"] or "", row["effect"],
+                f"{row['claim']} ({row['source']})", f"{row['mark']} {row['verdict']}", row["score"], row["effect"],
                 row["interval"], row["p"], theirs, str(row["n"]), row["reason"],
             ]
         )  # fmt: skip
@@ -181,14 +194,14 @@ def _score_row(verdict: Verdict) -> dict[str, Any]:
     return {
         "claim": claim.claim, "source": claim.source, "verdict": verdict.verdict, "mark": _MARKS[verdict.verdict],
         "holds_if": bound_words(claim), "unit": words,
-        "score": verdict.score and verdict.score + (" (stand-in)" if verdict.stand_in else ""),
+        "score": (verdict.score or "") + (" (stand-in)" if verdict.stand_in else ""),
         "effect": "" if effect is None else _signed(effect.mean, many),
         "raw": "" if effect is None else f"{effect.mean:.6g}",
         "interval": "" if effect is None or math.isnan(effect.low)
         else f"{_signed(effect.low, many)} to {_signed(effect.high, many)}",
-        "p": "" if effect is None or effect.n < 2 else "<0.001" if verdict.adjusted < 0.001 else f"{verdict.adjusted:.3f}",
+        "p": "" if effect is None or effect.n < 2 else render.p_value(verdict.adjusted),
         "paper": "" if verdict.paper is None else _signed(verdict.paper, 1 if unit == "%" else many),
-        "paper_score": verdict.paper_score if verdict.paper is not None else None,
+        "paper_score": (verdict.paper_score or "") if verdict.paper is not None else "",
         "n": 0 if effect is None else effect.n, "reason": verdict.reason,
     }  # fmt: skip
 
@@ -198,18 +211,28 @@ def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:
     frame = recipe_table(runs) if name == "table14" else leaderboard(name)
     rows = [[str(cell) for cell in row] for row in frame.itertuples(index=False)]
     title = printed["title"].rstrip(".")
-    return {"number": printed["number_v6"], "title": title, "head": list(frame.columns), "rows": rows, "note": _NOTES[name]}
+    return {
+        "number": printed["number_v6"],
+        "title": title,
+        "head": list(frame.columns),
+        "rows": rows,
+        "note": _NOTES[name],
+    }
 
 
 def _cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
     """Head, and (shown, sort key) of each cell."""
     forms: dict[str, Any] = {
-        "parameters": lambda v: f"{v / 1e6:.2f} M", "steps": lambda v: f"{v:,.0f}", "tokens": lambda v: f"{v / 1e6:,.1f} M",
+        "parameters": lambda v: f"{v / 1e6:.2f} M", "steps": lambda v: f"{v:,.0f}",
+        "tokens": lambda v: f"{v / 1e6:,.1f} M",
         "FLOPs": lambda v: f"{v:.2g}", "tokens/s": lambda v: f"{v:,.0f}", "time a run, s": duration,
         "time in all, s": duration,
     }  # fmt: skip
     rows = [
-        [(forms.get(name, str)(value) if value == value and value is not None else "—", value) for name, value in row.items()]
+        [
+            (forms.get(str(name), str)(value) if value == value and value is not None else "—", value)
+            for name, value in row.items()
+        ]
         for row in frame.to_dict("records")
     ]
     return {"head": [str(name).removesuffix(", s") for name in frame.columns], "rows": rows}
@@ -227,14 +250,16 @@ def _subtitle(runs: pd.DataFrame) -> str:
     corpora = sorted({str(data.get("corpus")) for data in done["data"] if isinstance(data, dict)})
     devices = sorted({str(device) for device in done["device"].dropna()})
     spent = duration(float(done["seconds"].sum())) if len(done) else "no time"
-    return f"{len(done)} of {len(runs)} runs finished · data: {', '.join(corpora) or '—'} · {', '.join(devices) or '—'} · {spent} of training"
+    where = f"data: {', '.join(corpora) or '—'} · {', '.join(devices) or '—'}"
+    return f"{len(done)} of {len(runs)} runs finished · {where} · {spent} of training"
 
 
 def _footer(runs: pd.DataFrame) -> str:
     commits = sorted({str(commit)[:10] for commit in runs["commit"].dropna()})
+    record = paper.record()["paper"]
     return (
-        f"Made by albert-ablate from run folders; code of {', '.join(commits) or 'unknown commits'}. The paper's numbers: Lan et al., "
-        "ALBERT: A Lite BERT for Self-supervised Learning of Language Representations, ICLR 2020 (arXiv 1909.11942 v6)."
+        f"Made by albert-ablate from run folders; code of {', '.join(commits) or 'unknown commits'}. "
+        f"The paper's numbers: Lan et al., {record['title']}, ICLR 2020 (arXiv {record['arxiv']}, v6)."
     )
 
 

@@ -1,23 +1,27 @@
 """Parameters before training: ``python -m analysis.parameters``.
 
-Without arguments: every cell whose size the paper prints, counted three ways beside the paper's
-number. With overrides, as for ``run.py``: the counts of that one cell.
+Without arguments: every cell of Tables 1, 3 and 4, counted three ways beside the paper's number.
+With overrides, as for ``run.py``: the counts of that one cell.
 """
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from albert_ablate.errors import ConfigError
 from albert_ablate.hydra_app import compose
+from analysis import paper
+from analysis.tables import arms_of
 
-_PAPER = Path(__file__).with_name("paper_parameters.yaml")
 _RULES = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
+#: Counts that give a printed number, the commoner first.
+_TRIED = ("with_pooler", "encoder", "with_heads")
+_EMBEDS = {"H/12": "e64", "H/6": "e128", "H/3": "e256", "H": "full"}
 _NOTE = """
 * the count that gives the paper's number. Shared blocks and the tied vocabulary
 matrix count once. No one rule gives every number: shared cells are the count
@@ -27,12 +31,25 @@ reproduced by the released architecture under any rule.\
 
 
 def paper_cells() -> pd.DataFrame:
-    """A row for each printed cell: model, embed, share, the three counts, the paper's millions and rule."""
-    rows = []
-    for cell in yaml.safe_load(_PAPER.read_text(encoding="utf-8")):
-        axes = [f"{group}={cell[group]}" for group in ("model", "embed", "share")]
-        rows.append(cell | count(["scale=paper", *axes]))
-    return pd.DataFrame(rows)
+    """A row for each printed cell: model, embed, share, the three counts, the paper's millions, rule and tables."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for name in ("table1", "table3", "table4"):
+        for terms, printed in zip(arms_of(name).values(), paper.table(name)["rows"], strict=True):
+            words = words_of(terms)
+            row = rows.setdefault(tuple(words), {"millions": printed["parameters_M"], "tables": []})
+            row["tables"].append(name.removeprefix("table"))
+    found = []
+    for cell, row in rows.items():
+        counts = count(["scale=paper", *cell])
+        rule = next((rule for rule in _TRIED if round(counts[rule] / 1e6) == row["millions"]), "neither")
+        axes = dict(word.split("=") for word in cell)
+        found.append(axes | counts | {"millions": row["millions"], "rule": rule, "table": ", ".join(row["tables"])})
+    return pd.DataFrame(found)
+
+
+def words_of(terms: Mapping[str, Any]) -> list[str]:
+    """The cell of a table at the paper's sizes, in words of the command line."""
+    return [f"model={terms['size']}", f"embed={_EMBEDS[terms['embedding']]}", f"share={terms['share']}"]
 
 
 def count(overrides: list[str]) -> dict[str, int]:

@@ -54,7 +54,8 @@ def facts(run: dict[Any, Any]) -> dict[str, Any]:
 def different(ours: "pd.Series[Any]", theirs: "pd.Series[Any]") -> list[str]:
     """``share.strategy: all, there none`` for every setting in which two runs differ."""
     a, b = (
-        {k: v for k, v in flatten(run["config"]).items() if k.split(".")[0] not in _INCIDENTAL} for run in (ours, theirs)
+        {k: v for k, v in flatten(run["config"]).items() if k.split(".")[0] not in _INCIDENTAL}
+        for run in (ours, theirs)
     )
     return [f"{key}: {a.get(key)}, there {b.get(key)}" for key in sorted(set(a) | set(b)) if a.get(key) != b.get(key)]
 

@@ -30,9 +30,8 @@ def recipes(runs: pd.DataFrame) -> pd.DataFrame:
         used = [e["recipe"] for tasks in runs["tasks"] for e in tasks if e["task"] == task and e.get("recipe")]
         for column, name in SETTINGS.items():
             values = sorted({recipe[name] for recipe in used if name in recipe})
-            rows.append(
-                {"task": theirs["task"], "setting": name.replace("_", " "), "paper": theirs[column], "default": default.get(name), "used": values}
-            )  # fmt: skip
+            ours = {"default": default.get(name), "used": values}
+            rows.append({"task": theirs["task"], "setting": name.replace("_", " "), "paper": theirs[column], **ours})
     return pd.DataFrame(rows)
 
 
@@ -51,7 +50,9 @@ def recipe_table(runs: pd.DataFrame) -> pd.DataFrame:
 def leaderboard(name: str) -> pd.DataFrame:
     """Table 9 or 10 as printed: no run here reproduces a leaderboard."""
     frame = pd.DataFrame(paper.table(name)["rows"]).rename(columns=lambda column: str(column).replace("_", " "))
-    return frame.map(lambda value: "—" if value is None or value != value else f"{value:.1f}" if isinstance(value, float) else value)
+    return frame.map(
+        lambda value: "—" if value is None or value != value else f"{value:.1f}" if isinstance(value, float) else value
+    )
 
 
 @cache

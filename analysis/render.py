@@ -40,12 +40,13 @@ def number(key: str, found: Estimate | None, signed: bool = False) -> str:
     if found is None:
         return DASH
     decimals = _DECIMALS[unit(key)]
-    if not math.isnan(found.margin) and 0 < found.margin < 0.5 * 10**-decimals:
+    plain = math.isnan(found.margin) or key in ("params", "speedup", "tokens/s")
+    if not plain and 0 < found.margin < 0.5 * 10**-decimals:
         decimals += 1
     sign = "+" if signed else ""
     text = f"{found.mean:{sign},.{decimals}f}".replace("-", "−")
     text += "×" if key == "speedup" else ""
-    if math.isnan(found.margin) or key in ("params", "speedup", "tokens/s"):
+    if plain:
         return text
     return f"{text} ± {found.margin:.{decimals}f}"
 
@@ -137,10 +138,16 @@ def compared(table: Table, c: Comparison) -> list[str]:
     decimals = _DECIMALS[unit(c.metric)] + (1 if unit(c.metric) == "%" else 0)
     interval = DASH if math.isnan(d.low) else f"{d.low:+.{decimals}f} to {d.high:+.{decimals}f}".replace("-", "−")
     mean = f"{d.mean:+.{decimals}f}".replace("-", "−")
-    p = DASH if d.n < 2 or c.mark else "<0.001" if c.adjusted < 0.001 else f"{c.adjusted:.3f}"
+    p = DASH if d.n < 2 or c.mark else p_value(c.adjusted)
     return [
-        names[c.arm], names[c.other], heading([c.metric]), mean, interval, p, printed(c.metric, c.paper, signed=True), c.verdict,
+        names[c.arm], names[c.other], heading([c.metric]), mean, interval, p, printed(c.metric, c.paper, signed=True),
+        c.verdict,
     ]  # fmt: skip
+
+
+def p_value(p: float) -> str:
+    """``0.031`` or ``<0.001``."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 _TEX = {
@@ -190,16 +197,10 @@ def frame(table: Table) -> pd.DataFrame:
         labels = dict(zip(table.label_columns, row.labels, strict=True))
         for entry in (entry for cell in row.cells for entry in cell):
             ours = entry.ours
-            rows.append(
-                labels
-                | {
-                    "score": entry.metric, "unit": unit(entry.metric), "n": 0 if ours is None else ours.n,
-                    "mean": None if ours is None else ours.mean, "low": None if ours is None else ours.low,
-                    "high": None if ours is None else ours.high, "sd": None if ours is None else ours.sd,
-                    "paper": entry.paper, "missing": entry.reason if ours is None else None, "mark": entry.mark,
-                    "runs": " ".join(row.runs),
-                }  # fmt: skip
-            )
+            found = {"score": entry.metric, "unit": unit(entry.metric), "n": 0 if ours is None else ours.n}
+            found |= {name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")}
+            found |= {"paper": entry.paper, "missing": entry.reason if ours is None else None, "mark": entry.mark}
+            rows.append(labels | found | {"runs": " ".join(row.runs)})
     return pd.DataFrame(rows)
 
 
@@ -219,20 +220,22 @@ def differences(table: Table) -> pd.DataFrame:
 def html(table: Table) -> Markup:
     """The table with sortable columns; every number of ours opens its provenance."""
     reasons = Reasons()
-    head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in _head(table))
-    body = "".join(f"<tr>{_html_row(table, row, reasons)}</tr>" for row in table.rows)
+    found = _html_table(_head(table), [_html_row(table, row, reasons) for row in table.rows])
     notes = "".join(f"<li>{escape(note)}</li>" for note in footnotes(table, reasons))
-    found = f'<div class="wide"><table class="sortable" id="{table.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     found += f'<ul class="notes">{notes}</ul>' if notes else ""
     if table.comparisons:
-        rows = "".join(_html_comparison(table, c) for c in table.comparisons)
-        names = "".join(f'<th scope="col"><button type="button">{escape(n or "verdict")}</button></th>' for n in COMPARED)
-        found += (
-            f"<details><summary>{len(table.comparisons)} differences between arms, paired by seed</summary>"
-            f'<div class="wide"><table class="sortable"><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>'
-            f"<p class=\"notes\">p after Holm's correction over the table.</p></details>"
-        )
+        head = [name or "verdict" for name in COMPARED]
+        found += f"<details><summary>{len(table.comparisons)} differences between arms, paired by seed</summary>"
+        found += _html_table(head, [_html_comparison(table, c) for c in table.comparisons])
+        found += '<p class="notes">p after Holm\'s correction over the table.</p></details>'
     return Markup(found)
+
+
+def _html_table(head: Sequence[str], rows: Sequence[str]) -> str:
+    names = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in head)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    table = f'<table class="sortable"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="wide">{table}</div>'
 
 
 def _html_row(table: Table, row: Row, reasons: Reasons) -> str:
@@ -264,4 +267,4 @@ def _html_comparison(table: Table, c: Comparison) -> str:
     shown = [f"<td>{escape(cell)}</td>" for cell in cells]
     shown[3] = f'<td data-sort="{c.difference.mean:.6g}">{escape(cells[3])}</td>'
     shown[-1] = f'<td><span class="tag {keep}">{escape(c.verdict)}</span></td>'
-    return f"<tr>{''.join(shown)}</tr>"
+    return "".join(shown)

@@ -17,10 +17,10 @@ from rich.console import Console
 from albert_ablate.errors import ConfigError
 from albert_ablate.files import write_text
 from analysis import page, render, style
-from analysis.claims import Claim, counted, judge, load_claims, scorecard
-from analysis.figures import FIGURES, NothingToDraw
+from analysis.claims import VERDICTS, Claim, counted, judge, load_claims, scorecard
+from analysis.figures import draw_all
 from analysis.page import Report
-from analysis.parameters import count
+from analysis.parameters import count, words_of
 from analysis.runs import load_runs, setting
 from analysis.tables import REFERENCES, build, configurations
 
@@ -32,12 +32,7 @@ _NESTED = ("tasks", "deviations", "config", "data", "path")
 def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE) -> Report:
     """Tables, verdicts and figures of ``runs``."""
     tables = (configurations(_counts), *(build(runs, name) for name in REFERENCES))
-    drawings, undrawn = [], {}
-    for draw in FIGURES:
-        try:
-            drawings.append(draw(runs))
-        except NothingToDraw as reason:
-            undrawn[draw.__name__.replace("_", " ")] = str(reason)
+    drawings, undrawn = draw_all(runs)
     return Report(title, runs, tables, tuple(judge(runs, claims)), tuple(drawings), undrawn)
 
 
@@ -75,8 +70,7 @@ def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
 
 
 def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
-    embed = "full" if terms["embedding"] == "H" else "e128"
-    return count(["scale=paper", f"model={terms['size']}", f"embed={embed}", f"share={terms['share']}"])
+    return count(["scale=paper", *words_of(terms)])
 
 
 def _tell(report: Report, out: Path) -> None:
@@ -84,20 +78,32 @@ def _tell(report: Report, out: Path) -> None:
     for sentence in page.summary(report):
         console.print(sentence, markup=False)
     console.print()
+    width = max(map(len, VERDICTS))
     colours = {"reproduced": "green", "contradicted": "red", "inconclusive": "yellow", "not tested": "dim"}
     for verdict in report.verdicts:
         if verdict.verdict != "not tested":
-            console.print(f"  {verdict.verdict:<13}", verdict.claim.claim, style=colours[verdict.verdict], markup=False)
+            console.print(
+                f"  {verdict.verdict:<{width}}  {verdict.claim.claim}",
+                style=colours[verdict.verdict],
+                markup=False,
+                soft_wrap=True,
+            )
     console.print(f"  {counted(report.verdicts)['not tested']} not tested\n\n  {out / 'index.html'}\n", style="dim")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 1 without runs, 2 for a wrong claims file or condition."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Tables, figures and verdicts from run folders.")
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.report", description="Tables, figures and verdicts from run folders."
+    )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
-    parser.add_argument("--claims", type=Path, action="append", default=[], help="a claims file of yours, judged with the paper's")
-    parser.add_argument("--where", action="append", default=[], metavar="SETTING=VALUE", help="only runs with this setting")
+    parser.add_argument(
+        "--claims", type=Path, action="append", default=[], help="a claims file of yours, judged with the paper's"
+    )
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="SETTING=VALUE", help="only runs with this setting"
+    )
     parser.add_argument("--title", default=_TITLE)
     parser.add_argument("--wandb", metavar="PROJECT", help="also log the tables and the page to Weights & Biases")
     options = parser.parse_args(arguments)

@@ -46,6 +46,8 @@ COLUMNS = {
     "sop": "held-out sentence-order accuracy",
     "nsp_head": "trained, or fitted on the frozen encoder",
     "sop_head": "the same",
+    "nsp_interval": "its 95% interval over held-out pairs (list)",
+    "sop_interval": "the same",
     "nsp_own_head": "next-sentence accuracy of an SOP-trained model's own head",
     "sop_own_head": "sentence-order accuracy of an NSP-trained model's own head",
     "unigram_loss": "masked-LM loss to beat: piece frequencies",
@@ -102,6 +104,25 @@ def load_metrics(folder: Path | str) -> pd.DataFrame:
         except json.JSONDecodeError:  # the last line of a run that was killed
             continue
     return pd.DataFrame(rows)
+
+
+def held_out_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Held-out points of each run: seed, step, tokens, loss, accuracy, accuracy of the sentence task."""
+    rows = []
+    for run in runs.to_dict("records"):
+        metrics = load_metrics(run["path"])
+        if "held_out_mlm_loss" not in metrics:
+            continue
+        for point in metrics.dropna(subset=["held_out_mlm_loss"]).to_dict("records"):
+            sentence = point.get("held_out_sentence_accuracy")
+            rows.append(
+                {
+                    "seed": run["seed"], "step": point["step"], "tokens": point["tokens"],
+                    "mlm_loss": point["held_out_mlm_loss"], "mlm": point.get("held_out_mlm_accuracy"),
+                    "sentence": sentence,
+                }
+            )  # fmt: skip
+    return rows
 
 
 class _Records:
@@ -192,6 +213,7 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         scores = results.get(task) or _EMPTY
         found[task] = scores.get("accuracy")
         found[f"{task}_head"] = scores.get("head")
+        found[f"{task}_interval"] = scores.get("interval")
         found[f"{task}_own_head"] = setting(scores, "own_head.accuracy")
         found[f"{task}_left_baseline"] = scores.get("left_baseline")
     return found

@@ -78,7 +78,7 @@ def p_above(found: Estimate, bound: float = 0.0) -> float:
 
 
 def p_two_sided(found: Estimate) -> float:
-    """p value of the mean being zero; 1 with one seed."""
+    """Two-sided p value of the mean being zero; 1 with one seed."""
     return min(1.0, 2 * min(p_above(found), p_above(_negative(found))))
 
 

@@ -5,7 +5,7 @@ module fills in numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and H
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -29,7 +29,14 @@ REFERENCES: dict[str, tuple[int | None, ...]] = {
     "table12": (None, 0, 1, 2),
     "table13": (None, 0),
 }
-_DOWNSTREAM = (("SQuAD1.1_F1", "SQuAD1.1_EM"), ("SQuAD2.0_F1", "SQuAD2.0_EM"), ("MNLI",), ("SST-2",), ("RACE",), ("Avg",))
+_DOWNSTREAM = (
+    ("SQuAD1.1_F1", "SQuAD1.1_EM"),
+    ("SQuAD2.0_F1", "SQuAD2.0_EM"),
+    ("MNLI",),
+    ("SST-2",),
+    ("RACE",),
+    ("Avg",),
+)
 _COST = ("params", "tokens/s")
 _HELD_OUT = (("MLM loss",), ("MLM",), ("NSP",), ("SOP",))
 #: The paper's column -> our runs' column, where ours is another number than the paper's.
@@ -105,8 +112,8 @@ class Table:
 
     @property
     def filled(self) -> bool:
-        """Whether any run is in it."""
-        return any(row.runs for row in self.rows)
+        """Whether at least two of its arms have runs."""
+        return sum(bool(row.runs) for row in self.rows) > 1
 
 
 def arms_of(name: str) -> dict[str, dict[str, Any]]:
@@ -130,36 +137,36 @@ def build(runs: pd.DataFrame, name: str) -> Table:
         shown = tuple(_label(column, theirs[column], here) for column in labels)
         cells = tuple(tuple(_entry(here, theirs, key, reason, fastest) for key in column) for column in columns)
         rows.append(Row(arm, shown, cells, tuple(here["run"]), len(here)))
-    compared = _comparisons(list(arms), references, selection, columns, printed["rows"])
+    compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"]))
     return Table(
         name, printed["number_v6"], printed["title"].rstrip("."), tuple(_NAMES.get(c, c) for c in labels), columns,
-        tuple(rows), tuple(compared), selection, tuple(deviations(found)), tuple(_notes(selection)),
+        tuple(rows), compared, selection, tuple(deviations(found)), tuple(_notes(selection)),
     )  # fmt: skip
 
 
 def _columns(printed: Mapping[str, Any], found: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """The paper's columns in its order, then held-out ones, other tasks, and what it cost."""
+    """Parameters, downstream and held-out scores (first what there is), other tasks, and what it cost."""
     if not len(found):
         return (("params",), *_DOWNSTREAM)
+    measured = any(len(values(found, key)) for column in _DOWNSTREAM for key in column)
+    scores = (*_DOWNSTREAM, *_HELD_OUT) if measured else (*_HELD_OUT, *_DOWNSTREAM)
     others = [(f"task:{task}",) for task in tasks_of(found) if not any(m.task == task for m in METRICS.values())]
-    return (("params",), *_DOWNSTREAM, *_HELD_OUT, *others, ("tokens/s",), ("speedup",))
+    return (("params",), *scores, *others, ("tokens/s",), ("speedup",))
 
 
 def _label(column: str, theirs: Any, runs: pd.DataFrame) -> str:
     """A row's name; where ours is another number, ours with the paper's in brackets."""
     shown = _NAMES.get(str(theirs), str(theirs))
     if column in ("steps_k", "time_h") and len(runs):
-        ours = runs["steps"].mean() / 1e3 if column == "steps_k" else runs["seconds"].mean() / 3600
-        return f"{ours:.3g} [{shown}]"
+        number = runs["steps"].mean() / 1e3 if column == "steps_k" else runs["seconds"].mean() / 3600
+        return f"{number:.3g} [{shown}]"
     if column not in _OURS:
         return shown
     ours = str(runs[_OURS[column]].iloc[0]) if len(runs) else ""
     return shown if ours == shown else f"{ours} [{shown}]".strip()
 
 
-def _entry(
-    runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str | None, fastest: float | None
-) -> Entry:
+def _entry(runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str | None, fastest: float | None) -> Entry:
     printed = theirs.get({"params": "parameters_M"}.get(key, key))
     if key == "speedup":
         speeds = values(runs, "tokens/s") if len(runs) else pd.Series(dtype=float)
@@ -175,7 +182,7 @@ def _entry(
 
 
 def _speed_reference(name: str, selection: Selection, arms: Sequence[str]) -> float | None:
-    """Tokens a second of the row that speed-up is relative to: BERT-large, or the last row nothing is compared above."""
+    """Tokens a second of the row that speed-up is relative to: the last one that is compared with no other."""
     references = REFERENCES[name]
     place = max(place for place, reference in enumerate(references) if reference is None)
     runs = selection.runs[arms[place]]
@@ -197,7 +204,7 @@ def _comparisons(
         if not len(ours) or not len(theirs):
             continue
         for key in (key for column in columns for key in column if key not in (*_COST, "speedup")):
-            difference = compare(ours, theirs, key)
+            difference = compare_arms(ours, theirs, key)
             if difference is None:
                 continue
             a, b = printed[place].get(key), printed[reference].get(key)
@@ -205,16 +212,17 @@ def _comparisons(
             mark = untrained(ours, key) or untrained(theirs, key)
             p = p_two_sided(difference)
             found.append(Comparison(arms[place], arms[reference], key, difference, paper_difference, p, mark=mark))
+    return found
+
+
+def corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """The comparisons with p values after Holm's correction over those that can be judged."""
     judged = [c for c in found if c.mark is None and c.difference.n > 1]
     adjusted = dict(zip(map(id, judged), holm([c.p for c in judged]), strict=True))
-    return [_with(c, adjusted.get(id(c), 1.0)) for c in found]
+    return tuple(replace(c, adjusted=adjusted.get(id(c), 1.0)) for c in found)
 
 
-def _with(c: Comparison, adjusted: float) -> Comparison:
-    return Comparison(c.arm, c.other, c.metric, c.difference, c.paper, c.p, adjusted, c.mark)
-
-
-def compare(ours: pd.DataFrame, theirs: pd.DataFrame, key: str) -> Estimate | None:
+def compare_arms(ours: pd.DataFrame, theirs: pd.DataFrame, key: str) -> Estimate | None:
     """Printed units of ``ours - theirs``, paired by seed; None where no seed has both."""
     scale = metric(key).scale
     return paired(values(ours, key) * scale, values(theirs, key) * scale)
@@ -228,7 +236,9 @@ def deviations(runs: pd.DataFrame) -> list[str]:
             ours = found.setdefault(entry["field"], (set(), str(entry["paper"])))[0]
             ours.add(str(entry["ours"]))
     hidden = {"model.name", "budget.unit"}
-    return [f"{name} {'/'.join(sorted(ours))} ({theirs})" for name, (ours, theirs) in found.items() if name not in hidden]
+    return [
+        f"{name} {'/'.join(sorted(ours))} ({theirs})" for name, (ours, theirs) in found.items() if name not in hidden
+    ]
 
 
 def _notes(selection: Selection) -> list[str]:
@@ -262,6 +272,16 @@ def configurations(count: Callable[[Mapping[str, Any]], Mapping[str, int]]) -> T
         labels = tuple(str(theirs[c["name"]]) for c in printed["columns"] if c["name"] != "parameters_M")
         counted = estimate([count(terms)["with_pooler"] / 1e6])
         rows.append(Row(arm, labels, ((Entry("params", counted, theirs["parameters_M"]),),), (), 0))
-    names = tuple(_NAMES.get(c["name"], c["name"].replace("_", " ")) for c in printed["columns"] if c["name"] != "parameters_M")
+    names = tuple(
+        _NAMES.get(c["name"], c["name"].replace("_", " ")) for c in printed["columns"] if c["name"] != "parameters_M"
+    )
     note = "Counted on the configuration at the paper's sizes, with pooler, without the pretraining heads."
-    return Table("table1", 1, printed["title"].rstrip("."), names, (("params",),), tuple(rows), notes=(note, *printed["disagreements"][:1]))
+    return Table(
+        "table1",
+        1,
+        printed["title"].rstrip("."),
+        names,
+        (("params",),),
+        tuple(rows),
+        notes=(note, *printed["disagreements"][:1]),
+    )

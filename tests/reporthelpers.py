@@ -40,10 +40,14 @@ def config(terms: Mapping[str, Any], seed: int, steps: int = 3500) -> dict[str, 
         "share": {"strategy": terms.get("share", "all"), "groups": 1},
         "objective": {"name": terms.get("objective", "sop")},
         "model": {
-            "name": "nano" if size == "base" else f"nano-{size}", "hidden": shape.hidden, "layers": shape.layers,
-            "heads": shape.hidden // 64, "intermediate": 4 * shape.hidden, "hidden_dropout": dropout,
+            "name": "nano" if size == "base" else f"nano-{size}",
+            "hidden": shape.hidden,
+            "layers": shape.layers,
+            "heads": shape.hidden // 64,
+            "intermediate": 4 * shape.hidden,
+            "hidden_dropout": dropout,
             "attention_dropout": dropout,
-        },  # fmt: skip
+        },
         "data": {"name": "embedded", "fraction": 0.5 if terms.get("corpus") == "base" else 1.0},
         "tokenizer": {"vocab_size": 2000},
         "pairs": {"max_length": 64},
@@ -64,7 +68,8 @@ def write_cell(
     mlm = 0.18 + gain + 0.004 * common.standard_normal() + noise * own.standard_normal()
     share, objective = settings["share"]["strategy"], settings["objective"]["name"]
     layers = layers or settings["model"]["layers"]
-    name = f"e{settings['embed']['size']}-{share}-{objective}-{settings['model']['name']}-s{seed}-{abs(hash_of([terms, steps])):012x}"
+    name = f"e{settings['embed']['size']}-{share}-{objective}-{settings['model']['name']}-s{seed}"
+    name += f"-{hash_of([terms, steps, seed]) % 16**12:012x}"
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -163,7 +168,10 @@ def loaded(root: Path, **more: Any) -> pd.DataFrame:
 def _task(name: str, mlm: float, own: np.random.Generator) -> dict[str, Any]:
     value = 0.55 + mlm + 0.004 * own.standard_normal()
     metrics = ("f1", "exact") if name.startswith("squad") else ("accuracy",)
-    found = {metric: {"value": value - 0.05 * place, "interval": [value - 0.1, value + 0.02]} for place, metric in enumerate(metrics)}
+    found = {
+        metric: {"value": value - 0.05 * place, "interval": [value - 0.1, value + 0.02]}
+        for place, metric in enumerate(metrics)
+    }
     return {
         "task": name, "start": "pretrained", "group": name, "metric": metrics[0], "seeds": [0], "score": value,
         "average": sum(entry["value"] for entry in found.values()) / len(found), "recipe": {"steps": 100},

@@ -51,10 +51,19 @@ class Calibration:
 
 def calibrate(config: RunConfig) -> Calibration:
     """The measurement for ``config``'s shape: from the cache, or now. Raises UserError where it fails."""
-    path = Path(config.paths.cache) / "calibration" / f"{_key(config)}.json"
-    if not path.is_file():
-        write_json(path, _measured_apart(config))
-    return Calibration(**read_json(path))
+    if kept(config) is None:
+        write_json(_path(config), _measured_apart(config))
+    return Calibration(**read_json(_path(config)))
+
+
+def kept(config: RunConfig) -> Calibration | None:
+    """The measurement for ``config``'s shape on this machine, if there is one already."""
+    path = _path(config)
+    return Calibration(**read_json(path)) if path.is_file() else None
+
+
+def _path(config: RunConfig) -> Path:
+    return Path(config.paths.cache) / "calibration" / f"{_key(config)}.json"
 
 
 def _key(config: RunConfig) -> str:

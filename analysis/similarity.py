@@ -1,0 +1,113 @@
+"""Figure 1 of any run on any text: ``python -m analysis.similarity runs/NAME ... --text FILE``.
+
+L2 distance and angle between the input and output of every layer, as in the paper's section 3.1,
+averaged over the real tokens of the first sequences of the text.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from albert_ablate.axes import Objective
+from albert_ablate.config import RunConfig, parse
+from albert_ablate.data.corpora import read_file
+from albert_ablate.data.store import TokenStore, write_side
+from albert_ablate.data.text import split_sentences
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.errors import DataError, UserError
+from albert_ablate.evaluation.heldout import pair_set
+from albert_ablate.evaluation.similarity import layer_similarity
+from albert_ablate.model.pretraining import build_model
+from albert_ablate.runs import TOKENIZER
+from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
+from analysis import style
+from analysis.paper_figures import draw_layers, layers_of
+
+_SEQUENCES = 256
+
+
+def measure(place: Path, text: Path, sequences: int = _SEQUENCES) -> dict[str, Any]:
+    """``layer_similarity`` of a run folder's newest checkpoint, or of a checkpoint folder in it, on ``text``.
+
+    Raises DataError where the text gives no sequence, CheckpointError or DataError where a folder
+    is no run.
+    """
+    run, checkpoint = _found(place)
+    config = parse(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
+    model = build_model(config.architecture(), config.seed)
+    load_weights(checkpoint, model)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = Tokenizer(run / TOKENIZER, config.tokenizer)
+        store = _tokens(text, tokenizer, config, Path(scratch))
+        pairs = pair_set(config, store, tokenizer.word_starts, Objective.NONE, sequences)
+        if not len(pairs):
+            raise DataError(f"--text {text}: no two sentences in one document; nothing to measure on.")
+        found = layer_similarity(model.encoder, pairs.batches())
+    share = config.share.strategy.value
+    return found | {"run": run.name, "checkpoint": checkpoint.name, "share": share, "seed": config.seed}
+
+
+def _found(place: Path) -> tuple[Path, Path]:
+    """(run folder, checkpoint folder) of either."""
+    run = place if (place / "config.yaml").is_file() else place.parent.parent
+    if not (run / "config.yaml").is_file():
+        raise DataError(f"{place}: neither a run folder (with config.yaml) nor one of its checkpoints/step_...")
+    return run, place if (place / WEIGHTS).is_file() else newest(run / "checkpoints")
+
+
+def _tokens(text: Path, tokenizer: Tokenizer, config: RunConfig, scratch: Path) -> TokenStore:
+    if not text.is_file():
+        raise DataError(f"--text {text}: no such file.")
+    documents = [list(split_sentences(document, config.data.language)) for document in read_file(text, config.data)]
+    source, folder = scratch / "text.txt", scratch / "tokens"
+    source.write_text("".join("\n".join(sentences) + "\n\n" for sentences in documents), encoding="utf-8")
+    write_side(source, tokenizer, folder)
+    arrays = [np.load(folder / f"{name}.npy") for name in ("tokens", "sentences", "documents")]
+    return TokenStore(arrays[0], arrays[1], arrays[2], fingerprint="")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the layers of every run; with ``--out`` draw them. Exit code 2 for a place or text that will not do."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.similarity", description="What each layer does to its input, on your text."
+    )
+    parser.add_argument("places", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument("--text", type=Path, required=True, help="prose, sentences, .jsonl or .parquet; may be packed")
+    parser.add_argument(
+        "--sequences", type=int, default=_SEQUENCES, help=f"how many, from the start (default: {_SEQUENCES})"
+    )
+    parser.add_argument("--out", type=Path, help="folder for figure1.png, .svg, .pdf, .csv")
+    options = parser.parse_args(arguments)
+    try:
+        found = [measure(place, options.text, options.sequences) for place in options.places]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for name in ("run", "layer", "L2", "degrees"):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    for one in found:
+        for layer, (distance, angle) in enumerate(zip(one["l2"], one["degrees"], strict=True), 1):
+            table.add_row(one["run"] if layer == 1 else "", str(layer), f"{distance:.2f}", f"{angle:.1f}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{found[0]['tokens']:,} tokens of {found[0]['sequences']} sequences", style="dim")
+    if options.out:
+        data = layers_of({f"{one['run']}, {one['checkpoint']}": pd.DataFrame([one]) for one in found})
+        drawing = style.Drawing("figure1", "What each layer does to its input", "", draw_layers(data), data)
+        style.write(drawing, options.out)
+        console.print(f"{options.out / 'figure1'}.png, .svg, .pdf and .csv", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
