@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from analysis.cells import SHARES, arm_names, main_setup
@@ -18,7 +17,7 @@ from analysis.metrics import metric, values
 from analysis.plotting import NothingToDraw, band, numbers, plain_log, points, score_axis, score_of
 from analysis.runs import held_out_curves
 from analysis.statistics import estimate, seeds_needed
-from analysis.style import DASHES, INK, MUTED, SHARE_STYLE, Drawing, look, styled
+from analysis.style import DASHES, INK, MUTED, SHARE_STYLE, Drawing, canvas, look, styled
 
 
 def pareto(runs: pd.DataFrame) -> Drawing:
@@ -40,7 +39,7 @@ def pareto(runs: pd.DataFrame) -> Drawing:
     better = metric(key).higher_is_better
     front = data[[_on_front(row, data, better) for row in data.to_dict("records")]]
     with styled():
-        figure, axes = plt.subplots(figsize=(7.2, 4.3))
+        figure, axes = canvas((7.2, 4.3))
         axes.plot(front["parameters_M"], front["mean"], color=MUTED, lw=1, zorder=1)
         for share, part in data.groupby("share", sort=False):
             style = look(SHARE_STYLE[str(share)]) | {"linestyle": "none"}
@@ -84,7 +83,7 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
     better = metric(key).higher_is_better
     order = chosen.groupby("arm")["value"].mean().sort_values(ascending=better).index
     with styled():
-        figure, axes = plt.subplots(figsize=(7.2, 1.2 + 0.3 * len(order)))
+        figure, axes = canvas((7.2, 1.2 + 0.3 * len(order)))
         for y, arm in enumerate(order):
             part = chosen[chosen["arm"] == arm]
             found = estimate(part["value"])
@@ -145,7 +144,7 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
     if not len(data):
         raise NothingToDraw("no run has a held-out curve")
     with styled():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 4.6))
+        figure, (left, right) = canvas((9.4, 4.6), 1, 2)
         styles = _arm_styles(chosen)
         few = len(styles) <= 6
         for arm, part in data.groupby("arm", sort=True):
@@ -199,7 +198,7 @@ def cost(runs: pd.DataFrame) -> Drawing:
     rate = float((data["flops"] / data["seconds"]).median())
     known = data.dropna(subset=["estimated_seconds"])
     with styled():
-        figure, axes = plt.subplots(figsize=(7.2, 3.9))
+        figure, axes = canvas((7.2, 3.9))
         for share, part in data.groupby("share", sort=False):
             style = look(SHARE_STYLE[str(share)]) | {"linestyle": "none"}
             axes.plot(part["flops"], part["seconds"] / 60, label=SHARES[str(share)], **style)

@@ -92,20 +92,22 @@ OBJECTIVES = {"sop": "SOP", "nsp": "NSP", "none": "no sentence task"}
 
 def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
     """Which runs are the cell of ``terms``, whatever their set-up."""
-    return pd.Series([_is(row, terms) for row in runs.to_dict("records")], index=runs.index, dtype=bool)
+    shapes = zip(runs["config"], runs["hidden"], runs["base_hidden"], runs["base_layers"], strict=True)
+    found = [_is(config, hidden, (h, n), terms) for config, hidden, h, n in shapes]
+    return pd.Series(found, index=runs.index, dtype=bool)
 
 
-def _is(run: Mapping[Any, Any], terms: Terms) -> bool:
-    config = run["config"]
-    if not config or not run["hidden"] or setting(config, "share.groups") not in (None, 1):
+def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> bool:
+    if not config or pd.isna(hidden) or setting(config, "share.groups") not in (None, 1):
         return False
-    head = run["hidden"] // config["model"].get("heads", 1)
-    shape = shape_of(dict(terms), int(run["base_hidden"]), int(run["base_layers"]), head)
+    head = int(hidden) // config["model"].get("heads", 1)
+    base_hidden, base_layers = int(base[0]), int(base[1])
+    shape = shape_of(dict(terms), base_hidden, base_layers, head)
     wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
     wanted["warm_start.layers"] = list(shape.after)
     for key, value in terms.items():
         if key == "embedding":
-            wanted["embed.size"] = embedding_of(str(value), int(run["base_hidden"]), shape.hidden)
+            wanted["embed.size"] = embedding_of(str(value), base_hidden, shape.hidden)
         elif key == "dropout":
             wanted |= dict.fromkeys(_DROPOUTS, float(value))
         elif key == "corpus":
@@ -139,12 +141,14 @@ def _freed(arms: Any) -> tuple[str, ...]:
 def _setups(runs: pd.DataFrame, freed: Sequence[str]) -> dict[Any, str]:
     """Index -> set-up. A run without a manifest yet is of the set-up of those whose settings it has."""
     found, by_settings = {}, {}
-    for place, run in runs.iterrows():
-        sources = {k: v for k, v in run["config"].items() if k in ("data", "tokenizer")}
-        own = _digest(_rest(run["config"], freed), sources if "data" not in freed else {})
-        if run["tokens_fingerprint"]:
-            tokens = "" if "tokens" in freed else run["tokens_fingerprint"]
-            by_settings[own] = found[place] = _digest(_rest(run["config"], freed), [tokens, run["precision"]])
+    columns = (runs[name] for name in ("config", "tokens_fingerprint", "precision"))
+    for place, config, fingerprint, precision in zip(runs.index, *columns, strict=True):
+        sources = {k: v for k, v in config.items() if k in ("data", "tokenizer")}
+        rest = _rest(config, freed)
+        own = _digest(rest, sources if "data" not in freed else {})
+        if fingerprint:
+            tokens = "" if "tokens" in freed else fingerprint
+            by_settings[own] = found[place] = _digest(rest, [tokens, precision])
         else:
             found[place] = own
     return {place: by_settings.get(key, key) for place, key in found.items()}

@@ -51,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for drawing in drawings:
         style.write(drawing, options.out)
-        style.close(drawing)
         print(f"{options.out / drawing.name}.png, .svg, .pdf and .csv")
     for name, why in undrawn.items():
         print(f"not drawn: {name}: {why}")

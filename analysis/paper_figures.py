@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 
 from analysis import paper
 from analysis.cells import SHARES, select
@@ -17,7 +16,7 @@ from analysis.metrics import metric, values
 from analysis.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
 from analysis.runs import held_out_curves
 from analysis.statistics import estimate
-from analysis.style import MUTED, SHARE_STYLE, Drawing, look, styled
+from analysis.style import MUTED, SHARE_STYLE, Drawing, canvas, look, styled
 from analysis.tables import arms_of
 
 _STRATEGIES = ("none", "ffn", "attention", "all")
@@ -64,7 +63,7 @@ def layers_of(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def draw_layers(data: pd.DataFrame) -> Any:
     """Figure 1 of ``layers_of``: L2 distance and angle by depth, the paper's curves behind."""
     with styled():
-        figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.7))
+        figure, panels = canvas((9.4, 3.7), 1, 2)
         for axes, key, label in zip(panels, ("l2", "degrees"), ("L2 distance", "angle, degrees"), strict=True):
             _paper_layers(axes, "L2" if key == "l2" else "cosine_degrees")
             for place, (arm, part) in enumerate(data[data["measure"] == key].groupby("arm", sort=False)):
@@ -118,7 +117,7 @@ def training_curves(runs: pd.DataFrame) -> Drawing:
         )
     data = pd.DataFrame(rows)
     with styled():
-        figure, panels = plt.subplots(2, 2, figsize=(9.4, 6.2))
+        figure, panels = canvas((9.4, 6.2), 2, 2)
         printed = paper.figure("figure2")
         for place, (letter, title, key) in enumerate(
             (("a", "Additional data", "a_adding_data"), ("b", "Removing dropout", "b_removing_dropout"))
@@ -160,7 +159,7 @@ def embedding(runs: pd.DataFrame) -> Drawing:
     if data["mean"].isna().all():
         raise NothingToDraw("no run of Table 3")
     with styled():
-        figure, (ours, theirs) = plt.subplots(1, 2, figsize=(9.4, 3.5))
+        figure, (ours, theirs) = canvas((9.4, 3.5), 1, 2)
         for share, part in data.groupby("share", sort=False):
             style = look(SHARE_STYLE[str(share)])
             here = part.dropna(subset=["mean"])
@@ -193,21 +192,22 @@ def objective_matrix(runs: pd.DataFrame) -> Drawing:
     if data["mean"].isna().all():
         raise NothingToDraw("no run of Table 5")
     with styled():
-        figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.1))
+        figure, panels = canvas((9.4, 3.1), 1, 2)
         for axes, column, title in zip(panels, ("mean", "paper"), ("Ours, %", "The paper's, %"), strict=True):
             grid = data.pivot(index="trained_on", columns="tested_on", values=column).reindex(
                 ["None", "NSP", "SOP"], columns=list(_TASKS)
             )
-            axes.imshow(grid.to_numpy(float), cmap="Blues", vmin=0, vmax=150, aspect="auto")
-            axes.set_xticks(range(3), [f"tested on {name}" for name in _TASKS])
-            axes.set_yticks(range(3), [f"trained on {name}" for name in ("no task", "NSP", "SOP")])
+            axes.pcolormesh(grid.to_numpy(float), cmap="Blues", vmin=0, vmax=150, edgecolors="none")
+            axes.invert_yaxis()
+            axes.set_xticks(np.arange(3) + 0.5, [f"tested on {name}" for name in _TASKS])
+            axes.set_yticks(np.arange(3) + 0.5, [f"trained on {name}" for name in ("no task", "NSP", "SOP")])
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_title(title)
             for y, trained in enumerate(("None", "NSP", "SOP")):
                 for x, tested in enumerate(_TASKS):
                     row = data[(data["trained_on"] == trained) & (data["tested_on"] == tested)].iloc[0]
-                    axes.text(x, y, _matrix_words(row, column), ha="center", va="center", color="#0b1b2b")
+                    axes.text(x + 0.5, y + 0.5, _matrix_words(row, column), ha="center", va="center", color="#0b1b2b")
     caption = (
         "NSP and SOP by the trained head where the arm has one, else by a head fitted on the frozen encoder. "
         "± half of the 95% t interval over seeds. Chance is 50."

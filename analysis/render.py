@@ -179,7 +179,8 @@ def latex(table: Table) -> str:
 
 
 def _environment(caption: str, label: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rows = [" & ".join(tex(cell) for cell in row) + r" \\" for row in body]
+    # An empty group: a bracket after the end of a line would be read as its optional argument.
+    rows = ["{}" + " & ".join(tex(cell) for cell in row) + r" \\" for row in body]
     return "\n".join(
         [
             r"\begin{table}[htbp]", r"\centering", f"\\caption{{{tex(caption)}}}", f"\\label{{{label}}}",

@@ -51,7 +51,6 @@ def write(report: Report, out: Path, forms: tuple[str, ...] = ("png", "svg", "pd
             write_text(out / "tables" / f"{table.name}-differences.csv", render.differences(table).to_csv(index=False))
     for drawing in report.drawings:
         style.write(drawing, out / "figures", forms)
-        style.close(drawing)
 
 
 def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from albert_ablate.axes import Objective
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import RunConfig
 from albert_ablate.data.corpora import read_file
 from albert_ablate.data.store import TokenStore, write_side
 from albert_ablate.data.text import split_sentences
@@ -26,6 +25,7 @@ from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity
+from albert_ablate.hydra_app import compose_for_run
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import TOKENIZER
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
@@ -42,7 +42,7 @@ def measure(place: Path, text: Path, sequences: int = _SEQUENCES) -> dict[str, A
     is no run.
     """
     run, checkpoint = _found(place)
-    config = parse(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
+    config = compose_for_run(run / "config.yaml", [])
     model = build_model(config.architecture(), config.seed)
     load_weights(checkpoint, model)
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,6 +61,8 @@ def _found(place: Path) -> tuple[Path, Path]:
     run = place if (place / "config.yaml").is_file() else place.parent.parent
     if not (run / "config.yaml").is_file():
         raise DataError(f"{place}: neither a run folder (with config.yaml) nor one of its checkpoints/step_...")
+    if not (run / TOKENIZER).is_file():
+        raise DataError(f"{run}: it keeps no {TOKENIZER}, so its tokenizer is not known; an older version made it.")
     return run, place if (place / WEIGHTS).is_file() else newest(run / "checkpoints")
 
 

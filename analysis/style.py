@@ -1,6 +1,7 @@
 """How every figure looks, and how it is written: PNG, SVG, PDF and its numbers as CSV."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 #: Okabe and Ito: distinguishable with any colour vision; markers and dashes keep them apart in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
@@ -56,6 +55,12 @@ def styled() -> Iterator[None]:
         yield
 
 
+def canvas(size: tuple[float, float], rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """An empty figure of ``size`` inches and its axes."""
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(rows, columns)
+
+
 def look(place: int) -> dict[str, Any]:
     """Colour, marker and dashes of the arm at ``place``."""
     return {
@@ -81,6 +86,8 @@ def inline(drawing: Drawing) -> str:
         drawing.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
+    # One page holds several drawings, whose ids must differ.
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", text)
     return text.replace(INK, "var(--ink)").replace(MUTED, "var(--muted)")
 
 
@@ -89,8 +96,3 @@ def _reproducible(name: str) -> Iterator[None]:
     """The same drawing gives the same bytes, with ids that no other drawing has."""
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "pdf.fonttype": 42}):
         yield
-
-
-def close(drawing: Drawing) -> None:
-    """Free the figure."""
-    plt.close(drawing.figure)

@@ -1,4 +1,4 @@
-"""Run folders as tables and curves, from folders written by hand."""
+"""Run folders as data, side by side and as figures."""
 
 import json
 import subprocess
@@ -7,55 +7,60 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from reporthelpers import cells, loaded, write_cell, write_sweep
 
-from analysis.compare import compare
-from analysis.curves import curves, draw
+from albert_ablate.files import read_json
+from analysis.compare import changes, compare, compare_tasks
+from analysis.figures import FIGURES, draw_all
 from analysis.parameters import paper_cells
-from analysis.runs import load_metrics, load_runs
+from analysis.plotting import NothingToDraw
+from analysis.runs import COLUMNS, load_metrics, load_runs
+from analysis.style import MUTED, inline, write
+from analysis.tables import arms_of
 
 ROOT = Path(__file__).resolve().parent.parent
+SOP = {"size": "base", "embedding": "H/6", "share": "all", "objective": "sop"}
 
 
-def write_run(
-    root: Path, name: str, *, embed: int = 128, state: str = "finished", sop: float = 0.6, left: bool = True
-) -> Path:
-    folder = root / name
-    folder.mkdir(parents=True)
-    (folder / "status.json").write_text(json.dumps({"state": state, "reason": None}))
-    (folder / "config.yaml").write_text(
-        f"seed: 0\nembed: {{size: {embed}}}\nshare: {{strategy: all}}\n"
-        "objective: {name: sop}\nmodel: {name: nano}\nbudget: {steps: 3}\n"
-    )
-    lines = [{"step": s, "tokens": 1000 * s, "mlm_loss": 6.0 - s / 10} for s in (1, 2, 3)]
-    lines[-1] |= {"held_out_mlm_loss": 5.5, "held_out_sentence_accuracy": sop}
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if state == "finished":
-        task = {"accuracy": sop, "interval": [sop - 0.02, sop + 0.02], "examples": 2000}
-        results = {
-            "masked_lm": {"loss": 5.5, "unigram_loss": 6.0, "bigram_loss": 5.4, "left_baseline": left},
-            "sop": task | {"head": "trained"},
-            "nsp": task | {"head": "fitted on the frozen encoder"},
-        }
-        (folder / "results.json").write_text(json.dumps(results))
-        (folder / "manifest.json").write_text(json.dumps({"parameters": {"with_pooler": 830_000}}))
-    return folder
-
-
-def test_one_row_a_run_with_dotted_columns(tmp_path: Path) -> None:
-    write_run(tmp_path, "b")
-    write_run(tmp_path, "a", embed=64)
+def test_one_row_a_run_with_the_documented_columns(tmp_path: Path) -> None:
+    write_cell(tmp_path, SOP, 1)
+    write_cell(tmp_path, SOP | {"embedding": "H"}, 0)
     runs = load_runs(tmp_path)
-    assert list(runs["name"]) == ["a", "b"]
-    assert list(runs["config.embed.size"]) == [64, 128]
-    assert list(runs["results.sop.accuracy"]) == [0.6, 0.6]
+    assert list(runs.columns) == list(COLUMNS)
+    assert list(runs["E"]) == [192, 32]
+    assert list(runs["seed"]) == [0, 1]
+    assert runs["tokens_fingerprint"].eq("feed").all()
+    assert runs["commit"].eq("a" * 40).all()
+    assert runs["nsp_left_baseline"].all()
+    assert load_runs(next(tmp_path.iterdir()))["run"].tolist() == [next(tmp_path.iterdir()).name]
 
 
-def test_unfinished_runs_are_kept_with_empty_results(tmp_path: Path) -> None:
-    write_run(tmp_path, "a")
-    write_run(tmp_path, "b", state="running")
-    runs = load_runs(tmp_path).set_index("name")
-    assert runs.loc["b", "status.state"] == "running"
-    assert pd.isna(runs.loc["b", "results.sop.accuracy"])
+def test_unfinished_failed_and_broken_runs_are_rows_that_say_so(tmp_path: Path) -> None:
+    folders = [write_cell(tmp_path, SOP, seed) for seed in range(5)]
+    (folders[0] / "status.json").write_text(json.dumps({"state": "failed", "reason": "the loss is not finite\nat 3"}))
+    (folders[1] / "status.json").write_text(json.dumps({"state": "running", "reason": None}))  # its process is gone
+    (folders[2] / "manifest.json").unlink()
+    (folders[3] / "results.json").write_text("{ broken")
+    runs = load_runs(tmp_path).set_index("seed")
+    assert runs["state"].tolist() == ["failed", "preempted", "finished", "finished", "finished"]
+    assert runs["note"].tolist() == ["the loss is not finite", "", "no manifest.json", "results.json is broken", ""]
+    assert runs["mlm"].isna().tolist() == [True, True, False, True, False]
+    assert pd.isna(runs.at[2, "params_with_pooler"])
+
+
+def test_a_folder_of_an_older_version_is_read(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, SOP, 0)
+    results = read_json(folder / "results.json")
+    del results["tasks"], results["evaluation"]
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "similarity.json").unlink()
+    config = (folder / "config.yaml").read_text().replace("warm_start:\n  layers: []\n", "")
+    (folder / "config.yaml").write_text(config)
+    runs = load_runs(tmp_path)
+    assert runs["tasks"].tolist() == [[]]
+    drawings, undrawn = draw_all(runs)
+    assert "figure1" in undrawn
+    assert {d.name for d in drawings} >= {"cost", "seeds"}
 
 
 def test_a_folder_without_runs_is_refused_in_words(tmp_path: Path) -> None:
@@ -64,31 +69,111 @@ def test_a_folder_without_runs_is_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_comparison_marks_fitted_heads_and_missing_numbers(tmp_path: Path) -> None:
-    write_run(tmp_path, "a", embed=64)
-    write_run(tmp_path, "b", state="failed")
-    write_run(tmp_path, "c", embed=256, left=False)
+    write_cell(tmp_path, SOP | {"embedding": "H/12"}, 0)
+    failed = write_cell(tmp_path, SOP, 0)
+    (failed / "status.json").write_text(json.dumps({"state": "failed", "reason": "x"}))
+    write_cell(tmp_path, SOP | {"embedding": "H"}, 0, left=False)
     table = compare(load_runs(tmp_path))
-    assert list(table["E"]) == [64, 128, 256]
-    assert table["MLM"].tolist() == ["5.500", "failed", "5.500 !"]
-    assert table["SOP"][0] == "60.0% ±2.0"
+    assert list(table["E"]) == [16, 32, 192]
+    assert table["MLM"][1] == "failed"
+    assert table["MLM"].str.endswith("!").tolist() == [False, False, True]
+    assert table["SOP"][0].endswith("±2.0")
     assert table["NSP"][0].endswith("*")
     assert table["SOP"][1] == "—"
-    assert table["params"].tolist() == ["0.83M", "—", "0.83M"]
 
 
-def test_curves_take_held_out_points_only(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, "a")
-    write_run(tmp_path, "b", state="running")
-    assert len(load_metrics(folder)) == 3
-    runs = load_runs(tmp_path)
-    points = curves(runs)
-    assert points[["name", "step", "mlm_loss"]].values.tolist() == [["a", 3, 5.5], ["b", 3, 5.5]]
-    left, right = draw(points, runs).axes
-    assert {line.get_label() for line in left.lines} >= {"a, 3 steps", "b, 3 steps"}
-    assert right.lines[0].get_ydata().tolist() == pytest.approx([60.0])
+def test_tasks_side_by_side(tmp_path: Path) -> None:
+    write_cell(tmp_path, SOP, 0, tasks=("sst2",))
+    (row,) = compare_tasks(load_runs(tmp_path)).to_dict("records")
+    assert row["task"] == "sst2"
+    assert row["to beat"] == "40.0%"
 
 
-@pytest.mark.parametrize("module", ["analysis.compare", "analysis.curves"])
+def test_what_changed_between_two_collections_is_paired_by_seed(tmp_path: Path) -> None:
+    before = loaded(tmp_path / "a")
+    write_sweep(tmp_path / "b", law={("share", "all"): 0.05})
+    after = load_runs(tmp_path / "b")
+    table, words = changes(before, after)
+    found = {(c.arm, c.metric): c for c in table.comparisons}
+    gained = found["E=32, all shared, SOP", "MLM"]
+    assert gained.difference.mean == pytest.approx(5.0)
+    assert gained.verdict == "differs"
+    assert found["E=32, shared attention, SOP", "MLM"].difference.mean == pytest.approx(-1.8)
+    assert words == {"only in A": [], "only in B": [], "settings": []}
+
+
+def test_collections_that_differ_in_cells_and_settings_say_so(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_cell(tmp_path / "a", SOP, seed)
+        write_cell(tmp_path / "a", SOP | {"share": "none"}, seed)
+        write_cell(tmp_path / "b", SOP, seed, steps=7000)
+        write_cell(tmp_path / "b", SOP | {"share": "ffn"}, seed, steps=7000)
+    _, words = changes(load_runs(tmp_path / "a"), load_runs(tmp_path / "b"))
+    assert words["only in A"] == ["E=32, not shared, SOP"]
+    assert words["only in B"] == ["E=32, shared FFN, SOP"]
+    assert "budget.steps: 7000, there 3500" in words["settings"]
+
+
+def test_metrics_survive_a_last_line_cut_short(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, SOP, 0)
+    with (folder / "metrics.jsonl").open("a") as out:
+        out.write('{"step": 9')
+    assert len(load_metrics(folder)) == 7
+    assert load_metrics(tmp_path).empty
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return loaded(tmp_path_factory.mktemp("runs"))
+
+
+def test_every_figure_is_drawn_with_its_numbers(sweep: pd.DataFrame, tmp_path: Path) -> None:
+    drawings, undrawn = draw_all(sweep)
+    assert {d.name for d in drawings} == set(FIGURES) - {"figure2"}
+    assert "dropout" in undrawn["figure2"]
+    for drawing in drawings:
+        write(drawing, tmp_path)
+        for form in ("png", "svg", "pdf", "csv"):
+            assert (tmp_path / f"{drawing.name}.{form}").stat().st_size > 200
+        assert drawing.caption
+        svg = inline(drawing)
+        assert svg.startswith("<svg")
+        assert "var(--ink)" in svg
+        assert MUTED not in svg
+    layers = pd.read_csv(tmp_path / "figure1.csv")
+    one = layers[(layers["arm"] == "all shared") & (layers["seed"] == 0) & (layers["measure"] == "l2")]
+    run = sweep[(sweep["share"] == "all") & (sweep["E"] == 32) & (sweep["objective"] == "sop") & (sweep["seed"] == 0)]
+    assert one["value"].tolist() == pytest.approx(run["l2"].iloc[0])
+    matrix = pd.read_csv(tmp_path / "objectives.csv", keep_default_na=False)
+    assert matrix[(matrix["trained_on"] == "SOP") & (matrix["tested_on"] == "NSP")]["paper"].item() == 78.9
+
+
+def test_a_figures_bytes_follow_from_the_runs(sweep: pd.DataFrame, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        drawing = FIGURES["pareto"](sweep)
+        write(drawing, tmp_path / name)
+    for form in ("png", "svg", "pdf", "csv"):
+        assert (tmp_path / "a" / f"pareto.{form}").read_bytes() == (tmp_path / "b" / f"pareto.{form}").read_bytes()
+
+
+def test_figure_2_has_both_panels_and_the_papers(tmp_path: Path) -> None:
+    for terms in list(arms_of("figure2").values())[2:]:
+        for seed in (0, 1):
+            write_cell(tmp_path, terms, seed)
+    drawing = FIGURES["figure2"](load_runs(tmp_path))
+    assert set(drawing.data["panel"]) == {"b"}
+    texts = [text.get_text() for axes in drawing.figure.axes for text in axes.texts]
+    assert texts == ["no such pair of runs"]
+    assert len(drawing.figure.axes[3].lines) == 2
+
+
+def test_a_figure_without_its_runs_says_why(tmp_path: Path) -> None:
+    write_cell(tmp_path, SOP, 0)
+    with pytest.raises(NothingToDraw, match="fewer than two arms"):
+        FIGURES["pareto"](load_runs(tmp_path))
+
+
+@pytest.mark.parametrize("module", ["analysis.compare", "analysis.figures", "analysis.report"])
 def test_commands_say_where_nothing_is(module: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -96,6 +181,20 @@ def test_commands_say_where_nothing_is(module: str, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no run folders" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_collections_on_the_command_line(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for seed in (0, 1):
+            for terms in cells("table5"):
+                write_cell(tmp_path / name, terms, seed)
+    command = [sys.executable, "-m", "analysis.compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(
+        [*command, "--csv", str(tmp_path / "c.csv")], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "within noise" in done.stdout
+    assert pd.read_csv(tmp_path / "c.csv")["difference"].abs().max() == 0
 
 
 def test_counts_round_to_the_papers_numbers_by_the_stated_rule() -> None:
