@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ _SETTINGS: Any = {
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": MUTED, "grid.alpha": 0.25, "grid.linewidth": 0.6,
     "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8.5,
-    "figure.constrained_layout.use": True, "svg.fonttype": "none", "pdf.fonttype": 42,
+    "figure.constrained_layout.use": True,
 }  # fmt: skip
+#: Text stays text, which can be searched and chosen.
+_FILES: Any = {"svg.fonttype": "none", "pdf.fonttype": 42}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class Drawing:
     caption: str
     figure: Any
     data: pd.DataFrame  # the plotted numbers
+
+    @cached_property
+    def svg(self) -> str:
+        """The drawing on a transparent ground; the same drawing gives the same characters."""
+        stream = io.StringIO()
+        with mpl.rc_context(_FILES | {"svg.hashsalt": self.name}):
+            self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        self.figure.set_layout_engine("none")  # it is laid out now, and need not be again for every form
+        text = stream.getvalue()
+        return text[text.index("<svg") :]
 
 
 @contextmanager
@@ -73,26 +86,19 @@ def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg"
     """``folder/name.*`` in each form, and ``name.csv`` with the plotted numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     for form in forms:
-        with _reproducible(drawing.name):
-            metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
-            drawing.figure.savefig(folder / f"{drawing.name}.{form}", dpi=160, facecolor="white", metadata=metadata)
+        path = folder / f"{drawing.name}.{form}"
+        if form == "svg":
+            start, end = drawing.svg.split(">", 1)
+            path.write_text(f'{start}><rect width="100%" height="100%" fill="white"/>{end}', encoding="utf-8")
+        else:
+            metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[form]
+            with mpl.rc_context(_FILES):
+                drawing.figure.savefig(path, dpi=160, facecolor="white", metadata=metadata)
     drawing.data.to_csv(folder / f"{drawing.name}.csv", index=False)
 
 
 def inline(drawing: Drawing) -> str:
-    """The SVG for a page: transparent, its text and lines in the page's own ``--ink`` and ``--muted``."""
-    stream = io.StringIO()
-    with _reproducible(drawing.name):
-        drawing.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
+    """The SVG for a page, its text and lines in the page's own ``--ink`` and ``--muted``."""
     # One page holds several drawings, whose ids must differ.
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", text)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", drawing.svg)
     return text.replace(INK, "var(--ink)").replace(MUTED, "var(--muted)")
-
-
-@contextmanager
-def _reproducible(name: str) -> Iterator[None]:
-    """The same drawing gives the same bytes, with ids that no other drawing has."""
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "pdf.fonttype": 42}):
-        yield

@@ -267,21 +267,12 @@ def _notes(selection: Selection) -> list[str]:
 def configurations(count: Callable[[Mapping[str, Any]], Mapping[str, int]]) -> Table:
     """Table 1. ``count`` gives the parameter counts of a cell at the paper's own sizes."""
     printed = paper.table("table1")
+    columns = [column["name"] for column in printed["columns"] if column["name"] != "parameters_M"]
     rows = []
     for (arm, terms), theirs in zip(arms_of("table1").items(), printed["rows"], strict=True):
-        labels = tuple(str(theirs[c["name"]]) for c in printed["columns"] if c["name"] != "parameters_M")
+        labels = tuple({True: "yes", False: "no"}.get(theirs[name], str(theirs[name])) for name in columns)
         counted = estimate([count(terms)["with_pooler"] / 1e6])
         rows.append(Row(arm, labels, ((Entry("params", counted, theirs["parameters_M"]),),), (), 0))
-    names = tuple(
-        _NAMES.get(c["name"], c["name"].replace("_", " ")) for c in printed["columns"] if c["name"] != "parameters_M"
-    )
+    names = tuple(_NAMES.get(name, name.replace("_", " ")) for name in columns)
     note = "Counted on the configuration at the paper's sizes, with pooler, without the pretraining heads."
-    return Table(
-        "table1",
-        1,
-        printed["title"].rstrip("."),
-        names,
-        (("params",),),
-        tuple(rows),
-        notes=(note, *printed["disagreements"][:1]),
-    )
+    return Table("table1", 1, printed["title"].rstrip("."), names, (("params",),), tuple(rows), notes=(note,))

@@ -1,5 +1,6 @@
 """The scorecard: what is judged, on what, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -130,6 +131,14 @@ def test_a_wrong_claims_file_is_refused_in_words(change: dict, words: str, tmp_p
     with pytest.raises(ConfigError, match="mine") as caught:
         load_claims(file)
     assert words in str(caught.value)
+
+
+def test_the_claim_in_the_docs_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "analysis.md").read_text()
+    (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
+    (found,) = judge(load_runs_of_nothing(), load_claims(tmp_path / "mine.yaml"))
+    assert found.claim.id == "ngram"
+    assert found.verdict == "not tested"
 
 
 def test_a_missing_claims_file_is_refused_in_words(tmp_path: Path) -> None:

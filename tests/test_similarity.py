@@ -1,10 +1,13 @@
 """Figure 1's measure against values computed by hand."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from runhelpers import run, tiny_config
 
 from albert_ablate.axes import Share
 from albert_ablate.data.batches import Batch
@@ -13,6 +16,8 @@ from albert_ablate.evaluation.similarity import layer_similarity, token_change
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import build_model
+from analysis.similarity import main as similarity_command
+from analysis.similarity import measure
 
 
 def encoder(share: Share = Share.NONE) -> Encoder:
@@ -100,3 +105,34 @@ def test_masks_are_undone() -> None:
 def test_dropout_is_off() -> None:
     model = build_model(Architecture(61, 8, 32, 3, 4, 128, 24, Share.ALL, hidden_dropout=0.5), 0).encoder.train()
     assert layer_similarity(model, [batch([9])]) == layer_similarity(model, [batch([9])])
+
+
+def test_any_run_on_any_text_agrees_with_the_run_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(tiny_config(tmp_path, "evaluation.similarity_pairs=32"))
+    held_out = next((tmp_path / "cache" / "text").glob("*/valid.txt"))
+    found = measure(folder.path, held_out, sequences=32)
+    recorded = folder.read("similarity.json")
+    assert found["l2"] == pytest.approx(recorded["l2"], rel=1e-6)
+    assert found["degrees"] == pytest.approx(recorded["degrees"], rel=1e-6)
+    assert found["tokens"] == recorded["tokens"]
+    steps = sorted((folder.path / "checkpoints").glob("step_*"))
+    places = [str(folder.path), str(steps[0])]
+    assert similarity_command([*places, "--text", str(held_out), "--out", str(tmp_path / "out")]) == 0
+    assert folder.name in capsys.readouterr().out
+    data = pd.read_csv(tmp_path / "out" / "figure1.csv")
+    assert sorted(data["arm"].unique()) == [f"{folder.name}, {step.name}" for step in steps]
+    assert not np.allclose(*(part["value"] for _, part in data.groupby("arm")))
+
+
+def test_places_and_texts_that_will_not_do_are_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tiny_config(tmp_path)).path
+    (tmp_path / "short.txt").write_text("One sentence only.\n")
+    for place, text, words in (
+        (tmp_path, "short.txt", "neither a run folder"),
+        (folder, "none.txt", "no such file"),
+        (folder, "short.txt", "no two sentences"),
+    ):
+        assert similarity_command([str(place), "--text", str(tmp_path / text)]) != 0
+        assert words in capsys.readouterr().err

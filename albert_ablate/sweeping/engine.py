@@ -134,7 +134,7 @@ def _report(name: str, record: Path, wall: float, preparing: float, fresh: Seque
         console.say(f"\nStopped after {duration(wall)}, {counts(cells)}. The same command runs the rest.")
     else:
         console.say(
-            f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}. Results: python -m analysis.compare {runs}"
+            f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}. Results: python -m analysis.report {runs}"
         )
 
 

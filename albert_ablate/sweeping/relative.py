@@ -66,7 +66,7 @@ class Shape:
 
 
 def shape_of(cell: dict[str, Any], hidden: int, layers: int, head: int) -> Shape:
-    """``size``, ``depth``, ``width`` and ``after`` of a cell for a base of ``hidden`` x ``layers`` with heads of ``head``.
+    """The shape of a cell for a base of ``hidden`` x ``layers`` with heads of ``head``.
 
     Raises ConfigError for a size or a multiple that there is not.
     """
