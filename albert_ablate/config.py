@@ -63,6 +63,7 @@ class ShareConfig:
 
     strategy: Share
     groups: Positive  # runs of layers with parameters of their own (paper, section 4.5)
+    inner: Positive  # layers in what a group repeats
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -82,6 +83,8 @@ class ModelConfig:
     heads: Positive
     intermediate: Positive
     max_positions: Annotated[int, Field(ge=8)]
+    type_vocab: Positive
+    projection: Literal["auto", "always"]  # of the embedding at E = H
     hidden_dropout: Fraction
     attention_dropout: Fraction
     activation: Literal["gelu_tanh", "gelu_erf"]
@@ -286,6 +289,9 @@ class RunConfig:
             max_positions=m.max_positions,
             share=self.share.strategy,
             groups=self.share.groups,
+            inner=self.share.inner,
+            projection=m.projection == "always",
+            type_vocab_size=m.type_vocab,
             hidden_dropout=m.hidden_dropout,
             attention_dropout=m.attention_dropout,
             activation=m.activation,
@@ -359,6 +365,16 @@ def _contradictions(c: RunConfig) -> list[str]:
         )
     if c.share.groups > 1 and c.share.strategy is Share.NONE:
         found.append(f"share.groups={c.share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
+    stacks, odd = divmod(c.model.layers, c.share.inner)
+    if c.share.inner > 1 and (odd or stacks < c.share.groups):
+        found.append(
+            f"share.inner={c.share.inner} with share.groups={c.share.groups} does not divide "
+            f"model.layers={c.model.layers}: every group repeats whole stacks of share.inner layers. Set it to 1."
+        )
+    if c.share.inner > 1 and c.share.strategy is Share.NONE:
+        found.append(f"share.inner={c.share.inner} has no effect with share=none: nothing is shared. Set it to 1.")
+    if c.model.type_vocab < 2:
+        found.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
     if c.budget.warmup_steps >= c.budget.steps:
         found.append(
             f"budget.warmup_steps={c.budget.warmup_steps} leaves nothing of budget.steps={c.budget.steps}. "

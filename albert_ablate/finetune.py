@@ -14,7 +14,7 @@ from albert_ablate import console
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import DataError, PreemptedError, RunFolderError, UserError
 from albert_ablate.hydra_app import compose_for_run, words_of
-from albert_ablate.runs import TOKENIZER, RunFolder
+from albert_ablate.runs import RunFolder
 
 if TYPE_CHECKING:
     from albert_ablate.data.tokenizer import Tokenizer
@@ -77,12 +77,12 @@ def fine_tune_run(run: Path, settings: Sequence[str]) -> None:
 
 def tokenizer_of(folder: RunFolder, config: RunConfig) -> "Tokenizer":
     """The tokenizer that the run was pretrained with. Raises DataError where it is gone."""
-    from albert_ablate.data.tokenizer import Tokenizer
+    from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 
     wanted = folder.read("manifest.json")["data"]["tokenizer"]["fingerprint"]
-    model = folder.path / TOKENIZER
+    model = tokenizer_file(folder.path)
     if model.is_file():
-        found = Tokenizer(model, config.tokenizer)
+        found = open_tokenizer(model, config.tokenizer)
     else:  # a folder from before the model was copied into it
         from albert_ablate.experiment import prepare_data
 

@@ -8,6 +8,9 @@ from albert_ablate.files import digest
 #: Raise when the same configuration would train to other numbers.
 NUMERICS = 1
 
+#: Settings that came later, at their only value of before: left out, so that older runs keep their names.
+LATER = {"model.type_vocab": 2, "model.projection": "auto", "share.inner": 1}
+
 #: Groups that say where and how, not what: they never change the numbers by intent.
 _INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
 
@@ -20,7 +23,8 @@ def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
     where it only divides the same sums; with dropout it decides which noise falls on which sequence.
     """
     values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in _INCIDENTAL}
-    values["model"] = {k: v for k, v in values["model"].items() if k != "name"}
+    for group in ("model", "share"):
+        values[group] = {k: v for k, v in values[group].items() if LATER.get(f"{group}.{k}") != v and k != "name"}
     drops = config.model.hidden_dropout > 0 or config.model.attention_dropout > 0
     values["batch"] = {"size": config.batch.size} | ({"micro_size": config.batch.micro_size} if drops else {})
     if not config.warm_start.layers:

@@ -18,22 +18,28 @@ def summary(folder: RunFolder) -> RenderableType:
     results, manifest = folder.read("results.json"), folder.read("manifest.json")
     return Group(
         Text(f"\n{folder.name}", style="bold"),
-        _facts(manifest, results["training"]),
-        _scores(results),
-        _notes(results),
-        _verdict(results),
+        _facts(manifest, results.get("training")),
+        *_held_out(results),
         *_tasks(results),
         Text(f"  {folder.path}\n", style="cyan"),
     )
 
 
-def _facts(manifest: dict[str, Any], training: dict[str, Any]) -> Text:
+def _facts(manifest: dict[str, Any], training: dict[str, Any] | None) -> Text:
     millions = [f"{manifest['parameters'][key] / 1e6:.2f} M {label}" for key, label in _COUNTS.items()]
+    parameters = f"  parameters  {' · '.join(millions)}\n"
+    if training is None:
+        return Text(f"{parameters}  imported    from {manifest['imported']['from']}\n")
     return Text(
-        f"  parameters  {' · '.join(millions)}\n"
+        f"{parameters}"
         f"  trained     {training['steps']:,} steps, {training['tokens'] / 1e6:.1f} M tokens in "
         f"{duration(training['seconds'])} ({training['tokens_per_second']:,.0f} tokens/s, {manifest['precision']})\n"
     )
+
+
+def _held_out(results: dict[str, Any]) -> list[RenderableType]:
+    """Nothing for an imported run that was not evaluated."""
+    return [_scores(results), _notes(results), _verdict(results)] if "masked_lm" in results else []
 
 
 def _scores(results: dict[str, Any]) -> Table:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.identity import LATER
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
 from analysis.runs import setting
 
@@ -157,7 +158,7 @@ def _setups(runs: pd.DataFrame, freed: Sequence[str]) -> dict[Any, str]:
 def _rest(config: dict[str, Any], freed: Sequence[str]) -> dict[str, Any]:
     """The settings that must be equal, flat. Of the batch only its size, and of the budget what is in use."""
     flat = {path: value for path, value in flatten(config).items() if path.split(".")[0] not in _INCIDENTAL}
-    flat.pop("batch.micro_size", None)
+    flat = {path: value for path, value in flat.items() if LATER.get(path) != value and path != "batch.micro_size"}
     unit = flat.get("budget.unit", "steps")
     kept = ("budget.unit", f"budget.{unit}", "budget.warmup_steps")
     flat = {k: v for k, v in flat.items() if not k.startswith("budget.") or k in kept}

@@ -22,12 +22,12 @@ from albert_ablate.data.corpora import read_file
 from albert_ablate.data.store import TokenStore, write_side
 from albert_ablate.data.text import split_sentences
 from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.hydra_app import compose_for_run
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.runs import TOKENIZER
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
 from analysis import style
 from analysis.paper_figures import draw_layers, layers_of
@@ -46,7 +46,7 @@ def measure(place: Path, text: Path, sequences: int = _SEQUENCES) -> dict[str, A
     model = build_model(config.architecture(), config.seed)
     load_weights(checkpoint, model)
     with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = Tokenizer(run / TOKENIZER, config.tokenizer)
+        tokenizer = open_tokenizer(tokenizer_file(run), config.tokenizer)
         store = _tokens(text, tokenizer, config, Path(scratch))
         pairs = pair_set(config, store, tokenizer.word_starts, Objective.NONE, sequences)
         if not len(pairs):
@@ -61,8 +61,10 @@ def _found(place: Path) -> tuple[Path, Path]:
     run = place if (place / "config.yaml").is_file() else place.parent.parent
     if not (run / "config.yaml").is_file():
         raise DataError(f"{place}: neither a run folder (with config.yaml) nor one of its checkpoints/step_...")
-    if not (run / TOKENIZER).is_file():
-        raise DataError(f"{run}: it keeps no {TOKENIZER}, so its tokenizer is not known; an older version made it.")
+    if not tokenizer_file(run).is_file():
+        raise DataError(
+            f"{run}: it keeps no {tokenizer_file(run).name}, so its tokenizer is not known; an older version made it."
+        )
     return run, place if (place / WEIGHTS).is_file() else newest(run / "checkpoints")
 
 

@@ -60,6 +60,8 @@ class Architecture:
     max_positions: int
     share: Share
     groups: int = 1
+    inner: int = 1  # layers in what a group repeats
+    projection: bool = False  # a projection at E = H too, as transformers' ALBERT has
     type_vocab_size: int = 2
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -69,13 +71,13 @@ class Architecture:
 
     @property
     def has_projection(self) -> bool:
-        """The E -> H projection exists only where the two widths differ."""
-        return self.embedding_size != self.hidden_size
+        """The E -> H projection exists only where the two widths differ, unless it is asked for."""
+        return self.projection or self.embedding_size != self.hidden_size
 
     def parameters(self) -> ParameterCount:
         """Count without building. Paper, Tables 1 to 4."""
         v, e, h, i = self.vocab_size, self.embedding_size, self.hidden_size, self.intermediate_size
-        attention_blocks, ffn_blocks = bank_sizes(self.share, self.layers, self.groups)
+        attention_blocks, ffn_blocks = bank_sizes(self.share, self.layers, self.groups, self.inner)
         return ParameterCount(
             embedding=(v + self.max_positions + self.type_vocab_size) * e + 2 * e,
             projection=e * h + h if self.has_projection else 0,

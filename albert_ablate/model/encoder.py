@@ -101,11 +101,13 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        attention_blocks, ffn_blocks = bank_sizes(shape.share, shape.layers, shape.groups)
+        attention_blocks, ffn_blocks = bank_sizes(shape.share, shape.layers, shape.groups, shape.inner)
         self.embedding = FactorisedEmbedding(shape)
         self.attention = nn.ModuleList(AttentionBlock(shape) for _ in range(attention_blocks))
         self.ffn = nn.ModuleList(FeedForwardBlock(shape) for _ in range(ffn_blocks))
-        self.layer_blocks = [layer_blocks(shape.share, i, shape.layers, shape.groups) for i in range(shape.layers)]
+        self.layer_blocks = [
+            layer_blocks(shape.share, i, shape.layers, shape.groups, shape.inner) for i in range(shape.layers)
+        ]
 
     def forward(self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T) ids, (B, T) types and a (B, T) mask, non-zero at real tokens -> (B, T, H)."""

@@ -12,17 +12,18 @@ _SHARES_ATTENTION = {Share.ALL: True, Share.ATTENTION: True, Share.FFN: False, S
 _SHARES_FFN = {Share.ALL: True, Share.ATTENTION: False, Share.FFN: True, Share.NONE: False}
 
 
-def layer_blocks(share: Share, layer: int, layers: int, groups: int = 1) -> tuple[int, int]:
+def layer_blocks(share: Share, layer: int, layers: int, groups: int = 1, inner: int = 1) -> tuple[int, int]:
     """(attention bank index, feed-forward bank index) of ``layer``, counted from 0.
 
     A shared sub-layer has one entry for each of ``groups`` runs of consecutive layers
-    (section 4.5; 1 = one entry for the whole network), an unshared one an entry a layer.
+    (section 4.5; 1 = one entry for the whole network), an unshared one an entry a layer. What is
+    repeated is a stack of ``inner`` layers (the released code's inner_group_num; 1 in every model).
     """
-    group = layer * groups // layers
+    group = (layer // inner * groups // (layers // inner)) * inner + layer % inner
     return (group if _SHARES_ATTENTION[share] else layer, group if _SHARES_FFN[share] else layer)
 
 
-def bank_sizes(share: Share, layers: int, groups: int = 1) -> tuple[int, int]:
+def bank_sizes(share: Share, layers: int, groups: int = 1, inner: int = 1) -> tuple[int, int]:
     """(number of distinct attention blocks, number of distinct feed-forward blocks)."""
-    attention, ffn = layer_blocks(share, layers - 1, layers, groups)
+    attention, ffn = layer_blocks(share, layers - 1, layers, groups, inner)
     return attention + 1, ffn + 1

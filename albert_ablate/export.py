@@ -1,0 +1,146 @@
+"""A run for transformers: ``python -m albert_ablate.export runs/NAME OUT``.
+
+Writes a folder that ``from_pretrained`` loads: weights (safetensors), configuration, tokenizer, and
+a model card with where the run comes from.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albert_ablate.config import RunConfig
+from albert_ablate.errors import RunFolderError, UserError
+from albert_ablate.files import building, read_json
+from albert_ablate.hydra_app import compose_for_run, words_of
+from albert_ablate.runs import TOKENIZER
+
+if TYPE_CHECKING:
+    from albert_ablate.interop.huggingface import Exported
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m albert_ablate.export", description="A run for transformers.")
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("out", type=Path, help="the folder to write; it must not exist yet")
+    options = parser.parse_args(arguments)
+    try:
+        exported = export(options.run, options.out)
+    except UserError as error:
+        print(f"\n{words_of(error)}\n", file=sys.stderr)
+        return error.exit_code
+    print(
+        f"{options.out}: {exported.architecture}"
+        + (", every layer with blocks of its own" if exported.unrolled else "")
+    )
+    return 0
+
+
+def export(run: Path, out: Path) -> "Exported":
+    """Write the run's newest weights to the new folder ``out``. Raises UserError."""
+    if not (run / "config.yaml").is_file():
+        raise RunFolderError(f"{run}: no run folder (it has no config.yaml). Runs lie in runs/.")
+    if out.exists():
+        raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
+    if not (run / TOKENIZER).is_file():
+        raise RunFolderError(f"{run}: it keeps no {TOKENIZER}, so its tokenizer cannot be exported.")
+    config = compose_for_run(run / "config.yaml", [])
+    from safetensors.torch import save_file  # after the words are found good: torch loads slowly
+
+    from albert_ablate.interop.huggingface import to_huggingface
+    from albert_ablate.model.pretraining import build_model
+    from albert_ablate.training.checkpoint import load_weights, newest
+
+    checkpoint = newest(run / "checkpoints")
+    model = build_model(config.architecture(), config.seed)
+    load_weights(checkpoint, model)
+    exported = to_huggingface(model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with building(out) as folder:
+        save_file(exported.tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        _write(folder / "config.json", {"architectures": [exported.architecture], **exported.config})
+        shutil.copyfile(run / TOKENIZER, folder / TOKENIZER)
+        _write(folder / "tokenizer_config.json", _tokenizer(config))
+        manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
+        results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
+        _write(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
+        card = _card(config, run.name, checkpoint.name, exported, manifest, results)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    return exported
+
+
+def _tokenizer(config: RunConfig) -> dict[str, Any]:
+    marks = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "mask": "[MASK]"}
+    marks |= {"pad": "<pad>", "unk": "<unk>"}
+    return {
+        "tokenizer_class": "AlbertTokenizer",
+        "do_lower_case": config.tokenizer.lowercase,
+        "keep_accents": not config.tokenizer.strip_accents,
+        "model_max_length": config.model.max_positions,
+        **{f"{name}_token": mark for name, mark in marks.items()},
+    }
+
+
+def _card(
+    config: RunConfig,
+    run: str,
+    checkpoint: str,
+    exported: "Exported",
+    manifest: dict[str, Any],
+    results: dict[str, Any],
+) -> str:
+    """README.md of the folder: what the model is, how to load it, where every number comes from."""
+    source, data = manifest.get("source") or {}, manifest.get("data", {})
+    masked = results.get("masked_lm") or {}
+    axes = {"E": config.embed.size, "share": config.share.strategy.value, "objective": config.objective.name.value}
+    training = results.get("training")
+    facts = {
+        "arm": ", ".join(f"{name} = {value}" for name, value in axes.items()),
+        "size": f"H = {config.model.hidden}, {config.model.layers} layers, {config.model.heads} heads",
+        "run, checkpoint": f"{run}, {checkpoint}",
+        "seed": config.seed,
+        "commit": (source.get("commit") or "unknown") + (" with uncommitted changes" if source.get("dirty") else ""),
+        "corpus": f"{data.get('corpus', 'unknown')}, tokens {data.get('tokens', {}).get('fingerprint', 'unknown')}",
+        "trained": f"{training['steps']:,} steps, {training['tokens']:,} tokens" if training else "not finished",
+    }
+    if masked:
+        facts["held-out masked-LM loss"] = f"{masked['loss']:.3f} nats (unigram {masked['unigram_loss']:.3f})"
+    for task in ("nsp", "sop"):
+        if results.get(task):
+            facts[f"held-out {task.upper()}"] = f"{results[task]['accuracy']:.1%}, {results[task]['head']} head"
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    name = exported.architecture
+    case = "The tokenizer lower-cases text and drops accents."
+    notes = [
+        "Weights are fp32. Sentence label 0: the second segment follows the first; 1: swapped (SOP) or random (NSP).",
+        case if config.tokenizer.lowercase else "Text keeps its case.",
+    ]
+    if config.objective.name.value == "none":
+        notes.append("No sentence objective: the pooler and the sentence head keep their random initial weights.")
+    if exported.unrolled:
+        notes.append(
+            "transformers has no class that shares these blocks: every layer has a copy. Outputs are equal; "
+            "fine-tuning lets the copies drift apart."
+        )
+    if name.startswith("Albert"):
+        notes.append("transformers' ALBERT has no dropout after the feed-forward network, which training here had.")
+    lines = "\n".join(f"- {note}" for note in notes)
+    return (
+        "---\nlibrary_name: transformers\ntags: [albert-ablate, masked-lm]\n---\n\n"
+        f"# {run}\n\nOne arm of an ablation, pretrained with albert-ablate.\n\n"
+        f"```python\nfrom transformers import AlbertTokenizer, {name}\n\n"
+        f'model = {name}.from_pretrained("FOLDER")\ntokenizer = AlbertTokenizer.from_pretrained("FOLDER")\n```\n\n'
+        f"| | |\n|---|---|\n{rows}\n\n{lines}\n\n`provenance.json` holds the run's whole manifest.\n"
+    )
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

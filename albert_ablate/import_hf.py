@@ -1,0 +1,193 @@
+"""A checkpoint of transformers as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
+
+Reads ALBERT and BERT (safetensors, or .bin without running its pickles) with their tokenizer, and
+writes a run folder that fine-tuning, evaluation and analysis take like one trained here.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from albert_ablate.config import RunConfig, parse
+from albert_ablate.errors import CheckpointError, DataError, RunFolderError, UserError
+from albert_ablate.files import building, digest, sha256_file, write_json
+from albert_ablate.hydra_app import compose, words_of
+from albert_ablate.runs import TOKENIZER, RunFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from albert_ablate.data.tokenizer import Tokenizer
+    from albert_ablate.interop.imported import Imported
+
+_WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "spiece.model", "vocab.txt", "tokenizer*.json"]
+_STEP = "step_00000000"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m albert_ablate.import_hf", description="An ALBERT or BERT checkpoint as a run."
+    )
+    parser.add_argument("checkpoint", help="a folder with config.json, weights and tokenizer; or a name on the hub")
+    parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
+    options = parser.parse_args(arguments)
+    try:
+        missing = import_checkpoint(options.checkpoint, options.out)
+    except UserError as error:
+        print(f"\n{words_of(error)}\n", file=sys.stderr)
+        return error.exit_code
+    print(
+        f"{options.out}: imported" + (f"; it has no {', no '.join(missing)}: random weights there" if missing else "")
+    )
+    return 0
+
+
+def import_checkpoint(name: str, out: Path) -> tuple[str, ...]:
+    """Write the run folder ``out``; returns the heads that the checkpoint does not have. Raises UserError."""
+    if out.exists():
+        raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
+    folder = _folder(name)
+    from albert_ablate.data.vocabulary import open_tokenizer
+    from albert_ablate.interop.imported import from_huggingface
+    from albert_ablate.interop.weights import read_tensors
+
+    described = _json(folder / "config.json")
+    tensors, files = read_tensors(folder)
+    found = from_huggingface(described, tensors)
+    source = _tokenizer_file(folder)
+    config = _config(out.name, found, _json(folder / "tokenizer_config.json", needed=False), source)
+    tokenizer = open_tokenizer(source, config.tokenizer)
+    if tokenizer.vocab_size != config.tokenizer.vocab_size:
+        raise DataError(f"{source}: {tokenizer.vocab_size} pieces, but the model has {config.tokenizer.vocab_size}.")
+    hashes = {file.name: sha256_file(file) for file in (*files, folder / "config.json", source)}
+    origin = {"from": name, "files": hashes, "missing": list(found.missing), "model_type": described["model_type"]}
+    _write(out, config, _state(config, found, source), tokenizer, source.name, origin)
+    return found.missing
+
+
+def _folder(name: str) -> Path:
+    """A local folder, or the hub's copy."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ModuleNotFoundError as error:
+        raise DataError(f"{name}: no such folder. Names on the hub need `pip install -e '.[huggingface]'`.") from error
+    try:
+        found = Path(snapshot_download(name, allow_patterns=_WANTED))
+        if not list(found.glob("*.safetensors")):
+            found = Path(snapshot_download(name, allow_patterns=[*_WANTED, "pytorch_model*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(
+            f"{name}: no such folder, and the hub gave nothing ({type(error).__name__}). Without network access, "
+            "name a folder with config.json, weights and tokenizer."
+        ) from error
+    return found
+
+
+def _json(path: Path, needed: bool = True) -> dict[str, Any]:
+    if not path.is_file():
+        if needed:
+            raise CheckpointError(f"{path.parent}: no {path.name} there; is it a checkpoint of transformers?")
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error}).") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: a JSON object is expected.")
+    return found
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    found = next((folder / name for name in (TOKENIZER, "vocab.txt") if (folder / name).is_file()), None)
+    if found is None:
+        raise DataError(f"{folder}: no {TOKENIZER} (SentencePiece) and no vocab.txt (WordPiece); one is needed.")
+    return found
+
+
+def _config(name: str, found: "Imported", described: Mapping[str, Any], source: Path) -> RunConfig:
+    """The settings of the imported model, and the paper's for everything that it does not say."""
+    from albert_ablate.data.wordpiece import NAME, VOCABULARY
+
+    values = compose(["scale=paper", "data=embedded"]).as_dict()
+    for group, own in found.settings.items():
+        values[group] |= own
+    lowercase = bool(described.get("do_lower_case", True))
+    strip = described.get("strip_accents")
+    if source.name == VOCABULARY:
+        strip = lowercase if strip is None else strip
+        values["tokenizer"] |= {"name": NAME}
+    else:
+        strip = not described.get("keep_accents", False)
+    values["tokenizer"] |= {"lowercase": lowercase, "strip_accents": bool(strip)}
+    values["model"]["name"] = name
+    values["scale"]["name"] = "imported"
+    values["pairs"]["max_length"] = min(values["pairs"]["max_length"], values["model"]["max_positions"])
+    return parse(values)
+
+
+def _state(config: RunConfig, found: "Imported", source: Path) -> "dict[str, Tensor]":
+    """Every tensor of our model; those of missing heads as a new model has them. Raises CheckpointError."""
+    import torch
+
+    from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary, row_order
+    from albert_ablate.model.pretraining import build_model
+
+    own, tensors = build_model(config.architecture(), config.seed).state_dict(), dict(found.tensors)
+    wrong = [
+        f"{name} is {list(tensor.shape)}, {list(own[name].shape)} expected"
+        for name, tensor in sorted(tensors.items())
+        if own[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise CheckpointError(f"The tensors do not fit config.json: {'; '.join(wrong)}.")
+    if source.name == VOCABULARY:
+        order = torch.from_numpy(row_order(read_vocabulary(source), config.tokenizer.vocab_size, source))
+        for name in ("encoder.embedding.word.weight", "mlm_head.bias"):
+            if name in tensors:
+                tensors[name] = tensors[name][order]
+    return own | tensors
+
+
+def _write(
+    out: Path,
+    config: RunConfig,
+    state: "dict[str, Tensor]",
+    tokenizer: "Tokenizer",
+    vocabulary: str,
+    origin: dict[str, Any],
+) -> None:
+    from safetensors.torch import save_file
+
+    from albert_ablate import provenance
+    from albert_ablate.training.checkpoint import WEIGHTS
+
+    identity = digest(origin["files"], 12)
+    counts = config.architecture().parameters().as_dict()
+    with building(out) as folder:
+        step = folder / "checkpoints" / _STEP
+        step.mkdir(parents=True)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, step / WEIGHTS)
+        meta = {"step": 0, "identity": identity, "sha256": {WEIGHTS: sha256_file(step / WEIGHTS)}}
+        write_json(step / "meta.json", meta)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+        shutil.copyfile(tokenizer.path, folder / vocabulary)
+        record = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
+        manifest = {"identity": identity, "name": out.name, "imported": origin, "source": provenance.commit()}
+        manifest |= {"packages": provenance.packages(), "precision": "fp32", "data": {"tokenizer": record}}
+        write_json(folder / "manifest.json", manifest | {"parameters": counts, "deviations_from_paper": []})
+        write_json(folder / "results.json", {"imported": origin})
+        RunFolder(folder.parent, folder.name).set_status("finished")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""A model of ours as one of transformers': its class, its configuration, its tensors.
+
+| arm | class | equal to ours |
+|---|---|---|
+| share=all | AlbertForPreTraining | tensor by tensor; E = H has an identity projection |
+| share=none, E = H | BertForPreTraining | tensor by tensor |
+| any other | AlbertForPreTraining with a group a layer | in every output; shared blocks are repeated |
+
+An unrolled arm gives the same numbers, but fine-tuning it in transformers lets its copies drift
+apart. In training, transformers' ALBERT has no dropout after the feed-forward network; ours and the
+reference have.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from albert_ablate.axes import Share
+from albert_ablate.data.tokenizer import CLS, PAD, SEP
+from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
+from albert_ablate.model.pretraining import PretrainingModel
+
+_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What ``from_pretrained`` needs, but for the tokenizer."""
+
+    architecture: str  # class in transformers
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    unrolled: bool  # blocks that our layers share are copies
+
+
+def to_huggingface(model: PretrainingModel) -> Exported:
+    """The same function as a class of transformers."""
+    shape, layers = model.shape, model.encoder.layer_blocks
+    if shape.share is Share.NONE and not shape.has_projection:
+        return Exported("BertForPreTraining", _config(model, "bert"), _tensors(model, bert_names(layers)), False)
+    tied = shape.share is Share.ALL
+    n = shape.inner if tied else 1
+    stacks: list[Blocks] = [[(g * n + i, g * n + i) for i in range(n)] for g in range(shape.groups)]
+    groups: list[Blocks] = stacks if tied else [[pair] for pair in layers]
+    own = {"embedding_size": shape.embedding_size, "num_hidden_groups": len(groups), "inner_group_num": n}
+    own["num_hidden_layers"] = shape.layers // n
+    tensors = _tensors(model, albert_names(groups, shape.has_projection))
+    return Exported("AlbertForPreTraining", _config(model, "albert") | own, tensors, not tied)
+
+
+def _config(model: PretrainingModel, kind: str) -> dict[str, Any]:
+    shape = model.shape
+    return {
+        "model_type": kind,
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate_size,
+        "max_position_embeddings": shape.max_positions,
+        "type_vocab_size": shape.type_vocab_size,
+        "hidden_act": _ACTIVATIONS[shape.activation],
+        "hidden_dropout_prob": shape.hidden_dropout,
+        "attention_probs_dropout_prob": shape.attention_dropout,
+        "classifier_dropout_prob" if kind == "albert" else "classifier_dropout": 0.1,
+        "initializer_range": shape.initializer_range,
+        "layer_norm_eps": shape.layer_norm_eps,
+        "pad_token_id": PAD,
+        "bos_token_id": CLS,
+        "eos_token_id": SEP,
+        "dtype": "float32",
+    }
+
+
+def _tensors(model: PretrainingModel, names: dict[str, str | None]) -> dict[str, Tensor]:
+    state = model.state_dict()
+    unused = state.keys() - set(names.values())
+    assert not unused, unused
+    width = model.shape.hidden_size
+    identity = {f"{PROJECTION}.weight": torch.eye(width), f"{PROJECTION}.bias": torch.zeros(width)}
+    # Copies: a file of tensors may not hold one twice.
+    return {theirs: (identity[theirs] if ours is None else state[ours]).clone() for theirs, ours in names.items()}

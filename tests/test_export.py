@@ -1,0 +1,129 @@
+"""Exported arms in transformers: the same logits, hidden states and tokens."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runhelpers import run, tiny_config
+from safetensors.torch import load_file, save_file
+from test_huggingface_parity import SHAPES, architecture, assert_equal, ours
+from transformers import AlbertForPreTraining, AlbertTokenizer, AutoModel, AutoModelForPreTraining, AutoTokenizer
+
+from albert_ablate.axes import Share
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.export import main
+from albert_ablate.files import read_json
+from albert_ablate.interop.huggingface import to_huggingface
+from albert_ablate.model.pretraining import PretrainingModel, build_model
+from albert_ablate.training.checkpoint import load_weights
+
+HIDDEN = 48
+CLASSES = {(Share.ALL, 16): "AlbertForPreTraining", (Share.NONE, HIDDEN): "BertForPreTraining"}
+
+
+def loaded(model: PretrainingModel, folder: Path) -> Any:
+    """Through the files, as a user does."""
+    found = to_huggingface(model)
+    folder.mkdir()
+    save_file(found.tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"architectures": [found.architecture], **found.config}))
+    theirs, info = AutoModelForPreTraining.from_pretrained(
+        folder, attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(info.values()), info
+    assert type(theirs).__name__ == found.architecture
+    return theirs.eval()
+
+
+@pytest.mark.parametrize("embedding", [16, HIDDEN])
+@pytest.mark.parametrize("share", list(Share))
+def test_every_arm_gives_equal_outputs(share: Share, embedding: int, tmp_path: Path) -> None:
+    model = ours(architecture(share, embedding))
+    theirs = loaded(model, tmp_path / "out")
+    if (share, embedding) in CLASSES:
+        assert type(theirs).__name__ == CLASSES[share, embedding]
+    for batch, length in SHAPES:
+        assert_equal(model, theirs, batch, length)
+
+
+@pytest.mark.parametrize(("share", "groups"), [(Share.ALL, 3), (Share.ALL, 4), (Share.ATTENTION, 2), (Share.FFN, 3)])
+def test_groups_too(share: Share, groups: int, tmp_path: Path) -> None:
+    model = ours(architecture(share, 16, groups=groups, activation="gelu_erf", type_vocab_size=3, layer_norm_eps=1e-6))
+    theirs = loaded(model, tmp_path / "out")
+    assert_equal(model, theirs, 3, 17)
+    assert theirs.config.num_hidden_groups == (groups if share is Share.ALL else 6)
+
+
+def test_a_shared_arm_is_as_small_there_as_here(tmp_path: Path) -> None:
+    model = ours(architecture(Share.ALL, 16))
+    theirs = loaded(model, tmp_path / "out")
+    assert theirs.num_parameters() == sum(p.numel() for p in model.parameters())
+
+
+def test_shared_blocks_are_repeated_where_transformers_cannot_share() -> None:
+    assert not to_huggingface(ours(architecture(Share.ALL, 16))).unrolled
+    found = to_huggingface(ours(architecture(Share.FFN, 16)))
+    assert found.unrolled
+    names = [f"albert.encoder.albert_layer_groups.{i}.albert_layers.0.ffn.weight" for i in (0, 5)]
+    torch.testing.assert_close(found.tensors[names[0]], found.tensors[names[1]], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("objective", ["sop", "nsp", "none"])
+def test_a_run_becomes_a_folder_that_transformers_loads(
+    objective: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tiny_config(tmp_path, f"objective={objective}", "share=all"))
+    out = tmp_path / "deep" / "out"
+    assert main([str(folder.path), str(out)]) == 0
+    assert "AlbertForPreTraining" in capsys.readouterr().out
+    theirs = AlbertForPreTraining.from_pretrained(out, attn_implementation="eager").eval()
+    config = tiny_config(tmp_path, f"objective={objective}", "share=all")
+    model = build_model(config.architecture(), 0)
+    load_weights(max((folder.path / "checkpoints").glob("step_*")), model)
+    model.eval()
+    text = "Bade fogo. Kanse bade?"
+    tokenizer = AlbertTokenizer.from_pretrained(out)
+    encoded = tokenizer(text, return_tensors="pt")
+    own = Tokenizer(folder.path / "spiece.model", config.tokenizer)
+    assert encoded["input_ids"][0, 1:-1].tolist() == own.encode([text])[0]
+    assert type(AutoTokenizer.from_pretrained(out)).__name__ == "AlbertTokenizer"
+    with torch.no_grad():
+        expected = theirs(**encoded)
+        states = model.encoder.hidden_states(
+            encoded["input_ids"],
+            encoded["token_type_ids"] if "token_type_ids" in encoded else torch.zeros_like(encoded["input_ids"]),
+            None,
+        )
+        sentence = model.sentence_head(model.pooler(states[-1]))
+    torch.testing.assert_close(sentence, expected.sop_logits, atol=1e-5, rtol=0)
+    card = (out / "README.md").read_text()
+    assert folder.name in card
+    assert ("No sentence objective" in card) == (objective == "none")
+    assert read_json(out / "provenance.json")["identity"] == folder.identity
+    assert AutoModel.from_pretrained(out).config.model_type == "albert"
+    assert not list(out.parent.glob(".out*"))
+
+
+def test_what_cannot_be_exported_is_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "no run folder" in capsys.readouterr().err
+    folder = run(tiny_config(tmp_path)).path
+    (tmp_path / "there").mkdir()
+    assert main([str(folder), str(tmp_path / "there")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    (folder / "spiece.model").unlink()
+    assert main([str(folder), str(tmp_path / "out")]) == 2
+    assert "tokenizer cannot be exported" in capsys.readouterr().err
+
+
+def test_files_hold_every_tensor_once(tmp_path: Path) -> None:
+    folder = run(tiny_config(tmp_path, "share=none", "embed.size=32")).path
+    assert main([str(folder), str(tmp_path / "out")]) == 0
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert not [name for name in tensors if "decoder" in name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AutoModelForPreTraining.from_pretrained(tmp_path / "out")
