@@ -185,7 +185,12 @@ def _train_and_evaluate(
         prepared.train, starts, objective, config.pairs, config.masking, config.batch.size, config.seed
     )
     held_out = build_held_out(config, prepared.train, prepared.valid, starts)
-    _require_pairs(config, batches, held_out)
+    if not batches.epoch_size:
+        raise DataError(
+            f"data={config.data.name} gives no segment pair: every document has a single sentence. "
+            "SOP and none need two sentences of one document; pairs.single_sentence=released accepts such text."
+        )
+    require_pairs(config, held_out)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
     shutil.copyfile(prepared.tokenizer.path, folder.path / TOKENIZER)
     lone = lone_sentences(prepared.train, objective, config.pairs, config.seed, epoch=0)
@@ -222,12 +227,8 @@ def _train_and_evaluate(
     folder.log("finished")
 
 
-def _require_pairs(config: RunConfig, batches: PairBatches, held_out: HeldOut) -> None:
-    if not batches.epoch_size:
-        raise DataError(
-            f"data={config.data.name} gives no segment pair: every document has a single sentence. "
-            "SOP and none need two sentences of one document; pairs.single_sentence=released accepts such text."
-        )
+def require_pairs(config: RunConfig, held_out: HeldOut) -> None:
+    """Raise DataError where there is nothing to evaluate on."""
     if not len(held_out.plain):
         raise DataError(f"data={config.data.name}: the held-out documents give no segment pair. Hold out more text.")
 

@@ -59,13 +59,33 @@ _TASK_KEYS = ("task", "tasks", "runtime", "tracker", "rerun")
 
 def compose_for_run(recorded: Path, words: Sequence[str]) -> RunConfig:
     """A finished run's recorded settings with the task settings of ``words``. Raises ConfigError."""
+    return _composed_over(recorded, words, _TASK_KEYS, _TASK_KEYS, "Settings of a fine-tuning are")
+
+
+#: Settings of an evaluation of a finished run.
+_EVALUATION_KEYS = ("data", "evaluation", "pairs", "runtime", "paths")
+
+
+def compose_evaluation(recorded: Path, words: Sequence[str]) -> RunConfig:
+    """A finished run's recorded settings with those groups that ``words`` name as composed now. Raises ConfigError."""
+    named = {_group(word) for word in words} | {"runtime"}
+    return _composed_over(recorded, words, _EVALUATION_KEYS, sorted(named), "Settings of an evaluation are")
+
+
+def _group(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~").split(".")[0]
+
+
+def _composed_over(
+    recorded: Path, words: Sequence[str], allowed: Sequence[str], taken: Sequence[str], what: str
+) -> RunConfig:
+    """The recorded settings, but for the groups ``taken``, which are those of the words."""
     from albert_ablate.hydra_cells import read_words
 
-    named = [word.partition("=")[0].lstrip("+~") for word in words]
-    foreign = [word for word, key in zip(words, named, strict=True) if key.split(".")[0] not in _TASK_KEYS]
+    foreign = [word for word in words if _group(word) not in allowed]
     if foreign:
-        known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in _TASK_KEYS)
-        raise ConfigError(f"{foreign[0]}: the run is trained already. Settings of a fine-tuning are {known}.")
+        known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in allowed)
+        raise ConfigError(f"{foreign[0]}: the run is trained already. {what} {known}.")
     read = read_words(words)
     own = yaml.safe_load(recorded.read_text(encoding="utf-8"))
     scale = [f"scale={own['scale']['name']}"] if (CONF / "scale" / f"{own['scale']['name']}.yaml").is_file() else []
@@ -76,7 +96,7 @@ def compose_for_run(recorded: Path, words: Sequence[str]) -> RunConfig:
         raise ConfigError(" ".join(str(error).split())) from None
     assert isinstance(composed, dict)
     values = _updated({str(k): v for k, v in composed.items()}, own)
-    return parse(values | {str(k): composed[k] for k in _TASK_KEYS} | {"rerun": read.rerun})
+    return parse(values | {str(k): composed[k] for k in taken} | {"rerun": read.rerun})
 
 
 def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def summary(folder: RunFolder) -> RenderableType:
     return Group(
         Text(f"\n{folder.name}", style="bold"),
         _facts(manifest, results.get("training")),
-        *_held_out(results),
+        *held_out(results),
         *_tasks(results),
         Text(f"  {folder.path}\n", style="cyan"),
     )
@@ -37,8 +37,8 @@ def _facts(manifest: dict[str, Any], training: dict[str, Any] | None) -> Text:
     )
 
 
-def _held_out(results: dict[str, Any]) -> list[RenderableType]:
-    """Nothing for an imported run that was not evaluated."""
+def held_out(results: dict[str, Any]) -> list[RenderableType]:
+    """Scores on held-out documents and what they allow to say; nothing for a run that was not evaluated."""
     return [_scores(results), _notes(results), _verdict(results)] if "masked_lm" in results else []
 
 

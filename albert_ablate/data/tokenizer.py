@@ -144,7 +144,9 @@ def _cleaning(config: TokenizerConfig) -> list[bool]:
 
 
 def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer:
-    """The configured model file, or one trained on the training side of ``text``, cached by content."""
+    """One trained on the training side of ``text``, cached by content, or the configured model file."""
+    from albert_ablate.data.vocabulary import open_tokenizer  # it builds on this module
+
     if config.model_path is not None:
         model = Path(config.model_path).expanduser()
     else:
@@ -157,7 +159,7 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
                 model_bytes = _train(config, sentences_of(text / "train.txt"))
                 (temporary / "spiece.model").write_bytes(model_bytes)
         model = folder / "spiece.model"
-    tokenizer = Tokenizer(model, config)
+    tokenizer = open_tokenizer(model, config)
     if tokenizer.vocab_size != config.vocab_size:
         raise DataError(
             f"tokenizer.vocab_size={config.vocab_size}, but {model.name} has {tokenizer.vocab_size} pieces. "
