@@ -52,6 +52,7 @@ def export(run: Path, out: Path) -> "Exported":
     from safetensors.torch import save_file  # after the words are found good: torch loads slowly
 
     from albert_ablate.interop.huggingface import to_huggingface
+    from albert_ablate.interop.tokenizer_json import tokenizer_json
     from albert_ablate.model.pretraining import build_model
     from albert_ablate.training.checkpoint import load_weights, newest
 
@@ -65,6 +66,7 @@ def export(run: Path, out: Path) -> "Exported":
         _write(folder / "config.json", {"architectures": [exported.architecture], **exported.config})
         shutil.copyfile(run / TOKENIZER, folder / TOKENIZER)
         _write(folder / "tokenizer_config.json", _tokenizer(config))
+        _write(folder / "tokenizer.json", tokenizer_json(run / TOKENIZER, config.tokenizer))
         manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
         _write(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})

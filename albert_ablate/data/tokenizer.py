@@ -38,13 +38,14 @@ def clean(text: str, lowercase: bool, strip_accents: bool) -> str:
         text = " ".join(text.split())
     if strip_accents and not text.isascii():
         text = unicodedata.normalize("NFKD", text)
-        if not _combining_marks().isdisjoint(text):
+        if not combining_marks().isdisjoint(text):
             text = "".join(c for c in text if not unicodedata.combining(c))
     return text.lower() if lowercase else text
 
 
 @cache
-def _combining_marks() -> frozenset[str]:
+def combining_marks() -> frozenset[str]:
+    """What ``strip_accents`` drops."""
     return frozenset(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.combining(c))
 
 
