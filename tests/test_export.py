@@ -137,13 +137,14 @@ def test_files_hold_every_tensor_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_tokens_are_those_of_training_over_a_whole_corpus(tmp_path: Path) -> None:
-    """The exported AlbertTokenizer and sentencepiece alone against ours; the differences, by kind."""
-    file = Path(os.environ["ALBERT_ABLATE_DATA"]) / "corpus-small" / "wiki-small-train.jsonl.xz"
+@pytest.mark.skipif("ALBERT_ABLATE_DATA" not in os.environ, reason="ALBERT_ABLATE_DATA is not set")
+def test_tokens_are_those_of_training_on_real_text(tmp_path: Path) -> None:
+    """The exported AlbertTokenizer, its file alone and sentencepiece against ours, on encyclopedia articles."""
+    file = Path(os.environ["ALBERT_ABLATE_DATA"]) / "corpus-small" / "wiki-small-valid.jsonl.xz"
     config = compose(["data=text", f"data.path={file}", "tokenizer.vocab_size=2000", f"paths.cache={tmp_path}"])
     prepared = prepare_data(config)
-    text = next((tmp_path / "text").glob("*/train.txt"))
-    sentences = list(sentences_of(text))
+    sentences = [s for path in (tmp_path / "text").glob("*/*.txt") for s in sentences_of(path)]
+    sentences += ['Hindī (Devanagari: हिन्दी), "naïve" (café) £5 – 2000.', "ಕುಟ್ಟೋ ಕಲ್ಲು"]
     (tmp_path / "out").mkdir()
     values = tokenizer_json(prepared.tokenizer.path, config.tokenizer)
     (tmp_path / "out" / "tokenizer.json").write_text(json.dumps(values))
@@ -154,10 +155,10 @@ def test_tokens_are_those_of_training_over_a_whole_corpus(tmp_path: Path) -> Non
     albert = AlbertTokenizer.from_pretrained(tmp_path / "out")(sentences, add_special_tokens=False)["input_ids"]
     file_alone = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     alone = [found.ids for found in file_alone.encode_batch_fast(sentences, add_special_tokens=False)]
-    for name, theirs, allowed in (("AlbertTokenizer", albert, 40), ("tokenizer.json", alone, 5)):
+    for name, theirs, allowed in (("AlbertTokenizer", albert, 10), ("tokenizer.json", alone, 5)):
         different = [s for s, a, b in zip(sentences, ours_, theirs, strict=True) if a != b]
         print(f"{name}: {len(different)} of {len(sentences)} sentences differ")
-        assert len(different) <= allowed
+        assert len(different) <= allowed < len(sentences) / 400
         assert all(_has_vowel_signs(sentence) for sentence in different), different
 
 
