@@ -27,6 +27,7 @@ from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.hydra_app import compose_for_run
+from albert_ablate.import_hf import import_checkpoint
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
 from analysis import style
@@ -36,11 +37,16 @@ _SEQUENCES = 256
 
 
 def measure(place: Path, text: Path, sequences: int = _SEQUENCES) -> dict[str, Any]:
-    """``layer_similarity`` of a run folder's newest checkpoint, or of a checkpoint folder in it, on ``text``.
+    """``layer_similarity`` on ``text`` of a run's newest checkpoint, a checkpoint folder in it, or an ALBERT or BERT.
 
-    Raises DataError where the text gives no sequence, CheckpointError or DataError where a folder
-    is no run.
+    The last is a folder of transformers or a name on the hub. Raises DataError where the text gives
+    no sequence, CheckpointError or DataError where a folder is none of them.
     """
+    if (place / "config.json").is_file() or not place.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            run = Path(scratch) / place.name
+            import_checkpoint(str(place), run)
+            return measure(run, text, sequences)
     run, checkpoint = _found(place)
     config = compose_for_run(run / "config.yaml", [])
     model = build_model(config.architecture(), config.seed)
@@ -60,7 +66,10 @@ def _found(place: Path) -> tuple[Path, Path]:
     """(run folder, checkpoint folder) of either."""
     run = place if (place / "config.yaml").is_file() else place.parent.parent
     if not (run / "config.yaml").is_file():
-        raise DataError(f"{place}: neither a run folder (with config.yaml) nor one of its checkpoints/step_...")
+        raise DataError(
+            f"{place}: neither a run folder (with config.yaml), nor one of its checkpoints/step_..., nor a model of "
+            "transformers (with config.json)."
+        )
     if not tokenizer_file(run).is_file():
         raise DataError(
             f"{run}: it keeps no {tokenizer_file(run).name}, so its tokenizer is not known; an older version made it."
@@ -84,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m analysis.similarity", description="What each layer does to its input, on your text."
     )
-    parser.add_argument("places", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument("places", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT", help="or a name on the hub")
     parser.add_argument("--text", type=Path, required=True, help="prose, sentences, .jsonl or .parquet; may be packed")
     parser.add_argument(
         "--sequences", type=int, default=_SEQUENCES, help=f"how many, from the start (default: {_SEQUENCES})"

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from runhelpers import run, tiny_config
+from test_import import bert
 
 from albert_ablate.axes import Share
 from albert_ablate.data.batches import Batch
@@ -136,3 +137,19 @@ def test_places_and_texts_that_will_not_do_are_refused_in_words(
     ):
         assert similarity_command([str(place), "--text", str(tmp_path / text)]) != 0
         assert words in capsys.readouterr().err
+
+
+def test_a_model_of_transformers_needs_no_import_first(tmp_path: Path) -> None:
+    bert(tmp_path / "mine")
+    text = tmp_path / "text.txt"
+    text.write_text("The run is on. The running man runs.\n\n\nAbc abc, abc. The end is near.\n")
+    found = measure(tmp_path / "mine", text)
+    assert found["run"] == "mine"
+    assert len(found["l2"]) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "text.txt"]
+
+
+def test_a_name_that_nobody_knows_is_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.txt").write_text("One. Two.\n")
+    assert similarity_command(["no such name", "--text", str(tmp_path / "text.txt")]) != 0
+    assert "no such folder" in capsys.readouterr().err
