@@ -12,7 +12,7 @@ NUMERICS = 1
 LATER = {"model.type_vocab": 2, "model.projection": "auto", "share.inner": 1}
 
 #: Groups that say where and how, not what: they never change the numbers by intent.
-_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
+INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
 
 
 def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
@@ -22,7 +22,7 @@ def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
     budget only the unit in use enters. Names are left out. So is the micro-batch without dropout,
     where it only divides the same sums; with dropout it decides which noise falls on which sequence.
     """
-    values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in _INCIDENTAL}
+    values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in INCIDENTAL}
     for group in ("model", "share"):
         values[group] = {k: v for k, v in values[group].items() if LATER.get(f"{group}.{k}") != v and k != "name"}
     drops = config.model.hidden_dropout > 0 or config.model.attention_dropout > 0

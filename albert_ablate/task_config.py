@@ -16,6 +16,9 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
+#: The paper's five columns, and the order in which it averages them.
+PAPER_FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
+
 
 @dataclass(frozen=True, config=_STRICT)
 class ScalingConfig:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.identity import LATER
+from albert_ablate.identity import INCIDENTAL, LATER
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
 from analysis.runs import setting
 
-#: Settings that never change the numbers by intent, and corpus and tokenizer, which count by their tokens.
-_INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks", "seed")
+#: What arms of one set-up may differ in: what never changes the numbers, and the seed.
+_INCIDENTAL = (*INCIDENTAL, "seed")
 #: Settings that the axes of a paper table stand for; an arm fixes them all.
 _AXES = (
     "embed", "share.strategy", "objective", "warm_start",

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.task_config import PAPER_FIVE
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -51,8 +53,6 @@ METRICS = {
         Metric("angle roughness", "angle roughness", "", 1.0, higher_is_better=False, source=("degrees",)),
     )
 }
-#: What enters Avg, F1 and EM of a SQuAD averaged first (paper, Table 2).
-_AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 
 
 def metric(key: str) -> Metric:
@@ -146,9 +146,9 @@ def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
 
 def _average(tasks: dict[str, Any]) -> float | None:
     """The paper's Avg of one run; None while one of the five tasks is missing."""
-    if any(task not in tasks for task in _AVERAGED):
+    if any(task not in tasks for task in PAPER_FIVE):
         return None
-    return sum(float(tasks[task]["average"]) for task in _AVERAGED) / len(_AVERAGED)
+    return sum(float(tasks[task]["average"]) for task in PAPER_FIVE) / len(PAPER_FIVE)
 
 
 def _above_majority(entry: dict[str, Any]) -> bool:

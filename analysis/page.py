@@ -195,12 +195,12 @@ def _score_row(verdict: Verdict) -> dict[str, Any]:
         "claim": claim.claim, "source": claim.source, "verdict": verdict.verdict, "mark": _MARKS[verdict.verdict],
         "holds_if": bound_words(claim), "unit": words,
         "score": (verdict.score or "") + (" (stand-in)" if verdict.stand_in else ""),
-        "effect": "" if effect is None else _signed(effect.mean, many),
+        "effect": "" if effect is None else render.signed(effect.mean, many),
         "raw": "" if effect is None else f"{effect.mean:.6g}",
         "interval": "" if effect is None or math.isnan(effect.low)
-        else f"{_signed(effect.low, many)} to {_signed(effect.high, many)}",
+        else f"{render.signed(effect.low, many)} to {render.signed(effect.high, many)}",
         "p": "" if effect is None or effect.n < 2 else render.p_value(verdict.adjusted),
-        "paper": "" if verdict.paper is None else _signed(verdict.paper, 1 if unit == "%" else many),
+        "paper": "" if verdict.paper is None else render.signed(verdict.paper, 1 if unit == "%" else many),
         "paper_score": (verdict.paper_score or "") if verdict.paper is not None else "",
         "n": 0 if effect is None else effect.n, "reason": verdict.reason,
     }  # fmt: skip
@@ -261,10 +261,6 @@ def _footer(runs: pd.DataFrame) -> str:
         f"Made by albert-ablate from run folders; code of {', '.join(commits) or 'unknown commits'}. "
         f"The paper's numbers: Lan et al., {record['title']}, ICLR 2020 (arXiv {record['arxiv']}, v6)."
     )
-
-
-def _signed(value: float, decimals: int) -> str:
-    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def _plural(count: int, noun: str) -> str:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.identity import INCIDENTAL
 from analysis.cells import flatten
 from analysis.metrics import metric, values
 from analysis.tables import REFERENCES, Table
 
-#: Settings that do not change numbers.
-_INCIDENTAL = ("runtime", "paths", "tracker", "sweep", "rerun", "scale", "task", "tasks", "seed")
+#: Settings that do not change numbers; corpus and tokenizer, which an identity knows by their tokens, do.
+_INCIDENTAL = (set(INCIDENTAL) | {"seed"}) - {"data", "tokenizer"}
 
 
 def of_tables(tables: Sequence[Table]) -> dict[str, Any]:

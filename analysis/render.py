@@ -58,6 +58,11 @@ def printed(key: str, value: float | None, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{0 if key == 'params' else 1}f}".replace("-", "−")
 
 
+def signed(value: float, decimals: int) -> str:
+    """``+1.5`` or ``−0.2``."""
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
 class Reasons:
     """Letters for why numbers are missing, in the order they come up."""
 
@@ -136,8 +141,8 @@ def compared(table: Table, c: Comparison) -> list[str]:
     names = {row.arm: ", ".join(row.labels) for row in table.rows}
     d = c.difference
     decimals = _DECIMALS[unit(c.metric)] + (1 if unit(c.metric) == "%" else 0)
-    interval = DASH if math.isnan(d.low) else f"{d.low:+.{decimals}f} to {d.high:+.{decimals}f}".replace("-", "−")
-    mean = f"{d.mean:+.{decimals}f}".replace("-", "−")
+    interval = DASH if math.isnan(d.low) else f"{signed(d.low, decimals)} to {signed(d.high, decimals)}"
+    mean = signed(d.mean, decimals)
     p = DASH if d.n < 2 or c.mark else p_value(c.adjusted)
     return [
         names[c.arm], names[c.other], heading([c.metric]), mean, interval, p, printed(c.metric, c.paper, signed=True),

@@ -33,6 +33,7 @@ from albert_ablate.hydra_app import compose, compose_for_run
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder
+from albert_ablate.task_config import PAPER_FIVE
 from albert_ablate.tasks import squad_metrics
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.heads import AnswerableSpanModel, forbidden
@@ -40,7 +41,7 @@ from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.squad import SquadTask
 from albert_ablate.tasks.task import Task
-from albert_ablate.tasks.units import PAPER_FIVE, collect, paper_average, plan_units
+from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.checkpoint import checkpoints
 from analysis.compare import compare_tasks
 from analysis.runs import load_runs

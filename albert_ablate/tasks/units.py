@@ -21,7 +21,7 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
 from albert_ablate.runs import RunFolder, wanted
-from albert_ablate.task_config import TaskConfig
+from albert_ablate.task_config import PAPER_FIVE, TaskConfig
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
@@ -31,8 +31,6 @@ from albert_ablate.training.checkpoint import newest
 
 #: Raise when the same settings would fine-tune to other numbers.
 NUMERICS = 1
-#: The paper's five columns, and the order in which it averages them.
-PAPER_FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
 #: Settings of all tasks, and of one, that say where and how.
 _INCIDENTAL = ("source", "data_dir", "seeds", "keep_weights", "bag_of_words")
 _NAMES = ("name", "hub", "train_file", "dev_file")
