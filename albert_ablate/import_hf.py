@@ -108,9 +108,11 @@ def _json(path: Path, needed: bool = True) -> dict[str, Any]:
 
 
 def _tokenizer_file(folder: Path) -> Path:
-    found = next((folder / name for name in (TOKENIZER, "vocab.txt") if (folder / name).is_file()), None)
+    from albert_ablate.data.wordpiece import VOCABULARY
+
+    found = next((folder / name for name in (TOKENIZER, VOCABULARY) if (folder / name).is_file()), None)
     if found is None:
-        raise DataError(f"{folder}: no {TOKENIZER} (SentencePiece) and no vocab.txt (WordPiece); one is needed.")
+        raise DataError(f"{folder}: no {TOKENIZER} (SentencePiece) and no {VOCABULARY} (WordPiece); one is needed.")
     return found
 
 

@@ -158,10 +158,8 @@ def markdown(report: Report) -> str:
     parts = [f"# {report.title}", _subtitle(report.runs), " ".join(summary(report))]
     parts += ["## What the paper claims, and what these runs say", scorecard_markdown(report.verdicts)]
     parts += ["## Tables", *(render.markdown(table) for table in report.filled)]
-    recipes = recipe_table(report.runs)
-    rows = [list(map(str, row)) for row in recipes.itertuples(index=False)]
-    title = paper.table("table14")["title"].rstrip(".")
-    parts += [f"### Table 14. {title}", render.pipes(list(map(str, recipes.columns)), rows), _NOTES["table14"]]
+    recipes = _reference("table14", report.runs)
+    parts += [f"### Table 14. {recipes['title']}", render.pipes(recipes["head"], recipes["rows"]), recipes["note"]]
     parts.append("## Figures")
     parts += [f"### {d.title}\n\n![{d.title}](figures/{d.name}.svg)\n\n{d.caption}" for d in report.drawings]
     cost = _cost_rows(costs(report.runs))

@@ -95,7 +95,7 @@ def _paper_layers(axes: Any, panel: str) -> None:
 def _smoothness(runs: pd.DataFrame, arm: str) -> str:
     parts = [estimate(values(runs, key)) for key in ("L2 roughness", "angle roughness")]
     words = [interval_words(found, 2) for found in parts if found is not None]
-    return f"{arm.removeprefix('figure1: ')} {' (L2), '.join(words)} (angle)" if words else f"{arm} needs two layers"
+    return f"{arm} {' (L2), '.join(words)} (angle)" if words else f"{arm} needs two layers"
 
 
 def training_curves(runs: pd.DataFrame) -> Drawing:

@@ -35,7 +35,7 @@ def unit(key: str) -> str:
     return _SPEEDUP if key == "speedup" else metric(key).unit
 
 
-def number(key: str, found: Estimate | None, signed: bool = False) -> str:
+def number(key: str, found: Estimate | None) -> str:
     """``81.2 ± 0.3``; without ± where there is one seed or nothing varies."""
     if found is None:
         return DASH
@@ -43,19 +43,16 @@ def number(key: str, found: Estimate | None, signed: bool = False) -> str:
     plain = math.isnan(found.margin) or key in ("params", "speedup", "tokens/s")
     if not plain and 0 < found.margin < 0.5 * 10**-decimals:
         decimals += 1
-    sign = "+" if signed else ""
-    text = f"{found.mean:{sign},.{decimals}f}".replace("-", "−")
+    text = f"{found.mean:,.{decimals}f}".replace("-", "−")
     text += "×" if key == "speedup" else ""
     if plain:
         return text
     return f"{text} ± {found.margin:.{decimals}f}"
 
 
-def printed(key: str, value: float | None, signed: bool = False) -> str:
+def printed(key: str, value: float | None) -> str:
     """The paper's number of ``key`` as it prints it: one decimal, parameters without."""
-    if value is None:
-        return ""
-    return f"{value:{'+' if signed else ''}.{0 if key == 'params' else 1}f}".replace("-", "−")
+    return "" if value is None else f"{value:.{0 if key == 'params' else 1}f}"
 
 
 def signed(value: float, decimals: int) -> str:
@@ -145,8 +142,8 @@ def compared(table: Table, c: Comparison) -> list[str]:
     mean = signed(d.mean, decimals)
     p = DASH if d.n < 2 or c.mark else p_value(c.adjusted)
     return [
-        names[c.arm], names[c.other], heading([c.metric]), mean, interval, p, printed(c.metric, c.paper, signed=True),
-        c.verdict,
+        names[c.arm], names[c.other], heading([c.metric]), mean, interval, p,
+        "" if c.paper is None else signed(c.paper, 1), c.verdict,
     ]  # fmt: skip
 
 

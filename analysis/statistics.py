@@ -1,8 +1,8 @@
 """Intervals and tests over seeds. Distributions and tests are scipy's, corrections statsmodels'.
 
-Seeds are few. With three of them a 95% bootstrap interval covers 77% and Student's t covers 95%
-(simulated; ``tests/test_statistics.py``), so every interval here is a t interval. Comparisons are paired by seed: two
-arms of one seed share weights, documents, their order and masks.
+Seeds are few. With three of them a 95% bootstrap interval covers about 77% and Student's t covers 95%
+(``tests/test_statistics.py`` simulates the latter), so every interval here is a t interval. Comparisons
+are paired by seed: two arms of one seed share weights, documents, their order and masks.
 """
 
 import bisect

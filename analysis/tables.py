@@ -6,6 +6,7 @@ module fills in numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and H
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -40,7 +41,7 @@ _DOWNSTREAM = (
 _COST = ("params", "tokens/s")
 _HELD_OUT = (("MLM loss",), ("MLM",), ("NSP",), ("SOP",))
 #: The paper's column -> our runs' column, where ours is another number than the paper's.
-_OURS = {"E": "E", "hidden": "hidden", "layers": "layers", "embedding": "E"}
+_OURS = {"E": "E", "hidden": "hidden", "layers": "layers"}
 _NAMES = {
     "not-shared": "not shared", "all-shared": "all shared", "shared-attention": "shared attention",
     "shared-FFN": "shared FFN", "steps_k": "steps, thousands", "time_h": "hours", "SP_task": "sentence task",
@@ -116,6 +117,7 @@ class Table:
         return sum(bool(row.runs) for row in self.rows) > 1
 
 
+@cache  # files are read once; nobody changes the cells
 def arms_of(name: str) -> dict[str, dict[str, Any]]:
     """Arm -> terms of the cells of a table or figure, in the paper's order; names as ``table3.2``, from 1."""
     return {f"{name}.{place}": dict(row.terms) for place, row in enumerate(sweep_rows([name]), 1)}
@@ -127,7 +129,7 @@ def build(runs: pd.DataFrame, name: str) -> Table:
     arms = arms_of(name)
     selection = select(runs, arms)
     found = pd.concat(selection.runs.values()) if selection.names() else runs.iloc[:0]
-    columns = _columns(printed, found)
+    columns = _columns(found)
     labels = [c["name"] for c in printed["columns"] if c["name"] not in {*METRICS, "speedup", "parameters_M", "Avg"}]
     fastest = _speed_reference(name, selection, list(arms))
     rows = []
@@ -144,7 +146,7 @@ def build(runs: pd.DataFrame, name: str) -> Table:
     )  # fmt: skip
 
 
-def _columns(printed: Mapping[str, Any], found: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+def _columns(found: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     """Parameters, downstream and held-out scores (first what there is), other tasks, and what it cost."""
     if not len(found):
         return (("params",), *_DOWNSTREAM)
