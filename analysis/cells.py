@@ -65,7 +65,8 @@ def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
 
 def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
     """Every finished run of the set-up that has most of them, with ``arm``: what tells them apart, in words."""
-    done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]
+    trained = runs["config"].map(lambda config: not _imported(config))
+    done = runs[(runs["state"] == "finished") & runs["hidden"].notna() & trained]
     if not len(done):
         return done.assign(arm=[])
     setups = pd.Series(_setups(done, _AXES))
@@ -99,7 +100,7 @@ def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
 
 
 def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> bool:
-    if not config or pd.isna(hidden) or setting(config, "share.groups") not in (None, 1):
+    if not config or pd.isna(hidden) or _imported(config) or setting(config, "share.groups") not in (None, 1):
         return False
     head = int(hidden) // config["model"].get("heads", 1)
     base_hidden, base_layers = int(base[0]), int(base[1])
@@ -118,6 +119,11 @@ def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms
         elif key not in TERMS:
             wanted[_FIELDS.get(key, key)] = value
     return all(_same(setting(config, path), value) for path, value in wanted.items())
+
+
+def _imported(config: dict[str, Any]) -> bool:
+    """Whether another program trained it: then it is no arm of ours, whatever its shape."""
+    return setting(config, "scale.name") == "imported"
 
 
 #: Groups in which an option is told by one setting.

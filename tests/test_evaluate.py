@@ -9,6 +9,7 @@ from test_import import bert
 from albert_ablate.evaluate import main
 from albert_ablate.files import read_json
 from albert_ablate.import_hf import main as import_command
+from analysis.cells import main_setup, matching
 from analysis.runs import load_runs
 
 SHORT = ["evaluation.max_pairs=16", "evaluation.probe_pairs=16", "evaluation.similarity_pairs=8"]
@@ -54,6 +55,9 @@ def test_an_imported_model_is_scored_with_its_own_tokenizer(tmp_path: Path, caps
     assert len(row["l2"]) == 4
     assert row["tokens_fingerprint"]
     assert row["nsp_head"] == "trained"
+    runs = load_runs(tmp_path / "runs")
+    assert not matching(runs, {"share": "none", "objective": "nsp", "embedding": "H"}).any()  # no arm of ours
+    assert main_setup(runs).empty
 
 
 def test_what_is_no_setting_of_an_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
