@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_ablate.config import RunConfig
+from albert_ablate.data.vocabulary import tokenizer_file
+from albert_ablate.data.wordpiece import NAME as WORDPIECE
+from albert_ablate.data.wordpiece import VOCABULARY
 from albert_ablate.errors import RunFolderError, UserError
 from albert_ablate.files import building, read_json
 from albert_ablate.hydra_app import compose_for_run, words_of
@@ -46,12 +49,13 @@ def export(run: Path, out: Path) -> "Exported":
         raise RunFolderError(f"{run}: no run folder (it has no config.yaml). Runs lie in runs/.")
     if out.exists():
         raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
-    if not (run / TOKENIZER).is_file():
-        raise RunFolderError(f"{run}: it keeps no {TOKENIZER}, so its tokenizer cannot be exported.")
+    source = tokenizer_file(run)
+    if not source.is_file():
+        raise RunFolderError(f"{run}: it keeps no {source.name}, so its tokenizer cannot be exported.")
     config = compose_for_run(run / "config.yaml", [])
     from safetensors.torch import save_file  # after the words are found good: torch loads slowly
 
-    from albert_ablate.interop.huggingface import to_huggingface
+    from albert_ablate.interop.huggingface import in_order_of, to_huggingface
     from albert_ablate.interop.tokenizer_json import tokenizer_json
     from albert_ablate.model.pretraining import build_model
     from albert_ablate.training.checkpoint import load_weights, newest
@@ -60,13 +64,16 @@ def export(run: Path, out: Path) -> "Exported":
     model = build_model(config.architecture(), config.seed)
     load_weights(checkpoint, model)
     exported = to_huggingface(model)
+    if source.name == VOCABULARY:
+        exported = in_order_of(source, exported)
     out.parent.mkdir(parents=True, exist_ok=True)
     with building(out) as folder:
         save_file(exported.tensors, folder / "model.safetensors", metadata={"format": "pt"})
         _write(folder / "config.json", {"architectures": [exported.architecture], **exported.config})
-        shutil.copyfile(run / TOKENIZER, folder / TOKENIZER)
+        shutil.copyfile(source, folder / source.name)
         _write(folder / "tokenizer_config.json", _tokenizer(config))
-        _write(folder / "tokenizer.json", tokenizer_json(run / TOKENIZER, config.tokenizer))
+        if source.name == TOKENIZER:
+            _write(folder / "tokenizer.json", tokenizer_json(source, config.tokenizer))
         manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
         _write(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
@@ -76,15 +83,22 @@ def export(run: Path, out: Path) -> "Exported":
 
 
 def _tokenizer(config: RunConfig) -> dict[str, Any]:
+    if config.tokenizer.name == WORDPIECE:
+        cleaning = {"do_lower_case": config.tokenizer.lowercase, "strip_accents": config.tokenizer.strip_accents}
+        return {"tokenizer_class": _tokenizer_class(config), "model_max_length": config.model.max_positions, **cleaning}
     marks = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "mask": "[MASK]"}
     marks |= {"pad": "<pad>", "unk": "<unk>"}
     return {
-        "tokenizer_class": "AlbertTokenizer",
+        "tokenizer_class": _tokenizer_class(config),
         "do_lower_case": config.tokenizer.lowercase,
         "keep_accents": not config.tokenizer.strip_accents,
         "model_max_length": config.model.max_positions,
         **{f"{name}_token": mark for name, mark in marks.items()},
     }
+
+
+def _tokenizer_class(config: RunConfig) -> str:
+    return "BertTokenizer" if config.tokenizer.name == WORDPIECE else "AlbertTokenizer"
 
 
 def _card(
@@ -115,7 +129,7 @@ def _card(
         if results.get(task):
             facts[f"held-out {task.upper()}"] = f"{results[task]['accuracy']:.1%}, {results[task]['head']} head"
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    name = exported.architecture
+    name, tokenizer = exported.architecture, _tokenizer_class(config)
     case = "The tokenizer lower-cases text and drops accents."
     notes = [
         "Weights are fp32. Sentence label 0: the second segment follows the first; 1: swapped (SOP) or random (NSP).",
@@ -134,8 +148,8 @@ def _card(
     return (
         "---\nlibrary_name: transformers\ntags: [albert-ablate, masked-lm]\n---\n\n"
         f"# {run}\n\nOne arm of an ablation, pretrained with albert-ablate.\n\n"
-        f"```python\nfrom transformers import AlbertTokenizer, {name}\n\n"
-        f'model = {name}.from_pretrained("FOLDER")\ntokenizer = AlbertTokenizer.from_pretrained("FOLDER")\n```\n\n'
+        f"```python\nfrom transformers import {tokenizer}, {name}\n\n"
+        f'model = {name}.from_pretrained("FOLDER")\ntokenizer = {tokenizer}.from_pretrained("FOLDER")\n```\n\n'
         f"| | |\n|---|---|\n{rows}\n\n{lines}\n\n`provenance.json` holds the run's whole manifest.\n"
     )
 

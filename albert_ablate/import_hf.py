@@ -1,7 +1,8 @@
 """A checkpoint of transformers as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
 
-Reads ALBERT and BERT (safetensors, or .bin without running its pickles) with their tokenizer, and
-writes a run folder that fine-tuning, evaluation and analysis take like one trained here.
+Reads ALBERT and BERT (safetensors, or .bin without running its pickles) and TensorFlow's ALBERT
+release with their tokenizer, and writes a run folder that fine-tuning, evaluation and analysis take
+like one trained here.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m albert_ablate.import_hf", description="An ALBERT or BERT checkpoint as a run."
     )
-    parser.add_argument("checkpoint", help="a folder with config.json, weights and tokenizer; or a name on the hub")
+    parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
     try:
@@ -53,22 +54,37 @@ def import_checkpoint(name: str, out: Path) -> tuple[str, ...]:
     """Write the run folder ``out``; returns the heads that the checkpoint does not have. Raises UserError."""
     if out.exists():
         raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
-    folder = _folder(name)
     from albert_ablate.data.vocabulary import open_tokenizer
+    from albert_ablate.data.wordpiece import VOCABULARY
     from albert_ablate.interop.imported import from_huggingface
+    from albert_ablate.interop.tensorflow import CONFIG, checkpoint_prefix, read_release
     from albert_ablate.interop.weights import read_tensors
 
-    described = _json(folder / "config.json")
-    tensors, files = read_tensors(folder)
+    prefix = checkpoint_prefix(name)
+    folder = _folder(name) if prefix is None else prefix.parent
+    if prefix is None:
+        described = _json(folder / "config.json")
+        tensors, files = read_tensors(folder)
+        files.append(folder / "config.json")
+    else:
+        described, tensors, files = read_release(prefix)
+        files.append(folder / CONFIG)
     found = from_huggingface(described, tensors)
     source = _tokenizer_file(folder)
     config = _config(out.name, found, _json(folder / "tokenizer_config.json", needed=False), source)
     tokenizer = open_tokenizer(source, config.tokenizer)
     if tokenizer.vocab_size != config.tokenizer.vocab_size:
         raise DataError(f"{source}: {tokenizer.vocab_size} pieces, but the model has {config.tokenizer.vocab_size}.")
-    hashes = {file.name: sha256_file(file) for file in (*files, folder / "config.json", source)}
+    hashes = {file.name: sha256_file(file) for file in (*files, source)}
     origin = {"from": name, "files": hashes, "missing": list(found.missing), "model_type": described["model_type"]}
-    _write(out, config, _state(config, found, source), tokenizer, source.name, origin)
+    _write(
+        out,
+        config,
+        _state(config, found, source),
+        tokenizer,
+        VOCABULARY if source.name == VOCABULARY else TOKENIZER,
+        origin,
+    )
     return found.missing
 
 
@@ -111,9 +127,10 @@ def _tokenizer_file(folder: Path) -> Path:
     from albert_ablate.data.wordpiece import VOCABULARY
 
     found = next((folder / name for name in (TOKENIZER, VOCABULARY) if (folder / name).is_file()), None)
-    if found is None:
+    models = sorted(folder.glob("*.model"))  # TensorFlow's release calls it 30k-clean.model
+    if found is None and len(models) != 1:
         raise DataError(f"{folder}: no {TOKENIZER} (SentencePiece) and no {VOCABULARY} (WordPiece); one is needed.")
-    return found
+    return found or models[0]
 
 
 def _config(name: str, found: "Imported", described: Mapping[str, Any], source: Path) -> RunConfig:

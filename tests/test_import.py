@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ import pytest
 import torch
 from runhelpers import run, tiny_config
 from safetensors.torch import load_file
+from taskhelpers import write_race, write_squad, write_sst2
 from test_huggingface_parity import inputs
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
     AlbertForPreTraining,
     AlbertModel,
+    AutoModelForPreTraining,
     BertConfig,
     BertForPreTraining,
     BertModel,
@@ -23,6 +27,7 @@ from transformers import (
 
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 from albert_ablate.export import main as export_command
+from albert_ablate.finetune import main as finetune
 from albert_ablate.hydra_app import compose_for_run
 from albert_ablate.import_hf import main
 from albert_ablate.model.pretraining import PretrainingModel, build_model
@@ -158,17 +163,28 @@ def test_bert_with_its_vocabulary_in_our_order(change: dict[str, Any], tmp_path:
     (places,) = tokenizer.encode_with_offsets([text])
     assert [i for i, _, _ in places] == ids
     assert text[places[1][1] : places[1][2]] == "run"
+    assert export_command([str(folder.path), str(tmp_path / "out")]) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "out"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)
+    kept = {"attn_implementation": "eager", "output_loading_info": True}
+    again, info = BertForPreTraining.from_pretrained(tmp_path / "out", **kept)
+    assert not any(info.values()), info
+    assert again.config.pad_token_id == 0
+    assert BertTokenizer.from_pretrained(tmp_path / "out")(text)["input_ids"] == reference(text)["input_ids"]
     starts = [reference.convert_ids_to_tokens(int(order[i])) for i in ids if not tokenizer.word_starts[i]]
     assert starts
     assert all(piece.startswith("##") for piece in starts)
     assert config.objective.name.value == "nsp"
 
 
-@pytest.mark.parametrize(
-    ("share", "size"), [("all", 16), ("attention", 16), ("ffn", 32), ("none", 32), ("none", 16), ("all", 32)]
-)
-def test_our_own_exports_come_back_as_they_were(share: str, size: int, tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, f"share={share}", f"embed.size={size}", "model.layers=3")
+@pytest.mark.parametrize("objective", ["sop", "nsp", "none"])
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("share", ["all", "attention", "ffn", "none"])
+def test_every_cell_goes_out_and_comes_back_as_it_was(share: str, size: int, objective: str, tmp_path: Path) -> None:
+    axes = (f"share={share}", f"embed.size={size}", f"objective={objective}")
+    config = tiny_config(tmp_path, *axes, "model.layers=3", "model.max_positions=64")
     folder = run(config)
     assert export_command([str(folder.path), str(tmp_path / "out")]) == 0
     model, again = imported(tmp_path / "out", tmp_path / "back")
@@ -178,6 +194,7 @@ def test_our_own_exports_come_back_as_they_were(share: str, size: int, tmp_path:
     load_weights(newest(folder.path / "checkpoints"), original)
     for name, tensor in original.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
+    assert_equal(original.eval(), AutoModelForPreTraining.from_pretrained(tmp_path / "out"))
     assert again.state() == "finished"
 
 
@@ -261,3 +278,47 @@ def test_a_pickle_with_code_is_never_run(
     assert main([str(tmp_path / "in"), str(tmp_path / "mine")]) != 0
     assert "not a readable weights file" in capsys.readouterr().err
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("kind", ["albert", "bert"])
+def test_every_kind_of_task_runs_with_the_tokenizer_that_came_along(kind: str, spiece: Path, tmp_path: Path) -> None:
+    _ = albert(spiece, tmp_path / "in") if kind == "albert" else bert(tmp_path / "in")
+    _, folder = imported(tmp_path / "in", tmp_path / "runs" / "mine")
+    for write in (write_sst2, write_squad, write_race):
+        write(tmp_path / "data")
+    write_squad(tmp_path / "data", "2.0")
+    lengths = [f"tasks.{name}.max_length=64" for name in ("sst2", "race", "squad11", "squad20")]
+    lengths += [f"tasks.{name}.{part}" for name in ("squad11", "squad20") for part in ("max_query=24", "stride=16")]
+    words = ["task=[sst2,squad11,squad20,race]", f"task.data_dir={tmp_path / 'data'}", *lengths, "task.evaluations=2"]
+    assert finetune([str(folder.path), *words]) == 0
+    entries = folder.read("results.json")["tasks"]
+    assert [entry["task"] for entry in entries] == ["race", "squad11", "squad20", "sst2"]
+    predicted = json.loads(next(folder.path.glob("**/squad11*/predictions/predictions.json")).read_text())
+    contexts = (tmp_path / "data" / "dev-v1.1.json").read_text()
+    assert predicted
+    assert all(text in contexts for text in predicted.values())
+
+
+def test_a_name_on_the_hub(spiece: Path, tmp_path: Path) -> None:
+    """Offline, the hub's client answers from its cache; a name that it does not have is answered in words."""
+    theirs = albert(spiece, tmp_path / "in")
+    stored = tmp_path / "cache" / "models--someone--albert-tiny"
+    (stored / "snapshots").mkdir(parents=True)
+    (tmp_path / "in").rename(stored / "snapshots" / ("a" * 40))
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("a" * 40)
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    results = {}
+    for name in ("someone/albert-tiny", "someone/else"):
+        words = [sys.executable, "-m", "albert_ablate.import_hf", name, str(tmp_path / Path(name).name)]
+        results[name] = subprocess.run(words, env=offline, capture_output=True, text=True)
+    assert results["someone/albert-tiny"].returncode == 0, results
+    found = RunFolder(tmp_path, "albert-tiny")
+    assert found.read("results.json")["imported"]["from"] == "someone/albert-tiny"
+    config = compose_for_run(found.path / "config.yaml", [])
+    model = build_model(config.architecture(), 0)
+    load_weights(newest(found.path / "checkpoints"), model)
+    assert_equal(model.eval(), theirs)
+    assert results["someone/else"].returncode == 2
+    assert "no such folder, and the hub gave nothing" in results["someone/else"].stderr
+    assert "Traceback" not in results["someone/else"].stderr

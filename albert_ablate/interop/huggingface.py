@@ -11,7 +11,8 @@ apart. In training, transformers' ALBERT has no dropout after the feed-forward n
 reference have.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from albert_ablate.axes import Share
 from albert_ablate.data.tokenizer import CLS, PAD, SEP
+from albert_ablate.data.wordpiece import read_vocabulary, row_order
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
 from albert_ablate.model.pretraining import PretrainingModel
 
@@ -48,6 +50,18 @@ def to_huggingface(model: PretrainingModel) -> Exported:
     own["num_hidden_layers"] = shape.layers // n
     tensors = _tensors(model, albert_names(groups, shape.has_projection))
     return Exported("AlbertForPreTraining", _config(model, "albert") | own, tensors, not tied)
+
+
+def in_order_of(vocabulary: Path, exported: Exported) -> Exported:
+    """With the word table's rows, the output bias and the special ids as the WordPiece ``vocabulary`` has them."""
+    order = torch.from_numpy(row_order(read_vocabulary(vocabulary), exported.config["vocab_size"], vocabulary))
+    back = torch.argsort(order)
+    tensors = {
+        name: tensor[back] if name.endswith(("word_embeddings.weight", "predictions.bias")) else tensor
+        for name, tensor in exported.tensors.items()
+    }
+    ids = {f"{name}_token_id": int(order[i]) for name, i in (("pad", PAD), ("bos", CLS), ("eos", SEP))}
+    return replace(exported, config=exported.config | ids, tensors=tensors)
 
 
 def _config(model: PretrainingModel, kind: str) -> dict[str, Any]:
