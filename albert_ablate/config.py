@@ -4,13 +4,15 @@ Values come from ``conf/`` alone; no field has a default here. ``hydra_app.py`` 
 that turns a composed Hydra config into ``RunConfig``; nothing else imports hydra or omegaconf.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import Objective, Share
@@ -31,6 +33,26 @@ from albert_ablate.task_config import (
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 _STRICT = ConfigDict(extra="forbid")
+#: The largest whole number of a setting.
+_LARGEST = 2**63 - 1
+
+
+def _plain_name(name: str) -> str:
+    """A part of a folder's name. Raises ValueError for one that would lead out of the folder that it is in."""
+    if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
+        raise ValueError("it becomes part of a folder's name: give 1 to 100 characters, no / and no \\ among them")
+    return name
+
+
+def _language(code: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", code):
+        raise ValueError("give a language's code, such as en or pt-br")
+    return code
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+#: A file, a folder or a pattern.
+Place = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -45,7 +67,7 @@ class RatesConfig:
 class ScaleConfig:
     """The preset that set the other groups."""
 
-    name: str
+    name: Name
     learning_rate: RatesConfig
     seconds: Positive  # of training, for budget=seconds
 
@@ -77,7 +99,7 @@ class ObjectiveConfig:
 class ModelConfig:
     """Shape of the encoder but for the embedding width and the vocabulary."""
 
-    name: str
+    name: Name
     hidden: Positive
     layers: Positive
     heads: Positive
@@ -116,15 +138,15 @@ class HubSource:
 class DataConfig:
     """The corpus."""
 
-    name: str
+    name: Name
     source: Literal["embedded", "files", "hub"]
-    path: str | None
-    validation_path: str | None
+    path: Place | None
+    validation_path: Place | None
     validation_fraction: OpenFraction
     fraction: Annotated[float, Field(gt=0, le=1)]  # of the training documents, chosen at random, that are used
     format: Literal["auto", "sentences", "prose"]
     text_column: str
-    language: str
+    language: Annotated[str, AfterValidator(_language)]
     hub: tuple[HubSource, ...]
 
 
@@ -152,8 +174,8 @@ class MaskingConfig:
 class TokenizerConfig:
     """SentencePiece unigram (paper, section 4.1)."""
 
-    name: str
-    model_path: str | None
+    name: Name
+    model_path: Place | None
     vocab_size: Annotated[int, Field(ge=32)]
     lowercase: bool
     strip_accents: bool
@@ -168,6 +190,7 @@ class OptimizerConfig(UpdateConfig):
 
     name: Literal["lamb", "adamw"]
     learning_rate: PositiveFloat
+    skip_spikes: PositiveFloat | None  # leave out steps so many standard deviations above those before
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -223,20 +246,25 @@ class RuntimeConfig:
 
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "bf16", "fp32"]
-    threads: Positive | None
-    workers: Count
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
+    workers: Annotated[int, Field(ge=0, le=1024)]
     log_every: Positive
     checkpoint_every: Positive
+    checkpoint_minutes: PositiveFloat | None
+    async_checkpoints: bool
     keep_checkpoints: Positive
     retries: Count  # times that a sweep starts a cell again whose process was killed
+    oom_halving: bool
+    activation_checkpointing: bool
+    deterministic: bool
 
 
 @dataclass(frozen=True, config=_STRICT)
 class PathsConfig:
     """Folders, relative to where the command is run."""
 
-    runs: str
-    cache: str
+    runs: Place
+    cache: Place
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -245,7 +273,7 @@ class TrackerConfig:
 
     wandb: bool
     tensorboard: bool
-    project: str
+    project: Name
     mode: Literal["offline", "online"]
 
 
@@ -311,7 +339,7 @@ def parse(values: dict[str, Any]) -> RunConfig:
         config = pydantic.TypeAdapter(RunConfig).validate_python(values)
     except pydantic.ValidationError as error:
         raise ConfigError([_explain(problem) for problem in error.errors()]) from None
-    problems = list(_contradictions(config))
+    problems = [*_misread(values, config.as_dict()), *_contradictions(config)]
     if problems:
         raise ConfigError(problems)
     return config
@@ -328,7 +356,21 @@ def _explain(problem: Any) -> str:
         return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
     if problem["type"] in ("missing", "missing_argument"):
         return f"{field}: missing. Every setting stands in conf/; did an override remove it?"
-    return f"{field}={problem['input']!r}: {problem['msg']}."
+    return f"{field}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
+
+
+def _misread(given: Any, made: Any, field: str = "") -> Iterator[str]:
+    """Values that pydantic takes and nothing here can mean: yes for a number, and numbers beyond 64 bits."""
+    if isinstance(made, dict) and isinstance(given, dict):
+        for key, value in made.items():
+            yield from _misread(given.get(key), value, f"{field}.{key}".lstrip("."))
+    elif isinstance(made, list) and isinstance(given, list | tuple):
+        for place, (one, other) in enumerate(zip(given, made, strict=True)):
+            yield from _misread(one, other, f"{field}.{place}")
+    elif isinstance(given, bool) and not isinstance(made, bool):
+        yield f"{field}={given}: a number is expected, not {'yes' if given else 'no'}."
+    elif isinstance(made, int) and abs(made) > _LARGEST:
+        yield f"{field}={made}: larger than {_LARGEST}, the largest whole number there is a use for."
 
 
 def _known_fields(group: str) -> list[str]:
@@ -393,6 +435,8 @@ def _contradictions(c: RunConfig) -> list[str]:
             f"Use batch.micro_size={c.batch.size}."
         )
     found += _data_contradictions(c.data)
+    found += _task_contradictions(c.tasks)
+    found += _place_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
         found.append(f"task.seeds={list(c.task.seeds)}: a seed stands there twice. Name each once.")
     return found
@@ -419,6 +463,25 @@ def _data_contradictions(data: DataConfig) -> list[str]:
     if data.source == "hub" and not data.hub:
         return [f"data.hub is empty: data={data.name} reads Hugging Face datasets. Name at least one."]
     return []
+
+
+def _task_contradictions(tasks: dict[str, TaskConfig]) -> list[str]:
+    """Readers and result folders go by a task's name."""
+    return [
+        f"tasks.{key}.name={task.name!r}: a task is called what its settings are. Leave it at {key}."
+        for key, task in tasks.items()
+        if task.name != key
+    ]
+
+
+def _place_contradictions(paths: PathsConfig) -> list[str]:
+    found = []
+    for field, name in (("paths.runs", paths.runs), ("paths.cache", paths.cache)):
+        place = Path(name)
+        there = next((path for path in (place, *place.parents) if path.exists()), place)
+        if there.exists() and not there.is_dir():
+            found.append(f"{field}={name}: {there} is a file. Give a folder, which need not exist yet.")
+    return found
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

@@ -45,10 +45,22 @@ class CheckpointError(UserError):
     exit_code = 1
 
 
+class DiskFullError(UserError):
+    """No space is left; what was saved before is whole, and the same command continues."""
+
+    exit_code = 28  # ENOSPC
+
+
 class DivergedError(UserError):
     """The loss or the gradient is no longer finite."""
 
     exit_code = 3
+
+
+class PeerLostError(UserError):
+    """Another process of the same run has died."""
+
+    exit_code = 1
 
 
 class PreemptedError(UserError):

@@ -57,13 +57,13 @@ def evaluate(run: Path, config: RunConfig) -> dict[str, Any]:
     from albert_ablate.experiment import prepare_data, require_pairs
     from albert_ablate.model.pretraining import build_model
     from albert_ablate.training.checkpoint import load_weights, newest
-    from albert_ablate.training.precision import choose_device, choose_precision, set_up_cpu
+    from albert_ablate.training.precision import choose_device, choose_precision, set_up
 
     folder = RunFolder(run.parent, run.name)
     checkpoint = newest(run / "checkpoints")
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
-    set_up_cpu(config.runtime)
+    set_up(config.runtime)
     own = replace(config.tokenizer, model_path=str(tokenizer_file(run)))
     prepared = prepare_data(replace(config, tokenizer=own))
     held_out = build_held_out(config, prepared.train, prepared.valid, prepared.tokenizer.word_starts)

@@ -19,22 +19,24 @@ from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
 from albert_ablate.deviations import deviations
-from albert_ablate.errors import DataError
+from albert_ablate.distributed import World, joined
+from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
-from albert_ablate.identity import identity, readable_name
+from albert_ablate.identity import identity, ingredients, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.outcome import recorded
-from albert_ablate.runs import TOKENIZER, RunFolder, standing_of, wanted
+from albert_ablate.outcome import full_disk_in_words, recorded
+from albert_ablate.runs import TOKENIZER, RunFolder, SilentFolder, standing_of, wanted
+from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
-from albert_ablate.trackers import open_trackers
+from albert_ablate.trackers import open_trackers, untracked
 from albert_ablate.training.budget import budget_words, step_flops
-from albert_ablate.training.checkpoint import checkpoints, load_matching
-from albert_ablate.training.precision import choose_device, choose_precision, set_up_cpu
+from albert_ablate.training.checkpoint import Owner, load_matching, newest
+from albert_ablate.training.precision import choose_device, choose_precision, set_up
 from albert_ablate.training.trainer import Trainer
 from albert_ablate.warm_start import start_of
 
@@ -57,14 +59,25 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     Raises UserError (settings, data, divergence, memory, a stop signal), after recording it as the
     cell's status where the run folder exists. Any other failure is recorded the same way, with its
     traceback in ``log.txt``, and raised as a UserError that names the file.
+
+    Under torchrun all its processes work on the cell; the first one writes, and fine-tunes alone.
     """
     device = choose_device(config.runtime)
+    with stoppable(), full_disk_in_words(config.paths.cache), joined(device.type) as world:
+        if world.size > config.batch.size:
+            raise ConfigError(f"batch.size={config.batch.size} is less than the {world.size} processes that share it.")
+        return _run_cell(config, paper, device, world)
+
+
+def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: World) -> int:
     precision = choose_precision(config.runtime, device)
-    set_up_cpu(config.runtime)
-    prepared = prepare(config)
+    set_up(config.runtime)
+    if not world.main:
+        console.silence()
+    prepared = world.main_first(lambda: prepare(config))
     folder = run_folder(config, prepared, precision)
     units = plan_units(config, folder, precision)
-    state, _ = standing_of(folder, [unit.folder for unit in units])
+    state, _ = world.from_main(standing_of(folder, [unit.folder for unit in units]))
     if not wanted(config.rerun, state):
         if state == "finished":
             console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
@@ -72,31 +85,39 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
         else:
             console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
         return 0
-    readers = read_units(units, again=config.rerun == "all")  # so that a bad task file is refused before pretraining
-    if config.rerun == "all":
-        folder.set_aside()
-    pretrained = folder.state() == "finished"
-    start = None if pretrained else _start(config, paper, prepared, precision)
+    if world.main:  # so that a bad task file is refused before pretraining
+        readers = read_units(units, again=config.rerun == "all")
+        if config.rerun == "all":
+            folder.set_aside()
+    pretrained = world.from_main(folder.state()) == "finished"
+    start = None if pretrained else _start(config, paper, prepared, precision, device, world)
+    if not world.main:
+        silent = SilentFolder(folder.path.parent, folder.name)
+        if not pretrained:
+            _train_and_evaluate(config, paper, prepared, silent, device, precision, start, world)
+        return 0
     with locked(folder.path) as lock:
         folder.note = lock.note
         if not pretrained:
             with recorded(folder, _out_of_memory(config)):
                 folder.set_status("running")
-                _train_and_evaluate(config, paper, prepared, folder, device, precision, start)
+                _train_and_evaluate(config, paper, prepared, folder, device, precision, start, world)
         fine_tune_all(config, folder, units, readers, prepared.tokenizer, device, precision)
     console.show(summary(folder))
     return 0
 
 
-def _start(config: RunConfig, paper: RunConfig, prepared: Prepared, precision: str) -> RunFolder | None:
+def _start(
+    config: RunConfig, paper: RunConfig, prepared: Prepared, precision: str, device: torch.device, world: World
+) -> RunFolder | None:
     """The finished run whose weights this one begins with; it is trained first where it is missing."""
     before = start_of(config)
     if before is None:
         return None
     folder = run_folder(before, prepared, precision)
-    if folder.state() != "finished":
+    if world.from_main(folder.state()) != "finished":
         console.say(f"warm start: {folder.name} comes first")
-        run_cell(replace(before, rerun="missing", tasks={}), paper)
+        _run_cell(replace(before, rerun="missing", tasks={}), paper, device, world)
     return folder
 
 
@@ -111,7 +132,8 @@ def _out_of_memory(config: RunConfig) -> str:
     return (
         f"Out of memory with batch.micro_size={config.batch.micro_size} sequences of "
         f"pairs.max_length={config.pairs.max_length} tokens. Lower batch.micro_size first: without dropout the "
-        "numbers stay the same."
+        "numbers stay the same. runtime.oom_halving=true does that by itself; runtime.activation_checkpointing=true "
+        "needs less memory too."
     )
 
 
@@ -177,13 +199,16 @@ def _train_and_evaluate(
     device: torch.device,
     precision: str,
     start: RunFolder | None,
+    world: World,
 ) -> None:
     run_id = identity(config, prepared.train.fingerprint, precision)
+    owner = Owner(run_id, ingredients(config, prepared.train.fingerprint, precision))
     shape, objective = config.architecture(), config.objective.name
     starts = prepared.tokenizer.word_starts
     batches = PairBatches(
-        prepared.train, starts, objective, config.pairs, config.masking, config.batch.size, config.seed
-    )
+        prepared.train, starts, objective, config.pairs, config.masking, config.batch.size, config.seed,
+        (world.rank, world.size),
+    )  # fmt: skip
     held_out = build_held_out(config, prepared.train, prepared.valid, starts)
     if not batches.epoch_size:
         raise DataError(
@@ -192,25 +217,26 @@ def _train_and_evaluate(
         )
     require_pairs(config, held_out)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
-    shutil.copyfile(prepared.tokenizer.path, folder.path / TOKENIZER)
+    if world.main:
+        shutil.copyfile(prepared.tokenizer.path, folder.path / TOKENIZER)
     lone = lone_sentences(prepared.train, objective, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
-    folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision))
+    folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision, world))
     folder.say(
         f"{folder.name}: {shape.parameters().with_pooler / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {device.type} in {precision}"
     )
     model = build_model(shape, config.seed)
     if start is not None:
-        new = load_matching(checkpoints(start.checkpoints)[-1], model)
+        new = load_matching(newest(start.checkpoints), model)
         folder.write("warm_start.json", {"from": start.name, "tensors_of_its_own": new})
         folder.say(f"starts with the weights of {start.name}, {len(new)} tensors of its own")
     baselines = NgramBaselines(prepared.train, shape.vocab_size)
-    evaluator = Evaluator(model, held_out, objective, baselines, precision)
-    with open_trackers(config, folder, run_id) as trackers:
+    evaluator = Evaluator(model, held_out, objective, baselines, precision, world)
+    with open_trackers(config if world.main else untracked(config), folder, run_id) as trackers:
         trainer = Trainer(
-            config, run_id, model, batches, folder, device, precision,
-            held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=trackers,
+            config, owner, model, batches, folder, device, precision,
+            held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=trackers, world=world,
         )  # fmt: skip
         training = trainer.fit()
         folder.note(phase="evaluating")
@@ -218,6 +244,8 @@ def _train_and_evaluate(
         started = time.perf_counter()
         with console.stage("evaluating on held-out documents"):
             results = evaluator.results() | {"training": training}
+            if not world.main:
+                return
             similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
         results["evaluation"] = {"seconds": trainer.curve_seconds + time.perf_counter() - started}
         trackers.record(results, similarity)
@@ -241,6 +269,7 @@ def _manifest(
     data: dict[str, Any],
     device: torch.device,
     precision: str,
+    world: World,
 ) -> dict[str, Any]:
     """Everything a number of this run can be traced to."""
     shape = config.architecture()
@@ -252,6 +281,7 @@ def _manifest(
         "packages": provenance.packages(),
         "hardware": provenance.hardware(device),
         "precision": precision,
+        "processes": world.size,
         "data": data,
         "parameters": shape.parameters().as_dict(),
         "flops_per_step": per_step,

@@ -26,9 +26,33 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(out.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; what the body writes there takes its place when it succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk and not only in memory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -70,22 +94,30 @@ def digest(value: Any, length: int = 16) -> str:
 def building(folder: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``folder`` and rename it into place when the body succeeds.
 
-    ``folder`` therefore exists only complete. Of two processes that build the same folder at
-    once, the first to finish wins and the other's work is dropped.
+    ``folder`` therefore exists only complete, on the disk and not only in memory. Of two processes
+    that build the same folder at once, the first to finish wins and the other's work is dropped.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         yield temporary
         os.chmod(temporary, 0o755)
+        _sync_tree(temporary)
         try:
             os.rename(temporary, folder)
+            sync(folder.parent)
         except OSError:
             if not folder.is_dir():
                 raise
     finally:
         if temporary.exists():
             _remove_tree(temporary)
+
+
+def _sync_tree(folder: Path) -> None:
+    for entry in folder.iterdir():
+        _sync_tree(entry) if entry.is_dir() else sync(entry)
+    sync(folder)
 
 
 def _remove_tree(folder: Path) -> None:

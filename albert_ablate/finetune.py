@@ -15,6 +15,7 @@ from albert_ablate.config import RunConfig
 from albert_ablate.errors import DataError, PreemptedError, RunFolderError, UserError
 from albert_ablate.hydra_app import compose_for_run, words_of
 from albert_ablate.runs import RunFolder
+from albert_ablate.stopping import stoppable
 
 if TYPE_CHECKING:
     from albert_ablate.data.tokenizer import Tokenizer
@@ -36,15 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0
     for run in runs:
         try:
-            fine_tune_run(run, settings)
+            with stoppable():
+                fine_tune_run(run, settings)
         except UserError as error:
             print(f"\n{words_of(error)}\n", file=sys.stderr)
             code = max(code, error.exit_code)
             if isinstance(error, PreemptedError):
                 return code
-        except KeyboardInterrupt:
-            print("\nInterrupted; the same command continues.", file=sys.stderr)
-            return PreemptedError.exit_code
     return code
 
 
@@ -58,13 +57,15 @@ def fine_tune_run(run: Path, settings: Sequence[str]) -> None:
         raise RunFolderError("Which task? Say task=sst2 or task=mnli,squad11; `python run.py --help` lists them.")
     if folder.state() != "finished":
         raise RunFolderError(f"{run} is {folder.state()}; its pretraining must be finished first.")
+    from albert_ablate.distributed import require_one_process
     from albert_ablate.summary import summary  # after the settings are found good: torch loads slowly
     from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units, rerun_units
-    from albert_ablate.training.precision import choose_device, choose_precision, set_up_cpu
+    from albert_ablate.training.precision import choose_device, choose_precision, set_up
 
+    require_one_process("Fine-tuning alone")
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
-    set_up_cpu(config.runtime)
+    set_up(config.runtime)
     units = plan_units(config, folder, precision)
     chosen = rerun_units(units, config.rerun)
     readers = read_units(chosen)

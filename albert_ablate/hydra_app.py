@@ -174,8 +174,10 @@ def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher)
         read = read_words(words)
         _require_training(read.sweeps)
         cells = expand(read)
+        from albert_ablate.distributed import require_one_process
         from albert_ablate.sweeping.engine import run_sweep  # after the settings are found good: torch loads slowly
 
+        require_one_process("A sweep")
         name = read.name or f"grid-{len(cells)}"
         one_by_one = hydra_config.hydra.launcher.get("_target_", "").endswith("BasicLauncher")
         threads = _threads(hydra_config.hydra.launcher, len(cells))

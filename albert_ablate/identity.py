@@ -9,22 +9,30 @@ from albert_ablate.files import digest
 NUMERICS = 1
 
 #: Settings that came later, at their only value of before: left out, so that older runs keep their names.
-LATER = {"model.type_vocab": 2, "model.projection": "auto", "share.inner": 1}
+LATER = {"model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None}
 
 #: Groups that say where and how, not what: they never change the numbers by intent.
 INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
 
 
 def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
-    """12 hex digits over everything that changes the numbers, the seed included, and nothing else.
+    """12 hex digits over everything that changes the numbers, the seed included, and nothing else."""
+    return digest(ingredients(config, store_fingerprint, precision), 12)
+
+
+def ingredients(config: RunConfig, store_fingerprint: str, precision: str) -> dict[str, Any]:
+    """What the identity is made from.
 
     Corpus and tokenizer enter by the fingerprint of the tokens they give, so a file may move. Of the
     budget only the unit in use enters. Names are left out. So is the micro-batch without dropout,
     where it only divides the same sums; with dropout it decides which noise falls on which sequence.
     """
     values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in INCIDENTAL}
+    for group in ("model", "share", "optimizer"):
+        own = values[group].items()
+        values[group] = {k: v for k, v in own if (f"{group}.{k}", v) not in LATER.items()}
     for group in ("model", "share"):
-        values[group] = {k: v for k, v in values[group].items() if LATER.get(f"{group}.{k}") != v and k != "name"}
+        values[group].pop("name", None)
     drops = config.model.hidden_dropout > 0 or config.model.attention_dropout > 0
     values["batch"] = {"size": config.batch.size} | ({"micro_size": config.batch.micro_size} if drops else {})
     if not config.warm_start.layers:
@@ -34,8 +42,15 @@ def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
         values["budget"] = {"steps": budget.steps, "warmup_steps": budget.warmup_steps}
     else:
         values["budget"] = {budget.unit: budget.amount(), "warmup": budget.warmup_steps / budget.steps}
-    values |= {"tokens": store_fingerprint, "precision": precision, "numerics": NUMERICS}
-    return digest(values, 12)
+    return values | {"tokens": store_fingerprint, "precision": precision, "numerics": NUMERICS}
+
+
+def differences(one: Any, other: Any, name: str = "") -> list[str]:
+    """``field: a, not b`` for every field of two nested dictionaries that differs."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if one == other else [f"{name}: {one}, not {other}"]
 
 
 def settings_digest(config: RunConfig) -> str:

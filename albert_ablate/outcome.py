@@ -1,38 +1,99 @@
 """Whatever ends a run or a fine-tuning early becomes its recorded status, and words."""
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from albert_ablate.errors import MemoryExhaustedError, PreemptedError, UserError
+from albert_ablate import console
+from albert_ablate.errors import (
+    DiskFullError,
+    DivergedError,
+    MemoryExhaustedError,
+    PeerLostError,
+    PreemptedError,
+    UserError,
+)
 from albert_ablate.runs import RunFolder
+from albert_ablate.training.guards import out_of_memory
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def recorded(folder: RunFolder, out_of_memory: str) -> Iterator[None]:
+def recorded(folder: RunFolder, no_memory: str) -> Iterator[None]:
     """Run the body; its failure becomes the folder's status and a UserError.
 
-    ``out_of_memory`` is what to say where memory ran out.
+    ``no_memory`` is what to say where memory ran out.
     """
     try:
         yield
-    except PreemptedError as stop:
-        folder.set_status("preempted", str(stop))
+    except (PreemptedError, PeerLostError) as stop:
+        _record(folder, "preempted", str(stop))
+        raise
+    except DivergedError as error:
+        _record(folder, "diverged", str(error), error.exit_code)
         raise
     except UserError as error:
-        folder.set_status("failed", str(error), error.exit_code)
+        _record(folder, "failed", str(error), error.exit_code)
         raise
     except KeyboardInterrupt:
-        folder.set_status("preempted", "interrupted")
+        _record(folder, "preempted", "interrupted")
         raise PreemptedError("Interrupted; the same command continues from the last checkpoint.") from None
     except (Exception, SystemExit) as error:
-        folder.log(traceback.format_exc())
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            exhausted = MemoryExhaustedError(out_of_memory)
-            folder.set_status("failed", str(exhausted), exhausted.exit_code)
-            raise exhausted from error
+        _log(folder, traceback.format_exc())
+        known = _known(folder, error, no_memory)
+        if known is not None:
+            _record(folder, "failed", str(known), known.exit_code)
+            raise known from error
         what = f"exit({error.code}) was called" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        folder.set_status("failed", what, UserError.exit_code)
+        _record(folder, "failed", what, UserError.exit_code)
         raise UserError(f"{folder.name} failed: {what}\nDetails: {folder.path}/log.txt") from error
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is behind ``error``; libraries wrap it in errors of their own."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in _FULL) or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def full_disk_in_words(place: str) -> Iterator[None]:
+    """A disk that is full while data are prepared, before there is a run folder. Raises DiskFullError."""
+    try:
+        yield
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        raise DiskFullError(
+            f"No space left on the disk of {place}. Nothing half written stays; free some space and start again."
+        ) from error
+
+
+def _known(folder: RunFolder, error: BaseException, no_memory: str) -> UserError | None:
+    if disk_is_full(error):
+        return DiskFullError(
+            f"No space left on the disk of {folder.path}. The last checkpoint is whole: free some space, and the same "
+            "command continues from it."
+        )
+    if out_of_memory(error):
+        return MemoryExhaustedError(no_memory)
+    return None
+
+
+def _record(folder: RunFolder, state: str, reason: str, exit_code: int | None = None) -> None:
+    """As far as a full disk allows it: without it the folder still says that its process is gone."""
+    try:
+        folder.set_status(state, reason, exit_code)
+    except OSError as error:
+        console.say(f"{folder.path}: its status could not be written ({error.strerror})")
+
+
+def _log(folder: RunFolder, text: str) -> None:
+    try:
+        folder.log(text)
+    except OSError:
+        console.say(text)

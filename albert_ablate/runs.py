@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate import console
+from albert_ablate.errors import RunFolderError
 from albert_ablate.files import read_json, write_json, write_text
 from albert_ablate.lock import owner, require_free
 
 #: The run's SentencePiece model, a copy, so that the folder can be used without the cache.
 TOKENIZER = "spiece.model"
-STATES = ("queued", "running", "finished", "failed", "preempted")
+STATES = ("queued", "running", "finished", "failed", "diverged", "preempted")
+#: Ended by an error of its own; started again only when the same command is given.
+FAILURES = ("failed", "diverged")
 
 
 def wanted(rerun: str, state: str) -> bool:
     """Whether a run in ``state`` is to be run; ``rerun`` is missing (which takes failed ones too), failed or all."""
-    return {"missing": state != "finished", "failed": state == "failed", "all": True}[rerun]
+    return {"missing": state != "finished", "failed": state in FAILURES, "all": True}[rerun]
 
 
 class RunFolder:
@@ -63,7 +66,16 @@ class RunFolder:
     def status(self) -> dict[str, Any] | None:
         """Content of ``status.json``, or None for a folder that was never started."""
         file = self.path / "status.json"
-        return read_json(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            found: dict[str, Any] = read_json(file)
+            assert found["state"] in STATES
+        except (ValueError, TypeError, KeyError, AssertionError):
+            raise RunFolderError(
+                f"{file} is damaged. Remove it, and the same command continues from the last checkpoint."
+            ) from None
+        return found
 
     def set_status(self, state: str, reason: str | None = None, exit_code: int | None = None) -> None:
         """Record ``state`` (one of STATES), the time, the process and, of a failure, reason and exit code."""
@@ -91,6 +103,8 @@ class RunFolder:
         """One line of ``metrics.jsonl``."""
         with self._metrics.open("a", encoding="utf-8") as out:
             out.write(json.dumps(line, allow_nan=False) + "\n")
+            out.flush()
+            os.fsync(out.fileno())  # a checkpoint must not outlive the lines before it
 
     def truncate_metrics(self, step: int) -> None:
         """Keep the lines up to ``step``; a half-written last line is dropped."""
@@ -104,8 +118,9 @@ class RunFolder:
         found = []
         for text in self._metrics.read_text(encoding="utf-8").splitlines():
             try:
-                found.append(json.loads(text))
-            except json.JSONDecodeError:
+                line = json.loads(text)
+                found.append(line | {"step": int(line["step"])})
+            except (ValueError, TypeError, KeyError):
                 break
         return found
 
@@ -119,6 +134,28 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log.txt").open("a", encoding="utf-8") as out:
             out.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+
+
+class SilentFolder(RunFolder):
+    """The same folder for a process that must not write: one of several that work on one run."""
+
+    def set_status(self, state: str, reason: str | None = None, exit_code: int | None = None) -> None:
+        """Nothing."""
+
+    def write(self, name: str, value: Any) -> None:
+        """Nothing."""
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def truncate_metrics(self, step: int) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def log(self, text: str) -> None:
+        """Nothing."""
 
 
 def standing_of(run: RunFolder, units: Sequence[RunFolder]) -> tuple[str, dict[str, Any] | None]:
@@ -135,7 +172,7 @@ def standing_of(run: RunFolder, units: Sequence[RunFolder]) -> tuple[str, dict[s
         return "finished", run.status()
     if owner(run.path) is not None or "running" in states:
         return "running", run.status()
-    for wanted_state in ("failed", "preempted"):
+    for wanted_state in (*FAILURES, "preempted"):
         if wanted_state in states:
             return wanted_state, units[states.index(wanted_state)].status()
     return "missing", None

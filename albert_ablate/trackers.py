@@ -7,6 +7,7 @@ reported once and left alone; it never changes or stops a run.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from albert_ablate.config import RunConfig
@@ -141,6 +142,11 @@ class Trackers:
             except Exception as error:
                 del self._working[name]
                 _warn(name, f"failed ({type(error).__name__}: {error}) and is left out from here")
+
+
+def untracked(config: RunConfig) -> RunConfig:
+    """The same run without mirrors, for a process that must not write."""
+    return replace(config, tracker=replace(config.tracker, wandb=False, tensorboard=False))
 
 
 @contextmanager

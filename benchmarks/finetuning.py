@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.squad_data import build_windows, read_squad
-from albert_ablate.training.precision import autocast, choose_precision, set_up_cpu
+from albert_ablate.training.precision import autocast, choose_precision, set_up
 from benchmarks.cases import usual_update
 from benchmarks.measure import first_line, report, take_turns
 
@@ -57,7 +58,9 @@ def sst2_tuner(config: RunConfig, tokenizer: Tokenizer) -> FineTuner:
     recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
     model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
     place = RunFolder(Path(tempfile.gettempdir()), "sst2-s0-benchmark")
-    return FineTuner(task, model, recipe, config.task, 0, place, _CPU, _precision(config), 10**9)
+    return FineTuner(
+        task, model, recipe, config.task, 0, place, _CPU, _precision(config), replace(config.runtime, log_every=10**9)
+    )
 
 
 def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
@@ -198,7 +201,7 @@ def contender(kind: str, config: RunConfig, model: Path, data: Path | None) -> C
     datasets.disable_caching()
     tokenizer = Tokenizer(model, config.tokenizer)
     if kind.startswith("ours"):
-        set_up_cpu(config.runtime)
+        set_up(config.runtime)
     if kind.endswith("squad"):
         assert data is not None
         return partial({"ours squad": ours_squad, "theirs squad": theirs_squad}[kind], data, tokenizer)

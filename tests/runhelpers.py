@@ -16,12 +16,13 @@ from albert_ablate.hydra_app import compose, paper_setup
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Trackers
+from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.precision import choose_device
 from albert_ablate.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Fields of a metrics line that no two runs have in common.
-TIMING = ("seconds", "tokens_per_second")
+TIMING = ("seconds", "tokens_per_second", "examples_per_second")
 
 _SYLLABLES = [a + b for a in "bdfgklmnprstvw" for b in "aeo"]
 _WORDS = [a + b + c for a in _SYLLABLES for b in _SYLLABLES[::3] for c in ("", *_SYLLABLES[1::11])]
@@ -152,7 +153,7 @@ def make_trainer(config: RunConfig, model: PretrainingModel | None = None) -> tu
     model = model or build_model(config.architecture(), config.seed)
     folder = RunFolder(Path(config.paths.runs), "by-hand")
     device = choose_device(config.runtime)
-    trainer = Trainer(config, "by-hand", model, batches, folder, device, "fp32", dict, Trackers())
+    trainer = Trainer(config, Owner("by-hand"), model, batches, folder, device, "fp32", dict, Trackers())
     return trainer, batches
 
 

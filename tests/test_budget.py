@@ -78,10 +78,10 @@ def test_an_interrupted_budget_ends_with_the_same_bits(tmp_path, unit: str, monk
     straight = run(tiny_config(tmp_path, *words, runs="straight"))
     real = Trainer.update
 
-    def stopped(self, step, batch, position):
+    def stopped(self, step, *rest):
         if step == 5:
             raise PreemptedError("pulled the plug")
-        return real(self, step, batch, position)
+        return real(self, step, *rest)
 
     broken = tiny_config(tmp_path, *words, runs="broken")
     with monkeypatch.context() as patched:

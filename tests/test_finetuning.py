@@ -86,7 +86,8 @@ def tuner(folder: Path, name: str, place: Path, *words: str, seed: int = 0) -> F
     model = build_task_model(task, shape, recipe, seed, found, 0.05)
     run = RunFolder(place, f"{name}-s{seed}-abcdef")
     run.path.mkdir(parents=True, exist_ok=True)
-    return FineTuner(task, model, recipe, config.task, seed, run, torch.device("cpu"), "fp32", 2)
+    runtime = replace(config.runtime, log_every=2)
+    return FineTuner(task, model, recipe, config.task, seed, run, torch.device("cpu"), "fp32", runtime)
 
 
 def make(config: RunConfig, name: str, folder: Path) -> Task:
@@ -381,11 +382,11 @@ def test_a_kill_between_the_best_weights_and_the_checkpoint(folder: Path, tmp_pa
     parts = tuner(folder, "sst2", tmp_path / "parts", "tasks.sst2.steps=6", "task.evaluate_every=2")
     save, saved = parts._save, []
 
-    def killed(step: int) -> None:
+    def killed(saver: Any, step: int, *rest: Any) -> None:
         if step == 4:
             raise KeyboardInterrupt
         saved.append(step)
-        save(step)
+        save(saver, step, *rest)
 
     parts._save = killed  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
@@ -407,8 +408,11 @@ def test_divergence_is_named(folder: Path, tmp_path: Path) -> None:
     t = tuner(folder, "sst2", tmp_path)
     with torch.no_grad():
         next(t.model.parameters()).fill_(float("nan"))
-    with pytest.raises(DivergedError, match=r"sst2: the gradient is not finite at step 1 .*tasks.sst2.learning_rate"):
+    with pytest.raises(
+        DivergedError, match=r"sst2: loss or gradient is not finite at step 1 .*tasks.sst2.learning_rate"
+    ):
         t.fit()
+    assert (t.folder.path / "diverged" / "step_00000001" / "batch.safetensors").is_file()
 
 
 def test_learning_happens(folder: Path, tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_a_diverging_cell_gives_the_sweeps_exit_code(place: Path) -> None:
     code, output = sweep(*words(place, "embed.size=16", *rates, runs="diverging")[1:], cwd=place)
     assert code == 3, output
     assert sorted(RunFolder(f.parent, f.name).state() for f in run_folders(place / "diverging")) == [
-        "failed",
+        "diverged",
         "finished",
     ]
 

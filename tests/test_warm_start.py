@@ -64,10 +64,10 @@ def test_an_interrupted_warm_start_goes_on_from_its_own_checkpoint(tmp_path, mon
     start(tiny_config(tmp_path, *WARM, runs="straight"))
     broken, real = tiny_config(tmp_path, *WARM, runs="broken"), Trainer.update
 
-    def stopped(self, step, batch, position):
+    def stopped(self, step, *rest):
         if self.config.model.layers == 4 and step == 6:
             raise PreemptedError("pulled the plug")
-        return real(self, step, batch, position)
+        return real(self, step, *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "update", stopped)

@@ -70,6 +70,7 @@ class PairBatches(Dataset[Batch]):
         masking: MaskingConfig,
         batch_size: int,
         seed: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.store = store
         self.word_starts = word_starts
@@ -78,6 +79,7 @@ class PairBatches(Dataset[Batch]):
         self.masking = masking
         self.batch_size = batch_size
         self.seed = seed
+        self.share = share  # (which, of how many): every so manieth instance of each batch
         self._plan = lru_cache(maxsize=2)(self._build_plan)
         self.epoch_size = len(self._plan(0))
 
@@ -93,7 +95,8 @@ class PairBatches(Dataset[Batch]):
 
     def instances(self, step: int) -> tuple[Pairs, np.ndarray]:
         """The pairs of ``step`` and, for each, the epoch its masks are drawn for."""
-        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        which, of = self.share
+        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[which::of]
         epochs = index // self.epoch_size
         if self.masking.copies is not None:
             epochs %= self.masking.copies

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from albert_ablate.config import TokenizerConfig
 from albert_ablate.data.text import sentences_of, text_info
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, sha256_file
+from albert_ablate.stopping import interruptible
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 #: Ids below this are special: never masked, never drawn as random replacements.
@@ -174,7 +175,8 @@ def _train(config: TokenizerConfig, sentences: Iterable[str]) -> bytes:
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
     try:
-        sentencepiece.SentencePieceTrainer.train(
+        train = partial(
+            sentencepiece.SentencePieceTrainer.train,
             sentence_iterator=(clean(s, config.lowercase, config.strip_accents) for s in sentences),
             model_writer=model,
             vocab_size=config.vocab_size,
@@ -193,12 +195,15 @@ def _train(config: TokenizerConfig, sentences: Iterable[str]) -> bytes:
             num_threads=_TRAINING_THREADS,
             minloglevel=2,
         )
+        interruptible(train)
     except (RuntimeError, OSError) as error:
         most = re.search(r"value <= (\d+)", str(error))
         least = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
         advice = str(error)
         if most or least:
             advice = f"Set it to {most[1]} or less" if most else f"Set it to {least[1]} or more"  # type: ignore[index]
+        if most and int(most[1]) < 32:  # the least that the setting takes
+            advice = "The text has too few different words for any. Use more text, or tokenizer.model_path"
         raise DataError(
             f"tokenizer.vocab_size={config.vocab_size} cannot be trained on this corpus. {advice}."
         ) from error

@@ -7,6 +7,8 @@ For arms with a trained head, ``own_head`` also gives that head's accuracy on th
 is how the paper's Table 5 scores it.
 """
 
+from collections.abc import Iterator
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from albert_ablate.axes import SENTENCE_TASKS, Objective
+from albert_ablate.data.batches import Batch
+from albert_ablate.distributed import ALONE, World
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet
 from albert_ablate.evaluation.intervals import clustered_mean, proportion
@@ -31,7 +35,9 @@ class Evaluator:
         objective: Objective,
         baselines: NgramBaselines,
         precision: str,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.model = model
         self.held_out = held_out
         self.objective = objective
@@ -118,7 +124,7 @@ class Evaluator:
         rows: dict[str, list[np.ndarray]] = {
             name: [] for name in ("loss", "hits", "unigram", "bigram", "frequent", "count")
         }
-        for batch in pairs.batches(limit):
+        for batch in self._own_batches(pairs, limit):
             b = batch.to(device)
             with autocast(self.precision, device):
                 hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
@@ -137,7 +143,7 @@ class Evaluator:
             }
             for name, value in values.items():
                 rows[name].append(np.bincount(sequence, weights=value, minlength=len(batch)))
-        return {name: np.concatenate(parts) for name, parts in rows.items()}
+        return {name: self._joined(parts) for name, parts in rows.items()}
 
     @torch.inference_mode()
     def _sentences(self, pairs: PairSet, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,11 +151,20 @@ class Evaluator:
         self.model.eval()
         device = next(self.model.parameters()).device
         states, logits, labels = [], [], []
-        for batch in pairs.batches(limit):
+        for batch in self._own_batches(pairs, limit):
             b = batch.to(device)
             with autocast(self.precision, device):
                 hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
                 logits.append(self.model.sentence_head(self.model.pooler(hidden)).float().cpu().numpy())
             states.append(hidden[:, 0].float().cpu().numpy())
             labels.append(batch.labels.numpy())
-        return np.concatenate(states), np.concatenate(logits), np.concatenate(labels)
+        return self._joined(states), self._joined(logits), self._joined(labels)
+
+    def _own_batches(self, pairs: PairSet, limit: int | None) -> Iterator[Batch]:
+        """Those that this process scores: the processes take turns."""
+        return islice(pairs.batches(limit), self.world.rank, None, self.world.size)
+
+    def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
+        """The rows of all batches in order, whichever process scored them."""
+        turns = zip_longest(*self.world.gather(parts))
+        return np.concatenate([part for turn in turns for part in turn if part is not None])

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
@@ -108,6 +109,7 @@ class Encoder(nn.Module):
         self.layer_blocks = [
             layer_blocks(shape.share, i, shape.layers, shape.groups, shape.inner) for i in range(shape.layers)
         ]
+        self.recompute = False  # layers in the backward pass instead of keeping what they computed
 
     def forward(self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T) ids, (B, T) types and a (B, T) mask, non-zero at real tokens -> (B, T, H)."""
@@ -125,7 +127,10 @@ class Encoder(nn.Module):
         attention, ffn = self._bank(x, mask)
         yield x
         for a, f in self.layer_blocks:
-            x = ffn[f](attention[a](x))
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(_layer, attention[a], ffn[f], x, use_reentrant=False)
+            else:
+                x = _layer(attention[a], ffn[f], x)
             yield x
 
     def _bank(self, x: Tensor, mask: Tensor | None) -> tuple[list[SubLayer], list[SubLayer]]:
@@ -136,6 +141,11 @@ class Encoder(nn.Module):
             return attention, [m.on_cpu(x.dtype) for m in self.ffn]  # type: ignore[operator]
         key_bias = padding_bias(mask, x)
         return [partial(m, key_bias=key_bias) for m in self.attention], list(self.ffn)
+
+
+def _layer(attention: SubLayer, ffn: SubLayer, x: Tensor) -> Tensor:
+    """One layer: (B, T, H) -> (B, T, H)."""
+    return ffn(attention(x))
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_ablate.console import duration
+from albert_ablate.runs import FAILURES
 from albert_ablate.sweeping.record import Standing
 
 _MARKS = {
     "finished": ("✓", "green"),
     "running": ("▶", "cyan"),
     "failed": ("✗", "bold red"),
+    "diverged": ("✗", "bold red"),
     "preempted": ("‖", "yellow"),
     "missing": ("·", "dim"),
     "queued": ("·", "dim"),
@@ -69,7 +71,7 @@ def _detail(cell: Standing) -> str:
         if cell.share is None or cell.phase != "training":
             return cell.phase or "starting"
         return f"{cell.share:.0%} · step {cell.step:,} · {cell.speed or 0:,.0f} tokens/s"
-    if cell.state in ("failed", "preempted"):
+    if cell.state in (*FAILURES, "preempted"):
         return " ".join((cell.reason or "").split())
     return ""
 
@@ -112,7 +114,7 @@ class Watch:
                 if cell.state != before[cell.label]:
                     before[cell.label] = cell.state
                     mark, word = _MARKS[cell.state][0], _WORDS.get(cell.state, cell.state)
-                    detail = f" · {_detail(cell)}" if cell.state in ("failed", "preempted") else ""
+                    detail = f" · {_detail(cell)}" if cell.state in (*FAILURES, "preempted") else ""
                     self._say(f"  {mark} {cell.label} {word}{detail} · {counts(cells)} · {duration(now - began)}")
             if over:
                 return

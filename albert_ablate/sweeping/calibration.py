@@ -26,7 +26,8 @@ from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.process import server
 from albert_ablate.trackers import Trackers
 from albert_ablate.training.budget import step_flops
-from albert_ablate.training.precision import choose_device, choose_precision, set_up_cpu
+from albert_ablate.training.checkpoint import Owner
+from albert_ablate.training.precision import choose_device, choose_precision, set_up
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when a measurement means something else.
@@ -109,7 +110,7 @@ def measure(config: RunConfig) -> Calibration:
     """Time some steps in this process."""
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
-    set_up_cpu(config.runtime)
+    set_up(config.runtime)
     size = config.batch.size
     flops = step_flops(config) / size
     rows = max(1, min(config.batch.micro_size, size, int(_STEP_FLOPS / flops)))
@@ -123,7 +124,7 @@ def measure(config: RunConfig) -> Calibration:
     )
     with tempfile.TemporaryDirectory() as folder:
         model, place = build_model(config.architecture(), 0), RunFolder(Path(folder), "calibration")
-        trainer = Trainer(short, "calibration", model, batches, place, device, precision, dict, Trackers())
+        trainer = Trainer(short, Owner("calibration"), model, batches, place, device, precision, dict, Trackers())
         times, tokens = _steps(trainer, batches)
     update = sorted(times)[len(times) // 4]  # a short measurement is easily disturbed; this is the machine at rest
     began = time.perf_counter()

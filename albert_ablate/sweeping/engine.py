@@ -11,7 +11,7 @@ from albert_ablate import console
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.lock import owner
-from albert_ablate.runs import standing_of, wanted
+from albert_ablate.runs import FAILURES, standing_of, wanted
 from albert_ablate.sweeping.board import Watch, board, counts
 from albert_ablate.sweeping.cells import Cell, Placed, place
 from albert_ablate.sweeping.process import Outcome, warm_up
@@ -110,9 +110,9 @@ def _ended(p: Placed, codes: dict[str, int]) -> bool:
     """Whether the cell is finished or failed, wherever it was trained; a failure's code goes to ``codes``."""
     assert p.folder is not None
     state, status = standing_of(p.folder, p.units)
-    if state == "failed":
+    if state in FAILURES:
         codes[p.label] = (status or {}).get("exit_code") or UserError.exit_code
-    return state in ("finished", "failed")
+    return state in ("finished", *FAILURES)
 
 
 def _plan_words(placed: Sequence[Placed], chosen: Sequence[Placed]) -> str:
@@ -127,7 +127,7 @@ def _report(name: str, record: Path, wall: float, preparing: float, fresh: Seque
     cells = standings(record)
     console.show(board(f"\nsweep {name}", cells))
     for cell in cells:
-        if cell.state in ("failed", "preempted"):
+        if cell.state in (*FAILURES, "preempted"):
             console.say(f"  {cell.label} {cell.state}: {cell.reason}")
     runs = record.parent.parent
     if stopped:
@@ -153,13 +153,14 @@ def _shares(fresh: Sequence[Placed], wall: float, preparing: float) -> str:
 
 @contextmanager
 def _stop_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does."""
+    """SIGTERM and SIGUSR1 end a sweep as Ctrl-C does."""
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

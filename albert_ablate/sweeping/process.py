@@ -17,7 +17,8 @@ from typing import Any
 
 from albert_ablate import console
 from albert_ablate.config import RunConfig, parse
-from albert_ablate.errors import LockedError, PreemptedError, UserError
+from albert_ablate.errors import LockedError, UserError
+from albert_ablate.stopping import stoppable
 
 #: Loaded once for all cells of a sweep: what a run loads late, and joblib, whose worker processes hand
 #: their way of starting processes on to a cell, which has to know it.
@@ -96,24 +97,18 @@ def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Conn
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     console.silence()
-    signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_leave_with_parent, name="parent watch", daemon=True).start()
-    from albert_ablate.experiment import run_cell
-
     try:
-        run_cell(parse(values), parse(paper))
+        with stoppable():
+            from albert_ablate.experiment import run_cell
+
+            run_cell(parse(values), parse(paper))
         outcome = Outcome(0)
     except LockedError as error:
         outcome = Outcome(0, str(error), elsewhere=True)
     except UserError as error:
         outcome = Outcome(error.exit_code, str(error))
-    except KeyboardInterrupt:
-        outcome = Outcome(PreemptedError.exit_code, "interrupted before training")
     send.send(outcome)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _leave_with_parent() -> None:

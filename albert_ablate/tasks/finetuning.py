@@ -13,20 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from albert_ablate import console, streams
-from albert_ablate.config import BudgetConfig, OptimizerConfig
+from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError, DivergedError, PreemptedError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder
+from albert_ablate.stopping import deferred
 from albert_ablate.task_config import FineTuneConfig
 from albert_ablate.tasks.batches import TaskBatches, in_order
 from albert_ablate.tasks.recipe import Recipe
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch
 from albert_ablate.training import checkpoint
+from albert_ablate.training.checkpoint import Owner
+from albert_ablate.training.guards import keep_batch
 from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
 from albert_ablate.training.precision import autocast
-from albert_ablate.training.stopping import stop_signals
+from albert_ablate.training.saving import Saver
 
 #: Weights that a finished fine-tuning keeps.
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -64,7 +67,8 @@ class FineTuner:
         folder: RunFolder,
         device: torch.device,
         precision: str,
-        log_every: int,
+        runtime: RuntimeConfig,
+        described: dict[str, Any] | None = None,
         log: Callable[[int, dict[str, float]], None] = lambda step, line: None,
     ) -> None:
         self.task = task
@@ -73,10 +77,10 @@ class FineTuner:
         self.common = common
         self.seed = seed
         self.folder = folder
-        self.identity = folder.identity
+        self.owner = Owner(folder.identity, described or {})
         self.device = device
         self.precision = precision
-        self.log_every = log_every
+        self.runtime = runtime
         self.log = log
         self.batches = TaskBatches(task.train, recipe.batch_size, task.name, seed, common.group_by_length)
         self.schedule, self.settings = _schedule(recipe, common)
@@ -88,16 +92,16 @@ class FineTuner:
 
     def fit(self) -> dict[str, Any]:
         """Train, evaluate on dev, keep the best. Returns the record for ``results.json``."""
-        done, steps = self._resume(), self.recipe.steps
-        loss, since, lap = torch.zeros((), device=self.device), done, time.perf_counter()
+        done, loss, since, before = self._resume()
+        steps, lap = self.recipe.steps, time.perf_counter() - before
         title = f"{self.task.name}, seed {self.seed}"
-        with stop_signals() as stopped, Progress(steps, done, "steps", title) as progress:
+        with deferred() as stopped, self._saver() as saver, Progress(steps, done, "steps", title) as progress:
             while done < steps:
                 loss += self.update(done, self.batches[done])
                 done += 1
                 evaluate = done in self.evaluations
                 stop = stopped.is_set()
-                if evaluate or stop or done % self.log_every == 0:
+                if evaluate or done % self.runtime.log_every == 0:
                     elapsed = time.perf_counter() - lap
                     self.seconds += elapsed
                     line = {
@@ -110,9 +114,9 @@ class FineTuner:
                     self.folder.append_metrics(line)
                     self.log(done, line)
                     self._show(progress, done, line)
-                    if evaluate or stop:
-                        self._save(done)
                     loss, since, lap = torch.zeros((), device=self.device), done, time.perf_counter()
+                if evaluate or stop or saver.due():
+                    self._save(saver, done, loss, since, time.perf_counter() - lap)
                 if stop and done < steps:
                     raise PreemptedError(
                         f"Stopped {self.task.name} after step {done} of {steps}; the same command continues from there."
@@ -134,10 +138,14 @@ class FineTuner:
             torch.autograd.backward(loss)
             total += loss.detach()
         self.gradient_norm = clip_gradient(self.model, self.settings.clip_norm)
-        if not math.isfinite(self.gradient_norm):
+        if not (math.isfinite(self.gradient_norm) and bool(total.isfinite())):
+            tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+            numbers = {"step": step + 1, "learning_rate": self.learning_rate}
+            kept = keep_batch(self.folder.path, step + 1, tensors, numbers)
             raise DivergedError(
-                f"{self.task.name}: the gradient is not finite at step {step + 1} (learning rate "
-                f"{self.learning_rate:.3g}). Lower tasks.{self.task.name}.learning_rate or task.scaling.learning_rate."
+                f"{self.task.name}: loss or gradient is not finite at step {step + 1} (learning rate "
+                f"{self.learning_rate:.3g}). Lower tasks.{self.task.name}.learning_rate or task.scaling.learning_rate. "
+                f"Its batch is in {kept}."
             )
         self.optimizer.step()
         return total
@@ -213,21 +221,42 @@ class FineTuner:
     def _best(self, step: int) -> Path:
         return self.folder.checkpoints / f"best_{step:08d}.safetensors"
 
-    def _save(self, step: int) -> None:
+    def _saver(self) -> Saver:
+        runtime = self.runtime
+        return Saver(self.folder.checkpoints, self.owner, 2, runtime.async_checkpoints, runtime.checkpoint_minutes)
+
+    def _save(self, saver: Saver, step: int, loss: Tensor, since: int, seconds: float) -> None:
+        """The state after ``step``; ``loss`` adds up the steps after ``since``, which took ``seconds``."""
+        saver.wait()
+        self._drop_beaten()
         progress = {"seconds": self.seconds, "best_step": self.best_step, "best_score": max(self.best_score, -1e308)}
-        checkpoint.save(self.folder.checkpoints, step, self.identity, self.model, self.optimizer, progress, keep=1)
+        progress |= {"loss": loss.item(), "since": since, "lap": seconds}
+        best = [self._best(self.best_step)] if self.best_step else []
+        saver.save(step, self.model, self.optimizer, progress, beside=best)
+
+    def _drop_beaten(self) -> None:
+        """Remove the best weights of before that no checkpoint needs any more."""
+        needed = {self._best(self.best_step).name}
+        for path in checkpoint.checkpoints(self.folder.checkpoints):
+            needed |= set((checkpoint.intact(path) or {}).get("beside", {}))
         for old in self.folder.checkpoints.glob("best_*.safetensors"):
-            if old != self._best(self.best_step):
+            if old.name not in needed:
                 old.unlink()
 
-    def _resume(self) -> int:
-        meta = checkpoint.load_latest(self.folder.checkpoints, self.identity, self.model, self.optimizer)
+    def _resume(self) -> tuple[int, Tensor, int, float]:
+        """(step, loss since the last log line, its step, seconds since it)."""
+        checkpoint.clear_unfinished(self.folder.checkpoints)
+        meta = checkpoint.load_latest(self.folder.checkpoints, self.owner, self.model, self.optimizer)
+        none = torch.zeros((), device=self.device)
         self.folder.truncate_metrics(0 if meta is None else meta["step"])
         if meta is None:
-            return 0
+            return 0, none, 0, 0.0
         self.seconds, self.best_step, self.best_score = meta["seconds"], meta["best_step"], meta["best_score"]
+        for name in meta["damaged"]:
+            self.folder.say(f"checkpoint {name} is damaged; the one before it is used")
         self.folder.say(f"{self.task.name}, seed {self.seed}: continuing after step {meta['step']}")
-        return int(meta["step"])
+        done = int(meta["step"])
+        return done, none + meta.get("loss", 0.0), meta.get("since", done), meta.get("lap", 0.0)
 
     def _show(self, progress: Progress, done: int, line: dict[str, float]) -> None:
         text = f"loss {line['loss']:.3f}"
@@ -246,5 +275,6 @@ def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
 def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:
     """The released fine-tuning optimizer: AdamW, linear warm-up and decay."""
     budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None)
-    optimizer = OptimizerConfig(name="adamw", learning_rate=recipe.learning_rate, **asdict(common.optimizer))
+    update = asdict(common.optimizer)
+    optimizer = OptimizerConfig(name="adamw", learning_rate=recipe.learning_rate, skip_spikes=None, **update)
     return budget, optimizer

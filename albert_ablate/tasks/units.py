@@ -21,7 +21,7 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
 from albert_ablate.runs import RunFolder, wanted
-from albert_ablate.task_config import PAPER_FIVE, TaskConfig
+from albert_ablate.task_config import PAPER_FIVE, FineTuneConfig, TaskConfig
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
@@ -50,7 +50,7 @@ class Unit:
 def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
     """Every task and seed of ``config``, with its data found. Raises DataError where they are missing."""
     sources = [locate(config.task, task) for task in config.tasks.values()]
-    common = {k: v for k, v in asdict(config.task).items() if k not in _INCIDENTAL}
+    common = _common(config.task)
     units = []
     for seed in config.task.seeds:
         for source in sources:
@@ -59,6 +59,11 @@ def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
             folder = RunFolder(run.path / "tasks", f"{name}-s{seed}-{digest([*values, seed], 8)}")
             units.append(Unit(source.task, seed, source, folder, digest(values, 8)))
     return units
+
+
+def _common(task: FineTuneConfig) -> dict[str, Any]:
+    """The settings of all tasks that change their numbers."""
+    return {k: v for k, v in asdict(task).items() if k not in _INCIDENTAL}
 
 
 def _own(task: TaskConfig) -> dict[str, Any]:
@@ -194,7 +199,8 @@ def _fine_tune(
             folder,
             device,
             precision,
-            config.runtime.log_every,
+            config.runtime,
+            {"run": run.name, "data": unit.source.fingerprint, "common": _common(config.task), "task": _own(unit.task)},
             trackers.log,
         )
         results = tuner.fit()

@@ -1,44 +1,113 @@
 """Checkpoints: complete folders or none. Weights as safetensors, optimizer state as tensors."""
 
-import os
 import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from albert_ablate.errors import CheckpointError
-from albert_ablate.files import building, read_json, sha256_file, write_json
+from albert_ablate.errors import CheckpointError, DiskFullError
+from albert_ablate.files import building, read_json, replacing, sha256_file, write_json
+from albert_ablate.identity import differences
 
 _NAME = re.compile(r"step_(\d{8})$")
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"
+#: Left free for everything else that a run writes.
+_SPARE_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What a checkpoint belongs to."""
+
+    identity: str
+    described: dict[str, Any] = field(default_factory=dict)  # what it is made from; read to say what differs
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds besides plain numbers."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+    def bytes(self) -> int:
+        """Size of its tensors."""
+        moments = [v for state in self.optimizer["state"].values() for v in state.values() if isinstance(v, Tensor)]
+        return sum(tensor.nbytes for tensor in (*self.weights.values(), *moments))
+
+
+def snapshot(model: nn.Module, optimizer: Optimizer, copied: bool) -> Snapshot:
+    """The state of training now; ``copied``, so that training may go on while it is written."""
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.detach().to("cpu", copy=copied).contiguous()
+        return {k: taken(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return Snapshot(taken(dict(model.state_dict())), taken(optimizer.state_dict()))
 
 
 def save(
-    folder: Path, step: int, identity: str, model: nn.Module, optimizer: Optimizer, progress: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    owner: Owner,
+    state: Snapshot,
+    progress: dict[str, Any],
+    keep: int,
+    beside: Sequence[Path] = (),
 ) -> Path:
     """Write ``folder/step_XXXXXXXX`` whole, then drop all but the newest ``keep``.
 
-    ``progress`` is plain numbers. Random state is not stored: every draw is a function of the seed
-    and the step.
+    ``beside`` are files of ``folder`` that it is not intact without. ``progress`` is plain numbers.
+    Random state is not stored: every draw is a function of the seed and the step. Older checkpoints
+    go when this one reads back as it was written. Raises DiskFullError, before anything is written,
+    where the disk has no room for it.
     """
     target = folder / f"step_{step:08d}"
-    if _intact(target) is None:
+    if intact(target) is None:
         if target.exists():
             shutil.rmtree(target)
+        require_space(folder, state.bytes())
         with building(target) as temporary:
-            save_weights(temporary / WEIGHTS, model)
-            torch.save(optimizer.state_dict(), temporary / STATE)
+            save_file(state.weights, temporary / WEIGHTS)
+            with (temporary / STATE).open("wb") as out:
+                torch.save(state.optimizer, out)
             hashes = {name: sha256_file(temporary / name) for name in (WEIGHTS, STATE)}
-            write_json(temporary / "meta.json", {"step": step, "identity": identity, "sha256": hashes, **progress})
+            belongs = {"identity": owner.identity, "described": owner.described}
+            others = {path.name: sha256_file(path) for path in beside}
+            write_json(
+                temporary / "meta.json", {"step": step, **belongs, "sha256": hashes, "beside": others, **progress}
+            )
+    if intact(target) is None:
+        raise CheckpointError(f"{target} does not read back as it was written; the disk may be failing.")
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise DiskFullError where a checkpoint of ``needed`` bytes would fill the disk of ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise DiskFullError(
+            f"A checkpoint needs {needed / 1e6:,.0f} MB and the disk of {folder} has {free / 1e6:,.0f} MB left. Free "
+            "some space, and the same command continues."
+        )
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in (*folder.glob(".step_*"), *folder.glob(".*.safetensors.*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -46,18 +115,20 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*") if _NAME.match(path.name))
 
 
-def _intact(path: Path) -> dict[str, Any] | None:
+def intact(path: Path) -> dict[str, Any] | None:
     """Meta data of the checkpoint at ``path``, or None where a file is missing or differs from its hash."""
     try:
         meta: dict[str, Any] = read_json(path / "meta.json")
-        good = all(sha256_file(path / name) == recorded for name, recorded in meta["sha256"].items())
-    except (OSError, ValueError, KeyError):
+        files = {path / name: meta["sha256"][name] for name in (WEIGHTS, *meta["sha256"])}
+        files |= {path.parent / name: recorded for name, recorded in meta.get("beside", {}).items()}
+        good = all(sha256_file(file) == recorded for file, recorded in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return meta if good else None
 
 
 def load_latest(
-    folder: Path, identity: str, model: nn.Module, optimizer: Optimizer | None = None
+    folder: Path, owner: Owner, model: nn.Module, optimizer: Optimizer | None = None
 ) -> dict[str, Any] | None:
     """Load the newest intact checkpoint and return its meta data, or None where there is none.
 
@@ -66,12 +137,14 @@ def load_latest(
     """
     damaged = []
     for path in reversed(checkpoints(folder)):
-        meta = _intact(path)
+        meta = intact(path)
         if meta is None:
             damaged.append(path.name)
             continue
-        if meta["identity"] != identity:
-            raise CheckpointError(f"{path} belongs to run {meta['identity']}, not to {identity}.")
+        if meta["identity"] != owner.identity:
+            found = differences(meta.get("described", {}), owner.described) if "described" in meta else []
+            words = "".join(f"\n  - {difference}" for difference in found)
+            raise CheckpointError(f"{path} belongs to run {meta['identity']}, not to {owner.identity}.{words}")
         load_weights(path, model)
         if optimizer is not None:
             optimizer.load_state_dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
@@ -83,7 +156,7 @@ def load_latest(
 
 def newest(folder: Path) -> Path:
     """The newest intact checkpoint. Raises CheckpointError where there is none."""
-    found = next((path for path in reversed(checkpoints(folder)) if _intact(path) is not None), None)
+    found = next((path for path in reversed(checkpoints(folder)) if intact(path) is not None), None)
     if found is None:
         raise CheckpointError(f"{folder}: no intact checkpoint to start from. Was the run trained to its end?")
     return found
@@ -104,11 +177,8 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the weights alone, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
 
 
 def load_strictly(path: Path, model: nn.Module) -> None:

@@ -20,12 +20,15 @@ def choose_device(config: RuntimeConfig) -> torch.device:
     return torch.device(wanted)
 
 
-def set_up_cpu(config: RuntimeConfig) -> None:
+def set_up(config: RuntimeConfig) -> None:
     """The configured number of CPU threads; else what the cluster gave this job; else torch's choice.
 
     Memory that a step frees is kept for the next one.
     """
     keep_freed_memory()
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
     given = os.environ.get("SLURM_CPUS_PER_TASK")
     if config.threads is not None:
         torch.set_num_threads(config.threads)

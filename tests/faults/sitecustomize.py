@@ -11,7 +11,7 @@ import sys
 def _break(trainer) -> None:
     update = trainer.Trainer.update
 
-    def broken(self, step, batch, position=None):
+    def broken(self, step, batch, *rest):
         if step == 5:
             match self.config.seed:
                 case 1:
@@ -27,7 +27,7 @@ def _break(trainer) -> None:
                     if os.environ.get("FAULT_ALWAYS") or not os.path.exists(mark):
                         open(mark, "w").close()
                         os.kill(os.getpid(), signal.SIGKILL)
-        return update(self, step, batch, position)
+        return update(self, step, batch, *rest)
 
     trainer.Trainer.update = broken
 

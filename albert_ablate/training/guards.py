@@ -1,0 +1,94 @@
+"""What keeps one bad step from spoiling a run: it is seen before the update, and its batch is kept."""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from albert_ablate.config import RunConfig
+from albert_ablate.errors import DivergedError
+from albert_ablate.files import building, write_json
+
+#: Steps that the spread of a spike's neighbours is measured over, and how many are needed to judge.
+_WINDOW, _ENOUGH = 128, 32
+#: The folder that keeps batches of steps that were not taken.
+BAD_BATCHES = "diverged"
+
+
+class Spikes:
+    """Steps whose loss or gradient stands far above those before (``optimizer.skip_spikes`` deviations)."""
+
+    def __init__(self, deviations: float | None, state: Mapping[str, list[float]] | None = None) -> None:
+        self._deviations = deviations
+        state = state or {}
+        self._recent = {name: deque(state.get(name, []), _WINDOW) for name in ("loss", "gradient")}
+
+    def seen(self, loss: Tensor, gradient_norm: float) -> bool:
+        """Whether this step is one; others are remembered."""
+        if self._deviations is None:
+            return False
+        values = {"loss": loss.item(), "gradient": gradient_norm}
+        if any(self._far(self._recent[name], value) for name, value in values.items()):
+            return True
+        for name, value in values.items():
+            self._recent[name].append(value)
+        return False
+
+    def _far(self, recent: deque[float], value: float) -> bool:
+        assert self._deviations is not None
+        if len(recent) < _ENOUGH:
+            return False
+        return value > statistics.fmean(recent) + self._deviations * statistics.pstdev(recent)
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """Plain numbers, for a checkpoint."""
+        return {name: list(values) for name, values in self._recent.items()}
+
+
+def require_finite_step(step: int, losses: Tensor, gradient_norm: float, config: RunConfig) -> None:
+    """Raise DivergedError before the update where a loss or the gradient of step ``step`` is not finite."""
+    if math.isfinite(gradient_norm) and bool(losses.isfinite().all()):
+        return
+    what = "loss" if not bool(losses.isfinite().all()) else "gradient"
+    rate = config.optimizer.learning_rate
+    raise DivergedError(
+        f"The {what} is not finite at step {step + 1}: training has diverged. The weights before this step are "
+        f"unharmed. Lower optimizer.learning_rate={rate:.3g}, lengthen budget.warmup_steps="
+        f"{config.budget.warmup_steps}, or scale the rate with the square root of batch.size={config.batch.size}."
+    )
+
+
+def require_finite_line(line: Mapping[str, float]) -> None:
+    """Raise DivergedError where a number of a log line is not finite."""
+    wrong = [name for name, value in line.items() if not math.isfinite(value)]
+    if wrong:
+        raise DivergedError(
+            f"{', '.join(wrong)} is not finite at step {line['step']}: training has diverged. "
+            "Lower optimizer.learning_rate or lengthen budget.warmup_steps; checkpoints before this step are unharmed."
+        )
+
+
+def keep_batch(folder: Path, step: int, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Path:
+    """Write the batch of a step that was not taken to ``folder/diverged/step_XXXXXXXX``."""
+    target = folder / BAD_BATCHES / f"step_{step:08d}"
+    if not target.exists():
+        with building(target) as temporary:
+            on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(on_cpu, temporary / "batch.safetensors")
+            write_json(temporary / "step.json", {k: _plain(v) for k, v in numbers.items()})
+    return target
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation was refused, on the device or by the machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

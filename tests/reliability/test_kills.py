@@ -1,0 +1,92 @@
+"""Killed at any moment and started again, the same command ends with the same bits."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from killing import assert_equal_records, begin, killed_until_done
+from runhelpers import only_folder, tiny_config, tiny_overrides
+from taskhelpers import write_sst2
+
+from albert_ablate.runs import RunFolder
+
+#: Long enough to be killed while it trains.
+TRAINING = ["budget.steps=400", "budget.warmup_steps=20", "runtime.log_every=7", "runtime.checkpoint_every=25"]
+TRAINING += ["evaluation.curve_every=60", "model.hidden_dropout=0.1"]
+FINE_TUNING = ["budget.steps=12", "task=sst2", "tasks.sst2.steps=300", "task.evaluations=12", "runtime.log_every=5"]
+KINDS = {"pretraining": TRAINING, "fine-tuning": FINE_TUNING}
+
+#: A whole run: (its folder, seconds that it took).
+Whole = Callable[[str], tuple[RunFolder, float]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kills")
+    write_sst2(folder / "data", train=256, dev=64)
+    return folder
+
+
+def words_of(kind: str, place: Path, name: str) -> list[str]:
+    more = KINDS[kind] + ([f"task.data_dir={place / 'data'}"] if kind == "fine-tuning" else [])
+    return tiny_overrides(place, *more, runs=name)
+
+
+def folder_of(kind: str, place: Path, name: str) -> RunFolder:
+    more = KINDS[kind] + ([f"task.data_dir={place / 'data'}"] if kind == "fine-tuning" else [])
+    return only_folder(tiny_config(place, *more, runs=name))
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Whole:
+    done: dict[str, tuple[RunFolder, float]] = {}
+
+    def of(kind: str) -> tuple[RunFolder, float]:
+        if kind not in done:
+            begin_time = time.monotonic()
+            process = begin(words_of(kind, place, f"whole-{kind}"), place)
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, output
+            done[kind] = folder_of(kind, place, f"whole-{kind}"), time.monotonic() - begin_time
+        return done[kind]
+
+    return of
+
+
+def rounds(kind: str, count: int, place: Path, whole: Whole, seed: int) -> None:
+    expected, seconds = whole(kind)
+    draw, kills = random.Random(seed), 0
+    for number in range(count):
+        name = f"{kind}-{seed}-{number}"
+        kills += killed_until_done(words_of(kind, place, name), place, place / name, draw, longest=seconds)
+        assert_equal_records(folder_of(kind, place, name), expected)
+    print(f"\n{kind}: {count} rounds, {kills} kills, every bit equal")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kind: str, place: Path, whole: Whole) -> None:
+    rounds(kind, 3, place, whole, seed=1)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("kind", "count"), [("pretraining", 20), ("fine-tuning", 10)])
+def test_the_same_over_many_rounds(kind: str, count: int, place: Path, whole: Whole) -> None:
+    rounds(kind, count, place, whole, seed=2)
+
+
+@pytest.mark.slow
+def test_killed_from_an_empty_cache_on(tmp_path: Path, place: Path, whole: Whole) -> None:
+    """Kills while text, tokenizer and tokens are made, too: no half-made cache is ever used."""
+    expected, seconds = whole("pretraining")
+    words = [
+        *words_of("pretraining", place, "unused"),
+        f"paths.runs={tmp_path / 'runs'}",
+        f"paths.cache={tmp_path / 'c'}",
+    ]
+    kills = killed_until_done(words, place, tmp_path / "runs", random.Random(3), longest=0.9 * seconds, most=6)
+    found = only_folder(tiny_config(place, *TRAINING, f"paths.runs={tmp_path / 'runs'}"))
+    assert_equal_records(found, expected)
+    assert kills >= 3
