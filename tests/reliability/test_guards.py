@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from outcomes import shown
 from runhelpers import make_trainer, only_folder, run, start, tiny_config, weights_of
 
 from albert_ablate.config import RunConfig
@@ -135,6 +136,7 @@ def test_stopped_between_spikes_the_run_ends_with_the_same_bits(
     folder = run(config)
     assert weights_of(folder) == weights_of(whole)
     skipped = folder.read("results.json")["training"]["skipped_steps"]
+    shown("spike of the loss", "training", "with skip_spikes: left out, counted")
     assert skipped == whole.read("results.json")["training"]["skipped_steps"] > 3
 
 
@@ -168,6 +170,7 @@ def test_a_bad_step_is_seen_before_the_update(
     assert all(torch.equal(before[name], tensor) for name, tensor in trainer.model.state_dict().items())
     after = [v for s in trainer.optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     assert all(torch.equal(a, b) for a, b in zip(moments, after, strict=True))
+    shown("loss or gradient not finite", "training", "no update; batch kept; diverged, exit 3")
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -191,6 +194,7 @@ def test_out_of_memory_names_what_to_lower(cell: Cell, monkeypatch: pytest.Monke
         start(cell())
     for word in ("batch.micro_size=8", "pairs.max_length=32", "runtime.oom_halving=true"):
         assert word in str(caught.value)
+    shown("out of memory", "training", "names what to lower, exit 1")
 
 
 def test_micro_batches_are_halved_where_that_is_allowed(
@@ -205,6 +209,7 @@ def test_micro_batches_are_halved_where_that_is_allowed(
     assert "out of memory at step 1: micro-batches of 4" in log
     assert "out of memory at step 1: micro-batches of 2" in log
     assert weights_of(folder) == weights_of(small)
+    shown("out of memory", "training", "with oom_halving: goes on, recorded")
 
 
 def test_a_stopped_run_goes_on_with_the_micro_batches_it_had(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from killing import assert_equal_records, begin, killed_until_done
+from outcomes import shown
 from runhelpers import only_folder, tiny_config, tiny_overrides
 from taskhelpers import write_sst2
 
@@ -69,6 +70,8 @@ def rounds(kind: str, count: int, place: Path, whole: Whole, seed: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kind: str, place: Path, whole: Whole) -> None:
     rounds(kind, 3, place, whole, seed=1)
+    for phase in ("training", "saving", "evaluation") if kind == "pretraining" else ("fine-tuning",):
+        shown("SIGKILL", phase, "continues to the same bits")
 
 
 @pytest.mark.nightly
@@ -90,3 +93,4 @@ def test_killed_from_an_empty_cache_on(tmp_path: Path, place: Path, whole: Whole
     found = only_folder(tiny_config(place, *TRAINING, f"paths.runs={tmp_path / 'runs'}"))
     assert_equal_records(found, expected)
     assert kills >= 3
+    shown("SIGKILL", "data", "continues to the same bits")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from killing import assert_equal_records, begin, wait_for
+from outcomes import shown
 from runhelpers import only_folder, run, tiny_config, tiny_overrides, write_corpus
 from taskhelpers import write_sst2
 
@@ -61,6 +62,7 @@ def test_a_signal_saves_and_ends_with_75(phase: str, stop: signal.Signals, place
     if phase == "training":
         assert folder.state() == "preempted"
         assert list(folder.checkpoints.iterdir())
+    shown("SIGTERM, SIGUSR1, Ctrl-C", phase, "saved, exit 75, continues")
 
 
 @pytest.mark.slow
@@ -101,6 +103,7 @@ def test_a_signal_while_data_are_prepared(phase: str, tmp_path: Path) -> None:
     assert "Traceback" not in output
     assert time.monotonic() - sent < 5
     assert not any((tmp_path / "cache").glob(begun.replace(".*", "[!.]*")))
+    shown("SIGTERM, SIGUSR1, Ctrl-C", "data", "nothing half made, exit 75, continues")
 
 
 @pytest.mark.slow
@@ -119,6 +122,7 @@ def test_a_second_signal_leaves_at_once(place: Path, monkeypatch: pytest.MonkeyP
     assert time.monotonic() - sent < 1
     assert process.returncode == 75
     assert only_folder(tiny_config(place, *words, runs="second")).state() == "preempted"
+    shown("second signal", "training", "leaves at once, exit 75; continues from the last checkpoint")
 
 
 def test_two_signals_at_once_are_one_request() -> None:
