@@ -68,11 +68,15 @@ def without_clock(value: Any) -> Any:
 
 
 def record_of(folder: RunFolder) -> dict[str, Any]:
-    """Everything that two runs of one seed must have in common, to the byte."""
+    """Everything that two runs of one seed must have in common, to the byte.
+
+    Of the checkpoints the newest alone: where a run was stopped by a signal, it left one there.
+    """
+    older = [path for path in folder.checkpoints.glob("step_*") if path != newest_checkpoint(folder)]
     found: dict[str, Any] = {
         str(path.relative_to(folder.path)): path.read_bytes()
         for path in sorted(folder.path.rglob("*"))
-        if path.suffix in (".safetensors", ".pt", ".model", ".tsv")
+        if path.suffix in (".safetensors", ".pt", ".model", ".tsv") and not any(o in path.parents for o in older)
     }
     config = yaml.safe_load((folder.path / "config.yaml").read_text())
     found["config.yaml"] = {k: v for k, v in config.items() if k != "paths"}
@@ -88,6 +92,6 @@ def record_of(folder: RunFolder) -> dict[str, Any]:
 def assert_equal_records(found: RunFolder, expected: RunFolder) -> None:
     """Equal to the byte, but for what a clock gave."""
     mine, theirs = record_of(found), record_of(expected)
-    assert mine.keys() == theirs.keys()
+    assert mine.keys() == theirs.keys(), mine.keys() ^ theirs.keys()
     different = [name for name in mine if mine[name] != theirs[name]]
     assert not different, different
