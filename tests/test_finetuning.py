@@ -35,7 +35,7 @@ from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder
 from albert_ablate.task_config import PAPER_FIVE
 from albert_ablate.tasks import squad_metrics
-from albert_ablate.tasks.finetuning import FineTuner, build_task_model
+from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.heads import AnswerableSpanModel, forbidden
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
@@ -317,7 +317,8 @@ def test_tasks_after_pretraining_and_again(folder: Path, capsys: pytest.CaptureF
 def test_predictions_and_weights_are_those_of_the_reported_score(folder: Path, tmp_path: Path) -> None:
     t = tuner(folder, "sst2", tmp_path)
     record = t.fit()
-    t.tidy()
+    t.keep_weights()
+    tidy(t.folder)
     assert not t.folder.checkpoints.exists()
     with (t.folder.path / "predictions" / "SST-2.tsv").open() as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))
@@ -370,7 +371,7 @@ def test_a_stopped_fine_tuning_ends_with_the_same_bits(folder: Path, tmp_path: P
     found = again.fit()
     assert {k: v for k, v in found.items() if k != "training"} == {k: v for k, v in expected.items() if k != "training"}
     for t in (whole, again):
-        t.tidy()
+        t.keep_weights()
     for name in ("best.safetensors", "last.safetensors"):
         assert (whole.folder.path / name).read_bytes() == (again.folder.path / name).read_bytes()
 
@@ -400,7 +401,8 @@ def test_a_kill_between_the_best_weights_and_the_checkpoint(folder: Path, tmp_pa
 def test_keep_weights_false_leaves_none(folder: Path, tmp_path: Path) -> None:
     t = tuner(folder, "sst2", tmp_path, "task.keep_weights=false")
     t.fit()
-    t.tidy()
+    t.keep_weights()
+    tidy(t.folder)
     assert not list(t.folder.path.rglob("*.safetensors"))
 
 

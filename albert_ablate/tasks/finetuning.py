@@ -16,6 +16,7 @@ from albert_ablate import console, streams
 from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError, DivergedError, PreemptedError
+from albert_ablate.files import replacing
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder
@@ -52,6 +53,12 @@ def build_task_model(
         if missing:
             raise CheckpointError(f"{pretrained} lacks tensors of this encoder: {', '.join(missing)}.")
     return model
+
+
+def tidy(folder: RunFolder) -> None:
+    """Remove the state to resume from of a finished fine-tuning."""
+    if folder.checkpoints.exists():
+        shutil.rmtree(folder.checkpoints)
 
 
 class FineTuner:
@@ -208,15 +215,13 @@ class FineTuner:
             for file, content in self.task.files(name, found).items():
                 self.folder.write(f"{place}/{file}", content)
 
-    def tidy(self) -> None:
-        """Leave the best and the last weights, or none, and no state to resume from."""
-        best = self._best(self.best_step)
+    def keep_weights(self) -> None:
+        """Leave the best and the last weights in the folder, or none; the state to resume from stays."""
         if self.common.keep_weights:
-            best.replace(self.folder.path / BEST)
+            with replacing(self.folder.path / BEST) as temporary:
+                shutil.copyfile(self._best(self.best_step), temporary)
         else:
-            best.unlink(missing_ok=True)
             (self.folder.path / LAST).unlink(missing_ok=True)
-        shutil.rmtree(self.folder.checkpoints)
 
     def _best(self, step: int) -> Path:
         return self.folder.checkpoints / f"best_{step:08d}.safetensors"

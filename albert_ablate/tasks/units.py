@@ -22,7 +22,7 @@ from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
 from albert_ablate.runs import RunFolder, wanted
 from albert_ablate.task_config import PAPER_FIVE, FineTuneConfig, TaskConfig
-from albert_ablate.tasks.finetuning import FineTuner, build_task_model
+from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
 from albert_ablate.tasks.task import Task
@@ -101,6 +101,7 @@ def fine_tune_all(
     made: dict[str, tuple[Task, dict[str, Any]]] = {}
     for unit in units:
         if unit.folder.state() == "finished":
+            tidy(unit.folder)  # where the process ended just before it
             continue
         unit.folder.note = run.note
         try:
@@ -207,8 +208,9 @@ def _fine_tune(
         trackers.summarise({"best": results["best"]["score"], "last": results["last"]["score"]})
     results = {"task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group} | results
     folder.write("results.json", results | {"to_beat": baselines})
+    tuner.keep_weights()
     folder.set_status("finished")
-    tuner.tidy()
+    tidy(folder)
 
 
 def _out_of_memory(config: RunConfig, unit: Unit) -> str:
