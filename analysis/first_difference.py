@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tolerance", type=float, default=0.0, help="relative difference to overlook")
     options = parser.parse_args(arguments)
     try:
-        found, equal = words(*options.runs, tolerance=options.tolerance)
+        found, equal = words(options.runs[0], options.runs[1], options.tolerance)
     except UserError as error:
         print(f"\n{error}\n", file=sys.stderr)
         return error.exit_code
