@@ -7,7 +7,6 @@ that turns a composed Hydra config into ``RunConfig``; nothing else imports hydr
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import Objective, Share
+from albert_ablate.contradictions import contradictions
 from albert_ablate.errors import ConfigError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.task_config import (
@@ -339,7 +339,7 @@ def parse(values: dict[str, Any]) -> RunConfig:
         config = pydantic.TypeAdapter(RunConfig).validate_python(values)
     except pydantic.ValidationError as error:
         raise ConfigError([_explain(problem) for problem in error.errors()]) from None
-    problems = [*_misread(values, config.as_dict()), *_contradictions(config)]
+    problems = [*_misread(values, config.as_dict()), *contradictions(config)]
     if problems:
         raise ConfigError(problems)
     return config
@@ -380,109 +380,3 @@ def _known_fields(group: str) -> list[str]:
         if node is None or not hasattr(node, "__dataclass_fields__"):
             return []
     return [f.name for f in fields(node)]
-
-
-def _contradictions(c: RunConfig) -> list[str]:
-    """Settings that are fine alone and wrong together, each with field, value and remedy."""
-    found = []
-    if c.embed.size > c.model.hidden:
-        found.append(
-            f"embed.size={c.embed.size} is larger than model.hidden={c.model.hidden} (model={c.model.name}): the "
-            "factorisation V x E, E x H needs E <= H. Choose a smaller embed, embed=full (E = H), or a wider model."
-        )
-    if c.model.hidden % c.model.heads:
-        found.append(
-            f"model.heads={c.model.heads} does not divide model.hidden={c.model.hidden}: every head has the same "
-            f"width. Try model.heads={_nearest_divisor(c.model.hidden, c.model.heads)}."
-        )
-    if c.pairs.max_length > c.model.max_positions:
-        found.append(
-            f"pairs.max_length={c.pairs.max_length} exceeds model.max_positions={c.model.max_positions}: later tokens "
-            "would have no position. Shorten the sequences or raise model.max_positions."
-        )
-    if c.share.groups > c.model.layers:
-        found.append(
-            f"share.groups={c.share.groups} exceeds model.layers={c.model.layers}: a group needs a layer. "
-            f"Use share.groups={c.model.layers} or fewer."
-        )
-    if c.share.groups > 1 and c.share.strategy is Share.NONE:
-        found.append(f"share.groups={c.share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
-    stacks, odd = divmod(c.model.layers, c.share.inner)
-    if c.share.inner > 1 and (odd or stacks < c.share.groups):
-        found.append(
-            f"share.inner={c.share.inner} with share.groups={c.share.groups} does not divide "
-            f"model.layers={c.model.layers}: every group repeats whole stacks of share.inner layers. Set it to 1."
-        )
-    if c.share.inner > 1 and c.share.strategy is Share.NONE:
-        found.append(f"share.inner={c.share.inner} has no effect with share=none: nothing is shared. Set it to 1.")
-    if c.model.type_vocab < 2:
-        found.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
-    if c.budget.warmup_steps >= c.budget.steps:
-        found.append(
-            f"budget.warmup_steps={c.budget.warmup_steps} leaves nothing of budget.steps={c.budget.steps}. "
-            "Shorten the warm-up."
-        )
-    found += _budget_contradictions(c.budget)
-    depths = (*c.warm_start.layers, c.model.layers)
-    if any(b <= a for a, b in pairwise(depths)):
-        found.append(
-            f"warm_start.layers={list(c.warm_start.layers)}: depths must grow and stay below "
-            f"model.layers={c.model.layers}, since each network starts from the one before."
-        )
-    if c.batch.micro_size > c.batch.size:
-        found.append(
-            f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "
-            f"Use batch.micro_size={c.batch.size}."
-        )
-    found += _data_contradictions(c.data)
-    found += _task_contradictions(c.tasks)
-    found += _place_contradictions(c.paths)
-    if len(set(c.task.seeds)) < len(c.task.seeds):
-        found.append(f"task.seeds={list(c.task.seeds)}: a seed stands there twice. Name each once.")
-    return found
-
-
-def _budget_contradictions(budget: BudgetConfig) -> list[str]:
-    given = {"tokens": budget.tokens, "flops": budget.flops, "seconds": budget.seconds}
-    if budget.unit != "steps" and given.pop(budget.unit) is None:
-        return [f"budget.{budget.unit} is empty: budget={budget.unit} needs the amount. Give budget.{budget.unit}=..."]
-    return [
-        f"budget.{unit}={amount}: no effect with budget={budget.unit}. Use budget={unit} to train for that many {unit}."
-        for unit, amount in given.items()
-        if amount is not None
-    ]
-
-
-def _data_contradictions(data: DataConfig) -> list[str]:
-    if data.source == "files" and data.path is None:
-        return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
-    given = {"data.path": data.path, "data.validation_path": data.validation_path}
-    if data.source != "files" and any(given.values()):
-        named = ", ".join(f"{field}={value}" for field, value in given.items() if value)
-        return [f"{named}: no effect with data={data.name}. Use data=text to read files."]
-    if data.source == "hub" and not data.hub:
-        return [f"data.hub is empty: data={data.name} reads Hugging Face datasets. Name at least one."]
-    return []
-
-
-def _task_contradictions(tasks: dict[str, TaskConfig]) -> list[str]:
-    """Readers and result folders go by a task's name."""
-    return [
-        f"tasks.{key}.name={task.name!r}: a task is called what its settings are. Leave it at {key}."
-        for key, task in tasks.items()
-        if task.name != key
-    ]
-
-
-def _place_contradictions(paths: PathsConfig) -> list[str]:
-    found = []
-    for field, name in (("paths.runs", paths.runs), ("paths.cache", paths.cache)):
-        place = Path(name)
-        there = next((path for path in (place, *place.parents) if path.exists()), place)
-        if there.exists() and not there.is_dir():
-            found.append(f"{field}={name}: {there} is a file. Give a folder, which need not exist yet.")
-    return found
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - wanted))

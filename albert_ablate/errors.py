@@ -29,6 +29,10 @@ class RunFolderError(UserError):
     exit_code = 2
 
 
+class DamagedFileError(RunFolderError, ValueError):
+    """A file of ours is not what was written."""
+
+
 class LockedError(RunFolderError):
     """Another living process owns the run folder."""
 

@@ -28,7 +28,7 @@ from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.identity import identity, ingredients, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.outcome import full_disk_in_words, recorded
+from albert_ablate.outcome import disk_in_words, recorded
 from albert_ablate.runs import TOKENIZER, RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
@@ -63,7 +63,7 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     Under torchrun all its processes work on the cell; the first one writes, and fine-tunes alone.
     """
     device = choose_device(config.runtime)
-    with stoppable(), full_disk_in_words(config.paths.cache), joined(device.type) as world:
+    with stoppable(), disk_in_words(config.paths.runs, config.paths.cache), joined(device.type) as world:
         if world.size > config.batch.size:
             raise ConfigError(f"batch.size={config.batch.size} is less than the {world.size} processes that share it.")
         return _run_cell(config, paper, device, world)

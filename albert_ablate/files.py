@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from albert_ablate.errors import DataError
+from albert_ablate.errors import DamagedFileError, DataError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,8 +61,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse the JSON file at ``path``."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Parse the JSON file at ``path``. Raises DamagedFileError where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is damaged ({str(error).splitlines()[0]}).") from error
 
 
 @contextmanager
@@ -73,7 +76,7 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
             yield lines
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}). Convert the file first.") from error
+        raise DataError(f"{path}: not UTF-8 ({error.reason}). Convert the file first.") from error
     except (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged {path.suffix} file ({error}). Fetch it again.") from error
 

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.config import CONF, RunConfig, parse
-from albert_ablate.errors import ConfigError, PreemptedError, UserError
+from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
 from albert_ablate.sweeping.cells import Cell, for_launch
 from albert_ablate.sweeping.definition import LISTS
 
@@ -87,7 +87,7 @@ def _composed_over(
         known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in allowed)
         raise ConfigError(f"{foreign[0]}: the run is trained already. {what} {known}.")
     read = read_words(words)
-    own = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    own = _recorded(recorded)
     scale = [f"scale={own['scale']['name']}"] if (CONF / "scale" / f"{own['scale']['name']}.yaml").is_file() else []
     try:
         with initialised():
@@ -97,6 +97,18 @@ def _composed_over(
     assert isinstance(composed, dict)
     values = _updated({str(k): v for k, v in composed.items()}, own)
     return parse(values | {str(k): composed[k] for k in taken} | {"rerun": read.rerun})
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """A run's ``config.yaml``. Raises RunFolderError where it is damaged."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert isinstance(found["scale"]["name"], str)
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise RunFolderError(
+            f"{path} is damaged ({type(error).__name__}); the run's settings cannot be read."
+        ) from error
+    return dict(found)
 
 
 def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:

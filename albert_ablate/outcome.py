@@ -12,12 +12,15 @@ from albert_ablate.errors import (
     MemoryExhaustedError,
     PeerLostError,
     PreemptedError,
+    RunFolderError,
     UserError,
 )
 from albert_ablate.runs import RunFolder
 from albert_ablate.training.guards import out_of_memory
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: Of a folder that cannot be made or written.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @contextmanager
@@ -61,15 +64,20 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def full_disk_in_words(place: str) -> Iterator[None]:
-    """A disk that is full while data are prepared, before there is a run folder. Raises DiskFullError."""
+def disk_in_words(runs: str, cache: str) -> Iterator[None]:
+    """What the disk refuses before there is a run folder. Raises DiskFullError or RunFolderError."""
     try:
         yield
     except OSError as error:
-        if not disk_is_full(error):
+        if disk_is_full(error):
+            raise DiskFullError(
+                f"No space left on the disk of {cache}. Nothing half written stays; free some space and start again."
+            ) from error
+        if error.errno not in _REFUSED:
             raise
-        raise DiskFullError(
-            f"No space left on the disk of {place}. Nothing half written stays; free some space and start again."
+        raise RunFolderError(
+            f"{error.filename or 'A folder'} cannot be written ({error.strerror}). Set paths.runs={runs} and "
+            f"paths.cache={cache} to folders where you may write."
         ) from error
 
 

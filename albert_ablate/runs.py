@@ -120,7 +120,7 @@ class RunFolder:
             try:
                 line = json.loads(text)
                 found.append(line | {"step": int(line["step"])})
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 break
         return found
 

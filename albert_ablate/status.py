@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from albert_ablate.console import duration
+from albert_ablate.errors import UserError
 from albert_ablate.files import read_json
 from albert_ablate.sweeping.board import board
 from albert_ablate.sweeping.record import records, standings
@@ -22,6 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="every sweep that was run there")
     parser.add_argument("--watch", action="store_true", help="print the board again every few seconds until it is over")
     options = parser.parse_args(arguments)
+    try:
+        return _show(options)
+    except UserError as error:
+        print(f"\n{error}\n", file=sys.stderr)
+        return error.exit_code
+
+
+def _show(options: argparse.Namespace) -> int:
     found = [r for r in records(options.runs) if options.sweep is None or read_json(r)["name"] == options.sweep]
     if not found:
         named = f" called {options.sweep}" if options.sweep else ""

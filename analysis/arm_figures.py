@@ -186,7 +186,8 @@ def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def cost(runs: pd.DataFrame) -> Drawing:
     """What each run took against what was counted and, where the plan measured its shape, estimated before."""
-    done = runs[(runs["state"] == "finished") & runs["seconds"].notna() & runs["flops"].notna()]
+    complete = runs[["seconds", "flops", "hidden"]].notna().all(axis=1)
+    done = runs[(runs["state"] == "finished") & complete]
     if not len(done):
         raise NothingToDraw("no finished run")
     said = planned_seconds(done)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.errors import ConfigError
 from albert_ablate.identity import INCIDENTAL, LATER
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
 from analysis.runs import setting
@@ -97,6 +98,14 @@ def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
     shapes = zip(runs["config"], runs["hidden"], runs["base_hidden"], runs["base_layers"], strict=True)
     found = [_is(config, hidden, (h, n), terms) for config, hidden, h, n in shapes]
     return pd.Series(found, index=runs.index, dtype=bool)
+
+
+def require_terms(place: str, terms: Terms) -> None:
+    """Raises ConfigError for terms that make no cell."""
+    try:
+        _is({"model": {"heads": 1}}, 768, (768, 12), terms)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{place}: {dict(terms)} is no cell ({type(error).__name__}: {error}).") from None
 
 
 def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> bool:

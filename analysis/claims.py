@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from albert_ablate.errors import ConfigError
 from analysis import paper
-from analysis.cells import select
+from analysis.cells import require_terms, select
 from analysis.metrics import METRICS, metric, roughness, untrained, values
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_needed
 from analysis.tables import arms_of
@@ -29,7 +29,7 @@ VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(table\d+)\.(\d+)")
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Claim:
     """One entry of a claims file."""
 
@@ -48,11 +48,17 @@ class Claim:
     def __post_init__(self) -> None:
         if (self.above is None) == (self.between is None):
             raise ValueError("say above or between, not both")
+        if self.between is not None and self.between[0] >= self.between[1]:
+            raise ValueError("between: the first bound lies below the second")
         if set(self.effect) != set(self.arms):
             raise ValueError(f"effect names {', '.join(self.effect)}; arms are {', '.join(self.arms)}")
-        unknown = [score for score in self.scores if score not in METRICS and not score.startswith("task:")]
+        unknown = [score for score in self.scores if score not in METRICS and not re.match("task:.", score)]
         if unknown or not self.scores:
             raise ValueError(f"scores: {', '.join(unknown) or 'none'}; there are {', '.join(METRICS)} and task:NAME")
+
+        curves = set(self.paper_curves.values()) - set(paper.figure("figure1")["L2"]["series"])
+        if curves or (self.paper_curves and set(self.paper_curves) != set(self.arms)):
+            raise ValueError("paper_curves gives each arm a curve of the paper's Figure 1")
 
     def terms(self) -> dict[str, dict[str, Any]]:
         """Arm -> terms of its cell. Raises ConfigError for a row that no table has."""
@@ -92,12 +98,13 @@ def load_claims(file: Path | str | None = None) -> list[Claim]:
         claims = pydantic.TypeAdapter(list[Claim]).validate_python(entries)
     except FileNotFoundError:
         raise ConfigError(f"claims={path}: no such file.") from None
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"claims={path}: not YAML: {' '.join(str(error).split())}") from None
     except pydantic.ValidationError as error:
         raise ConfigError([_explain(path, entries, problem) for problem in error.errors()]) from None
     for claim in claims:
-        claim.terms()
+        for arm, terms in claim.terms().items():
+            require_terms(f"claim {claim.id}: arm {arm}", terms)
     return claims
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis import render
 from analysis.cells import flatten, main_setup
@@ -114,8 +115,8 @@ def _loss(loss: Any, left_baseline: Any, state: str) -> str:
 def _accuracy(accuracy: Any, interval: Any, head: Any) -> str:
     if pd.isna(accuracy):
         return "—"
-    half = (interval[1] - interval[0]) / 2
-    return f"{accuracy:.1%} ±{100 * half:.1f}" + ("" if head == "trained" else "*")
+    half = f" ±{50 * (interval[1] - interval[0]):.1f}" if isinstance(interval, list) else ""
+    return f"{accuracy:.1%}{half}" + ("" if head == "trained" else "*")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,7 +161,7 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
         console.print("No cell has finished runs with the same seed in both.")
     for name, lines in words.items():
         for line in lines:
-            console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
     return render.differences(table)
 
 
@@ -169,7 +170,7 @@ def _drawn(table: pd.DataFrame) -> Table:
     for name in table:
         drawn.add_column(str(name), no_wrap=name not in ("task", "run", "arm"), overflow="fold")
     for values in table.itertuples(index=False):
-        drawn.add_row(*("—" if pd.isna(v) else str(v) for v in values))
+        drawn.add_row(*(Text("—" if pd.isna(v) else str(v)) for v in values))  # not str: rich reads [marks] in it
     return drawn
 
 

@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     for drawing in drawings:
-        style.write(drawing, options.out)
+        try:
+            style.write(drawing, options.out)
+        except OSError as error:
+            print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
+            return 1
         print(f"{options.out / drawing.name}.png, .svg, .pdf and .csv")
     for name, why in undrawn.items():
         print(f"not drawn: {name}: {why}")

@@ -84,7 +84,7 @@ def roughness(profile: Any) -> float | None:
     "Smoother" (paper, section 3.1 and Figure 1) made a number: 0 where every layer moves its input
     equally far. None with fewer than two layers.
     """
-    if not isinstance(profile, list) or len(profile) < 2:
+    if not isinstance(profile, list) or len(profile) < 2 or not any(profile):
         return None
     steps = [abs(after - before) for before, after in pairwise(profile)]
     return (sum(steps) / len(steps)) / (sum(profile) / len(profile))
@@ -156,6 +156,6 @@ def _above_majority(entry: dict[str, Any]) -> bool:
     scores: dict[str, Any] = next(iter(entry["sets"].values()), {})
     floor = floors.get("majority")
     found = scores.get(entry["metric"])
-    if floor is None or not isinstance(found, dict):
+    if floor is None or not isinstance(found, dict) or "interval" not in found:
         return True
     return bool(found["interval"][0] > floor)

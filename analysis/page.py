@@ -58,8 +58,8 @@ def summary(report: Report) -> list[str]:
         ]
     arms, seeds = done["arm"].nunique(), done["seed"].nunique()
     shapes = sorted({f"{h}×{n}" for h, n in zip(done["hidden"], done["layers"], strict=True)})
-    same_steps = done["steps"].nunique() == 1
-    steps = f"{int(done['steps'].iloc[0]):,} steps" if same_steps else f"{done['tokens'].mean() / 1e6:.1f} M tokens"
+    taken = sorted({int(steps) for steps in done["steps"].dropna()})
+    steps = f"{taken[0]:,} steps" if len(taken) == 1 else f"{done['tokens'].mean() / 1e6:.1f} M tokens"
     first = (
         f"{len(done)} finished runs of one set-up, {arms} arms with {_plural(seeds, 'seed')}, trained models of "
         f"H×L = {', '.join(shapes[:3])} for {steps}: not the paper's scale, so direction and order can be compared, "
@@ -103,7 +103,7 @@ def missing(report: Report) -> list[str]:
 
 def costs(runs: pd.DataFrame) -> pd.DataFrame:
     """A row an arm of any set-up: runs, parameters, steps, tokens, FLOPs, training time and speed."""
-    done = runs[runs["state"] == "finished"]
+    done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]  # without settings it is no arm
     done = done.assign(arm=arm_names(done))
     rows = []
     for (arm, steps), frame in done.groupby(["arm", "steps"], sort=True):
@@ -155,7 +155,7 @@ def html(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """``report.md``: the same without provenance; figures beside it in ``figures/``."""
-    parts = [f"# {report.title}", _subtitle(report.runs), " ".join(summary(report))]
+    parts = [f"# {render.plain(report.title)}", *map(render.plain, (_subtitle(report.runs), " ".join(summary(report))))]
     parts += ["## What the paper claims, and what these runs say", scorecard_markdown(report.verdicts)]
     parts += ["## Tables", *(render.markdown(table) for table in report.filled)]
     recipes = _reference("table14", report.runs)
@@ -164,7 +164,7 @@ def markdown(report: Report) -> str:
     parts += [f"### {d.title}\n\n![{d.title}](figures/{d.name}.svg)\n\n{d.caption}" for d in report.drawings]
     cost = _cost_rows(costs(report.runs))
     parts += ["## What each arm cost", render.pipes(cost["head"], [[cell for cell, _ in row] for row in cost["rows"]])]
-    parts += ["## What is missing", "\n".join(f"- {line}" for line in missing(report)) or "Nothing."]
+    parts += ["## What is missing", "\n".join(f"- {render.plain(line)}" for line in missing(report)) or "Nothing."]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

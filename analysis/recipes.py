@@ -29,7 +29,7 @@ def recipes(runs: pd.DataFrame) -> pd.DataFrame:
         default = _recipe(task)
         used = [e["recipe"] for tasks in runs["tasks"] for e in tasks if e["task"] == task and e.get("recipe")]
         for column, name in SETTINGS.items():
-            values = sorted({recipe[name] for recipe in used if name in recipe})
+            values = sorted({recipe[name] for recipe in used if isinstance(recipe.get(name), int | float)})
             ours = {"default": default.get(name), "used": values}
             rows.append({"task": theirs["task"], "setting": name.replace("_", " "), "paper": theirs[column], **ours})
     return pd.DataFrame(rows)

@@ -5,6 +5,7 @@ missing, a dagger an arm that has not left its baseline.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,17 +108,23 @@ def markdown(table: Table) -> str:
     reasons = Reasons()
     lines = [f"### Table {table.number}. {table.title}", ""]
     lines.append(pipes(_head(table), [_cells(table, row, reasons) for row in table.rows]))
-    lines += ["", *(f"- {note}" for note in footnotes(table, reasons))]
+    lines += ["", *(f"- {plain(note)}" for note in footnotes(table, reasons))]
     if table.comparisons:
         lines += ["", "Differences, paired by seed (p after Holm's correction over the table):", ""]
         lines.append(pipes(COMPARED, [compared(table, c) for c in table.comparisons]))
     return "\n".join(lines) + "\n"
 
 
+def plain(words: str) -> str:
+    """``words`` on one line of Markdown, in which no tag, link or picture begins."""
+    one = " ".join(words.split())
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one).replace("](", "]\\(")
+
+
 def pipes(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in body]
-    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)])
+    top, *rows = [[plain(cell).replace("|", "\\|") for cell in row] for row in (head, *body)]
+    return "\n".join([f"| {' | '.join(top)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _head(table: Table) -> list[str]:

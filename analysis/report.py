@@ -87,7 +87,8 @@ def _tell(report: Report, out: Path) -> None:
                 markup=False,
                 soft_wrap=True,
             )
-    console.print(f"  {counted(report.verdicts)['not tested']} not tested\n\n  {out / 'index.html'}\n", style="dim")
+    words = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {out / 'index.html'}\n"
+    console.print(words, style="dim", markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,7 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    write(report, options.out)
+    try:
+        write(report, options.out)
+    except OSError as error:
+        print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
+        return 1
     if options.wandb:
         from analysis.upload import upload  # wandb loads slowly
 

@@ -1,18 +1,20 @@
 """Run folders as a tidy table: one row a run, which is one cell and seed."""
 
-import json
+import os
+import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from albert_ablate.config import CONF
+from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.relative import base_name
+from analysis.records import parse_yaml, printable, read_line, read_record, words_of
 
 #: Column -> what it holds. A number that a run does not have (yet) is missing, and ``note`` says why.
 COLUMNS = {
@@ -70,6 +72,8 @@ COLUMNS = {
     "data": "corpus, tokenizer and token fingerprints and counts (nested)",
 }
 _EMPTY: dict[str, Any] = {}
+#: Columns of whole numbers that name an arm.
+_WHOLE = ("seed", "E", "hidden", "layers", "base_hidden", "base_layers")
 
 
 def load_runs(*places: Path | str) -> pd.DataFrame:
@@ -83,7 +87,11 @@ def load_runs(*places: Path | str) -> pd.DataFrame:
         named = ", ".join(map(str, places))
         raise FileNotFoundError(f"{named}: no run folders there (a run folder holds status.json)")
     rows = [_row(folder) for folder in folders]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("run", kind="stable").reset_index(drop=True)
+    found = pd.DataFrame(rows, columns=list(COLUMNS))
+    for name in _WHOLE:  # one run without settings must not make 32.0 of the others' 32
+        if found[name].isna().any():
+            found[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return found.sort_values("run", kind="stable").reset_index(drop=True)
 
 
 def _folders(place: Path) -> Iterable[Path]:
@@ -94,16 +102,16 @@ def _folders(place: Path) -> Iterable[Path]:
 
 def load_metrics(folder: Path | str) -> pd.DataFrame:
     """``metrics.jsonl`` of one run: a row a log step, held-out columns at curve points; empty where there is none."""
-    file = Path(folder) / "metrics.jsonl"
-    if not file.is_file():
-        return pd.DataFrame()
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:  # the last line of a run that was killed
-            continue
-    return pd.DataFrame(rows)
+    return pd.DataFrame([line for line in _lines(Path(folder)) if line is not None])
+
+
+def _lines(folder: Path) -> list[dict[str, Any] | None]:
+    """Lines of ``metrics.jsonl``; None for a broken one, as the last of a run that was killed."""
+    try:
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [read_line(line) for line in text.split("\n") if line.strip()]
 
 
 def held_out_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -111,7 +119,7 @@ def held_out_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for run in runs.to_dict("records"):
         metrics = load_metrics(run["path"])
-        if "held_out_mlm_loss" not in metrics:
+        if not {"held_out_mlm_loss", "tokens"} <= set(metrics):
             continue
         for point in metrics.dropna(subset=["held_out_mlm_loss"]).to_dict("records"):
             sentence = point.get("held_out_sentence_accuracy")
@@ -139,35 +147,47 @@ class _Records:
                 self.notes.append(f"no {name}")
             return {}
         try:
-            text = file.read_text(encoding="utf-8")
-            found = _yaml(text) if file.suffix == ".yaml" else json.loads(text)
-        except (ValueError, yaml.YAMLError):
-            found = None
-        if not isinstance(found, dict):
-            self.notes.append(f"{name} is broken")
+            return read_record(file)
+        except ValueError as error:
+            self.notes.append(f"{name} is broken{words_of(error)}")
             return {}
-        return found
+
+    def state(self, status: dict[str, Any]) -> str:
+        """What ``status.json`` says; ``unknown`` where it says nothing that can be read."""
+        if not status:
+            return "unknown"
+        try:
+            return RunFolder(self.folder.parent, self.folder.name).state()
+        except (UserError, OSError, ValueError, LookupError, TypeError) as error:  # a broken lock file, say
+            self.notes.append(f"its state is not known: {printable(str(error)).splitlines()[0]}")
+            return "unknown"
 
 
 def _row(folder: Path) -> dict[str, Any]:
     records = _Records(folder)
     status = records.read("status.json")
-    state = RunFolder(folder.parent, folder.name).state() if status.get("state") else "unknown"
+    state = records.state(status)
     finished = state == "finished"
     config, manifest = records.read("config.yaml"), records.read("manifest.json", needed=finished)
     results, similarity = records.read("results.json", needed=finished), records.read("similarity.json", needed=False)
     if not finished:
         results = {}  # of an earlier attempt, if any
-    if state != "finished" and status.get("reason"):
-        records.notes.insert(0, str(status["reason"]).splitlines()[0])
+    if not finished and (status.get("reason") or "").strip():
+        records.notes.insert(0, status["reason"].strip().splitlines()[0])
+    own, theirs = folder.name.rpartition("-")[2], manifest.get("identity")
+    if theirs and theirs != own and re.fullmatch("[0-9a-f]{12}", own):
+        records.notes.append(f"manifest.json is that of run {theirs}")
+    broken = _lines(folder).count(None) if finished else 0
+    if broken:
+        records.notes.append(f"metrics.jsonl: {broken} broken lines left out")
     model = config.get("model", _EMPTY)
     base_hidden, base_layers = _base(str(model.get("name")), model.get("hidden"), model.get("layers"))
-    training, counts = results.get("training", _EMPTY), manifest.get("parameters", _EMPTY)
+    training, counts = results.get("training") or _EMPTY, manifest.get("parameters", _EMPTY)
     source, data = manifest.get("source") or _EMPTY, manifest.get("data", _EMPTY)
     return {
-        "run": folder.name,
+        "run": printable(os.fsencode(folder.name).decode("utf-8", "backslashreplace")),
         "path": str(folder),
-        "identity": manifest.get("identity", folder.name.rpartition("-")[2]),
+        "identity": theirs or own,
         "state": state,
         "note": "; ".join(records.notes),
         "seed": config.get("seed"),
@@ -223,10 +243,10 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
 def _base(model: str, hidden: int | None, layers: int | None) -> tuple[int | None, int | None]:
     """H and L of the base that a model's size is a multiple of; its own where it is no multiple of one."""
     name = base_name(model)
-    file = CONF / "model" / f"{name}.yaml"
-    if not file.is_file():
+    file = next((file for file in (CONF / "model").glob("*.yaml") if file.stem == name), None)
+    if file is None:
         return hidden, layers
-    known = _yaml(file.read_text(encoding="utf-8"))
+    known = parse_yaml(file.read_text(encoding="utf-8"))
     if name == model and (known["hidden"], known["layers"]) != (hidden, layers):
         return hidden, layers  # its shape was set by hand
     return known["hidden"], known["layers"]
@@ -241,8 +261,9 @@ def setting(values: dict[str, Any], path: str) -> Any:
 
 
 def _time(stamp: Any) -> datetime | None:
-    return datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
-
-
-def _yaml(text: str) -> Any:
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """None for what is no time; one without a zone is UTC, so that all can be compared."""
+    try:
+        found = datetime.fromisoformat(stamp)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.corpora import read_file
 from albert_ablate.data.store import TokenStore, write_side
-from albert_ablate.data.text import split_sentences
+from albert_ablate.data.text import divided, split_sentences, without_control
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 from albert_ablate.errors import DataError, UserError
@@ -80,7 +81,11 @@ def _found(place: Path) -> tuple[Path, Path]:
 def _tokens(text: Path, tokenizer: Tokenizer, config: RunConfig, scratch: Path) -> TokenStore:
     if not text.is_file():
         raise DataError(f"--text {text}: no such file.")
-    documents = [list(split_sentences(document, config.data.language)) for document in read_file(text, config.data)]
+    documents = [
+        [part for sentence in split_sentences(without_control(document)[0], config.data.language)
+         for part in divided(sentence)]
+        for document in read_file(text, config.data)
+    ]  # fmt: skip
     source, folder = scratch / "text.txt", scratch / "tokens"
     source.write_text("".join("\n".join(sentences) + "\n\n" for sentences in documents), encoding="utf-8")
     write_side(source, tokenizer, folder)
@@ -110,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_column(name, justify="left" if name == "run" else "right")
     for one in found:
         for layer, (distance, angle) in enumerate(zip(one["l2"], one["degrees"], strict=True), 1):
-            table.add_row(one["run"] if layer == 1 else "", str(layer), f"{distance:.2f}", f"{angle:.1f}")
+            table.add_row(Text(one["run"] if layer == 1 else ""), str(layer), f"{distance:.2f}", f"{angle:.1f}")
     console = Console(highlight=False)
     console.print(table)
     console.print(f"{found[0]['tokens']:,} tokens of {found[0]['sequences']} sequences", style="dim")

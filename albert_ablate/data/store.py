@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from albert_ablate import streams
-from albert_ablate.data.text import text_info
+from albert_ablate.data.text import intact, text_info
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.files import building, digest, read_json, write_json
 
 #: Raise when the files' content changes for the same key.
 STORE_FORMAT = 1
 _SENTENCES_PER_BLOCK = 50_000
+_CHARACTERS_PER_BLOCK = 8_000_000  # where sentences are long
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,16 @@ def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStor
 
 
 def _open(folder: Path, side: str) -> TokenStore:
-    fingerprint = read_json(folder / "info.json")["fingerprint"]
-    return TokenStore(
-        tokens=np.load(folder / side / "tokens.npy", mmap_mode="r"),
-        sentences=np.load(folder / side / "sentences.npy", mmap_mode="r"),
-        documents=np.load(folder / side / "documents.npy", mmap_mode="r"),
-        fingerprint=fingerprint,
-    )
+    with intact(folder):  # np.load makes no objects: allow_pickle is off
+        store = TokenStore(
+            tokens=np.load(folder / side / "tokens.npy", mmap_mode="r"),
+            sentences=np.load(folder / side / "sentences.npy", mmap_mode="r"),
+            documents=np.load(folder / side / "documents.npy", mmap_mode="r"),
+            fingerprint=read_json(folder / "info.json")["fingerprint"],
+        )
+        if store.sentences[-1] != len(store.tokens) or store.documents[-1] != len(store.sentences) - 1:
+            raise ValueError("the boundaries are not those of the tokens")
+        return store
 
 
 def write_side(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
@@ -116,5 +120,13 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:
-    while block := [line.rstrip("\n") for line in islice(lines, _SENTENCES_PER_BLOCK)]:
+    block: list[str] = []
+    size = 0
+    for line in lines:
+        block.append(line.rstrip("\n"))
+        size += len(line)
+        if len(block) == _SENTENCES_PER_BLOCK or size >= _CHARACTERS_PER_BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
         yield block

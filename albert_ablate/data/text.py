@@ -5,19 +5,34 @@ each document), so that any tokenizer can be trained on it without reading the c
 """
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import sentencex
 
+from albert_ablate import console
 from albert_ablate.data.corpora import Corpus
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
 
 #: Raise when the files' content changes for the same key.
 TEXT_FORMAT = 1
+#: Raise when the rules of what is left out change; clean text keeps its fingerprint, and so its runs their identity.
+_LEFT_OUT_RULES = 1
+#: Characters of the longest sentence: their UTF-8 is never longer than what the tokenizer's training takes.
+LONGEST = 4096
+#: NUL and the other control characters that are no white space, and halves of surrogate pairs, which are no text.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ud800-\udfff]")
+_WORDS = {
+    "documents_without_text": "documents without a text",
+    "control_characters": "control characters",
+    "sentences_divided": f"sentences of more than {LONGEST:,} characters, divided",
+}
 
 
 def split_sentences(document: str, language: str) -> Iterator[str]:
@@ -27,12 +42,29 @@ def split_sentences(document: str, language: str) -> Iterator[str]:
             yield from (found for s in sentencex.segment(language, paragraph) if (found := " ".join(s.split())))
 
 
+def without_control(document: str) -> tuple[str, int]:
+    """``document`` without NUL, control characters and lone surrogates, and how many there were."""
+    return _CONTROL.subn("", document)
+
+
+def divided(sentence: str) -> Iterator[str]:
+    """``sentence`` in parts of at most LONGEST characters, parted at a space where there is one."""
+    start = 0
+    while len(sentence) - start > LONGEST:
+        space = sentence.rfind(" ", start, start + LONGEST + 1)
+        end = space if space > start else start + LONGEST
+        yield sentence[start:end].strip()
+        start = end
+    yield sentence[start:].strip()
+
+
 def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cache: Path) -> Path:
     """Folder with ``train.txt``, ``valid.txt`` and ``info.json`` (with ``fingerprint``), built once.
 
     Held-out documents are the corpus's own validation part, or the share ``validation_fraction``
     of its documents, chosen by a hash of their text; an exact copy of an earlier document is left
-    out, so none can stand on both sides. Raises DataError for an empty side.
+    out, so none can stand on both sides. What is left out or divided is counted, said and recorded.
+    Raises DataError for an empty side.
     """
     settings = {
         "format": TEXT_FORMAT,
@@ -41,43 +73,84 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
         "language": language,
         "validation_fraction": None if corpus.validation else validation_fraction,
     }
-    fingerprint = digest(settings)
-    folder = cache / "text" / f"{corpus.name}-{fingerprint}"
-    if folder.is_dir():
-        return folder
-    with building(folder) as temporary:
-        seen: set[bytes] = set()
-        counts = {side: {"documents": 0, "sentences": 0, "words": 0} for side in ("train", "valid")}
-        duplicates = 0
-        with (temporary / "train.txt").open("w") as train, (temporary / "valid.txt").open("w") as valid:
-            for side, document in _sided(corpus, validation_fraction):
-                mark = hashlib.blake2b(document.encode(), digest_size=16).digest()
-                lines = document.splitlines() if corpus.one_sentence_per_line else split_sentences(document, language)
-                sentences = [line for line in lines if line.strip()]
-                if not sentences:
-                    continue
-                if mark in seen:
-                    duplicates += 1
-                    continue
-                seen.add(mark)
-                (train if side == "train" else valid).write("\n".join(sentences) + "\n\n")
-                counts[side]["documents"] += 1
-                counts[side]["sentences"] += len(sentences)
-                counts[side]["words"] += sum(len(sentence.split()) for sentence in sentences)
-        _require_both(corpus, counts)
-        info = {"fingerprint": fingerprint, "duplicates_dropped": duplicates, **counts, "settings": settings}
-        write_json(temporary / "info.json", info | {"source": corpus.source})
+    folder = cache / "text" / f"{corpus.name}-{digest([settings, _LEFT_OUT_RULES])}"
+    if not folder.is_dir():
+        with building(folder) as temporary:
+            counts, left_out = _write_sides(corpus, language, validation_fraction, temporary)
+            _require_both(corpus, counts)
+            duplicates = left_out.pop("duplicates", 0)
+            fingerprint = digest(settings | {"left_out": left_out} if left_out else settings)
+            source = corpus.source | ({"left_out": dict(left_out)} if left_out else {})
+            info = {"fingerprint": fingerprint, "duplicates_dropped": duplicates, **counts, "settings": settings}
+            write_json(temporary / "info.json", info | {"source": source})
+    _say_left_out(corpus.name, text_info(folder))
     return folder
 
 
-def _sided(corpus: Corpus, fraction: float) -> Iterator[tuple[str, str]]:
+def _write_sides(
+    corpus: Corpus, language: str, fraction: float, folder: Path
+) -> tuple[dict[str, dict[str, int]], Counter[str]]:
+    """Write both sides; returns the counts of each, and of what is left out."""
+    seen: set[bytes] = set()
+    left_out: Counter[str] = Counter()
+    counts = {side: {"documents": 0, "sentences": 0, "words": 0} for side in ("train", "valid")}
+    with (
+        (folder / "train.txt").open("w", encoding="utf-8") as train,
+        (folder / "valid.txt").open("w", encoding="utf-8") as valid,
+    ):
+        for side, document in _sided(corpus, fraction, left_out):
+            mark = hashlib.blake2b(document.encode(), digest_size=16).digest()
+            lines = document.splitlines() if corpus.one_sentence_per_line else split_sentences(document, language)
+            sentences = list(_of_fair_length(lines, left_out))
+            if not sentences:
+                left_out["documents_without_text"] += 1
+                continue
+            if mark in seen:
+                left_out["duplicates"] += 1
+                continue
+            seen.add(mark)
+            (train if side == "train" else valid).write("\n".join(sentences) + "\n\n")
+            counts[side]["documents"] += 1
+            counts[side]["sentences"] += len(sentences)
+            counts[side]["words"] += sum(len(sentence.split()) for sentence in sentences)
+    return counts, left_out
+
+
+def _of_fair_length(lines: Iterable[str], left_out: Counter[str]) -> Iterator[str]:
+    for line in lines:
+        if len(line) > LONGEST:
+            left_out["sentences_divided"] += 1
+            yield from filter(None, divided(line))
+        elif line.strip():
+            yield line
+
+
+def _sided(corpus: Corpus, fraction: float, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
     """(side, document); held-out first, so that a copy in the training text is the one dropped."""
+
+    def cleaned(documents: Iterator[str]) -> Iterator[str]:
+        for document in documents:
+            text, dropped = without_control(document)
+            if dropped:
+                left_out["control_characters"] += dropped
+            yield text
+
     if corpus.validation is not None:
-        yield from (("valid", document) for document in corpus.validation())
-        yield from (("train", document) for document in corpus.documents())
+        yield from (("valid", document) for document in cleaned(corpus.validation()))
+        yield from (("train", document) for document in cleaned(corpus.documents()))
         return
-    for document in corpus.documents():
+    for document in cleaned(corpus.documents()):
         yield side_of(document, fraction), document
+
+
+def _say_left_out(name: str, info: dict[str, Any]) -> None:
+    found = {_WORDS[key]: count for key, count in info["source"].get("left_out", {}).items()}
+    if info["duplicates_dropped"]:
+        found["copies of earlier documents"] = info["duplicates_dropped"]
+    if found:
+        console.say(
+            f"data {name}: left out or divided: {', '.join(f'{count:,} {words}' for words, count in found.items())}"
+        )
 
 
 def side_of(document: str, validation_fraction: float) -> str:
@@ -105,5 +178,21 @@ def sentences_of(path: Path) -> Iterator[str]:
 
 
 def text_info(folder: Path) -> dict[str, Any]:
-    """What ``prepare_text`` counted."""
-    return read_json(folder / "info.json")
+    """What ``prepare_text`` counted. Raises DataError where the cached folder is damaged."""
+    with intact(folder):
+        found: dict[str, Any] = read_json(folder / "info.json")
+        for key in ("fingerprint", "train", "valid", "duplicates_dropped", "source"):
+            found[key]
+        return found
+
+
+@contextmanager
+def intact(folder: Path) -> Iterator[None]:
+    """Whatever fails in reading a cached folder is damage to it: every folder is written whole."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, EOFError, RecursionError) as error:
+        raise DataError(
+            f"{folder}: the cached folder is damaged ({type(error).__name__}: {error}). Remove it, and run the same "
+            "command again."
+        ) from error

@@ -58,6 +58,8 @@ def load(name: str) -> SweepFile:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         return pydantic.TypeAdapter(SweepFile).validate_python(values)
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"sweep={name}: {path} cannot be read ({type(error).__name__}).") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"sweep={name}: {path} is not YAML: {' '.join(str(error).split())}") from None
     except pydantic.ValidationError as error:

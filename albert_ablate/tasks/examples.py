@@ -92,13 +92,17 @@ def read_glue(task: GlueConfig, files: dict[str, Path] | None) -> ExampleSets:
         first, second = _column(found[0], spec.first), _column(found[0], spec.second) if spec.second else None
         target = _column(found[0], spec.target) if labelled else None
         identifier = next((c for c in ("index", "id", "idx") if c in found[0].values), None)
+        wanted = [name for name in (first, second, target, identifier) if name is not None]
         made = []
         for number, row in enumerate(found):
+            require_columns(row, wanted, "docs/tasks.md for the official columns")
             value = None if target is None else _glue_target(row, target, spec, unlabelled)
             if target is not None and value is None:
                 continue
             key = str(row.values[identifier]) if identifier else str(number)
             made.append((Example(key, row.text(first), row.text(second) if second else None, value), row))
+        if not made:
+            raise DataError(f"tasks.{task.name}: {files[name] if files else name}: no row has a label.")
         require_unique([(example.id, row) for example, row in made], "the id")
         return [example for example, _ in made]
 
@@ -151,7 +155,7 @@ def _label(row: Row, column: str, labels: Sequence[str]) -> int:
 def _number(row: Row, column: str) -> float:
     try:
         value = float(row.values[column])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not np.isfinite(value):
         raise row.error(f"{row.values[column]!r} in column {column!r} is not a number.")

@@ -17,7 +17,7 @@ from albert_ablate.task_config import FineTuneConfig, RaceConfig
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.hub import hub_rows
-from albert_ablate.tasks.tables import Row, find, json_rows, named
+from albert_ablate.tasks.tables import Row, as_text, find, json_rows, named
 from albert_ablate.tasks.task import FeatureSet, Outputs, Sequences, SetScores, TaskBatch
 
 _LETTERS = "ABCD"
@@ -95,10 +95,14 @@ def _questions(row: Row, level: str) -> list[RaceQuestion]:
     v = row.values
     try:
         passage = str(v.get("id") or f"{row.file.name}-{row.line}")
+        for name in ("questions", "options", "answers"):
+            if not isinstance(v[name], list):
+                raise TypeError(f"{name} is {type(v[name]).__name__}, not a list")
+        article = as_text(v["article"])
         parts = list(zip(v["questions"], v["options"], v["answers"], strict=True))
         made = []
         for number, (question, options, answer) in enumerate(parts):
-            if answer not in _LETTERS or len(options) != len(_LETTERS):
+            if answer not in tuple(_LETTERS) or not isinstance(options, list) or len(options) != len(_LETTERS):
                 raise row.error(
                     f"question {number + 1}: four options and an answer A to D are expected, not {answer!r}."
                 )
@@ -107,9 +111,9 @@ def _questions(row: Row, level: str) -> list[RaceQuestion]:
                     f"{level}/{passage}-{number}",
                     f"{level}/{passage}",
                     level,
-                    v["article"],
-                    question,
-                    tuple(options),
+                    article,
+                    as_text(question),
+                    tuple(map(as_text, options)),
                     _LETTERS.index(answer),
                 )
             )

@@ -18,6 +18,7 @@ from albert_ablate.files import open_text
 from albert_ablate.task_config import HubTask, SquadConfig
 from albert_ablate.tasks.alignment import Aligned, align
 from albert_ablate.tasks.hub import hub_rows
+from albert_ablate.tasks.tables import as_text
 from albert_ablate.tasks.task import FeatureSet, Sequences
 
 
@@ -52,15 +53,17 @@ def read_squad(path: Path, version: str) -> SquadSet:
             content = json.load(source)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not JSON ({error}).") from error
     found = SquadSet([], [])
     try:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
                 place = f"{path}, {article.get('title', 'article')}, paragraph {len(found.paragraphs)}"
-                found.paragraphs.append(paragraph["context"])
+                found.paragraphs.append(as_text(paragraph["context"]))
                 for qa in paragraph["qas"]:
                     found.questions.append(_question(qa, len(found.paragraphs) - 1, version, place))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         where = f"paragraph {len(found.paragraphs)}, question {len(found.questions) + 1}"
         raise DataError(
             f"{path}, {where}: not SQuAD's layout; expected is data / paragraphs / context, qas / id, question, "
@@ -74,14 +77,17 @@ def hub_squad(task: str, source: HubTask | None, split: str, version: str) -> Sq
     found, places = SquadSet([], []), dict[str, int]()
     for row in hub_rows(task, source, split, {}):
         v = row.values
-        place = places.setdefault(v["context"], len(places))
-        if place == len(found.paragraphs):
-            found.paragraphs.append(v["context"])
-        answers = [
-            {"text": t, "answer_start": s}
-            for t, s in zip(v["answers"]["text"], v["answers"]["answer_start"], strict=True)
-        ]
-        found.questions.append(_question({**v, "answers": answers}, place, version, f"{row.file}, row {row.line}"))
+        try:
+            place = places.setdefault(as_text(v["context"]), len(places))
+            if place == len(found.paragraphs):
+                found.paragraphs.append(v["context"])
+            answers = [
+                {"text": t, "answer_start": s}
+                for t, s in zip(v["answers"]["text"], v["answers"]["answer_start"], strict=True)
+            ]
+            found.questions.append(_question({**v, "answers": answers}, place, version, f"{row.file}, row {row.line}"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise row.error(f"not SQuAD's columns ({type(error).__name__}: {error}).") from error
     return _checked(found, f"{task}, {split}")
 
 
@@ -89,8 +95,11 @@ def _question(qa: dict[str, Any], paragraph: int, version: str, place: str) -> Q
     answers = qa["answers"]
     if not answers and version == "1.1":
         raise DataError(f"{place}, question {qa['id']}: no answer. SQuAD 1.1 has one to every question; is it 2.0?")
-    texts = tuple(answer["text"] for answer in answers)
-    return Question(str(qa["id"]), paragraph, qa["question"], texts, answers[0]["answer_start"] if answers else -1)
+    texts = tuple(as_text(answer["text"]) for answer in answers)
+    start = answers[0]["answer_start"] if answers else -1
+    if not isinstance(start, int) or (answers and start < 0):
+        raise TypeError(f"answer_start is {start!r}, not a place in the paragraph")
+    return Question(str(qa["id"]), paragraph, as_text(qa["question"]), texts, start)
 
 
 def _checked(found: SquadSet, where: str) -> SquadSet:

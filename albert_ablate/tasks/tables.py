@@ -26,11 +26,22 @@ class Row:
         return DataError(f"{self.file}, line {self.line}: {what}")
 
     def text(self, column: str) -> str:
-        """A text cell. Raises DataError where it is missing or empty."""
+        """A text cell, or a number as text. Raises DataError where it is missing, empty or something else."""
         value = self.values.get(column)
         if value is None or not str(value).strip():
             raise self.error(f"column {column!r} is empty; a text is expected.")
-        return str(value)
+        try:
+            return as_text(str(value) if isinstance(value, int | float) else value)
+        except (TypeError, ValueError) as error:
+            raise self.error(f"column {column!r}: {error}.") from error
+
+
+def as_text(value: Any) -> str:
+    """``value`` if it is text. Raises TypeError, and ValueError for half of a surrogate pair (JSON can spell one)."""
+    if not isinstance(value, str):
+        raise TypeError(f"a text is expected, not {type(value).__name__}")
+    value.encode()
+    return value
 
 
 def find(field: str, data_dir: str | None, folders: Sequence[str], stem: str, suffixes: Sequence[str]) -> Path:
@@ -84,7 +95,16 @@ def read_rows(path: Path, header: Sequence[str] | None = None, short_rows: list[
         yield from json_rows(path)
     else:
         with open_text(path) as lines:
-            yield from _cell_rows(path, lines, name.endswith(".csv"), header, short_rows)
+            try:
+                yield from _cell_rows(path, lines, name.endswith(".csv"), header, short_rows)
+            except csv.Error as error:
+                raise DataError(f"{path}: not a table with quoted cells ({error}).") from error
+
+
+def _require_distinct(path: Path, number: int, columns: list[str]) -> None:
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}, line {number}: column {twice[0]!r} stands there twice; names must differ.")
 
 
 def _cell_rows(
@@ -98,6 +118,7 @@ def _cell_rows(
             continue
         if columns is None:
             columns = [cell.strip() for cell in cells]
+            _require_distinct(path, number, columns)
             continue
         if len(cells) != len(columns):
             if short_rows is not None:
@@ -120,8 +141,8 @@ def json_rows(path: Path) -> Iterator[Row]:
                 continue
             try:
                 values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos}).") from error
+            except (ValueError, RecursionError) as error:  # not only JSONDecodeError: numbers may be too long
+                raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
             if not isinstance(values, dict):
                 raise DataError(f"{path}, line {number}: a JSON object is expected, {type(values).__name__} found.")
             yield Row(path, number, values)

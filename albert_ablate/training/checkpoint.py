@@ -1,5 +1,6 @@
 """Checkpoints: complete folders or none. Weights as safetensors, optimizer state as tensors."""
 
+import pickle
 import re
 import shutil
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -147,11 +149,19 @@ def load_latest(
             raise CheckpointError(f"{path} belongs to run {meta['identity']}, not to {owner.identity}.{words}")
         load_weights(path, model)
         if optimizer is not None:
-            optimizer.load_state_dict(torch.load(path / STATE, map_location="cpu", weights_only=True))
+            _load_state(path / STATE, optimizer)
         return meta | {"damaged": damaged}
     if damaged:
         raise CheckpointError(f"{folder}: every checkpoint is damaged ({', '.join(damaged)}). Remove it to start anew.")
     return None
+
+
+def _load_state(path: Path, optimizer: Optimizer) -> None:
+    """Without running what a pickle may hold. Raises CheckpointError."""
+    try:
+        optimizer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a readable training state ({str(error).splitlines()[0]}).") from error
 
 
 def newest(folder: Path) -> Path:
@@ -164,7 +174,7 @@ def newest(folder: Path) -> Path:
 
 def load_matching(checkpoint: Path, model: nn.Module) -> list[str]:
     """Copy every tensor whose name and shape ``model`` has; returns the names that it did not find."""
-    weights, own = load_file(checkpoint / WEIGHTS), model.state_dict()
+    weights, own = _read_weights(checkpoint / WEIGHTS), model.state_dict()
     found = {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape}
     model.load_state_dict(own | found)
     return sorted(own.keys() - found.keys())
@@ -181,12 +191,20 @@ def save_weights(path: Path, model: nn.Module) -> None:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
 
 
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable weights file ({str(error).splitlines()[0]}).") from error
+
+
 def load_strictly(path: Path, model: nn.Module) -> None:
     """Load a safetensors file. Raises CheckpointError listing what does not fit."""
-    weights = load_file(path)
+    weights = _read_weights(path)
     own = model.state_dict()
     wrong = sorted(own.keys() ^ weights.keys())
-    wrong += sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
+    common = own.keys() & weights.keys()
+    wrong += sorted(n for n in common if (own[n].shape, own[n].dtype) != (weights[n].shape, weights[n].dtype))
     if wrong:
         raise CheckpointError(f"{path} does not fit this model; these tensors differ: {', '.join(wrong)}.")
     model.load_state_dict(weights)

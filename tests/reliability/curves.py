@@ -19,7 +19,7 @@ from runhelpers import run_folders  # noqa: E402
 from albert_ablate.runs import RunFolder  # noqa: E402
 from analysis.style import COLOURS, Drawing, canvas, styled, write  # noqa: E402
 
-SETTINGS = ["budget.steps=400", "budget.warmup_steps=40", "runtime.log_every=5", "runtime.checkpoint_every=40"]
+SETTINGS = ["budget.steps=300", "budget.warmup_steps=40", "runtime.log_every=5", "runtime.checkpoint_every=40"]
 SETTINGS += ["evaluation.max_pairs=256", "evaluation.probe_pairs=256", "runtime.threads=1"]
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     for number in range(4):
         runs = place / f"runs-{number}"
         words = [*SETTINGS, f"paths.runs={runs}", f"paths.cache={place / 'cache'}"]
-        kills.append(killed_until_done(words, place, runs, draw, longest=80, most=5 if number else 0))
+        kills.append(killed_until_done(words, place, runs, draw, longest=80, most=5 if number else 0, patience=900))
         (found,) = run_folders(runs)
         folders.append(RunFolder(found.parent, found.name))
         print(f"run {number}: {kills[-1]} kills", flush=True)

@@ -35,7 +35,7 @@ def wait_for(process: "subprocess.Popen[str]", ready: Any, seconds: float = 90) 
 
 
 def killed_until_done(
-    words: list[str], cwd: Path, runs: Path, draw: random.Random, longest: float, most: int = 4
+    words: list[str], cwd: Path, runs: Path, draw: random.Random, longest: float, most: int = 4, patience: float = 180
 ) -> int:
     """Run the command until it is done; returns the number of kills, at most ``most``.
 
@@ -54,7 +54,7 @@ def killed_until_done(
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=patience)
         assert process.returncode in (0, -signal.SIGKILL), output
         if process.returncode == 0:
             return kills
