@@ -85,18 +85,13 @@ class Trainer:
         with deferred() as stopped, self._saver() as saver, Progress(budget.steps, position, budget.unit) as progress:
             while position < budget.steps:
                 batch = next(stream)
-                counts = [len(batch.targets), int(batch.mask.sum())]
-                # What one process decides by its clock, or is told by a signal, all of them do at the same step.
-                wishes = [float(stopped.is_set()), float(saver.due()), time.perf_counter() - lap]
-                masked, tokens, stop, due, elapsed = self.world.sum(
-                    [*counts, *(wish if self.world.main or i == 0 else 0.0 for i, wish in enumerate(wishes))],
-                    self.device,
+                masked, tokens, stop, due, elapsed = self._together(
+                    batch, stopped.is_set(), saver.due(), time.perf_counter() - lap
                 )
-                values = self.update(done, batch, position, int(masked))
-                sums.add(self.config.batch.size, int(tokens), int(masked), values)
+                sums.add(self.config.batch.size, tokens, masked, self.update(done, batch, position, masked))
                 done += 1
-                if self.world.size == 1:
-                    stop, elapsed = float(stopped.is_set()), time.perf_counter() - lap
+                if self.world.size == 1:  # nobody to agree with: what came during the step counts, too
+                    stop, elapsed = stopped.is_set(), time.perf_counter() - lap
                 position = self._position(done, sums, elapsed)
                 over = position >= budget.steps
                 curve = over or done % self.config.evaluation.curve_every == 0
@@ -112,16 +107,32 @@ class Trainer:
                     where = f"step {done} of {budget.steps}" if budget.unit == "steps" else f"step {done}"
                     raise PreemptedError(f"Stopped after {where}; the same command continues from there.")
         self.world.from_main(None)  # nobody goes on before the last checkpoint is whole
-        return {
+        return self._record(done)
+
+    def _together(self, batch: Batch, stop: bool, due: bool, elapsed: float) -> tuple[int, int, bool, bool, float]:
+        """Masked positions and tokens of all shares of a batch, and what all processes do at this step.
+
+        All stop where one is told to; whether a checkpoint is due, and the time, the first one says.
+        """
+        clock = [float(due), elapsed] if self.world.main else [0.0, 0.0]
+        counts = [len(batch.targets), int(batch.mask.sum())]
+        masked, tokens, stops, dues, seconds = self.world.sum([*counts, float(stop), *clock], self.device)
+        return int(masked), int(tokens), stops > 0, dues > 0, seconds
+
+    def _record(self, done: int) -> dict[str, Any]:
+        """``training`` of ``results.json``."""
+        record = {
             "steps": done,
             "tokens": self.tokens,
             "flops": done * self.flops_per_step,
             "seconds": self.seconds,
             "tokens_per_second": self.tokens / self.seconds if self.seconds else None,
-            **({"skipped_steps": self.skipped} if self.config.optimizer.skip_spikes is not None else {}),
-            **({"micro_size": self.micro_size} if self.micro_size != self.config.batch.micro_size else {}),
-            **({"processes": self.world.size} if self.world.size > 1 else {}),
         }
+        if self.config.optimizer.skip_spikes is not None:
+            record["skipped_steps"] = self.skipped
+        if self.micro_size != self.config.batch.micro_size:
+            record["micro_size"] = self.micro_size
+        return record | ({"processes": self.world.size} if self.world.size > 1 else {})
 
     def _position(self, done: int, sums: Sums, elapsed: float) -> float:
         """Place on the schedule after ``done`` steps, the unlogged ones in ``sums`` included."""
