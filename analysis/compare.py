@@ -59,7 +59,7 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
     for run in runs.to_dict("records"):
         for entry in run["tasks"]:
             low, high = entry["spread"]
-            floor: dict[str, float] = next(iter(entry["to_beat"].values()), {})
+            floor: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
             seeds = len(entry["seeds"])
             rows.append(
                 {
