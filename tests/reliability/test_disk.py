@@ -28,18 +28,8 @@ Cell = Callable[..., RunConfig]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("disk")
-
-
-@pytest.fixture(scope="module")
 def finished(shared: Path) -> RunFolder:
     return run(tiny_config(shared, runs="whole"))
-
-
-@pytest.fixture
-def cell(shared: Path, tmp_path: Path) -> Cell:
-    return lambda *more: tiny_config(shared, *more, f"paths.runs={tmp_path / 'runs'}")
 
 
 # --- a fault at every call of a save --------------------------------------------------------------

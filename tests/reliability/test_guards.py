@@ -1,6 +1,8 @@
 """What keeps one bad step, or too little memory, from spoiling a run."""
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,6 @@ from albert_ablate.training.guards import Spikes
 from albert_ablate.training.trainer import Trainer
 
 Cell = Callable[..., RunConfig]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("guards")
-
-
-@pytest.fixture
-def cell(shared: Path, tmp_path: Path) -> Cell:
-    return lambda *more: tiny_config(shared, *more, f"paths.runs={tmp_path / 'runs'}")
 
 
 # --- spikes ---------------------------------------------------------------------------------------
@@ -119,20 +111,8 @@ def test_stopped_between_spikes_the_run_ends_with_the_same_bits(
 ) -> None:
     words = ("optimizer.skip_spikes=1.0", "budget.steps=80", "runtime.checkpoint_every=1000")  # so low that many are
     whole = run(tiny_config(shared, *words, f"paths.runs={tmp_path / 'whole'}"))
-    config, real = cell(*words), Trainer.update
-
-    def stopped(self: Trainer, step: int, *rest: Any) -> Any:
-        if step == 50:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, step, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "update", stopped)
-        with pytest.raises(PreemptedError):
-            start(config)
+    config = cell(*words)
+    stopped_in(50, config, monkeypatch)
     folder = run(config)
     assert weights_of(folder) == weights_of(whole)
     skipped = folder.read("results.json")["training"]["skipped_steps"]
@@ -176,6 +156,21 @@ def test_a_bad_step_is_seen_before_the_update(
 # --- memory ---------------------------------------------------------------------------------------
 
 
+def stopped_in(step: int, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the cell until a stop signal comes in ``step``."""
+    real = Trainer.update
+
+    def signalled(self: Trainer, number: int, *rest: Any) -> Any:
+        if number == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, number, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "update", signalled)
+        with pytest.raises(PreemptedError):
+            start(config)
+
+
 def exhausted_above(sequences: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Micro-batches of more than ``sequences`` do not fit."""
     real = PretrainingModel.forward
@@ -214,17 +209,8 @@ def test_micro_batches_are_halved_where_that_is_allowed(
 
 def test_a_stopped_run_goes_on_with_the_micro_batches_it_had(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     exhausted_above(3, monkeypatch)
-    config, real = cell("runtime.oom_halving=true"), Trainer.update
-
-    def stopped(self: Trainer, step: int, *rest: Any) -> Any:
-        if step == 6:
-            raise PreemptedError("pulled the plug")
-        return real(self, step, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "update", stopped)
-        with pytest.raises(PreemptedError):
-            start(config)
+    config = cell("runtime.oom_halving=true")
+    stopped_in(6, config, monkeypatch)
     folder = run(config)
     assert (folder.path / "log.txt").read_text().count("micro-batches of 2 from now on") == 1
     assert read_json(folder.path / "results.json")["training"]["micro_size"] == 2

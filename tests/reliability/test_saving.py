@@ -23,16 +23,6 @@ from albert_ablate.training.trainer import Trainer
 Cell = Callable[..., RunConfig]
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("saving")
-
-
-@pytest.fixture
-def cell(shared: Path, tmp_path: Path) -> Cell:
-    return lambda *more: tiny_config(shared, *more, f"paths.runs={tmp_path / 'runs'}")
-
-
 def test_steps_go_on_while_a_checkpoint_is_written(
     cell: Cell, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
