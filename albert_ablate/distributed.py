@@ -29,7 +29,6 @@ class World:
 
     rank: int
     size: int
-    local_rank: int  # among those of this machine
 
     @property
     def main(self) -> bool:
@@ -95,7 +94,7 @@ class World:
 
 
 #: One process alone.
-ALONE = World(0, 1, 0)
+ALONE = World(0, 1)
 
 
 def world_size() -> int:
@@ -115,11 +114,10 @@ def joined(kind: str) -> Iterator[World]:
     if world_size() == 1:
         yield ALONE
         return
-    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     if kind == "cuda":
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield World(rank, world_size(), local)
+        yield World(int(os.environ["RANK"]), world_size())
     finally:
         distributed.destroy_process_group()
