@@ -39,8 +39,7 @@ class World:
         """The sum of each value over the processes (float64)."""
         if self.size == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=device)
-        self._talk(lambda: distributed.all_reduce(total))
+        total = self.sum_tensor(torch.tensor(values, dtype=torch.float64, device=device))
         return [float(value) for value in total.tolist()]
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from datahelpers import make_store, mask_settings, pair_settings
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
 from albert_ablate import streams
@@ -175,15 +175,20 @@ def changed(draw: Any, found: dict[str, Any], field: str) -> dict[str, Any]:
     return copy
 
 
+def parsed_with(draw: Any, found: dict[str, Any], field: str) -> RunConfig:
+    """``found`` with another value of ``field``; one that contradicts the rest is drawn again."""
+    try:
+        return parse(changed(draw, found, field))
+    except ConfigError:
+        reject()
+
+
 @pytest.mark.parametrize("field", RELEVANT)
 def test_what_changes_the_numbers_changes_the_identity(field: str) -> None:
     @settings(max_examples=12, deadline=None, suppress_health_check=_UNFIT)
     @given(values(), st.data())
     def check(found: dict[str, Any], data: st.DataObject) -> None:
-        try:
-            other = parse(changed(data.draw, found, field))
-        except ConfigError:
-            assume(False)
+        other = parsed_with(data.draw, found, field)
         assert name_of(other) != name_of(parse(found))
 
     check()
@@ -194,10 +199,7 @@ def test_where_and_how_do_not_change_the_identity(field: str) -> None:
     @settings(max_examples=6, deadline=None, suppress_health_check=_UNFIT)
     @given(values(), st.data())
     def check(found: dict[str, Any], data: st.DataObject) -> None:
-        try:
-            other = parse(changed(data.draw, found, field))
-        except ConfigError:
-            assume(False)
+        other = parsed_with(data.draw, found, field)
         assert other != parse(found)
         assert name_of(other) == name_of(parse(found))
 
