@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as checked
 from albert_ablate.errors import ConfigError
 from analysis import paper
 from analysis.cells import require_terms, select
-from analysis.metrics import METRICS, metric, roughness, untrained, values
+from analysis.metrics import METRICS, metric, roughness, unfit, values
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_needed
 from analysis.tables import arms_of
 
@@ -148,7 +148,7 @@ def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
     score = usable[0]
     names = {name: tuple(frame["run"]) for name, frame in found.runs.items()}
     base = replace(empty, score=score, arms=names, **_paper(claim, score))
-    plateau = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := untrained(frame, score))]
+    plateau = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := unfit(frame, score))]
     if plateau:
         return replace(base, reason="; ".join(plateau))
     effect = _effect(claim, {name: values(frame, score) * metric(score).scale for name, frame in found.runs.items()})

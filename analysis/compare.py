@@ -20,7 +20,7 @@ from rich.text import Text
 
 from analysis import render
 from analysis.cells import flatten, main_setup
-from analysis.metrics import tasks_of, untrained
+from analysis.metrics import tasks_of, unfit
 from analysis.provenance import different
 from analysis.runs import load_runs
 from analysis.statistics import p_two_sided
@@ -91,7 +91,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> tuple[PaperTable, dict
         for key in scores:
             difference = compare_arms(b, a, key)
             if difference is not None:
-                mark = untrained(a, key) or untrained(b, key)
+                mark = unfit(a, key) or unfit(b, key)
                 found.append(Comparison(arm, "A", key, difference, None, p_two_sided(difference), mark=mark))
     words = {
         "only in A": sorted(set(theirs["arm"]) - set(ours["arm"])),

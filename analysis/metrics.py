@@ -29,6 +29,9 @@ class Metric:
 
 
 _PERCENT = "%"
+#: Upper over lower quartile of a run's speed, or fastest over slowest seed, from which speeds are not compared.
+#: A machine to itself gives 1.03 to 1.08.
+STEADY = 1.25
 #: The paper's columns, then those that only we have.
 METRICS = {
     metric.key: metric
@@ -95,11 +98,16 @@ def tasks_of(runs: pd.DataFrame) -> list[str]:
     return sorted({entry["task"] for tasks in runs["tasks"] for entry in tasks if entry["start"] == "pretrained"})
 
 
-def untrained(runs: pd.DataFrame, key: str) -> str | None:
-    """Why no claim may rest on these runs' metric: they have not left a baseline; None where they have.
+def unfit(runs: pd.DataFrame, key: str) -> str | None:
+    """Why nothing may rest on these runs' metric; None where it is fit to be compared.
 
-    Every seed has to have left it: leaving one out would choose by result.
+    A score is unfit where the runs have not left a baseline. Every seed has to have left it: leaving
+    one out would choose by result. A speed is unfit where something else used the machine.
     """
+    if key == "params":
+        return None
+    if key == "tokens/s":
+        return _unsteady(runs)
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
     if plateau:
         return f"not better than the unigram baseline of masked LM in {plateau} of {len(runs)} seeds"
@@ -114,6 +122,14 @@ def untrained(runs: pd.DataFrame, key: str) -> str | None:
         if low:
             return f"{task} not above the majority class in {low} of {len(runs)} seeds"
     return None
+
+
+def _unsteady(runs: pd.DataFrame) -> str | None:
+    speeds, spread = values(runs, "tokens/s"), runs["speed_spread"].astype(float).max()
+    between = speeds.max() / speeds.min() if len(speeds) else 1.0
+    if between < STEADY and not spread >= STEADY:  # the spread of older folders is not known
+        return None
+    return "the speed changed within these runs or from one to the next: something else used the machine"
 
 
 def _entries(runs: pd.DataFrame) -> list[dict[str, Any]]:

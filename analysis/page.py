@@ -15,6 +15,7 @@ from albert_ablate.console import duration
 from analysis import paper, render, style
 from analysis.cells import arm_names, main_setup
 from analysis.claims import Verdict, bound_words, counted
+from analysis.metrics import unfit
 from analysis.provenance import of_tables
 from analysis.recipes import leaderboard, recipe_table
 from analysis.style import Drawing
@@ -113,6 +114,7 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
                 "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(),
                 "time a run, s": frame["seconds"].mean(),
                 "tokens/s": frame["tokens_per_second"].mean(), "time in all, s": frame["seconds"].sum(),
+                "note": unfit(frame, "tokens/s") or "",
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -23,6 +23,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 _Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _Size = Annotated[int, Field(ge=1, le=2**31)]
+_Rate = Annotated[float, Field(ge=1e-9, le=1e15)]
 _Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 _Interval = Annotated[list[_Number], Field(min_length=2, max_length=2)]
 
@@ -194,6 +195,7 @@ class _Similarity(_Part):
 class _Line(_Part):
     step: _Whole
     tokens: _Whole | None = None
+    tokens_per_second: _Rate | None = None
     held_out_mlm_loss: _Number | None = None
     held_out_mlm_accuracy: _Number | None = None
     held_out_sentence_accuracy: _Number | None = None

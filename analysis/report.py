@@ -1,7 +1,8 @@
 """The whole report: ``python -m analysis.report runs --out report``.
 
 Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs.csv``, ``tables/``
-(Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV).
+(Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV); with ``--compact`` what is worth keeping in a
+repository.
 """
 
 import argparse
@@ -36,21 +37,27 @@ def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE) -> 
     return Report(title, runs, tables, tuple(judge(runs, claims)), tuple(drawings), undrawn)
 
 
-def write(report: Report, out: Path, forms: tuple[str, ...] = ("png", "svg", "pdf")) -> None:
-    """Every file of the report under ``out``."""
-    write_text(out / "index.html", page.html(report))
+def write(report: Report, out: Path, compact: bool = False) -> Path:
+    """Every file of the report under ``out``; returns the one to open.
+
+    ``compact`` leaves out the page, LaTeX, PNG, PDF and the tables without runs: no folder of this machine is named.
+    """
     write_text(out / "report.md", page.markdown(report))
+    if not compact:
+        write_text(out / "index.html", page.html(report))
     write_text(out / "scorecard.csv", scorecard(report.verdicts).to_csv(index=False))
     write_text(out / "runs.csv", report.runs.drop(columns=list(_NESTED)).to_csv(index=False))
-    for table in report.tables:
+    for table in report.filled if compact else report.tables:
         stem = out / "tables" / table.name
-        write_text(stem.with_suffix(".md"), render.markdown(table))
-        write_text(stem.with_suffix(".tex"), render.latex(table))
+        if not compact:
+            write_text(stem.with_suffix(".md"), render.markdown(table))
+            write_text(stem.with_suffix(".tex"), render.latex(table))
         write_text(stem.with_suffix(".csv"), render.frame(table).to_csv(index=False))
         if table.comparisons:
             write_text(out / "tables" / f"{table.name}-differences.csv", render.differences(table).to_csv(index=False))
     for drawing in report.drawings:
-        style.write(drawing, out / "figures", forms)
+        style.write(drawing, out / "figures", ("svg",) if compact else ("png", "svg", "pdf"))
+    return out / ("report.md" if compact else "index.html")
 
 
 def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
@@ -72,7 +79,7 @@ def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
     return count(["scale=paper", *words_of(terms)])
 
 
-def _tell(report: Report, out: Path) -> None:
+def _tell(report: Report, opened: Path) -> None:
     console = Console(highlight=False)
     for sentence in page.summary(report):
         console.print(sentence, markup=False)
@@ -87,7 +94,7 @@ def _tell(report: Report, out: Path) -> None:
                 markup=False,
                 soft_wrap=True,
             )
-    words = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {out / 'index.html'}\n"
+    words = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {opened}\n"
     console.print(words, style="dim", markup=False)
 
 
@@ -105,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--where", action="append", default=[], metavar="SETTING=VALUE", help="only runs with this setting"
     )
     parser.add_argument("--title", default=_TITLE)
+    parser.add_argument("--compact", action="store_true", help="for a repository: Markdown, CSV and SVG only, no page")
     parser.add_argument("--wandb", metavar="PROJECT", help="also log the tables and the page to Weights & Biases")
     options = parser.parse_args(arguments)
     try:
@@ -118,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     try:
-        write(report, options.out)
+        opened = write(report, options.out, options.compact)
     except OSError as error:
         print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
         return 1
@@ -126,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from analysis.upload import upload  # wandb loads slowly
 
         upload(report, options.out, options.wandb)
-    _tell(report, options.out)
+    _tell(report, opened)
     return 0
 
 

@@ -36,7 +36,8 @@ COLUMNS = {
     "tokens": "real tokens trained on",
     "flops": "matrix-product FLOPs of training",
     "seconds": "of training",
-    "tokens_per_second": "in training",
+    "tokens_per_second": "in training: median over the log intervals, else over the whole",
+    "speed_spread": "upper over lower quartile of that: far above 1 where something else used the machine",
     "evaluation_seconds": "of held-out evaluation",
     "params_encoder": "parameters without pooler and heads",
     "params_with_pooler": "the count that most of the paper's numbers are",
@@ -177,7 +178,8 @@ def _row(folder: Path) -> dict[str, Any]:
     own, theirs = folder.name.rpartition("-")[2], manifest.get("identity")
     if theirs and theirs != own and re.fullmatch("[0-9a-f]{12}", own):
         records.notes.append(f"manifest.json is that of run {theirs}")
-    broken = _lines(folder).count(None) if finished else 0
+    lines = _lines(folder) if finished else []
+    broken = lines.count(None)
     if broken:
         records.notes.append(f"metrics.jsonl: {broken} broken lines left out")
     model = config.get("model", _EMPTY)
@@ -200,6 +202,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "base_hidden": base_hidden,
         "base_layers": base_layers,
         **{key: training.get(key) for key in ("steps", "tokens", "flops", "seconds", "tokens_per_second")},
+        **_speed(lines),
         "evaluation_seconds": setting(results, "evaluation.seconds"),
         **{f"params_{key}": counts.get(key) for key in ("encoder", "with_pooler", "with_heads")},
         "flops_per_step": manifest.get("flops_per_step"),
@@ -218,6 +221,15 @@ def _row(folder: Path) -> dict[str, Any]:
         "config": config,
         "data": data,
     }
+
+
+def _speed(lines: list[dict[str, Any] | None]) -> dict[str, float]:
+    """What most of training ran at: a pause or a neighbour's hour does not move a median. Nothing without rates."""
+    rates = pd.Series([line["tokens_per_second"] for line in lines if line and line.get("tokens_per_second")])
+    if not len(rates):
+        return {}
+    low, middle, high = rates.quantile([0.25, 0.5, 0.75])
+    return {"tokens_per_second": float(middle), "speed_spread": float(high / low)}
 
 
 def _scores(results: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import paper
 from analysis.cells import Selection, select
-from analysis.metrics import METRICS, metric, tasks_of, untrained, values
+from analysis.metrics import METRICS, metric, tasks_of, unfit, values
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
@@ -131,13 +131,13 @@ def build(runs: pd.DataFrame, name: str) -> Table:
     found = pd.concat(selection.runs.values()) if selection.names() else runs.iloc[:0]
     columns = _columns(found)
     labels = [c["name"] for c in printed["columns"] if c["name"] not in {*METRICS, "speedup", "parameters_M", "Avg"}]
-    fastest = _speed_reference(name, selection, list(arms))
+    unit = _unit_of_speed(name, selection, list(arms))
     rows = []
     for arm, theirs in zip(arms, printed["rows"], strict=True):
         here = selection.runs[arm]
         reason = selection.waiting.get(arm)
         shown = tuple(_label(column, theirs[column], here) for column in labels)
-        cells = tuple(tuple(_entry(here, theirs, key, reason, fastest) for key in column) for column in columns)
+        cells = tuple(tuple(_entry(here, theirs, key, reason, unit) for key in column) for column in columns)
         rows.append(Row(arm, shown, cells, tuple(here["run"]), len(here)))
     compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"]))
     return Table(
@@ -168,27 +168,27 @@ def _label(column: str, theirs: Any, runs: pd.DataFrame) -> str:
     return shown if ours == shown else f"{ours} [{shown}]".strip()
 
 
-def _entry(runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str | None, fastest: float | None) -> Entry:
+def _entry(runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str | None, unit: pd.DataFrame) -> Entry:
     printed = theirs.get({"params": "parameters_M"}.get(key, key))
     if key == "speedup":
-        speeds = values(runs, "tokens/s") if len(runs) else pd.Series(dtype=float)
-        found = estimate(speeds / fastest) if fastest else None
-        return Entry(key, found, printed, reason or "no run of the row that speed is relative to")
+        if not len(runs) or not len(unit):
+            return Entry(key, None, printed, reason or "no run of the row that speed is relative to")
+        found = estimate(values(runs, "tokens/s") / values(unit, "tokens/s").mean())
+        return Entry(key, found, printed, mark=unfit(runs, "tokens/s") or unfit(unit, "tokens/s"))
     found = estimate(values(runs, key) * metric(key).scale) if len(runs) else None
     if found is not None:
-        return Entry(key, found, printed, mark=None if key in _COST else untrained(runs, key))
+        return Entry(key, found, printed, mark=unfit(runs, key))
     if reason is None:
         tuned = metric(key).task is not None
         reason = "not fine-tuned on this task" if tuned else "needs all five tasks" if key == "Avg" else "not measured"
     return Entry(key, None, printed, reason)
 
 
-def _speed_reference(name: str, selection: Selection, arms: Sequence[str]) -> float | None:
-    """Tokens a second of the row that speed-up is relative to: the last one that is compared with no other."""
+def _unit_of_speed(name: str, selection: Selection, arms: Sequence[str]) -> pd.DataFrame:
+    """Runs of the row that speed-up is relative to: the last one that is compared with no other."""
     references = REFERENCES[name]
     place = max(place for place, reference in enumerate(references) if reference is None)
-    runs = selection.runs[arms[place]]
-    return None if not len(runs) else float(values(runs, "tokens/s").mean())
+    return selection.runs[arms[place]]
 
 
 def _comparisons(
@@ -211,7 +211,7 @@ def _comparisons(
                 continue
             a, b = printed[place].get(key), printed[reference].get(key)
             paper_difference = None if a is None or b is None else a - b
-            mark = untrained(ours, key) or untrained(theirs, key)
+            mark = unfit(ours, key) or unfit(theirs, key)
             p = p_two_sided(difference)
             found.append(Comparison(arms[place], arms[reference], key, difference, paper_difference, p, mark=mark))
     return found

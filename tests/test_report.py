@@ -44,6 +44,21 @@ def test_every_file_is_there(written: Path) -> None:
     assert set(scores["verdict"]) <= {"reproduced", "contradicted", "inconclusive", "not tested"}
 
 
+def test_a_compact_report_is_whole_and_names_no_folder(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = written.parent / "compact"
+    assert command.main([str(written.parent / "runs"), "--out", str(out), "--compact", "--title", "Kept"]) == 0
+    assert str(out / "report.md") in capsys.readouterr().out.replace("\n", "")
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".md", ".csv", ".svg"}
+    assert {path.name for path in files} >= {"table4.csv", "table4-differences.csv", "figure1.svg", "figure1.csv"}
+    assert not (out / "tables" / "table11.csv").exists(), "a table without runs"
+    for path in files:
+        assert str(written.parent) not in path.read_text(), path
+    text = (out / "report.md").read_text()
+    assert all((out / name).is_file() for name in re.findall(r"\]\((figures/[^)]+)\)", text))
+    assert text.split("\n", 1)[1] == (written / "report.md").read_text().split("\n", 1)[1]
+
+
 def test_the_page_needs_nothing_from_elsewhere(written: Path) -> None:
     text = (written / "index.html").read_text()
     for found in re.findall(r"""(?:src|href)=["']([^"'#]+)""", text):

@@ -1,5 +1,6 @@
 """The paper's tables: every printed number is the record's, rows and cells agree, every form renders."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from reporthelpers import PAPER_LIKE, cells, loaded, write_cell, write_sweep
 
 from albert_ablate.sweeping.relative import embedding_of, shape_of
 from analysis import paper, render
 from analysis.cells import main_setup, select
-from analysis.metrics import METRICS, values
+from analysis.claims import judge, load_claims
+from analysis.metrics import METRICS, unfit, values
+from analysis.page import costs
 from analysis.parameters import count, words_of
 from analysis.recipes import SETTINGS, leaderboard, recipe_table, recipes
 from analysis.runs import load_runs
@@ -165,6 +169,35 @@ def test_an_arm_on_its_plateau_is_marked_and_not_compared(tmp_path: Path) -> Non
     table = build(load_runs(tmp_path), "table5")
     assert "†" in render.markdown(table)
     assert {c.verdict for c in table.comparisons if "table5.1" in (c.arm, c.other)} == {"not trained"}
+
+
+def test_a_speed_is_that_of_most_of_training_and_marked_where_the_machine_was_shared(tmp_path: Path) -> None:
+    chosen = cells("table5")
+    for seed in (0, 1):
+        for terms in chosen:
+            folder = write_cell(tmp_path, terms, seed)
+            slow = terms is chosen[2] and seed == 1
+            rates = [40_000.0] * 30 + ([9_000.0] * 20 if slow else [50.0] * 2)  # a pause does not count
+            lines = [{"step": 10 * n, "tokens_per_second": rate} for n, rate in enumerate(rates, 1)]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = load_runs(tmp_path)
+    assert set(runs["tokens_per_second"]) == {40_000.0}
+    assert sorted(runs["speed_spread"].round(2)) == [1.0] * 5 + [4.44]
+    table = build(runs, "table5")
+    found = [[e for cell in row.cells for e in cell if e.metric in ("tokens/s", "speedup")] for row in table.rows]
+    assert [[bool(entry.mark) for entry in row] for row in found] == [[False, False], [False, False], [True, True]]
+    assert "† the speed changed" in render.markdown(table)
+    assert [bool(note) for note in costs(runs)["note"]] == [False, True, False]
+    assert unfit(runs, "tokens/s")
+    assert not unfit(runs, "params")
+    claim = {
+        "id": "faster", "claim": "SOP is as fast.", "source": "us", "arms": {"sop": chosen[2], "none": chosen[0]},
+        "effect": {"sop": 1, "none": -1}, "between": [-100, 100], "scores": ["tokens/s"],
+    }  # fmt: skip
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([claim]))
+    verdict = judge(runs, load_claims(tmp_path / "claims.yaml"))[0]
+    assert verdict.verdict == "not tested"
+    assert "something else used the machine" in verdict.reason
 
 
 def test_arms_of_two_set_ups_are_never_mixed(tmp_path: Path) -> None:
