@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import SHARES, arm_names, main_setup
+from analysis.cells import OBJECTIVES, SHARES, arm_names, in_order, main_setup
 from analysis.estimates import planned_seconds
-from analysis.metrics import metric, values
-from analysis.plotting import NothingToDraw, band, numbers, plain_log, points, score_axis, score_of
+from analysis.metrics import metric, unfit, values
+from analysis.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
 from analysis.runs import held_out_curves
 from analysis.statistics import estimate, seeds_needed
 from analysis.style import DASHES, INK, MUTED, SHARE_STYLE, Drawing, canvas, look, styled
@@ -138,8 +139,8 @@ def _detectable(chosen: pd.DataFrame) -> str:
 
 def learning_curves(runs: pd.DataFrame) -> Drawing:
     """Held-out loss and the arm's own sentence accuracy against tokens: mean over seeds with a band."""
-    chosen = main_setup(runs)
-    parts = [pd.DataFrame(held_out_curves(frame)).assign(arm=arm) for arm, frame in chosen.groupby("arm", sort=True)]
+    chosen = in_order(main_setup(runs))
+    parts = [pd.DataFrame(held_out_curves(frame)).assign(arm=arm) for arm, frame in chosen.groupby("arm", sort=False)]
     data = pd.concat([part for part in parts if len(part)]) if any(map(len, parts)) else pd.DataFrame()
     if not len(data):
         raise NothingToDraw("no run has a held-out curve")
@@ -147,7 +148,7 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
         figure, (left, right) = canvas((9.4, 4.6), 1, 2)
         styles = _arm_styles(chosen)
         few = len(styles) <= 6
-        for arm, part in data.groupby("arm", sort=True):
+        for arm, part in data.groupby("arm", sort=False):
             style = styles[str(arm)]
             part = part.assign(tokens=part.groupby("step")["tokens"].transform("mean") / 1e6)
             band(left, part.assign(value=part["mlm_loss"]), "tokens", style, str(arm), few)
@@ -165,23 +166,37 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
         left.set_title("Masked LM")
         right.set(xlabel="tokens, millions", ylabel="accuracy, %")
         right.set_title("The arm's own sentence task")
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        handles, labels = left.get_legend_handles_labels() if few else _key(chosen, styles)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if few else 4)
     caption = "Mean over seeds. Grey lines: what has to be beaten." + (" Band: 95% t interval." if few else "")
     return Drawing("curves", "Learning curves", caption, figure, data)
 
 
 def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Colour by sharing (by objective where it is not the commonest), dashes by E."""
-    common = chosen["objective"].mode().iloc[0]
     widths = sorted(chosen["E"].unique())
     found = {}
     for run in chosen.drop_duplicates("arm").to_dict("records"):
-        other = run["objective"] != common
-        place = 4 + (run["objective"] == "none") if other else SHARE_STYLE[run["share"]]
+        place = SHARE_STYLE[run["share"]] if _common(run, chosen) else 4 + (run["objective"] == "none")
         dashes = DASHES[widths.index(run["E"]) % len(DASHES)]
         found[run["arm"]] = look(place) | {"linestyle": dashes, "markersize": 3.5}
     return found
+
+
+def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
+    return bool(run["objective"] == chosen["objective"].mode().iloc[0])
+
+
+def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
+    """A legend of colours and one of dashes: one line each instead of one for every arm."""
+    runs = chosen.drop_duplicates("arm").to_dict("records")
+    colours = {
+        SHARES[run["share"]] if _common(run, chosen) else f"{SHARES[run['share']]}, {OBJECTIVES[run['objective']]}":
+        {**styles[run["arm"]], "linestyle": "-"} for run in runs
+    }  # fmt: skip
+    dashes = {f"E = {run['E']}": {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]} for run in runs}
+    found = {**colours, **dashes}
+    return [Line2D([], [], **style) for style in found.values()], list(found)
 
 
 def cost(runs: pd.DataFrame) -> Drawing:
@@ -191,18 +206,25 @@ def cost(runs: pd.DataFrame) -> Drawing:
     if not len(done):
         raise NothingToDraw("no finished run")
     said = planned_seconds(done)
-    data = done[["run", "share", "flops", "tokens_per_second", "device"]].assign(
+    data = done[["run", "share", "flops", "tokens_per_second", "speed_spread", "device"]].assign(
         arm=arm_names(done),
+        steady=[unfit(done.loc[[place]], "tokens/s") is None for place in done.index],
         seconds=done["seconds"] + done["evaluation_seconds"].astype(float).fillna(0.0),
         estimated_seconds=done["run"].map(said).astype(float),
     )
-    rate = float((data["flops"] / data["seconds"]).median())
+    judged = data[data["steady"]] if data["steady"].any() else data
+    rate = float((judged["flops"] / judged["seconds"]).median())
     known = data.dropna(subset=["estimated_seconds"])
     with styled():
         figure, axes = canvas((7.2, 3.9))
         for share, part in data.groupby("share", sort=False):
             style = look(SHARE_STYLE[str(share)]) | {"linestyle": "none"}
-            axes.plot(part["flops"], part["seconds"] / 60, label=SHARES[str(share)], **style)
+            axes.plot([], [], label=SHARES[str(share)], **style)
+            for steady, some in part.groupby("steady"):
+                face = style["color"] if steady else "none"
+                axes.plot(some["flops"], some["seconds"] / 60, markerfacecolor=face, **style)
+        if not data["steady"].all():
+            axes.plot([], [], ls="none", marker="o", color=MUTED, markerfacecolor="none", label="disturbed")
         span = np.array([data["flops"].min() * 0.8, data["flops"].max() * 1.25])
         axes.plot(span, span / rate / 60, color=MUTED, lw=1, label=f"{rate / 1e9:.3g} GFLOP/s")
         if len(known):
@@ -211,11 +233,16 @@ def cost(runs: pd.DataFrame) -> Drawing:
         axes.set(xscale="log", yscale="log", xlabel="FLOPs counted before training")
         axes.set_ylabel("training and evaluation, minutes")
         plain_log(axes, x=False, y=True)
+        counted_log(axes, float(span[1] / span[0]))
         axes.grid()
         axes.legend()
-    ratio = data["seconds"] / (data["flops"] / rate)
+    ratio = judged["seconds"] / (judged["flops"] / rate)
     words = f"One rate for all runs misses a run's time by {100 * float((ratio - 1).abs().median()):.0f}% (median)."
+    known = known[known["run"].isin(judged["run"])]
     if len(known):
         miss = known["estimated_seconds"] / known["seconds"] - 1
         words += f" The plan's estimate misses it by {100 * float(miss.abs().median()):.0f}%."
+    disturbed = len(data) - len(judged)
+    if disturbed:
+        words += f" Hollow, and not counted here: {disturbed} runs during which something else used the machine."
     return Drawing("cost", "Cost counted before against cost measured", words, figure, data)

@@ -88,6 +88,14 @@ def arm_names(runs: pd.DataFrame) -> list[str]:
     return words
 
 
+def in_order(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs by shape, then E as a number, sharing and objective as in the paper's tables, then seed."""
+    ranks = {name: place for place, name in enumerate((*SHARES, *OBJECTIVES))}
+    by_axes = runs.assign(_share=runs["share"].map(ranks), _objective=runs["objective"].map(ranks))
+    keys = ["hidden", "layers", "E", "_share", "_objective", "seed"]
+    return runs.loc[by_axes.sort_values(keys, kind="stable").index]
+
+
 #: Strategies and objectives in words.
 SHARES = {"all": "all shared", "attention": "shared attention", "ffn": "shared FFN", "none": "not shared"}
 OBJECTIVES = {"sop": "SOP", "nsp": "NSP", "none": "no sentence task"}

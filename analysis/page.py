@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from albert_ablate.console import duration
 from analysis import paper, render, style
-from analysis.cells import arm_names, main_setup
+from analysis.cells import arm_names, in_order, main_setup
 from analysis.claims import Verdict, bound_words, counted
 from analysis.metrics import unfit
 from analysis.provenance import of_tables
@@ -68,7 +68,7 @@ def summary(report: Report) -> list[str]:
     )
     tested = len(report.verdicts) - counts["not tested"]
     second = (
-        f"Of {_plural(tested, 'claim')} of the paper that they can test, {counts['reproduced']} are reproduced, "
+        f"Of {_plural(tested, 'claim')} of the paper that they can test: {counts['reproduced']} reproduced, "
         f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
         f"{_named(report.verdicts, 'contradicted', '; contradicted: ')}."
     )
@@ -94,7 +94,7 @@ def missing(report: Report) -> list[str]:
         for t in report.tables
         if t not in report.filled
     ]
-    lines += [f"Figure {name}: {why}" for name, why in report.undrawn.items()]
+    lines += [f"Figure {name.removeprefix('figure')}: {why}" for name, why in report.undrawn.items()]
     other = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
     lines += [
         f"{run['run']}: {run['state']}{', ' if run['note'] else ''}{run['note']}" for run in other.to_dict("records")
@@ -105,9 +105,9 @@ def missing(report: Report) -> list[str]:
 def costs(runs: pd.DataFrame) -> pd.DataFrame:
     """A row an arm of any set-up: runs, parameters, steps, tokens, FLOPs, training time and speed."""
     done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]  # without settings it is no arm
-    done = done.assign(arm=arm_names(done))
+    done = in_order(done.assign(arm=arm_names(done)))
     rows = []
-    for (arm, steps), frame in done.groupby(["arm", "steps"], sort=True):
+    for (arm, steps), frame in done.groupby(["arm", "steps"], sort=False):
         rows.append(
             {
                 "arm": arm, "runs": len(frame), "parameters": frame["params_with_pooler"].iloc[0], "steps": steps,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 
 from analysis.metrics import values
 from analysis.statistics import Estimate, estimate
@@ -75,4 +75,11 @@ def plain_log(axes: Any, x: bool = True, y: bool = False) -> None:
                 plain = ScalarFormatter()
                 plain.set_scientific(False)
                 formatter(plain)
-            axis.set_tick_params(which="minor", labelsize=8)
+            axis.set_tick_params(which="both", labelsize=8.5)
+
+
+def counted_log(axes: Any, span: float) -> None:
+    """``120 T`` on a log axis of x; ticks between the powers of ten are named where there are few of them."""
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(EngFormatter() if span < 10 else NullFormatter())
+    axes.xaxis.set_tick_params(which="both", labelsize=8.5)

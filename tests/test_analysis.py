@@ -12,6 +12,7 @@ from reporthelpers import cells, loaded, write_cell, write_sweep
 from albert_ablate.files import read_json
 from analysis.compare import changes, compare, compare_tasks
 from analysis.figures import FIGURES, draw_all
+from analysis.page import costs
 from analysis.parameters import paper_cells
 from analysis.plotting import NothingToDraw
 from analysis.runs import COLUMNS, load_metrics, load_runs
@@ -146,6 +147,29 @@ def test_every_figure_is_drawn_with_its_numbers(sweep: pd.DataFrame, tmp_path: P
     assert one["value"].tolist() == pytest.approx(run["l2"].iloc[0])
     matrix = pd.read_csv(tmp_path / "objectives.csv", keep_default_na=False)
     assert matrix[(matrix["trained_on"] == "SOP") & (matrix["tested_on"] == "NSP")]["paper"].item() == 78.9
+
+
+def test_many_curves_have_a_legend_of_colours_and_one_of_dashes(sweep: pd.DataFrame) -> None:
+    drawing = FIGURES["curves"](sweep)
+    words = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert set(words[:-4]) == {
+        "all shared", "all shared, NSP", "all shared, no sentence task", "shared attention", "shared FFN", "not shared",
+    }  # fmt: skip
+    assert words[-4:] == ["E = 16", "E = 32", "E = 64", "E = 192"], "as numbers"
+    arms = drawing.data["arm"].drop_duplicates().tolist()
+    assert [arm.split(",")[0] for arm in arms] == ["E=16"] * 2 + ["E=32"] * 6 + ["E=64"] * 2 + ["E=192"] * 4
+    assert costs(sweep)["arm"].tolist() == arms
+
+
+def test_the_cost_of_disturbed_runs_is_drawn_and_not_counted(sweep: pd.DataFrame) -> None:
+    disturbed = sweep["run"].isin(sweep["run"].iloc[:5])
+    slow = sweep.assign(seconds=sweep["seconds"] * (1 + 9 * disturbed), speed_spread=disturbed.map({True: 3.0}))
+    one, other = FIGURES["cost"](sweep[~disturbed].reset_index(drop=True)), FIGURES["cost"](slow)
+    assert other.data["steady"].value_counts().to_dict() == {True: len(sweep) - 5, False: 5}
+    assert (
+        other.caption
+        == f"{one.caption} Hollow, and not counted here: 5 runs during which something else used the machine."
+    )
 
 
 def test_a_figures_bytes_follow_from_the_runs(sweep: pd.DataFrame, tmp_path: Path) -> None:

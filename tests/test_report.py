@@ -81,7 +81,7 @@ def test_the_summary_is_three_sentences_of_the_verdicts(written: Path) -> None:
     assert all(sentence.endswith(".") for sentence in sentences)
     assert "14 arms" in sentences[0]
     reproduced = sum(v.verdict == "reproduced" for v in found.verdicts)
-    assert f"{reproduced} are reproduced" in sentences[1]
+    assert f": {reproduced} reproduced" in sentences[1]
     assert any("failed" in line and "alert" in line for line in missing(found))
     assert any("Table 13" in line and "sweep=table13" in line for line in missing(found))
     text = markdown(found)
