@@ -70,14 +70,14 @@ def summary(report: Report) -> list[str]:
     second = (
         f"Of {_plural(tested, 'claim')} of the paper that they can test: {counts['reproduced']} reproduced, "
         f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
-        f"{_named(report.verdicts, 'contradicted', '; contradicted: ')}."
+        f"{_contradicted(report.verdicts)}."
     )
     plateau = [v for v in report.verdicts if v.verdict == "not tested" and v.arms]
     third = f"{counts['not tested']} claims are not tested"
     third += f", {len(plateau)} of them because an arm has not left its baseline" if plateau else ""
     strongest = max((v for v in report.verdicts if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
-    third += f"; the firmest finding: {_lower(strongest.claim.claim)}" if strongest else "; no claim is settled yet."
-    return [first, second, third if third.endswith(".") else f"{third}."]
+    third += f"; most firmly reproduced: {_quoted(strongest.claim.claim)}" if strongest else "; none is reproduced yet"
+    return [first, second, f"{third}."]
 
 
 def missing(report: Report) -> list[str]:
@@ -114,7 +114,7 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
                 "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(),
                 "time a run, s": frame["seconds"].mean(),
                 "tokens/s": frame["tokens_per_second"].mean(), "time in all, s": frame["seconds"].sum(),
-                "note": unfit(frame, "tokens/s") or "",
+                "note": "speed disturbed" if unfit(frame, "tokens/s") else "",
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -267,11 +267,11 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _named(verdicts: Sequence[Verdict], which: str, before: str) -> str:
-    names = [v.claim.id.replace("-", " ") for v in verdicts if v.verdict == which]
-    return before + ", ".join(names) if names else ""
+def _contradicted(verdicts: Sequence[Verdict], most: int = 3) -> str:
+    claims = [_quoted(v.claim.claim) for v in verdicts if v.verdict == "contradicted"]
+    more = f" and {len(claims) - most} more" if len(claims) > most else ""
+    return f"; contradicted: {', '.join(claims[:most])}{more}" if claims else ""
 
 
-def _lower(words: str) -> str:
-    first = words.split(" ", 1)[0]
-    return words if first.isupper() or first.startswith("ALBERT") else words[0].lower() + words[1:]
+def _quoted(claim: str) -> str:
+    return f"“{claim.rstrip('.')}”"
