@@ -89,7 +89,7 @@ def arm_names(runs: pd.DataFrame) -> list[str]:
 
 
 def in_order(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs by shape, then E as a number, sharing and objective as in the paper's tables, then seed."""
+    """The runs by shape, E as a number, sharing as in Table 4, objective (SOP first) and seed."""
     ranks = {name: place for place, name in enumerate((*SHARES, *OBJECTIVES))}
     by_axes = runs.assign(_share=runs["share"].map(ranks), _objective=runs["objective"].map(ranks))
     keys = ["hidden", "layers", "E", "_share", "_objective", "seed"]
