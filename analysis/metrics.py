@@ -129,7 +129,7 @@ def _unsteady(runs: pd.DataFrame) -> str | None:
     between = speeds.max() / speeds.min() if len(speeds) else 1.0
     if between < STEADY and not spread >= STEADY:  # the spread of older folders is not known
         return None
-    return "the speed changed within these runs or from one to the next: something else used the machine"
+    return "the speed changed within these runs or from one to the next (a shared machine, or another one)"
 
 
 def _entries(runs: pd.DataFrame) -> list[dict[str, Any]]:

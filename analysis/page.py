@@ -68,13 +68,13 @@ def summary(report: Report) -> list[str]:
     )
     tested = len(report.verdicts) - counts["not tested"]
     second = (
-        f"Of {_plural(tested, 'claim')} of the paper that they can test: {counts['reproduced']} reproduced, "
+        f"They can test {_plural(tested, 'claim')} of the paper: {counts['reproduced']} reproduced, "
         f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
         f"{_contradicted(report.verdicts)}."
     )
     plateau = [v for v in report.verdicts if v.verdict == "not tested" and v.arms]
     third = f"{counts['not tested']} claims are not tested"
-    third += f", {len(plateau)} of them because an arm has not left its baseline" if plateau else ""
+    third += f", {len(plateau)} of them because an arm is not fit to be judged" if plateau else ""
     strongest = max((v for v in report.verdicts if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
     third += f"; most firmly reproduced: {_quoted(strongest.claim.claim)}" if strongest else "; none is reproduced yet"
     return [first, second, f"{third}."]

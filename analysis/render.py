@@ -1,7 +1,7 @@
 """One table, four forms: Markdown, LaTeX (booktabs), CSV and HTML.
 
 A cell reads ``ours ± half the 95% interval [paper]``; an em-dash with a letter names why ours is
-missing, a dagger an arm that has not left its baseline.
+missing, a dagger an arm that is not to be compared.
 """
 
 import math

@@ -197,7 +197,7 @@ def test_a_speed_is_that_of_most_of_training_and_marked_where_the_machine_was_sh
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump([claim]))
     verdict = judge(runs, load_claims(tmp_path / "claims.yaml"))[0]
     assert verdict.verdict == "not tested"
-    assert "something else used the machine" in verdict.reason
+    assert "a shared machine" in verdict.reason
 
 
 def test_arms_of_two_set_ups_are_never_mixed(tmp_path: Path) -> None:
