@@ -37,7 +37,7 @@ def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE) -> 
     return Report(title, runs, tables, tuple(judge(runs, claims)), tuple(drawings), undrawn)
 
 
-def write(report: Report, out: Path, compact: bool = False) -> Path:
+def write(report: Report, out: Path, *, compact: bool = False) -> Path:
     """Every file of the report under ``out``; returns the one to open.
 
     ``compact`` leaves out the page, LaTeX, PNG, PDF and the tables without runs: no folder of this machine is named.
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     try:
-        opened = write(report, options.out, options.compact)
+        opened = write(report, options.out, compact=options.compact)
     except OSError as error:
         print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
         return 1

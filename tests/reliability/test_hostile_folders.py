@@ -347,7 +347,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place, title in (("plain", "Plain"), ("runs", EVIL)):
         claims = [*load_claims(), *(load_claims(root / "claims.yaml") if place == "runs" else [])]
         found = report.gather(load_runs(root / place), claims, title)
-        report.write(found, root / f"{place}-out", ("svg",))
+        report.write(found, root / f"{place}-out")
     return root
 
 
