@@ -148,9 +148,9 @@ def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
     score = usable[0]
     names = {name: tuple(frame["run"]) for name, frame in found.runs.items()}
     base = replace(empty, score=score, arms=names, **_paper(claim, score))
-    plateau = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := unfit(frame, score))]
-    if plateau:
-        return replace(base, reason="; ".join(plateau))
+    doubts = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := unfit(frame, score))]
+    if doubts:
+        return replace(base, reason="; ".join(doubts))
     effect = _effect(claim, {name: values(frame, score) * metric(score).scale for name, frame in found.runs.items()})
     if effect is None:
         return replace(base, reason="no seed that every arm has")

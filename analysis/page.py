@@ -72,9 +72,9 @@ def summary(report: Report) -> list[str]:
         f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
         f"{_contradicted(report.verdicts)}."
     )
-    plateau = [v for v in report.verdicts if v.verdict == "not tested" and v.arms]
+    unjudged = [v for v in report.verdicts if v.verdict == "not tested" and v.arms]
     third = f"{counts['not tested']} claims are not tested"
-    third += f", {len(plateau)} of them because an arm is not fit to be judged" if plateau else ""
+    third += f", {len(unjudged)} of them because an arm is not fit to be judged" if unjudged else ""
     strongest = max((v for v in report.verdicts if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
     third += f"; most firmly reproduced: {_quoted(strongest.claim.claim)}" if strongest else "; none is reproduced yet"
     return [first, second, f"{third}."]
