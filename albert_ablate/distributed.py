@@ -5,7 +5,9 @@ give the same loss and gradient as one process has. The gradient is summed once 
 micro-batches are done, in one piece: shared blocks and recomputed activations need no special case.
 """
 
+import importlib
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,10 +115,23 @@ def joined(kind: str) -> Iterator[World]:
     if world_size() == 1:
         yield ALONE
         return
+    # Its functions have the group as their default argument: loaded later, they would keep it, and with it gloo's
+    # threads, alive until the interpreter ends. A thread that then frees a tensor of Python's aborts the process.
+    importlib.import_module("torch.distributed.nn")
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield World(int(os.environ["RANK"]), world_size())
+    except BaseException as error:
+        _forget_locals(error)
+        raise
     finally:
         distributed.destroy_process_group()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Empty the frames that have raised: one inside a collective holds the group for as long as the error lives."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

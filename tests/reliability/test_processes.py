@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,10 +24,10 @@ TOLERANCE = 2e-5
 LONG = ["budget.steps=700", "runtime.log_every=1", "runtime.checkpoint_every=100", "evaluation.curve_every=250"]
 
 
-def torchrun(processes: int, words: list[str], cwd: Path) -> "subprocess.Popen[str]":
+def torchrun(processes: int, words: list[str], cwd: Path, script: Path = ROOT / "run.py") -> "subprocess.Popen[str]":
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        [*launcher, str(ROOT / "run.py"), *words], cwd=cwd, env=one_thread(), stdout=subprocess.PIPE,
+        [*launcher, str(script), *words], cwd=cwd, env=one_thread(), stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -79,9 +80,7 @@ def test_one_dead_process_ends_the_job_and_it_continues_to_the_same_bits(place: 
     words = tiny_overrides(place, *LONG, runs="killed")
     process = torchrun(2, words, place)
     wait_for(process, lambda: len(lines_of(place / "killed")) > 150)
-    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "run.py"], capture_output=True, text=True)
-    second = max(map(int, children.stdout.split()))
-    os.kill(second, signal.SIGKILL)
+    os.kill(last_worker(process, "run.py"), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     folder = only_folder(tiny_config(place, *LONG, runs="killed"))
@@ -116,6 +115,62 @@ def test_a_stop_signal_reaches_all_and_another_number_of_processes_is_refused(pl
     shown("another number of processes", "between runs", "refused in words")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux alone")
+@pytest.mark.parametrize("end", ["finished", "stopped", "refused"])
+def test_no_thread_of_the_group_outlives_it(end: str, place: Path) -> None:
+    """A thread of gloo's that frees a tensor while Python leaves aborts a process that has done its work."""
+    more = {"finished": [], "stopped": LONG, "refused": ["batch.size=1", "batch.micro_size=1"]}[end]
+    words = tiny_overrides(place, *more, runs=f"threads-{end}")
+    process = torchrun(2, words, place, Path(__file__).with_name("threads_at_exit.py"))
+    if end == "stopped":
+        wait_for(process, lambda: len(lines_of(place / "threads-stopped")) > 50)
+        process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=180)
+    assert (process.returncode == 0) is (end == "finished"), output
+    left = re.findall(r"threads at exit: (.*)", output)
+    assert len(left) == 2, output
+    assert "gloo" not in " ".join(left)
+
+
+LOSES_ITS_PEER = """
+import os, torch
+from albert_ablate.distributed import joined
+from albert_ablate.errors import PeerLostError
+from threads_at_exit import say_threads
+try:
+    with joined("cpu") as world:
+        world.sum([1.0], torch.device("cpu"))
+        if not world.main:
+            os._exit(0)
+        world.sum([1.0], torch.device("cpu"))
+except PeerLostError as error:
+    kept = error  # as a caller may
+    print("lost")
+say_threads()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux alone")
+def test_no_thread_of_the_group_outlives_a_lost_peer() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    shared = {"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOSES_ITS_PEER], env=one_thread() | shared | {"RANK": rank, "PYTHONPATH": path},
+            stdout=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert "lost" in said[0]
+    assert "threads at exit" in said[0]
+    assert "gloo" not in said[0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -130,6 +185,12 @@ def test_what_cannot_be_shared_is_refused(words: list[str], said: str, place: Pa
     assert process.returncode != 0
     assert said in output
     assert not (place / "refused").exists() or not any((place / "refused").glob("e*"))
+
+
+def last_worker(process: "subprocess.Popen[str]", script: str) -> int:
+    """The process id of torchrun's second process."""
+    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", script], capture_output=True, text=True)
+    return max(map(int, children.stdout.split()))
 
 
 def lines_of(runs: Path) -> list[str]:
