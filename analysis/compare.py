@@ -136,7 +136,7 @@ def _around(accuracy: float, interval: Any) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table or the changes. Exit code 1 where there is no run or no place for the table, 2 for a wrong one."""
+    """Print the table or the changes. Exit code 1 without runs or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     parser.add_argument("other", type=Path, nargs="?", help="a second one: what changed from the first to this")

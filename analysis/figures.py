@@ -38,7 +38,7 @@ def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figures. Exit code 1 where there is no run, nothing to draw or no place to write, 2 for a wrong place."""
+    """Write the figures. Exit code 1 without runs, drawings or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description="Figures of run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write (default: figures)")

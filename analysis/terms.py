@@ -132,7 +132,6 @@ def _type_of(path: str) -> Any:
     return node
 
 
-@cache
 def _fields(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
