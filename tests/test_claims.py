@@ -178,7 +178,7 @@ def arm(**terms: object) -> dict:
         (arm(length=2), "arm x: length: a run's length is part of its set-up"),
         (arm(pairs__max_ngram=3), "pairs.max_ngram: there is no such setting. Did you mean masking.max_ngram?"),
         (arm(max_ngram=3), "max_ngram: there is no such setting. Did you mean masking.max_ngram?"),
-        (arm(masking__max_ngrm=3), "Did you mean masking.max_ngram?"),
+        (arm(masking__max_ngrm=3), "Did you mean masking.max_ngram or "),
         (arm(masking__max_ngram="three"), "masking.max_ngram=three: input should be a valid integer"),
         (arm(masking__max_ngram=True), "masking.max_ngram=True: "),
         (arm(budget__steps=-5), "budget.steps=-5: "),
@@ -250,7 +250,7 @@ def test_options_of_a_sweep_file_name_the_cells_they_train(tmp_path: Path) -> No
     runs = load_runs(tmp_path / "runs")
     for common in (
         {"embed": "e32"}, {"embed": 32}, {"embed.size": 32}, {"embedding": "H/6"}, {"model": "nano", "embed": "e32"},
-        {"tokenizer.vocab_size": "2e3", "embed": "e32"}, {"optimizer.skip_spikes": None}, {"share.inner": 1},
+        {"data.fraction": "1e0", "embed": "e32"}, {"optimizer.skip_spikes": None}, {"share.inner": 1},
         {"budget": "steps"}, {"scale": "cpu"}, {"data": "embedded"}, {"objective": "sop"},
     ):  # fmt: skip
         claim = OWN | {"arms": {"x": {"share": "none", **common}, "y": {"share": "all", **common}}}
