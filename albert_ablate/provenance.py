@@ -36,7 +36,7 @@ class _UnknownError(Exception):
 
 
 def commit() -> dict[str, Any]:
-    """``commit`` of the code, ``dirty`` (whether it differs from that commit) and ``unknown``: why one is None.
+    """``commit`` of the code and ``dirty`` (whether it differs from it); where one is None, ``unknown`` says why.
 
     The commit is the project's own or none: that of the checkout that the package lies in, else the one
     that the package was installed or exported from. ``dirty``: a tracked file of the checkout is changed
@@ -66,7 +66,7 @@ def _checkout(root: Path) -> dict[str, Any]:
     if found[0]:  # the folder's own .git is none, and git went up to that of a folder above
         raise _UnknownError("its folder's .git is no repository")
     try:
-        return {"commit": found[1], "dirty": _differs(root), "unknown": None}
+        return {"commit": found[1], "dirty": _differs(root)}
     except _UnknownError as reason:
         return {"commit": found[1], "dirty": None, "unknown": str(reason)}
 
@@ -122,7 +122,7 @@ def _installed(root: Path) -> dict[str, Any]:
         except (ValueError, AttributeError):
             raise _UnknownError("direct_url.json of the installed package is damaged") from None
         if isinstance(found, str):
-            return {"commit": found, "dirty": any(map(_altered, files)), "unknown": None}
+            return {"commit": found, "dirty": any(map(_altered, files))}
         place = f"from {origin['url']}" if origin.get("url") else "as a wheel"
         raise _UnknownError(f"version {package.version} was installed {place}, which names no commit")
     raise _UnknownError("the package lies in a folder that is neither its checkout nor an installation")

@@ -57,7 +57,7 @@ def _words(best: dict[str, Any], row: dict[str, Any]) -> str:
     elif row["updated"] != best["updated"]:
         why = "it is newer"
     else:
-        why = "as good as this one"
+        why = "they are alike"
     others = contradictions(best, row)
     more = f"; same identity, other numbers: {', '.join(others)}" if others else ""
     return f"of {short(best['path'])}, which counts: {why}{more}"

@@ -201,7 +201,7 @@ def test_the_users_backend_style_and_home_change_no_figure(runs: Path) -> None:
 
 def test_the_backend_of_a_notebook_stays_its_own() -> None:
     code = (
-        "import os, sys, analysis.style, matplotlib;"
+        "import os, runpy, sys; runpy.run_path('analysis/drawing_library.py'); import matplotlib;"
         "print(matplotlib.rcParams._get('backend'), os.environ['MPLBACKEND'], 'matplotlib.pyplot' in sys.modules)"
     )
     assert python(code, ROOT, MPLBACKEND="svg").split() == ["svg", "svg", "False"]

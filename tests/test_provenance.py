@@ -69,7 +69,7 @@ def checkout(tmp_path: Path) -> tuple[Path, str]:
 
 def test_a_checkout_knows_its_commit(checkout: tuple[Path, str]) -> None:
     folder, head = checkout
-    assert commit(folder) == {"commit": head, "dirty": False, "unknown": None}
+    assert commit(folder) == {"commit": head, "dirty": False}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_dirty_is_what_may_change_numbers(name: str, dirty: bool, checkout: tupl
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a") as out:
         out.write("\n")
-    assert commit(folder) == {"commit": head, "dirty": dirty, "unknown": None}
+    assert commit(folder) == {"commit": head, "dirty": dirty}
     if name == "README.md":
         git(folder, "add", name)
         assert commit(folder)["dirty"] is True, "staged"
@@ -148,7 +148,7 @@ def test_worktrees_submodules_shallow_clones_and_links(checkout: tuple[Path, str
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "albert_ablate").symlink_to(folder / "albert_ablate")
     for place in ("worktree", "shallow", "theirs/ours", "linked"):
-        assert commit(tmp_path / place) == {"commit": head, "dirty": False, "unknown": None}, place
+        assert commit(tmp_path / place) == {"commit": head, "dirty": False}, place
 
 
 def test_variables_of_a_hook_do_not_mislead(checkout: tuple[Path, str], tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_variables_of_a_hook_do_not_mislead(checkout: tuple[Path, str], tmp_path
     repository(tmp_path / "theirs")
     hook = {"GIT_DIR": str(tmp_path / "theirs" / ".git"), "GIT_WORK_TREE": str(tmp_path / "theirs"),
             "GIT_INDEX_FILE": str(tmp_path / "nothing"), "GIT_PREFIX": "x/"}  # fmt: skip
-    assert commit(folder, **hook) == {"commit": head, "dirty": False, "unknown": None}
+    assert commit(folder, **hook) == {"commit": head, "dirty": False}
 
 
 def test_why_git_says_nothing(checkout: tuple[Path, str], tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_installation_from_git_knows_its_commit(tmp_path: Path) -> None:
     vcs = {"url": url, "vcs_info": {"vcs": "git", "commit_id": id_}}
     site = installed(tmp_path / "theirs" / "venv" / "site-packages", vcs)
     repository(tmp_path / "theirs")
-    assert commit(site) == {"commit": id_, "dirty": False, "unknown": None}
+    assert commit(site) == {"commit": id_, "dirty": False}
     with (site / "albert_ablate" / "__init__.py").open("a") as out:
         out.write("\n")
     assert commit(site)["dirty"] is True, "not as it was installed"
