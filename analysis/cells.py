@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.errors import ConfigError
 from albert_ablate.identity import INCIDENTAL, LATER
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
 from analysis.runs import setting
@@ -29,6 +28,8 @@ _OF_TERM = {"dropout": ("model.hidden_dropout", "model.attention_dropout"), "cor
 _DROPOUTS = _OF_TERM["dropout"]
 
 Terms = Mapping[str, Any]
+#: Why an arm has no number, where no run is its cell.
+NO_RUN = "no run of this cell"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Selection:
     waiting: dict[str, str] = field(default_factory=dict)  # arm without finished runs -> why
     other: int = 0  # finished runs of these arms in other set-ups, left out
     differs: dict[str, str] = field(default_factory=dict)  # setting -> its values there
+    setups: int = 0  # how many other set-ups those are of
+    taken: str = ""  # why this set-up was taken and not those
 
     def names(self) -> list[str]:
         """Every run, sorted."""
@@ -47,12 +50,13 @@ class Selection:
 
 def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
     """The runs of ``arms`` (name -> terms of a sweep file, or settings) in the set-up that has most of them."""
+    runs = runs[runs["state"] != "copy"]
     freed = _freed(arms.values())
     members = {name: runs[matching(runs, terms)] for name, terms in arms.items()}
     places = sorted({place for frame in members.values() for place in frame.index})
     setups = _setups(runs.loc[places], freed)
     finished = runs.index[runs["state"] == "finished"]
-    best, left_out = _best(members, setups, finished)
+    best, left_out, why = _best(members, setups, finished)
     chosen, waiting = {}, {}
     for name, frame in members.items():
         here = frame[[setups[place] == best for place in frame.index]] if len(frame) else frame
@@ -61,21 +65,30 @@ def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
         if not len(done):
             waiting[name] = _why(here)
     one = next((place for place in places if setups[place] == best), None)
-    return Selection(chosen, waiting, len(left_out), _differences(runs, one, left_out, freed))
+    others = len({setups[place] for place in left_out})
+    return Selection(chosen, waiting, len(left_out), _differences(runs, one, left_out, freed), others, why)
 
 
 def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every finished run of the set-up that has most of them, with ``arm``: what tells them apart, in words."""
+    """Every finished run of the set-up that has most of them, a row a seed, with ``arm``: what tells them apart."""
+    return main_selection(runs).runs["all"]
+
+
+def main_selection(runs: pd.DataFrame) -> Selection:
+    """``main_setup`` as the arm ``all``, with what was left out of it."""
     trained = runs["config"].map(lambda config: not _imported(config))
     done = runs[(runs["state"] == "finished") & runs["hidden"].notna() & trained]
     if not len(done):
-        return done.assign(arm=[])
-    setups = pd.Series(_setups(done, _AXES))
-    counts = setups.value_counts()
-    most = [setup for setup, count in counts.items() if count == counts.max()]
-    latest = max(most, key=lambda setup: str(done.loc[setups[setups == setup].index, "updated"].max()))
-    chosen = done.loc[setups[setups == latest].index]
-    return chosen.assign(arm=arm_names(chosen))
+        return Selection({"all": done.assign(arm=[])})
+    setups = _setups(done, _AXES)
+    best, left_out, why = _best({"all": done}, setups, done.index)
+    chosen = done.loc[[place for place in done.index if setups[place] == best]]
+    cell = [_digest({k: v for k, v in flatten(c).items() if _under(k, _AXES)}, c["seed"]) for c in chosen["config"]]
+    newest = chosen.assign(_cell=cell).sort_values("updated", kind="stable").drop_duplicates("_cell", keep="last")
+    chosen = chosen.loc[chosen.index.isin(newest.index)]
+    words = _differences(done, chosen.index[0], left_out, _AXES)
+    others = len({setups[place] for place in left_out})
+    return Selection({"all": chosen.assign(arm=arm_names(chosen))}, {}, len(left_out), words, others, why)
 
 
 def arm_names(runs: pd.DataFrame) -> list[str]:
@@ -108,25 +121,41 @@ def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
     return pd.Series(found, index=runs.index, dtype=bool)
 
 
-def require_terms(place: str, terms: Terms) -> None:
-    """Raises ConfigError for terms that make no cell."""
-    try:
-        _is({"model": {"heads": 1}}, 768, (768, 12), terms)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{place}: {dict(terms)} is no cell ({type(error).__name__}: {error}).") from None
+def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
+    """``masking.max_ngram=7`` for every setting of a cell that no run has, whatever else it has."""
+    shapes = zip(runs["config"], runs["hidden"], runs["base_hidden"], runs["base_layers"], strict=True)
+    missing: dict[str, Any] | None = None
+    for config, hidden, h, n in shapes:
+        if not _comparable(config, hidden):
+            continue
+        wanted = _wanted(config, hidden, (h, n), terms)
+        here = {path: value for path, value in wanted.items() if not _same(path, setting(config, path), value)}
+        missing = here if missing is None else {path: value for path, value in missing.items() if path in here}
+    return [f"{path}={value}" for path, value in (missing or {}).items()]
 
 
 def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> bool:
-    if not config or pd.isna(hidden) or _imported(config) or setting(config, "share.groups") not in (None, 1):
+    if not _comparable(config, hidden):
         return False
+    wanted = _wanted(config, hidden, base, terms)
+    return all(_same(path, setting(config, path), value) for path, value in wanted.items())
+
+
+def _comparable(config: dict[str, Any], hidden: Any) -> bool:
+    return bool(config) and not pd.isna(hidden) and not _imported(config)
+
+
+def _wanted(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> dict[str, Any]:
+    """The settings that make a run with this base model the cell of ``terms``."""
     head = int(hidden) // config["model"].get("heads", 1)
     base_hidden, base_layers = int(base[0]), int(base[1])
     shape = shape_of(dict(terms), base_hidden, base_layers, head)
     wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
-    wanted["warm_start.layers"] = list(shape.after)
+    wanted |= {"warm_start.layers": list(shape.after), "share.groups": 1}
     for key, value in terms.items():
         if key == "embedding":
-            wanted["embed.size"] = embedding_of(str(value), base_hidden, shape.hidden)
+            own_hidden = terms.get("model.hidden", shape.hidden)
+            wanted["embed.size"] = embedding_of(str(value), base_hidden, own_hidden)
         elif key == "dropout":
             wanted |= dict.fromkeys(_DROPOUTS, float(value))
         elif key == "corpus":
@@ -135,7 +164,7 @@ def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms
             wanted |= {"data.name": name} if paper else {"data.fraction": fraction}
         elif key not in TERMS:
             wanted[_FIELDS.get(key, key)] = value
-    return all(_same(setting(config, path), value) for path, value in wanted.items())
+    return wanted
 
 
 def _imported(config: dict[str, Any]) -> bool:
@@ -147,9 +176,9 @@ def _imported(config: dict[str, Any]) -> bool:
 _FIELDS = {"share": "share.strategy", "objective": "objective.name", "embed": "embed.size", "budget": "budget.unit"}
 
 
-def _same(found: Any, value: Any) -> bool:
-    if found is None and value == []:
-        return True  # a run of before there were warm starts
+def _same(path: str, found: Any, value: Any) -> bool:
+    if found is None:  # a run of before there was the setting
+        found = {"warm_start.layers": [], "share.groups": 1, **LATER}.get(path)
     if isinstance(value, (int, float)) and isinstance(found, (int, float)):
         return float(found) == float(value)
     return bool(found == value)
@@ -185,7 +214,11 @@ def _rest(config: dict[str, Any], freed: Sequence[str]) -> dict[str, Any]:
     unit = flat.get("budget.unit", "steps")
     kept = ("budget.unit", f"budget.{unit}", "budget.warmup_steps")
     flat = {k: v for k, v in flat.items() if not k.startswith("budget.") or k in kept}
-    return {k: v for k, v in flat.items() if not any(k == path or k.startswith(f"{path}.") for path in freed)}
+    return {k: v for k, v in flat.items() if not _under(k, freed)}
+
+
+def _under(name: str, paths: Sequence[str]) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -203,8 +236,8 @@ def _digest(*values: Any) -> str:
     return json.dumps(values, sort_keys=True, default=str)
 
 
-def _best(members: dict[str, pd.DataFrame], setups: dict[Any, str], finished: Any) -> tuple[str | None, list[Any]]:
-    """The set-up with most arms, then most runs, then the latest; and the finished runs of others."""
+def _best(members: dict[str, pd.DataFrame], setups: dict[Any, str], finished: Any) -> tuple[str | None, list[Any], str]:
+    """The set-up with most arms, then most runs, then the latest; the finished runs of others; why it was taken."""
     score: dict[str, list[Any]] = {}
     for frame in members.values():
         arms: set[str] = set()
@@ -217,32 +250,55 @@ def _best(members: dict[str, pd.DataFrame], setups: dict[Any, str], finished: An
         for setup in arms:
             score[setup][0] += 1
     if not score:
-        return None, []
+        return None, [], ""
     best = max(score, key=lambda setup: score[setup])
     places = {place for frame in members.values() for place in frame.index}
-    return best, sorted(place for place in places if place in finished and setups[place] != best)
+    left_out = sorted(place for place in places if place in finished and setups[place] != best)
+    return best, left_out, _reason(score[best], [score[setup] for setup in score if setup != best])
+
+
+def _reason(best: list[Any], others: list[list[Any]]) -> str:
+    """What decided between set-ups of (arms, runs, time of the last run)."""
+    arms, runs, last = max(others, default=[0, 0, ""])
+    if best[0] > arms:
+        return "it has most arms"
+    if best[1] > runs:
+        return "it has most runs"
+    return (
+        "of several with as many runs it has the latest"
+        if best[2] > last
+        else "of several alike it comes first by name"
+    )
 
 
 def _differences(runs: pd.DataFrame, one: Any, others: Sequence[Any], freed: Sequence[str]) -> dict[str, str]:
     """Setting -> "3500, elsewhere 1200": what tells the chosen set-up from the others."""
     if one is None or not others:
         return {}
-    chosen: Any = runs.loc[one]
-    ours = _rest(chosen["config"], freed)
-    found: dict[str, str] = {}
+    chosen = runs.loc[[one]].to_dict("records")[0]
+    ours, data = _rest(chosen["config"], freed), _data_words(chosen)
+    found: dict[str, tuple[str, dict[str, None]]] = {}
     for other in runs.loc[list(others)].to_dict("records"):
         theirs = _rest(other["config"], freed)
+        if other["tokens_fingerprint"] != chosen["tokens_fingerprint"] and "tokens" not in freed:
+            found.setdefault("data", (data, {}))[1][_data_words(other)] = None
+        if other["precision"] != chosen["precision"]:
+            found.setdefault("precision", (str(chosen["precision"]), {}))[1][str(other["precision"])] = None
         for path in sorted(set(ours) | set(theirs)):
             if ours.get(path) != theirs.get(path) and not path.startswith("evaluation.curve"):
-                found[path] = f"{ours.get(path)}, elsewhere {theirs.get(path)}"
-        if other["tokens_fingerprint"] != chosen["tokens_fingerprint"] and "tokens" not in freed:
-            found["data"] = "other tokens elsewhere"
-    return found
+                found.setdefault(path, (str(ours.get(path)), {}))[1][str(theirs.get(path))] = None
+    return {path: f"{mine}, elsewhere {' and '.join(list(other)[:3])}" for path, (mine, other) in found.items()}
+
+
+def _data_words(run: Mapping[Any, Any]) -> str:
+    """``embedded (tokens feed)``: the corpus and the tokens that were made of it."""
+    corpus = run["data"].get("corpus") if isinstance(run["data"], dict) else None
+    return f"{corpus or setting(run['config'], 'data.name')} (tokens {str(run['tokens_fingerprint'])[:8]})"
 
 
 def _why(runs: pd.DataFrame) -> str:
     """Why an arm has no finished run."""
     if not len(runs):
-        return "no run of this cell"
+        return NO_RUN
     run = runs.sort_values("updated").iloc[-1]
     return f"{run['state']}: {run['note']}" if run["note"] else str(run["state"])

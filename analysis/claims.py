@@ -5,9 +5,12 @@ over seeds puts the sum there, contradicted where it puts it elsewhere, inconclu
 at 95% after Holm's correction over every claim that is judged.
 """
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,14 @@ import yaml
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
+from albert_ablate.config import CONF
 from albert_ablate.errors import ConfigError
 from analysis import paper
-from analysis.cells import require_terms, select
-from analysis.metrics import METRICS, metric, roughness, unfit, values
+from analysis.cells import NO_RUN, absent, select
+from analysis.metrics import METRICS, metric, roughness, unfit, values, within
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_needed
-from analysis.tables import arms_of
+from analysis.tables import REFERENCES, arms_of
+from analysis.terms import settings_of
 
 _FILE = Path(__file__).with_name("claims.yaml")
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
@@ -52,17 +57,33 @@ class Claim:
             raise ValueError("between: the first bound lies below the second")
         if set(self.effect) != set(self.arms):
             raise ValueError(f"effect names {', '.join(self.effect)}; arms are {', '.join(self.arms)}")
-        unknown = [score for score in self.scores if score not in METRICS and not re.match("task:.", score)]
-        if unknown or not self.scores:
-            raise ValueError(f"scores: {', '.join(unknown) or 'none'}; there are {', '.join(METRICS)} and task:NAME")
-
+        if not (self.id.strip() and self.claim.strip()):
+            raise ValueError("id and claim are words, not nothing")
+        idle = [arm for arm, factor in self.effect.items() if factor == 0]
+        if idle or not self.arms:
+            raise ValueError(f"effect: the factor of {idle[0]} is 0" if idle else "arms: none")
+        for name, scores in (("scores", self.scores), ("paper_score", [self.paper_score] if self.paper_score else [])):
+            unknown = [score for score in scores if not _is_score(score)]
+            if unknown or (name == "scores" and not scores):
+                raise ValueError(f"{name}: {_unknown_score(unknown)}; there are {', '.join(METRICS)} and task:NAME")
         curves = set(self.paper_curves.values()) - set(paper.figure("figure1")["L2"]["series"])
         if curves or (self.paper_curves and set(self.paper_curves) != set(self.arms)):
             raise ValueError("paper_curves gives each arm a curve of the paper's Figure 1")
 
     def terms(self) -> dict[str, dict[str, Any]]:
-        """Arm -> terms of its cell. Raises ConfigError for a row that no table has."""
-        return {name: _terms(self.id, cell) for name, cell in self.arms.items()}
+        """Arm -> terms of its cell. Raises ConfigError for a row that no table has, and for terms that make no cell."""
+        problems, found = [], {}
+        for name, cell in self.arms.items():
+            try:
+                found[name] = _terms(cell)
+            except ConfigError as error:
+                problems += [f"claim {self.id}: arm {name}: {problem}" for problem in error.problems]
+        if problems:
+            raise ConfigError(problems)
+        for name, other in combinations(found, 2):
+            if found[name] == found[other]:
+                raise ConfigError(f"claim {self.id}: arms {name} and {other} are the same cell.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,7 @@ class Verdict:
     adjusted: float = 1.0
     seeds_needed: int | None = None
     arms: dict[str, tuple[str, ...]] = field(default_factory=dict)  # arm -> runs
+    left_out: int = 0  # runs of the arms in other set-ups
 
     @property
     def stand_in(self) -> bool:
@@ -90,39 +112,117 @@ class Verdict:
         )
 
 
+def load_all(files: Sequence[Path]) -> list[Claim]:
+    """The paper's claims and those of ``files``. Raises ConfigError, also for an id that is given twice."""
+    found: list[Claim] = []
+    known: dict[str, str] = {}
+    for file in (None, *files):
+        for claim in load_claims(file):
+            if claim.id in known:
+                raise ConfigError(f"{file}: claim {claim.id}: the id is taken, by a claim of {known[claim.id]}.")
+            found.append(claim)
+        known |= {claim.id: str(file or "the paper's") for claim in found}
+    return found
+
+
 def load_claims(file: Path | str | None = None) -> list[Claim]:
     """The paper's claims, or those of ``file``. Raises ConfigError naming the entry and what is wrong."""
     path = _FILE if file is None else Path(file)
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        claims = pydantic.TypeAdapter(list[Claim]).validate_python(entries)
+        text = path.read_text(encoding="utf-8")
+        twice = _twice(yaml.compose(text, yaml.SafeLoader), set())
+        claims = pydantic.TypeAdapter(list[Claim]).validate_python(entries := yaml.safe_load(text))
     except FileNotFoundError:
         raise ConfigError(f"claims={path}: no such file.") from None
-    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
+    except OSError as error:
+        raise ConfigError(f"claims={path}: cannot be read ({error.strerror}).") from None
+    except (UnicodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"claims={path}: not YAML: {' '.join(str(error).split())}") from None
     except pydantic.ValidationError as error:
-        raise ConfigError([_explain(path, entries, problem) for problem in error.errors()]) from None
+        raise ConfigError(list(dict.fromkeys(_explain(path, entries, found) for found in error.errors()))) from None
+    problems = [f"{path}: line {line}: {key} is given twice." for key, line in twice]
+    problems += [] if claims else [f"{path}: it holds no claims."]
+    ids = [claim.id for claim in claims]
+    problems += [f"{path}: claim {name}: the id is given twice." for name in dict.fromkeys(ids) if ids.count(name) > 1]
     for claim in claims:
-        for arm, terms in claim.terms().items():
-            require_terms(f"claim {claim.id}: arm {arm}", terms)
+        try:
+            claim.terms()
+        except ConfigError as error:
+            problems += [f"{path}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
     return claims
+
+
+def _twice(node: yaml.Node | None, seen: set[int]) -> list[tuple[str, int]]:
+    """(key, line) of every key that a mapping holds a second time: YAML itself takes the last."""
+    found: list[tuple[str, int]] = []
+    if node is None or id(node) in seen:
+        return found
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        lines = [key.start_mark.line + 1 for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        found += [(key, lines[place]) for place, key in enumerate(keys) if key in keys[:place]]
+        inner = [value for _, value in node.value]
+    else:
+        inner = node.value if isinstance(node, yaml.SequenceNode) else []
+    return found + [one for child in inner for one in _twice(child, seen)]
 
 
 def _explain(path: Path, entries: Any, problem: Any) -> str:
     place = problem["loc"]
     entry = entries[place[0]] if isinstance(entries, list) and place and isinstance(entries[place[0]], dict) else {}
+    name = ".".join(map(str, place[1:]))
     what = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: claim {entry.get('id', place[0] if place else '')}: {'.'.join(map(str, place[1:]))} {what}"
+    if problem["type"] == "unexpected_keyword_argument":
+        near = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        what = f"there is no such field. {hint}A claim has: {', '.join(_FIELDS)}."
+    elif problem["type"] in ("missing", "missing_argument"):
+        what = "missing."
+    elif place[1:2] == ("arms",) and len(place) > 2:
+        name, what = f"arms.{place[2]}", "say a row such as table4.6, or terms such as {share: all}."
+    if not place:
+        return f"{path}: a list of claims is expected, each with {', '.join(_FIELDS)}."
+    return (
+        f"{path}: claim {entry.get('id', place[0] + 1)}: {name}: {what}"
+        if name
+        else (f"{path}: claim {entry.get('id', place[0] + 1)}: {what}")
+    )
 
 
-def _terms(claim: str, cell: str | dict[str, Any]) -> dict[str, Any]:
+_FIELDS = tuple(Claim.__dataclass_fields__)
+
+
+def _terms(cell: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(cell, dict):
-        return cell
+        return settings_of(cell)
     found = _ROW.fullmatch(cell)
-    arms = arms_of(found[1]) if found else {}
+    arms = arms_of(found[1]) if found and found[1] in {"table1", *REFERENCES} else {}
     if cell not in arms:
-        raise ConfigError(f"claim {claim}: there is no row {cell}. Say table4.6, or terms such as {{share: all}}.")
+        near = difflib.get_close_matches(cell, [row for name in REFERENCES for row in arms_of(name)], n=1, cutoff=0.7)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"there is no row {cell}.{hint} Say table4.6, or terms such as {{share: all}}.")
     return arms[cell]
+
+
+@cache
+def _tasks() -> tuple[str, ...]:
+    """Every task that there is."""
+    return tuple(sorted(file.stem for file in (CONF / "task").glob("*.yaml")))
+
+
+def _is_score(score: str) -> bool:
+    return score in METRICS or (score.startswith("task:") and score.removeprefix("task:") in _tasks())
+
+
+def _unknown_score(unknown: Sequence[str]) -> str:
+    if not unknown:
+        return "none"
+    known = [*METRICS, *(f"task:{name}" for name in _tasks())]
+    near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+    return ", ".join(unknown) + (f" (did you mean {near[0]}?)" if near else "")
 
 
 def judge(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Verdict]:
@@ -138,8 +238,8 @@ def judge(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Verdict]:
 def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
     """Effect and p value, or why there is none."""
     found = select(runs, claim.terms())
-    empty = replace(Verdict(claim, "not tested"), **_paper(claim, claim.scores[0]))
-    missing = [f"{name}: {reason}" for name, reason in found.waiting.items()]
+    empty = replace(Verdict(claim, "not tested", left_out=found.other), **_paper(claim, claim.scores[0]))
+    missing = [f"{name}: {_no_run(runs, claim, name, reason)}" for name, reason in found.waiting.items()]
     if missing:
         return replace(empty, reason="; ".join(missing))
     usable = [score for score in claim.scores if all(len(values(frame, score)) for frame in found.runs.values())]
@@ -151,7 +251,7 @@ def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
     doubts = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := unfit(frame, score))]
     if doubts:
         return replace(base, reason="; ".join(doubts))
-    effect = _effect(claim, {name: values(frame, score) * metric(score).scale for name, frame in found.runs.items()})
+    effect = _effect(claim, score, found.runs)
     if effect is None:
         return replace(base, reason="no seed that every arm has")
     if effect.n < 2:
@@ -160,15 +260,24 @@ def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
     return replace(base, verdict="inconclusive", effect=effect, p=min(1.0, 2 * min(inside, outside)))
 
 
+def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
+    """``reason``, and for a cell of one's own what of it no run has."""
+    lacking = absent(runs, claim.terms()[arm]) if reason == NO_RUN and isinstance(claim.arms[arm], dict) else []
+    return f"{reason} (no run has {' or '.join(lacking)})" if lacking else reason
+
+
 def _missing(claim: Claim) -> str:
     return "fine-tune the arms" if any(s == "Avg" or metric(s).task for s in claim.scores) else "not measured"
 
 
-def _effect(claim: Claim, scores: Mapping[str, "pd.Series[float]"]) -> Estimate | None:
-    """The sum of each seed that every arm has."""
-    wide = pd.DataFrame(dict(scores)).dropna()
+def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estimate | None:
+    """The sum of each seed that every arm has, with the interval that bounded scores leave it."""
+    wide = pd.DataFrame({name: values(frame, score) * metric(score).scale for name, frame in arms.items()}).dropna()
+    low, high = within(score, *arms.values())
+    ends = [sorted((factor * low, factor * high)) for factor in claim.effect.values()]
+    bounds = (sum((end[0] for end in ends), claim.constant), sum((end[1] for end in ends), claim.constant))
     factors = pd.Series(claim.effect)
-    return estimate(wide[factors.index].mul(factors).sum(axis=1) + claim.constant) if len(wide) else None
+    return estimate(wide[factors.index].mul(factors).sum(axis=1) + claim.constant, bounds) if len(wide) else None
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:

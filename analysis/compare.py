@@ -18,9 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import render
+from albert_ablate.errors import UserError
+from albert_ablate.files import write_text
+from analysis import cautions, render
 from analysis.cells import flatten, main_setup
 from analysis.metrics import tasks_of, unfit
+from analysis.places import require_file
 from analysis.provenance import different
 from analysis.runs import load_runs
 from analysis.statistics import p_two_sided
@@ -38,7 +41,10 @@ _SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a run in plain words, sorted by model, axes, budget and seed; an unfinished run says so."""
+    """One row a run in plain words, sorted by model, axes, budget and seed; an unfinished run says so, copies are not
+    shown.
+    """
+    runs = runs[runs["state"] != "copy"]
     table = runs[["model", "E", "share", "objective"]].copy()
     planned = [flatten(config).get("budget.steps") for config in runs["config"]]
     table["steps"] = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
@@ -56,7 +62,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
 def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run and fine-tuned task: the best checkpoint on dev (median over seeds), and the last."""
     rows = []
-    for run in runs.to_dict("records"):
+    for run in runs[runs["state"] != "copy"].to_dict("records"):
         for entry in run["tasks"]:
             low, high = entry["spread"]
             floor: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
@@ -115,28 +121,46 @@ def _loss(loss: Any, left_baseline: Any, state: str) -> str:
 def _accuracy(accuracy: Any, interval: Any, head: Any) -> str:
     if pd.isna(accuracy):
         return "—"
-    half = f" ±{50 * (interval[1] - interval[0]):.1f}" if isinstance(interval, list) else ""
-    return f"{accuracy:.1%}{half}" + ("" if head == "trained" else "*")
+    return f"{accuracy:.1%}{_around(accuracy, interval)}" + ("" if head == "trained" else "*")
+
+
+def _around(accuracy: float, interval: Any) -> str:
+    """`` ±2.0``, or `` (96.3 to 100.0)`` where the interval of a share near 0 or 100% is not even about it."""
+    if not isinstance(interval, list):
+        return ""
+    low, high = (100 * min(max(end, 0.0), 1.0) for end in interval)
+    half = (high - low) / 2
+    even = abs(100 * accuracy - (low + high) / 2) < max(0.05, half / 10)
+    inside = 100 * accuracy - half >= 0 and 100 * accuracy + half <= 100
+    return f" ±{half:.1f}" if even and inside else f" ({low:.1f} to {high:.1f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table or the changes. Exit code 1 where there is no run."""
+    """Print the table or the changes. Exit code 1 without runs or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     parser.add_argument("other", type=Path, nargs="?", help="a second one: what changed from the first to this")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
     try:
+        if options.csv:
+            require_file("--csv", options.csv, "model,E,share,", "arm,against,")
         runs = load_runs(options.runs)
         other = None if options.other is None else load_runs(options.other)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     console = Console()
     table = _show_runs(runs, console) if other is None else _show_changes(runs, other, console)
     if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(options.csv, index=False)
+        try:
+            write_text(options.csv, table.to_csv(index=False))
+        except OSError as error:
+            print(f"--csv {options.csv}: cannot be written ({error.strerror}).", file=sys.stderr)
+            return 1
     return 0
 
 
@@ -144,11 +168,17 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     table = compare(runs)
     console.print(_drawn(table))
     console.print(_NOTE, highlight=False)
+    _warn(console, [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs)])
     tasks = compare_tasks(runs)
     if len(tasks):
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")
         console.print(_TASK_NOTE, highlight=False)
     return table
+
+
+def _warn(console: Console, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -> pd.DataFrame:
@@ -159,6 +189,11 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
         console.print("\ndifference: B minus A, paired by seed · p after Holm's correction", highlight=False)
     else:
         console.print("No cell has finished runs with the same seed in both.")
+    for name, runs in (("A", before), ("B", after)):
+        _warn(console, [f"{name}: {sentence}" for sentence in cautions.of_runs(runs)])
+    same = set(before["identity"][before["state"] == "finished"]) & set(after["identity"][after["state"] == "finished"])
+    if same:
+        _warn(console, [f"in both: {len(same)} runs are the same run in A and in B; their difference says nothing"])
     for name, lines in words.items():
         for line in lines:
             console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from albert_ablate.errors import UserError
 from analysis import style
 from analysis.arm_figures import cost, learning_curves, pareto, seed_spread
 from analysis.paper_figures import embedding, objective_matrix, per_layer, training_curves
+from analysis.places import require_ours, require_writable
 from analysis.plotting import NothingToDraw
 from analysis.runs import load_runs
 from analysis.style import Drawing
@@ -36,7 +38,7 @@ def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figures. Exit code 1 where there is no run or nothing to draw."""
+    """Write the figures. Exit code 1 without runs, drawings or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description="Figures of run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write (default: figures)")
@@ -45,10 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
+        require_writable("--out", options.out)
+        for name in options.only:
+            require_ours("--out", options.out, style.files(name), f"{name}.csv", "")
         drawings, undrawn = draw_all(load_runs(*options.runs), options.only)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     for drawing in drawings:
         try:
             style.write(drawing, options.out)

@@ -14,6 +14,7 @@ from typing import Any
 from albert_ablate.errors import RunFolderError, UserError
 from albert_ablate.files import sha256_file
 from albert_ablate.identity import differences
+from analysis.places import require_run_folder
 from analysis.runs import load_metrics, load_runs
 
 #: Columns that a clock gives.
@@ -49,8 +50,9 @@ def _equal(a: Any, b: Any, tolerance: float) -> bool:
 def words(a: Path, b: Path, tolerance: float = 0.0) -> tuple[list[str], bool]:
     """What to say of two runs, and whether they are equal as far as both go. Raises RunFolderError."""
     for folder in (a, b):
+        require_run_folder(folder)
         if not (folder / "metrics.jsonl").is_file():
-            raise RunFolderError(f"{folder}: no run folder (it has no metrics.jsonl). Runs lie in runs/.")
+            raise RunFolderError(f"{folder}: no metrics yet (it has no metrics.jsonl).")
     one, other = (load_runs(folder).iloc[0] for folder in (a, b))
     found = [f"setting {d}" for d in differences(_settings(one["config"]), _settings(other["config"]))]
     if one["tokens_fingerprint"] != other["tokens_fingerprint"]:

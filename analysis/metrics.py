@@ -1,6 +1,7 @@
 """The numbers that arms are compared on: one value a run, by the names the paper's tables use."""
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.task_config import PAPER_FIVE
+from analysis.statistics import EVERYWHERE, Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Metric:
     scale: float = 100.0  # stored value -> printed value
     higher_is_better: bool = True
     source: tuple[str, ...] = ()  # ("task", "set", "metric") of a fine-tuned task, else ("column",)
+    within: tuple[float, float] = (0.0, math.inf)  # no printed value can lie beyond
 
     @property
     def task(self) -> str | None:
@@ -29,6 +32,10 @@ class Metric:
 
 
 _PERCENT = "%"
+_SHARE = (0.0, 100.0)
+#: Metrics of tasks that are shares, and those that are correlations.
+_SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
+_CORRELATIONS = ("matthews", "pearson", "spearman")
 #: Upper over lower quartile of a run's speed, or fastest over slowest seed, from which speeds are not compared.
 #: A machine to itself gives 1.03 to 1.08.
 STEADY = 1.25
@@ -36,19 +43,19 @@ STEADY = 1.25
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("SQuAD1.1_F1", "SQuAD1.1 F1", _PERCENT, source=("squad11", "*", "f1")),
-        Metric("SQuAD1.1_EM", "SQuAD1.1 EM", _PERCENT, source=("squad11", "*", "exact")),
-        Metric("SQuAD2.0_F1", "SQuAD2.0 F1", _PERCENT, source=("squad20", "*", "f1")),
-        Metric("SQuAD2.0_EM", "SQuAD2.0 EM", _PERCENT, source=("squad20", "*", "exact")),
-        Metric("MNLI", "MNLI", _PERCENT, source=("mnli", "matched", "accuracy")),
-        Metric("SST-2", "SST-2", _PERCENT, source=("sst2", "*", "accuracy")),
-        Metric("RACE", "RACE", _PERCENT, source=("race", "*", "accuracy")),
-        Metric("Avg", "Avg", _PERCENT),
-        Metric("MLM", "MLM", _PERCENT, source=("mlm",)),
-        Metric("NSP", "NSP", _PERCENT, source=("nsp",)),
-        Metric("SOP", "SOP", _PERCENT, source=("sop",)),
-        Metric("SOP own head", "SOP, own head", _PERCENT, source=("sop_own_head",)),
-        Metric("NSP own head", "NSP, own head", _PERCENT, source=("nsp_own_head",)),
+        Metric("SQuAD1.1_F1", "SQuAD1.1 F1", _PERCENT, within=_SHARE, source=("squad11", "*", "f1")),
+        Metric("SQuAD1.1_EM", "SQuAD1.1 EM", _PERCENT, within=_SHARE, source=("squad11", "*", "exact")),
+        Metric("SQuAD2.0_F1", "SQuAD2.0 F1", _PERCENT, within=_SHARE, source=("squad20", "*", "f1")),
+        Metric("SQuAD2.0_EM", "SQuAD2.0 EM", _PERCENT, within=_SHARE, source=("squad20", "*", "exact")),
+        Metric("MNLI", "MNLI", _PERCENT, within=_SHARE, source=("mnli", "matched", "accuracy")),
+        Metric("SST-2", "SST-2", _PERCENT, within=_SHARE, source=("sst2", "*", "accuracy")),
+        Metric("RACE", "RACE", _PERCENT, within=_SHARE, source=("race", "*", "accuracy")),
+        Metric("Avg", "Avg", _PERCENT, within=_SHARE),
+        Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",)),
+        Metric("NSP", "NSP", _PERCENT, within=_SHARE, source=("nsp",)),
+        Metric("SOP", "SOP", _PERCENT, within=_SHARE, source=("sop",)),
+        Metric("SOP own head", "SOP, own head", _PERCENT, within=_SHARE, source=("sop_own_head",)),
+        Metric("NSP own head", "NSP, own head", _PERCENT, within=_SHARE, source=("nsp_own_head",)),
         Metric("MLM loss", "MLM loss", "nats", 1.0, higher_is_better=False, source=("mlm_loss",)),
         Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
         Metric("params", "Parameters", "M", 1e-6, source=("params_with_pooler",)),
@@ -62,8 +69,24 @@ def metric(key: str) -> Metric:
     """A metric by its name; ``task:era`` is any fine-tuned task by its own metric. Raises KeyError."""
     if key.startswith("task:"):
         name = key.removeprefix("task:")
-        return Metric(key, name.replace("_", " "), _PERCENT, source=(name, "*", "*"))
+        return Metric(key, name.replace("_", " "), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE)
     return METRICS[key]
+
+
+def summarised(runs: pd.DataFrame, key: str) -> Estimate | None:
+    """The metric over these runs, in printed units; None where none has it."""
+    return estimate(values(runs, key) * metric(key).scale, within(key, runs))
+
+
+def within(key: str, *frames: pd.DataFrame) -> tuple[float, float]:
+    """Bounds of the metric in printed units; those of a task by its own metric in the runs."""
+    if not key.startswith("task:"):
+        return metric(key).within
+    entries = (tasks.get(key.removeprefix("task:")) for runs in frames for tasks in _entries(runs))
+    names = {name for entry in entries if entry is not None for name in entry["metric"].split(" and ")}
+    if names <= set(_SHARES):
+        return _SHARE
+    return (-100.0, 100.0) if names <= {*_SHARES, *_CORRELATIONS} else EVERYWHERE
 
 
 def values(runs: pd.DataFrame, key: str) -> pd.Series:

@@ -13,8 +13,10 @@ from markupsafe import Markup
 
 from albert_ablate.console import duration
 from analysis import paper, render, style
+from analysis.cautions import judged_in_one_setup, of_runs
 from analysis.cells import arm_names, in_order, main_setup
 from analysis.claims import Verdict, bound_words, counted
+from analysis.copies import short
 from analysis.metrics import unfit
 from analysis.provenance import of_tables
 from analysis.recipes import leaderboard, recipe_table
@@ -80,6 +82,11 @@ def summary(report: Report) -> list[str]:
     return [first, second, f"{third}."]
 
 
+def cautions(report: Report) -> list[str]:
+    """What to know before the numbers: sentences about the code, copies and set-ups of the runs."""
+    return [*of_runs(report.runs), *judged_in_one_setup([v.left_out for v in report.verdicts])]
+
+
 def missing(report: Report) -> list[str]:
     """What the report cannot show, and why."""
     lines = [
@@ -97,7 +104,9 @@ def missing(report: Report) -> list[str]:
     lines += [f"Figure {name.removeprefix('figure')}: {why}" for name, why in report.undrawn.items()]
     other = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
     lines += [
-        f"{run['run']}: {run['state']}{', ' if run['note'] else ''}{run['note']}" for run in other.to_dict("records")
+        f"{short(run['path']) if run['state'] == 'copy' else run['run']}: {run['state']}"
+        f"{', ' if run['note'] else ''}{run['note']}"
+        for run in other.to_dict("records")
     ]
     return lines
 
@@ -129,6 +138,7 @@ def html(report: Report) -> str:
         title=report.title,
         subtitle=_subtitle(report.runs),
         summary=" ".join(summary(report)),
+        cautions=cautions(report),
         counts=counted(report.verdicts),
         scorecard=[_score_row(v) for v in report.verdicts],
         tables=[{"number": t.number, "title": t.title, "html": render.html(t)} for t in filled],
@@ -158,6 +168,7 @@ def html(report: Report) -> str:
 def markdown(report: Report) -> str:
     """``report.md``: the same without provenance; figures beside it in ``figures/``."""
     parts = [f"# {render.plain(report.title)}", *map(render.plain, (_subtitle(report.runs), " ".join(summary(report))))]
+    parts += ["\n".join(f"- {render.plain(line)}" for line in known)] if (known := cautions(report)) else []
     parts += ["## What the paper claims, and what these runs say", scorecard_markdown(report.verdicts)]
     parts += ["## Tables", *(render.markdown(table) for table in report.filled)]
     recipes = _reference("table14", report.runs)
@@ -246,6 +257,7 @@ def _run_row(run: dict[Any, Any]) -> list[str]:
 
 
 def _subtitle(runs: pd.DataFrame) -> str:
+    runs = runs[runs["state"] != "copy"]
     done = runs[runs["state"] == "finished"]
     corpora = sorted({str(data.get("corpus")) for data in done["data"] if isinstance(data, dict)})
     devices = sorted({str(device) for device in done["device"].dropna()})

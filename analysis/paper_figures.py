@@ -12,10 +12,9 @@ import pandas as pd
 
 from analysis import paper
 from analysis.cells import SHARES, select
-from analysis.metrics import metric, values
+from analysis.metrics import summarised
 from analysis.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
 from analysis.runs import held_out_curves
-from analysis.statistics import estimate
 from analysis.style import MUTED, SHARE_STYLE, Drawing, canvas, look, styled
 from analysis.tables import arms_of
 
@@ -93,7 +92,7 @@ def _paper_layers(axes: Any, panel: str) -> None:
 
 
 def _smoothness(runs: pd.DataFrame, arm: str) -> str:
-    parts = [estimate(values(runs, key)) for key in ("L2 roughness", "angle roughness")]
+    parts = [summarised(runs, key) for key in ("L2 roughness", "angle roughness")]
     words = [interval_words(found, 2) for found in parts if found is not None]
     return f"{arm} {' (L2), '.join(words)} (angle)" if words else f"{arm} needs two layers"
 
@@ -125,7 +124,8 @@ def training_curves(runs: pd.DataFrame) -> Drawing:
             top, bottom = panels[0][place], panels[1][place]
             part = data[data["panel"] == letter]
             for number, (arm, curve) in enumerate(part.groupby("arm", sort=False)):
-                band(top, curve.assign(value=100 * curve["mlm"]), "step", look(number), str(arm))
+                shares = curve.assign(value=100 * curve["mlm"])
+                band(top, shares, "step", look(number), str(arm), within=(0.0, 100.0))
             top.set_title(f"{title}: ours")
             if not len(part):
                 top.text(0.5, 0.5, "no such pair of runs", transform=top.transAxes, ha="center", color=MUTED)
@@ -152,7 +152,7 @@ def embedding(runs: pd.DataFrame) -> Drawing:
     rows = []
     for arm, theirs in zip(arms, printed, strict=True):
         frame = found.runs[arm]
-        value = estimate(values(frame, key) * metric(key).scale) if len(frame) else None
+        value = summarised(frame, key) if len(frame) else None
         ours_at = {"share": arms[arm]["share"], "E": frame["E"].iloc[0] if len(frame) else None, "score": key}
         rows.append(ours_at | numbers(value) | {"paper_E": theirs["E"], "paper_Avg": theirs["Avg"]})
     data = pd.DataFrame(rows)
@@ -186,7 +186,7 @@ def objective_matrix(runs: pd.DataFrame) -> Drawing:
     for arm, theirs in zip(arms, printed, strict=True):
         for key in _TASKS:
             frame = found.runs[arm]
-            value = estimate(values(frame, key) * 100) if len(frame) else None
+            value = summarised(frame, key) if len(frame) else None
             rows.append({"trained_on": theirs["SP_task"], "tested_on": key, **numbers(value), "paper": theirs[key]})
     data = pd.DataFrame(rows)
     if data["mean"].isna().all():
@@ -210,7 +210,7 @@ def objective_matrix(runs: pd.DataFrame) -> Drawing:
                     axes.text(x + 0.5, y + 0.5, _matrix_words(row, column), ha="center", va="center", color="#0b1b2b")
     caption = (
         "NSP and SOP by the trained head where the arm has one, else by a head fitted on the frozen encoder. "
-        "± half of the 95% t interval over seeds. Chance is 50."
+        "± half of the 95% t interval over seeds; in brackets, one that ends at a bound. Chance is 50."
     )
     return Drawing("objectives", "Trained on, tested on", caption, figure, data)
 
@@ -218,5 +218,9 @@ def objective_matrix(runs: pd.DataFrame) -> Drawing:
 def _matrix_words(row: pd.Series, column: str) -> str:
     if pd.isna(row[column]):
         return "—"
-    spread = (row["high"] - row["low"]) / 2
-    return f"{row[column]:.1f}" + (f" ± {spread:.1f}" if column == "mean" and not math.isnan(spread) else "")
+    if column != "mean" or pd.isna(row["low"]):
+        return f"{row[column]:.1f}"
+    below, above = row["mean"] - row["low"], row["high"] - row["mean"]
+    if math.isclose(below, above, rel_tol=1e-6, abs_tol=1e-12):
+        return f"{row['mean']:.1f} ± {above:.1f}"
+    return f"{row['mean']:.1f}\n({row['low']:.1f} to {row['high']:.1f})"

@@ -15,6 +15,9 @@ from rich.table import Table
 
 from albert_ablate.errors import ConfigError
 from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_app import words_of as words_for
+from albert_ablate.hydra_cells import expand, read_words
+from albert_ablate.sweeping.cells import labels
 from analysis import paper
 from analysis.tables import arms_of
 
@@ -74,9 +77,9 @@ def _draw(cells: pd.DataFrame) -> Table:
 
 
 def main() -> int:
-    """Print the table, or one cell's counts. Exit code 2 for settings that contradict each other."""
+    """Print the table, or the counts of cells. Exit code 2 for settings that are wrong."""
     parser = argparse.ArgumentParser(prog="python -m analysis.parameters", description="Parameters before training.")
-    parser.add_argument("overrides", nargs="*", help="a cell, such as: model=base embed=e128 share=all")
+    parser.add_argument("overrides", nargs="*", help="a cell, such as: model=base embed=e128 share=all, or several")
     overrides = parser.parse_args().overrides
     console = Console(highlight=False)
     if not overrides:
@@ -84,12 +87,16 @@ def main() -> int:
         console.print(_NOTE)
         return 0
     try:
-        totals = count(overrides)
+        cells = expand(read_words(overrides))
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(words_for(error), file=sys.stderr)
         return 2
-    for rule, label in _RULES.items():
-        console.print(f"{label:<12} {totals[rule]:>14,}")
+    for name, cell in zip(labels(cells), cells, strict=True):
+        if len(cells) > 1:
+            console.print(name, markup=False)
+        totals = cell.config.architecture().parameters()
+        for rule, label in _RULES.items():
+            console.print(f"{label:<12} {getattr(totals, rule):>14,}")
     return 0
 
 

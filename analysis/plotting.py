@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 
+from analysis.drawing_library import EngFormatter, NullFormatter, ScalarFormatter
 from analysis.metrics import values
 from analysis.statistics import Estimate, estimate
 
@@ -15,9 +15,12 @@ class NothingToDraw(Exception):  # noqa: N818 - it is no error
     """No run has what a figure shows."""
 
 
-def band(axes: Any, part: pd.DataFrame, x: str, style: dict[str, Any], label: str, shaded: bool = True) -> None:
-    """Mean over seeds of ``value`` at each ``x``, with its interval as a band."""
-    points = [(place, estimate(found["value"])) for place, found in part.groupby(x)]
+def band(
+    axes: Any, part: pd.DataFrame, x: str, style: dict[str, Any], label: str, shaded: bool = True,
+    within: tuple[float, float] = (0.0, math.inf),
+) -> None:  # fmt: skip
+    """Mean over seeds of ``value``, which lies ``within``, at each ``x``, with its interval as a band."""
+    points = [(place, estimate(found["value"], within)) for place, found in part.groupby(x)]
     known = [(place, found) for place, found in points if found is not None]
     places = [place for place, _ in known]
     axes.plot(places, [found.mean for _, found in known], label=label, zorder=3, **style)
@@ -28,9 +31,10 @@ def band(axes: Any, part: pd.DataFrame, x: str, style: dict[str, Any], label: st
 
 def points(axes: Any, x: Any, part: pd.DataFrame, style: dict[str, Any], label: str) -> None:
     """``mean`` of ``numbers`` rows at ``x``, with bars where every row has an interval."""
-    spread = ((part["high"] - part["low"]) / 2).astype(float)
-    bars = {} if spread.isna().any() else {"yerr": spread, "capsize": 2.5, "elinewidth": 0.9}
-    axes.errorbar(x, part["mean"].astype(float), label=label, **bars, **style)
+    low, mean, high = (part[name].astype(float) for name in ("low", "mean", "high"))
+    spread = [(mean - low).to_numpy(), (high - mean).to_numpy()]
+    bars = {} if low.isna().any() else {"yerr": spread, "capsize": 2.5, "elinewidth": 0.9}
+    axes.errorbar(x, mean, label=label, **bars, **style)
 
 
 def score_of(frames: Any) -> str:

@@ -45,11 +45,17 @@ def facts(run: dict[Any, Any]) -> dict[str, Any]:
     text = run["data"].get("text", {}).get("fingerprint") if isinstance(run["data"], dict) else None
     return {
         "folder": run["path"], "identity": run["identity"], "finished": str(run["updated"]),
-        "commit": (str(run["commit"])[:10] if run["commit"] else "unknown")
-        + (" with uncommitted changes" if run["dirty"] else ""),
+        "commit": _code(run),
         "corpus text": text, "tokens": run["tokens_fingerprint"], "precision": run["precision"],
         "device": run["device"], "torch": run["torch"], "steps": None if pd.isna(run["steps"]) else int(run["steps"]),
     }  # fmt: skip
+
+
+def _code(run: dict[Any, Any]) -> str:
+    why = f" ({run['code_unknown']})" if isinstance(run["code_unknown"], str) else ""
+    if not isinstance(run["commit"], str):
+        return f"unknown{why}"
+    return run["commit"][:10] + (" with uncommitted changes" if run["dirty"] is True else why)
 
 
 def different(ours: "pd.Series[Any]", theirs: "pd.Series[Any]") -> list[str]:

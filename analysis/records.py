@@ -79,6 +79,7 @@ class _Parameters(_Part):
 class _Source(_Part):
     commit: str | None = None
     dirty: bool | None = None
+    unknown: str | None = None
 
 
 class _Fingerprint(_Part):

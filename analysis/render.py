@@ -37,18 +37,25 @@ def unit(key: str) -> str:
 
 
 def number(key: str, found: Estimate | None) -> str:
-    """``81.2 ± 0.3``; without ± where there is one seed or nothing varies."""
+    """``81.2 ± 0.3``, or ``2.8 (0.0 to 29.8)`` where a bound cuts the interval; the mean alone with one seed."""
     if found is None:
         return DASH
     decimals = _DECIMALS[unit(key)]
-    plain = math.isnan(found.margin) or key in ("params", "speedup", "tokens/s")
-    if not plain and 0 < found.margin < 0.5 * 10**-decimals:
+    alone = math.isnan(found.low) or key in ("params", "speedup", "tokens/s")
+    if not alone and found.margin is not None and 0 < found.margin < 0.5 * 10**-decimals:
         decimals += 1
     text = f"{found.mean:,.{decimals}f}".replace("-", "−")
     text += "×" if key == "speedup" else ""
-    if plain:
-        return text
-    return f"{text} ± {found.margin:.{decimals}f}"
+    return text if alone else f"{text}{spread(found, decimals)}"
+
+
+def spread(found: Estimate, decimals: int) -> str:
+    """`` ± 0.3``, or `` (0.0 to 29.8)`` where a bound cuts the interval; nothing with one seed."""
+    if math.isnan(found.low):
+        return ""
+    if found.margin is not None:
+        return f" ± {found.margin:.{decimals}f}"
+    return f" ({found.low:.{decimals}f} to {found.high:.{decimals}f})".replace("-", "−")
 
 
 def printed(key: str, value: float | None) -> str:
@@ -97,6 +104,9 @@ def marks(table: Table) -> list[str]:
 def footnotes(table: Table, reasons: Reasons) -> list[str]:
     """Everything that stands under a table, in its order."""
     found = ["ours ± half of the 95% t interval over seeds [the paper's]; n: seeds"] if table.filled else []
+    ours = [entry.ours for row in table.rows for cell in row.cells for entry in cell if entry.ours is not None]
+    if any(one.margin is None for one in ours):
+        found.append("in round brackets: the 95% interval where it ends at a bound, such as 0 or 100%")
     found += [*reasons.lines(), *marks(table), *table.notes]
     if table.deviations:
         found.append("Set-up, with the paper's in brackets: " + ", ".join(table.deviations))

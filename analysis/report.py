@@ -15,19 +15,24 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from albert_ablate.errors import ConfigError
+from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 from analysis import page, render, style
-from analysis.claims import VERDICTS, Claim, counted, judge, load_claims, scorecard
+from analysis.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
+from analysis.copies import without_copies
 from analysis.figures import draw_all
 from analysis.page import Report
 from analysis.parameters import count, words_of
-from analysis.runs import load_runs, setting
+from analysis.places import require_ours, require_writable
+from analysis.runs import read_folders, setting
 from analysis.tables import REFERENCES, build, configurations
 
 _TITLE = "ALBERT's choices, ablated"
-#: Columns of ``runs.csv``: those that a cell of a table can show.
-_NESTED = ("tasks", "deviations", "config", "data", "path")
+#: Not in ``runs.csv``: what a cell of a table cannot show, and what names folders of this machine.
+_NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown")
+
+#: What a folder holds that a report would be written over.
+_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "tables", "figures")
 
 
 def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE) -> Report:
@@ -83,6 +88,8 @@ def _tell(report: Report, opened: Path) -> None:
     console = Console(highlight=False)
     for sentence in page.summary(report):
         console.print(sentence, markup=False)
+    for sentence in page.cautions(report):
+        console.print(f"  {sentence}", style="yellow", markup=False)
     console.print()
     width = max(map(len, VERDICTS))
     colours = {"reproduced": "green", "contradicted": "red", "inconclusive": "yellow", "not tested": "dim"}
@@ -99,7 +106,7 @@ def _tell(report: Report, opened: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 1 without runs, 2 for a wrong claims file or condition."""
+    """Entry point; returns the exit code: 1 without runs or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report", description="Tables, figures and verdicts from run folders."
     )
@@ -116,13 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--wandb", metavar="PROJECT", help="also log the tables and the page to Weights & Biases")
     options = parser.parse_args(arguments)
     try:
-        runs = where(load_runs(*options.runs), options.where)
-        claims = [claim for file in (None, *options.claims) for claim in load_claims(file)]
+        claims = load_all(options.claims)
+        require_writable("--out", options.out)
+        require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
+        runs = without_copies(where(read_folders(*options.runs), options.where))
         report = gather(runs, claims, options.title)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
-    except ConfigError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     try:

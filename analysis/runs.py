@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,10 @@ from albert_ablate.config import CONF
 from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.relative import base_name
+from analysis.copies import without_copies
+from analysis.places import inside as _inside
+from analysis.places import no_runs as _no_runs
+from analysis.places import run_folders
 from analysis.records import parse_yaml, printable, read_line, read_record, words_of
 
 #: Column -> what it holds. A number that a run does not have (yet) is missing, and ``note`` says why.
@@ -21,7 +24,7 @@ COLUMNS = {
     "run": "name of the run folder",
     "path": "the folder",
     "identity": "hash of everything that changes the numbers",
-    "state": "queued, running, finished, failed, preempted",
+    "state": "queued, running, finished, failed, preempted; copy: of a run that another row is",
     "note": "why it is not finished, or what its records lack",
     "seed": "of pretraining: weights, order of the documents, masks",
     "model": "name of the model",
@@ -62,7 +65,8 @@ COLUMNS = {
     "degrees": "per layer: mean angle between input and output (list)",
     "tasks": "fine-tuned tasks as in results.json (list)",
     "commit": "of the code",
-    "dirty": "whether the tree had uncommitted changes",
+    "dirty": "whether the code differed from it",
+    "code_unknown": "why one of the two is not known",
     "tokens_fingerprint": "of the tokens trained on",
     "precision": "bf16 or fp32",
     "device": "cpu or the GPU's name",
@@ -71,6 +75,7 @@ COLUMNS = {
     "deviations": "settings that differ from the paper's set-up (list)",
     "config": "every setting (nested)",
     "data": "corpus, tokenizer and token fingerprints and counts (nested)",
+    "copy_of": "folder of the run that this one is a copy of",
 }
 _EMPTY: dict[str, Any] = {}
 #: Columns of whole numbers that name an arm.
@@ -81,12 +86,17 @@ def load_runs(*places: Path | str) -> pd.DataFrame:
     """Every run under the given folders (or the given run folders), sorted by name; columns as in ``COLUMNS``.
 
     Unfinished, failed and older folders are rows too, with what they have; ``note`` says what is
-    missing. Raises FileNotFoundError where there is no run.
+    missing. One identity is one run: of several folders with it the finished one counts, else the newest,
+    and the others have the state ``copy``. Raises FileNotFoundError where a place has no run.
     """
-    folders = sorted({folder.resolve() for place in places for folder in _folders(Path(place))})
+    return without_copies(read_folders(*places))
+
+
+def read_folders(*places: Path | str) -> pd.DataFrame:
+    """The same with copies as runs of their own. Raises FileNotFoundError."""
+    folders = sorted({folder.resolve() for place in places for folder in run_folders(Path(place))})
     if not folders:
-        named = ", ".join(map(str, places))
-        raise FileNotFoundError(f"{named}: no run folders there (a run folder holds status.json)")
+        raise FileNotFoundError("no run folders: none were named")
     rows = [_row(folder) for folder in folders]
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in _WHOLE:  # one run without settings must not make 32.0 of the others' 32
@@ -95,15 +105,25 @@ def load_runs(*places: Path | str) -> pd.DataFrame:
     return found.sort_values("run", kind="stable").reset_index(drop=True)
 
 
-def _folders(place: Path) -> Iterable[Path]:
-    if (place / "status.json").is_file():
-        return [place]
-    return (file.parent for file in place.glob("*/status.json") if not file.parent.name.startswith("."))
-
-
 def load_metrics(folder: Path | str) -> pd.DataFrame:
-    """``metrics.jsonl`` of one run: a row a log step, held-out columns at curve points; empty where there is none."""
-    return pd.DataFrame([line for line in _lines(Path(folder)) if line is not None])
+    """``metrics.jsonl`` of one run: a row a log step, held-out columns at curve points; empty where it has none yet.
+
+    Raises FileNotFoundError for what is no run folder.
+    """
+    place = Path(folder)
+    if not (place / "metrics.jsonl").is_file() and not (place / "status.json").is_file():
+        inside = _inside(place)
+        if inside:
+            raise FileNotFoundError(
+                f"{place}: a folder of {len(inside)} runs; load_metrics reads one of them, such as {inside[0]}. "
+                f'All: {{run: load_metrics(path) for run, path in load_runs("{place}")[["run", "path"]].values}}'
+            )
+        raise FileNotFoundError(_no_runs(place))
+    return _metrics(place)
+
+
+def _metrics(folder: Path) -> pd.DataFrame:
+    return pd.DataFrame([line for line in _lines(folder) if line is not None])
 
 
 def _lines(folder: Path) -> list[dict[str, Any] | None]:
@@ -119,7 +139,7 @@ def held_out_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Held-out points of each run: seed, step, tokens, loss, accuracy, accuracy of the sentence task."""
     rows = []
     for run in runs.to_dict("records"):
-        metrics = load_metrics(run["path"])
+        metrics = _metrics(Path(run["path"]))
         if not {"held_out_mlm_loss", "tokens"} <= set(metrics):
             continue
         for point in metrics.dropna(subset=["held_out_mlm_loss"]).to_dict("records"):
@@ -212,6 +232,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "tasks": results.get("tasks", []),
         "commit": source.get("commit"),
         "dirty": source.get("dirty"),
+        "code_unknown": source.get("unknown"),
         "tokens_fingerprint": setting(data, "tokens.fingerprint"),
         "precision": manifest.get("precision"),
         "device": setting(manifest, "hardware.device"),
@@ -220,6 +241,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "deviations": manifest.get("deviations_from_paper", []),
         "config": config,
         "data": data,
+        "copy_of": None,
     }
 
 

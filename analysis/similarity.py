@@ -27,12 +27,15 @@ from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity
+from albert_ablate.files import read_json
 from albert_ablate.hydra_app import compose_for_run
 from albert_ablate.import_hf import import_checkpoint
 from albert_ablate.model.pretraining import build_model
+from albert_ablate.runs import RunFolder
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
 from analysis import style
 from analysis.paper_figures import draw_layers, layers_of
+from analysis.places import inside, require_ours, require_writable
 
 _SEQUENCES = 256
 
@@ -49,6 +52,7 @@ def measure(place: Path, text: Path, sequences: int = _SEQUENCES) -> dict[str, A
             import_checkpoint(str(place), run)
             return measure(run, text, sequences)
     run, checkpoint = _found(place)
+    status = RunFolder(run.parent, run.name).status() or {}
     config = compose_for_run(run / "config.yaml", [])
     model = build_model(config.architecture(), config.seed)
     load_weights(checkpoint, model)
@@ -60,22 +64,30 @@ def measure(place: Path, text: Path, sequences: int = _SEQUENCES) -> dict[str, A
             raise DataError(f"--text {text}: no two sentences in one document; nothing to measure on.")
         found = layer_similarity(model.encoder, pairs.batches())
     share = config.share.strategy.value
-    return found | {"run": run.name, "checkpoint": checkpoint.name, "share": share, "seed": config.seed}
+    return found | {
+        "run": run.name, "checkpoint": checkpoint.name, "share": share, "seed": config.seed,
+        "finished": status.get("state") == "finished",
+    }  # fmt: skip
 
 
 def _found(place: Path) -> tuple[Path, Path]:
-    """(run folder, checkpoint folder) of either."""
-    run = place if (place / "config.yaml").is_file() else place.parent.parent
+    """(run folder, checkpoint folder) of either: what is measured is the place itself or nothing."""
+    of_run = place.parent.name == "checkpoints"
+    run = place.parent.parent if of_run else place
     if not (run / "config.yaml").is_file():
+        runs = inside(place)
+        more = f" It is a folder of {len(runs)} runs: name them, such as {runs[0]}." if runs else ""
         raise DataError(
             f"{place}: neither a run folder (with config.yaml), nor one of its checkpoints/step_..., nor a model of "
-            "transformers (with config.json)."
+            f"transformers (with config.json).{more}"
         )
+    if of_run and not (place / WEIGHTS).is_file():
+        raise DataError(f"{place}: no complete checkpoint (it has no {WEIGHTS}).")
     if not tokenizer_file(run).is_file():
         raise DataError(
             f"{run}: it keeps no {tokenizer_file(run).name}, so its tokenizer is not known; an older version made it."
         )
-    return run, place if (place / WEIGHTS).is_file() else newest(run / "checkpoints")
+    return run, place if of_run else newest(run / "checkpoints")
 
 
 def _tokens(text: Path, tokenizer: Tokenizer, config: RunConfig, scratch: Path) -> TokenStore:
@@ -93,6 +105,21 @@ def _tokens(text: Path, tokenizer: Tokenizer, config: RunConfig, scratch: Path) 
     return TokenStore(arrays[0], arrays[1], arrays[2], fingerprint="")
 
 
+def _once(places: Sequence[Path]) -> list[Path]:
+    """The places without those that are the same checkpoint of the same run: a copy is no second run."""
+    known: dict[tuple[str, ...], Path] = {}
+    for place in places:
+        run = place.parent.parent if place.parent.name == "checkpoints" else place
+        key: tuple[str, ...] = (str(place.resolve()),)
+        if (run / "config.yaml").is_file() and (run / "manifest.json").is_file():
+            checkpoint = _found(place)[1]
+            key = (str(read_json(run / "manifest.json").get("identity")), checkpoint.name)
+        if key in known:
+            print(f"{place}: the same checkpoint of the same run as {known[key]}; shown once", file=sys.stderr)
+        known.setdefault(key, place)
+    return list(known.values())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the layers of every run; with ``--out`` draw them. Exit code 2 for a place or text that will not do."""
     parser = argparse.ArgumentParser(
@@ -106,7 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for figure1.png, .svg, .pdf, .csv")
     options = parser.parse_args(arguments)
     try:
-        found = [measure(place, options.text, options.sequences) for place in options.places]
+        if options.out:
+            require_writable("--out", options.out)
+            require_ours("--out", options.out, style.files("figure1"), "figure1.csv", "")
+        found = [measure(place, options.text, options.sequences) for place in _once(options.places)]
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -118,6 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table.add_row(Text(one["run"] if layer == 1 else ""), str(layer), f"{distance:.2f}", f"{angle:.1f}")
     console = Console(highlight=False)
     console.print(table)
+    for one in found:
+        if not one.get("finished", True):
+            console.print(f"{one['run']}: the run is not finished; measured at {one['checkpoint']}", soft_wrap=True)
     console.print(f"{found[0]['tokens']:,} tokens of {found[0]['sequences']} sequences", style="dim")
     if options.out:
         names = [one["run"] for one in found]
@@ -127,7 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         data = layers_of({label: pd.DataFrame([one]) for label, one in zip(labels, found, strict=True)})
         drawing = style.Drawing("figure1", "What each layer does to its input", "", draw_layers(data), data)
-        style.write(drawing, options.out)
+        try:
+            style.write(drawing, options.out)
+        except OSError as error:
+            print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
+            return 1
         console.print(f"{options.out / 'figure1'}.png, .svg, .pdf and .csv", soft_wrap=True)
     return 0
 

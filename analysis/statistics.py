@@ -3,9 +3,13 @@
 Seeds are few. With three of them a 95% bootstrap interval covers about 77% and Student's t covers 95%
 (``tests/test_statistics.py`` simulates the latter), so every interval here is a t interval. Comparisons
 are paired by seed: two arms of one seed share weights, documents, their order and masks.
+
+What cannot lie beyond a bound, such as a share or a loss, has an interval that ends there: a t interval cut at
+the bounds holds the true mean exactly as often as the whole one. Tests take the uncut numbers.
 """
 
 import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +28,7 @@ _MOST_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95% t interval; the bounds are NaN with one seed."""
+    """A mean over seeds with its 95% t interval, cut at what is possible; its ends are NaN with one seed."""
 
     mean: float
     low: float
@@ -38,9 +42,10 @@ class Estimate:
         return len(self.values)
 
     @property
-    def margin(self) -> float:
-        """Half the interval's width."""
-        return (self.high - self.low) / 2
+    def margin(self) -> float | None:
+        """Half the interval's width; None where it is cut, so that no ± describes it. NaN with one seed."""
+        below, above = self.mean - self.low, self.high - self.mean
+        return above if math.isnan(above) or math.isclose(below, above, rel_tol=1e-6, abs_tol=1e-12) else None
 
     @property
     def excludes_zero(self) -> bool:
@@ -48,8 +53,12 @@ class Estimate:
         return bool(self.low > 0 or self.high < 0)
 
 
-def estimate(values: Sequence[float] | pd.Series) -> Estimate | None:
-    """Mean and interval of one number a seed; None without any."""
+#: No number lies beyond these.
+EVERYWHERE = (-math.inf, math.inf)
+
+
+def estimate(values: Sequence[float] | pd.Series, within: tuple[float, float] = EVERYWHERE) -> Estimate | None:
+    """Mean and interval of one number a seed, none of which can lie beyond ``within``; None without any."""
     numbers = np.asarray([float(value) for value in values if not pd.isna(value)])
     if not len(numbers):
         return None
@@ -58,14 +67,15 @@ def estimate(values: Sequence[float] | pd.Series) -> Estimate | None:
     if len(numbers) > 1:
         spread = float(numbers.std(ddof=1))
         margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1)) * spread / len(numbers) ** 0.5
-        low, high = mean - margin, mean + margin
+        low, high = max(mean - margin, within[0]), min(mean + margin, within[1])
     return Estimate(mean, low, high, spread, tuple(numbers.tolist()))
 
 
-def paired(ours: pd.Series, theirs: pd.Series) -> Estimate | None:
-    """Interval of ``ours - theirs`` over the seeds (the index) that both have."""
+def paired(ours: pd.Series, theirs: pd.Series, within: tuple[float, float] = EVERYWHERE) -> Estimate | None:
+    """Interval of ``ours - theirs`` over the seeds (the index) that both have; each lies ``within``."""
     both = ours.index.intersection(theirs.index)
-    return estimate((ours.loc[both].astype(float) - theirs.loc[both].astype(float)).dropna())
+    found = (ours.loc[both].astype(float) - theirs.loc[both].astype(float)).dropna()
+    return estimate(found, (within[0] - within[1], within[1] - within[0]))
 
 
 def p_above(found: Estimate, bound: float = 0.0) -> float:

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
+
+from analysis.drawing_library import Figure, styles
 
 #: Okabe and Ito: distinguishable with any colour vision; markers and dashes keep them apart in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
@@ -54,7 +54,7 @@ class Drawing:
     def svg(self) -> str:
         """The drawing on a transparent ground; the same drawing gives the same characters."""
         stream = io.StringIO()
-        with mpl.rc_context(_FILES | {"svg.hashsalt": self.name}):
+        with styles.context(["default", _FILES | {"svg.hashsalt": self.name}]):
             self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
         self.figure.set_layout_engine("none")  # it is laid out now, and need not be again for every form
         text = stream.getvalue()
@@ -63,8 +63,8 @@ class Drawing:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The house style for whatever is drawn inside."""
-    with mpl.rc_context(_SETTINGS):
+    """The house style for whatever is drawn inside, whatever the user's own style is."""
+    with styles.context(["default", _SETTINGS]):
         yield
 
 
@@ -82,6 +82,11 @@ def look(place: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def files(name: str) -> list[str]:
+    """What ``write`` makes of the drawing ``name``, the numbers last."""
+    return [f"{name}.{form}" for form in ("png", "svg", "pdf", "csv")]
+
+
 def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg", "pdf")) -> None:
     """``folder/name.*`` in each form, and ``name.csv`` with the plotted numbers."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +97,7 @@ def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg"
             path.write_text(f'{start}><rect width="100%" height="100%" fill="white"/>{end}', encoding="utf-8")
         else:
             metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[form]
-            with mpl.rc_context(_FILES):
+            with styles.context(["default", _FILES]):
                 drawing.figure.savefig(path, dpi=160, facecolor="white", metadata=metadata)
     drawing.data.to_csv(folder / f"{drawing.name}.csv", index=False)
 

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.sweeping.definition import rows as sweep_rows
-from analysis import paper
+from analysis import cautions, paper
 from analysis.cells import Selection, select
-from analysis.metrics import METRICS, metric, tasks_of, unfit, values
+from analysis.metrics import METRICS, metric, summarised, tasks_of, unfit, values, within
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
@@ -173,9 +173,9 @@ def _entry(runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str 
     if key == "speedup":
         if not len(runs) or not len(unit):
             return Entry(key, None, printed, reason or "no run of the row that speed is relative to")
-        found = estimate(values(runs, "tokens/s") / values(unit, "tokens/s").mean())
+        found = estimate(values(runs, "tokens/s") / values(unit, "tokens/s").mean(), metric("tokens/s").within)
         return Entry(key, found, printed, mark=unfit(runs, "tokens/s") or unfit(unit, "tokens/s"))
-    found = estimate(values(runs, key) * metric(key).scale) if len(runs) else None
+    found = summarised(runs, key) if len(runs) else None
     if found is not None:
         return Entry(key, found, printed, mark=unfit(runs, key))
     if reason is None:
@@ -227,7 +227,7 @@ def corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
 def compare_arms(ours: pd.DataFrame, theirs: pd.DataFrame, key: str) -> Estimate | None:
     """Printed units of ``ours - theirs``, paired by seed; None where no seed has both."""
     scale = metric(key).scale
-    return paired(values(ours, key) * scale, values(theirs, key) * scale)
+    return paired(values(ours, key) * scale, values(theirs, key) * scale, within(key, ours, theirs))
 
 
 def deviations(runs: pd.DataFrame) -> list[str]:
@@ -254,15 +254,13 @@ def _notes(selection: Selection) -> list[str]:
             "With so few seeds no test without an assumption about the distribution reaches p < 0.05; "
             "the intervals assume that differences between seeds are normal."
         )
-    commits = {commit for frame in frames for commit in frame["commit"].dropna()}
-    if len(commits) > 1:
-        found.append(f"The runs come from {len(commits)} commits of the code.")
+    if frames:
+        found += cautions.code(pd.concat(frames))
     devices = {device for frame in frames for device in frame["device"].dropna()}
     if len(devices) > 1:
         found.append("The runs come from several devices; speeds are not comparable.")
     if selection.other:
-        words = "; ".join(f"{name}: {value}" for name, value in list(selection.differs.items())[:4])
-        found.append(f"Left out: {selection.other} runs of the same cells in another set-up ({words}).")
+        found.append(cautions.left_out(selection))
     return found
 
 

@@ -5,18 +5,18 @@ and what sharing saves in parameters and optimizer time. Draws ``docs/scaling.sv
 """
 
 import argparse
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 
 from benchmarks.cases import Case, ours
 from benchmarks.measure import first_line, take_turns
 
-mpl.use("Agg")
+os.environ["MPLBACKEND"] = "Agg"  # before it is loaded: one that it does not know is an error
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 

@@ -120,7 +120,18 @@ def test_metrics_survive_a_last_line_cut_short(tmp_path: Path) -> None:
     with (folder / "metrics.jsonl").open("a") as out:
         out.write('{"step": 9')
     assert len(load_metrics(folder)) == 7
-    assert load_metrics(tmp_path).empty
+    (folder / "metrics.jsonl").unlink()
+    assert load_metrics(folder).empty
+
+
+def test_metrics_of_a_folder_of_runs_are_refused_in_words(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, SOP, 0)
+    with pytest.raises(FileNotFoundError, match=rf"a folder of 1 runs; load_metrics reads one .*{folder.name}"):
+        load_metrics(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        load_metrics(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"it is a file\. Name the run folder"):
+        load_metrics(folder / "results.json")
 
 
 @pytest.fixture(scope="module")

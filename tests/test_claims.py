@@ -10,7 +10,7 @@ from reporthelpers import cells, loaded, write_cell, write_sweep
 
 from albert_ablate.errors import ConfigError
 from analysis import paper
-from analysis.claims import Claim, judge, load_claims, scorecard
+from analysis.claims import Claim, judge, load_all, load_claims, scorecard
 from analysis.metrics import roughness
 from analysis.runs import COLUMNS, load_runs
 
@@ -149,3 +149,120 @@ def test_a_missing_claims_file_is_refused_in_words(tmp_path: Path) -> None:
 def test_bounds_on_both_sides() -> None:
     with pytest.raises(ValueError, match="above or between"):
         Claim("c", "c", {"a": "table4.1"}, {"a": 1}, ["MLM"], above=0, between=(0, 1))
+
+
+# --- mistakes in a claims file ---------------------------------------------------------------------------
+
+OWN = {
+    "id": "own", "claim": "x is more", "arms": {"x": {"share": "none"}, "y": {"share": "all"}},
+    "effect": {"x": 1, "y": -1}, "scores": ["MLM"], "above": 0,
+}  # fmt: skip
+
+
+def arm(**terms: object) -> dict:
+    return {"arms": {"x": {name.replace("__", "."): value for name, value in terms.items()}, "y": {}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (arm(embeding="H/6"), "arm x: embeding: there is no such setting. Did you mean embedding"),
+        (arm(objective="sopp"), "arm x: objective=sopp: there are none, nsp, sop. Did you mean sop?"),
+        (arm(share="al"), "arm x: share=al: there are all, attention, ffn, none. Did you mean all?"),
+        (arm(embedding="e128"), "arm x: embedding=e128: say H, or H/12"),
+        (arm(embed="e129"), "arm x: embed=e129: there are "),
+        (arm(size="huge"), "arm x: size=huge: there are base, large"),
+        (arm(depth=0), "arm x: depth=0: say a positive multiple"),
+        (arm(dropout=2), "arm x: dropout=2: "),
+        (arm(corpus="most"), "arm x: corpus=most: there are base, more"),
+        (arm(length=2), "arm x: length: a run's length is part of its set-up"),
+        (arm(pairs__max_ngram=3), "pairs.max_ngram: there is no such setting. Did you mean masking.max_ngram?"),
+        (arm(max_ngram=3), "max_ngram: there is no such setting. Did you mean masking.max_ngram?"),
+        (arm(masking__max_ngrm=3), "Did you mean masking.max_ngram or "),
+        (arm(masking__max_ngram="three"), "masking.max_ngram=three: input should be a valid integer"),
+        (arm(masking__max_ngram=True), "masking.max_ngram=True: "),
+        (arm(budget__steps=-5), "budget.steps=-5: "),
+        (arm(share__strategy="some"), "share.strategy=some: "),
+        (arm(masking=3), "masking: a group of settings. Name them one by one: masking.probability"),
+        (arm(model={"layers": 3}), "model: a group of settings. Name them one by one: model.name"),
+        (arm(seed=[0, 1]), "seed=[0, 1]: an arm is one cell"),
+        (arm(task="sst2"), "task: fine-tuning tells no arms apart; name the task under scores"),
+        (arm(runtime__threads=1), "runtime.threads: it changes no numbers"),
+        (arm(embed="e64", embedding="H/6"), "embedding and embed both say embed.size"),
+        (arm(share="all", share__strategy="none"), "share.strategy and share both say share.strategy"),
+        ({"arms": {"x": {"share": "all"}, "y": {"share": "all"}}}, "arms x and y are the same cell"),
+        ({"arms": {"x": "table9.1", "y": {}}}, "arm x: there is no row table9.1"),
+        ({"arms": {"x": "tabel4.5", "y": {}}}, "there is no row tabel4.5. Did you mean table4.5?"),
+        ({"arms": {"x": 3, "y": {}}}, "arms.x: say a row such as table4.6"),
+        ({"effect": {"x": 1, "y": 0}}, "the factor of y is 0"),
+        ({"effect": {"x": 1, "z": -1}}, "effect names x, z; arms are x, y"),
+        ({"scores": ["MML"]}, "scores: MML (did you mean MLM?)"),
+        ({"scores": ["task:sst3"]}, "scores: task:sst3 (did you mean task:sst2?)"),
+        ({"paper_score": "Agv"}, "paper_score: Agv (did you mean Avg?)"),
+        ({"scors": ["MLM"]}, "scors: there is no such field. Did you mean scores?"),
+        ({"id": ""}, "id and claim are words"),
+        ({"between": [0, 1]}, "say above or between, not both"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_refused_with_file_claim_and_what_was_meant(change: dict, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump([OWN | change]))
+    with pytest.raises(ConfigError) as refused:
+        load_claims(file)
+    assert refused.value.exit_code == 2
+    assert words in str(refused.value)
+    assert all(line.startswith(f"{file}: claim {(OWN | change)['id'] or ''}") for line in refused.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (yaml.safe_dump([OWN, OWN | {"claim": "other"}]), "claim own: the id is given twice"),
+        (yaml.safe_dump([OWN]) + "  above: 3\n", "above is given twice"),
+        ("[]", "it holds no claims"),
+        ("a: 1", "a list of claims is expected"),
+        ("", "a list of claims is expected"),
+    ],
+)
+def test_a_file_that_holds_no_list_of_claims_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words) as refused:
+        load_claims(file)
+    assert str(file) in str(refused.value)
+
+
+def test_an_id_of_two_files_is_refused(tmp_path: Path) -> None:
+    for name, claim in (("a", OWN), ("b", OWN), ("c", OWN | {"id": "sharing-costs"})):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump([claim]))
+    with pytest.raises(ConfigError, match=r"b\.yaml: claim own: the id is taken, by a claim of .*a\.yaml"):
+        load_all([tmp_path / "a.yaml", tmp_path / "b.yaml"])
+    with pytest.raises(ConfigError, match="taken, by a claim of the paper's"):
+        load_all([tmp_path / "c.yaml"])
+    assert len(load_all([tmp_path / "a.yaml"])) == 1 + len(load_claims())
+
+
+def test_options_of_a_sweep_file_name_the_cells_they_train(tmp_path: Path) -> None:
+    """``embed: e32`` is E = 32, ``model: nano`` its shape, ``1e-3`` a number though YAML takes it for a word."""
+    for seed in range(3):
+        for share in ("all", "none"):
+            write_cell(tmp_path / "runs", {"size": "base", "share": share, "objective": "sop"}, seed, noise=0.0002)
+    runs = load_runs(tmp_path / "runs")
+    for common in (
+        {"embed": "e32"}, {"embed": 32}, {"embed.size": 32}, {"embedding": "H/6"}, {"model": "nano", "embed": "e32"},
+        {"data.fraction": "1e0", "embed": "e32"}, {"optimizer.skip_spikes": None}, {"share.inner": 1},
+        {"budget": "steps"}, {"scale": "cpu"}, {"data": "embedded"}, {"objective": "sop"},
+    ):  # fmt: skip
+        claim = OWN | {"arms": {"x": {"share": "none", **common}, "y": {"share": "all", **common}}}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump([claim]))
+        (verdict,) = judge(runs, load_claims(tmp_path / "mine.yaml"))
+        assert verdict.verdict == "reproduced", (common, verdict.reason)
+
+
+def test_a_right_claim_without_runs_says_what_no_run_has(tmp_path: Path) -> None:
+    write_cell(tmp_path / "runs", cells("table5")[0], 0)
+    claim = OWN | {"arms": {"x": {"masking.max_ngram": 7, "objective": "none"}, "y": {"objective": "sop"}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump([claim]))
+    (verdict,) = judge(load_runs(tmp_path / "runs"), load_claims(tmp_path / "mine.yaml"))
+    assert verdict.verdict == "not tested"
+    assert "x: no run of this cell (no run has masking.max_ngram=7)" in verdict.reason

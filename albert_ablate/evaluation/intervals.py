@@ -12,10 +12,17 @@ def proportion(hits: int, count: int) -> dict[str, float | int | list[float]]:
     return {"accuracy": hits / count, "interval": [float(interval.low), float(interval.high)], "examples": count}
 
 
-def clustered_mean(sums: np.ndarray, counts: np.ndarray) -> tuple[float, list[float]]:
+#: Bounds of a share, at which its interval ends.
+SHARE = (0.0, 1.0)
+
+
+def clustered_mean(
+    sums: np.ndarray, counts: np.ndarray, within: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, list[float]]:
     """Mean of ``sums`` per unit of ``counts`` with its t interval, clusters being independent.
 
-    A cluster is a sequence: its masked positions share a context, so they are not independent.
+    A cluster is a sequence: its masked positions share a context, so they are not independent. The
+    interval is cut at ``within``, beyond which no mean can lie.
     """
     total = counts.sum()
     mean = float(sums.sum() / total)
@@ -25,4 +32,4 @@ def clustered_mean(sums: np.ndarray, counts: np.ndarray) -> tuple[float, list[fl
     residual = sums - mean * counts
     error = np.sqrt((residual**2).sum() * clusters / (clusters - 1)) / total
     margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1) * error)
-    return mean, [mean - margin, mean + margin]
+    return mean, [max(mean - margin, within[0]), min(mean + margin, within[1])]

@@ -20,7 +20,7 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.distributed import ALONE, World
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet
-from albert_ablate.evaluation.intervals import clustered_mean, proportion
+from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.model.pretraining import PretrainingModel
 from albert_ablate.training.precision import autocast
 
@@ -66,7 +66,7 @@ class Evaluator:
         s = self._masked_lm(self.held_out.plain)
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
-        accuracy, accuracy_interval = clustered_mean(s["hits"], s["count"])
+        accuracy, accuracy_interval = clustered_mean(s["hits"], s["count"], SHARE)
         unigram, _ = clustered_mean(s["unigram"], s["count"])
         bigram, _ = clustered_mean(s["bigram"], s["count"])
         gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])

@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from albert_ablate import streams
-from albert_ablate.evaluation.intervals import CONFIDENCE, clustered_mean, proportion
+from albert_ablate.evaluation.intervals import CONFIDENCE, SHARE, clustered_mean, proportion
 
 _RESAMPLES = 1000
 
@@ -34,9 +34,9 @@ def accuracy(predicted: np.ndarray, gold: np.ndarray) -> dict[str, Any]:
 
 
 def clustered(values: np.ndarray, clusters: np.ndarray) -> dict[str, Any]:
-    """Mean of (n,) values whose t interval takes the (n,) clusters to be independent."""
+    """Mean of (n,) shares whose t interval takes the (n,) clusters to be independent."""
     _, place = np.unique(clusters, return_inverse=True)
-    mean, interval = clustered_mean(np.bincount(place, weights=values), np.bincount(place).astype(float))
+    mean, interval = clustered_mean(np.bincount(place, weights=values), np.bincount(place).astype(float), SHARE)
     return {"value": mean, "interval": interval}
 
 

@@ -1,0 +1,63 @@
+"""What to know before the numbers of a report: code of several commits, copies, runs of other set-ups."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.cells import Selection, main_selection
+
+
+def of_runs(runs: pd.DataFrame) -> list[str]:
+    """Sentences about a collection of runs; none where there is nothing to know."""
+    found = [*code(runs[runs["state"] == "finished"]), *copies(runs)]
+    selection = main_selection(runs)
+    return found + ([f"Of several set-ups one is shown. {left_out(selection)}"] if selection.other else [])
+
+
+def code(finished: pd.DataFrame) -> list[str]:
+    """Whether the runs come from one known state of the code."""
+    commits = sorted({str(commit)[:10] for commit in finished["commit"].dropna()})
+    unknown, dirty = int(finished["commit"].isna().sum()), sum(found is True for found in finished["dirty"])
+    found = []
+    if len(commits) > 1:
+        more = f" and {len(commits) - 6} more" if len(commits) > 6 else ""
+        found.append(f"The runs come from {len(commits)} commits of the code ({', '.join(commits[:6])}{more}).")
+    if commits and unknown:
+        found.append(f"Of {unknown} of {len(finished)} runs the commit of the code is not known.")
+    if commits and dirty:
+        found.append(f"{dirty} of {len(finished)} runs come from code with uncommitted changes.")
+    return found
+
+
+def copies(runs: pd.DataFrame) -> list[str]:
+    """How many folders are copies of a run that another one is, and whether they say the same."""
+    found = runs[runs["state"] == "copy"]
+    if not len(found):
+        return []
+    other = sum("other numbers" in note for note in found["note"])
+    words = f"{other} of them with other numbers than the run that counts" if other else "with the same numbers"
+    return [f"{len(found)} of {len(runs)} run folders are copies of a run that is counted once, {words}."]
+
+
+def left_out(selection: Selection) -> str:
+    """Which of several set-ups was taken, why, and what tells the others from it."""
+    most = 4
+    words = [f"{name}: {value}" for name, value in selection.differs.items()]
+    more = f"; and {len(words) - most} more settings" if len(words) > most else ""
+    others = "another set-up" if selection.setups == 1 else f"{selection.setups} other set-ups"
+    runs = f"{selection.other} run" + ("" if selection.other == 1 else "s")
+    return (
+        f"Left out: {runs} of the same cells in {others} ({'; '.join(words[:most])}{more}). "
+        f"Taken: the set-up named first, because {selection.taken}."
+    )
+
+
+def judged_in_one_setup(left: Sequence[int]) -> list[str]:
+    """Of the runs that each claim left out because they are of another set-up."""
+    several = sum(count > 0 for count in left)
+    if not several:
+        return []
+    return [
+        f"Of {several} claim{'s' if several > 1 else ''} runs of several set-ups fit the arms: judged in the one with "
+        "most arms, then most runs, then the latest run."
+    ]
