@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from albert_ablate.config import RunConfig, parse
+from albert_ablate.console import command
 from albert_ablate.errors import CheckpointError, DataError, RunFolderError, UserError
 from albert_ablate.files import building, digest, sha256_file, write_json
 from albert_ablate.hydra_app import compose, words_of
@@ -209,4 +210,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from albert_ablate.console import duration
+from albert_ablate.console import command, duration
 from albert_ablate.errors import UserError
 from albert_ablate.files import read_json
 from albert_ablate.sweeping.board import board
@@ -58,4 +58,4 @@ def _print(console: Console, record: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

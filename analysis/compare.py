@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.console import command
 from analysis import render
 from analysis.cells import flatten, main_setup
 from analysis.metrics import tasks_of, unfit
@@ -175,4 +176,4 @@ def _drawn(table: pd.DataFrame) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

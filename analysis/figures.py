@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from albert_ablate.console import command
 from analysis import style
 from analysis.arm_figures import cost, learning_curves, pareto, seed_spread
 from analysis.paper_figures import embedding, objective_matrix, per_layer, training_curves
@@ -62,4 +63,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
+from albert_ablate.console import command
 from albert_ablate.errors import ConfigError
 from albert_ablate.files import write_text
 from analysis import page, render, style
@@ -139,4 +140,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)
