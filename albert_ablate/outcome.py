@@ -38,6 +38,7 @@ def recorded(folder: RunFolder, no_memory: str, time_limits: int) -> Iterator[No
         error, saved = _counted(stop, folder, time_limits) if stop.limit else (stop, None)
         state, code = ("failed", error.exit_code) if isinstance(error, NoProgressError) else ("preempted", None)
         _record(folder, state, str(error), code, saved)
+        _log(folder, str(error))
         raise error from None
     except PeerLostError as stop:
         _record(folder, "preempted", str(stop))

@@ -1,7 +1,6 @@
 """Running a sweep: what is missing is launched, watched, retried and counted."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from albert_ablate.lock import owner
 from albert_ablate.runs import FAILURES, standing_of, wanted
 from albert_ablate.stopping import interrupting
 from albert_ablate.sweeping.board import Watch, board, counts
-from albert_ablate.sweeping.cells import Cell, Placed, place
+from albert_ablate.sweeping.cells import Cell, Placed, Stand, place
 from albert_ablate.sweeping.process import Outcome, warm_up
 from albert_ablate.sweeping.record import end_record, standings, write_record
 
@@ -73,9 +72,7 @@ def _launched(name: str, record: Path, chosen: list[Placed], launch: Launch, cod
 
 def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
     """Rounds of launching until every chosen cell has ended; fills ``codes`` for those that failed."""
-    tries: Counter[str] = Counter()
-    standstills: Counter[str] = Counter()
-    said: dict[str, str] = {}
+    histories = {p.label: _History(p.cell.config.runtime.retries) for p in chosen}
     left = list(chosen)
     while left:
         ours = [p for p in left if p.folder is not None and owner(p.folder.path) is None]
@@ -98,23 +95,37 @@ def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
                 continue
             if new.state == "running" or (outcome is not None and outcome.elsewhere):
                 continue
-            reason = (outcome.message if outcome is not None else lost) or "it did not run"
-            if outcome is None and new.asked_since(old):
-                reason = new.reason
-            if outcome.stopped if outcome is not None else new.asked_since(old) or new.saved != old.saved:
-                further = new.saved != old.saved or said.setdefault(p.label, reason) != reason  # or a run before it did
-                said[p.label] = reason
-                standstills[p.label] = 0 if further else standstills[p.label] + 1
-                if standstills[p.label] == _STANDSTILLS:
-                    _give_up(p, outcome, f"stopped {_STANDSTILLS} times in one place: {reason}", codes)
-                    left.remove(p)
-            elif (
-                outcome is not None or new.state != "missing" or after == before
-            ):  # else: not reached when it broke off
-                tries[p.label] += 1
-                if tries[p.label] > p.cell.config.runtime.retries:
-                    _give_up(p, outcome, reason, codes)
-                    left.remove(p)
+            if outcome is None and new.state == "missing" and after != before:
+                continue  # the launcher broke off before it came to this cell
+            why = histories[p.label].given_up(outcome, old, new, lost)
+            if why is not None:
+                _give_up(p, outcome, why, codes)
+                left.remove(p)
+
+
+class _History:
+    """What a cell went through that has not ended yet."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._kills = self._standstills = 0
+        self._said = ""
+
+    def given_up(self, outcome: Outcome | None, before: Stand, after: Stand, lost: str) -> str | None:
+        """Take in one more round; why the cell is not started again, or None where it is.
+
+        An ``outcome`` that the launcher lost is judged by what the folder says.
+        """
+        asked, further = after.asked_since(before), after.saved != before.saved
+        reason = outcome.message if outcome is not None else after.reason if asked else lost
+        reason = reason or "it did not run"
+        if outcome.stopped if outcome is not None else asked or further:
+            further = further or self._said not in ("", reason)  # then the run that it starts from got further
+            self._said = reason
+            self._standstills = 0 if further else self._standstills + 1
+            return f"stopped {_STANDSTILLS} times in one place: {reason}" if self._standstills == _STANDSTILLS else None
+        self._kills += 1
+        return reason if self._kills > self._retries else None
 
 
 def _give_up(p: Placed, outcome: Outcome | None, reason: str, codes: dict[str, int]) -> None:
