@@ -199,7 +199,9 @@ def _write(
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, step / WEIGHTS)
         meta = {"step": 0, "identity": identity, "sha256": {WEIGHTS: sha256_file(step / WEIGHTS)}}
         write_json(step / "meta.json", meta)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
         shutil.copyfile(tokenizer.path, folder / vocabulary)
         record = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
         manifest = {"identity": identity, "name": out.name, "imported": origin, "source": provenance.commit()}
