@@ -114,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--title", default=_TITLE)
     parser.add_argument("--compact", action="store_true", help="for a repository: Markdown, CSV and SVG only, no page")
-    parser.add_argument("--wandb", metavar="PROJECT", help="also log the tables and the page to Weights & Biases")
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", nargs="?", const="", help="also log the tables and the page to Weights & Biases"
+    )
     options = parser.parse_args(arguments)
     try:
         runs = where(load_runs(*options.runs), options.where)
@@ -131,11 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
         return 1
-    if options.wandb:
-        from analysis.upload import upload  # wandb loads slowly
-
-        upload(report, options.out, options.wandb)
     _tell(report, opened)
+    if options.wandb is not None:
+        try:
+            from analysis.upload import upload  # wandb loads slowly
+
+            upload(report, options.out, options.wandb or None)
+        except Exception as error:  # of a library, a network or an account: the report is written
+            print(f"Not sent to Weights & Biases ({type(error).__name__}: {error}).", file=sys.stderr)
+            return 1
     return 0
 
 
