@@ -254,6 +254,7 @@ class RuntimeConfig:
     async_checkpoints: bool
     keep_checkpoints: Positive
     retries: Count  # times that a sweep starts a cell again whose process was killed
+    time_limits: Positive  # of a cluster, that a run may reach before it is given up
     oom_halving: bool
     activation_checkpointing: bool
     deterministic: bool
@@ -273,8 +274,8 @@ class TrackerConfig:
 
     wandb: bool
     tensorboard: bool
-    project: Name
-    mode: Literal["offline", "online"]
+    project: Name | None
+    mode: Literal["offline", "online", "disabled"] | None
 
 
 @dataclass(frozen=True, config=_STRICT)

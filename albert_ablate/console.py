@@ -1,10 +1,19 @@
-"""What the terminal shows: lines, a progress bar, and the summary of a run."""
+"""What the terminal shows: lines, a progress bar, and the summary of a run.
 
+A print never ends a run. ``prepare``, at the start of every command, makes the standard streams write
+signs that their encoding has, and go on where nobody reads them any more or the disk is full.
+"""
+
+import codecs
+import errno
+import io
+import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -13,6 +22,73 @@ from rich.progress import Progress as Bar
 _console = Console(highlight=False)
 #: Off a terminal, at most one plain progress line in this many seconds.
 _PLAIN_SECONDS = 10.0
+#: What stands for a sign that a stream's encoding lacks; anything else becomes a question mark.
+_STAND_INS = {
+    "✓": "+", "✗": "x", "▶": ">", "‖": "=", "●": "*", "·": "-", "…": ".", "–": "-", "—": "-", "−": "-", "×": "x",
+    "→": ">", "≈": "~", "≥": ">=", "≤": "<=", "±": "+/-", "°": " deg", "’": "'", "“": '"', "”": '"', "\u00a0": " ",
+}  # fmt: skip
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_STAND_INS.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("stand_in", _stand_in)
+
+
+class _Output(io.TextIOWrapper):
+    """A standard stream that raises neither for a sign nor for what became of its other end."""
+
+    lost: OSError | None = None  # why not everything was written
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.lost = error
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.lost = error
+
+
+def prepare() -> None:
+    """Make the standard streams such as no print can fail on."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started the process
+            outlet: Any = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        elif type(stream) is io.TextIOWrapper:
+            encoding, buffered = stream.encoding, stream.line_buffering
+            outlet = _Output(stream.detach(), encoding, "stand_in", line_buffering=buffered)
+        else:  # a notebook's or a test's
+            continue
+        setattr(sys, name, outlet)
+        setattr(sys, f"__{name}__", outlet)
+
+
+def command(main: Callable[[], int]) -> NoReturn:
+    """Run a command and leave with its exit code; 28 or 1 where its output could not be written.
+
+    A reader that has seen enough (``| head``) is no failure.
+    """
+    prepare()
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
+    sys.stdout.flush()
+    lost = getattr(sys.stdout, "lost", None)
+    if lost is not None and lost.errno != errno.EPIPE:
+        print(f"\nThe output could not be written ({lost.strerror}).", file=sys.stderr)
+        code = code or (errno.ENOSPC if lost.errno == errno.ENOSPC else 1)
+    sys.exit(code)
 
 
 def silence() -> None:
@@ -27,7 +103,8 @@ def say(text: str) -> None:
 
 def stage(text: str) -> AbstractContextManager[object]:
     """On a terminal, a spinner with ``text`` while the body runs; elsewhere nothing."""
-    return _console.status(f"  {text}") if _console.is_terminal else nullcontext()
+    spinner = "line" if _console.options.ascii_only else "dots"
+    return _console.status(f"  {text}", spinner=spinner) if _console.is_terminal else nullcontext()
 
 
 def show(renderable: Any) -> None:

@@ -68,6 +68,22 @@ class PeerLostError(UserError):
 
 
 class PreemptedError(UserError):
-    """The process was asked to stop; state is saved and the same command continues."""
+    """The process was asked to stop; state is saved and the same command continues.
+
+    ``what`` happened is the beginning of its words, ``then`` their end; ``limit`` is true where a
+    cluster asked, ahead of a time limit.
+    """
 
     exit_code = 75
+
+    def __init__(self, what: str, then: str = "", limit: bool = False) -> None:
+        self.what = what
+        self.then = then
+        self.limit = limit
+        super().__init__(f"{what}; {then}." if then else what)
+
+
+class NoProgressError(PreemptedError):
+    """Asked to stop by a time limit, as before without getting further, or too often: starting again does not help."""
+
+    exit_code = 1

@@ -15,6 +15,7 @@ from typing import Any
 
 from albert_ablate import console
 from albert_ablate.config import RunConfig
+from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError, UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.hydra_app import compose_evaluation, words_of
@@ -103,4 +104,4 @@ def _adopt(folder: RunFolder, data: dict[str, Any], results: dict[str, Any], sim
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

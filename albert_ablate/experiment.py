@@ -99,7 +99,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: 
     with locked(folder.path) as lock:
         folder.note = lock.note
         if not pretrained:
-            with recorded(folder, _out_of_memory(config)):
+            with recorded(folder, _out_of_memory(config), config.runtime.time_limits):
                 folder.set_status("running")
                 _train_and_evaluate(config, paper, prepared, folder, device, precision, start, world)
         fine_tune_all(config, folder, units, readers, prepared.tokenizer, device, precision)

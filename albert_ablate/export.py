@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_ablate.config import RunConfig
+from albert_ablate.console import command
 from albert_ablate.data.vocabulary import tokenizer_file
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
 from albert_ablate.data.wordpiece import VOCABULARY
@@ -159,4 +160,4 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

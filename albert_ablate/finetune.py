@@ -94,4 +94,5 @@ def tokenizer_of(folder: RunFolder, config: RunConfig) -> "Tokenizer":
 
 
 if __name__ == "__main__":
+    console.prepare()
     sys.exit(main())

@@ -22,9 +22,10 @@ from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from albert_ablate import console
 from albert_ablate.config import CONF, RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
 from albert_ablate.sweeping.cells import Cell, for_launch
@@ -146,6 +147,7 @@ def as_lists(words: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Entry point of ``run.py``. Exit code 0, that of the worst failure, or 2 for wrong settings."""
+    console.prepare()
     sys.argv[1:] = as_lists(sys.argv[1:])
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_task)()
@@ -202,6 +204,21 @@ def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher)
     except UserError as error:
         _leave(error)
     raise _Exit(code)
+
+
+def across_time_limits(composed: DictConfig) -> None:
+    """Have SLURM's jobs put back into the queue at a time limit as often as a run may reach one.
+
+    submitit's own default is never. A number that the user gives stays, 0 included: then the sweep
+    submits the cell again.
+    """
+    launcher = composed.hydra.launcher
+    given = any(
+        word.lstrip("+").startswith("hydra.launcher.max_num_timeout=") for word in composed.hydra.overrides.hydra
+    )
+    if launcher.get("max_num_timeout") == 0 and not given:
+        with open_dict(composed):
+            launcher.max_num_timeout = composed.runtime.time_limits
 
 
 def _require_multirun(config: RunConfig) -> None:

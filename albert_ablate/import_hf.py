@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from albert_ablate.config import RunConfig, parse
+from albert_ablate.console import command
 from albert_ablate.errors import CheckpointError, DataError, RunFolderError, UserError
 from albert_ablate.files import building, digest, sha256_file, write_json
 from albert_ablate.hydra_app import compose, words_of
@@ -198,7 +199,9 @@ def _write(
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, step / WEIGHTS)
         meta = {"step": 0, "identity": identity, "sha256": {WEIGHTS: sha256_file(step / WEIGHTS)}}
         write_json(step / "meta.json", meta)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
         shutil.copyfile(tokenizer.path, folder / vocabulary)
         record = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
         manifest = {"identity": identity, "name": out.name, "imported": origin, "source": provenance.commit()}
@@ -209,4 +212,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -10,6 +10,7 @@ from albert_ablate.errors import (
     DiskFullError,
     DivergedError,
     MemoryExhaustedError,
+    NoProgressError,
     PeerLostError,
     PreemptedError,
     RunFolderError,
@@ -18,20 +19,28 @@ from albert_ablate.errors import (
 from albert_ablate.runs import RunFolder
 from albert_ablate.training.guards import out_of_memory
 
+#: Rounds in succession that a time limit may end at the same step.
+_SAME_STEP = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Of a folder that cannot be made or written.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @contextmanager
-def recorded(folder: RunFolder, no_memory: str) -> Iterator[None]:
+def recorded(folder: RunFolder, no_memory: str, time_limits: int) -> Iterator[None]:
     """Run the body; its failure becomes the folder's status and a UserError.
 
-    ``no_memory`` is what to say where memory ran out.
+    ``no_memory`` is what to say where memory ran out; so many ``time_limits`` may be reached.
     """
     try:
         yield
-    except (PreemptedError, PeerLostError) as stop:
+    except PreemptedError as stop:
+        error, saved = _counted(stop, folder, time_limits) if stop.limit else (stop, None)
+        state, code = ("failed", error.exit_code) if isinstance(error, NoProgressError) else ("preempted", None)
+        _record(folder, state, str(error), code, saved)
+        _log(folder, str(error))
+        raise error from None
+    except PeerLostError as stop:
         _record(folder, "preempted", str(stop))
         raise
     except DivergedError as error:
@@ -92,10 +101,40 @@ def _known(folder: RunFolder, error: BaseException, no_memory: str) -> UserError
     return None
 
 
-def _record(folder: RunFolder, state: str, reason: str, exit_code: int | None = None) -> None:
+def _counted(stop: PreemptedError, folder: RunFolder, most: int) -> tuple[PreemptedError, int]:
+    """A time limit, with which one it is, and the step that is saved."""
+    saved = folder.saved_step()
+    reached = [*folder.time_limits(), saved]
+    where = f" after step {saved:,}" if stop.what == "Time limit reached" and saved else ""
+    what = f"{stop.what}{where}, {ordinal(len(reached))} of {most}"
+    if reached[-_SAME_STEP:] == [saved] * _SAME_STEP:
+        return NoProgressError(
+            f"{what}, and {_SAME_STEP} times without getting further than step {saved:,}. Give each job more time "
+            "(hydra.launcher.timeout_min on SLURM): what follows that step must fit into one. The same command then "
+            "continues from there"
+        ), saved  # fmt: skip
+    if len(reached) >= most:
+        return NoProgressError(
+            f"{what}. Give each job more time, or raise runtime.time_limits. The same command then continues from there"
+        ), saved  # fmt: skip
+    return PreemptedError(what, stop.then, limit=True), saved
+
+
+def ordinal(number: int) -> str:
+    """``second``; from ten on in figures."""
+    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+    if number <= len(words):
+        return words[number - 1]
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _record(
+    folder: RunFolder, state: str, reason: str, exit_code: int | None = None, limit_at: int | None = None
+) -> None:
     """As far as a full disk allows it: without it the folder still says that its process is gone."""
     try:
-        folder.set_status(state, reason, exit_code)
+        folder.set_status(state, reason, exit_code, limit_at)
     except OSError as error:
         console.say(f"{folder.path}: its status could not be written ({error.strerror})")
 

@@ -16,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import duration
+from albert_ablate.console import command, duration
 from albert_ablate.errors import UserError
 from albert_ablate.hydra_app import words_of
 from albert_ablate.hydra_cells import expand, read_words
@@ -200,4 +200,4 @@ def _bytes(count: int | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

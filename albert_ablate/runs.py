@@ -77,18 +77,35 @@ class RunFolder:
             ) from None
         return found
 
-    def set_status(self, state: str, reason: str | None = None, exit_code: int | None = None) -> None:
-        """Record ``state`` (one of STATES), the time, the process and, of a failure, reason and exit code."""
+    def set_status(
+        self, state: str, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
+    ) -> None:
+        """Record ``state`` (one of STATES), the time, the process and, of a failure, reason and exit code.
+
+        ``limit_at``: a time limit was reached with this step saved. ``time_limits`` lists those of all
+        rounds; a run that failed and is started again begins a new list.
+        """
         assert state in STATES
         now = datetime.now(UTC).isoformat(timespec="seconds")
         started = (self.status() or {}).get("started", now)
+        limits = self.time_limits(again=state == "running") + ([] if limit_at is None else [limit_at])
         process = {"host": socket.gethostname(), "pid": os.getpid()}
         write_json(
             self.path / "status.json",
             {
                 "state": state, "reason": reason, "exit_code": exit_code, "started": started, "updated": now, **process,
+                **({"time_limits": limits} if limits else {}),
             },
         )  # fmt: skip
+
+    def time_limits(self, again: bool = False) -> list[int]:
+        """The steps that were saved when a time limit was reached; ``again``: as a new start counts them."""
+        before = self.status() or {}
+        return [] if again and before.get("state") in FAILURES else list(before.get("time_limits", []))
+
+    def saved_step(self) -> int:
+        """The step of the newest checkpoint; 0 without one."""
+        return max((int(path.name[5:]) for path in self.checkpoints.glob("step_*[0-9]")), default=0)
 
     def write(self, name: str, value: Any) -> None:
         """A JSON file (or text, for a string) of the folder, atomically."""
@@ -139,7 +156,9 @@ class RunFolder:
 class SilentFolder(RunFolder):
     """The same folder for a process that must not write: one of several that work on one run."""
 
-    def set_status(self, state: str, reason: str | None = None, exit_code: int | None = None) -> None:
+    def set_status(
+        self, state: str, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
+    ) -> None:
         """Nothing."""
 
     def write(self, name: str, value: Any) -> None:

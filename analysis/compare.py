@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from analysis import cautions, render
@@ -210,4 +211,4 @@ def _drawn(table: pd.DataFrame) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from analysis import style
 from analysis.arm_figures import cost, learning_curves, pareto, seed_spread
@@ -70,4 +71,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError, UserError
 from albert_ablate.files import sha256_file
 from albert_ablate.identity import differences
@@ -100,4 +101,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from albert_ablate.console import command
 from albert_ablate.errors import ConfigError
 from albert_ablate.hydra_app import compose
 from albert_ablate.hydra_app import words_of as words_for
@@ -101,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

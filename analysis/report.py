@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
+from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 from analysis import page, render, style
@@ -120,7 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--title", default=_TITLE)
     parser.add_argument("--compact", action="store_true", help="for a repository: Markdown, CSV and SVG only, no page")
-    parser.add_argument("--wandb", metavar="PROJECT", help="also log the tables and the page to Weights & Biases")
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", nargs="?", const="", help="also log the tables and the page to Weights & Biases"
+    )
     options = parser.parse_args(arguments)
     try:
         claims = load_all(options.claims)
@@ -139,13 +142,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
         return 1
-    if options.wandb:
-        from analysis.upload import upload  # wandb loads slowly
-
-        upload(report, options.out, options.wandb)
     _tell(report, opened)
+    if options.wandb is not None:
+        try:
+            from analysis.upload import upload  # wandb loads slowly
+
+            upload(report, options.out, options.wandb or None)
+        except Exception as error:  # of a library, a network or an account: the report is written
+            print(f"Not sent to Weights & Biases ({type(error).__name__}: {error}).", file=sys.stderr)
+            return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

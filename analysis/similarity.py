@@ -19,6 +19,7 @@ from rich.text import Text
 
 from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
+from albert_ablate.console import command
 from albert_ablate.data.corpora import read_file
 from albert_ablate.data.store import TokenStore, write_side
 from albert_ablate.data.text import divided, split_sentences, without_control
@@ -170,4 +171,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -5,15 +5,24 @@ from pathlib import Path
 
 import wandb
 
+from albert_ablate.trackers import wandb_folder, wandb_mode, wandb_project
 from analysis.claims import scorecard
 from analysis.page import Report, html
 from analysis.render import differences, frame
 
 
-def upload(report: Report, out: Path, project: str) -> None:
-    """One run of type ``analysis``: every filled table, its differences, the scorecard and the page."""
-    mode = os.environ.get("WANDB_MODE", "offline")
-    with wandb.init(project=project, job_type="analysis", name=report.title, dir=str(out), mode=mode) as run:  # type: ignore[arg-type]
+def upload(report: Report, out: Path, project: str | None) -> None:
+    """One run of type ``analysis``: every filled table, its differences, the scorecard and the page.
+
+    A ``project`` of None is that of WANDB_PROJECT.
+    """
+    with wandb.init(
+        project=wandb_project(project),
+        job_type="analysis",
+        name=os.environ.get("WANDB_NAME") or report.title,
+        dir=wandb_folder(out),
+        mode=wandb_mode(None),  # type: ignore[arg-type]
+    ) as run:
         run.log({"scorecard": wandb.Table(dataframe=scorecard(report.verdicts).astype(object))})
         for table in report.filled:
             run.log({table.name: wandb.Table(dataframe=frame(table).astype(object))})

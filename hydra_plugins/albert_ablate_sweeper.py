@@ -17,6 +17,9 @@ class AblationSweeper(Sweeper):
         """Make the launcher."""
         from hydra.core.plugins import Plugins
 
+        from albert_ablate.hydra_app import across_time_limits
+
+        across_time_limits(config)
         self.composed = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runhelpers import ROOT, run_folders, tiny_overrides
+from runhelpers import ROOT, only_folder, run, run_folders, timeless, tiny_config, tiny_overrides, weights_of
 
 from albert_ablate.lock import owner
 from albert_ablate.runs import RunFolder
@@ -62,7 +62,7 @@ def test_a_requeued_job_continues_and_every_cell_is_finished(tmp_path: Path) -> 
             requeued, cell = running[0], training[0]
             subprocess.run(["scontrol", "requeue", requeued], check=True)
         time.sleep(0.1)
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=1200)
     print(output)
     assert requeued is not None, output
     assert cell is not None
@@ -74,3 +74,41 @@ def test_a_requeued_job_continues_and_every_cell_is_finished(tmp_path: Path) -> 
     assert all(log.count("trained") == 1 for log in logs)
     subprocess.run([*command, *words("here")], cwd=tmp_path, check=True, capture_output=True)
     assert scores(runs) == scores(tmp_path / "here")
+
+
+def test_a_time_limit_that_strikes_three_times_changes_no_bit(tmp_path: Path) -> None:
+    """Two minutes a job and no periodic checkpoint: what is saved is saved because SLURM announces the limit."""
+    lines = run(tiny_config(tmp_path, "budget.steps=600", "runtime.log_every=200", runs="speed")).metrics()
+    steps = int(200 / (lines[-1]["seconds"] - lines[-2]["seconds"]) * 400)  # some 400 seconds
+    more = [
+        f"budget.steps={steps}", "runtime.log_every=50", "runtime.checkpoint_every=1000000",
+        "runtime.checkpoint_minutes=null", "evaluation.curve_every=1000000",
+    ]  # fmt: skip
+    short = [*LAUNCHER, "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), "-m", *tiny_overrides(tmp_path, *more, runs="slurm"), *short],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 2400
+    while process.poll() is None and time.monotonic() < end:
+        for job in jobs("PENDING"):  # SLURM holds what was put back into the queue for two minutes
+            subprocess.run(["scontrol", "update", f"JobId={job.partition('_')[0]}", "StartTime=now"], check=False)
+        time.sleep(2)
+    output, _ = process.communicate(timeout=60)
+    print(output)
+    assert process.returncode == 0, output
+    folder = only_folder(tiny_config(tmp_path, *more, runs="slurm"))
+    limits = folder.time_limits()
+    assert folder.state() == "finished"
+    assert len(limits) >= 3
+    assert limits == sorted(set(limits))
+    assert limits[0] > 0
+    log = (folder.path / "log.txt").read_text()
+    assert log.count("continuing after step") == len(limits)
+    assert log.count("trained") == 1
+    for step, count in zip(limits, ("first", "second", "third"), strict=False):
+        assert f"Time limit reached at step {step:,} of {steps:,}, {count} of 100" in log
+    undisturbed = run(tiny_config(tmp_path, *more, runs="here"))
+    assert scores(tmp_path / "slurm") == scores(tmp_path / "here")
+    assert weights_of(folder) == weights_of(undisturbed)
+    assert timeless(folder.metrics()) == timeless(undisturbed.metrics())

@@ -113,7 +113,7 @@ def test_status_prints_the_board_of_a_finished_sweep(undisturbed: Path) -> None:
         [sys.executable, "-m", "albert_ablate.status", "nowhere"], capture_output=True, text=True, cwd=undisturbed
     )
     assert none.returncode == 2
-    assert "no sweep has been started" in none.stderr
+    assert "nowhere: there is no such folder" in none.stderr
 
 
 def test_kill_9_of_the_sweep_loses_nothing(undisturbed: Path, place: Path) -> None:

@@ -2,13 +2,16 @@
 
 import json
 import sys
+import threading
+import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from runhelpers import tiny_overrides
 
+from albert_ablate import trackers
 from albert_ablate.errors import DivergedError
 from albert_ablate.experiment import run_cell
 from albert_ablate.hydra_app import compose, paper_setup
@@ -86,22 +89,130 @@ def test_a_failed_run_is_finished_as_failed(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.filterwarnings("error:tracker")
 def test_a_broken_tracker_changes_nothing_and_is_named_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], starts: bool
 ) -> None:
     plain = run(tmp_path / "plain")
     fake_wandb(monkeypatch, broken=True, starts=starts)
-    with pytest.warns(UserWarning, match=r"tracker wandb .*no route") as caught:
-        tracked = run(tmp_path / "tracked", "tracker=[wandb,tensorboard]")
-    assert len([w for w in caught if "tracker" in str(w.message)]) == 1
+    tracked = run(tmp_path / "tracked", "tracker=[wandb,tensorboard]")
+    said = [line for line in capsys.readouterr().out.splitlines() if "tracker" in line and "no route" in line]
+    assert len(said) == 1
+    (log,) = (tmp_path / "tracked" / "runs").glob("*/log.txt")
+    assert said[0] in log.read_text()  # also of a cell, which prints nothing
     assert plain == tracked
     assert list((tmp_path / "tracked" / "runs").glob("*/tensorboard/events*"))  # the other one goes on
 
 
-def test_a_missing_tracker_is_named_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.warns(UserWarning, match="pip install wandb"):
-        run(tmp_path, "tracker=wandb")
+@pytest.mark.parametrize("module", ["wandb", "torch.utils.tensorboard"])
+def test_a_missing_tracker_is_named_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    name = module.rpartition(".")[2]
+    run(tmp_path, f"tracker={name}")
+    assert f"pip install {name}`. The run goes on without it" in capsys.readouterr().out
+
+
+class _Fake:
+    """A tracker that does what ``work`` does, whatever it is told."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self.told = 0
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        def tell(*_: object) -> None:
+            self._work()
+            self.told += 1
+
+        return tell
+
+
+def test_a_tracker_that_hangs_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "_PATIENCE", 0.1)
+    said: list[str] = []
+    hold = threading.Event()
+    for make in (lambda: _Fake(hold.wait), lambda: hold.wait() and _Fake(int)):
+        several = trackers.Trackers(said.append)
+        several.start("slow", "json", make)
+        for step in range(1000):
+            several.log(step, {})
+        several.close(failed=False)
+    hold.set()
+    assert said == ["tracker slow has not answered for 0 s and is left out"] * 2
+
+
+def test_a_slow_tracker_is_waited_for_as_long_as_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "_PATIENCE", 3.0)
+    said: list[str] = []
+    fake = _Fake(lambda: time.sleep(0.3))
+    several = trackers.Trackers(said.append)
+    several.start("slow", "json", lambda: fake)
+    for step in range(10):
+        several.log(step, {})
+    several.close(failed=False)
+    assert (fake.told, said) == (11, [])
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_whatever_a_tracker_raises_stays_with_it(error: BaseException) -> None:
+    said: list[str] = []
+
+    def fail() -> None:
+        raise error
+
+    several = trackers.Trackers(said.append)
+    several.start("mine", "json", lambda: _Fake(fail))
+    several.log(1, {})
+    several.close(failed=False)
+    assert len(said) == 1
+    assert f"tracker mine failed ({type(error).__name__}" in said[0]
+
+
+def test_a_tracker_so_late_that_it_would_fill_the_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "_MOST_WAITING", 5)
+    said: list[str] = []
+    hold = threading.Event()
+    several = trackers.Trackers(said.append)
+    several.start("slow", "json", lambda: _Fake(hold.wait))
+    for step in range(20):
+        several.log(step, {})
+    hold.set()
+    several.close(failed=False)
+    assert said == ["tracker slow is 5 messages late and is left out from here"]
+
+
+def test_wandb_takes_the_setting_then_the_environment_then_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "WANDB_DISABLED")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert (trackers.wandb_mode(None), trackers.wandb_project(None)) == ("offline", "albert-ablate")
+    assert trackers.wandb_folder(tmp_path) == str(tmp_path)
+    for name in names[:2]:
+        monkeypatch.setenv(name, "online")
+    assert (trackers.wandb_mode(None), trackers.wandb_mode("offline")) == ("online", "offline")
+    assert (trackers.wandb_project(None), trackers.wandb_project("mine")) == ("online", "mine")
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert trackers.wandb_mode(None) == "disabled"
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    assert trackers.wandb_folder(tmp_path / "run") == str(tmp_path)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "missing"))
+    assert trackers.wandb_folder(tmp_path / "run") == str(tmp_path / "run")
+
+
+def test_wandbs_environment_reaches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = fake_wandb(monkeypatch, broken=False)
+    for name, value in {"PROJECT": "p", "NAME": "n", "TAGS": "a,b", "MODE": "online"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    run(tmp_path, "tracker=wandb")
+    assert (seen["project"], seen["name"], seen["mode"], seen["tags"][-2:]) == ("p", "n", "online", ["a", "b"])
+    seen.clear()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run(tmp_path / "disabled", "tracker=wandb")
+    assert not seen
 
 
 def test_tensorboard_files_hold_the_metrics(tmp_path: Path) -> None:

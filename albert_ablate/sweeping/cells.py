@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import UserError
@@ -26,6 +27,26 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Stand:
+    """How far a cell is."""
+
+    state: str
+    saved: tuple[
+        tuple[bool, int], ...
+    ]  # of pretraining and of each fine-tuning: finished, step of the newest checkpoint
+    status: dict[str, Any] | None  # what the state is of
+
+    @property
+    def reason(self) -> str:
+        """Of a failure or a stop."""
+        return str((self.status or {}).get("reason") or "")
+
+    def asked_since(self, before: "Stand") -> bool:
+        """Whether its process has said since then that it was asked to stop."""
+        return self.status != before.status and (self.status or {}).get("state") == "preempted"
+
+
+@dataclass(frozen=True)
 class Placed:
     """A cell whose data are prepared, so that its identity and folder are known, or why they are not."""
 
@@ -38,6 +59,14 @@ class Placed:
     def state(self) -> str:
         """Of pretraining and fine-tunings together; a cell that cannot run has failed."""
         return "failed" if self.folder is None else standing_of(self.folder, self.units)[0]
+
+    def stand(self) -> Stand:
+        """How far the cell is now."""
+        assert self.folder is not None
+        folders = (self.folder, *self.units)
+        saved = tuple((folder.state() == "finished", folder.saved_step()) for folder in folders)
+        state, status = standing_of(self.folder, self.units)
+        return Stand(state, saved, status)
 
 
 def labels(cells: Sequence[Cell]) -> list[str]:

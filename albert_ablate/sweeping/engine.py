@@ -1,10 +1,7 @@
 """Running a sweep: what is missing is launched, watched, retried and counted."""
 
-import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from albert_ablate import console
@@ -12,8 +9,9 @@ from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.lock import owner
 from albert_ablate.runs import FAILURES, standing_of, wanted
+from albert_ablate.stopping import interrupting
 from albert_ablate.sweeping.board import Watch, board, counts
-from albert_ablate.sweeping.cells import Cell, Placed, place
+from albert_ablate.sweeping.cells import Cell, Placed, Stand, place
 from albert_ablate.sweeping.process import Outcome, warm_up
 from albert_ablate.sweeping.record import end_record, standings, write_record
 
@@ -21,6 +19,8 @@ from albert_ablate.sweeping.record import end_record, standings, write_record
 Launch = Callable[[Sequence[Cell]], Sequence[Outcome | None]]
 
 _POLL_SECONDS = 2.0
+#: Rounds in succession in which a cell may be stopped from outside before it gets further.
+_STANDSTILLS = 3
 
 
 def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_by_one: bool) -> int:
@@ -29,31 +29,30 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_
     0 when every cell of the sweep is finished; 75 after a stop signal; else the code of the worst
     failure. Cells that another process trains are left to it and waited for; those of a process
     that died are taken over. A cell whose own process is killed is started again
-    ``runtime.retries`` times and continues from its checkpoint. With ``one_by_one`` the report says
+    ``runtime.retries`` times and continues from its checkpoint; one that is stopped from outside, by
+    a time limit or a cluster's wish, as often as it gets further. With ``one_by_one`` the report says
     where the wall time went.
     """
     began = time.perf_counter()
-    if one_by_one:
-        warm_up()
-    placed = place(cells)
-    preparing = time.perf_counter() - began
-    runs = Path(cells[0].config.paths.runs)
-    known = [p for p in placed if p.folder is not None]
-    chosen = [p for p in known if wanted(rerun, p.state())]
-    if rerun == "all":
-        for p in chosen:
-            assert p.folder is not None
-            p.folder.set_aside()
-    record = write_record(runs, name, placed)
-    console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, chosen)}")
-    codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
-    fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]
-    stopped = False
     try:
-        with _stop_as_interrupt(), Watch(f"sweep {name}", lambda: standings(record)):
-            _run(chosen, launch, codes)
+        with interrupting():
+            if one_by_one:
+                warm_up()
+            placed = place(cells)
+            preparing = time.perf_counter() - began
+            known = [p for p in placed if p.folder is not None]
+            chosen = [p for p in known if wanted(rerun, p.state())]
+            if rerun == "all":
+                for p in chosen:
+                    assert p.folder is not None
+                    p.folder.set_aside()
+            record = write_record(Path(cells[0].config.paths.runs), name, placed)
+            console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, chosen)}")
+            codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
+            fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]
+            stopped = _launched(name, record, chosen, launch, codes)
     except KeyboardInterrupt:
-        stopped = True
+        raise PreemptedError("Stopped before a cell was started; what is cached stays.") from None
     wall = time.perf_counter() - began
     code = PreemptedError.exit_code if stopped else max(codes.values(), default=0)
     end_record(record, wall_seconds=wall, exit_code=code)
@@ -61,9 +60,19 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_
     return code
 
 
+def _launched(name: str, record: Path, chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> bool:
+    """Run the chosen cells before the eyes of the user; whether a stop signal ended it."""
+    try:
+        with Watch(f"sweep {name}", lambda: standings(record)):
+            _run(chosen, launch, codes)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
 def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
     """Rounds of launching until every chosen cell has ended; fills ``codes`` for those that failed."""
-    tries: Counter[str] = Counter()
+    histories = {p.label: _History(p.cell.config.runtime.retries) for p in chosen}
     left = list(chosen)
     while left:
         ours = [p for p in left if p.folder is not None and owner(p.folder.path) is None]
@@ -71,7 +80,7 @@ def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
             time.sleep(_POLL_SECONDS)
             left = [p for p in left if not _ended(p, codes)]
             continue
-        before = [p.state() for p in ours]
+        before = [p.stand() for p in ours]
         try:
             outcomes = launch([p.cell for p in ours])
             lost = ""
@@ -79,31 +88,53 @@ def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
             outcomes, lost = [None] * len(ours), f"{type(error).__name__}: {' '.join(str(error).split())}"
         if outcomes and all(outcome is not None and outcome.elsewhere for outcome in outcomes):
             time.sleep(_POLL_SECONDS)  # they wait for what another process trains
-        moved = [p.state() for p in ours] != before
-        for p, outcome in zip(ours, outcomes, strict=True):
-            if outcome is not None and outcome.elsewhere:
+        after = [p.stand() for p in ours]
+        for p, outcome, old, new in zip(ours, outcomes, before, after, strict=True):
+            if _ended(p, codes):
+                left.remove(p)
                 continue
-            never_reached = outcome is None and moved and p.state() == "missing"  # the launcher fell over before it
-            tries[p.label] += not never_reached
-            if _settle(p, outcome, lost, tries[p.label] > p.cell.config.runtime.retries, codes):
+            if new.state == "running" or (outcome is not None and outcome.elsewhere):
+                continue
+            if outcome is None and new.state == "missing" and after != before:
+                continue  # the launcher broke off before it came to this cell
+            why = histories[p.label].given_up(outcome, old, new, lost)
+            if why is not None:
+                _give_up(p, outcome, why, codes)
                 left.remove(p)
 
 
-def _settle(p: Placed, outcome: Outcome | None, lost: str, last: bool, codes: dict[str, int]) -> bool:
-    """Whether the cell has ended; a failure's code goes to ``codes``."""
-    if _ended(p, codes):
-        return True
-    if not last:
-        return False
+class _History:
+    """What a cell went through that has not ended yet."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._kills = self._standstills = 0
+        self._said = ""
+
+    def given_up(self, outcome: Outcome | None, before: Stand, after: Stand, lost: str) -> str | None:
+        """Take in one more round; why the cell is not started again, or None where it is.
+
+        An ``outcome`` that the launcher lost is judged by what the folder says.
+        """
+        asked, further = after.asked_since(before), after.saved != before.saved
+        reason = outcome.message if outcome is not None else after.reason if asked else lost
+        reason = reason or "it did not run"
+        if outcome.stopped if outcome is not None else asked or further:
+            further = further or self._said not in ("", reason)  # then the run that it starts from got further
+            self._said = reason
+            self._standstills = 0 if further else self._standstills + 1
+            return f"stopped {_STANDSTILLS} times in one place: {reason}" if self._standstills == _STANDSTILLS else None
+        self._kills += 1
+        return reason if self._kills > self._retries else None
+
+
+def _give_up(p: Placed, outcome: Outcome | None, reason: str, codes: dict[str, int]) -> None:
+    """Record what a cell that is not started again ended with, and its code."""
     assert p.folder is not None
-    state = p.state()
-    reason = (outcome.message if outcome else lost) or "it did not run"
-    if state != "running":
-        broken = next((f for f in (p.folder, *p.units) if f.state() != "finished"), p.folder)
-        broken.set_status("preempted" if state == "preempted" else "failed", reason, UserError.exit_code)
-    known = outcome is not None and outcome.code not in (0, PreemptedError.exit_code)
-    codes[p.label] = outcome.code if outcome is not None and known else UserError.exit_code
-    return True
+    broken = next((f for f in (p.folder, *p.units) if f.state() != "finished"), p.folder)
+    broken.set_status("preempted" if p.state() == "preempted" else "failed", reason, UserError.exit_code)
+    failed = outcome is not None and outcome.code not in (0, PreemptedError.exit_code)
+    codes[p.label] = outcome.code if outcome is not None and failed else UserError.exit_code
 
 
 def _ended(p: Placed, codes: dict[str, int]) -> bool:
@@ -149,18 +180,3 @@ def _shares(fresh: Sequence[Placed], wall: float, preparing: float) -> str:
     parts = {"data": preparing, "training": training, "evaluation": evaluation}
     words = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
     return f": {words}, everything else {duration(rest)} ({rest / wall:.1%})"
-
-
-@contextmanager
-def _stop_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 end a sweep as Ctrl-C does."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,15 +10,15 @@ import signal
 import threading
 import uuid
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from albert_ablate import console
 from albert_ablate.config import RunConfig, parse
-from albert_ablate.errors import LockedError, UserError
-from albert_ablate.stopping import stoppable
+from albert_ablate.errors import LockedError, PreemptedError, UserError
+from albert_ablate.stopping import blocked, limits_postponed, stoppable, unblocked
 
 #: Loaded once for all cells of a sweep: what a run loads late, and joblib, whose worker processes hand
 #: their way of starting processes on to a cell, which has to know it.
@@ -38,32 +38,46 @@ class Outcome:
     message: str = ""
     elsewhere: bool = False  # another process is training it
 
+    @property
+    def stopped(self) -> bool:
+        """Asked to stop from outside; started again it goes on."""
+        return self.code == PreemptedError.exit_code
+
 
 def run_in_process(config: RunConfig, paper: RunConfig) -> Outcome:
-    """Run one cell and wait for it. A stop signal or Ctrl-C is passed on once, then raised again."""
+    """Run one cell and wait for it. A stop signal or Ctrl-C is passed on once, then raised again.
+
+    A cluster's signal ahead of a time limit is for the cell first, which saves; then the launcher gets
+    it and puts the job back into the queue, unless the cell has ended.
+    """
     context = server()
     output = Path(config.paths.runs).resolve() / ".multirun" / f"{uuid.uuid4().hex}.out"
     output.parent.mkdir(parents=True, exist_ok=True)
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_cell, args=(config.as_dict(), paper.as_dict(), str(output), send))
-    process.start()
+    warm_up()
+    with blocked():
+        process.start()
     send.close()
-    try:
-        process.join()
-    except BaseException:  # Ctrl-C, SIGTERM, or a cluster's end of this job
-        process.terminate()
+    with limits_postponed(lambda number: os.kill(process.pid, number)) as launchers_turn:
         try:
-            process.join(_GRACE)
+            process.join()
+        except BaseException:  # Ctrl-C, SIGTERM, or a cluster's end of this job
+            process.terminate()
+            try:
+                process.join(_GRACE)
+            finally:
+                process.kill()
+            raise
         finally:
-            process.kill()
-        raise
-    finally:
-        printed = output.read_text(errors="replace").strip() if output.exists() else ""
-        output.unlink(missing_ok=True)
+            printed = output.read_text(errors="replace").strip() if output.exists() else ""
+            output.unlink(missing_ok=True)
     try:
         found: Outcome = receive.recv()
     except EOFError:
         return _unanswered(process.exitcode, printed)
+    if found.stopped:
+        launchers_turn()
     return found
 
 
@@ -75,9 +89,15 @@ def server() -> Any:
 
 
 def warm_up() -> None:
-    """Start the server process now; it loads the libraries while the caller does something else."""
+    """Start the server process now; it loads the libraries while the caller does something else.
+
+    A cluster signals every process of a job: the server and Python's resource tracker block stop signals.
+    """
     server()
-    forkserver.ensure_running()
+    with blocked():
+        resource_tracker.ensure_running()  # which lets some of them through again
+    with blocked():
+        forkserver.ensure_running()
 
 
 def _unanswered(code: int | None, printed: str) -> Outcome:
@@ -96,10 +116,11 @@ def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Conn
     with open(output, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    console.prepare()
     console.silence()
-    threading.Thread(target=_leave_with_parent, name="parent watch", daemon=True).start()
     try:
-        with stoppable():
+        with stoppable(patient=True), unblocked():
+            threading.Thread(target=_leave_with_parent, name="parent watch", daemon=True).start()
             from albert_ablate.experiment import run_cell
 
             run_cell(parse(values), parse(paper))

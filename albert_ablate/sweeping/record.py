@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from albert_ablate.errors import RunFolderError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import owner
 from albert_ablate.runs import RunFolder, standing_of
@@ -63,6 +64,20 @@ def standings(record: Path) -> list[Standing]:
     """Every cell of a recorded sweep as its run folder shows it now."""
     runs = record.parent.parent
     return [standing(runs, cell) for cell in read_json(record)["cells"]]
+
+
+def single_runs(runs: Path) -> list[str]:
+    """Names of the run folders under ``runs``, whoever started them."""
+    return sorted(file.parent.name for file in runs.glob("[!.]*/status.json"))
+
+
+def single_run(runs: Path, name: str) -> Standing:
+    """One run folder and its fine-tunings now, by its name."""
+    units = sorted(file.parent.name for file in (runs / name / "tasks").glob("[!.]*/status.json"))
+    try:
+        return standing(runs, {"label": name, "folder": name, "units": units})
+    except RunFolderError as error:  # one damaged record hides no other run
+        return Standing(name, "failed", str(error), None, None, None, None)
 
 
 def standing(runs: Path, cell: dict[str, Any]) -> Standing:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from albert_ablate import console, streams
 from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.console import Progress
-from albert_ablate.errors import CheckpointError, DivergedError, PreemptedError
+from albert_ablate.errors import CheckpointError, DivergedError
 from albert_ablate.files import replacing
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
@@ -125,9 +125,7 @@ class FineTuner:
                 if evaluate or stop or saver.due():
                     self._save(saver, done, loss, since, time.perf_counter() - lap)
                 if stop and done < steps:
-                    raise PreemptedError(
-                        f"Stopped {self.task.name} after step {done} of {steps}; the same command continues from there."
-                    )
+                    raise stopped.error(f"step {done:,} of {steps:,}", self.task.name)
         return self._finish()
 
     def update(self, step: int, batch: TaskBatch) -> Tensor:

@@ -105,7 +105,10 @@ def fine_tune_all(
             continue
         unit.folder.note = run.note
         try:
-            with locked(unit.folder.path), recorded(unit.folder, _out_of_memory(config, unit)):
+            with (
+                locked(unit.folder.path),
+                recorded(unit.folder, _out_of_memory(config, unit), config.runtime.time_limits),
+            ):
                 unit.folder.set_status("running")
                 if unit.task.name not in made:
                     made.clear()  # one task's data at a time

@@ -13,7 +13,7 @@ from albert_ablate.config import RunConfig
 from albert_ablate.console import Progress
 from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.distributed import ALONE, World
-from albert_ablate.errors import CheckpointError, DivergedError, PreemptedError
+from albert_ablate.errors import CheckpointError, DivergedError
 from albert_ablate.model.pretraining import MLM_EPSILON, PretrainingModel
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import deferred
@@ -104,8 +104,7 @@ class Trainer:
                 if stop and not over:
                     saver.wait()
                     self.world.from_main(None)  # nobody leaves, and has the others ended, while it is written
-                    where = f"step {done} of {budget.steps}" if budget.unit == "steps" else f"step {done}"
-                    raise PreemptedError(f"Stopped after {where}; the same command continues from there.")
+                    raise stopped.error(f"step {done:,}" + f" of {budget.steps:,}" * (budget.unit == "steps"))
         self.world.from_main(None)  # nobody goes on before the last checkpoint is whole
         return self._record(done)
 

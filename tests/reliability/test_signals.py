@@ -1,4 +1,4 @@
-"""SIGTERM, SIGUSR1 and Ctrl-C in every phase: noticed within seconds, saved, exit code 75, and the same bits later."""
+"""Stop signals in every phase: noticed within seconds, saved, exit code 75, and the same bits later."""
 
 import os
 import random
@@ -12,10 +12,12 @@ from outcomes import shown
 from runhelpers import only_folder, run, tiny_config, tiny_overrides, write_corpus
 from taskhelpers import write_sst2
 
+from albert_ablate import stopping
 from albert_ablate.errors import PreemptedError
 from albert_ablate.stopping import deferred, interruptible, stoppable
 
-SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+#: A system's, a cluster's ahead of a time limit, a person's.
+SIGNALS = [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT]
 #: Setting -> when the signal is sent: something that the log or the folder shows.
 PHASES = {
     "training": (["budget.steps=3000", "runtime.log_every=1"], "metrics.jsonl"),
@@ -54,6 +56,7 @@ def test_a_signal_saves_and_ends_with_75(phase: str, stop: signal.Signals, place
     assert process.returncode == 75, output
     assert "Traceback" not in output
     assert "same command continues" in output
+    assert ("Time limit reached" in output) == (stop is signal.SIGUSR2)
     assert took < 10
     folder = only_folder(tiny_config(place, *words, runs=name))
     units = sorted(folder.path.glob("tasks/*/status.json"))
@@ -62,7 +65,7 @@ def test_a_signal_saves_and_ends_with_75(phase: str, stop: signal.Signals, place
     if phase == "training":
         assert folder.state() == "preempted"
         assert list(folder.checkpoints.iterdir())
-    shown("SIGTERM, SIGUSR1, Ctrl-C", phase, "saved, exit 75, continues")
+    shown("SIGTERM, SIGUSR2, Ctrl-C", phase, "saved, exit 75, continues")
 
 
 @pytest.mark.slow
@@ -103,7 +106,7 @@ def test_a_signal_while_data_are_prepared(phase: str, tmp_path: Path) -> None:
     assert "Traceback" not in output
     assert time.monotonic() - sent < 5
     assert not any((tmp_path / "cache").glob(begun.replace(".*", "[!.]*")))
-    shown("SIGTERM, SIGUSR1, Ctrl-C", "data", "nothing half made, exit 75, continues")
+    shown("SIGTERM, SIGUSR2, Ctrl-C", "data", "nothing half made, exit 75, continues")
 
 
 @pytest.mark.slow
@@ -138,7 +141,7 @@ def test_two_signals_at_once_are_one_request() -> None:
         body()
 
 
-@pytest.mark.parametrize("stop", SIGNALS, ids=lambda s: s.name)
+@pytest.mark.parametrize("stop", stopping.SIGNALS, ids=lambda s: s.name)
 def test_handlers_are_given_back(stop: signal.Signals) -> None:
     before = signal.getsignal(stop)
 
