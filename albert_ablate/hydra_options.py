@@ -31,7 +31,7 @@ def require_supported(words: Sequence[str], multirun: bool, config_dir: str | No
     """
     path = searchpath(config_dir)
     overrides = parsed(words)
-    refused = [words for override in overrides if (words := _refused(override))]
+    refused = [said for said in map(_refused, overrides) if said]
     if refused:
         raise ConfigError(refused)
     if not path and not any(o.is_hydra_override() for o in overrides):

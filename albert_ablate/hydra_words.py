@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def readable(words: Sequence[str]) -> list[str]:
     return [_readable(word) for word in words]
 
 
+@lru_cache(4096)
 def _readable(word: str) -> str:
     several = re.fullmatch(rf"({'|'.join(LISTS)})=(\w+(?:,\w+)+)", word)
     word = f"{several[1]}=[{several[2]}]" if several else word
