@@ -1,4 +1,4 @@
-"""The door: with ``hydra_cells`` and the plug-in, the only code that imports hydra and omegaconf.
+"""The door: with ``hydra_words``, ``hydra_options`` and the plug-in, the only code that imports hydra and omegaconf.
 
 ``main`` is what ``run.py`` calls. With ``-m`` Hydra's sweeper hands the command line to
 ``multirun``, and each cell comes back through the launcher to ``_task``.

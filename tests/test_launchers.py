@@ -81,10 +81,10 @@ def test_no_launcher_makes_a_sweep_of_missing_cells_a_success(fault: str, place:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     runs = fault.replace(" ", "-")
     launcher = Fake(FAULTS[fault])
-    assert sweep(tiny_overrides(place, "seed=0,1", runs=runs), launcher, JOBLIB) == 1
-    assert len(launcher.launched) == 4, "each cell is tried twice"
+    assert sweep(tiny_overrides(place, "seed=0", runs=runs), launcher, JOBLIB) == 1
+    assert len(launcher.launched) == 2, "a cell is tried twice"
     found = [RunFolder(folder.parent, folder.name).status() for folder in run_folders(place / runs)]
-    assert [status["state"] for status in found if status] == ["failed", "failed"]
+    assert [status["state"] for status in found if status] == ["failed"]
     (record,) = (place / runs / ".sweeps").glob("*.json")
     assert json.loads(record.read_text())["exit_code"] == 1
 
@@ -107,7 +107,7 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_done(
     (blocked / ".sweeps").write_text("a file")
     launcher = Fake(refuses)
     for paths in (["paths.runs=/proc/none/runs"], ["paths.cache=/proc/none/cache"], [f"paths.runs={blocked}"]):
-        assert sweep(tiny_overrides(place, "seed=0,1", *paths, runs="unused"), launcher, JOBLIB) == 2
+        assert sweep(tiny_overrides(place, *paths, runs="unused"), launcher, JOBLIB) == 2
         assert "cannot be written" in capsys.readouterr().err
     assert not launcher.launched
 
@@ -137,7 +137,7 @@ def test_a_gpu_is_looked_for_where_the_cells_will_run(
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     here, cluster = Fake(refuses), Fake(refuses)
-    words = tiny_overrides(place, "seed=0,1", "runtime.device=cuda", "runtime.retries=0", runs="gpu")
+    words = tiny_overrides(place, "runtime.device=cuda", "runtime.retries=0", runs="gpu")
     assert sweep(words, here, JOBLIB) == 2
     assert "this machine has no usable GPU" in capsys.readouterr().err
     for unclear in (["runtime.precision=auto"], ["runtime.precision=auto", "runtime.device=auto"]):
@@ -145,7 +145,7 @@ def test_a_gpu_is_looked_for_where_the_cells_will_run(
         assert "Say runtime.precision=bf16" in capsys.readouterr().err
     assert not here.launched + cluster.launched
     assert sweep([*words, "runtime.precision=bf16"], cluster, SLURM) == 1
-    assert len(cluster.launched) == 2
+    assert len(cluster.launched) == 1
 
 
 def test_more_cells_than_cores_at_once_are_mentioned(
