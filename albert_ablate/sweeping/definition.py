@@ -124,5 +124,8 @@ def _explain(path: Path, problem: Any) -> str:
     if words := _no_setting(field) if field in ("defaults", "hydra") or field.startswith("hydra/") else None:
         return f"{path}: {words}"
     if problem["type"] == "unexpected_keyword_argument":
-        return f"{path}: {field}: a sweep file may have {known}. What its cells have stands under settings: or cells:."
+        return (
+            f"{path}: {field}: there is no such key. A sweep file may have: {known}. "
+            "Settings go under settings: or cells:."
+        )
     return f"{path}: {field or 'the file'}: {problem['msg']}. A sweep file may have: {known}."
