@@ -114,14 +114,15 @@ def _specifications(words: Words) -> Iterator[tuple[dict[str, str], str]]:
         chosen = fixed | {key: f"{key}={value}" for key, value in point}
         embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
         for row in listed:
-            own = [one_value(k, v) for k, v in row.terms.items() if k in _BASE and k not in chosen]
+            own = [one_value(k, v) for k, v in row.terms.items() if _is_base(k) and k not in chosen]
             settings = settings_of(row.terms, _compose((*chosen.values(), *own, *embed)))
             if all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
                 yield chosen | {k: one_value(k, v) for k, v in settings.items() if k not in chosen}, row.sweep
 
 
-#: Settings of a sweep file that its relative terms depend on.
-_BASE = ("scale", "model", "data")
+def _is_base(key: str) -> bool:
+    """Whether a setting of a sweep file belongs to what its relative terms follow; a corpus needs its path there."""
+    return key in ("scale", "model", "data") or key.startswith("data.")
 
 
 def _varying(listed: list[Row], words: Words) -> dict[str, list[str]]:
