@@ -25,6 +25,7 @@ from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
+from albert_ablate.files import require_writable
 from albert_ablate.identity import identity, ingredients, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
@@ -74,6 +75,8 @@ def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: 
     set_up(config.runtime)
     if not world.main:
         console.silence()
+    if not any(Path(config.paths.runs).glob(f"{readable_name(config)}-*")):  # nothing that is finished and only shown
+        require_writable(Path(config.paths.runs), Path(config.paths.cache))
     prepared = world.main_first(lambda: prepare(config))
     folder = run_folder(config, prepared, precision)
     units = plan_units(config, folder, precision)

@@ -1,25 +1,23 @@
-"""The door: with ``hydra_cells`` and the plug-in, the only code that imports hydra and omegaconf.
+"""The door: with ``hydra_words``, ``hydra_options`` and the plug-in, the only code that imports hydra and omegaconf.
 
 ``main`` is what ``run.py`` calls. With ``-m`` Hydra's sweeper hands the command line to
 ``multirun``, and each cell comes back through the launcher to ``_task``.
 """
 
+import argparse
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 import yaml
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobStatus
-from hydra.errors import HydraException
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -28,8 +26,9 @@ from omegaconf.errors import OmegaConfBaseException
 from albert_ablate import console
 from albert_ablate.config import CONF, RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
+from albert_ablate.hydra_options import asks_for_gpus, launcher_name, require_supported
+from albert_ablate.hydra_words import REFUSALS, explained, first_words, initialised, readable, searchpath, single_values
 from albert_ablate.sweeping.cells import Cell, for_launch
-from albert_ablate.sweeping.definition import LISTS
 
 if TYPE_CHECKING:
     from albert_ablate.sweeping.process import Outcome
@@ -49,9 +48,16 @@ def to_run_config(composed: DictConfig) -> RunConfig:
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
-    """The configuration that ``python run.py`` would run with these overrides."""
+    """The configuration that ``python run.py`` would run with these overrides. Raises ConfigError."""
+    return to_run_config(_composed(overrides))
+
+
+def _composed(words: Sequence[str]) -> DictConfig:
     with initialised():
-        return to_run_config(hydra_compose("config", list(overrides)))
+        try:
+            return hydra_compose("config", readable(words))
+        except REFUSALS as error:
+            raise explained(words, error) from None
 
 
 #: Settings of a fine-tuning; everything else is the run's own.
@@ -81,23 +87,19 @@ def _composed_over(
     recorded: Path, words: Sequence[str], allowed: Sequence[str], taken: Sequence[str], what: str
 ) -> RunConfig:
     """The recorded settings, but for the groups ``taken``, which are those of the words."""
-    from albert_ablate.hydra_cells import read_words
-
     foreign = [word for word in words if _group(word) not in allowed]
     if foreign:
         known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in allowed)
         raise ConfigError(f"{foreign[0]}: the run is trained already. {what} {known}.")
-    read = read_words(words)
     own = _recorded(recorded)
     scale = [f"scale={own['scale']['name']}"] if (CONF / "scale" / f"{own['scale']['name']}.yaml").is_file() else []
     try:
-        with initialised():
-            composed = OmegaConf.to_container(hydra_compose("config", [*scale, *read.fixed.values()]), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        composed = OmegaConf.to_container(_composed([*scale, *words]), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'configuration'}: {first_words(error)}") from None
     assert isinstance(composed, dict)
     values = _updated({str(k): v for k, v in composed.items()}, own)
-    return parse(values | {str(k): composed[k] for k in taken} | {"rerun": read.rerun})
+    return parse(values | {str(k): composed[k] for k in (*taken, "rerun")})
 
 
 def _recorded(path: Path) -> dict[str, Any]:
@@ -118,16 +120,6 @@ def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
     return values | newer | both
 
 
-@contextmanager
-def initialised() -> Iterator[None]:
-    """Hydra initialised on ``conf/``: by ``run.py`` already, or for the length of the body."""
-    if GlobalHydra.instance().is_initialized():
-        yield
-        return
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-
-
 def paper_setup(config: RunConfig) -> RunConfig:
     """The paper preset with the axes of ``config``, in its own size where that is one of the paper's."""
     model = config.model.name if config.model.name in PAPER_MODELS else "base"
@@ -139,23 +131,52 @@ class _Exit(SystemExit):
     """Our own exit code, as opposed to Hydra's."""
 
 
-def as_lists(words: Sequence[str]) -> list[str]:
-    """``task=mnli,sst2`` -> ``task=[mnli,sst2]``: a run has several tasks and trackers at once."""
-    several = re.compile(rf"({'|'.join(LISTS)})=(\w+(?:,\w+)+)")
-    return [several.sub(r"\1=[\2]", word) if several.fullmatch(word) else word for word in words]
-
-
 def main() -> None:
     """Entry point of ``run.py``. Exit code 0, that of the worst failure, or 2 for wrong settings."""
     console.prepare()
-    sys.argv[1:] = as_lists(sys.argv[1:])
+    options = get_args_parser().parse_intermixed_args()
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_task)()
+        _require_known(options)
+        words = list(options.overrides) if options.shell_completion else readable(options.overrides)
+        multirun = not options.shell_completion and require_supported(words, options.multirun, options.config_dir)
+        path = searchpath(options.config_dir)
+        left = sys.argv[1:]
+        for word in options.overrides:
+            left.remove(word)
+        sys.argv[1:] = [*words, *left]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses instead of printing it
+        try:
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_task)()
+        except REFUSALS as error:
+            raise explained(single_values(words) if multirun else words, error, path) from None
+        except OSError as error:  # of a folder that Hydra makes; what a run meets is put into words there
+            if error.filename is None:
+                raise
+            raise RunFolderError(f"{error.filename}: {error.strerror}.") from error
     except _Exit as stop:
         sys.exit(stop.code)
-    except SystemExit as stop:
-        # Hydra refused the command line itself (an unknown group, option or key) before any cell.
-        sys.exit(2 if stop.code == 1 else stop.code)
+    except UserError as error:
+        _say(error)
+        sys.exit(error.exit_code)
+
+
+def _require_known(options: argparse.Namespace) -> None:
+    """Raises ConfigError for options of Hydra that have no use here, or none together."""
+    if options.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun: the command that started a run is what continues it.")
+    for name in ("config_name", "config_path"):
+        if getattr(options, name) is not None:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: the configuration is that of conf/. A file of settings of your own goes "
+                "into a group: --config-dir FOLDER +GROUP=NAME, for FOLDER/GROUP/NAME.yaml."
+            )
+    given = {"--run": options.run, "--multirun": options.multirun, "--cfg": options.cfg, "--info": options.info}
+    commands = [name for name, said in given.items() if said]
+    if len(commands) > 1:
+        raise ConfigError(f"{' and '.join(commands)}: one of them alone.")
+    for name in ("resolve", "package"):
+        if getattr(options, name) and not (options.cfg or options.help):
+            raise ConfigError(f"--{name}: belongs to --cfg, as in python run.py --cfg job --{name}.")
 
 
 def _task(composed: DictConfig) -> Any:
@@ -189,21 +210,35 @@ def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher)
         _require_training(read.sweeps)
         cells = expand(read)
         from albert_ablate.distributed import require_one_process
+        from albert_ablate.outcome import disk_in_words
         from albert_ablate.sweeping.engine import run_sweep  # after the settings are found good: torch loads slowly
+        from albert_ablate.training.precision import precision_here, precision_on_cluster
 
         require_one_process("A sweep")
         name = read.name or f"grid-{len(cells)}"
-        one_by_one = hydra_config.hydra.launcher.get("_target_", "").endswith("BasicLauncher")
-        threads = _threads(hydra_config.hydra.launcher, len(cells))
+        kind = launcher_name(hydra_config.hydra)
+        gpus = asks_for_gpus(hydra_config.hydra)
+        precision = partial(precision_on_cluster, gpus=gpus) if kind == "submitit_slurm" else precision_here
 
         def launch(some: Sequence[Cell]) -> "list[Outcome | None]":
+            threads = _threads(kind, hydra_config.hydra.launcher, len(some))
             returned = launcher.launch([for_launch(cell, threads) for cell in some], initial_job_idx=0)
-            return [job.return_value if job.status is JobStatus.COMPLETED else None for job in returned]
+            return [_answer(job) for job in returned]
 
-        code = run_sweep(name, cells, read.rerun, launch, one_by_one)
+        with disk_in_words(cells[0].config.paths.runs, cells[0].config.paths.cache):
+            code = run_sweep(name, cells, read.rerun, launch, kind == "basic", precision)
     except UserError as error:
         _leave(error)
-    raise _Exit(code)
+    if code:
+        raise _Exit(code)
+
+
+def _answer(job: JobReturn) -> "Outcome | None":
+    """How a cell ended, or None where its job says nothing of it."""
+    from albert_ablate.sweeping.process import Outcome
+
+    found = job.return_value if job.status is JobStatus.COMPLETED else None
+    return found if isinstance(found, Outcome) else None
 
 
 def across_time_limits(composed: DictConfig) -> None:
@@ -245,22 +280,30 @@ def _require_training(sweeps: Sequence[str]) -> None:
         )
 
 
-def _threads(launcher: DictConfig, cells: int) -> int | None:
+def _threads(kind: str, launcher: DictConfig, cells: int) -> int | None:
     """CPU threads of each job where a launcher runs several on this machine at once, else None."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    target = launcher.get("_target_", "")
-    if "joblib" in target:
+    if kind == "joblib":
         jobs = launcher.get("n_jobs") or 1
         return max(1, cores // min(jobs if jobs > 0 else max(cores + 1 + jobs, 1), cells))
-    if target.endswith("submitit_launcher.LocalLauncher"):
+    if kind == "submitit_local":
+        if cells > cores:
+            console.say(
+                f"submitit_local starts all {cells} cells at once, on {cores} cores. To start {cores} at a time: "
+                f"hydra/launcher=joblib hydra.launcher.n_jobs={cores}"
+            )
         return max(1, cores // cells)
     return None
 
 
 def _leave(error: UserError) -> NoReturn:
     """Print the words and leave with the error's exit code."""
-    print(f"\n{words_of(error)}\n", file=sys.stderr)
+    _say(error)
     raise _Exit(error.exit_code) from None
+
+
+def _say(error: UserError) -> None:
+    print(f"\n{words_of(error)}\n", file=sys.stderr)
 
 
 def words_of(error: UserError) -> str:

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_app import as_lists, compose, initialised
+from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_options import require_supported
+from albert_ablate.hydra_words import initialised, one_value, parsed, texts_of, values_of
 from albert_ablate.identity import settings_digest
 from albert_ablate.sweeping.cells import Cell
 from albert_ablate.sweeping.definition import Row, rows
@@ -29,6 +26,7 @@ from albert_ablate.warm_start import start_of
 
 #: Keys that say which cells to run, not what a cell is.
 _CONTROL = ("sweep", "rerun")
+RERUNS = ("missing", "failed", "all")
 
 
 @dataclass(frozen=True)
@@ -47,30 +45,43 @@ class Words:
 
 
 def read_words(words: Sequence[str]) -> Words:
-    """Parse overrides with Hydra's grammar. Raises ConfigError."""
+    """Parse overrides with Hydra's grammar; settings of Hydra are checked and left out. Raises ConfigError."""
     with initialised():
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        overrides = [_parsed(parser, word) for word in as_lists(words)]
-        read = {override.get_key_element(): override for override in overrides}
-        control = {key: _values(read.pop(key)) for key in _CONTROL if key in read}
-        swept = {key: _values(override) for key, override in read.items() if override.is_sweep_override()}
+        require_supported(words, multirun=True)
+        read = {o.get_key_element(): o for o in parsed(words) if not o.is_hydra_override()}
+        control = {key: texts_of(read.pop(key)) for key in _CONTROL if key in read}
+        swept = {key: values_of(override) for key, override in read.items() if override.is_sweep_override()}
     fixed = {key: str(override.input_line) for key, override in read.items() if key not in swept}
-    (rerun,) = control.get("rerun", ["missing"])
+    rerun = control.get("rerun", ["missing"])
+    if len(rerun) > 1 or rerun[0] not in RERUNS:
+        raise ConfigError(f"rerun={','.join(rerun)}: say one of {', '.join(RERUNS)}.")
     names = tuple(name for name in control.get("sweep", []) if name != "null")
-    return Words(names, rerun, fixed, swept)
+    return Words(names, rerun[0], fixed, swept)
 
 
 def expand(words: Words) -> list[Cell]:
     """Every distinct cell, in the order in which they run. Raises ConfigError naming every cell that cannot run."""
     with initialised():
         found = list(_composed(_specifications(words), words))
-    cells: dict[str, Cell] = {}
+    runs: dict[str, list[Cell]] = {}
     for config, overrides, row in found:
         for cell in [*_starts(config, overrides), Cell(config, overrides, (row,))]:
-            key = settings_digest(cell.config)
-            known = cells.setdefault(key, cell)
-            cells[key] = replace(known, rows=tuple(dict.fromkeys(known.rows + cell.rows)))
-    return list(cells.values())
+            _merge(cell, runs.setdefault(settings_digest(cell.config), []))
+    return [cell for same in runs.values() for cell in same]
+
+
+def _merge(cell: Cell, same: list[Cell]) -> None:
+    """Add a cell to those of the same run; where their fine-tunings are the same too, or none, they are one cell."""
+    for place, known in enumerate(same):
+        if not (cell.config.tasks and known.config.tasks and _tuning(cell) != _tuning(known)):
+            kept = known if known.config.tasks or not cell.config.tasks else cell
+            same[place] = replace(kept, rows=tuple(dict.fromkeys(known.rows + cell.rows)))
+            return
+    same.append(cell)
+
+
+def _tuning(cell: Cell) -> Any:
+    return cell.config.task, cell.config.tasks
 
 
 def _starts(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
@@ -103,14 +114,15 @@ def _specifications(words: Words) -> Iterator[tuple[dict[str, str], str]]:
         chosen = fixed | {key: f"{key}={value}" for key, value in point}
         embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
         for row in listed:
-            own = [f"{k}={v}" for k, v in row.terms.items() if k in _BASE and k not in chosen]
+            own = [one_value(k, v) for k, v in row.terms.items() if _is_base(k) and k not in chosen]
             settings = settings_of(row.terms, _compose((*chosen.values(), *own, *embed)))
             if all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
-                yield chosen | {k: f"{k}={v}" for k, v in settings.items() if k not in chosen}, row.sweep
+                yield chosen | {k: one_value(k, v) for k, v in settings.items() if k not in chosen}, row.sweep
 
 
-#: Settings of a sweep file that its relative terms depend on.
-_BASE = ("scale", "model", "data")
+def _is_base(key: str) -> bool:
+    """Whether a setting of a sweep file belongs to what its relative terms follow; a corpus needs its path there."""
+    return key in ("scale", "model", "data") or key.startswith("data.")
 
 
 def _varying(listed: list[Row], words: Words) -> dict[str, list[str]]:
@@ -120,7 +132,7 @@ def _varying(listed: list[Row], words: Words) -> dict[str, list[str]]:
     scale = [word for key, word in words.fixed.items() if key == "scale"]
     values: dict[str, dict[str, None]] = {}
     for row in listed:
-        own = scale or ([f"scale={row.terms['scale']}"] if "scale" in row.terms else [])
+        own = scale or ([one_value("scale", row.terms["scale"])] if "scale" in row.terms else [])
         for key, value in settings_of(row.terms, _compose(tuple(own))).items():
             values.setdefault(key, {})[value] = None
     return {key: list(found) for key, found in values.items() if len(found) > 1}
@@ -145,28 +157,7 @@ def _composed(
         raise ConfigError(list(problems))
 
 
-@lru_cache(maxsize=256)
-def _compose(overrides: tuple[str, ...]) -> RunConfig:
-    """``compose`` with Hydra's refusals as ConfigError; many cells of a sweep have the same base."""
-    try:
-        return compose(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_words(error)) from None
-
-
-def _parsed(parser: OverridesParser, word: str) -> Override:
-    try:
-        return parser.parse_override(word)
-    except HydraException as error:
-        raise ConfigError(f"{word}: {_first_words(error)}") from None
-
-
-def _values(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [str(override.get_value_element_as_str())]
-    if not override.is_discrete_sweep():
-        raise ConfigError(f"{override.input_line}: an interval is no list of cells. List the values: key=a,b,c.")
-    return [str(value) for value in override.sweep_string_iterator()]
+_compose = lru_cache(maxsize=256)(compose)  # many cells of a sweep have the same base
 
 
 def _same(a: str, b: str) -> bool:
@@ -179,9 +170,3 @@ def _plain(word: str) -> Any:
         return yaml.safe_load(word)
     except yaml.YAMLError:
         return word
-
-
-def _first_words(error: Exception) -> str:
-    """Hydra's message without its search path."""
-    lines = [line.strip() for line in str(error).split("Config search path")[0].splitlines() if line.strip()]
-    return " ".join(lines)

@@ -23,7 +23,9 @@ from albert_ablate.training.guards import out_of_memory
 _SAME_STEP = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Of a folder that cannot be made or written.
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 
 @contextmanager

@@ -84,9 +84,14 @@ class Line:
 
 def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list[Line]:
     from albert_ablate.sweeping.calibration import calibrate  # torch loads slowly
+    from albert_ablate.training.precision import precision_here
 
     local = all(cell.config.data.source != "hub" for cell in cells) and clock in ("here", None)
-    placed = place(cells) if local else [Placed(c, name, None) for c, name in zip(cells, labels(cells), strict=True)]
+    placed = (
+        place(cells, precision_here)
+        if local
+        else [Placed(c, name, None) for c, name in zip(cells, labels(cells), strict=True)]
+    )
     lines = []
     for p in placed:
         if p.problem is not None:

@@ -192,12 +192,18 @@ def test_a_cells_overrides_alone_give_the_cell() -> None:
         (["sweep=table3", "scale=paper", "embed=e16"], ["embed=e16", "e64, e128, e256, full"]),
         (["sweep=table3", "share=attention"], ["share=attention", "none, all"]),
         (["sweep=table3", "share=everything"], ["share=everything", "none, all"]),
-        (["sweep=table3", "objective=cause"], ["objective/cause", "nsp"]),
-        (["embed=e64,e512"], ["embed/e512", "e128"]),
+        (["sweep=table3", "objective=cause"], ["objective=cause", "nsp"]),
+        (["embed=e64,e512"], ["embed=e512", "e128"]),
         (["embed=e64,e256", "share=all"], ["embed.size=256", "model.hidden=192"]),
         (["embed=e64,e128", "foo=1,2"], ["foo"]),
         (["sweep=table3", "seed=interval(0,1)"], ["interval", "List the values"]),
         (["sweep=table3", "seed=(("], ["seed"]),
+        (["seed=glob(*)"], ["seed=glob(*)", "options of a group"]),
+        (["share=glob(z*)"], ["no value fits", "all, attention, ffn, none"]),
+        (["seed=range(1e30)"], ["more than 10,000 values"]),
+        (["rerun=failed,all"], ["rerun=failed,all", "missing, failed, all"]),
+        (["hydra/sweeper=optuna"], ["hydra/sweeper=optuna", "own sweeper"]),
+        (["hydra/launcher=ray"], ["hydra/launcher=ray", "joblib, submitit_local, submitit_slurm"]),
         (["sweep=nowhere/mine.yaml"], ["nowhere/mine.yaml", "no such sweep"]),
     ],
 )
@@ -230,6 +236,58 @@ def test_a_wrong_file_is_refused_in_words(content: str, said: list[str], tmp_pat
         cells(f"sweep={file}")
     for part in said:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("settings: {hydra/launcher: joblib}", ["hydra/launcher: not a setting of a cell", "on the command line"]),
+        ("settings: {hydra.launcher.n_jobs: 2}", ["hydra.launcher.n_jobs: not a setting", "on the command line"]),
+        ("settings: {hydra: {launcher: joblib}}", ["hydra: not a setting", "on the command line"]),
+        ("defaults: [{override hydra/launcher: joblib}]", ["defaults: not a setting", "on the command line"]),
+        ("settings: {rerun: all}", ["rerun: not a setting", "on the command line"]),
+        ("settings: {+new: 1}", ["+new: there is no such setting"]),
+        ("settings: {optimizer.lr: 1}", ["optimizer.lr: there is no such setting", "learning_rate"]),
+        ("settings: {seed: range(3)}", ["seed: range(3)", "belong on the command line"]),
+        ("settings: {data.path: 'a.txt,b.txt'}", ["data.path: a.txt,b.txt", "several values are a list"]),
+    ],
+)
+def test_a_key_that_a_sweep_file_cannot_have_is_refused(content: str, said: list[str], tmp_path) -> None:
+    """No key of Hydra is taken without effect, and none is advised to be appended."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"title: x\n{content}\ncells: [{{share: all}}]\n")
+    with pytest.raises(ConfigError) as caught:
+        cells(f"sweep={file}")
+    for part in said:
+        assert part in str(caught.value)
+    assert "append" not in str(caught.value)
+
+
+def test_values_of_a_sweep_file_are_taken_as_they_stand(tmp_path) -> None:
+    file = tmp_path / "мой файл.yaml"
+    paths = "[корпус.txt, 'a b=1 (c).txt', \"'a,b.txt'\"]"
+    file.write_text(
+        f"title: x\nsettings: {{data: text, tokenizer.model_path: null, data.path: {paths}}}\ncells: [{{}}]\n"
+    )
+    found = cells(f"sweep={file}")
+    assert [cell.config.data.path for cell in found] == ["корпус.txt", "a b=1 (c).txt", "a,b.txt"]
+    assert {cell.config.tokenizer.model_path for cell in found} == {None}
+
+
+def test_functions_of_the_command_line_give_cells() -> None:
+    assert [c.config.share.strategy.value for c in cells("share=glob(a*)")] == ["all", "attention"]
+    chosen = cells("share=glob([a*,f*],exclude=attention)", "seed=sort(3,1)")
+    assert [(c.config.share.strategy.value, c.config.seed) for c in chosen] == [
+        ("all", 1), ("all", 3), ("ffn", 1), ("ffn", 3),
+    ]  # fmt: skip
+    assert len(cells("sweep=table5", "share=glob(a*)")) == 6
+
+
+def test_settings_of_a_task_make_cells() -> None:
+    """Pretraining is the same run; the fine-tunings are not."""
+    found = cells("task=sst2", "tasks.sst2.learning_rate=1e-5,2e-5")
+    assert [c.config.tasks["sst2"].learning_rate for c in found] == [1e-5, 2e-5]
+    assert settings_digest(found[0].config) == settings_digest(found[1].config)
 
 
 def test_titles_say_what_a_sweep_is_about() -> None:

@@ -1,11 +1,11 @@
 """A sweep's cells, their names for people, and their run folders."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config import RunConfig, RuntimeConfig
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest
 from albert_ablate.identity import readable_name
@@ -87,12 +87,15 @@ def labels(cells: Sequence[Cell]) -> list[str]:
     return named
 
 
-def place(cells: Sequence[Cell]) -> list[Placed]:
-    """Prepare each distinct corpus and tokenizer once and find every cell's folder."""
+def place(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig], str]) -> list[Placed]:
+    """Prepare each distinct corpus and tokenizer once and find every cell's folder.
+
+    Raises ConfigError where ``precision_of`` does: a device that is not there is wrong for the sweep.
+    """
     from albert_ablate.experiment import Prepared, prepare_data, require_documents, run_folder
     from albert_ablate.tasks.units import plan_units
-    from albert_ablate.training.precision import choose_device, choose_precision
 
+    precisions = [precision_of(cell.config.runtime) for cell in cells]
     known: dict[str, Prepared | UserError] = {}
 
     def prepared_for(config: RunConfig) -> Prepared:
@@ -110,9 +113,8 @@ def place(cells: Sequence[Cell]) -> list[Placed]:
         return found
 
     placed = []
-    for cell, label in zip(cells, labels(cells), strict=True):
+    for cell, label, precision in zip(cells, labels(cells), precisions, strict=True):
         try:
-            precision = choose_precision(cell.config.runtime, choose_device(cell.config.runtime))
             folder = run_folder(cell.config, prepared_for(cell.config), precision)
             units = tuple(unit.folder for unit in plan_units(cell.config, folder, precision))
             placed.append(Placed(cell, label, folder, units))

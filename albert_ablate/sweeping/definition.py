@@ -1,6 +1,7 @@
 """Sweep files: what they may say, and the cells they list in the paper's terms."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -57,13 +58,32 @@ def load(name: str) -> SweepFile:
         )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return pydantic.TypeAdapter(SweepFile).validate_python(values)
+        file = pydantic.TypeAdapter(SweepFile).validate_python(values)
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"sweep={name}: {path} cannot be read ({type(error).__name__}).") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"sweep={name}: {path} is not YAML: {' '.join(str(error).split())}") from None
     except pydantic.ValidationError as error:
         raise ConfigError([_explain(path, problem) for problem in error.errors()]) from None
+    if problems := [f"{path}: {words}" for key in _keys(file) if (words := _no_setting(key))]:
+        raise ConfigError(problems)
+    return file
+
+
+def _keys(file: SweepFile) -> dict[str, None]:
+    """Every key of the settings and of the cells."""
+    return {key: None for values in (file.settings, *file.cells) for key in values}
+
+
+def _no_setting(key: str) -> str | None:
+    """What is wrong with a key that a cell cannot have."""
+    if re.match(r"hydra\b", key) or key in ("defaults", "sweep", "rerun"):
+        return f"{key}: not a setting of a cell. Give it on the command line, beside sweep=."
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        return (
+            f"{key}: there is no such setting. Keys are the names of settings, such as seed or optimizer.learning_rate."
+        )
+    return None
 
 
 def sweep_names() -> list[str]:
@@ -101,4 +121,11 @@ def _grid(values: Values) -> list[Values]:
 def _explain(path: Path, problem: Any) -> str:
     field = ".".join(str(part) for part in problem["loc"])
     known = ", ".join(SweepFile.__dataclass_fields__)
+    if words := _no_setting(field) if field in ("defaults", "hydra") or field.startswith("hydra/") else None:
+        return f"{path}: {words}"
+    if problem["type"] == "unexpected_keyword_argument":
+        return (
+            f"{path}: {field}: there is no such key. A sweep file may have: {known}. "
+            "Settings go under settings: or cells:."
+        )
     return f"{path}: {field or 'the file'}: {problem['msg']}. A sweep file may have: {known}."

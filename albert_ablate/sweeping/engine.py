@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from albert_ablate import console
+from albert_ablate.config import RuntimeConfig
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
+from albert_ablate.files import require_writable
 from albert_ablate.lock import owner
 from albert_ablate.runs import FAILURES, standing_of, wanted
 from albert_ablate.stopping import interrupting
 from albert_ablate.sweeping.board import Watch, board, counts
 from albert_ablate.sweeping.cells import Cell, Placed, Stand, place
 from albert_ablate.sweeping.process import Outcome, warm_up
-from albert_ablate.sweeping.record import end_record, standings, write_record
+from albert_ablate.sweeping.record import SWEEPS, end_record, standings, write_record
 
 #: Runs cells and returns how each ended, in order; None where the launcher lost the answer.
 Launch = Callable[[Sequence[Cell]], Sequence[Outcome | None]]
@@ -23,30 +25,40 @@ _POLL_SECONDS = 2.0
 _STANDSTILLS = 3
 
 
-def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_by_one: bool) -> int:
+def run_sweep(
+    name: str,
+    cells: Sequence[Cell],
+    rerun: str,
+    launch: Launch,
+    one_by_one: bool,
+    precision_of: Callable[[RuntimeConfig], str],
+) -> int:
     """Run the cells that ``rerun`` asks for; returns the exit code.
 
     0 when every cell of the sweep is finished; 75 after a stop signal; else the code of the worst
-    failure. Cells that another process trains are left to it and waited for; those of a process
-    that died are taken over. A cell whose own process is killed is started again
-    ``runtime.retries`` times and continues from its checkpoint; one that is stopped from outside, by
-    a time limit or a cluster's wish, as often as it gets further. With ``one_by_one`` the report says
-    where the wall time went.
+    failure, and 1 where ``rerun=failed`` left out cells that never ran. Cells that another process
+    trains are left to it and waited for; those of a process that died are taken over. A cell whose
+    own process is killed is started again ``runtime.retries`` times and continues from its
+    checkpoint; one that is stopped from outside, by a time limit or a cluster's wish, as often as it
+    gets further. With ``one_by_one`` the report says where the wall time went. ``precision_of`` says
+    in which number format a cell runs where it is launched.
     """
     began = time.perf_counter()
+    runs = Path(cells[0].config.paths.runs)
+    require_writable(runs / SWEEPS, Path(cells[0].config.paths.cache))
     try:
         with interrupting():
             if one_by_one:
                 warm_up()
-            placed = place(cells)
+            placed = place(cells, precision_of)
             preparing = time.perf_counter() - began
             known = [p for p in placed if p.folder is not None]
             chosen = [p for p in known if wanted(rerun, p.state())]
+            record = write_record(runs, name, placed)
             if rerun == "all":
                 for p in chosen:
                     assert p.folder is not None
                     p.folder.set_aside()
-            record = write_record(Path(cells[0].config.paths.runs), name, placed)
             console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, chosen)}")
             codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
             fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]
@@ -54,9 +66,15 @@ def run_sweep(name: str, cells: Sequence[Cell], rerun: str, launch: Launch, one_
     except KeyboardInterrupt:
         raise PreemptedError("Stopped before a cell was started; what is cached stays.") from None
     wall = time.perf_counter() - began
-    code = PreemptedError.exit_code if stopped else max(codes.values(), default=0)
-    end_record(record, wall_seconds=wall, exit_code=code)
+    unrun = [] if stopped else [p.label for p in known if p.label not in codes and p.state() != "finished"]
+    code = PreemptedError.exit_code if stopped else max([*codes.values(), UserError.exit_code if unrun else 0])
+    try:
+        end_record(record, wall_seconds=wall, exit_code=code)
+    except OSError as error:  # the runs are finished all the same
+        console.say(f"{record}: the end of the sweep could not be recorded ({error.strerror})")
     _report(name, record, wall, preparing, fresh if one_by_one and len(fresh) == len(chosen) else [], stopped)
+    if unrun:
+        console.say(f"  {len(unrun)} cells are not finished and were left out by rerun={rerun}, {unrun[0]} among them.")
     return code
 
 
@@ -83,7 +101,10 @@ def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
         before = [p.stand() for p in ours]
         try:
             outcomes = launch([p.cell for p in ours])
-            lost = ""
+            lost = (
+                "" if len(outcomes) == len(ours) else f"the launcher gave {len(outcomes)} answers to {len(ours)} cells"
+            )
+            outcomes = [None] * len(ours) if lost else outcomes
         except Exception as error:  # of the launcher: a worker was killed, or the cluster refused
             outcomes, lost = [None] * len(ours), f"{type(error).__name__}: {' '.join(str(error).split())}"
         if outcomes and all(outcome is not None and outcome.elsewhere for outcome in outcomes):

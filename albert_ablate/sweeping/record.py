@@ -14,7 +14,8 @@ from albert_ablate.lock import owner
 from albert_ablate.runs import RunFolder, standing_of
 from albert_ablate.sweeping.cells import Placed
 
-_FOLDER = ".sweeps"
+#: Folder of the records, beside the run folders.
+SWEEPS = ".sweeps"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
         }
         for p in placed
     ]
-    path = runs / _FOLDER / f"{name}-{digest(cells, 8)}.json"
+    path = runs / SWEEPS / f"{name}-{digest(cells, 8)}.json"
     started = time.time()
     process = {"host": socket.gethostname(), "pid": os.getpid()}
     write_json(path, {"name": name, "started": started, "ended": None, **process, "cells": cells})
@@ -57,7 +58,7 @@ def end_record(path: Path, **facts: Any) -> None:
 
 def records(runs: Path) -> list[Path]:
     """Every sweep recorded under ``runs``, the latest last."""
-    return sorted((runs / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return sorted((runs / SWEEPS).glob("*.json"), key=lambda path: path.stat().st_mtime)
 
 
 def standings(record: Path) -> list[Standing]:

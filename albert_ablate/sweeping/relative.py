@@ -23,7 +23,6 @@ from typing import Any
 
 from albert_ablate.config import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.sweeping.definition import LISTS
 
 TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "corpus")
 
@@ -48,11 +47,20 @@ def settings_of(cell: dict[str, Any], base: RunConfig) -> dict[str, str]:
             found["budget.steps"] = str(round(base.budget.steps * _multiple(cell, "length")))
         elif key == "corpus":
             found |= _corpus(value, base)
-        elif key in LISTS:
-            found[key] = f"[{','.join(value)}]" if isinstance(value, list) else str(value)
         elif key not in TERMS:
-            found[key] = str(value)
+            found[key] = _word(value)
     return found
+
+
+def _word(value: Any) -> str:
+    """A value of a YAML file as the command line takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_word(inner)}' for key, inner in value.items())}}}"
+    return str(value)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,26 @@ def choose_precision(config: RuntimeConfig, device: torch.device) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
+def precision_here(config: RuntimeConfig) -> str:
+    """The number format of a run on this machine. Raises ConfigError where the device is not there."""
+    return choose_precision(config, choose_device(config))
+
+
+def precision_on_cluster(config: RuntimeConfig, gpus: bool) -> str:
+    """The number format of a run on a cluster's machines, with ``gpus`` where its jobs are given some.
+
+    Raises ConfigError where only those machines can tell: the format is part of a run's identity.
+    """
+    if config.precision == "auto" and not torch.cuda.is_available() and (gpus or config.device == "cuda"):
+        raise ConfigError(
+            "runtime.precision=auto: the number format is part of a run's identity, and this machine has no GPU to "
+            "choose it by. Say runtime.precision=bf16, or fp32 for GPUs without bf16."
+        )
+    if config.device == "cuda" and not torch.cuda.is_available():
+        return config.precision
+    return precision_here(config)
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Context in which matrix products run in ``precision``; weights and updates stay fp32."""
     if precision == "fp32":

@@ -1,0 +1,169 @@
+"""Words of the command line: values in any script are read, and what is wrong is said in our words."""
+
+from pathlib import Path
+
+import pytest
+
+from albert_ablate.errors import ConfigError
+from albert_ablate.hydra_app import compose, compose_for_run, main
+from albert_ablate.hydra_options import require_supported
+from albert_ablate.hydra_words import parsed, readable
+
+READ = [
+    ("data.path=корпус.txt", "корпус.txt"),
+    ("data.path=日本語/文.txt", "日本語/文.txt"),
+    ("data.path=lr=0.1/x.txt", "lr=0.1/x.txt"),
+    ("data.path=corpus (1).txt", "corpus (1).txt"),
+    ("data.path=a#b.txt", "a#b.txt"),
+    ("data.path=l'été.txt", "l'été.txt"),
+    ("data.path=${oc.env:HOME}/корпус.txt", "${oc.env:HOME}/корпус.txt"),
+    ("data.path=~/x.txt", str(Path.home() / "x.txt")),
+    (r"data.path=C:\корпус\x", r"C:\корпус\x"),
+    ("data.path='мой корпус, v=1.txt'", "мой корпус, v=1.txt"),
+    ("labels=[positiv,négatif,中立]", ["positiv", "négatif", "中立"]),
+    ("labels=[a b,[ü,c]]", ["a b", ["ü", "c"]]),
+    ("task=mnli,sst2", ["mnli", "sst2"]),
+    ("seed=3", 3),
+    ("model.name=été", "été"),
+]
+
+
+@pytest.mark.parametrize(("word", "value"), READ, ids=[word for word, _ in READ])
+def test_a_value_is_what_was_meant(word: str, value: object) -> None:
+    (override,) = parsed([word])
+    assert override.value() == value
+
+
+def test_values_to_sweep_over_are_read_one_by_one() -> None:
+    assert readable(["data.path=корпус.txt,b.txt"]) == ["data.path='корпус.txt',b.txt"]
+    assert readable(["x=choice(é,b)"]) == ["x=choice('é',b)"]
+
+
+UNCLEAR = [
+    ("data.path=[draft] é.txt", "data.path='\"[draft] é.txt\"'"),
+    ("data.path='abc", """'data.path="'"'"'abc"'"""),
+    ("seed=0,1,", "seed='\"0,1,\"'"),
+    ("seed=rnage(3)", "there is no function rnage; there are choice, range"),
+    ("seed=range(a)", "range(a)"),
+    ("größe=5", "größe: there is no such setting"),
+    ("foo", "foo: not a setting. Settings are given as name=value"),
+    ("share.all", "share.all: not a setting"),
+    ("=", "not a setting"),
+    ("share=[all,none]", "python run.py -m share=all,none"),
+]
+
+
+@pytest.mark.parametrize(("word", "said"), UNCLEAR, ids=[word for word, _ in UNCLEAR])
+def test_what_cannot_be_read_is_refused_with_the_way_to_say_it(word: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        readable([word])
+    assert said in str(caught.value)
+
+
+WRONG = [
+    (["warm_start.from=R"], "warm_start.from: there is no such setting. warm_start has: layers."),
+    (["tasks.sst2.steps=1"], "tasks.sst2.steps: the run has no task sst2. Add task=sst2."),
+    (["task=sst2", "tasks.sst2.step=1"], "Did you mean tasks.sst2.steps?"),
+    (["optimiser.learning_rate=1"], "Did you mean optimizer.learning_rate?"),
+    (["hidden=3"], "Did you mean model.hidden?"),
+    (["share.all=1"], "Did you mean share=all?"),
+    (["embed=64"], "embed=64: there is no such option. Did you mean embed=e64? There are: e128"),
+    (["share=null"], "share=null: there is no such option"),
+    (["task=none_such"], "task=none_such: there is no such option"),
+    (["data.path.x=3"], "data.path is one value"),
+    (["+seed=1"], "Leave out the +: seed=1"),
+    (["++share=all"], "share=all"),
+    (["~foo"], "foo: there is no such setting"),
+    (["~task"], "task cannot be left out"),
+    (["share@x=all"], "packages (@) are not used here"),
+    (["data.path=a,b.txt"], "data.path='\"a,b.txt\"'"),
+    (["share=glob(a*)"], "python run.py -m 'share=glob(a*)'"),
+    (["hydra/launcher=joblib", "hydra.launcher.n_job=2"], "Did you mean hydra.launcher.n_jobs?"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+def test_a_wrong_name_is_refused_in_our_words(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(words)
+    message = str(caught.value)
+    assert said in message
+    assert not any(foreign in message for foreign in ("struct", "append", "search path", "MULTIRUN"))
+
+
+def test_a_fine_tuning_is_refused_in_the_same_words(tmp_path: Path) -> None:
+    recorded = tmp_path / "config.yaml"
+    recorded.write_text("scale: {name: demo}\n")
+    for words, said in (
+        (["task=nerr"], "task=nerr: there is no such option"),
+        (["task.seeds=0,1"], "task.seeds=[0,1]"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            compose_for_run(recorded, words)
+        assert said in str(caught.value)
+        assert "search path" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["hydra/sweeper=basic"], "own sweeper"),
+        (["hydra.sweeper.max_batch_size=2"], "own sweeper"),
+        (["hydra.launcher._target_=mine.Launcher"], "not by mine.Launcher"),
+        (["~hydra/launcher"], "cells can be started by basic"),
+        (["hydra.job.chdir=true"], "relative paths are those of the folder where the command is given"),
+        (["+hydra.job.env_set.A=1"], "hydra.job.env_set"),
+        (["hydra.searchpath=[file:///x]"], "--config-dir"),
+        (["hydra.mode=RUN"], "Leave one of the two out"),
+        (["hydra/launcher=joblib,basic"], "one value for the whole sweep"),
+    ],
+)
+def test_settings_of_hydra_that_have_no_place_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        require_supported(words, multirun=True)
+    assert said in str(caught.value)
+
+
+def test_other_settings_of_hydra_are_taken() -> None:
+    harmless = ["hydra.verbose=true", "hydra.job.name=x", "hydra.output_subdir=h", "hydra/job_logging=default"]
+    assert require_supported([*harmless, "hydra.sweep.dir=x", "hydra.sweep.subdir=y"], multirun=True)
+    assert require_supported(["hydra.mode=MULTIRUN", "seed=1,2"], multirun=False)
+    assert not require_supported(["hydra.run.dir=x"], multirun=False)
+
+
+def test_a_file_of_settings_cannot_change_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "there.yaml").write_text("# @package _global_\nhydra: {job: {chdir: true}}\n")
+    with pytest.raises(ConfigError, match=r"hydra\.job\.chdir=true"):
+        require_supported(["+mine=there"], multirun=True, config_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["warm_start.from=R"], "warm_start has: layers"),
+        (["seed=0", "-m", "hydra.job.chdir=true"], "hydra.job.chdir=true"),
+        (["-m", "seed=0", "warm_start.from=R"], "warm_start has: layers"),
+        (["--config-name", "mine"], "--config-dir FOLDER"),
+        (["--experimental-rerun", "x"], "what continues it"),
+        (["-m", "--cfg", "job"], "one of them alone"),
+        (["--package", "model"], "belongs to --cfg"),
+        (["hydra.run.dir=/proc/none/x"], "/proc/none"),
+    ],
+)
+def test_run_py_says_it_in_our_words(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What Hydra would print itself, or raise; options may stand anywhere among the settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # put back afterwards
+    monkeypatch.setattr("sys.argv", ["run.py", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
