@@ -124,6 +124,9 @@ class TextConfig(TaskBase):
     id_column: str | None
     labels: tuple[str, ...] | None  # in order; empty: those of the training file, sorted
     dev_fraction: OpenFraction  # of the training rows, by a hash of their text, where there is no dev file
+    dev_split: Literal["text", "label"]  # which rows that are: drawn from all, or the same share of every class
+    class_weights: Literal["none", "balanced"] | tuple[PositiveFloat, ...]  # of each class's errors; in labels' order
+    choose_by: Literal["macro_f1"] | None  # the metric that chooses the checkpoint; empty: the first one
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -148,6 +151,7 @@ class SquadConfig(TaskBase):
     max_answer: Positive  # pieces
     beam: Positive  # starts, and ends for each, of the 2.0 head
     threshold: Literal["best_f1", "zero"]  # of the null score: searched on dev, or a probability of one half
+    f1_unit: Literal["auto", "words", "characters"]  # what F1 counts; auto: what the paragraph's script has
 
 
 @dataclass(frozen=True, config=_STRICT)
