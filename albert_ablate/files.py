@@ -32,6 +32,13 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def require_writable(*folders: Path) -> None:
+    """Make each folder and a file in it, which is removed again. Raises OSError where that is refused."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; what the body writes there takes its place when it succeeds."""

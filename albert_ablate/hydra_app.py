@@ -55,11 +55,13 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
 
 #: Settings of a fine-tuning; everything else is the run's own.
 _TASK_KEYS = ("task", "tasks", "runtime", "tracker", "rerun")
+FINE_TUNING_GROUPS = (*_TASK_KEYS, "paths")
 
 
 def compose_for_run(recorded: Path, words: Sequence[str]) -> RunConfig:
     """A finished run's recorded settings with the task settings of ``words``. Raises ConfigError."""
-    return _composed_over(recorded, words, _TASK_KEYS, _TASK_KEYS, "Settings of a fine-tuning are")
+    taken = [*_TASK_KEYS, *({_group(word) for word in words} & {"paths"})]
+    return _composed_over(recorded, words, FINE_TUNING_GROUPS, taken, "Settings of a fine-tuning are")
 
 
 #: Settings of an evaluation of a finished run.
@@ -80,7 +82,7 @@ def _composed_over(
     recorded: Path, words: Sequence[str], allowed: Sequence[str], taken: Sequence[str], what: str
 ) -> RunConfig:
     """The recorded settings, but for the groups ``taken``, which are those of the words."""
-    from albert_ablate.hydra_cells import read_words
+    from albert_ablate.hydra_cells import first_words, read_words
 
     foreign = [word for word in words if _group(word) not in allowed]
     if foreign:
@@ -93,7 +95,7 @@ def _composed_over(
         with initialised():
             composed = OmegaConf.to_container(hydra_compose("config", [*scale, *read.fixed.values()]), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        raise ConfigError(first_words(error)) from None
     assert isinstance(composed, dict)
     values = _updated({str(k): v for k, v in composed.items()}, own)
     return parse(values | {str(k): composed[k] for k in taken} | {"rerun": read.rerun})

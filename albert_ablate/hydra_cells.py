@@ -151,14 +151,14 @@ def _compose(overrides: tuple[str, ...]) -> RunConfig:
     try:
         return compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_words(error)) from None
+        raise ConfigError(first_words(error)) from None
 
 
 def _parsed(parser: OverridesParser, word: str) -> Override:
     try:
         return parser.parse_override(word)
     except HydraException as error:
-        raise ConfigError(f"{word}: {_first_words(error)}") from None
+        raise ConfigError(f"{word}: {first_words(error)}") from None
 
 
 def _values(override: Override) -> list[str]:
@@ -181,7 +181,7 @@ def _plain(word: str) -> Any:
         return word
 
 
-def _first_words(error: Exception) -> str:
+def first_words(error: Exception) -> str:
     """Hydra's message without its search path."""
     lines = [line.strip() for line in str(error).split("Config search path")[0].splitlines() if line.strip()]
     return " ".join(lines)

@@ -19,8 +19,7 @@ def hold_out(examples: Sequence[Example], task: TextConfig) -> tuple[list[Exampl
         held_out = _share_of_each_class(examples, task.dev_fraction)
     else:
         held_out = {text for text in map(_text, examples) if side_of(text, task.dev_fraction) == "valid"}
-    parts = [e for e in examples if _text(e) not in held_out], [e for e in examples if _text(e) in held_out]
-    return parts
+    return [e for e in examples if _text(e) not in held_out], [e for e in examples if _text(e) in held_out]
 
 
 def _text(example: Example) -> str:
@@ -81,14 +80,17 @@ def class_notes(sets: ExampleSets, split: str | None) -> list[str]:
         notes.append(f"no training example of {_number(missing, sets)}: {listed(missing)}; it cannot be learned")
     single = [name for name in sets.names if train[name] == 1]
     if sets.kind == "classes" and 2 * len(sets.names) > rows:
-        notes.append(f"{len(sets.names)} classes for {rows:,} training examples: is the column of labels the right one?")
+        notes.append(
+            f"{len(sets.names)} classes for {rows:,} training examples: is the column of labels the right one?"
+        )
     elif single:
         notes.append(f"a single training example of {_number(single, sets)}: {listed(single)}")
     for name, examples in sets.dev.items():
         there = _members(sets, examples)
         absent = [label for label in sets.names if not there[label]]
         if absent:
-            remedy = f". {split} holds out a share of every class" if split else ""
+            helps = split and any(train[label] > 1 for label in absent)
+            remedy = f". {split} holds out a share of every class" if helps else ""
             notes.append(
                 f"{name} has no example of {_number(absent, sets)}: {listed(absent)}; its scores say nothing about it, "
                 f"and macro F1 leaves it out unless it is predicted{remedy}"

@@ -16,6 +16,7 @@ from albert_ablate.tasks.labels import classes, place, require_labels
 from albert_ablate.tasks.sets import Example, ExampleSets, Kind
 from albert_ablate.tasks.tables import Row, find, named, read_rows, require_columns, require_unique
 
+
 def task_files(common: FineTuneConfig, task: GlueConfig | TextConfig) -> dict[str, Path]:
     """``train``, each dev set and each test set there is -> its file. Raises DataError."""
     if isinstance(task, TextConfig):
@@ -179,7 +180,9 @@ def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
     else:
         train, dev["dev"] = hold_out(train, task)
         if not train or not dev["dev"]:
-            raise DataError(f"{where}: {len(train)} training and {len(dev['dev'])} dev rows; raise {where}.dev_fraction.")
+            raise DataError(
+                f"{where}: {len(train)} training and {len(dev['dev'])} dev rows; raise {where}.dev_fraction."
+            )
     return ExampleSets(kind, names, train, dev, notes=notes)
 
 

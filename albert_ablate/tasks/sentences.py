@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks import metrics
-from albert_ablate.tasks.sets import Example, ExampleSets
 from albert_ablate.tasks.glue import GLUE
 from albert_ablate.tasks.heads import PooledModel
+from albert_ablate.tasks.sets import Example, ExampleSets
 from albert_ablate.tasks.task import FeatureSet, Outputs, Sequences, SetScores, TaskBatch
 
 _METRICS: dict[str, metrics.Metric] = {

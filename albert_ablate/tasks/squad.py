@@ -82,7 +82,7 @@ class SquadTask:
         return {"starts": i, "ends": j, "scores": s[:, :, None] + e, "null": null}
 
     def scores(self, name: str, outputs: Outputs) -> SetScores:
-        """Exact match and F1 by the official rules, or by characters; the interval takes paragraphs to be independent."""
+        """Exact match and F1 by official rules, or by characters; the interval takes paragraphs to be independent."""
         questions = self.dev_questions.questions
         golds = self.dev_questions.golds
         best = {q.id: found[0][0] for q, found in zip(questions, self.candidates(outputs, 1), strict=True)}

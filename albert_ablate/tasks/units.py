@@ -166,7 +166,7 @@ def _length_notes(config: RunConfig, task: TaskConfig, made: Task, length: int) 
     """What is cut, and positions that pretraining never used."""
     wanted, known, notes = wanted_length(task, config.task.scaling), config.pairs.max_length, []
     if wanted > length:
-        notes.append(f"its recipe's {wanted} tokens are cut to the model's {length} positions")
+        notes.append(f"{wanted} tokens, by its recipe and the scale, are cut to the model's {length} positions")
     if length > known and config.task.start == "pretrained":
         lengths = made.train.lengths
         notes.append(
