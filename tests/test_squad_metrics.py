@@ -186,9 +186,12 @@ def test_segments_are_those_of_cmrc_2018(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "unspaced"),
     [
-        ("今天天氣很好。", True), ("東京は日本の首都です。", True), ("กรุงเทพเป็นเมืองหลวง", True), ("ວຽງຈັນ", True), ("ភ្នំពេញ", True),
-        ("ရန်ကုန်မြို့", True), ("蘋果公司的 iPhone 12 Pro 於 2020 年推出", True), ("The capital is Tokyo (東京) in Japan.", False),
-        ("서울은 대한민국의 수도이다.", False), ("Москва — столица.", False), ("हिन्दी भाषा", False), ("", False), ("2010", False),
+        ("今天天氣很好。", True), ("東京は日本の首都です。", True),
+        ("กรุงเทพเป็นเมืองหลวง", True), ("ວຽງຈັນ", True), ("ភ្នំពេញ", True),
+        ("ရန်ကုန်မြို့", True), ("蘋果公司的 iPhone 12 Pro 於 2020 年推出", True),
+        ("The capital is Tokyo (東京) in Japan.", False),
+        ("서울은 대한민국의 수도이다.", False), ("Москва — столица.", False),
+        ("हिन्दी भाषा", False), ("", False), ("2010", False),
     ],
 )  # fmt: skip
 def test_which_paragraphs_are_scored_by_characters(text: str, unspaced: bool) -> None:
