@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runhelpers import read_json, run, tiny_config
+from runhelpers import read_json, run, tiny_config, write_corpus
 from taskhelpers import TINY, with_tasks, write_sst2
 
-from albert_ablate import evaluate, finetune
+from albert_ablate import evaluate, finetune, import_hf, plan
 from albert_ablate.errors import RunFolderError
 from albert_ablate.experiment import prepare, run_folder
 from albert_ablate.files import sha256_file
@@ -236,3 +236,15 @@ def test_numbers_are_shown_before_they_are_kept(
     shown = capsys.readouterr()
     assert "masked-LM loss" in shown.out
     assert "No space left" in shown.err
+
+
+def test_plan_and_import_say_what_they_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert import_hf.main([str(tmp_path), str(tmp_path / "file" / "runs" / "mine")]) == 2
+    assert "cannot be written (Not a directory). Name a folder of your own." in capsys.readouterr().err
+    words = ["sweep=table1", "--no-time", "--csv", str(tmp_path / "file" / "plan.csv")]
+    words += [f"paths.cache={tmp_path / 'cache'}", f"data.path={write_corpus(tmp_path / 'c.txt')}", "data=text"]
+    assert plan.main([*words, "tokenizer.vocab_size=200"]) == 1
+    shown = capsys.readouterr()
+    assert "plan.csv: cannot be written (" in shown.err
+    assert shown.out
