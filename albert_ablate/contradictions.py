@@ -64,7 +64,7 @@ def contradictions(c: "RunConfig") -> list[str]:
             f"Use batch.micro_size={c.batch.size}."
         )
     found += _data_contradictions(c.data)
-    found += _task_contradictions(c.tasks)
+    found += _task_contradictions(c.tasks, c.model.max_positions)
     found += _place_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
         found.append(f"task.seeds={list(c.task.seeds)}: a seed stands there twice. Name each once.")
@@ -94,13 +94,46 @@ def _data_contradictions(data: "DataConfig") -> list[str]:
     return []
 
 
-def _task_contradictions(tasks: "dict[str, TaskConfig]") -> list[str]:
+def _task_contradictions(tasks: "dict[str, TaskConfig]", positions: int) -> list[str]:
     """Readers and result folders go by a task's name."""
-    return [
+    found = [
         f"tasks.{key}.name={task.name!r}: a task is called what its settings are. Leave it at {key}."
         for key, task in tasks.items()
         if task.name != key
     ]
+    found += [
+        f"tasks.{key}.max_length={task.max_length} exceeds model.max_positions={positions}: later tokens would have no "
+        f"position. Set tasks.{key}.max_length={positions} or less."
+        for key, task in tasks.items()
+        if task.max_length is not None and task.max_length > positions
+    ]
+    return found + [problem for task in tasks.values() for problem in _class_contradictions(task)]
+
+
+def _class_contradictions(task: "TaskConfig") -> list[str]:
+    """Settings of classes, for a task that has none."""
+    from albert_ablate.task_config import TextConfig
+
+    if not isinstance(task, TextConfig):
+        return []
+    classes = task.kind == "text_classification" and len(task.target_columns) == 1
+    needs = {"class_weights": (task.class_weights, "none"), "dev_split": (task.dev_split, "text")}
+    what = "classes: text_classification with one column of target_columns"
+    found = [
+        f"tasks.{task.name}.{field}={value}: it needs {what}. Leave it at {default}."
+        for field, (value, default) in needs.items()
+        if value != default and not classes
+    ]
+    if task.choose_by is not None and task.kind == "text_regression":
+        found.append(f"tasks.{task.name}.choose_by={task.choose_by}: numbers have no F1. Leave it empty.")
+    if task.dev_split != "text" and task.dev_file is not None:
+        found.append(f"tasks.{task.name}.dev_split={task.dev_split}: no effect with dev_file={task.dev_file}.")
+    if isinstance(task.class_weights, tuple) and classes and task.labels is None:
+        found.append(
+            f"tasks.{task.name}.class_weights={list(task.class_weights)}: which weight is whose? Name the classes in "
+            f"this order with tasks.{task.name}.labels."
+        )
+    return found
 
 
 def _place_contradictions(paths: "PathsConfig") -> list[str]:

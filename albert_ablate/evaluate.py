@@ -1,8 +1,8 @@
 """Score a run on any corpus: ``python -m albert_ablate.evaluate runs/NAME data=text data.path=FILE``.
 
 Masked LM, NSP, SOP and the change from layer to layer on held-out documents, for runs trained here
-and for imported ones, with their own tokenizer. Kept in ``RUN/evaluations/``; an imported run that
-was not evaluated yet takes the numbers as its results.
+and for imported ones, with their own tokenizer. Kept in ``RUN/evaluations/``, or with ``--out FILE``
+there and nowhere else; an imported run that was not evaluated yet takes the numbers as its results.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from albert_ablate import console
 from albert_ablate.config import RunConfig
 from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError, UserError
-from albert_ablate.files import digest, read_json, write_json
+from albert_ablate.files import digest, read_json, require_writable, write_json
+from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
 from albert_ablate.hydra_app import compose_evaluation, words_of
 from albert_ablate.runs import RunFolder
 
@@ -27,15 +28,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.evaluate", description="Score a run on any corpus.")
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("settings", nargs="*", help="of data, evaluation, pairs and runtime; the rest is the run's own")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="keep the record there and nothing in the run folder")
+    options = parser.parse_intermixed_args(arguments)
     try:
-        if not (options.run / "config.yaml").is_file():
-            raise RunFolderError(f"{options.run}: no run folder (it has no config.yaml). Runs lie in runs/.")
-        config = compose_evaluation(options.run / "config.yaml", options.settings)
-        record = evaluate(options.run, config)
+        folder = open_run(options.run)
+        require_no_place_for_runs(options.settings)
+        config = compose_evaluation(folder.path / "config.yaml", options.settings)
+        place = folder.path / "evaluations" if options.out is None else _place_of(options.out)
+        _require_place(place)
+        require_cache(config)
+        for remark in remarks(folder):
+            console.say(f"  ! {remark}.")
+        from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+
+        with disk_in_words(str(folder.path.parent), config.paths.cache):
+            record = evaluate(folder, config)
+        _show(record)
+        file = options.out or place / _name(record)
+        with disk_in_words(str(folder.path.parent), config.paths.cache):
+            write_json(file, record)
+            if options.out is None:
+                _adopt(folder, record)
     except UserError as error:
         print(f"\n{words_of(error)}\n", file=sys.stderr)
         return error.exit_code
+    console.say(f"\n  {file}")
+    return 0
+
+
+def _place_of(out: Path) -> Path:
+    """The folder of a file that is to be written. Raises RunFolderError where something has its name."""
+    if out.exists():
+        raise RunFolderError(f"--out {out}: there is {'a folder' if out.is_dir() else 'a file'} of that name already.")
+    return out.parent
+
+
+def _require_place(place: Path) -> None:
+    """Raise RunFolderError where no record could be written: before the work, not after it."""
+    try:
+        require_writable(place)
+    except OSError as error:
+        raise RunFolderError(
+            f"{place} cannot be written ({error.strerror}). Keep the record elsewhere: --out FILE.json"
+        ) from error
+
+
+def _show(record: dict[str, Any]) -> None:
     from albert_ablate.summary import held_out
 
     for part in held_out(record["results"]):
@@ -43,12 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for head in record["missing"]:
         random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else "fitted heads stand in"
         console.say(f"  ! It has no {head}: {random}.")
-    console.say(f"\n  {record['file']}")
-    return 0
 
 
-def evaluate(run: Path, config: RunConfig) -> dict[str, Any]:
-    """Evaluate the newest checkpoint of ``run`` as ``config`` says and keep the record. Raises UserError."""
+def _name(record: dict[str, Any]) -> str:
+    """Of a record in the run folder: the same for the same settings, tokens, precision and checkpoint."""
+    tokens = record["data"]["tokens"]["fingerprint"]
+    key = digest([record["settings"], tokens, record["precision"], record["checkpoint"]], 8)
+    return f"{record['settings']['data']['name']}-{key}.json"
+
+
+def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+    """The record of the run's newest checkpoint, evaluated as ``config`` says. Raises UserError."""
     from albert_ablate.axes import Objective
     from albert_ablate.data.vocabulary import tokenizer_file
     from albert_ablate.evaluation.baselines import NgramBaselines
@@ -60,19 +103,17 @@ def evaluate(run: Path, config: RunConfig) -> dict[str, Any]:
     from albert_ablate.training.checkpoint import load_weights, newest
     from albert_ablate.training.precision import choose_device, choose_precision, set_up
 
-    folder = RunFolder(run.parent, run.name)
-    checkpoint = newest(run / "checkpoints")
+    checkpoint = newest(folder.checkpoints)
+    missing = list((_imported(folder) or {}).get("missing", []))
     device = choose_device(config.runtime)
     precision = choose_precision(config.runtime, device)
     set_up(config.runtime)
-    own = replace(config.tokenizer, model_path=str(tokenizer_file(run)))
+    own = replace(config.tokenizer, model_path=str(tokenizer_file(folder.path)))
     prepared = prepare_data(replace(config, tokenizer=own))
     held_out = build_held_out(config, prepared.train, prepared.valid, prepared.tokenizer.word_starts)
     require_pairs(config, held_out)
     model = build_model(config.architecture(), config.seed).to(device)
     load_weights(checkpoint, model)
-    imported = folder.read("results.json").get("imported") if (run / "results.json").is_file() else None
-    missing = list(imported["missing"]) if imported else []
     objective = Objective.NONE if "sentence head" in missing else config.objective.name
     started = time.perf_counter()
     baselines = NgramBaselines(prepared.train, config.tokenizer.vocab_size)
@@ -82,25 +123,29 @@ def evaluate(run: Path, config: RunConfig) -> dict[str, Any]:
     results["evaluation"] = {"seconds": time.perf_counter() - started}
     groups = ("data", "evaluation", "pairs", "masking")
     settings = {group: config.as_dict()[group] for group in groups}
-    record = {
-        "checkpoint": checkpoint.name, "precision": precision, "settings": settings, "data": prepared.record,
-        "missing": missing, "results": results, "similarity": similarity,
+    return {
+        "run": folder.name, "state": folder.state(), "checkpoint": checkpoint.name, "precision": precision,
+        "settings": settings, "data": prepared.record, "missing": missing, "results": results,
+        "similarity": similarity,
     }  # fmt: skip
-    key = digest([settings, prepared.train.fingerprint, precision, checkpoint.name], 8)
-    file = run / "evaluations" / f"{config.data.name}-{key}.json"
-    file.parent.mkdir(exist_ok=True)
-    write_json(file, record)
-    if imported and "masked_lm" not in folder.read("results.json"):
-        _adopt(folder, prepared.record, results, similarity)
-    return record | {"file": str(file)}
 
 
-def _adopt(folder: RunFolder, data: dict[str, Any], results: dict[str, Any], similarity: dict[str, Any]) -> None:
+def _imported(folder: RunFolder) -> dict[str, Any] | None:
+    """Where an imported run comes from; None for one that was trained here."""
+    found: dict[str, Any] | None = None
+    if (folder.path / "results.json").is_file():
+        found = folder.read("results.json").get("imported")
+    return found
+
+
+def _adopt(folder: RunFolder, record: dict[str, Any]) -> None:
     """The first evaluation of an imported run becomes its results; its tokenizer's record stays."""
-    folder.write("results.json", folder.read("results.json") | results)
-    folder.write("similarity.json", similarity)
+    if _imported(folder) is None or "masked_lm" in folder.read("results.json"):
+        return
+    folder.write("results.json", folder.read("results.json") | record["results"])
+    folder.write("similarity.json", record["similarity"])
     manifest = read_json(folder.path / "manifest.json")
-    folder.write("manifest.json", manifest | {"data": data | {"tokenizer": manifest["data"]["tokenizer"]}})
+    folder.write("manifest.json", manifest | {"data": record["data"] | {"tokenizer": manifest["data"]["tokenizer"]}})
 
 
 if __name__ == "__main__":

@@ -127,8 +127,9 @@ def _start(
 def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFolder:
     """Where the cell's record lies; its name ends with the identity, and a folder that is there keeps its name."""
     run_id, runs = identity(config, prepared.train.fingerprint, precision), Path(config.paths.runs)
+    name = f"{readable_name(config)}-{run_id}"
     known = sorted(path.name for path in runs.glob(f"[!.]*-{run_id}"))
-    return RunFolder(runs, known[0] if known else f"{readable_name(config)}-{run_id}")
+    return RunFolder(runs, name if name in known or not known else known[0])  # a copy never stands for the run
 
 
 def _out_of_memory(config: RunConfig) -> str:

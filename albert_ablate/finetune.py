@@ -1,19 +1,23 @@
 """Fine-tune finished runs: ``python -m albert_ablate.finetune runs/NAME task=mnli,squad11 task.data_dir=DATA``.
 
 Pretraining is not repeated, and a fine-tuning that is finished is skipped. Takes one run folder or
-several, and the settings ``task``, ``task.*``, ``tasks.*``, ``runtime.*``, ``tracker`` and ``rerun``.
+several, and the settings ``task``, ``task.*``, ``tasks.*``, ``runtime.*``, ``tracker``, ``rerun`` and ``paths.cache``.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_ablate import console
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import DataError, PreemptedError, RunFolderError, UserError
-from albert_ablate.hydra_app import compose_for_run, words_of
+from albert_ablate.files import require_writable
+from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
+from albert_ablate.hydra_app import FINE_TUNING_GROUPS, compose_for_run, words_of
+from albert_ablate.lock import guard_file
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import stoppable
 
@@ -30,35 +34,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "words", nargs="+", metavar="RUN | SETTING=VALUE", help="run folders, and settings as task=sst2"
     )
     words = parser.parse_args(arguments).words
-    runs = [Path(word) for word in words if "=" not in word]
-    settings = [word for word in words if "=" in word]
-    if not runs:
+    settings = [word for word in words if _is_setting(word)]
+    places = [Path(word) for word in words if not _is_setting(word)]
+    if not places:
         parser.error("which run? Name its folder, such as runs/e128-all-sop-nano-s0-...")
+    try:
+        runs = [_given(place, settings) for place in places]  # all of them before the first is trained
+    except UserError as error:
+        return _told(error)
+    from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+
     code = 0
-    for run in runs:
+    for folder, config in runs:
         try:
-            with stoppable():
-                fine_tune_run(run, settings)
+            with stoppable(), disk_in_words(str(folder.path.parent), config.paths.cache):
+                fine_tune_run(folder, config)
         except UserError as error:
-            print(f"\n{words_of(error)}\n", file=sys.stderr)
-            code = max(code, error.exit_code)
+            code = max(code, _told(error))
             if isinstance(error, PreemptedError):
                 return code
     return code
 
 
-def fine_tune_run(run: Path, settings: Sequence[str]) -> None:
-    """Every task and seed of ``settings`` on the run in the folder ``run``. Raises UserError."""
-    folder = RunFolder(run.parent, run.name)
-    if not (run / "config.yaml").is_file():
-        raise RunFolderError(f"{run}: no run folder (it has no config.yaml). Runs lie in runs/.")
-    config = compose_for_run(run / "config.yaml", settings)
+def _is_setting(word: str) -> bool:
+    """Whether a word sets something; a path may hold = too."""
+    name, equals, _ = word.partition("=")
+    group = name.lstrip("+~").split(".")[0]
+    if not equals or group in FINE_TUNING_GROUPS:
+        return bool(equals)
+    known = group in {field.name for field in fields(RunConfig)}  # of a run, so refused in words
+    return not Path(word).expanduser().exists() and (known or "/" not in word)
+
+
+def _told(error: UserError) -> int:
+    print(f"\n{words_of(error)}\n", file=sys.stderr)
+    return error.exit_code
+
+
+def _given(place: Path, settings: Sequence[str]) -> tuple[RunFolder, RunConfig]:
+    """The run in the folder ``place``, and its settings with ``settings``. Raises UserError."""
+    folder = open_run(place)
+    require_no_place_for_runs(settings)
+    config = compose_for_run(folder.path / "config.yaml", settings)
     if not config.tasks:
         raise RunFolderError("Which task? Say task=sst2 or task=mnli,squad11; `python run.py --help` lists them.")
     if folder.state() != "finished":
-        raise RunFolderError(f"{run} is {folder.state()}; its pretraining must be finished first.")
+        raise RunFolderError(f"{remarks(folder)[0]}. Its pretraining must be finished first.")
+    try:
+        require_writable(folder.path, folder.path / "tasks", guard_file(folder.path).parent)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder.path} cannot be written ({error.strerror}); fine-tunings lie in the run's own folder. Copy it to "
+            f"a place of your own (cp -r {folder.path} FOLDER) and fine-tune the copy."
+        ) from error
+    require_cache(config)
+    return folder, config
+
+
+def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
+    """Every task and seed of ``config`` on a finished run. Raises UserError."""
     from albert_ablate.distributed import require_one_process
-    from albert_ablate.summary import summary  # after the settings are found good: torch loads slowly
+    from albert_ablate.summary import summary
     from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units, rerun_units
     from albert_ablate.training.precision import choose_device, choose_precision, set_up
 
@@ -72,7 +108,7 @@ def fine_tune_run(run: Path, settings: Sequence[str]) -> None:
     if chosen:
         fine_tune_all(config, folder, chosen, readers, tokenizer_of(folder, config), device, precision)
     else:
-        console.say(f"{run}: nothing to do; every fine-tuning asked for is finished.")
+        console.say(f"{folder.path}: nothing to do; every fine-tuning asked for is finished.")
     console.show(summary(folder))
 
 

@@ -62,11 +62,13 @@ def _composed(words: Sequence[str]) -> DictConfig:
 
 #: Settings of a fine-tuning; everything else is the run's own.
 _TASK_KEYS = ("task", "tasks", "runtime", "tracker", "rerun")
+FINE_TUNING_GROUPS = (*_TASK_KEYS, "paths")
 
 
 def compose_for_run(recorded: Path, words: Sequence[str]) -> RunConfig:
     """A finished run's recorded settings with the task settings of ``words``. Raises ConfigError."""
-    return _composed_over(recorded, words, _TASK_KEYS, _TASK_KEYS, "Settings of a fine-tuning are")
+    taken = [*_TASK_KEYS, *({_group(word) for word in words} & {"paths"})]
+    return _composed_over(recorded, words, FINE_TUNING_GROUPS, taken, "Settings of a fine-tuning are")
 
 
 #: Settings of an evaluation of a finished run.

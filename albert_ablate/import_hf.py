@@ -18,7 +18,7 @@ import yaml
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.console import command
 from albert_ablate.errors import CheckpointError, DataError, RunFolderError, UserError
-from albert_ablate.files import building, digest, sha256_file, write_json
+from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
 from albert_ablate.hydra_app import compose, words_of
 from albert_ablate.runs import TOKENIZER, RunFolder
 
@@ -55,6 +55,12 @@ def import_checkpoint(name: str, out: Path) -> tuple[str, ...]:
     """Write the run folder ``out``; returns the heads that the checkpoint does not have. Raises UserError."""
     if out.exists():
         raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
+    try:
+        require_writable(out.parent)
+    except OSError as error:
+        raise RunFolderError(
+            f"{out.parent} cannot be written ({error.strerror}). Name a folder of your own."
+        ) from error
     from albert_ablate.data.vocabulary import open_tokenizer
     from albert_ablate.data.wordpiece import VOCABULARY
     from albert_ablate.interop.imported import from_huggingface

@@ -45,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = read_words(options.words)
         cells = expand(words)
         counts_only = options.no_time or any(load(name).counts_only for name in words.sweeps)
-        lines = _lines(cells, None if counts_only else options.gpu or "here", options.utilisation)
+        from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+
+        paths = cells[0].config.paths
+        with disk_in_words(paths.runs, paths.cache):
+            lines = _lines(cells, None if counts_only else options.gpu or "here", options.utilisation)
     except UserError as error:
         print(f"\n{words_of(error)}\n", file=sys.stderr)
         return error.exit_code
@@ -54,8 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     _show(title, lines, options)
     if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame([line.as_dict() for line in lines]).to_csv(options.csv, index=False)
+        try:
+            options.csv.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame([line.as_dict() for line in lines]).to_csv(options.csv, index=False)
+        except OSError as error:
+            print(f"--csv {options.csv}: cannot be written ({error.strerror}).", file=sys.stderr)
+            return UserError.exit_code
         print(f"wrote {options.csv}")
     return 0
 

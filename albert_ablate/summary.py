@@ -106,7 +106,8 @@ def _task_rows(entry: dict[str, Any], mark: str) -> list[list[str]]:
             bars = " · ".join(f"{value:.1%}" for value in floor.values()) if first else ""
             last = f"{entry['last_score']:.1%}" if first and not rows else ""
             label = f"  {entry['task']}{set_name}{start}" if first else ""
-            rows.append([label, metric.replace("_", " "), shown[0], f"{shown[1]} to {shown[2]}", last, bars])
+            part = f" ({found['classes']} of {found['of']})" if found.get("classes", 0) < found.get("of", 0) else ""
+            rows.append([label, metric.replace("_", " ") + part, shown[0], f"{shown[1]} to {shown[2]}", last, bars])
             first = False
     if len(entry["seeds"]) > 1:
         low, high = entry["spread"]

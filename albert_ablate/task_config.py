@@ -3,9 +3,9 @@
 Part of the typed configuration (``config.py``); values come from ``conf/task/`` alone.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid")
@@ -14,6 +14,16 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _as_word(value: Any) -> Any:
+    """A label that is a number is its digits; true and false are spelt in several ways, so quotes must say how."""
+    if isinstance(value, bool):
+        raise ValueError("a word is expected. Put it in quotes, spelt as in your file: ['true','false']")
+    return str(value) if isinstance(value, int | float) else value
+
+
+Word = Annotated[str, BeforeValidator(_as_word)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 #: The paper's five columns, and the order in which it averages them.
@@ -122,8 +132,11 @@ class TextConfig(TaskBase):
     text_columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     target_columns: Annotated[tuple[str, ...], Field(min_length=1)]
     id_column: str | None
-    labels: tuple[str, ...] | None  # in order; empty: those of the training file, sorted
+    labels: tuple[Word, ...] | None  # in order; empty: those of the training file, sorted
     dev_fraction: OpenFraction  # of the training rows, by a hash of their text, where there is no dev file
+    dev_split: Literal["text", "label"]  # which rows that are: drawn from all, or the same share of every class
+    class_weights: Literal["none", "balanced"] | tuple[PositiveFloat, ...]  # of each class's errors; in labels' order
+    choose_by: Literal["macro_f1"] | None  # the metric that chooses the checkpoint; empty: the first one
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -148,6 +161,7 @@ class SquadConfig(TaskBase):
     max_answer: Positive  # pieces
     beam: Positive  # starts, and ends for each, of the 2.0 head
     threshold: Literal["best_f1", "zero"]  # of the null score: searched on dev, or a probability of one half
+    f1_unit: Literal["auto", "words", "characters"]  # what F1 counts; auto: what the paragraph's script has
 
 
 @dataclass(frozen=True, config=_STRICT)

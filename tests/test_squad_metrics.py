@@ -123,3 +123,84 @@ def test_the_best_threshold_is_the_best_of_all(rows: list[tuple[bool, bool, floa
         assert best == pytest.approx(max(tried))
         if threshold != 0.0:
             assert m.mean(m.with_threshold(raw, golds, null, threshold)) == pytest.approx(best)
+
+
+#: Prediction, answer, F1 and exact match by characters, by hand.
+BY_CHARACTERS = [
+    ("天氣很", "天氣很好", 6 / 7, 0.0), ("天氣很好。", "天氣很好", 1.0, 1.0), ("「天氣」很好", "天 氣很好", 1.0, 1.0),
+    ("東京都", "東京", 4 / 5, 0.0), ("とうきょう", "東京", 0.0, 0.0), ("2010年", "2010 年", 1.0, 1.0),
+    ("2010年", "2011年", 1 / 2, 0.0), ("iPhone手機", "iphone 手機", 1.0, 1.0), ("กรุงเทพ", "กรุงเทพมหานคร", 14 / 20, 0.0),
+    ("ຫຼວງ", "ຫຼວງ", 1.0, 1.0), ("ភ្នំ", "ភ្នំ។", 1.0, 1.0), ("ရန်ကုန်", "ရန်\u200bကုန်", 1.0, 1.0), ("서울", "서울시", 4 / 5, 0.0),
+    ("ＡＢＣ（株）", "ＡＢＣ株", 1.0, 1.0), ("the 天", "天", 2 / 3, 0.0), ("。", "天", 0.0, 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("predicted", "gold", "f1", "exact"), BY_CHARACTERS)
+def test_by_characters(predicted: str, gold: str, f1: float, exact: float) -> None:
+    assert m.f1(predicted, gold, "1.1", by_characters=True) == pytest.approx(f1)
+    assert m.exact(predicted, gold, by_characters=True) == exact
+
+
+def test_by_words_a_chinese_answer_is_right_or_wrong_as_a_whole() -> None:
+    """The official rules, as they stay where nothing else is asked for."""
+    assert m.f1("天氣很", "天氣很好", "1.1") == 0.0
+    assert m.exact("天氣很好。", "天氣很好") == 0.0
+
+
+def test_an_answer_of_punctuation_alone_is_none_in_20() -> None:
+    found = m.scores_20({"a": ["。"], "b": ["天"]}, {"a": "", "b": "天、"}, {"a", "b"})
+    assert found.exact == found.f1 == {"a": 1.0, "b": 1.0}
+
+
+def cmrc_segments(text: str) -> list[str]:
+    """mixed_segmentation of CMRC 2018's cmrc2018_evaluate.py with rm_punc, its tokenizer of the rest by white space."""
+    marks = "-:_*^/\\~`+=，。：？！“”；’《》……·、「」（）－～『』"
+    segments: list[str] = []
+    kept = ""
+    for char in text.lower().strip():
+        if char in marks:
+            continue
+        if "\u4e00" <= char <= "\u9fa5":
+            segments += [*kept.split(), char]
+            kept = ""
+        else:
+            kept += char
+    return segments + kept.split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "天氣很好。",
+        "他於1990年在NBA打球，",
+        "《紅樓夢》的作者",
+        "A B C 三種",
+        "（約3.5公里）".replace(".", ""),
+        "10～20人",
+    ],
+)
+def test_segments_are_those_of_cmrc_2018(text: str) -> None:
+    assert m.normalise(text, by_characters=True).split() == cmrc_segments(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "unspaced"),
+    [
+        ("今天天氣很好。", True), ("東京は日本の首都です。", True),
+        ("กรุงเทพเป็นเมืองหลวง", True), ("ວຽງຈັນ", True), ("ភ្នំពេញ", True),
+        ("ရန်ကုန်မြို့", True), ("蘋果公司的 iPhone 12 Pro 於 2020 年推出", True),
+        ("The capital is Tokyo (東京) in Japan.", False),
+        ("서울은 대한민국의 수도이다.", False), ("Москва — столица.", False),
+        ("हिन्दी भाषा", False), ("", False), ("2010", False),
+    ],
+)  # fmt: skip
+def test_which_paragraphs_are_scored_by_characters(text: str, unspaced: bool) -> None:
+    from albert_ablate.task_config import SquadConfig
+    from albert_ablate.tasks.squad import by_characters
+    from albert_ablate.tasks.squad_data import Question, SquadSet
+
+    assert SquadConfig.__dataclass_fields__["f1_unit"]
+    found = SquadSet([text], [Question("q", 0, "?", (), -1)])
+    assert by_characters(found, "auto") == ({"q"} if unspaced else set())
+    assert by_characters(found, "words") == set()
+    assert by_characters(found, "characters") == {"q"}

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 
 from albert_ablate import streams
-from albert_ablate.tasks.examples import Example, ExampleSets
+from albert_ablate.tasks.scripts import WORDS
+from albert_ablate.tasks.sets import Example, ExampleSets
 
 #: Training examples at most; a bag of words gains little from more.
 _MOST = 100_000
@@ -17,12 +18,13 @@ def bag_of_words_predictions(sets: ExampleSets) -> dict[str, np.ndarray]:
     """Predictions for each dev set of a linear model on TF-IDF counts of words and word pairs.
 
     Logistic regression for classes and labels, ridge regression for numbers, at scikit-learn's
-    settings; the two texts of a pair have counts of their own.
+    settings; the two texts of a pair have counts of their own. In scripts without spaces a word is
+    a character, a pair of words two of them.
     """
     draws = streams.uniform(streams.key(0, "bag of words"), np.arange(len(sets.train)))
     train = [sets.train[i] for i in np.sort(np.argsort(draws)[:_MOST])]
     sides = [False, True] if train[0].second is not None else [False]
-    counters = [TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b") for _ in sides]
+    counters = [TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORDS) for _ in sides]
     for counter, side in zip(counters, sides, strict=True):
         counter.fit(_texts(train, side))
 

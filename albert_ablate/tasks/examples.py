@@ -1,44 +1,20 @@
 """Examples of one or two texts with a label, several labels, or numbers: GLUE's files and a user's own."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from albert_ablate import streams
-from albert_ablate.data.text import side_of
 from albert_ablate.errors import DataError
 from albert_ablate.task_config import FineTuneConfig, GlueConfig, TaskBase, TextConfig
+from albert_ablate.tasks.balance import hold_out
 from albert_ablate.tasks.glue import GLUE, GlueTask
 from albert_ablate.tasks.hub import hub_rows
+from albert_ablate.tasks.labels import classes, place, require_labels
+from albert_ablate.tasks.sets import Example, ExampleSets, Kind
 from albert_ablate.tasks.tables import Row, find, named, read_rows, require_columns, require_unique
-
-#: One class of several, some of several labels, or numbers.
-Kind = Literal["classes", "labels", "values"]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row; the target is None in a test set."""
-
-    id: str
-    first: str
-    second: str | None
-    target: int | tuple[float, ...] | None
-
-
-@dataclass
-class ExampleSets:
-    """A task's examples, in the order of its files."""
-
-    kind: Kind
-    names: tuple[str, ...]  # of the classes, labels or numbers
-    train: list[Example]
-    dev: dict[str, list[Example]]
-    test: dict[str, list[Example]] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
 
 
 def task_files(common: FineTuneConfig, task: GlueConfig | TextConfig) -> dict[str, Path]:
@@ -142,19 +118,13 @@ def _glue_target(row: Row, column: str, spec: GlueTask, unlabelled: list[int]) -
     if word in ("-", "-1"):  # annotators did not agree, or a hidden label
         unlabelled.append(row.line)
         return None
-    return _label(row, column, spec.labels)
-
-
-def _label(row: Row, column: str, labels: Sequence[str]) -> int:
-    word = str(row.values[column]).strip()
-    if word not in labels:
-        raise row.error(f"unknown label {word!r} in column {column!r}; expected is one of {', '.join(labels)}.")
-    return labels.index(word)
+    return place(row, column, spec.labels)
 
 
 def _number(row: Row, column: str) -> float:
+    given = row.values[column]
     try:
-        value = float(row.values[column])
+        value = float("nan") if isinstance(given, bool) or "_" in str(given) else float(given)
     except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not np.isfinite(value):
@@ -163,7 +133,11 @@ def _number(row: Row, column: str) -> float:
 
 
 def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
-    """A user's own files. Raises DataError for missing columns, unknown labels, bad numbers and double ids."""
+    """A user's own files; without a dev file all rows are training rows, for ``balance.hold_out`` to divide.
+
+    Raises DataError for missing columns, labels that are empty, unknown or spelt in two ways, bad
+    numbers and double ids.
+    """
     rows = {name: list(read_rows(path)) for name, path in files.items()}
     where = f"tasks.{task.name}"
     wanted = [*task.text_columns, *task.target_columns, *([task.id_column] if task.id_column else [])]
@@ -173,44 +147,43 @@ def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
         for row in found:
             require_columns(row, wanted, f"{where}.text_columns and {where}.target_columns")
     kind: Kind = "values" if task.kind == "text_regression" else "labels"
-    names = task.target_columns
-    if kind == "labels" and len(task.target_columns) == 1:
-        kind, names = "classes", task.labels or _words(rows["train"], task.target_columns[0])
-        if len(names) < 2:
-            raise DataError(f"{where}: {files['train']} has the single label {names[0]!r}; two are needed.")
+    names, notes = task.target_columns, list[str]()
+    if kind == "labels" and len(names) == 1:
+        kind, field = "classes", f"{where}.labels"
+        if task.labels is None:
+            names, notes = classes(rows["train"], task.target_columns[0], field)
+            if len(names) < 2:
+                raise DataError(f"{where}: {files['train']} has the single label {names[0]!r}; two are needed.")
+        else:
+            names = task.labels
+            require_labels(names, field)
 
     def target(row: Row) -> int | tuple[float, ...]:
         if kind == "classes":
-            return _label(row, task.target_columns[0], names)
+            return place(row, task.target_columns[0], names, f"{where}.labels")
         if kind == "values":
             return tuple(_number(row, column) for column in task.target_columns)
-        return tuple(float(_label(row, column, ("0", "1"))) for column in task.target_columns)
+        return tuple(float(place(row, column, ("0", "1"))) for column in task.target_columns)
 
     def examples(found: Sequence[Row]) -> list[Example]:
         made = []
         for row in found:
             texts = [row.text(column) for column in task.text_columns]
-            key = str(row.values[task.id_column]) if task.id_column else str(row.line)
+            key = row.identifier(task.id_column) if task.id_column else str(row.line)
             made.append((Example(key, texts[0], texts[1] if len(texts) > 1 else None, target(row)), row))
         require_unique([(example.id, row) for example, row in made], "the id")
         return [example for example, _ in made]
 
-    train = examples(rows["train"])
-    dev = examples(rows["dev"]) if "dev" in rows else [e for e in train if _held_out(e, task.dev_fraction)]
-    if "dev" not in rows:
-        train = [e for e in train if not _held_out(e, task.dev_fraction)]
-        if not train or not dev:
-            raise DataError(f"{where}: {len(train)} training and {len(dev)} dev rows; raise {where}.dev_fraction.")
-    return ExampleSets(kind, names, train, {"dev": dev})
-
-
-def _words(rows: Sequence[Row], column: str) -> tuple[str, ...]:
-    return tuple(sorted({str(row.values[column]).strip() for row in rows}))
-
-
-def _held_out(example: Example, fraction: float) -> bool:
-    """The same for equal texts: a text never stands on both sides."""
-    return side_of(f"{example.first}\x1f{example.second}", fraction) == "valid"
+    train, dev = examples(rows["train"]), {}
+    if "dev" in rows:
+        dev = {"dev": examples(rows["dev"])}
+    else:
+        train, dev["dev"] = hold_out(train, task)
+        if not train or not dev["dev"]:
+            raise DataError(
+                f"{where}: {len(train)} training and {len(dev['dev'])} dev rows; raise {where}.dev_fraction."
+            )
+    return ExampleSets(kind, names, train, dev, notes=notes)
 
 
 def limited(examples: list[Any], limit: int | None, purpose: str) -> list[Any]:

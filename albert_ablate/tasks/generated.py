@@ -17,7 +17,8 @@ from albert_ablate.data.corpora import addresses, read_address
 from albert_ablate.data.text import side_of, split_sentences
 from albert_ablate.files import digest
 from albert_ablate.task_config import GeneratedConfig
-from albert_ablate.tasks.examples import Example, ExampleSets, limited
+from albert_ablate.tasks.examples import limited
+from albert_ablate.tasks.sets import Example, ExampleSets
 
 ERAS = {"1790-1849": 1850, "1850-1899": 1900, "1900-1949": 1950, "1950-today": 9999}
 _WORDS = (8, 40)  # of a sentence

@@ -15,11 +15,13 @@ from albert_ablate.task_config import (
     TaskConfig,
     TextConfig,
 )  # fmt: skip
-from albert_ablate.tasks.examples import ExampleSets, limit_sets, limited, read_glue, read_text, task_files
+from albert_ablate.tasks.balance import class_notes, weigh
+from albert_ablate.tasks.examples import limit_sets, limited, read_glue, read_text, task_files
 from albert_ablate.tasks.generated import generated_fingerprint, read_generated
 from albert_ablate.tasks.race import RaceTask, race_files, read_race
 from albert_ablate.tasks.sentences import SentenceTask
-from albert_ablate.tasks.squad import SquadTask
+from albert_ablate.tasks.sets import ExampleSets
+from albert_ablate.tasks.squad import SquadTask, by_characters
 from albert_ablate.tasks.squad_data import SquadSet, hub_squad, read_squad
 from albert_ablate.tasks.tables import find, named
 from albert_ablate.tasks.task import Task
@@ -52,7 +54,10 @@ def locate(common: FineTuneConfig, task: TaskConfig) -> Source:
         return Source(task, None, digest(["hub", asdict(task.hub) if task.hub else None]))
     files = _files(common, task)
     hashes = {name: [sha256_file(path) for path in paths] for name, paths in files.items()}
-    return Source(task, files, digest(hashes))
+    fingerprint = digest(hashes)
+    if isinstance(task, SquadConfig) and by_characters(read_squad(files["dev"][0], task.version), task.f1_unit):
+        fingerprint = digest([hashes, "characters"])  # other scores than by words, so another fine-tuning
+    return Source(task, files, fingerprint)
 
 
 def _files(common: FineTuneConfig, task: TaskConfig) -> dict[str, list[Path]]:
@@ -86,6 +91,13 @@ def read(source: Source) -> Make:
         return lambda tokenizer, length: SquadTask(task, sides["train"], sides["dev"], tokenizer, length)
     sets = _examples(task, files)
     limit_sets(sets, task)
+    split = None
+    if isinstance(task, TextConfig):
+        weigh(sets, task)
+        sets.chosen_by = task.choose_by
+        if sets.kind == "classes" and task.dev_file is None and task.dev_split == "text":
+            split = f"tasks.{task.name}.dev_split=label"
+    sets.counts["notes"] = [*sets.notes, *class_notes(sets, split)]
     return lambda tokenizer, length: SentenceTask(task.name, sets, tokenizer, length)
 
 

@@ -61,7 +61,7 @@ def f1(predicted: np.ndarray, gold: np.ndarray) -> float:
 
 
 def macro_f1(predicted: np.ndarray, gold: np.ndarray) -> float:
-    """Unweighted mean of every class's F1."""
+    """Unweighted mean of the F1 of every class that is there or predicted; others cannot be judged."""
     return float(_sklearn().f1_score(gold, predicted, average="macro", zero_division=0.0))
 
 

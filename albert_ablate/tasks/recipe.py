@@ -24,10 +24,17 @@ class Recipe:
 
 
 def max_length(task: TaskBase, scaling: ScalingConfig, positions: int) -> int:
-    """Tokens of a sequence: the recipe's, at most the scale's and the model's positions."""
-    if task.max_length is not None:
-        return min(task.max_length, positions)
-    return min(task.recipe.max_length, scaling.max_length or positions, positions)
+    """Tokens of a sequence: what the user set, else the recipe's, at most the scale's and the model's positions.
+
+    ``config`` refuses what the user set where it exceeds the positions.
+    """
+    return min(wanted_length(task, scaling), positions)
+
+
+def wanted_length(task: TaskBase, scaling: ScalingConfig) -> int:
+    """The same for a model that has enough positions."""
+    full = task.recipe.max_length
+    return task.max_length or min(full, scaling.max_length or full)
 
 
 def resolve(task: TaskBase, scaling: ScalingConfig, examples: int, positions: int) -> Recipe:

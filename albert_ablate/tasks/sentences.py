@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks import metrics
-from albert_ablate.tasks.examples import Example, ExampleSets
 from albert_ablate.tasks.glue import GLUE
 from albert_ablate.tasks.heads import PooledModel
+from albert_ablate.tasks.sets import Example, ExampleSets
 from albert_ablate.tasks.task import FeatureSet, Outputs, Sequences, SetScores, TaskBatch
 
 _METRICS: dict[str, metrics.Metric] = {
@@ -65,10 +65,14 @@ class SentenceTask:
         return PooledModel(shape, len(self.sets.names), classifier_dropout)
 
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
-        """Sum over the batch of each example's loss, averaged over its labels or numbers."""
+        """Sum over the batch of each example's loss, averaged over its labels or numbers.
+
+        The mean over a batch is over its examples, whatever their classes weigh.
+        """
         logits = model(batch)
         if self.sets.kind == "classes":
-            return F.cross_entropy(logits, batch.targets, reduction="sum")
+            weights = None if self.sets.weights is None else logits.new_tensor(self.sets.weights)
+            return F.cross_entropy(logits, batch.targets, weight=weights, reduction="sum")
         if self.sets.kind == "labels":
             return F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none").mean(1).sum()
         return ((logits - batch.targets) ** 2).mean(1).sum()
@@ -98,6 +102,8 @@ class SentenceTask:
         found |= {
             metric: metrics.resampled(_METRICS[metric], predicted, gold) for metric in names if metric in _METRICS
         }
+        if "macro_f1" in found and self.sets.kind == "classes":
+            found["macro_f1"] |= {"classes": len(np.union1d(predicted, gold)), "of": len(self.sets.names)}
         score = self._score(predicted, gold)
         return SetScores(found, score, score)
 
@@ -110,8 +116,10 @@ class SentenceTask:
         }[self.sets.kind]  # fmt: skip
 
     def _chosen_by(self) -> tuple[str, ...]:
-        """GLUE's official metrics, whose mean is the score, or the first of a user's task."""
-        return self._metric_names() if self.name in GLUE else self._metric_names()[:1]
+        """GLUE's official metrics, whose mean is the score, or one of a user's task."""
+        if self.name in GLUE:
+            return self._metric_names()
+        return (self.sets.chosen_by,) if self.sets.chosen_by else self._metric_names()[:1]
 
     def _score(self, predicted: np.ndarray, gold: np.ndarray) -> float:
         values = [

@@ -16,6 +16,7 @@ from albert_ablate.model.architecture import Architecture
 from albert_ablate.task_config import SquadConfig
 from albert_ablate.tasks import metrics, squad_metrics
 from albert_ablate.tasks.heads import AnswerableSpanModel, SpanModel
+from albert_ablate.tasks.scripts import writes_no_spaces
 from albert_ablate.tasks.squad_data import SquadSet, build_windows, misplaced
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, TaskBatch
 
@@ -34,6 +35,7 @@ class SquadTask:
         wrong = set(misplaced(train))
         train = SquadSet(train.paragraphs, [q for q in train.questions if q.id not in wrong])
         self.dev_questions = dev
+        self._by_characters = by_characters(dev, task.f1_unit)
         self.windows = build_windows(dev, tokenizer, task, max_length)
         self.train = build_windows(train, tokenizer, task, max_length).features
         self.dev = {"dev": self.windows.features}
@@ -44,6 +46,7 @@ class SquadTask:
             "dev": {"dev": len(dev.questions)},
             "windows": {"train": len(self.train), "dev": len(self.windows.features)},
             "train_windows_without_the_answer": int(self.train.targets[:, 2].sum()),
+            "dev_questions_scored_by_characters": len(self._by_characters),
             "questions_left_out_because_the_answer_is_not_where_the_file_says": len(wrong),
         }
 
@@ -79,13 +82,14 @@ class SquadTask:
         return {"starts": i, "ends": j, "scores": s[:, :, None] + e, "null": null}
 
     def scores(self, name: str, outputs: Outputs) -> SetScores:
-        """Exact match and F1 by the official rules; the interval takes paragraphs to be independent."""
+        """Exact match and F1 by official rules, or by characters; the interval takes paragraphs to be independent."""
         questions = self.dev_questions.questions
         golds = self.dev_questions.golds
         best = {q.id: found[0][0] for q, found in zip(questions, self.candidates(outputs, 1), strict=True)}
-        found: dict[str, Any] = {"n": len(questions)}
+        unit = "characters" if len(self._by_characters) == len(questions) else "words and characters"
+        found: dict[str, Any] = {"n": len(questions), "f1_unit": unit if self._by_characters else "words"}
         if not self.answerable:
-            raw = squad_metrics.scores_11(golds, best)
+            raw = squad_metrics.scores_11(golds, best, self._by_characters)
             exact, f1 = raw.exact, raw.f1
         else:
             null = self._null(outputs)
@@ -101,7 +105,7 @@ class SquadTask:
         self, golds: dict[str, tuple[str, ...]], best: dict[str, str], null: dict[str, float]
     ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
         """2.0: scores at the chosen threshold, and what the official script reports beside them."""
-        raw = squad_metrics.scores_20(golds, best)
+        raw = squad_metrics.scores_20(golds, best, self._by_characters)
         best_exact, exact_threshold = squad_metrics.best_threshold(raw.exact, golds, best, null)
         best_f1, f1_threshold = squad_metrics.best_threshold(raw.f1, golds, best, null)
         threshold = 0.0
@@ -193,6 +197,14 @@ class SquadTask:
         """2.0: answering nothing at all. 1.1 has no such floor."""
         golds = self.dev_questions.golds
         return {"dev": {"majority": sum(not golds[k] for k in golds) / len(golds)}} if self.answerable else {}
+
+
+def by_characters(found: SquadSet, unit: str) -> frozenset[str]:
+    """Ids of the questions that are scored by characters: with ``auto`` those of paragraphs without spaces."""
+    if unit == "words":
+        return frozenset()
+    chosen = [unit == "characters" or writes_no_spaces(text) for text in found.paragraphs]
+    return frozenset(q.id for q in found.questions if chosen[q.paragraph])
 
 
 def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

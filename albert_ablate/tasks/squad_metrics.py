@@ -1,29 +1,46 @@
-"""The official SQuAD metrics, number for number (evaluate-v1.1 and evaluate-v2.0)."""
+"""The official SQuAD metrics, number for number (evaluate-v1.1 and evaluate-v2.0), and those by characters.
+
+In scripts without spaces a whole answer would be one word, and a closing "。" a part of it. There a
+token is a character, words of other scripts stay whole, and all of Unicode's punctuation is dropped:
+the mixed segmentation of CMRC 2018 (Cui et al., 2019), with which MLQA (Lewis et al., 2020) counts
+common tokens as SQuAD does; DRCD, JaQuAD and JSQuAD count characters too. (CMRC 2018's own script counts the
+longest common run of tokens instead.)
+"""
 
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from unicodedata import category
+
+from albert_ablate.tasks.scripts import is_punctuation, mixed_segments
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = frozenset(string.punctuation)
 
 
-def normalise(text: str) -> str:
-    """Lower, drop ASCII punctuation, then articles, then extra white space."""
+def normalise(text: str, by_characters: bool = False) -> str:
+    """The tokens that count, with a space between them.
+
+    Lower case without ASCII punctuation and articles, by white space; or ``by_characters``, without
+    any punctuation and invisible characters.
+    """
+    if by_characters:
+        kept = "".join(c for c in text.lower() if not is_punctuation(c) and category(c) != "Cf")
+        return " ".join(mixed_segments(kept))
     kept = "".join(c for c in text.lower() if c not in _PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", kept).split())
 
 
-def exact(predicted: str, gold: str) -> float:
+def exact(predicted: str, gold: str, by_characters: bool = False) -> float:
     """1 where the normalised texts are equal."""
-    return float(normalise(predicted) == normalise(gold))
+    return float(normalise(predicted, by_characters) == normalise(gold, by_characters))
 
 
-def f1(predicted: str, gold: str, version: str) -> float:
+def f1(predicted: str, gold: str, version: str, by_characters: bool = False) -> float:
     """Token F1. With an empty side, 1.1 gives 0 and 2.0 gives 1 where both are empty."""
-    a, b = normalise(predicted).split(), normalise(gold).split()
+    a, b = normalise(predicted, by_characters).split(), normalise(gold, by_characters).split()
     if version == "2.0" and (not a or not b):
         return float(a == b)
     common = sum((Counter(a) & Counter(b)).values())
@@ -41,17 +58,24 @@ class QuestionScores:
     f1: dict[str, float]
 
 
-def scores_11(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> QuestionScores:
-    """SQuAD 1.1: the best over the answers; a missing prediction is wrong and stays in the total."""
+def scores_11(
+    golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str], by_characters: Container[str] = ()
+) -> QuestionScores:
+    """SQuAD 1.1: the best over the answers; a missing prediction is wrong and stays in the total.
+
+    ``by_characters`` are the questions whose tokens are characters.
+    """
     found = QuestionScores({}, {})
     for key, answers in golds.items():
-        predicted = predictions.get(key)
-        found.exact[key] = 0.0 if predicted is None else max(exact(predicted, gold) for gold in answers)
-        found.f1[key] = 0.0 if predicted is None else max(f1(predicted, gold, "1.1") for gold in answers)
+        predicted, letters = predictions.get(key), key in by_characters
+        found.exact[key] = 0.0 if predicted is None else max(exact(predicted, gold, letters) for gold in answers)
+        found.f1[key] = 0.0 if predicted is None else max(f1(predicted, gold, "1.1", letters) for gold in answers)
     return found
 
 
-def scores_20(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> QuestionScores:
+def scores_20(
+    golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str], by_characters: Container[str] = ()
+) -> QuestionScores:
     """SQuAD 2.0 before any threshold: a missing prediction is left out, as the official script does.
 
     Gold answers that normalise to nothing are dropped; without one left the answer is the empty text.
@@ -60,9 +84,10 @@ def scores_20(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
     for key, given in golds.items():
         if key not in predictions:
             continue
-        answers = [gold for gold in given if normalise(gold)] or [""]
-        found.exact[key] = max(exact(predictions[key], gold) for gold in answers)
-        found.f1[key] = max(f1(predictions[key], gold, "2.0") for gold in answers)
+        letters = key in by_characters
+        answers = [gold for gold in given if normalise(gold, letters)] or [""]
+        found.exact[key] = max(exact(predictions[key], gold, letters) for gold in answers)
+        found.f1[key] = max(f1(predictions[key], gold, "2.0", letters) for gold in answers)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from albert_ablate.errors import DataError
 from albert_ablate.files import open_text
 
 _PACKED = ("", ".xz", ".gz")
+#: What parts the cells of tables, and its name; a comma in a .csv, a tab in every other table.
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,28 @@ class Row:
         """DataError that names the row."""
         return DataError(f"{self.file}, line {self.line}: {what}")
 
+    def is_empty(self, column: str) -> bool:
+        """Whether the cell is missing, blank, or JSON's null or NaN."""
+        value = self.values.get(column)
+        return value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value))
+
     def text(self, column: str) -> str:
         """A text cell, or a number as text. Raises DataError where it is missing, empty or something else."""
-        value = self.values.get(column)
-        if value is None or not str(value).strip():
+        if self.is_empty(column):
             raise self.error(f"column {column!r} is empty; a text is expected.")
+        value = self.values[column]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
         try:
-            return as_text(str(value) if isinstance(value, int | float) else value)
+            return as_text(str(value) if number else value)
         except (TypeError, ValueError) as error:
             raise self.error(f"column {column!r}: {error}.") from error
+
+    def identifier(self, column: str) -> str:
+        """A cell that names the row: a text or a number in one line. Raises DataError where it is none."""
+        name = self.text(column)
+        if any(c in name for c in "\t\r\n"):
+            raise self.error(f"column {column!r} holds {name!r}; an id is one line of text without tabs, or a number.")
+        return name
 
 
 def as_text(value: Any) -> str:
@@ -85,20 +101,25 @@ def _is(path: Path, wanted: tuple[str, ...]) -> bool:
 
 
 def read_rows(path: Path, header: Sequence[str] | None = None, short_rows: list[int] | None = None) -> Iterator[Row]:
-    """Rows of a .tsv (tabs, no quoting: GLUE's form), .csv (quoted) or .jsonl file, packed or not.
+    """Rows of a .csv (quoted), a .jsonl, or any other file (tabs, no quoting: GLUE's .tsv), packed or not.
 
     ``header`` names the columns of a file without a header line. A row with another number of
     fields raises DataError; with ``short_rows`` its line is put there instead and the row is left out.
     """
-    name = path.name.removesuffix(".xz").removesuffix(".gz")
-    if name.endswith((".jsonl", ".json")):
+    if _plain_name(path).endswith((".jsonl", ".json", ".ndjson")):
         yield from json_rows(path)
     else:
         with open_text(path) as lines:
-            try:
-                yield from _cell_rows(path, lines, name.endswith(".csv"), header, short_rows)
-            except csv.Error as error:
-                raise DataError(f"{path}: not a table with quoted cells ({error}).") from error
+            yield from _cell_rows(path, lines, header, short_rows)
+
+
+def _plain_name(path: Path) -> str:
+    """The name in small letters, without the suffix of what packed it."""
+    return path.name.lower().removesuffix(".xz").removesuffix(".gz")
+
+
+def _separator(path: Path) -> str:
+    return "," if _plain_name(path).endswith(".csv") else "\t"
 
 
 def _require_distinct(path: Path, number: int, columns: list[str]) -> None:
@@ -107,17 +128,26 @@ def _require_distinct(path: Path, number: int, columns: list[str]) -> None:
         raise DataError(f"{path}, line {number}: column {twice[0]!r} stands there twice; names must differ.")
 
 
-def _cell_rows(
-    path: Path, lines: Any, quoted: bool, header: Sequence[str] | None, short_rows: list[int] | None
-) -> Iterator[Row]:
-    reader = csv.reader(lines) if quoted else ((line.rstrip("\r\n").split("\t")) for line in lines)
+def _cells(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of each row. Raises DataError where quotes do not open and close a whole cell."""
+    if _separator(path) == "\t":
+        yield from ((number, line.rstrip("\r\n").split("\t")) for number, line in enumerate(lines, 1))
+        return
+    reader = csv.reader(lines, strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not a table with quoted cells ({error}).") from error
+
+
+def _cell_rows(path: Path, lines: Any, header: Sequence[str] | None, short_rows: list[int] | None) -> Iterator[Row]:
     columns = list(header) if header else None
-    for count, cells in enumerate(reader, 1):
-        number = reader.line_num if isinstance(reader, type(csv.reader([]))) else count
+    for number, cells in _cells(path, lines):
         if not any(cells):
             continue
         if columns is None:
-            columns = [cell.strip() for cell in cells]
+            columns = [cell.replace("\ufeff", "").strip() for cell in cells]
             _require_distinct(path, number, columns)
             continue
         if len(cells) != len(columns):
@@ -126,11 +156,21 @@ def _cell_rows(
                 continue
             raise DataError(
                 f"{path}, line {number}: {len(cells)} fields, but {len(columns)} columns are expected "
-                f"({', '.join(columns)})."
+                f"({', '.join(columns)}).{_other_separator(path, columns)}"
             )
         yield Row(path, number, dict(zip(columns, cells, strict=True)))
     if columns is None:
         raise DataError(f"{path}: the file is empty; a header line is expected.")
+
+
+def _other_separator(path: Path, columns: Sequence[str]) -> str:
+    """What to do where another separator stands in the names of the columns; empty where none does."""
+    own = _separator(path)
+    other = next((name for sign, name in _SEPARATORS.items() if sign != own and any(sign in c for c in columns)), None)
+    if other is None:
+        return ""
+    remedy = {"commas": "name the file .csv", "tabs": "name the file .tsv"}.get(other, f"write {_SEPARATORS[own]}")
+    return f" Cells are parted by {_SEPARATORS[own]} here, its header has {other}: {remedy}."
 
 
 def json_rows(path: Path) -> Iterator[Row]:
@@ -140,19 +180,34 @@ def json_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
+                values = json.loads(line, object_pairs_hook=_distinct)
             except (ValueError, RecursionError) as error:  # not only JSONDecodeError: numbers may be too long
-                raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
+                hint = " JSON lines are expected: one whole object a line." if line.strip() in ("[", "{") else ""
+                raise DataError(f"{path}, line {number}: not JSON ({error}).{hint}") from error
             if not isinstance(values, dict):
-                raise DataError(f"{path}, line {number}: a JSON object is expected, {type(values).__name__} found.")
+                raise DataError(
+                    f"{path}, line {number}: a JSON object is expected, {type(values).__name__} found. "
+                    "JSON lines hold one object a line."
+                )
             yield Row(path, number, values)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where a key stands there twice: one of the two would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
 def require_columns(row: Row, columns: Sequence[str], field: str) -> None:
     """Raise DataError where the table of ``row`` lacks one of ``columns``."""
     missing = [name for name in columns if name not in row.values]
     if missing:
-        raise row.error(f"no column {', '.join(map(repr, missing))}; there are {', '.join(row.values)}. See {field}.")
+        hint = "" if len(row.values) > 1 else _other_separator(row.file, list(row.values))
+        there = ", ".join(row.values) or "none"
+        raise row.error(f"no column {', '.join(map(repr, missing))}; there are {there}. See {field}.{hint}")
 
 
 def require_unique(rows: Sequence[tuple[str, Row]], what: str) -> None:

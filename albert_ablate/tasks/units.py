@@ -24,7 +24,7 @@ from albert_ablate.runs import RunFolder, wanted
 from albert_ablate.task_config import PAPER_FIVE, FineTuneConfig, TaskConfig
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.load import Make, Source, locate, read
-from albert_ablate.tasks.recipe import max_length, resolve
+from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Task
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.checkpoint import newest
@@ -34,6 +34,8 @@ NUMERICS = 1
 #: Settings of all tasks, and of one, that say where and how.
 _INCIDENTAL = ("source", "data_dir", "seeds", "keep_weights", "bag_of_words")
 _NAMES = ("name", "hub", "train_file", "dev_file")
+#: Settings that came later, at their only value of before: left out, so that older fine-tunings keep their names.
+LATER = {"dev_split": "text", "class_weights": "none", "choose_by": None, "f1_unit": "auto"}
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,24 @@ class Unit:
 def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
     """Every task and seed of ``config``, with its data found. Raises DataError where they are missing."""
     sources = [locate(config.task, task) for task in config.tasks.values()]
-    common = _common(config.task)
+    common, identity = _common(config.task), _identity(run)
     units = []
     for seed in config.task.seeds:
         for source in sources:
-            values = [NUMERICS, run.identity, common, _own(source.task), source.fingerprint, precision]
+            values = [NUMERICS, identity, common, _own(source.task), source.fingerprint, precision]
             name = source.task.name + ("-random" if config.task.start == "random" else "")
             folder = RunFolder(run.path / "tasks", f"{name}-s{seed}-{digest([*values, seed], 8)}")
             units.append(Unit(source.task, seed, source, folder, digest(values, 8)))
     return units
+
+
+def _identity(run: RunFolder) -> str:
+    """What the run's name ended with when it was made: a copy under another name is the same run."""
+    try:
+        name = run.read("manifest.json")["name"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return run.identity  # not made yet, or from before names were recorded
+    return RunFolder(run.path.parent, str(name)).identity
 
 
 def _common(task: FineTuneConfig) -> dict[str, Any]:
@@ -68,7 +79,7 @@ def _common(task: FineTuneConfig) -> dict[str, Any]:
 
 def _own(task: TaskConfig) -> dict[str, Any]:
     """The settings of one task that change its numbers."""
-    return {k: v for k, v in asdict(task).items() if k not in _NAMES}
+    return {k: v for k, v in asdict(task).items() if k not in _NAMES and (k not in LATER or v != LATER[k])}
 
 
 def read_units(units: Sequence[Unit], again: bool = False) -> dict[str, Make]:
@@ -139,15 +150,34 @@ def rerun_units(units: Sequence[Unit], rerun: str) -> list[Unit]:
 def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tuple[Task, dict[str, Any]]:
     """The task as token sequences, and its baselines (kept in the cache)."""
     name = unit.task.name
+    length = max_length(unit.task, config.task.scaling, config.model.max_positions)
     with console.stage(f"turning {name} into tokens"):
-        task = make(tokenizer, max_length(unit.task, config.task.scaling, config.model.max_positions))
-    key = digest([1, name, _own(unit.task), unit.source.fingerprint, config.task.bag_of_words])
+        task = make(tokenizer, length)
+    task.counts["notes"] = [*task.counts.get("notes", []), *_length_notes(config, unit.task, task, length)]
+    key = digest([2, name, _own(unit.task), unit.source.fingerprint, config.task.bag_of_words])
     path = Path(config.paths.cache) / "tasks" / f"{name}-{key}.json"
     if not path.is_file():
         with console.stage(f"scoring the baselines of {name}"):
             write_json(path, task.baselines(config.task.bag_of_words))
     console.say(f"{name}: {_count_words(task)}")
+    for note in task.counts["notes"]:
+        console.say(f"  ! {name}: {note}.")
     return task, read_json(path)
+
+
+def _length_notes(config: RunConfig, task: TaskConfig, made: Task, length: int) -> list[str]:
+    """What is cut, and positions that pretraining never used."""
+    wanted, known, notes = wanted_length(task, config.task.scaling), config.pairs.max_length, []
+    if wanted > length:
+        notes.append(f"{wanted} tokens, by its recipe and the scale, are cut to the model's {length} positions")
+    if length > known and config.task.start == "pretrained":
+        lengths = made.train.lengths
+        notes.append(
+            f"up to {length} tokens, but pretraining ended at {known}: positions {known + 1} to {length} start "
+            f"untrained; {int((lengths > known).sum()):,} of {len(lengths):,} training sequences reach them. "
+            f"tasks.{task.name}.max_length={known} does without"
+        )
+    return notes
 
 
 def _count_words(task: Task) -> str:
@@ -192,7 +222,7 @@ def _fine_tune(
         f"{started}: {recipe.steps:,} steps of {recipe.batch_size} examples, learning rate {recipe.learning_rate:.3g}, "
         f"at most {recipe.max_length} tokens"
     )
-    identity = f"{run.name.rpartition('-')[2]}-{folder.name.rpartition('-')[2]}"
+    identity = f"{_identity(run)}-{folder.identity}"
     with open_trackers(config, folder, identity, job="finetune") as trackers:
         tuner = FineTuner(
             task,

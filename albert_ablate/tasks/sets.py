@@ -1,0 +1,32 @@
+"""What the readers of sentence tasks return: examples of one or two texts with their targets."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: One class of several, some of several labels, or numbers.
+Kind = Literal["classes", "labels", "values"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row; the target is None in a test set."""
+
+    id: str
+    first: str
+    second: str | None
+    target: int | tuple[float, ...] | None
+
+
+@dataclass
+class ExampleSets:
+    """A task's examples, in the order of its files."""
+
+    kind: Kind
+    names: tuple[str, ...]  # of the classes, labels or numbers
+    train: list[Example]
+    dev: dict[str, list[Example]]
+    test: dict[str, list[Example]] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    weights: tuple[float, ...] | None = None  # of each class's errors; None: all count the same
+    chosen_by: str | None = None  # the metric that chooses the checkpoint; None: the first of its kind
+    notes: list[str] = field(default_factory=list)  # what the user should hear
