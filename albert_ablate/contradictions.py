@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import Objective, Share
 
 if TYPE_CHECKING:
     from albert_ablate.config import BudgetConfig, DataConfig, PathsConfig, RunConfig
@@ -64,6 +64,11 @@ def contradictions(c: "RunConfig") -> list[str]:
             f"Use batch.micro_size={c.batch.size}."
         )
     found += _data_contradictions(c.data)
+    if c.pairs.single_sentence == "alone" and c.objective.name is not Objective.NONE:
+        found.append(
+            f"pairs.single_sentence=alone: a sentence alone has no second segment for objective={c.objective.name} to "
+            "judge. Use objective=none, or pairs.single_sentence=extend, which leaves such sentences out."
+        )
     found += _task_contradictions(c.tasks)
     found += _place_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
@@ -85,7 +90,8 @@ def _budget_contradictions(budget: "BudgetConfig") -> list[str]:
 def _data_contradictions(data: "DataConfig") -> list[str]:
     if data.source == "files" and data.path is None:
         return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
-    given = {"data.path": data.path, "data.validation_path": data.validation_path}
+    given: dict[str, str | int | None] = {"data.path": data.path, "data.validation_path": data.validation_path}
+    given["data.documents_of"] = data.documents_of
     if data.source != "files" and any(given.values()):
         named = ", ".join(f"{field}={value}" for field, value in given.items() if value)
         return [f"{named}: no effect with data={data.name}. Use data=text to read files."]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from albert_ablate.errors import DamagedFileError, DataError
-from albert_ablate.packing import SUFFIXES, packing_of, unpacked
+from albert_ablate.packing import unpacked
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,8 +75,6 @@ def open_text(path: Path) -> Iterator[IO[str]]:
             with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as lines:
                 yield lines
         except UnicodeDecodeError as error:
-            if path.suffix in SUFFIXES and packing_of(path) is None:
-                raise DataError(f"{path}: damaged {path.suffix} file (it does not begin as one). Fetch it again.") from error
             raise DataError(f"{path}: not UTF-8 ({error.reason}). Convert the file first.") from error
 
 

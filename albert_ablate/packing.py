@@ -40,8 +40,16 @@ def packing_of(path: Path) -> str | None:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, whatever packs it. Raises DataError where it is damaged, and OSError."""
+    """The bytes of a file, whatever packs it.
+
+    Raises DataError where it is damaged or not packed as its name says, and OSError.
+    """
     kind = packing_of(path)
+    if kind is None and path.name.lower().endswith(SUFFIXES) and path.stat().st_size:
+        raise DataError(
+            f"{path}: damaged {path.suffix} file (it does not begin as one). Fetch it again or, if it is not packed, "
+            "give it another name."
+        )
     try:
         with ExitStack() as opened:
             yield opened.enter_context(_opened(path, kind, opened))
@@ -61,7 +69,8 @@ def _opened(path: Path, kind: str | None, opened: ExitStack) -> Any:
     if kind == "zip":
         archive = opened.enter_context(zipfile.ZipFile(path))
         return archive.open(_only_member(path, archive))
-    return {"gz": gzip.open, "xz": lzma.open, "lzma": lzma.open, "bz2": bz2.open}[kind](path, "rb")
+    openers: dict[str, Any] = {"gz": gzip.open, "xz": lzma.open, "lzma": lzma.open, "bz2": bz2.open}
+    return openers[kind](path, "rb")
 
 
 def _through_arrow(path: Path, kind: str) -> IO[bytes]:
@@ -79,7 +88,7 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     names = archive.namelist()
     office = {"[Content_Types].xml", "mimetype", "META-INF/MANIFEST.MF", "META-INF/container.xml"}
     if office & set(names):
-        raise DataError(f"{path}: a document of an office program, a book or a program, no plain text. Save it as .txt.")
+        raise DataError(f"{path}: a document of an office program or a book, no plain text. Save it as .txt.")
     files = [found for found in archive.infolist() if not found.is_dir() and not found.filename.startswith("__MACOSX/")]
     if len(files) != 1:
         listed = ", ".join(found.filename for found in files[:4]) + (", …" if len(files) > 4 else "")

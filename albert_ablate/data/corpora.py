@@ -295,9 +295,7 @@ def _documents(path: Path, form: Form, data: DataConfig, tally: Counter[str]) ->
         yield document
 
 
-def _every(
-    count: int, documents: Iterator[str], one_a_line: bool, language: str, tally: Counter[str]
-) -> Iterator[str]:
+def _every(count: int, documents: Iterator[str], one_a_line: bool, language: str, tally: Counter[str]) -> Iterator[str]:
     """Documents of ``count`` sentences each, wherever those of the file end."""
     sentences = (
         line for document in documents
@@ -365,9 +363,7 @@ def read_sentences(lines: Iterator[str], path: Path | None = None) -> Iterator[s
         yield "\n".join(document)
 
 
-def read_prose(
-    lines: Iterator[str], path: Path | None = None, tally: Counter[str] | None = None
-) -> Iterator[str]:
+def read_prose(lines: Iterator[str], path: Path | None = None, tally: Counter[str] | None = None) -> Iterator[str]:
     """Wrapped or unwrapped paragraphs with a blank line between; two or more end a document.
 
     ``tally`` counts paragraphs of several lines, those of them without any sentence mark, and the joints of lines that

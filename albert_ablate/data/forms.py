@@ -14,7 +14,7 @@ from albert_ablate.data import scripts
 from albert_ablate.data.tables import Dialect, find_table
 from albert_ablate.errors import DataError
 from albert_ablate.files import open_text
-from albert_ablate.packing import SUFFIXES, packing_of, unpacked
+from albert_ablate.packing import SUFFIXES, unpacked
 
 #: Characters of the largest file of JSON that is read as a whole.
 _LARGEST = 100_000_000
@@ -113,15 +113,13 @@ def _decoded(path: Path, head: bytes) -> str:
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=len(head) < _HEAD)
     except UnicodeDecodeError as error:
-        if path.suffix in SUFFIXES and packing_of(path) is None:
-            raise NotTextError(f"{path}: damaged {path.suffix} file (it does not begin as one). Fetch it again.") from error
         kind = NotTextError if binary else DataError
         raise kind(f"{path}: not UTF-8 ({error.reason}). Convert the file first.") from error
     controls = len(_CONTROL.findall(text))
-    if controls > 0.1 * len(text) and _CONTROL.sub("", text).strip():
-        utf = 2 * text.count("\0") > 0.8 * len(text)
-        what = "it looks like UTF-16. Convert the file first" if utf else f"{controls / len(text):.0%} control characters"
-        raise NotTextError(f"{path}: no text ({what}).")
+    if controls > 0.3 * len(text) and _CONTROL.sub("", text).strip():
+        if 2 * text.count("\0") > 0.8 * len(text):
+            raise NotTextError(f"{path}: not UTF-8 (it looks like UTF-16). Convert the file first, such as with iconv.")
+        raise NotTextError(f"{path}: no text ({controls / len(text):.0%} control characters).")
     return text
 
 

@@ -50,14 +50,14 @@ def doubts(info: dict[str, Any]) -> Iterator[str]:
     wrapped, without = met.get("wrapped", 0), met.get("wrapped_without_mark", 0)
     if without > 0.5 * wrapped:
         yield (
-            f"{without:,} of {_count(wrapped, 'paragraph')} of several lines hold no sentence mark, and each was read as "
-            f"one sentence ({length} on average). If a line is a sentence, say data.format=sentences."
+            f"{without:,} of {_count(wrapped, 'paragraph')} of several lines hold no sentence mark, and each was read "
+            f"as one sentence ({length} on average). If a line is a sentence, say data.format=sentences."
         )
     elif mean > (_IMPLAUSIBLE if spaced else _IMPLAUSIBLE_UNSPACED):
         remedy = (
             "If a line holds several sentences, say data.format=prose."
             if "sentences" in forms
-            else "Few marks that end a sentence were found. If a line is a sentence, say data.format=sentences; else put "
-            "sentences on lines of their own."
+            else "Few marks that end a sentence were found. If a line is a sentence, say data.format=sentences; else "
+            "put sentences on lines of their own."
         )
         yield f"a sentence has {length} on average. {remedy}"

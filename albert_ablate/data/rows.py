@@ -111,7 +111,7 @@ def _seekable(path: Path, opened: ExitStack) -> Any:
     """The file itself, or what is packed in it: parquet is read from its end."""
     if packing_of(path) is None:
         return path
-    copy = opened.enter_context(tempfile.TemporaryFile())
+    copy = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     with unpacked(path) as source:
         shutil.copyfileobj(source, copy)
     copy.seek(0)

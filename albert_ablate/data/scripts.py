@@ -18,8 +18,8 @@ abeb fe12 fe15-fe16 fe52 fe56-fe57 ff01 ff0e ff1f ff61 10a56-10a57 10f55-10f59 1
 #: angkhankhu and khomut.
 _TIBETAN = "\u0f08\u0f0d-\u0f12\u0f14"
 _ALSO_TERMINAL = f"\u037e\u05c3{_TIBETAN}\u0e5a\u0e5b"
-#: Marks after which a line may well end: colons, semicolons and dots of all scripts, and a closing corner bracket, which
-#: ends a line of Japanese or Chinese speech without another mark.
+#: Marks after which a line may well end: colons, semicolons and dots of all scripts, and a closing corner bracket,
+#: which ends a line of Japanese or Chinese speech without another mark.
 _OTHER_ENDS = ":;…\u2025⋯\u061b\u1364-\u1366：；」』﹂﹄｣"
 #: Ranges of the scripts that write no space between words, with the punctuation that takes a full width.
 _UNSPACED = (
@@ -108,7 +108,9 @@ def join_lines(lines: Iterable[str]) -> tuple[str, int]:
     tight = 0
     for line in lines:
         if parts:
-            close = _is_unspaced(parts[-1].rstrip(_OF_ANY_SCRIPT)[-1:]) and _is_unspaced(line.lstrip(_OF_ANY_SCRIPT)[:1])
+            close = _is_unspaced(parts[-1].rstrip(_OF_ANY_SCRIPT)[-1:]) and _is_unspaced(
+                line.lstrip(_OF_ANY_SCRIPT)[:1]
+            )
             tight += close
             parts.append("" if close else " ")
         parts.append(line)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from albert_ablate.errors import DataError
 
@@ -68,7 +68,7 @@ def _rows(head: str, whole: bool, delimiter: str, quoted: bool) -> list[list[str
     rows: list[list[str]] = []
     try:
         for row in _reader(io.StringIO(head, newline=""), Dialect(delimiter, quoted)):
-            rows.append(row)  # noqa: PERF402 - those before an error count
+            rows.append(row)
     except csv.Error as error:
         if whole or "unexpected end" not in str(error):  # else a cell that goes on beyond the head
             return []
@@ -81,7 +81,7 @@ def _rows(head: str, whole: bool, delimiter: str, quoted: bool) -> list[list[str
 
 def _reader(lines: IO[str], dialect: Dialect) -> Iterator[list[str]]:
     csv.field_size_limit(_LONGEST_CELL)
-    quoting = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
     rows = csv.reader(lines, delimiter=dialect.delimiter, quoting=quoting, strict=dialect.quoted)
     for row in rows:
         yield row if any(cell.strip() for cell in row) else []
@@ -137,8 +137,8 @@ def read_table(source: IO[str], path: Path, dialect: Dialect, column: str, named
         for number, row in enumerate(rows, 2):
             if row and len(row) != len(names):
                 raise DataError(
-                    f"{path}, row {number}: {len(row)} cells, but {len(names)} columns ({', '.join(names)}). Put a cell "
-                    "that holds a comma, a tab or a line break in quotes."
+                    f"{path}, row {number}: {len(row)} cells, but {len(names)} columns ({', '.join(names)}). Put a "
+                    "cell that holds a comma, a tab or a line break in quotes."
                 )
             if row:
                 yield row[place]

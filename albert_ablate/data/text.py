@@ -16,7 +16,8 @@ from typing import Any
 from albert_ablate import console
 from albert_ablate.data.corpora import Corpus
 from albert_ablate.data.readings import doubts, read_as, reading_in_words
-from albert_ablate.data.splitting import rules_in_words, split_sentences
+from albert_ablate.data.splitting import rules_in_words
+from albert_ablate.data.splitting import split_sentences as split_sentences
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
 
@@ -155,10 +156,10 @@ def _say_reading(corpus: Corpus, language: str, info: dict[str, Any]) -> None:
     """Which forms the files have, whose rules split sentences, and what looks wrong with the outcome."""
     if words := reading_in_words(info["source"]):
         console.say(f"data {corpus.name}: {words}")
-    if corpus.splits and (words := rules_in_words(language)):
-        console.say(f"data {corpus.name}: {words}")
-    for words in doubts(info):
-        console.say(f"data {corpus.name}: ! {words}")
+    if corpus.splits and (rules := rules_in_words(language)):
+        console.say(f"data {corpus.name}: {rules}")
+    for doubt in doubts(info):
+        console.say(f"data {corpus.name}: ! {doubt}")
 
 
 def _say_left_out(name: str, info: dict[str, Any]) -> None:
