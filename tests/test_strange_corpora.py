@@ -81,8 +81,10 @@ def make_documents(name: str, long: bool, seed: int) -> Documents:
     def word() -> str:
         return "".join(draw.choice(script.letters) for _ in range(draw.randint(5, 8)))
 
+    known = [word() for _ in range(60)]
+
     def sentence() -> str:
-        words = [word() for _ in range(draw.randint(2, 30 if long else 9))]
+        words = [draw.choice(known) for _ in range(draw.randint(2, 30 if long else 9))]
         return script.space.join(words).capitalize() + (draw.choice(script.marks) if script.marks else "")
 
     return [[sentence() for _ in range(draw.randint(3, 6))] for _ in range(30)]
@@ -313,7 +315,7 @@ def prepared_for_training(folder: Path, file: Path, script: str, *settings: str)
     """The corpus of ``file`` with a tokenizer of its own, and the configuration it is for."""
     language = SCRIPTS[script].language
     config = compose(
-        tiny_overrides(folder, f"data.language={language}", "tokenizer.vocab_size=150", *settings, corpus=file)
+        tiny_overrides(folder, f"data.language={language}", "tokenizer.vocab_size=110", *settings, corpus=file)
     )
     return prepare(config), config
 

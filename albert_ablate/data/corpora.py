@@ -146,10 +146,10 @@ def _require_one_form(data: DataConfig, found: _Found) -> None:
     lines, others = found.of("sentences"), found.of("prose", *ROWS)
     if lines and others:
         fewer = min(lines, others, key=len)
-        said = "have one sentence a line" if fewer is lines else "do not have one sentence a line"
+        are = "with" if fewer is lines else "without"
         raise DataError(
             f"data.path={data.path}: some files have one sentence a line and others do not ({len(lines)} and "
-            f"{len(others)}; {_some([path.name for path in fewer])} {said}). Say which with data.format=sentences or "
+            f"{len(others)}; {are}: {_some([path.name for path in fewer])}). Say which with data.format=sentences or "
             "data.format=prose, or put those of one form in a folder of their own."
         )
 

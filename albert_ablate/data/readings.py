@@ -51,7 +51,8 @@ def doubts(info: dict[str, Any]) -> Iterator[str]:
     if without > 0.5 * wrapped:
         yield (
             f"{without:,} of {_count(wrapped, 'paragraph')} of several lines hold no sentence mark, and each was read "
-            f"as one sentence ({length} on average). If a line is a sentence, say data.format=sentences."
+            f"as one sentence ({length} on average). If a line is a sentence, say data.format=sentences; where the "
+            "language writes no such marks (Thai, Lao), put each sentence on a line of its own."
         )
     elif mean > (_IMPLAUSIBLE if spaced else _IMPLAUSIBLE_UNSPACED):
         remedy = (

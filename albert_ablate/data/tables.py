@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Literal
 
+from albert_ablate.data.scripts import ends_sentence
 from albert_ablate.errors import DataError
 
 #: Characters of the longest cell.
@@ -43,7 +44,7 @@ def find_table(head: str, whole: bool, column: str, named: bool) -> Table | None
     """
     found = [(Dialect(d, quoted), _rows(head, whole, d, quoted)) for d in _DELIMITERS for quoted in _quoting(head, d)]
     for dialect, rows in found:
-        if len(rows) > 1 and len(rows[0]) > 1 and column in _names(rows[0]) and _share_of_width(rows) >= 0.8:
+        if len(rows) > 1 and _is_header(rows[0], column) and _share_of_width(rows) >= 0.8:
             return Table(dialect, certain=True)
     for dialect, rows in found:
         if _is_table(rows, dialect.delimiter):
@@ -89,6 +90,14 @@ def _reader(lines: IO[str], dialect: Dialect) -> Iterator[list[str]]:
 
 def _names(row: list[str]) -> list[str]:
     return [cell.strip() for cell in row]
+
+
+def _is_header(row: list[str], column: str) -> bool:
+    """Whether a row names ``column`` among others. A space after the delimiter goes with single words alone."""
+    names = _names(row)
+    spaced = any(cell.startswith(" ") for cell in row)
+    plain = all(name and not ends_sentence(name) and not (spaced and " " in name) for name in names[1:])
+    return len(names) > 1 and column in names and plain
 
 
 def _share_of_width(rows: list[list[str]]) -> float:
