@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_ablate.axes import Objective, Share
+from albert_ablate.axes import Share
 
 if TYPE_CHECKING:
     from albert_ablate.config import BudgetConfig, DataConfig, PathsConfig, RunConfig
@@ -64,11 +64,6 @@ def contradictions(c: "RunConfig") -> list[str]:
             f"Use batch.micro_size={c.batch.size}."
         )
     found += _data_contradictions(c.data)
-    if c.pairs.single_sentence == "alone" and c.objective.name is not Objective.NONE:
-        found.append(
-            f"pairs.single_sentence=alone: a sentence alone has no second segment for objective={c.objective.name} to "
-            "judge. Use objective=none, or pairs.single_sentence=extend, which leaves such sentences out."
-        )
     found += _task_contradictions(c.tasks)
     found += _place_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):

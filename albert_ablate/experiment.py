@@ -67,11 +67,21 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
 
     Under torchrun all its processes work on the cell; the first one writes, and fine-tunes alone.
     """
+    _require_second_segments(config)
     device = choose_device(config.runtime)
     with stoppable(), disk_in_words(config.paths.runs, config.paths.cache), joined(device.type) as world:
         if world.size > config.batch.size:
             raise ConfigError(f"batch.size={config.batch.size} is less than the {world.size} processes that share it.")
         return _run_cell(config, paper, device, world)
+
+
+def _require_second_segments(config: RunConfig) -> None:
+    """A run of any objective may be evaluated on sentences alone; trained on them is masked LM only."""
+    if config.pairs.single_sentence == "alone" and config.objective.name is not Objective.NONE:
+        raise ConfigError(
+            "pairs.single_sentence=alone: a sentence alone has no second segment for "
+            f"objective={config.objective.name} to judge. Use objective=none, or pairs.single_sentence=extend, which leaves such sentences out."
+        )
 
 
 def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: World) -> int:

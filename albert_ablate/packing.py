@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from albert_ablate.errors import DataError
+from albert_ablate.errors import DataError, NotTextError
 
 #: First bytes -> how the file is packed.
 _MAGIC = {
@@ -88,11 +88,13 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     names = archive.namelist()
     office = {"[Content_Types].xml", "mimetype", "META-INF/MANIFEST.MF", "META-INF/container.xml"}
     if office & set(names):
-        raise DataError(f"{path}: a document of an office program or a book, no plain text. Save it as .txt.")
+        raise NotTextError(f"{path}: a document of an office program or a book, no plain text. Save it as .txt.")
     files = [found for found in archive.infolist() if not found.is_dir() and not found.filename.startswith("__MACOSX/")]
     if len(files) != 1:
         listed = ", ".join(found.filename for found in files[:4]) + (", …" if len(files) > 4 else "")
-        raise DataError(f"{path}: an archive of {len(files)} files ({listed}). Unpack it into a folder and give that.")
+        raise NotTextError(
+            f"{path}: an archive of {len(files)} files ({listed}). Unpack it into a folder and give that."
+        )
     if files[0].flag_bits & 1:
-        raise DataError(f"{path}: the archive is encrypted. Unpack it first.")
+        raise NotTextError(f"{path}: the archive is encrypted. Unpack it first.")
     return files[0]

@@ -74,7 +74,8 @@ def test_the_language_says_what_a_semicolon_is() -> None:
     ("lines", "joined"),
     [(["甲乙", "丙丁"], "甲乙丙丁"), (["甲，", "乙"], "甲，乙"), (["甲。”", "“乙"], "甲。”“乙"),
      (["かな", "漢字"], "かな漢字"), (["ไทย", "ไทย"], "ไทยไทย"), (["ລາວ", "ລາວ"], "ລາວລາວ"),
-     (["ខ្មែរ", "ខ្មែរ"], "ខ្មែរខ្មែរ"), (["မြန်", "မာ"], "မြန်မာ"), (["བོད་", "ཡིག"], "བོད་ཡིག"), (["한국", "말"], "한국 말"), (["甲", "abc", "def"], "甲 abc def"), (["a", "b"], "a b")],
+     (["ខ្មែរ", "ខ្មែរ"], "ខ្មែរខ្មែរ"), (["မြန်", "မာ"], "မြန်မာ"), (["བོད་", "ཡིག"], "བོད་ཡིག"),
+     (["한국", "말"], "한국 말"), (["甲", "abc", "def"], "甲 abc def"), (["a", "b"], "a b")],
 )  # fmt: skip
 def test_lines_are_joined_as_the_script_writes(lines: list[str], joined: str) -> None:
     found, tight = join_lines(lines)
@@ -266,7 +267,8 @@ def zstandard(content: bytes) -> bytes:
 
 PACKS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard,
-    "lzma": lambda content: lzma.compress(content, lzma.FORMAT_ALONE), "zip": lambda content: zipped("a.txt", content=content),
+    "lzma": lambda content: lzma.compress(content, lzma.FORMAT_ALONE),
+    "zip": lambda content: zipped("a.txt", content=content),
 }  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.segments import build_pairs, lone_sentences
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.hydra_app import compose
+from albert_ablate.evaluate import evaluate
+from albert_ablate.hydra_app import compose, compose_evaluation
 from albert_ablate.summary import summary
 from analysis.compare import compare
 from analysis.runs import load_runs
@@ -96,7 +97,18 @@ def test_the_released_habit_on_single_sentences_ends_with_masked_lm_scored(
 @pytest.mark.parametrize("objective", ["sop", "nsp"])
 def test_a_sentence_alone_is_refused_for_sentence_objectives(objective: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"pairs.single_sentence=alone.*objective={objective}.*Use objective=none"):
-        compose(tiny_overrides(tmp_path, f"objective={objective}", "pairs.single_sentence=alone"))
+        start(compose(tiny_overrides(tmp_path, f"objective={objective}", "pairs.single_sentence=alone")))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_with_a_sentence_objective_is_evaluated_on_sentences_alone(titles: Path, tmp_path: Path) -> None:
+    done = run(compose(tiny_overrides(tmp_path, "objective=sop", "budget.steps=4")))
+    words = ["data=text", f"data.path={titles}", "data.validation_fraction=0.2", "pairs.single_sentence=alone"]
+    words += ["pairs.max_length=32", "evaluation.max_pairs=32"]
+    config = compose_evaluation(done.path / "config.yaml", words)
+    results = evaluate(done.path, config)["results"]
+    assert results["masked_lm"]["sequences"] == 32
+    assert results["left_out"]["sop"] == "no document has two sentences"
 
 
 @pytest.mark.parametrize("objective", ["none", "sop", "nsp"])

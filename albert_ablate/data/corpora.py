@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from albert_ablate.config import DataConfig
-from albert_ablate.data.forms import ROWS, Form, NotTextError, bare_suffix, form_of
+from albert_ablate.data.forms import ROWS, Form, bare_suffix, form_of
 from albert_ablate.data.rows import read_json_documents, read_json_lines, read_parquet, text_of
 from albert_ablate.data.scripts import has_mark, join_lines
 from albert_ablate.data.splitting import split_sentences
 from albert_ablate.data.tables import read_table
-from albert_ablate.errors import DataError
+from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import digest, open_text, sha256_file
 
 #: Characters of the longest line and the largest document that are read: they bound the memory.

@@ -12,7 +12,7 @@ from typing import IO, Literal
 from albert_ablate.config import DataConfig
 from albert_ablate.data import scripts
 from albert_ablate.data.tables import Dialect, find_table
-from albert_ablate.errors import DataError
+from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import open_text
 from albert_ablate.packing import SUFFIXES, unpacked
 
@@ -51,10 +51,6 @@ _JSON_ROWS = re.compile(r"""\s*(?:\[\s*)?\{\s*(?:"(?:[^"\\\n]|\\.){0,200}"|'[^'\
 _JSON_STRINGS = re.compile(r'\s*\[\s*"')
 _MARKUP = re.compile(r"\s*<(?:!doctype\s+html|html[\s>]|\?xml\s|mediawiki[\s>]|doc\s+id=)", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z][\w:.-]*(?:\s[^<>]*)?/?>|<!--", re.IGNORECASE)
-
-
-class NotTextError(DataError):
-    """A file that holds no text."""
 
 
 @dataclass(frozen=True)
