@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import Objective, Share
 from albert_ablate.contradictions import contradictions
+from albert_ablate.data.splitting import known_code
 from albert_ablate.errors import ConfigError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.task_config import (
@@ -45,9 +46,9 @@ def _plain_name(name: str) -> str:
 
 
 def _language(code: str) -> str:
-    if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", code):
+    if not re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*", code):
         raise ValueError("give a language's code, such as en or pt-br")
-    return code
+    return known_code(code)
 
 
 Name = Annotated[str, AfterValidator(_plain_name)]
@@ -145,6 +146,7 @@ class DataConfig:
     validation_fraction: OpenFraction
     fraction: Annotated[float, Field(gt=0, le=1)]  # of the training documents, chosen at random, that are used
     format: Literal["auto", "sentences", "prose"]
+    documents_of: Annotated[int, Field(ge=2)] | None  # sentences, for files without marks between documents
     text_column: str
     language: Annotated[str, AfterValidator(_language)]
     hub: tuple[HubSource, ...]
@@ -156,7 +158,7 @@ class PairsConfig:
 
     max_length: Annotated[int, Field(ge=8)]
     short_probability: Annotated[float, Field(ge=0, le=1)]
-    single_sentence: Literal["extend", "skip", "released"]
+    single_sentence: Literal["extend", "skip", "released", "alone"]
     nsp_tail: Literal["put_back", "drop"]
 
 

@@ -85,7 +85,8 @@ def _budget_contradictions(budget: "BudgetConfig") -> list[str]:
 def _data_contradictions(data: "DataConfig") -> list[str]:
     if data.source == "files" and data.path is None:
         return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
-    given = {"data.path": data.path, "data.validation_path": data.validation_path}
+    given: dict[str, str | int | None] = {"data.path": data.path, "data.validation_path": data.validation_path}
+    given["data.documents_of"] = data.documents_of
     if data.source != "files" and any(given.values()):
         named = ", ".join(f"{field}={value}" for field, value in given.items() if value)
         return [f"{named}: no effect with data={data.name}. Use data=text to read files."]

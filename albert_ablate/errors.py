@@ -23,6 +23,10 @@ class DataError(UserError):
     exit_code = 2
 
 
+class NotTextError(DataError):
+    """A file that holds no text: refused where it is named, left aside in a folder."""
+
+
 class RunFolderError(UserError):
     """The run folder is in use by another process or holds something unexpected."""
 

@@ -41,6 +41,11 @@ from albert_ablate.training.precision import choose_device, choose_precision, se
 from albert_ablate.training.trainer import Trainer
 from albert_ablate.warm_start import start_of
 
+_LONE = (
+    "objective=none with pairs.single_sentence=alone takes such text, and pairs.single_sentence=released pairs it with "
+    "other documents; data.documents_of=N makes one document of every N sentences of a file."
+)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -63,11 +68,21 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
 
     Under torchrun all its processes work on the cell; the first one writes, and fine-tunes alone.
     """
+    _require_second_segments(config)
     device = choose_device(config.runtime)
     with stoppable(), disk_in_words(config.paths.runs, config.paths.cache), joined(device.type) as world:
         if world.size > config.batch.size:
             raise ConfigError(f"batch.size={config.batch.size} is less than the {world.size} processes that share it.")
         return _run_cell(config, paper, device, world)
+
+
+def _require_second_segments(config: RunConfig) -> None:
+    """A run of any objective may be evaluated on sentences alone; trained on them is masked LM only."""
+    if config.pairs.single_sentence == "alone" and config.objective.name is not Objective.NONE:
+        raise ConfigError(
+            "pairs.single_sentence=alone: a sentence alone has no second segment for "
+            f"objective={config.objective.name} to judge. Use objective=none, or pairs.single_sentence=extend, which leaves such sentences out."
+        )
 
 
 def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: World) -> int:
@@ -217,7 +232,7 @@ def _train_and_evaluate(
     if not batches.epoch_size:
         raise DataError(
             f"data={config.data.name} gives no segment pair: every document has a single sentence. "
-            "SOP and none need two sentences of one document; pairs.single_sentence=released accepts such text."
+            f"SOP and none need two sentences of one document. {_LONE}"
         )
     require_pairs(config, held_out)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
@@ -262,7 +277,12 @@ def _train_and_evaluate(
 def require_pairs(config: RunConfig, held_out: HeldOut) -> None:
     """Raise DataError where there is nothing to evaluate on."""
     if not len(held_out.plain):
-        raise DataError(f"data={config.data.name}: the held-out documents give no segment pair. Hold out more text.")
+        raise DataError(
+            f"data={config.data.name}: the held-out documents give no segment pair. Hold out more text or, where every "
+            f"document has a single sentence: {_LONE}"
+        )
+    for task, reason in held_out.left_out.items():
+        console.say(f"{task.upper()} will not be scored: {reason}")
 
 
 def _manifest(

@@ -1,18 +1,17 @@
 """Small files, written so that a reader sees the old content or the new, never half of either."""
 
-import gzip
 import hashlib
+import io
 import json
-import lzma
 import os
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from albert_ablate.errors import DamagedFileError, DataError
+from albert_ablate.packing import unpacked
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,15 +76,13 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
-    """A UTF-8 text file, plain or packed as .xz or .gz. Raises DataError where it is neither."""
-    opener: Any = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
-            yield lines
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason}). Convert the file first.") from error
-    except (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: damaged {path.suffix} file ({error}). Fetch it again.") from error
+    """A UTF-8 text file, packed or not (``packing``). Raises DataError where it is none, and OSError."""
+    with unpacked(path) as source:
+        try:
+            with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as lines:
+                yield lines
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 ({error.reason}). Convert the file first.") from error
 
 
 def sha256_file(path: Path) -> str:

@@ -57,7 +57,9 @@ def _scores(results: dict[str, Any]) -> Table:
     for key, label in _TASKS.items():
         task = results[key]
         if task is None:
-            table.add_row(f"  {label}", "—", "—", "needs two documents on each side")
+            table.add_row(
+                f"  {label}", "—", "—", results.get("left_out", {}).get(key, "needs two documents on each side")
+            )
             continue
         mark = "" if task["head"] == "trained" else " *"
         bar = f"{task['majority_class']:.1%} majority class"

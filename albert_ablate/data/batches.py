@@ -134,11 +134,14 @@ def assemble(
     length: int,
     masking: MaskingConfig,
 ) -> Batch:
-    """[CLS] A [SEP] B [SEP] with padding to ``length``, then masks from the row streams ``keys``."""
+    """[CLS] A [SEP] B [SEP] with padding to ``length``, then masks from the row streams ``keys``.
+
+    A row whose second segment is empty ends with the first [SEP].
+    """
     column = np.arange(length)
     a_end = 1 + pairs.a_length[:, None]  # column of the first [SEP]
     b_begin = a_end + 1
-    b_end = b_begin + pairs.b_length[:, None]  # column of the last [SEP]
+    b_end = np.where(pairs.b_length[:, None], b_begin + pairs.b_length[:, None], a_end)  # column of the last [SEP]
     in_a = (column >= 1) & (column < a_end)
     in_b = (column >= b_begin) & (column < b_end)
     source = np.where(in_a, pairs.a_start[:, None] + column - 1, pairs.b_start[:, None] + column - b_begin)

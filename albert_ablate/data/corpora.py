@@ -5,32 +5,39 @@ A document is a string whose lines are paragraphs, or sentences where the corpus
 """
 
 import glob
-import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata, resources
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO, Any
 
 from albert_ablate.config import DataConfig
-from albert_ablate.errors import DataError
+from albert_ablate.data.forms import ROWS, Form, bare_suffix, form_of
+from albert_ablate.data.rows import read_json_documents, read_json_lines, read_parquet, text_of
+from albert_ablate.data.scripts import has_mark, join_lines
+from albert_ablate.data.splitting import split_sentences
+from albert_ablate.data.tables import read_table
+from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import digest, open_text, sha256_file
 
 #: Characters of the longest line and the largest document that are read: they bound the memory.
 LARGEST = 100_000_000
 
-_SENTENCE_END = re.compile(r"""[.!?:;…]["'”’)\]]*$""")
-_SEVERAL_SENTENCES = re.compile(r"[.!?][\"')]*\s+[A-Z]")
 _BRACKETED_NOTE = re.compile(r"\[[^\]\n]{0,80}\]")  # "[Applause]", "[As delivered in person ...]"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A stream of documents with a fingerprint of its content."""
+    """A stream of documents with a fingerprint of its content.
+
+    ``reading``: what beside that content decides the text. ``advice``: what ends a document. Of files, ``files``
+    counts each kind, ``left_aside`` names those that were not read, and ``tally`` what the last reading met.
+    """
 
     name: str
     fingerprint: str
@@ -38,6 +45,16 @@ class Corpus:
     validation: Callable[[], Iterator[str]] | None
     one_sentence_per_line: bool
     source: dict[str, Any]
+    reading: dict[str, Any] = field(default_factory=dict)
+    advice: str = ""
+    files: Counter[str] = field(default_factory=Counter)
+    left_aside: list[str] = field(default_factory=list)
+    tally: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def splits(self) -> bool:
+        """Whether sentences are found by the rules of a language."""
+        return not self.one_sentence_per_line or "splitter" in self.reading
 
 
 def open_corpus(data: DataConfig) -> Corpus:
@@ -81,38 +98,109 @@ def _embedded(data: DataConfig) -> Corpus:
     )  # fmt: skip
 
 
-# --- files: text, JSON lines, parquet ------------------------------------------------------------
+# --- files ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Files of a corpus with their forms, and the names of those that are left out."""
+
+    forms: dict[Path, Form]
+    skipped: list[str]
+
+    def of(self, *kinds: str) -> list[Path]:
+        """Files of any of ``kinds``."""
+        return [path for path, form in self.forms.items() if form.kind in kinds]
 
 
 def _files(data: DataConfig) -> Corpus:
-    """A file, a folder or a glob of .txt, .jsonl or .parquet (each plain, .xz or .gz; parquet as it is)."""
+    """A file, a folder or a glob of text, JSON, tables or parquet, packed or not (``forms``)."""
     assert data.path is not None  # validated with the configuration
-    train = _expand("data.path", data.path)
-    held_out = _expand("data.validation_path", data.validation_path) if data.validation_path else []
-    fingerprint = digest([[_sha256(path) for path in group] for group in (train, held_out)])
-    kinds = {_format(path, data) for path in train + held_out} - {"empty"}
-    if "sentences" in kinds and len(kinds) > 1:
-        raise DataError(
-            f"data.path={data.path}: some files have one sentence a line and others do not. "
-            "Say which with data.format=sentences or data.format=prose."
-        )
+    train = _found("data.path", data.path, data)
+    held_out = _found("data.validation_path", data.validation_path, data) if data.validation_path else _Found({}, [])
+    fingerprint = digest([[_sha256(path) for path in group.forms] for group in (train, held_out)])
+    both = _Found(train.forms | held_out.forms, train.skipped + held_out.skipped)
+    if data.documents_of is None:
+        _require_one_form(data, both)
+    tally: Counter[str] = Counter()
 
-    def reader(paths: list[Path]) -> Callable[[], Iterator[str]]:
-        return lambda: (document for path in paths for document in read_file(path, data))
+    def reader(forms: dict[Path, Form]) -> Callable[[], Iterator[str]]:
+        return lambda: (document for path, form in forms.items() for document in _documents(path, form, data, tally))
 
     return Corpus(
         name=data.name,
         fingerprint=fingerprint,
-        documents=reader(train),
-        validation=reader(held_out) if held_out else None,
-        one_sentence_per_line=kinds == {"sentences"},
-        source={"files": _names(train), "validation_files": _names(held_out)},
+        documents=reader(train.forms),
+        validation=reader(held_out.forms) if data.validation_path else None,
+        one_sentence_per_line=data.documents_of is not None or bool(both.of("sentences")),
+        source={"files": _names(train.forms), "validation_files": _names(held_out.forms)},
+        reading=_reading(data, both),
+        advice=_advice(data, both),
+        left_aside=_left_aside(both),
+        files=Counter(form.kind for form in both.forms.values() if form.kind != "empty"),
+        tally=tally,
     )
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """For the record; bytes of a name that are no text are spelled out."""
-    return [os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in paths]
+def _require_one_form(data: DataConfig, found: _Found) -> None:
+    lines, others = found.of("sentences"), found.of("prose", *ROWS)
+    if lines and others:
+        fewer = min(lines, others, key=len)
+        are = "with" if fewer is lines else "without"
+        raise DataError(
+            f"data.path={data.path}: some files have one sentence a line and others do not ({len(lines)} and "
+            f"{len(others)}; {are}: {_some([path.name for path in fewer])}). Say which with data.format=sentences or "
+            "data.format=prose, or put those of one form in a folder of their own."
+        )
+
+
+def _reading(data: DataConfig, found: _Found) -> dict[str, Any]:
+    """What beside the files decides their text; empty for texts, and for rows that the name of a file announces."""
+    rows = found.of(*ROWS)
+    by_content = sorted({form.kind for path, form in found.forms.items() if form.kind in ROWS and not _announced(path)})
+    columns = {"text_column": data.text_column} if rows and data.text_column != "text" else {}
+    blocks: dict[str, Any] = {"documents_of": data.documents_of} if data.documents_of else {}
+    if blocks and (rows or found.of("prose")):
+        blocks["splitter"] = f"sentencex {metadata.version('sentencex')}"
+    return ({"rows": by_content} if by_content else {}) | columns | blocks
+
+
+def _announced(path: Path) -> bool:
+    return bare_suffix(path) in ("jsonl", "parquet")
+
+
+def _advice(data: DataConfig, found: _Found) -> str:
+    """What ends a document in the files that were read."""
+    if data.documents_of is not None:
+        return f"with data.documents_of={data.documents_of} every {data.documents_of} sentences are one; lower it"
+    if found.of("sentences"):
+        ends = "the text was read as one sentence a line, where a blank line ends a document"
+    elif found.of("prose"):
+        ends = "the text was read as prose, where two blank lines end a document"
+    else:
+        ends = "a row is a document"
+    return f"{ends}; data.documents_of=N makes one of every N sentences"
+
+
+def _left_aside(found: _Found) -> list[str]:
+    empty = [path.name for path in found.of("empty")]
+    words = [f"empty: {_some(empty)}"] if empty else []
+    return words + ([f"not read: {_some(found.skipped)}"] if found.skipped else [])
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(_spelled(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names):,} {'file' if len(names) == 1 else 'files'}, {shown}"
+
+
+def _names(paths: Iterable[Path]) -> list[str]:
+    """For the record."""
+    return [_spelled(path.name) for path in paths]
+
+
+def _spelled(name: str) -> str:
+    """Bytes of a name that are no text are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @contextmanager
@@ -128,23 +216,39 @@ def _sha256(path: Path) -> str:
         return sha256_file(path)
 
 
-def _expand(field: str, pattern: str) -> list[Path]:
+def _found(field: str, pattern: str, data: DataConfig) -> _Found:
+    """A file that is named, the .txt, .jsonl and .parquet files of a folder, or whatever else of it holds a text."""
     root = Path(pattern).expanduser()
     try:
-        paths = [root] if root.is_file() else sorted(filter(_is_text, _below(root)))
+        named = root.is_file()
+        paths = [root] if named else sorted(path for path in _below(root) if path.is_file())
     except (OSError, ValueError, NotImplementedError) as error:  # a name or pattern that no system takes
         raise DataError(f"{field}={pattern}: not a usable path or pattern ({error}).") from error
-    if not paths:
+    if named:
+        return _Found({root: _form(root, data)}, [])
+    usual = [path for path in paths if bare_suffix(path) in ("txt", "jsonl", "parquet")]
+    forms, skipped = {}, []
+    for path in usual or [path for path in paths if not _is_hidden(path, root)]:
+        try:
+            forms[path] = _form(path, data)
+        except NotTextError:
+            if usual and not path.name.startswith("."):
+                raise
+            skipped.append(path.name)
+    if usual:
+        skipped += [path.name for path in paths if path not in forms and not _is_hidden(path, root)]
+    if not forms:
         raise DataError(
-            f"{field}={pattern}: no such file, and no folder or pattern with .txt, .jsonl or .parquet "
-            "files in it. Give a file, a folder, or a quoted glob such as 'texts/*.txt'."
+            f"{field}={pattern}: no such file, and no folder or pattern with text, JSON, tables or parquet files in it"
+            f"{f' (no text: {_some(skipped)})' if skipped else ''}. Give a file, a folder, or a quoted glob such as "
+            "'texts/*.txt'."
         )
-    return paths
+    return _Found(forms, skipped)
 
 
-def _is_text(path: Path) -> bool:
-    suffixes = tuple(kind + packed for kind in (".txt", ".jsonl", ".parquet") for packed in ("", ".xz", ".gz"))
-    return path.name.endswith(suffixes) and path.is_file()
+def _is_hidden(path: Path, root: Path) -> bool:
+    parts = path.relative_to(root).parts if root.is_dir() else (path.name,)
+    return any(part.startswith(".") for part in parts)
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -171,38 +275,55 @@ def _matching(pattern: Path) -> Iterator[Path]:
     yield from (path for path in found if not any(part.startswith(".") for part in path.parts[fixed:]))
 
 
-def _format(path: Path, data: DataConfig) -> str:
-    """Sentences | prose | jsonl | parquet | empty; a .txt of unstated format is judged by its lines."""
-    name = path.name.removesuffix(".xz").removesuffix(".gz")
-    if name.endswith(".jsonl"):
-        return "jsonl"
-    if name.endswith(".parquet"):
-        return "parquet"
-    if data.format != "auto":
-        return data.format
-    count = complete = several = 0
-    with _readable(path), open_text(path) as source:
-        for line in filter(None, map(str.strip, islice(lines_of(source, path), 2000))):
-            count += 1
-            complete += _SENTENCE_END.search(line) is not None
-            several += _SEVERAL_SENTENCES.search(line) is not None
-    if not count:
-        return "empty"
-    return "sentences" if complete >= 0.8 * count and several <= 0.2 * count else "prose"
+def _form(path: Path, data: DataConfig) -> Form:
+    with _readable(path):
+        return form_of(path, data)
 
 
 def read_file(path: Path, data: DataConfig) -> Iterator[str]:
     """Documents of one file, in order; a row without a text is an empty document."""
-    kind = _format(path, data)
-    if kind == "parquet":
-        yield from _read_parquet(path, data.text_column)
+    yield from _documents(path, _form(path, data), data, Counter())
+
+
+def _documents(path: Path, form: Form, data: DataConfig, tally: Counter[str]) -> Iterator[str]:
+    """``read_file`` for a known form; ``tally`` counts what was met."""
+    documents = _as_marked(path, form, data, tally)
+    if data.documents_of is not None:
+        documents = _every(data.documents_of, documents, form.kind == "sentences", data.language, tally)
+    for document in documents:
+        tally[f"documents of {form.kind}"] += 1
+        yield document
+
+
+def _every(count: int, documents: Iterator[str], one_a_line: bool, language: str, tally: Counter[str]) -> Iterator[str]:
+    """Documents of ``count`` sentences each, wherever those of the file end."""
+    sentences = (
+        line for document in documents
+        for line in (document.splitlines() if one_a_line else split_sentences(document, language, tally))
+        if line.strip()
+    )  # fmt: skip
+    while block := list(islice(sentences, count)):
+        yield "\n".join(block)
+
+
+def _as_marked(path: Path, form: Form, data: DataConfig, tally: Counter[str]) -> Iterator[str]:
+    if form.kind == "empty":
+        return
+    if form.kind == "parquet":
+        yield from read_parquet(path, data.text_column)
         return
     with _readable(path), open_text(path) as source:
-        lines = lines_of(source, path)
-        if kind == "jsonl":
-            yield from _read_jsonl(lines, path, data.text_column)
+        if form.kind == "json":
+            yield from read_json_documents(source, path, data.text_column)
+        elif form.dialect is not None:
+            named = bare_suffix(path) != "txt"
+            yield from read_table(source, path, form.dialect, data.text_column, named)
+        elif form.kind == "jsonl":
+            yield from read_json_lines(lines_of(source, path), path, data.text_column)
+        elif form.kind == "sentences":
+            yield from read_sentences(lines_of(source, path), path)
         else:
-            yield from read_sentences(lines, path) if kind == "sentences" else read_prose(lines, path)
+            yield from read_prose(lines_of(source, path), path, tally)
 
 
 def lines_of(source: IO[str], path: Path) -> Iterator[str]:
@@ -242,11 +363,26 @@ def read_sentences(lines: Iterator[str], path: Path | None = None) -> Iterator[s
         yield "\n".join(document)
 
 
-def read_prose(lines: Iterator[str], path: Path | None = None) -> Iterator[str]:
-    """Wrapped or unwrapped paragraphs with a blank line between; two or more end a document."""
+def read_prose(lines: Iterator[str], path: Path | None = None, tally: Counter[str] | None = None) -> Iterator[str]:
+    """Wrapped or unwrapped paragraphs with a blank line between; two or more end a document.
+
+    ``tally`` counts paragraphs of several lines, those of them without any sentence mark, and the joints of lines that
+    got no space (``scripts.join_lines``).
+    """
     paragraphs: list[str] = []
     current: list[str] = []
     blank = size = 0
+    counts: Counter[str] = Counter() if tally is None else tally
+
+    def end_paragraph() -> None:
+        if current:
+            paragraph, tight = join_lines(current)
+            paragraphs.append(paragraph)
+            counts["joined_without_space"] += tight
+            counts["wrapped"] += len(current) > 1
+            counts["wrapped_without_mark"] += len(current) > 1 and not has_mark(paragraph)
+            current.clear()
+
     for line in lines:
         if line.strip():
             if blank >= 2 and paragraphs:
@@ -258,56 +394,10 @@ def read_prose(lines: Iterator[str], path: Path | None = None) -> Iterator[str]:
             _require_room(size, path)
             continue
         blank += 1
-        if current:
-            paragraphs.append(" ".join(current))
-            current = []
-    if current:
-        paragraphs.append(" ".join(current))
+        end_paragraph()
+    end_paragraph()
     if paragraphs:
         yield "\n".join(paragraphs)
-
-
-def _read_jsonl(lines: Iterator[str], path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)[column]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number}: expected a JSON object with the text column {column!r} "
-                f"({type(error).__name__}: {error}). Set data.text_column to the column's name."
-            ) from error
-        yield _text(value, f"{path}, line {number}", column)
-
-
-def _text(value: Any, place: str, column: str) -> str:
-    """A cell as a document; an empty cell is an empty one."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(
-            f"{place}: column {column!r} holds {type(value).__name__}, not text. Set data.text_column to the column "
-            "with the documents."
-        )
-    return value
-
-
-def _read_parquet(path: Path, column: str) -> Iterator[str]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ModuleNotFoundError as error:
-        raise DataError(f"{path}: reading parquet needs pyarrow. Run `pip install -e '.[hub]'`.") from error
-    try:
-        table = parquet.ParquetFile(path)
-        if column not in table.schema_arrow.names:
-            raise DataError(f"{path}: no column {column!r}; it has {table.schema_arrow.names}. Set data.text_column.")
-        for batch in table.iter_batches(batch_size=256, columns=[column]):
-            yield from (_text(value, str(path), column) for value in batch.column(0).to_pylist())
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: damaged parquet file ({reason}). Fetch it again.") from error
 
 
 # --- hub: Hugging Face datasets, streamed --------------------------------------------------------
@@ -333,7 +423,7 @@ def _hub(data: DataConfig) -> Corpus:
                     source.path, source.config, split=wanted, revision=source.revision,
                     data_files=source.data_files, streaming=True,
                 )  # fmt: skip
-                texts = (_text(row[source.text_column], source.path, source.text_column) for row in rows)
+                texts = (text_of(row[source.text_column], source.path, source.text_column) for row in rows)
                 yield from islice(_group_rows(texts, source.documents, source.rows_per_document), source.max_documents)
             except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
                 raise DataError(

@@ -3,8 +3,9 @@
 One chunker serves all three objectives: it cuts each document into runs of sentences of about the
 target length and splits each run in two. What the objective changes is what becomes of the second
 half: ``sop`` may swap the halves, ``nsp`` may replace the second with a run of another document,
-``none`` leaves both in order. Every draw is keyed by (seed, epoch, document, first sentence), so
-the arms share what they can: ``none`` and ``sop`` see the same runs, cut at the same places.
+``none`` leaves both in order, and may take a sentence alone, with an empty second segment. Every
+draw is keyed by (seed, epoch, document, first sentence), so the arms share what they can: ``none``
+and ``sop`` see the same runs, cut at the same places.
 
 All documents advance in lockstep, one run at a time, with array operations over documents.
 """
@@ -35,7 +36,7 @@ class Pairs:
     a_start: np.ndarray  # token offsets into the store
     a_length: np.ndarray
     b_start: np.ndarray
-    b_length: np.ndarray
+    b_length: np.ndarray  # 0 for a sentence alone
     label: np.ndarray
     document: np.ndarray
     ordinal: np.ndarray
@@ -123,7 +124,7 @@ def _cut_runs(
     store: TokenStore, objective: Objective, settings: PairsConfig, target: np.ndarray, draw: _Draws
 ) -> _Runs:
     offsets, ends = store.sentences, store.documents[1:]
-    extend = settings.single_sentence == "extend"
+    extend = settings.single_sentence in ("extend", "alone")
     put_back = objective is Objective.NSP and settings.nsp_tail == "put_back"
     document = np.arange(store.document_count)
     position = store.documents[:-1].copy()
@@ -142,7 +143,8 @@ def _cut_runs(
         document = document[position[document] < end]
         ordinal += 1
     runs = _Runs(*(np.concatenate(column) for column in zip(*found, strict=True)))
-    if objective is Objective.NSP or settings.single_sentence == "released":
+    alone = settings.single_sentence == "alone" and objective is Objective.NONE
+    if objective is Objective.NSP or settings.single_sentence == "released" or alone:
         return runs
     paired = runs.last - runs.first > 1
     return _Runs(*(column[paired] for column in runs.columns()))

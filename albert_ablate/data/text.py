@@ -13,33 +13,30 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import sentencex
-
 from albert_ablate import console
 from albert_ablate.data.corpora import Corpus
+from albert_ablate.data.readings import doubts, read_as, reading_in_words
+from albert_ablate.data.splitting import rules_in_words
+from albert_ablate.data.splitting import split_sentences as split_sentences
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
 
 #: Raise when the files' content changes for the same key.
 TEXT_FORMAT = 1
-#: Raise when the rules of what is left out change; clean text keeps its fingerprint, and so its runs their identity.
-_LEFT_OUT_RULES = 1
+#: Raise when the rules of reading or of what is left out change: cached texts are read again. A text that comes out as
+#: before keeps its fingerprint, and so its runs their identity.
+_READING_RULES = 2
 #: Characters of the longest sentence: their UTF-8 is never longer than what the tokenizer's training takes.
 LONGEST = 4096
 #: NUL and the other control characters that are no white space, and halves of surrogate pairs, which are no text.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ud800-\udfff]")
+#: What a reader does that it once did otherwise: texts that it happened to have another fingerprint.
+_CHANGES = ("joined_without_space", "mended")
 _WORDS = {
     "documents_without_text": "documents without a text",
     "control_characters": "control characters",
     "sentences_divided": f"sentences of more than {LONGEST:,} characters, divided",
 }
-
-
-def split_sentences(document: str, language: str) -> Iterator[str]:
-    """Sentences of ``document`` in order; a paragraph's end always ends a sentence."""
-    for paragraph in document.splitlines():
-        if paragraph.strip():
-            yield from (found for s in sentencex.segment(language, paragraph) if (found := " ".join(s.split())))
 
 
 def without_control(document: str) -> tuple[str, int]:
@@ -63,8 +60,8 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
 
     Held-out documents are the corpus's own validation part, or the share ``validation_fraction``
     of its documents, chosen by a hash of their text; an exact copy of an earlier document is left
-    out, so none can stand on both sides. What is left out or divided is counted, said and recorded.
-    Raises DataError for an empty side.
+    out, so none can stand on both sides. How files were read, and what is left out or divided, is
+    counted, said and recorded. Raises DataError for an empty side.
     """
     settings = {
         "format": TEXT_FORMAT,
@@ -72,18 +69,25 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
         "splitter": "none" if corpus.one_sentence_per_line else f"sentencex {metadata.version('sentencex')}",
         "language": language,
         "validation_fraction": None if corpus.validation else validation_fraction,
-    }
-    folder = cache / "text" / f"{corpus.name}-{digest([settings, _LEFT_OUT_RULES])}"
+    } | corpus.reading
+    folder = cache / "text" / f"{corpus.name}-{digest([settings, _READING_RULES])}"
     if not folder.is_dir():
         with building(folder) as temporary:
+            corpus.tally.clear()
             counts, left_out = _write_sides(corpus, language, validation_fraction, temporary)
             _require_both(corpus, counts)
             duplicates = left_out.pop("duplicates", 0)
-            fingerprint = digest(settings | {"left_out": left_out} if left_out else settings)
-            source = corpus.source | ({"left_out": dict(left_out)} if left_out else {})
-            info = {"fingerprint": fingerprint, "duplicates_dropped": duplicates, **counts, "settings": settings}
-            write_json(temporary / "info.json", info | {"source": source})
-    _say_left_out(corpus.name, text_info(folder))
+            changed = {key: corpus.tally[key] for key in _CHANGES if corpus.tally[key]}
+            extra = ({"left_out": left_out} if left_out else {}) | ({"reading": changed} if changed else {})
+            source = corpus.source | read_as(corpus) | ({"left_out": dict(left_out)} if left_out else {})
+            write_json(
+                temporary / "info.json",
+                {"fingerprint": digest(settings | extra), "duplicates_dropped": duplicates, **counts,
+                 "settings": settings, "source": source, "met": dict(corpus.tally)},
+            )  # fmt: skip
+    info = text_info(folder)
+    _say_reading(corpus, language, info)
+    _say_left_out(corpus.name, info)
     return folder
 
 
@@ -100,7 +104,11 @@ def _write_sides(
     ):
         for side, document in _sided(corpus, fraction, left_out):
             mark = hashlib.blake2b(document.encode(), digest_size=16).digest()
-            lines = document.splitlines() if corpus.one_sentence_per_line else split_sentences(document, language)
+            lines = (
+                document.splitlines()
+                if corpus.one_sentence_per_line
+                else split_sentences(document, language, corpus.tally)
+            )
             sentences = list(_of_fair_length(lines, left_out))
             if not sentences:
                 left_out["documents_without_text"] += 1
@@ -113,6 +121,7 @@ def _write_sides(
             counts[side]["documents"] += 1
             counts[side]["sentences"] += len(sentences)
             counts[side]["words"] += sum(len(sentence.split()) for sentence in sentences)
+            corpus.tally["characters"] += sum(map(len, sentences))
     return counts, left_out
 
 
@@ -143,6 +152,16 @@ def _sided(corpus: Corpus, fraction: float, left_out: Counter[str]) -> Iterator[
         yield side_of(document, fraction), document
 
 
+def _say_reading(corpus: Corpus, language: str, info: dict[str, Any]) -> None:
+    """Which forms the files have, whose rules split sentences, and what looks wrong with the outcome."""
+    if words := reading_in_words(info["source"]):
+        console.say(f"data {corpus.name}: {words}")
+    if corpus.splits and (rules := rules_in_words(language)):
+        console.say(f"data {corpus.name}: {rules}")
+    for doubt in doubts(info):
+        console.say(f"data {corpus.name}: ! {doubt}")
+
+
 def _say_left_out(name: str, info: dict[str, Any]) -> None:
     found = {_WORDS[key]: count for key, count in info["source"].get("left_out", {}).items()}
     if info["duplicates_dropped"]:
@@ -166,8 +185,8 @@ def _require_both(corpus: Corpus, counts: dict[str, dict[str, int]]) -> None:
     if not train or not valid:
         raise DataError(
             f"data={corpus.name}: {train} training and {valid} held-out documents; both sides need at least one. "
-            "Give data.validation_path, raise data.validation_fraction, or use a corpus with more documents "
-            "(plain .txt: two blank lines separate documents)."
+            "Give data.validation_path, raise data.validation_fraction, or use a corpus with more documents"
+            f"{f' ({corpus.advice})' if corpus.advice else ''}."
         )
 
 
@@ -181,7 +200,7 @@ def text_info(folder: Path) -> dict[str, Any]:
     """What ``prepare_text`` counted. Raises DataError where the cached folder is damaged."""
     with intact(folder):
         found: dict[str, Any] = read_json(folder / "info.json")
-        for key in ("fingerprint", "train", "valid", "duplicates_dropped", "source"):
+        for key in ("fingerprint", "train", "valid", "duplicates_dropped", "source", "met"):
             found[key]
         return found
 

@@ -1,7 +1,7 @@
 """The held-out pairs every arm and every seed is scored on: fixed, whatever was trained."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -52,21 +52,37 @@ def pair_set(
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pairs for each measurement. A sentence task is absent where the text cannot give it."""
+    """Pairs for each measurement. A sentence task is absent where the text cannot give it; ``left_out`` says why."""
 
     plain: PairSet  # in order: masked LM and similarity
     tasks: dict[Objective, PairSet]  # held-out pairs of both sentence tasks
     probe_training: dict[Objective, PairSet]  # training-side pairs for fitted heads
+    left_out: dict[Objective, str] = field(default_factory=dict)
 
 
 def build_held_out(config: RunConfig, train: TokenStore, valid: TokenStore, word_starts: np.ndarray) -> HeldOut:
     """The evaluation sets of a corpus."""
     limit, probe = config.evaluation.max_pairs, config.evaluation.probe_pairs
-    possible = [
-        t for t in SENTENCE_TASKS if t is not Objective.NSP or min(train.document_count, valid.document_count) > 1
-    ]
-    return HeldOut(
-        plain=pair_set(config, valid, word_starts, Objective.NONE, limit),
-        tasks={task: pair_set(config, valid, word_starts, task, limit) for task in possible},
-        probe_training={task: pair_set(config, train, word_starts, task, probe, _PROBE_EPOCH) for task in possible},
-    )
+    tasks: dict[Objective, PairSet] = {}
+    probe_training: dict[Objective, PairSet] = {}
+    left_out: dict[Objective, str] = {}
+    for task in SENTENCE_TASKS:
+        if task is Objective.NSP and min(train.document_count, valid.document_count) < 2:
+            left_out[task] = "needs two documents on each side"
+            continue
+        held_out = pair_set(config, valid, word_starts, task, limit)
+        training = pair_set(config, train, word_starts, task, probe, _PROBE_EPOCH)
+        fitted = [] if task is config.objective.name else [training]
+        if reason := next(filter(None, (_no_choice(pairs) for pairs in (held_out, *fitted))), None):
+            left_out[task] = reason
+            continue
+        tasks[task], probe_training[task] = held_out, training
+    plain = pair_set(config, valid, word_starts, Objective.NONE, limit)
+    return HeldOut(plain, tasks, probe_training, left_out)
+
+
+def _no_choice(pairs: PairSet) -> str | None:
+    """Why a sentence task cannot be scored on ``pairs``; None where it can."""
+    if not len(pairs):
+        return "no document has two sentences"
+    return "every pair has the same label" if len(np.unique(pairs.pairs.label)) < 2 else None

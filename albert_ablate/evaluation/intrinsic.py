@@ -56,10 +56,15 @@ class Evaluator:
         return point
 
     def results(self) -> dict[str, Any]:
-        """The final record: ``masked_lm``, ``nsp`` and ``sop``, each beside its baseline."""
+        """The final record: ``masked_lm``, ``nsp`` and ``sop``, each beside its baseline.
+
+        A sentence task that the text cannot give is None, and ``left_out`` says why.
+        """
         found: dict[str, Any] = {"masked_lm": self._masked_lm_record()}
         for task in SENTENCE_TASKS:
             found[task.value] = self._task_record(task)
+        if self.held_out.left_out:
+            found["left_out"] = {task.value: reason for task, reason in self.held_out.left_out.items()}
         return found
 
     def _masked_lm_record(self) -> dict[str, Any]:

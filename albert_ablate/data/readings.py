@@ -1,0 +1,64 @@
+"""How the files of a corpus were read: for the record, in words, and what looks wrong with it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from albert_ablate.data.corpora import Corpus
+
+_KINDS = {
+    "sentences": "one sentence a line", "prose": "prose", "jsonl": "JSON lines", "json": "JSON", "table": "a table",
+    "parquet": "parquet",
+}  # fmt: skip
+#: Characters of a mean sentence beyond which its ends were hardly found: of scripts with spaces (about 85 words), and
+#: of those without.
+_IMPLAUSIBLE = 500
+_IMPLAUSIBLE_UNSPACED = 200
+
+
+def read_as(corpus: "Corpus") -> dict[str, Any]:
+    """``read_as``: files and documents of each form; ``left_aside``: files that were not read. Of files alone."""
+    found = {
+        kind: {"files": corpus.files[kind], "documents": corpus.tally[f"documents of {kind}"]}
+        for kind in _KINDS
+        if corpus.files[kind]
+    }
+    return ({"read_as": found} if found else {}) | ({"left_aside": corpus.left_aside} if corpus.left_aside else {})
+
+
+def reading_in_words(source: dict[str, Any]) -> str:
+    """``read as one sentence a line: 28 files, 84 documents; as prose: 2 files, 6 documents``; empty without files."""
+    forms = [
+        f"as {_KINDS[kind]}: {_count(n['files'], 'file')}, {_count(n['documents'], 'document')}"
+        for kind, n in source.get("read_as", {}).items()
+    ]
+    return "; ".join([*([f"read {'; '.join(forms)}"] if forms else []), *source.get("left_aside", [])])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def doubts(info: dict[str, Any]) -> Iterator[str]:
+    """What makes it doubtful that the ends of sentences were found, each with what to set."""
+    met, forms = info["met"], info["source"].get("read_as", {})
+    sides = info["train"], info["valid"]
+    sentences, words = (sum(side[key] for side in sides) for key in ("sentences", "words"))
+    mean = met.get("characters", 0) / max(sentences, 1)
+    spaced = met.get("characters", 0) <= 20 * words
+    length = f"{words / max(sentences, 1):.0f} words" if spaced else f"{mean:.0f} characters"
+    wrapped, without = met.get("wrapped", 0), met.get("wrapped_without_mark", 0)
+    if without > 0.5 * wrapped:
+        yield (
+            f"{without:,} of {_count(wrapped, 'paragraph')} of several lines hold no sentence mark, and each was read "
+            f"as one sentence ({length} on average). If a line is a sentence, say data.format=sentences; where the "
+            "language writes no such marks (Thai, Lao), put each sentence on a line of its own."
+        )
+    elif mean > (_IMPLAUSIBLE if spaced else _IMPLAUSIBLE_UNSPACED):
+        remedy = (
+            "If a line holds several sentences, say data.format=prose."
+            if "sentences" in forms
+            else "Few marks that end a sentence were found. If a line is a sentence, say data.format=sentences; else "
+            "put sentences on lines of their own."
+        )
+        yield f"a sentence has {length} on average. {remedy}"
