@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.config import CONF, RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
+from albert_ablate.identity import LATER
 from albert_ablate.sweeping.cells import Cell, for_launch
 from albert_ablate.sweeping.definition import LISTS
 
@@ -95,7 +96,11 @@ def _composed_over(
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     assert isinstance(composed, dict)
-    values = _updated({str(k): v for k, v in composed.items()}, own)
+    before: dict[str, Any] = {}
+    for field, value in LATER.items():
+        group, _, key = field.partition(".")
+        before.setdefault(group, {})[key] = value
+    values = _updated(_updated({str(k): v for k, v in composed.items()}, before), own)
     return parse(values | {str(k): composed[k] for k in taken} | {"rerun": read.rerun})
 
 
@@ -112,7 +117,7 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """``newer`` over ``values``, group by group: a setting that a recorded run lacks keeps its default."""
+    """``newer`` over ``values``, group by group."""
     both = {k: _updated(values[k], v) for k, v in newer.items() if isinstance(v, dict) and k in values}
     return values | newer | both
 
