@@ -37,11 +37,14 @@ class Marks:
         total = sum(self.scripts.values())
         if total < max(1, _WORTH_SAYING[language.split("-")[0].lower() == "en"] * self.characters):
             return None
-        parts = [f"{count:,} {name} ({_change(self.examples[name], wordpiece)})" for name, count in self.scripts.items()]
+        parts = [
+            f"{count:,} {name} ({_change(self.examples[name], wordpiece)})" for name, count in self.scripts.items()
+        ]
         more = f" and {len(parts) - 4} more scripts" if len(parts) > 4 else ""
         return (
-            f"tokenizer.strip_accents=true drops {total:,} marks of the training text, {total / self.characters:.2%} of "
-            f"its characters: {', '.join(parts[:4])}{more}. Where they belong to the letters: tokenizer.strip_accents=false"
+            f"tokenizer.strip_accents=true drops {total:,} marks of the training text, {total / self.characters:.2%} "
+            f"of its characters: {', '.join(parts[:4])}{more}. tokenizer.strip_accents=false keeps them, as is right "
+            "where they belong to the letters."
         )
 
 

@@ -5,7 +5,8 @@ shrinks it while it exceeds what is left of the budget, and is skipped if any of
 All rows of a batch advance in lockstep, one candidate word each, with array operations.
 
 A word with more pieces than the budget never fits, and where all words are long the budget is not reached. With
-``masking.long_words=pieces`` the former are masked piece by piece, and what no word fits any more is spent on single pieces.
+``masking.long_words=pieces`` the former are masked piece by piece, and what is left of the budget when no word fits
+any more is spent on single pieces.
 """
 
 from dataclasses import dataclass

@@ -40,7 +40,10 @@ def training_fingerprint(config: TokenizerConfig, text: str) -> str:
 
 
 def train(config: TokenizerConfig, sentences: Callable[[], Iterable[str]]) -> bytes:
-    """The file's content; ``sentences`` may be asked for twice. Raises DataError where the corpus cannot give ``tokenizer.vocab_size`` pieces."""
+    """The file's content; ``sentences`` may be called twice.
+
+    Raises DataError where the corpus cannot give ``tokenizer.vocab_size`` pieces.
+    """
     return (_word_pieces if config.name == wordpiece.NAME else _sentencepiece)(config, sentences)
 
 

@@ -17,10 +17,10 @@ Rule = Literal["script", "spaces", "reference"]
 # ASCII punctuation but for the four the reference's literal lacks.
 _PUNCTUATION = frozenset(string.punctuation) - frozenset("'<=>")
 #: Scripts that write no space between words, as the names of their characters begin.
-_UNSPACED = frozenset(
-    "CJK IDEOGRAPHIC HIRAGANA KATAKANA HENTAIGANA BOPOMOFO YI NUSHU TANGUT KHITAN THAI LAO KHMER MYANMAR TIBETAN TAI "
-    "JAVANESE BALINESE PHAGS CUNEIFORM EGYPTIAN".split()
-)
+_UNSPACED = {
+    "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HENTAIGANA", "BOPOMOFO", "YI", "NUSHU", "TANGUT", "KHITAN", "THAI",
+    "LAO", "KHMER", "MYANMAR", "TIBETAN", "TAI", "JAVANESE", "BALINESE", "PHAGS", "CUNEIFORM", "EGYPTIAN",
+}  # fmt: skip
 
 
 @cache

@@ -7,6 +7,7 @@ score that always wins; so does this file. One rule cannot be said in this form:
 """
 
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, SEP, UNK, combining_m
 
 #: A capital sigma that ends a word, as Python lower-cases it; marks and points between letters do not end one.
 _BETWEEN = r"[\p{M}\p{Lm}\p{Sk}\p{Cf}'.:·’‘․]*"
+#: Marks that make one character with a letter of their own or of several scripts.
+_COMPOSED = {*range(0x300, 0x34F), *range(0x350, 0x370), 0x653, 0x654, 0x655, 0x3099, 0x309A}
+_JOINER = "\u034f"
 _FINAL_SIGMA = rf"[\p{{Lu}}\p{{Ll}}\p{{Lt}}]{_BETWEEN}\KΣ(?!{_BETWEEN}[\p{{Lu}}\p{{Ll}}\p{{Lt}}])"
 
 
@@ -87,29 +91,47 @@ def _normalizers(proto: Any, config: TokenizerConfig, across: bool) -> list[dict
     found: list[dict[str, Any]] = []
     if config.strip_accents:
         # Not its own StripAccents, which takes the vowel signs of Indic scripts too.
-        found += [{"type": "NFKD"}, _replaced(_marks(), "")]
+        found += [{"type": "NFKD"}, _replaced(f"[{_ranges(map(ord, combining_marks()))}]", "")]
     if config.lowercase:
         found += [_replaced(_FINAL_SIGMA, "ς"), {"type": "Lowercase"}]
     charsmap = proto.normalizer_spec.precompiled_charsmap
     if charsmap:
-        if config.strip_accents:  # what is still decomposed, Hangul and vowel signs, the map would see one by one
-            found.append({"type": "NFC"})
-        found.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
+        step = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
+        found += _composed(step) if "nfkc" in proto.normalizer_spec.name else [step]
     if across:
         found += [_replaced(r"\s+", " "), {"type": "Strip", "strip_left": True, "strip_right": True}]
     return found
+
+
+def _composed(charsmap: dict[str, Any]) -> list[dict[str, Any]]:
+    """SentencePiece's map composes letters and marks; theirs sees at most one letter and mark, so NFC does that.
+
+    NFC also brings marks into an order, which SentencePiece leaves alone; a joiner between two marks keeps theirs.
+    Half-width kana are composed after the map.
+    """
+    ordered = f"[{_ranges(code for code in map(ord, combining_marks()) if code not in _COMPOSED)}]"
+    voiced = "(?<=[\uff66-\uff9d])"
+    return [
+        _replaced(f"(?<={ordered})(?={ordered})", _JOINER),
+        {"type": "NFC"},
+        _replaced(f"{voiced}\uff9e", "\u3099"),
+        _replaced(f"{voiced}\uff9f", "\u309a"),
+        charsmap,
+        {"type": "NFC"},
+        _replaced(_JOINER, ""),
+    ]
 
 
 def _replaced(pattern: str, content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
 
 
-def _marks() -> str:
-    """A class of the characters that our cleaning drops, in ranges."""
-    codes = set(map(ord, combining_marks()))
-    starts = sorted(code for code in codes if code - 1 not in codes)
-    ends = sorted(code for code in codes if code + 1 not in codes)
-    return f"[{''.join(f'{chr(a)}-{chr(b)}' for a, b in zip(starts, ends, strict=True))}]"
+def _ranges(codes: Iterable[int]) -> str:
+    """The inside of a class of characters."""
+    known = set(codes)
+    starts = sorted(code for code in known if code - 1 not in known)
+    ends = sorted(code for code in known if code + 1 not in known)
+    return "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(starts, ends, strict=True))
 
 
 def _template(start: str, end: str) -> dict[str, Any]:
