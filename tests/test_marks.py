@@ -49,9 +49,8 @@ def test_text_that_loses_nothing_is_left_in_peace(text: str) -> None:
 
 
 def test_a_few_accents_in_english_are_no_matter() -> None:
-    found = count_marks(
-        ["A naïve café in Zürich.", *["These words are plain and there are many of them."] * 200], False
-    )
+    plain = ["These words are plain and there are many of them."] * 200
+    found = count_marks(["A naïve café in Zürich.", *plain], wordpiece=False)
     assert found.scripts == {"Latin": 3}
     assert found.words("en", wordpiece=False) is None
     assert found.words("nl", wordpiece=False) is not None
