@@ -63,12 +63,11 @@ def test_where_they_differ_so_does_the_fingerprint(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, corpus=write_cyrillic(tmp_path / "corpus.txt"))
     prepared = prepare(config)
     model = prepared.tokenizer.path
-    assert prepared.tokenizer.word_starts[5:].mean() < 0.7
 
     def of(rule: str) -> Tokenizer:
         return Tokenizer(model, dataclasses.replace(config.tokenizer, words=rule))
 
-    assert of("reference").word_starts.mean() > 0.95
+    assert of("reference").word_starts.sum() > of("script").word_starts.sum() + 10
     assert of("script").fingerprint == of("spaces").fingerprint != of("reference").fingerprint
 
 
