@@ -50,13 +50,12 @@ def exported(file: Path, config: Any) -> Any:
 
 def assert_equal_ids(own: Tokenizer, theirs: Any, forms: tuple[str, ...] = ("NFC", "NFD")) -> None:
     for language in WORDS:
-        lines = [unicodedata.normalize(form, s) for form in forms for s in sentences(language, 10, seed=1)]
+        lines = [unicodedata.normalize(form, s) for form in forms for s in sentences(language, 4, seed=1)]
         lines += [line.upper() for line in lines]
         assert theirs(lines, add_special_tokens=False)["input_ids"] == own.encode(lines), language
 
 
-@pytest.mark.parametrize("lowercase", ["true", "false"])
-@pytest.mark.parametrize("strip", ["true", "false"])
+@pytest.mark.parametrize(("strip", "lowercase"), [("true", "true"), ("false", "false"), ("false", "true")])
 @pytest.mark.parametrize("kind", SIZES)
 def test_every_language_has_equal_ids_outside(kind: str, strip: str, lowercase: str, tmp_path: Path) -> None:
     config = settings(kind, f"tokenizer.strip_accents={strip}", f"tokenizer.lowercase={lowercase}")
