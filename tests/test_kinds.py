@@ -122,8 +122,10 @@ def test_a_model_that_cannot_be_is_refused_in_words(name: str, tmp_path: Path) -
 def test_training_gives_the_same_bytes_in_another_process(kind: str) -> None:
     """The tokenizers library numbers pieces by a hash table that differs from process to process."""
     code = (
-        "import hashlib; from test_kinds import TEXT, settings, train; "
-        f"print(hashlib.sha256(train(settings({kind!r}).tokenizer, lambda: iter(TEXT[::2]))).hexdigest())"
+        "import hashlib; from languages import sentences; from albert_ablate.hydra_app import compose; "
+        "from albert_ablate.data.vocabulary_training import train; text = [*sentences('de'), *sentences('ru')]; "
+        f"config = compose(['tokenizer={kind}', 'tokenizer.vocab_size=180']); "
+        "print(hashlib.sha256(train(config.tokenizer, lambda: iter(text))).hexdigest())"
     )
     here = Path(__file__).parent
     found = {
