@@ -170,13 +170,15 @@ class MaskingConfig:
     max_ngram: Annotated[int, Field(ge=1, le=10)]
     max_predictions: Positive | None
     copies: Positive | None
+    long_words: Literal["auto", "whole", "pieces"]  # words that do not fit the budget
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TokenizerConfig:
-    """SentencePiece unigram (paper, section 4.1)."""
+    """SentencePiece unigram (paper, section 4.1), or another kind."""
 
-    name: Name
+    name: Literal["unigram", "bpe", "wordpiece"]
+    words: Literal["script", "spaces", "reference"]  # what opens a word for whole-word masking
     model_path: Place | None
     vocab_size: Annotated[int, Field(ge=32)]
     lowercase: bool

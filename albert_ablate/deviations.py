@@ -10,6 +10,9 @@ _COMPARED = ("model", "pairs", "masking", "optimizer", "budget")
 def deviations(config: RunConfig, paper: RunConfig) -> list[dict[str, Any]]:
     """Every setting that differs from ``paper``, the paper preset with this run's axes."""
     ours, theirs = config.as_dict(), paper.as_dict()
+    theirs["masking"]["long_words"] = "whole"
+    if ours["masking"]["long_words"] == "auto":  # the text has not been seen
+        ours["masking"]["long_words"] = "whole"
     pairs = [(f"{group}.{key}", ours[group][key], theirs[group][key]) for group in _COMPARED for key in theirs[group]]
     pairs += [("data.name", config.data.name, paper.data.name)]
     pairs += [("tokenizer.vocab_size", config.tokenizer.vocab_size, paper.tokenizer.vocab_size)]

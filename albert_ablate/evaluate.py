@@ -110,6 +110,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     set_up(config.runtime)
     own = replace(config.tokenizer, model_path=str(tokenizer_file(folder.path)))
     prepared = prepare_data(replace(config, tokenizer=own))
+    config = prepared.settled(config)
     held_out = build_held_out(config, prepared.train, prepared.valid, prepared.tokenizer.word_starts)
     require_pairs(config, held_out)
     model = build_model(config.architecture(), config.seed).to(device)

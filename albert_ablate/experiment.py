@@ -14,10 +14,14 @@ from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
+from albert_ablate.data.marks import dropped_marks
+from albert_ablate.data.masked_share import settle
 from albert_ablate.data.segments import lone_sentences
 from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
+from albert_ablate.data.wordpiece import NAME as WORDPIECE
+from albert_ablate.data.wordpiece import require_whole
 from albert_ablate.deviations import deviations
 from albert_ablate.distributed import World, joined
 from albert_ablate.errors import ConfigError, DataError
@@ -30,7 +34,7 @@ from albert_ablate.identity import identity, ingredients, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.outcome import disk_in_words, recorded
-from albert_ablate.runs import TOKENIZER, RunFolder, SilentFolder, standing_of, wanted
+from albert_ablate.runs import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
@@ -55,6 +59,11 @@ class Prepared:
     valid: TokenStore
     tokenizer: Tokenizer
     record: dict[str, Any]  # for the manifest
+
+    def settled(self, config: RunConfig) -> RunConfig:
+        """``config`` with what ``masking.long_words=auto`` means for this text."""
+        masking, _ = settle(config.masking, config.pairs, self.train, self.tokenizer, Path(config.paths.cache))
+        return replace(config, masking=masking)
 
 
 def run_cell(config: RunConfig, paper: RunConfig) -> int:
@@ -81,7 +90,8 @@ def _require_second_segments(config: RunConfig) -> None:
     if config.pairs.single_sentence == "alone" and config.objective.name is not Objective.NONE:
         raise ConfigError(
             "pairs.single_sentence=alone: a sentence alone has no second segment for "
-            f"objective={config.objective.name} to judge. Use objective=none, or pairs.single_sentence=extend, which leaves such sentences out."
+            f"objective={config.objective.name} to judge. Use objective=none, or pairs.single_sentence=extend, which "
+            "leaves such sentences out."
         )
 
 
@@ -93,6 +103,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: 
     if not any(Path(config.paths.runs).glob(f"{readable_name(config)}-*")):  # nothing that is finished and only shown
         require_writable(Path(config.paths.runs), Path(config.paths.cache))
     prepared = world.main_first(lambda: prepare(config))
+    config = prepared.settled(config)
     folder = run_folder(config, prepared, precision)
     units = plan_units(config, folder, precision)
     state, _ = world.from_main(standing_of(folder, [unit.folder for unit in units]))
@@ -141,8 +152,8 @@ def _start(
 
 def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFolder:
     """Where the cell's record lies; its name ends with the identity, and a folder that is there keeps its name."""
-    run_id, runs = identity(config, prepared.train.fingerprint, precision), Path(config.paths.runs)
-    name = f"{readable_name(config)}-{run_id}"
+    run_id = identity(prepared.settled(config), prepared.train.fingerprint, precision)
+    runs, name = Path(config.paths.runs), f"{readable_name(config)}-{run_id}"
     known = sorted(path.name for path in runs.glob(f"[!.]*-{run_id}"))
     return RunFolder(runs, name if name in known or not known else known[0])  # a copy never stands for the run
 
@@ -163,6 +174,7 @@ def prepare(config: RunConfig) -> Prepared:
     """
     prepared = prepare_data(config)
     require_documents(config, prepared)
+    require_whole(prepared.tokenizer)
     return prepared
 
 
@@ -193,6 +205,15 @@ def prepare_data(config: RunConfig) -> Prepared:
         f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
         f"{sides[1]['documents']:,} documents held out ({console.duration(seconds)})"
     )
+    masking, share = settle(config.masking, config.pairs, train, tokenizer, cache)
+    if share is not None:
+        console.say(share.line(masking.long_words))
+        record["masking"] = share.record(masking.long_words)
+    if config.tokenizer.strip_accents:
+        marks = dropped_marks(text, config.tokenizer, cache)
+        record["marks_dropped"] = marks.scripts
+        if (warning := marks.words(config.data.language, config.tokenizer.name == WORDPIECE)) is not None:
+            console.say(warning)
     return Prepared(train, valid, tokenizer, record)
 
 
@@ -237,7 +258,7 @@ def _train_and_evaluate(
     require_pairs(config, held_out)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
     if world.main:
-        shutil.copyfile(prepared.tokenizer.path, folder.path / TOKENIZER)
+        shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
     lone = lone_sentences(prepared.train, objective, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
     folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision, world))
@@ -283,6 +304,11 @@ def require_pairs(config: RunConfig, held_out: HeldOut) -> None:
         )
     for task, reason in held_out.left_out.items():
         console.say(f"{task.upper()} will not be scored: {reason}")
+    if not any(len(batch.targets) for batch in held_out.plain.batches()):
+        raise DataError(
+            f"masking.long_words={config.masking.long_words} masks nothing of the held-out pairs: every word has more "
+            "pieces than a row's budget. Use masking.long_words=auto."
+        )
 
 
 def _manifest(

@@ -16,7 +16,7 @@ from albert_ablate.config import RunConfig
 from albert_ablate.console import command
 from albert_ablate.data.vocabulary import tokenizer_file
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
-from albert_ablate.data.wordpiece import VOCABULARY
+from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary
 from albert_ablate.errors import RunFolderError, UserError
 from albert_ablate.files import building, read_json
 from albert_ablate.hydra_app import compose_for_run, words_of
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.export", description="A run for transformers.")
     parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("out", type=Path, help="the folder to write; it must not exist yet")
+    parser.add_argument("out", type=Path, help="the folder to write: a new one, or an empty one")
     options = parser.parse_args(arguments)
     try:
         exported = export(options.run, options.out)
@@ -45,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def export(run: Path, out: Path) -> "Exported":
-    """Write the run's newest weights to the new folder ``out``. Raises UserError."""
+    """Write the run's newest weights to the new or empty folder ``out``. Raises UserError."""
+    run, out = run.resolve(), out.resolve()  # "." has no name
     if not (run / "config.yaml").is_file():
         raise RunFolderError(f"{run}: no run folder (it has no config.yaml). Runs lie in runs/.")
-    if out.exists():
-        raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "exists already and is not empty" if out.is_dir() else "is a file that exists already"
+        raise RunFolderError(f"{out} {what}. Give the name of a new or an empty folder.")
     source = tokenizer_file(run)
     if not source.is_file():
         raise RunFolderError(f"{run}: it keeps no {source.name}, so its tokenizer cannot be exported.")
@@ -65,41 +67,51 @@ def export(run: Path, out: Path) -> "Exported":
     model = build_model(config.architecture(), config.seed)
     load_weights(checkpoint, model)
     exported = to_huggingface(model)
-    if source.name == VOCABULARY:
+    word_pieces = config.tokenizer.name == WORDPIECE
+    if word_pieces:
         exported = in_order_of(source, exported)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with building(out) as folder:
+    target = out / ".unfinished" if out.exists() else out  # an empty folder stays the one it is: someone may be in it
+    with building(target) as folder:
         save_file(exported.tensors, folder / "model.safetensors", metadata={"format": "pt"})
         _write(folder / "config.json", {"architectures": [exported.architecture], **exported.config})
-        shutil.copyfile(source, folder / source.name)
-        _write(folder / "tokenizer_config.json", _tokenizer(config))
-        if source.name == TOKENIZER:
+        _write(folder / "tokenizer_config.json", tokenizer_settings(config))
+        if word_pieces:  # written anew: BertTokenizer would take a byte-order mark for a part of the first piece
+            (folder / VOCABULARY).write_text("".join(f"{p}\n" for p in read_vocabulary(source)), encoding="utf-8")
+        else:
+            shutil.copyfile(source, folder / TOKENIZER)
             _write(folder / "tokenizer.json", tokenizer_json(source, config.tokenizer))
         manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
         _write(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
         card = _card(config, run.name, checkpoint.name, exported, manifest, results)
         (folder / "README.md").write_text(card, encoding="utf-8")
+    if target != out:
+        for file in sorted(target.iterdir()):
+            file.replace(out / file.name)
+        target.rmdir()
     return exported
 
 
-def _tokenizer(config: RunConfig) -> dict[str, Any]:
+def tokenizer_settings(config: RunConfig) -> dict[str, Any]:
+    """``tokenizer_config.json``."""
+    common = {
+        "tokenizer_class": _tokenizer_class(config),
+        "model_max_length": config.model.max_positions,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "do_lower_case": config.tokenizer.lowercase,
+    }
     if config.tokenizer.name == WORDPIECE:
-        cleaning = {"do_lower_case": config.tokenizer.lowercase, "strip_accents": config.tokenizer.strip_accents}
-        return {"tokenizer_class": _tokenizer_class(config), "model_max_length": config.model.max_positions, **cleaning}
+        return common | {"strip_accents": config.tokenizer.strip_accents}
     marks = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "mask": "[MASK]"}
     marks |= {"pad": "<pad>", "unk": "<unk>"}
-    return {
-        "tokenizer_class": _tokenizer_class(config),
-        "do_lower_case": config.tokenizer.lowercase,
-        "keep_accents": not config.tokenizer.strip_accents,
-        "model_max_length": config.model.max_positions,
-        **{f"{name}_token": mark for name, mark in marks.items()},
-    }
+    named = {f"{name}_token": mark for name, mark in marks.items()}
+    return common | {"keep_accents": not config.tokenizer.strip_accents} | named
 
 
 def _tokenizer_class(config: RunConfig) -> str:
-    return "BertTokenizer" if config.tokenizer.name == WORDPIECE else "AlbertTokenizer"
+    """One that takes tokenizer.json as it is: AlbertTokenizer replaces its cleaning by one that drops Indic vowels."""
+    return "BertTokenizer" if config.tokenizer.name == WORDPIECE else "PreTrainedTokenizerFast"
 
 
 def _card(
@@ -130,11 +142,12 @@ def _card(
         if results.get(task):
             facts[f"held-out {task.upper()}"] = f"{results[task]['accuracy']:.1%}, {results[task]['head']} head"
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    name, tokenizer = exported.architecture, _tokenizer_class(config)
-    case = "The tokenizer lower-cases text and drops accents."
+    name = exported.architecture
+    case = "The tokenizer lower-cases text" if config.tokenizer.lowercase else "Text keeps its case"
+    accents = "drops accents" if config.tokenizer.strip_accents else "keeps accents"
     notes = [
         "Weights are fp32. Sentence label 0: the second segment follows the first; 1: swapped (SOP) or random (NSP).",
-        case if config.tokenizer.lowercase else "Text keeps its case.",
+        f"{case} and {accents}.",
     ]
     if config.objective.name.value == "none":
         notes.append("No sentence objective: the pooler and the sentence head keep their random initial weights.")
@@ -149,8 +162,8 @@ def _card(
     return (
         "---\nlibrary_name: transformers\ntags: [albert-ablate, masked-lm]\n---\n\n"
         f"# {run}\n\nOne arm of an ablation, pretrained with albert-ablate.\n\n"
-        f"```python\nfrom transformers import {tokenizer}, {name}\n\n"
-        f'model = {name}.from_pretrained("FOLDER")\ntokenizer = {tokenizer}.from_pretrained("FOLDER")\n```\n\n'
+        f"```python\nfrom transformers import AutoTokenizer, {name}\n\n"
+        f'model = {name}.from_pretrained("FOLDER")\ntokenizer = AutoTokenizer.from_pretrained("FOLDER")\n```\n\n'
         f"| | |\n|---|---|\n{rows}\n\n{lines}\n\n`provenance.json` holds the run's whole manifest.\n"
     )
 

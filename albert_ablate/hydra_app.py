@@ -28,6 +28,7 @@ from albert_ablate.config import CONF, RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
 from albert_ablate.hydra_options import asks_for_gpus, launcher_name, require_supported
 from albert_ablate.hydra_words import REFUSALS, explained, first_words, initialised, readable, searchpath, single_values
+from albert_ablate.identity import LATER
 from albert_ablate.sweeping.cells import Cell, for_launch
 
 if TYPE_CHECKING:
@@ -100,7 +101,11 @@ def _composed_over(
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {first_words(error)}") from None
     assert isinstance(composed, dict)
-    values = _updated({str(k): v for k, v in composed.items()}, own)
+    before: dict[str, Any] = {}
+    for field, value in LATER.items():
+        group, _, key = field.partition(".")
+        before.setdefault(group, {})[key] = value
+    values = _updated(_updated({str(k): v for k, v in composed.items()}, before), own)
     return parse(values | {str(k): composed[k] for k in (*taken, "rerun")})
 
 
@@ -117,7 +122,7 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """``newer`` over ``values``, group by group: a setting that a recorded run lacks keeps its default."""
+    """``newer`` over ``values``, group by group."""
     both = {k: _updated(values[k], v) for k, v in newer.items() if isinstance(v, dict) and k in values}
     return values | newer | both
 

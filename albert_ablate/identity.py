@@ -9,7 +9,10 @@ from albert_ablate.files import digest
 NUMERICS = 1
 
 #: Settings that came later, at their only value of before: left out, so that older runs keep their names.
-LATER = {"model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None}
+LATER = {
+    "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
+    "masking.long_words": "whole", "tokenizer.words": "reference",
+}  # fmt: skip
 
 #: Groups that say where and how, not what: they never change the numbers by intent.
 INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
@@ -28,7 +31,9 @@ def ingredients(config: RunConfig, store_fingerprint: str, precision: str) -> di
     where it only divides the same sums; with dropout it decides which noise falls on which sequence.
     """
     values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in INCIDENTAL}
-    for group in ("model", "share", "optimizer"):
+    if values["masking"]["long_words"] == "auto":  # until the text has been seen; then it is whole or pieces
+        values["masking"] = values["masking"] | {"long_words": "whole"}
+    for group in ("model", "share", "optimizer", "masking"):
         own = values[group].items()
         values[group] = {k: v for k, v in own if (f"{group}.{k}", v) not in LATER.items()}
     for group in ("model", "share"):

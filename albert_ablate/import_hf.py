@@ -142,6 +142,7 @@ def _tokenizer_file(folder: Path) -> Path:
 
 def _config(name: str, found: "Imported", described: Mapping[str, Any], source: Path) -> RunConfig:
     """The settings of the imported model, and the paper's for everything that it does not say."""
+    from albert_ablate.data.sentencepiece_model import model_type, read_model
     from albert_ablate.data.wordpiece import NAME, VOCABULARY
 
     values = compose(["scale=paper", "data=embedded"]).as_dict()
@@ -154,6 +155,7 @@ def _config(name: str, found: "Imported", described: Mapping[str, Any], source: 
         values["tokenizer"] |= {"name": NAME}
     else:
         strip = not described.get("keep_accents", False)
+        values["tokenizer"] |= {"name": "bpe" if model_type(read_model(source)) == "bpe" else "unigram"}
     values["tokenizer"] |= {"lowercase": lowercase, "strip_accents": bool(strip)}
     values["model"]["name"] = name
     values["scale"]["name"] = "imported"

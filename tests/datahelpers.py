@@ -32,4 +32,5 @@ def pair_settings(**other: object) -> PairsConfig:
 
 
 def mask_settings(**other: object) -> MaskingConfig:
-    return dataclasses.replace(MaskingConfig(probability=0.15, max_ngram=3, max_predictions=None, copies=None), **other)
+    plain = MaskingConfig(probability=0.15, max_ngram=3, max_predictions=None, copies=None, long_words="whole")
+    return dataclasses.replace(plain, **other)

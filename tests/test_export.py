@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ import torch
 from runhelpers import run, tiny_config
 from safetensors.torch import load_file, save_file
 from test_huggingface_parity import SHAPES, architecture, assert_equal, ours
-from transformers import AlbertForPreTraining, AlbertTokenizer, AutoModel, AutoModelForPreTraining, AutoTokenizer
+from transformers import AlbertForPreTraining, AutoModel, AutoModelForPreTraining, AutoTokenizer
 
 from albert_ablate.axes import Share
 from albert_ablate.data.text import sentences_of
 from albert_ablate.data.tokenizer import Tokenizer, clean
 from albert_ablate.experiment import prepare_data
-from albert_ablate.export import main
+from albert_ablate.export import main, tokenizer_settings
 from albert_ablate.files import read_json
 from albert_ablate.hydra_app import compose
 from albert_ablate.interop.huggingface import to_huggingface
@@ -93,18 +92,15 @@ def test_a_run_becomes_a_folder_that_transformers_loads(
     load_weights(max((folder.path / "checkpoints").glob("step_*")), model)
     model.eval()
     text = "Bade fogo. Kanse bade?"
-    tokenizer = AlbertTokenizer.from_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
     encoded = tokenizer(text, return_tensors="pt")
     own = Tokenizer(folder.path / "spiece.model", config.tokenizer)
     assert encoded["input_ids"][0, 1:-1].tolist() == own.encode([text])[0]
-    assert type(AutoTokenizer.from_pretrained(out)).__name__ == "AlbertTokenizer"
+    pair = tokenizer("Bade fogo.", "Kanse bade?", return_tensors="pt")
+    assert sorted(set(pair["token_type_ids"][0].tolist())) == [0, 1]
     with torch.no_grad():
-        expected = theirs(**encoded)
-        states = model.encoder.hidden_states(
-            encoded["input_ids"],
-            encoded["token_type_ids"] if "token_type_ids" in encoded else torch.zeros_like(encoded["input_ids"]),
-            None,
-        )
+        expected = theirs(**pair)
+        states = model.encoder.hidden_states(pair["input_ids"], pair["token_type_ids"], None)
         sentence = model.sentence_head(model.pooler(states[-1]))
     torch.testing.assert_close(sentence, expected.sop_logits, atol=1e-5, rtol=0)
     card = (out / "README.md").read_text()
@@ -120,8 +116,9 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path: Path, capsys: pyt
     assert "no run folder" in capsys.readouterr().err
     folder = run(tiny_config(tmp_path)).path
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
     assert main([str(folder), str(tmp_path / "there")]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already and is not empty" in capsys.readouterr().err
     (folder / "spiece.model").unlink()
     assert main([str(folder), str(tmp_path / "out")]) == 2
     assert "tokenizer cannot be exported" in capsys.readouterr().err
@@ -140,7 +137,7 @@ def test_files_hold_every_tensor_once(tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.skipif("ALBERT_ABLATE_DATA" not in os.environ, reason="ALBERT_ABLATE_DATA is not set")
 def test_tokens_are_those_of_training_on_real_text(tmp_path: Path) -> None:
-    """The exported AlbertTokenizer, its file alone and sentencepiece against ours, on encyclopedia articles."""
+    """The exported folder, its file alone and sentencepiece against ours, on encyclopedia articles."""
     file = Path(os.environ["ALBERT_ABLATE_DATA"]) / "corpus-small" / "wiki-small-valid.jsonl.xz"
     config = compose(["data=text", f"data.path={file}", "tokenizer.vocab_size=2000", f"paths.cache={tmp_path}"])
     prepared = prepare_data(config)
@@ -149,24 +146,33 @@ def test_tokens_are_those_of_training_on_real_text(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     values = tokenizer_json(prepared.tokenizer.path, config.tokenizer)
     (tmp_path / "out" / "tokenizer.json").write_text(json.dumps(values))
-    (tmp_path / "out" / "tokenizer_config.json").write_text('{"tokenizer_class": "AlbertTokenizer"}')
+    (tmp_path / "out" / "config.json").write_text('{"model_type": "albert"}')
+    (tmp_path / "out" / "tokenizer_config.json").write_text(json.dumps(tokenizer_settings(config)))
     ours_ = prepared.tokenizer.encode(sentences)
     plain = prepared.tokenizer.pieces.encode([clean(s, True, True) for s in sentences])
     commas = {s for s, a, b in zip(sentences, ours_, plain, strict=True) if a != b}
     assert all(re.search(r"\d,", sentence) for sentence in commas)
     assert len(commas) < len(sentences) / 20
-    albert = AlbertTokenizer.from_pretrained(tmp_path / "out")(sentences, add_special_tokens=False)["input_ids"]
+    folder = AutoTokenizer.from_pretrained(tmp_path / "out")(sentences, add_special_tokens=False)["input_ids"]
     file_alone = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     alone = [found.ids for found in file_alone.encode_batch_fast(sentences, add_special_tokens=False)]
-    for name, theirs, allowed in (("AlbertTokenizer", albert, 10), ("tokenizer.json", alone, 5)):
+    for name, theirs in (("AutoTokenizer", folder), ("tokenizer.json", alone)):
         different = [s for s, a, b in zip(sentences, ours_, theirs, strict=True) if a != b and s not in commas]
         print(
             f"{name}: {len(different)} of {len(sentences)} sentences differ, and {len(commas)} in pieces such as '3,'"
         )
-        assert len(different) <= allowed < len(sentences) / 400
-        assert all(_has_vowel_signs(sentence) for sentence in different), different
+        assert not different
 
 
-def _has_vowel_signs(text: str) -> bool:
-    """Marks of class 0, as in Indic scripts: AlbertTokenizer drops them with the accents."""
-    return any(unicodedata.category(c).startswith("M") and not unicodedata.combining(c) for c in text)
+def test_the_run_folder_that_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``export .`` names the run, also below a folder with an equals sign; and it fills an empty folder in place."""
+    folder = run(tiny_config(tmp_path, 'paths.runs="' + str(tmp_path / "lr=0.1") + '"'))
+    out = tmp_path / "out=1"
+    out.mkdir()
+    kept = out.stat().st_ino
+    monkeypatch.chdir(folder.path)
+    assert main([".", str(out)]) == 0
+    assert out.stat().st_ino == kept
+    assert f"# {folder.name}\n" in (out / "README.md").read_text()
+    assert read_json(out / "provenance.json")["run"] == folder.name
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]

@@ -65,7 +65,7 @@ def test_changes_with_the_tokens_and_the_precision(default: str) -> None:
         ["runtime.threads=3"], ["runtime.workers=4"], ["runtime.device=cpu"], ["runtime.log_every=7"],
         ["runtime.checkpoint_every=7"], ["runtime.keep_checkpoints=9"], ["paths.runs=elsewhere"],
         ["paths.cache=elsewhere"], ["tracker=wandb"], ["tracker.mode=online"], ["tracker.project=other"],
-        ["batch.micro_size=16"], ["model.name=renamed"], ["scale.name=renamed"], ["tokenizer.name=renamed"],
+        ["batch.micro_size=16"], ["model.name=renamed"], ["scale.name=renamed"], ["tokenizer=bpe"],
         ["data.name=renamed"], ["data=text", "data.path=moved.txt", "data.validation_fraction=0.08"],
         ["tokenizer.model_path=moved.model"],
     ],

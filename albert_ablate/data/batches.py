@@ -134,7 +134,23 @@ def assemble(
     length: int,
     masking: MaskingConfig,
 ) -> Batch:
-    """[CLS] A [SEP] B [SEP] with padding to ``length``, then masks from the row streams ``keys``.
+    """[CLS] A [SEP] B [SEP] with padding to ``length``, then masks from the row streams ``keys``."""
+    ids, segment_starts, lengths = grid(store, pairs, length)
+    column = np.arange(length)
+    real = column < lengths[:, None]
+    masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, masking)
+    return Batch(
+        input_ids=torch.from_numpy(masked.input_ids),
+        type_ids=torch.from_numpy(((column >= segment_starts[:, 1:]) & real).astype(np.int32)),
+        mask=torch.from_numpy(real),
+        positions=torch.from_numpy(masked.positions),
+        targets=torch.from_numpy(masked.targets),
+        labels=torch.from_numpy(pairs.label.copy()),
+    )
+
+
+def grid(store: TokenStore, pairs: Pairs, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Before masking: ids (B, T), column of each segment's first token (B, 2), real tokens of each row (B,).
 
     A row whose second segment is empty ends with the first [SEP].
     """
@@ -152,14 +168,4 @@ def assemble(
     row = np.arange(len(pairs))
     ids[row, a_end[:, 0]] = SEP
     ids[row, b_end[:, 0]] = SEP
-    real = column <= b_end
-    segment_starts = np.concatenate([np.ones_like(a_end), b_begin], axis=1)
-    masked = mask_batch(ids, b_end[:, 0] + 1, segment_starts, word_starts, keys, masking)
-    return Batch(
-        input_ids=torch.from_numpy(masked.input_ids),
-        type_ids=torch.from_numpy(((column >= b_begin) & real).astype(np.int32)),
-        mask=torch.from_numpy(real),
-        positions=torch.from_numpy(masked.positions),
-        targets=torch.from_numpy(masked.targets),
-        labels=torch.from_numpy(pairs.label.copy()),
-    )
+    return ids, np.concatenate([np.ones_like(a_end), b_begin], axis=1), b_end[:, 0] + 1

@@ -3,6 +3,10 @@
 Words are placed in a random order; each draws a length n in words with p(n) proportional to 1/n,
 shrinks it while it exceeds what is left of the budget, and is skipped if any of it is covered.
 All rows of a batch advance in lockstep, one candidate word each, with array operations.
+
+A word with more pieces than the budget never fits, and where all words are long the budget is not reached. With
+``masking.long_words=pieces`` the former are masked piece by piece, and what is left of the budget when no word fits
+any more is spent on single pieces.
 """
 
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ import numpy as np
 
 from albert_ablate import streams
 from albert_ablate.config import MaskingConfig
-from albert_ablate.data.tokenizer import FIRST_PIECE, MASK
+from albert_ablate.data.tokenizer import FIRST_PIECE, MASK, UNK
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,31 @@ def mask_batch(
     ``word_starts`` (V,) bool by piece; ``keys`` (B,) uint64, one stream a row.
     """
     rows, width = ids.shape
-    budget = np.maximum(1, np.rint(lengths * settings.probability)).astype(np.int64)  # half to even
-    if settings.max_predictions is not None:
-        budget = np.minimum(budget, settings.max_predictions)
-    words = _find_words(ids, segment_starts, word_starts)
+    budget = masking_budget(lengths, settings)
+    words = find_words(ids, segment_starts, word_starts)
+    by_piece = settings.long_words == "pieces"
+    if by_piece:
+        words = _divided(words, ids, segment_starts, word_starts, budget)
     covered = _place_spans(words, budget, keys, settings.max_ngram)
     # Words -> tokens: a token is chosen when its word is covered.
     chosen = np.zeros((rows, width), dtype=bool)
     inside = words.of_token >= 0
     chosen[inside] = covered[np.nonzero(inside)[0], words.of_token[inside]]
+    if by_piece:
+        _fill(chosen, inside, budget, keys)
     positions = np.flatnonzero(chosen)
     targets = ids.reshape(-1)[positions].astype(np.int64)
     return Masked(_replace(ids, positions, targets, keys, len(word_starts)), positions, targets)
 
 
+def masking_budget(lengths: np.ndarray, settings: MaskingConfig) -> np.ndarray:
+    """(B,) positions to mask in rows of ``lengths`` real tokens."""
+    budget = np.maximum(1, np.rint(lengths * settings.probability)).astype(np.int64)  # half to even
+    return budget if settings.max_predictions is None else np.minimum(budget, settings.max_predictions)
+
+
 @dataclass(frozen=True)
-class _Words:
+class Words:
     """Words of each row, padded to the most words of any row, W."""
 
     of_token: np.ndarray  # (B, T) word index, -1 at special tokens and padding
@@ -61,14 +74,53 @@ class _Words:
     left_in_segment: np.ndarray  # (B, W) words from this one to its segment's end, itself included
 
 
-def _find_words(ids: np.ndarray, segment_starts: np.ndarray, word_starts: np.ndarray) -> _Words:
+def find_words(ids: np.ndarray, segment_starts: np.ndarray, word_starts: np.ndarray) -> Words:
+    """Words of a batch; the arguments are those of ``mask_batch``."""
+    real = _ordinary(ids)
+    return _counted(real, real & (_segment_firsts(ids, segment_starts) | word_starts[ids]), segment_starts)
+
+
+def _ordinary(ids: np.ndarray) -> np.ndarray:
+    """(B, T) bool: text; <unk> is text, too."""
+    return (ids >= FIRST_PIECE) | (ids == UNK)
+
+
+def _segment_firsts(ids: np.ndarray, segment_starts: np.ndarray) -> np.ndarray:
+    """(B, T) bool: a segment's first piece opens a word, whatever it is."""
     rows, width = ids.shape
-    real = ids >= FIRST_PIECE
-    real |= ids == 1  # <unk> is ordinary text
-    row = np.arange(rows)[:, None]
     first = np.zeros((rows, width + 1), dtype=bool)  # one spare column for an empty second segment
-    first[row, segment_starts] = True  # a segment's first piece opens a word, whatever it is
-    starts = real & (first[:, :width] | word_starts[ids])
+    first[np.arange(rows)[:, None], segment_starts] = True
+    return first[:, :width]
+
+
+def _divided(
+    words: Words, ids: np.ndarray, segment_starts: np.ndarray, word_starts: np.ndarray, budget: np.ndarray
+) -> Words:
+    """With each piece a word of its own where a word has more pieces than its row's budget."""
+    real = words.of_token >= 0
+    too_long = words.pieces > budget[:, None]  # (B, W)
+    if not too_long.any():
+        return words
+    by_piece = real & np.take_along_axis(too_long, np.maximum(words.of_token, 0), axis=1)
+    starts = real & (_segment_firsts(ids, segment_starts) | word_starts[ids] | by_piece)
+    return _counted(real, starts, segment_starts)
+
+
+def _fill(chosen: np.ndarray, text: np.ndarray, budget: np.ndarray, keys: np.ndarray) -> None:
+    """Spend in place what whole words left of the budget: pieces of words that did not fit, drawn one by one."""
+    left = budget - chosen.sum(axis=1)
+    rows = np.flatnonzero(left > 0)
+    if not len(rows):
+        return
+    free = text[rows] & ~chosen[rows]
+    draws = np.where(free, streams.uniform(0, keys[rows, None], 4, np.arange(text.shape[1])), 2.0)
+    rank = np.argsort(np.argsort(draws, axis=1, kind="stable"), axis=1, kind="stable")
+    chosen[rows] |= free & (rank < left[rows, None])
+
+
+def _counted(real: np.ndarray, starts: np.ndarray, segment_starts: np.ndarray) -> Words:
+    rows, width = real.shape
+    row = np.arange(rows)[:, None]
     of_token = np.where(real, np.cumsum(starts, axis=1) - 1, -1)
     count = int(of_token.max(initial=-1)) + 1
     flat = (row * count + of_token)[real]
@@ -79,10 +131,10 @@ def _find_words(ids: np.ndarray, segment_starts: np.ndarray, word_starts: np.nda
     total = (pieces > 0).sum(axis=1, keepdims=True)
     first_words = total - second.sum(axis=1, keepdims=True)
     end = np.where(second, total, first_words)
-    return _Words(of_token, pieces, end - np.arange(count))
+    return Words(of_token, pieces, end - np.arange(count))
 
 
-def _place_spans(words: _Words, budget: np.ndarray, keys: np.ndarray, max_ngram: int) -> np.ndarray:
+def _place_spans(words: Words, budget: np.ndarray, keys: np.ndarray, max_ngram: int) -> np.ndarray:
     """(B, W) bool: words covered by the chosen spans."""
     rows, count = words.pieces.shape
     index = np.arange(count)

@@ -1,14 +1,11 @@
-"""The SentencePiece tokenizer: cleaning, training, encoding, word starts (reference tokenization)."""
+"""The SentencePiece tokenizer: cleaning, encoding, word starts (reference tokenization)."""
 
 import gc
-import io
 import re
-import string
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,21 +13,18 @@ import numpy as np
 import sentencepiece
 
 from albert_ablate.config import TokenizerConfig
+from albert_ablate.data.sentencepiece_model import read_model, require_usable, unreadable
 from albert_ablate.data.text import sentences_of, text_info
+from albert_ablate.data.words import rule_in_digest, word_starts
+from albert_ablate.data.words import starts_word as starts_word
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, sha256_file
-from albert_ablate.stopping import interruptible
+from albert_ablate.runs import TOKENIZER
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 #: Ids below this are special: never masked, never drawn as random replacements.
 FIRST_PIECE = 5
-_SPECIALS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
-# As a list: in one comma-separated string SentencePiece's parser swallows the quote and what follows.
-_USER_SYMBOLS = ["(", ")", '"', "-", ".", "–", "£", "€"]
-# ASCII punctuation but for the four the reference's literal lacks.
-_WORD_PUNCTUATION = frozenset(string.punctuation) - frozenset("'<=>")
-#: A fixed count: training is reproducible for one count of threads, whatever the machine has.
-_TRAINING_THREADS = 16
+SPECIALS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 
 
 def clean(text: str, lowercase: bool, strip_accents: bool) -> str:
@@ -62,43 +56,34 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def starts_word(piece: str) -> bool:
-    """Whether a SentencePiece piece opens a word for whole-word masking (reference rule).
-
-    True for pieces with the word mark, for a single punctuation sign, and for any piece with a
-    character that is neither a letter a-z nor such punctuation (digits, apostrophes, accents).
-    """
-    if piece.startswith(("▁", "<")) or (len(piece) == 1 and piece in _WORD_PUNCTUATION):
-        return True
-    return any(not ("a" <= c.lower() <= "z") and c not in _WORD_PUNCTUATION for c in piece)
-
-
 class Tokenizer:
     """A trained SentencePiece model with its cleaning rules."""
+
+    #: What a run folder calls the file.
+    kept_as = TOKENIZER
 
     def __init__(self, model: Path, config: TokenizerConfig) -> None:
         self.config = config
         self.path = model
         try:
-            self.fingerprint = digest([sha256_file(model), _cleaning(config)])
             self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
         except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"tokenizer.model_path={model}: not a readable SentencePiece model ({str(error).splitlines()[0]}). "
-                "Give the path of a .model file, or leave it empty to train one."
-            ) from error
+            raise unreadable(model, str(error)) from error
+        require_usable(read_model(model), model, config.name)
         self.vocab_size: int = self.pieces.get_piece_size()
         found = tuple(self.pieces.id_to_piece(i) for i in range(FIRST_PIECE))
-        if found != _SPECIALS:
+        if found != SPECIALS:
             raise DataError(
-                f"tokenizer.model_path={model}: ids 0 to 4 are {list(found)}, but {list(_SPECIALS)} are needed. "
+                f"tokenizer.model_path={model}: ids 0 to 4 are {list(found)}, but {list(SPECIALS)} are needed. "
                 "Use a model trained with ALBERT's layout, or leave tokenizer.model_path empty to train one."
             )
         vocabulary = [self.pieces.id_to_piece(i) for i in range(self.vocab_size)]
         if not any(piece.startswith("▁") for piece in vocabulary):
             raise DataError(f"tokenizer.model_path={model}: no piece carries the word mark '▁', so words are unknown.")
         #: (V,) bool: pieces that open a word.
-        self.word_starts = np.array([starts_word(piece) for piece in vocabulary])
+        self.word_starts = word_starts(vocabulary, config.words)
+        rule = rule_in_digest(self.word_starts, word_starts(vocabulary, "reference"))
+        self.fingerprint = digest([sha256_file(model), _cleaning(config), *rule])
         self._digit_comma = {i for i, p in enumerate(vocabulary) if re.search(r"\d,$", p)}
 
     def encode(self, sentences: list[str], threads: int = -1) -> list[list[int]]:
@@ -147,20 +132,18 @@ def _cleaning(config: TokenizerConfig) -> list[bool]:
 
 def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer:
     """One trained on the training side of ``text``, cached by content, or the configured model file."""
-    from albert_ablate.data.vocabulary import open_tokenizer  # it builds on this module
+    from albert_ablate.data.vocabulary import open_tokenizer  # they build on this module
+    from albert_ablate.data.vocabulary_training import KEPT_AS, train, training_fingerprint
 
     if config.model_path is not None:
         model = Path(config.model_path).expanduser()
     else:
-        settings = {k: v for k, v in asdict(config).items() if k not in ("name", "model_path")}
-        version = sentencepiece.__version__
-        fingerprint = digest([settings, text_info(text)["fingerprint"], version, _TRAINING_THREADS])
+        fingerprint = training_fingerprint(config, text_info(text)["fingerprint"])
         folder = cache / "tokenizers" / f"{config.name}-{config.vocab_size}-{fingerprint}"
+        model = folder / KEPT_AS[config.name]
         if not folder.is_dir():
             with building(folder) as temporary:
-                model_bytes = _train(config, sentences_of(text / "train.txt"))
-                (temporary / "spiece.model").write_bytes(model_bytes)
-        model = folder / "spiece.model"
+                (temporary / model.name).write_bytes(train(config, partial(sentences_of, text / "train.txt")))
     tokenizer = open_tokenizer(model, config)
     if tokenizer.vocab_size != config.vocab_size:
         raise DataError(
@@ -168,43 +151,3 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
             f"Set tokenizer.vocab_size={tokenizer.vocab_size}."
         )
     return tokenizer
-
-
-def _train(config: TokenizerConfig, sentences: Iterable[str]) -> bytes:
-    """The model file. Written to memory: a file's path would be stored in it and change its hash."""
-    model = io.BytesIO()
-    sentencepiece.set_random_generator_seed(0)
-    try:
-        train = partial(
-            sentencepiece.SentencePieceTrainer.train,
-            sentence_iterator=(clean(s, config.lowercase, config.strip_accents) for s in sentences),
-            model_writer=model,
-            vocab_size=config.vocab_size,
-            model_type="unigram",
-            character_coverage=config.character_coverage,
-            input_sentence_size=config.training_sentences,
-            shuffle_input_sentence=True,
-            max_sentence_length=16384,
-            pad_id=PAD,
-            pad_piece="<pad>",
-            unk_id=UNK,
-            bos_id=-1,
-            eos_id=-1,
-            control_symbols=list(_SPECIALS[2:]),
-            user_defined_symbols=_USER_SYMBOLS,
-            num_threads=_TRAINING_THREADS,
-            minloglevel=2,
-        )
-        interruptible(train)
-    except (RuntimeError, OSError) as error:
-        most = re.search(r"value <= (\d+)", str(error))
-        least = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
-        advice = str(error)
-        if most or least:
-            advice = f"Set it to {most[1]} or less" if most else f"Set it to {least[1]} or more"  # type: ignore[index]
-        if most and int(most[1]) < 32:  # the least that the setting takes
-            advice = "The text has too few different words for any. Use more text, or tokenizer.model_path"
-        raise DataError(
-            f"tokenizer.vocab_size={config.vocab_size} cannot be trained on this corpus. {advice}."
-        ) from error
-    return model.getvalue()

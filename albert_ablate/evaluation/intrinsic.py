@@ -47,8 +47,8 @@ class Evaluator:
     def curve_point(self, pairs: int) -> dict[str, float]:
         """Masked-LM and own sentence numbers on the first ``pairs`` held-out pairs."""
         mlm = self._masked_lm(self.held_out.plain, pairs)
-        point = {"mlm_loss": float(mlm["loss"].sum() / mlm["count"].sum())}
-        point["mlm_accuracy"] = float(mlm["hits"].sum() / mlm["count"].sum())
+        count = max(mlm["count"].sum(), 1)  # a few pairs may have no masked position
+        point = {"mlm_loss": float(mlm["loss"].sum() / count), "mlm_accuracy": float(mlm["hits"].sum() / count)}
         task = self.held_out.tasks.get(self.objective)
         if task is not None:
             _, logits, labels = self._sentences(task, pairs)

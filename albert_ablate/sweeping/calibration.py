@@ -119,6 +119,7 @@ def measure(config: RunConfig) -> Calibration:
     still = replace(config.budget, steps=2**40, warmup_steps=2**40 - 1)  # rates so small that nothing can diverge
     short = replace(config, batch=replace(config.batch, size=rows, micro_size=rows), budget=still)
     prepared = prepare_data(config)
+    config = prepared.settled(config)
     batches = PairBatches(
         prepared.train, prepared.tokenizer.word_starts, config.objective.name, config.pairs, config.masking, rows, 0
     )

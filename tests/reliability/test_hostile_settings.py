@@ -34,7 +34,7 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("model.name", LONG, NAME),
     ("model.name", "😀" * 26, NAME),  # 104 bytes
     ("data.name", "../../out", NAME),
-    ("tokenizer.name", "../../out", NAME),
+    ("tokenizer.name", "../../out", ["'unigram', 'bpe' or 'wordpiece'"]),
     ("scale.name", "../../out", NAME),
     ("tracker.project", "../../out", NAME),
     ("tasks.sst2.name", "../../out", ["a task is called what its settings are", "Leave it at sst2"]),

@@ -151,6 +151,7 @@ CHOICES = {
     "tasks.sst2.epochs": [0.5, 3.0], "task.seeds": [[0], [1, 2]], "sweep": [None, "table4"],
     "warm_start.layers": [[], [1]], "masking.copies": [None, 3, 40], "masking.max_predictions": [None, 3, 20],
     "optimizer.clip_norm": [None, 0.5, 1.5], "runtime.threads": [None, 1, 3], "tokenizer.model_path": [None, "a.model"],
+    "tokenizer.name": ["unigram", "bpe", "wordpiece"],
 }  # fmt: skip
 
 
