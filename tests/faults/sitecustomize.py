@@ -1,17 +1,20 @@
 """On PYTHONPATH, makes the training of chosen seeds fail: seed 1 raises, 2 exits, 3 runs out of
-memory, 4 is killed (once, or always with FAULT_ALWAYS). Python imports this by itself at start."""
+memory, 4 is killed (once, or always with FAULT_ALWAYS). FAULT_STEP_SECONDS makes every step longer.
+Python imports this by itself at start."""
 
 import importlib.abc
 import importlib.machinery
 import os
 import signal
 import sys
+import time
 
 
 def _break(trainer) -> None:
     update = trainer.Trainer.update
 
     def broken(self, step, batch, *rest):
+        time.sleep(float(os.environ.get("FAULT_STEP_SECONDS", "0")))
         if step == 5:
             match self.config.seed:
                 case 1:
