@@ -38,17 +38,17 @@ def without_copies(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(state=state, note=note, copy_of=copy_of)
 
 
-def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
+def _rank(row: dict[Any, Any]) -> tuple[Any, ...]:
     updated = row["updated"]
     stamp = float("-inf") if pd.isna(updated) else updated.timestamp()
     return row["state"] == "finished", row["note"] == "", stamp, len(row["tasks"] or ()), row["path"]
 
 
-def _one_run(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def _one_run(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
     return all(pd.isna(a[name]) or pd.isna(b[name]) or a[name] == b[name] for name in _AXES)
 
 
-def _words(best: dict[str, Any], row: dict[str, Any]) -> str:
+def _words(best: dict[Any, Any], row: dict[Any, Any]) -> str:
     """``of runs/a, which counts: it is newer; its numbers are others: mlm_loss 5.4, there 5.6``."""
     if row["state"] != best["state"] and best["state"] == "finished":
         why = f"it is finished, this one {row['state']}"
@@ -68,7 +68,7 @@ def short(path: str) -> str:
     return "/".join(printable(part) for part in Path(path).parts[-2:])
 
 
-def contradictions(best: dict[str, Any], row: dict[str, Any]) -> list[str]:
+def contradictions(best: dict[Any, Any], row: dict[Any, Any]) -> list[str]:
     """``mlm_loss 5.4, there 5.6`` for the numbers in which two finished copies differ."""
     found = [
         f"{name} {row[name]:.6g}, there {best[name]:.6g}" for name in _NUMBERS
