@@ -18,7 +18,8 @@ from albert_ablate.data.vocabulary import tokenizer_file
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
 from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary
 from albert_ablate.errors import RunFolderError, UserError
-from albert_ablate.files import building, read_json
+from albert_ablate.files import building, read_json, require_writable
+from albert_ablate.given import open_run, remarks
 from albert_ablate.hydra_app import compose_for_run, words_of
 from albert_ablate.runs import TOKENIZER
 
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="the folder to write: a new one, or an empty one")
     options = parser.parse_args(arguments)
     try:
+        for remark in remarks(open_run(options.run)):
+            print(f"! {remark}", file=sys.stderr)
         exported = export(options.run, options.out)
     except UserError as error:
         print(f"\n{words_of(error)}\n", file=sys.stderr)
@@ -46,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(run: Path, out: Path) -> "Exported":
     """Write the run's newest weights to the new or empty folder ``out``. Raises UserError."""
-    run, out = run.resolve(), out.resolve()  # "." has no name
-    if not (run / "config.yaml").is_file():
-        raise RunFolderError(f"{run}: no run folder (it has no config.yaml). Runs lie in runs/.")
+    run, out = open_run(run).path, out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "exists already and is not empty" if out.is_dir() else "is a file that exists already"
         raise RunFolderError(f"{out} {what}. Give the name of a new or an empty folder.")
+    try:
+        require_writable(out if out.exists() else out.parent)
+    except OSError as error:
+        raise RunFolderError(f"{out} cannot be written ({error.strerror}). Give a folder of your own.") from error
     source = tokenizer_file(run)
     if not source.is_file():
         raise RunFolderError(f"{run}: it keeps no {source.name}, so its tokenizer cannot be exported.")
@@ -70,7 +75,6 @@ def export(run: Path, out: Path) -> "Exported":
     word_pieces = config.tokenizer.name == WORDPIECE
     if word_pieces:
         exported = in_order_of(source, exported)
-    out.parent.mkdir(parents=True, exist_ok=True)
     target = out / ".unfinished" if out.exists() else out  # an empty folder stays the one it is: someone may be in it
     with building(target) as folder:
         save_file(exported.tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -260,7 +260,7 @@ def test_there_are_enough_and_each_meets_each() -> None:
         possible = len({c[a] for c in COMBINATIONS}) * len({c[b] for c in COMBINATIONS})
         assert len(seen) > 0.5 * possible
     read = [c for c in COMBINATIONS if not refused_by_name(*c[1:3]) and c[1] not in ("unparted", "other table")]
-    assert len(read) > 0.7 * len(COMBINATIONS)
+    assert len(read) > 0.6 * len(COMBINATIONS)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,8 @@ def prepared_for_training(folder: Path, file: Path, script: str, *settings: str)
             corpus=file,
         )
     )
-    return prepare(config), config
+    prepared = prepare(config)
+    return prepared, prepared.settled(config)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -335,4 +336,19 @@ def test_the_share_of_masked_tokens_is_the_one_that_is_set(script: str, tmp_path
     made = sentence_lines(script, make_documents(script, False, 1, words_known=200))
     (tmp_path / "own.txt").write_text(made.text, encoding="utf-8")
     share = masked_share(*prepared_for_training(tmp_path, tmp_path / "own.txt", script))
-    assert 0.13 <= share <= 0.17
+    assert 0.14 <= share <= 0.17
+
+
+@pytest.mark.parametrize("script", ["Latin", "Greek", "Cyrillic", "Georgian", "Ethiopic"])
+def test_words_of_more_pieces_than_the_budget_do_not_lower_the_share(script: str, tmp_path: Path) -> None:
+    """A vocabulary of hardly more than letters: a row of 32 tokens may mask five pieces, and most words have more."""
+    made = sentence_lines(script, make_documents(script, False, 1, words_known=200))
+    (tmp_path / "own.txt").write_text(made.text, encoding="utf-8")
+    letters = len(set(made.text)) + 16
+    assert (
+        0.14
+        <= masked_share(
+            *prepared_for_training(tmp_path, tmp_path / "own.txt", script, f"tokenizer.vocab_size={letters}")
+        )
+        <= 0.17
+    )

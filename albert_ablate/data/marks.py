@@ -5,13 +5,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from albert_ablate.config import TokenizerConfig
 from albert_ablate.data.text import sentences_of, text_info
-from albert_ablate.data.words import script
 from albert_ablate.files import digest, read_json, write_json
 
 #: Raise when the count changes for the same text.
@@ -109,7 +109,16 @@ def _dropped(character: str, wordpiece: bool) -> bool:
 def _script_of(letter: str, wordpiece: bool) -> str:
     """Of a letter that loses a mark, or of a mark; empty where nothing is dropped."""
     parts = _decomposed(letter, wordpiece)
-    return _named(script(parts[0])) if any(_dropped(c, wordpiece) for c in parts) else ""
+    return _named(_script(parts[0])) if any(_dropped(c, wordpiece) for c in parts) else ""
+
+
+@cache
+def _script(character: str) -> str:
+    """The script of a letter or mark as Unicode's names have it, such as LATIN; empty where there is no name."""
+    words = unicodedata.name(character, "").replace("-", " ").split()
+    if len(words) > 1 and words[0] in ("HALFWIDTH", "FULLWIDTH", "COMBINING", "NEW", "MODIFIER"):
+        del words[0]
+    return words[0] if words else ""
 
 
 def _named(name: str) -> str:

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from albert_ablate.unspaced import UNSPACED
+
 #: Unicode's property Sentence_Terminal (version 16): first and last character of each run.
 _SENTENCE_TERMINAL = """
 21 2e 3f 589 61d-61f 6d4 700-702 7f9 837 839 83d-83e 964-965 104a-104b 1362 1367-1368 166e 1735-1736 17d4-17d5
@@ -21,11 +23,8 @@ _ALSO_TERMINAL = f"\u037e\u05c3{_TIBETAN}\u0e5a\u0e5b"
 #: Marks after which a line may well end: colons, semicolons and dots of all scripts, and a closing corner bracket,
 #: which ends a line of Japanese or Chinese speech without another mark.
 _OTHER_ENDS = ":;…\u2025⋯\u061b\u1364-\u1366：；」』﹂﹄｣"
-#: Ranges of the scripts that write no space between words, with the punctuation that takes a full width.
-_UNSPACED = (
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u2e80-\u312f\u3190-\u4dbf\u4e00-\u9fff"
-    "\ua000-\ua4cf\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
-)
+#: Punctuation and signs that take a full width.
+_FULL_WIDTH = "\u3000-\u303f\u3190-\u319f\u31c0-\u31ef\u3200-\u33ff\ufe30-\ufe4f\uff00-\uff65"
 
 
 def _ranges(hexadecimal: str) -> str:
@@ -41,7 +40,7 @@ _QUOTES = "\"'＂＇"
 #: Emoji, with the signs that join and colour them.
 _EMOJI = re.compile("[\u200d\ufe0f\u20e3\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]")
 _AFTER_TERMINAL = re.compile(f"(?<=[{TERMINAL}])([^\\w{TERMINAL}]*)(\\w)")
-_UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
+_UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}{_FULL_WIDTH}]")
 #: Letters of a script without capitals that Unicode counts as lower-case.
 _GEORGIAN = "".join(map(chr, range(0x10D0, 0x1100)))
 #: Quotation marks, dots and dashes that stand in any script: what is beside them decides.

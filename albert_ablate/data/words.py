@@ -4,6 +4,7 @@ The reference's rule was made for English: a character outside a-z opens a word,
 alphabets, whose letters are all outside, are hidden piece by piece.
 """
 
+import re
 import string
 import unicodedata
 from collections.abc import Sequence
@@ -12,24 +13,13 @@ from typing import Literal
 
 import numpy as np
 
+from albert_ablate.unspaced import UNSPACED
+
 #: ``tokenizer.words``.
 Rule = Literal["script", "spaces", "reference"]
 # ASCII punctuation but for the four the reference's literal lacks.
 _PUNCTUATION = frozenset(string.punctuation) - frozenset("'<=>")
-#: Scripts that write no space between words, as the names of their characters begin.
-_UNSPACED = {
-    "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HENTAIGANA", "BOPOMOFO", "YI", "NUSHU", "TANGUT", "KHITAN", "THAI",
-    "LAO", "KHMER", "MYANMAR", "TIBETAN", "TAI", "JAVANESE", "BALINESE", "PHAGS", "CUNEIFORM", "EGYPTIAN",
-}  # fmt: skip
-
-
-@cache
-def script(character: str) -> str:
-    """The script of a letter or mark as Unicode's names have it, such as LATIN; empty where there is no name."""
-    words = unicodedata.name(character, "").replace("-", " ").split()
-    if len(words) > 1 and words[0] in ("HALFWIDTH", "FULLWIDTH", "COMBINING", "NEW", "MODIFIER"):
-        del words[0]
-    return words[0] if words else ""
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 def starts_word(piece: str, rule: Rule = "reference") -> bool:
@@ -52,7 +42,7 @@ def _continues(character: str, rule: Rule) -> bool:
     if rule == "reference":
         return False
     letter = unicodedata.category(character)[0] in "LM" or unicodedata.category(character) == "Cf"  # Cf: joiners
-    return letter and (rule == "spaces" or script(character) not in _UNSPACED)
+    return letter and (rule == "spaces" or _UNSPACED.match(character) is None)
 
 
 def word_starts(pieces: Sequence[str], rule: Rule) -> np.ndarray:
@@ -65,7 +55,7 @@ def word_piece_starts(pieces: Sequence[str], rule: Rule) -> np.ndarray:
     return np.array(
         [
             not piece.startswith("##")
-            or (rule == "script" and any(script(c) in _UNSPACED for c in piece if unicodedata.category(c)[0] in "LM"))
+            or (rule == "script" and any(unicodedata.category(c)[0] in "LM" for c in _UNSPACED.findall(piece)))
             for piece in pieces
         ]
     )
