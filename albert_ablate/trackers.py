@@ -271,7 +271,7 @@ def _score(task: dict[str, Any]) -> list[float]:
 
 def _layers_figure(similarity: dict[str, Any]) -> Any:
     """Input against output of each layer, as in the paper's Figure 1."""
-    from matplotlib.figure import Figure  # takes a while to load
+    from albert_ablate.drawing_library import Figure  # takes a while to load
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     distance, angle = figure.subplots(1, 2)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from albert_ablate.drawing_library import Line2D, MaxNLocator
 from analysis.cells import OBJECTIVES, SHARES, arm_names, in_order, main_setup
-from analysis.drawing_library import Line2D, MaxNLocator
 from analysis.estimates import planned_seconds
 from analysis.metrics import metric, summarised, unfit, values
 from analysis.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.drawing_library import EngFormatter, NullFormatter, ScalarFormatter
+from albert_ablate.drawing_library import EngFormatter, NullFormatter, ScalarFormatter
 from analysis.metrics import values
 from analysis.statistics import Estimate, estimate
 

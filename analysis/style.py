@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.drawing_library import Figure, styles
+from albert_ablate.drawing_library import Figure, styles
 
 #: Okabe and Ito: distinguishable with any colour vision; markers and dashes keep them apart in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")

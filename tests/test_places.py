@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_the_users_backend_style_and_home_change_no_figure(runs: Path) -> None:
 
 def test_the_backend_of_a_notebook_stays_its_own() -> None:
     code = (
-        "import os, runpy, sys; runpy.run_path('analysis/drawing_library.py'); import matplotlib;"
+        "import os, runpy, sys; runpy.run_path('albert_ablate/drawing_library.py'); import matplotlib;"
         "print(matplotlib.rcParams._get('backend'), os.environ['MPLBACKEND'], 'matplotlib.pyplot' in sys.modules)"
     )
     assert python(code, ROOT, MPLBACKEND="svg").split() == ["svg", "svg", "False"]
@@ -211,6 +212,6 @@ def test_the_backend_of_a_notebook_stays_its_own() -> None:
 
 
 def test_only_one_module_loads_matplotlib() -> None:
-    found = [file.name for file in (ROOT / "analysis").glob("*.py") if "import matplotlib" in (t := file.read_text())
-             or "from matplotlib" in t]  # fmt: skip
+    files = [file for folder in ("albert_ablate", "analysis") for file in (ROOT / folder).rglob("*.py")]
+    found = [file.name for file in files if re.search("(import|from) matplotlib", file.read_text(encoding="utf-8"))]
     assert found == ["drawing_library.py"]
