@@ -32,10 +32,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def require_writable(*folders: Path) -> None:
-    """Make each folder and a file in it, which is removed again. Raises OSError where that is refused."""
+    """Try a file in each folder or, where it is not made yet, in the nearest one above it. Raises OSError."""
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+        try:
+            tempfile.TemporaryFile(dir=there).close()
+        except OSError as error:
+            error.filename = str(folder)
+            raise
 
 
 @contextmanager
