@@ -459,7 +459,7 @@ def test_a_refused_corpus_leaves_nothing_half_made(tmp_path: Path) -> None:
 # --- at the command line -------------------------------------------------------------------------
 
 COMMANDS: list[tuple[list[str], list[str]]] = [
-    (["embed=e999"], ["embed/e999", "e128", "e64", "full"]),  # the options there are
+    (["embed=e999"], ["embed=e999", "e128", "e64", "full"]),  # the options there are
     (["foo=1"], ["foo"]),
     (["model=nano", "embed=e256"], ["embed.size=256", "model.hidden=", "Choose a smaller embed"]),
     (["data=text", "data.path=nowhere.txt"], ["data.path=nowhere.txt", "no such file"]),

@@ -166,7 +166,7 @@ def test_hydra_s_search_path_is_not_shown(main: Any, copy: RunFolder, capsys: py
     word = "task=ner" if main is finetune.main else "data=nowhere"
     assert main([str(copy.path), word]) == 2
     err = capsys.readouterr().err
-    assert "Could not find" in err
+    assert f"{word}: there is no such option" in err
     assert "earch path" not in err
     assert "pkg://" not in err
 

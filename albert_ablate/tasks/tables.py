@@ -15,6 +15,9 @@ _PACKED = ("", ".xz", ".gz")
 #: What parts the cells of tables, and its name; a comma in a .csv, a tab in every other table.
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
+#: Characters of the longest cell of a table in quotes.
+_LONGEST_CELL = 131_072
+
 
 @dataclass(frozen=True)
 class Row:
@@ -133,6 +136,7 @@ def _cells(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
     if _separator(path) == "\t":
         yield from ((number, line.rstrip("\r\n").split("\t")) for number, line in enumerate(lines, 1))
         return
+    csv.field_size_limit(_LONGEST_CELL)  # one for the whole process: readers of corpora raise it
     reader = csv.reader(lines, strict=True)
     try:
         for cells in reader:

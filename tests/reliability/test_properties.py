@@ -167,7 +167,7 @@ def changed(draw: Any, found: dict[str, Any], field: str) -> dict[str, Any]:
         place[last] = draw(st.sampled_from([value for value in CHOICES[field] if value != old]))
     elif isinstance(old, bool):
         place[last] = not old
-    elif isinstance(old, str):
+    elif isinstance(old, str) or field == "tracker.project":  # which is null: the environment's, or the default
         place[last] = f"{old}-other"
     elif isinstance(old, int):
         place[last] = draw(st.integers(max(0, old - 50), old + 50).filter(lambda value: value != old))
