@@ -45,6 +45,8 @@ from albert_ablate.training.precision import choose_device, choose_precision, se
 from albert_ablate.training.trainer import Trainer
 from albert_ablate.warm_start import start_of
 
+#: Share of unknown tokens from which on a user is warned.
+_MANY_UNKNOWN = 0.01
 _LONE = (
     "objective=none with pairs.single_sentence=alone takes such text, and pairs.single_sentence=released pairs it with "
     "other documents; data.documents_of=N makes one document of every N sentences of a file."
@@ -191,12 +193,14 @@ def prepare_data(config: RunConfig) -> Prepared:
     with console.stage("turning sentences into tokens"):
         whole, valid = get_stores(text, tokenizer, cache)
         train = whole.part(config.data.fraction)
+    unknown = train.unknown_share()
     record = {
         "corpus": config.data.name,
         "source": info["source"],
         "text": {k: info[k] for k in ("fingerprint", "train", "valid", "duplicates_dropped")},
         "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
         "tokens": {"fingerprint": train.fingerprint, "train": len(train.tokens), "valid": len(valid.tokens)},
+        "unknown_share": unknown,
     }
     seconds = time.perf_counter() - started
     sides = info["train"], info["valid"]
@@ -205,6 +209,12 @@ def prepare_data(config: RunConfig) -> Prepared:
         f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
         f"{sides[1]['documents']:,} documents held out ({console.duration(seconds)})"
     )
+    if unknown > _MANY_UNKNOWN:
+        console.say(
+            f"data {config.data.name}: ! {unknown:.1%} of the tokens are unknown: the vocabulary has no piece for "
+            "them. Train a tokenizer on this text (tokenizer=unigram or bpe, without tokenizer.model_path), or raise "
+            "tokenizer.character_coverage. WordPiece knows no word of more than 100 characters."
+        )
     masking, share = settle(config.masking, config.pairs, train, tokenizer, cache)
     if share is not None:
         console.say(share.line(masking.long_words))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datahelpers import make_store, mask_settings
 from languages import sentences
-from runhelpers import make_trainer, tiny_config
+from runhelpers import make_trainer, tiny_config, write_corpus
 
 from albert_ablate import streams
 from albert_ablate.data.batches import Batch, PairBatches
@@ -125,6 +125,21 @@ def test_every_text_is_masked_near_the_budget(name: str, tmp_path: Path) -> None
     reached, without = share(config, prepare(config))
     assert reached == pytest.approx(1, abs=0.1)
     assert without == 0
+
+
+def test_a_vocabulary_that_does_not_fit_the_text_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A vocabulary of English, and a text whose second half is Georgian."""
+    english = write_corpus(tmp_path / "english.txt")
+    prepare(tiny_config(tmp_path, corpus=english))
+    (model,) = (tmp_path / "cache" / "tokenizers").glob("*/spiece.model")
+    assert "are unknown" not in capsys.readouterr().out
+    strange = "\n\n".join(
+        "\n".join(f"აბგდ ეზთი {'ა' * n} კლმნ." for n in range(1, 9)) + "\nბ" + "ბ" * k for k in range(30)
+    )
+    (tmp_path / "mixed.txt").write_text(f"{english.read_text()}\n\n{strange}\n", encoding="utf-8")
+    prepared = prepare(tiny_config(tmp_path, f"tokenizer.model_path={model}", corpus=tmp_path / "mixed.txt"))
+    assert prepared.record["unknown_share"] > 0.05
+    assert "of the tokens are unknown: the vocabulary has no piece for them" in capsys.readouterr().out
 
 
 def test_what_is_measured_is_said_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

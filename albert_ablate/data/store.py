@@ -9,11 +9,12 @@ import numpy as np
 
 from albert_ablate import streams
 from albert_ablate.data.text import intact, text_info
-from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.data.tokenizer import UNK, Tokenizer
 from albert_ablate.files import building, digest, read_json, write_json
 
 #: Raise when the files' content changes for the same key.
 STORE_FORMAT = 1
+_COUNTED = 10_000_000
 _SENTENCES_PER_BLOCK = 50_000
 _CHARACTERS_PER_BLOCK = 8_000_000  # where sentences are long
 
@@ -35,6 +36,10 @@ class TokenStore:
     def document_count(self) -> int:
         """Number of documents."""
         return len(self.documents) - 1
+
+    def unknown_share(self) -> float:
+        """Share of the tokens, the first ten million of them, for which the tokenizer has no piece."""
+        return float(np.mean(self.tokens[:_COUNTED] == UNK))
 
     def part(self, fraction: float) -> "TokenStore":
         """The share ``fraction`` of the documents, the same for every seed; a smaller share is part of a larger.
