@@ -11,7 +11,8 @@ sys.path.insert(0, str(GOLDEN))
 
 from record import CELLS, DROPOUT, PRECISIONS, losses  # noqa: E402
 
-TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+#: Processors sum bf16 in orders of their own: 1.03e-3 at most between one with AMX and one without.
+TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3}
 
 
 @pytest.fixture(scope="module")

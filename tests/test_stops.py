@@ -18,6 +18,7 @@ from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.cells import Cell, Placed, place
 from albert_ablate.sweeping.engine import run_sweep
 from albert_ablate.sweeping.process import Outcome
+from albert_ablate.training.precision import precision_here
 
 LIMIT = PreemptedError("Time limit reached at step 5 of 12", "the same command continues from there", limit=True)
 
@@ -38,7 +39,7 @@ def reach(folder: RunFolder, step: int) -> Outcome:
 
 def swept(cell: Cell, rounds: Callable[[int, Placed], Outcome | None]) -> tuple[int, RunFolder, int]:
     """(exit code, folder, rounds) of a sweep whose launcher is ``rounds``."""
-    (placed,) = place([cell])
+    (placed,) = place([cell], precision_here)
     assert placed.folder is not None
     count = 0
 
@@ -48,7 +49,7 @@ def swept(cell: Cell, rounds: Callable[[int, Placed], Outcome | None]) -> tuple[
         assert count < 20, "an endless loop"
         return [rounds(count, placed)]
 
-    code = run_sweep("x", [cell], "missing", launch, one_by_one=False)
+    code = run_sweep("x", [cell], "missing", launch, one_by_one=False, precision_of=precision_here)
     return code, placed.folder, count
 
 
@@ -98,7 +99,7 @@ def test_a_launcher_that_refuses_is_named_and_not_an_older_stop(cell: Cell) -> N
     def refuse(_: int, placed: Placed) -> Outcome:
         raise RuntimeError("sbatch: invalid account")
 
-    (placed,) = place([cell])
+    (placed,) = place([cell], precision_here)
     assert placed.folder is not None
     reach(placed.folder, 3)
     code, folder, count = swept(cell, refuse)

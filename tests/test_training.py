@@ -561,6 +561,7 @@ def test_another_runs_checkpoint_is_refused_with_what_differs(
     finished: RunFolder, cell: Callable[..., RunConfig]
 ) -> None:
     config = cell("optimizer.learning_rate=0.5", "seed=7")
+    config = prepare(config).settled(config)
     other = checkpoint.Owner("0123456789ab", ingredients(config, "another corpus", "fp32"))
     with pytest.raises(CheckpointError, match="not to 0123456789ab") as caught:
         checkpoint.load_latest(finished.checkpoints, other, build_model(config.architecture(), 0))
@@ -644,7 +645,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_what_was_saved(
     kept = folder.path / "diverged" / "step_00000006"
     assert str(kept) in folder.status()["reason"]
     batch = load_file(kept / "batch.safetensors")
-    expected = make_batches(config)[5]
+    expected = make_batches(prepare(config).settled(config))[5]
     assert batch.keys() == vars(expected).keys()
     assert all(torch.equal(batch[name], tensor) for name, tensor in vars(expected).items())
     assert newest_checkpoint(folder).name == "step_00000005"
@@ -687,12 +688,14 @@ def test_the_folder_holds_everything(finished: RunFolder) -> None:
 
 def test_config_yaml_gives_the_configuration_back(finished: RunFolder, shared: Path) -> None:
     config = parse(yaml.safe_load((finished.path / "config.yaml").read_text()))
-    assert config == tiny_config(shared, runs="reference")
+    given = tiny_config(shared, runs="reference")
+    assert config == prepare(given).settled(given)
 
 
 def test_manifest(finished: RunFolder, shared: Path) -> None:
     config = tiny_config(shared, runs="reference")
     prepared = prepare(config)
+    config = prepared.settled(config)
     manifest = finished.read("manifest.json")
     assert manifest["identity"] == identity(config, prepared.train.fingerprint, "fp32")
     assert finished.name.endswith(manifest["identity"])
@@ -707,7 +710,8 @@ def test_manifest(finished: RunFolder, shared: Path) -> None:
     assert data["tokens"]["train"] == len(prepared.train.tokens)
     assert data["text"]["train"]["documents"] == prepared.train.document_count
     assert data["text"]["valid"]["documents"] == prepared.valid.document_count
-    assert data["source"] == {"files": ["corpus.txt"], "validation_files": []}
+    read = {"sentences": {"files": 1, "documents": 60}}
+    assert data["source"] == {"files": ["corpus.txt"], "validation_files": [], "read_as": read}
     assert data["pairs_per_epoch"] == make_batches(config, prepared).epoch_size
     assert manifest["packages"]["torch"] == metadata.version("torch")
     assert all(manifest["packages"][name] for name in ("torch", "numpy", "sentencepiece", "hydra-core", "pydantic"))
