@@ -26,6 +26,13 @@ def lost(selection: Selection) -> list[str]:
     return [f"{count} the numbers of a planned seed: {'; '.join(words[:6])}{more}."]
 
 
+def lost_in_short(selection: Selection) -> str:
+    """``2 of 14 arms lack a seed: E=32, shared FFN, SOP (2 of 3)``; nothing where none does."""
+    short = {arm: seeds for arm, seeds in selection.seeds.items() if seeds.lost}
+    words = [f"{arm} ({seeds.of(len(seeds.planned) - len(seeds.lost))})" for arm, seeds in short.items()]
+    return f"{len(short)} of {len(selection.seeds)} arms lack a seed: {'; '.join(words)}." if short else ""
+
+
 def code(finished: pd.DataFrame) -> list[str]:
     """Whether the runs come from one known state of the code."""
     commits = sorted({str(commit)[:10] for commit in finished["commit"].dropna()})

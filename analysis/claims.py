@@ -98,6 +98,7 @@ class Verdict:
     effect: Estimate | None = None
     paper: float | None = None  # the same sum from the paper's numbers
     paper_score: str | None = None
+    judged: bool = False  # whether a test decides it
     p: float = 1.0  # of the nearer side, two-sided
     adjusted: float = 1.0
     seeds_needed: int | None = None
@@ -235,10 +236,7 @@ def judge(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) 
     result. ``survivors`` judges them all the same.
     """
     measured = [_measure(runs, claim, survivors) for claim in claims]
-    places = [
-        place for place, found in enumerate(measured)
-        if found.effect is not None and found.effect.n > 1 and not found.reason
-    ]  # fmt: skip
+    places = [place for place, found in enumerate(measured) if found.judged]
     adjusted = holm([measured[place].p for place in places])
     for place, p in zip(places, adjusted, strict=True):
         measured[place] = _decide(replace(measured[place], adjusted=p), len(places))
@@ -271,7 +269,7 @@ def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
     if (why := doubt(found.seeds)) and not survivors:
         return replace(base, verdict="inconclusive", effect=effect, reason=why)
     inside, outside = _sides(claim, effect)
-    return replace(base, verdict="inconclusive", effect=effect, p=min(1.0, 2 * min(inside, outside)))
+    return replace(base, verdict="inconclusive", effect=effect, judged=True, p=min(1.0, 2 * min(inside, outside)))
 
 
 def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
@@ -358,8 +356,8 @@ def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "score": v.score, "holds_if": bound_words(v.claim), "n": 0 if v.effect is None else v.effect.n,
             "planned": v.planned, "without_numbers": v.lost,
             "effect": None if v.effect is None else v.effect.mean, "low": None if v.effect is None else v.effect.low,
-            "high": None if v.effect is None else v.effect.high, "p": v.p if v.effect else None,
-            "p_holm": v.adjusted if v.effect else None, "paper_score": v.paper_score, "paper_effect": v.paper,
+            "high": None if v.effect is None else v.effect.high, "p": v.p if v.judged else None,
+            "p_holm": v.adjusted if v.judged else None, "paper_score": v.paper_score, "paper_effect": v.paper,
             "seeds_needed": v.seeds_needed, "reason": v.reason,
         }
         for v in verdicts

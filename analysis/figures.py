@@ -30,9 +30,9 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {
 
 
 def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple[list[Drawing], dict[str, str]]:
-    """The figures that ``runs`` can fill, and why not the others. Captions name seeds that have no numbers."""
+    """The figures that ``runs`` can fill, and why not the others. Captions name arms that lack a seed."""
     drawings, undrawn = [], {}
-    lost = " ".join(cautions.lost(main_selection(runs)))
+    lost = cautions.lost_in_short(main_selection(runs))
     for name in names:
         try:
             drawing = FIGURES[name](runs)

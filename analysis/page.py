@@ -210,7 +210,7 @@ def _score_row(verdict: Verdict) -> dict[str, Any]:
         "raw": "" if effect is None else f"{effect.mean:.6g}",
         "interval": "" if effect is None or math.isnan(effect.low)
         else f"{render.signed(effect.low, many)} to {render.signed(effect.high, many)}",
-        "p": "" if effect is None or effect.n < 2 else render.p_value(verdict.adjusted),
+        "p": "" if not verdict.judged else render.p_value(verdict.adjusted),
         "paper": "" if verdict.paper is None else render.signed(verdict.paper, 1 if unit == "%" else many),
         "paper_score": (verdict.paper_score or "") if verdict.paper is not None else "",
         "n": _counted(verdict), "reason": _why(verdict),

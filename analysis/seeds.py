@@ -75,8 +75,8 @@ def missing_too(seeds: Mapping[str, Seeds]) -> dict[str, Seeds]:
 
 
 def doubt(seeds: Mapping[str, Seeds]) -> str | None:
-    """``unshared: 1 of 3 seeds diverged`` for the arms that a verdict is about; None without a doubt."""
-    return "; ".join(f"{arm}: {one.doubt}" for arm, one in seeds.items() if one.doubt) or None
+    """``1 of 3 seeds diverged``: why nothing can be said of some arms; None without a doubt."""
+    return ", ".join(dict.fromkeys(one.doubt for one in seeds.values() if one.doubt)) or None
 
 
 def lost_words(seeds: Mapping[str, Seeds]) -> str:

@@ -176,7 +176,8 @@ def _task(name: str, mlm: float, own: np.random.Generator) -> dict[str, Any]:
     return {
         "task": name, "start": "pretrained", "group": name, "metric": metrics[0], "seeds": [0], "score": value,
         "spread": [value, value], "last_score": value,
-        "average": sum(entry["value"] for entry in found.values()) / len(found), "recipe": {"steps": 100}, "set_up": {"task": {"name": name}, "data": "feed"},
+        "average": sum(entry["value"] for entry in found.values()) / len(found), "recipe": {"steps": 100},
+        "set_up": {"task": {"name": name}, "data": "feed"},
         "sets": {"matched" if name == "mnli" else "dev": {"n": 900_000, **found}},
         "to_beat": {"matched" if name == "mnli" else "dev": {"majority": 0.4}},
     }  # fmt: skip

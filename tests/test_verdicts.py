@@ -164,7 +164,7 @@ def test_a_seed_that_diverged_leaves_no_verdict(tmp_path: Path) -> None:
     runs = load_runs(tmp_path)
     (verdict,) = judge(runs, [CLAIM])
     assert verdict.verdict == "inconclusive"
-    assert verdict.reason == "none: 1 of 3 seeds diverged"
+    assert verdict.reason == "1 of 3 seeds diverged"
     assert "seed 1 diverged (loss is NaN at step 1234)" in verdict.lost
     (asked,) = judge(runs, [CLAIM], survivors=True)
     assert asked.effect is not None
@@ -209,7 +209,7 @@ def test_results_that_are_no_numbers_count_as_a_lost_seed(tmp_path: Path) -> Non
     accuracy = json.loads(text)["masked_lm"]["accuracy"]
     (folder / "results.json").write_text(text.replace(str(accuracy), "NaN"))
     (verdict,) = judge(load_runs(tmp_path), [CLAIM])
-    assert (verdict.verdict, verdict.reason) == ("inconclusive", "none: 1 of 3 seeds gave no numbers")
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "1 of 3 seeds gave no numbers")
 
 
 def test_a_number_that_one_run_lacks_says_its_own_seeds(tmp_path: Path) -> None:
