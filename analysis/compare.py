@@ -21,7 +21,8 @@ from rich.text import Text
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
-from analysis import cautions, render
+from albert_ablate.tasks.formats import HEADS
+from analysis import cautions, heads, render
 from analysis.cells import flatten, main_setup
 from analysis.metrics import tasks_of, unfit
 from analysis.places import require_file
@@ -36,7 +37,8 @@ MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
 * head fitted on the frozen encoder\
 """
 _TASK_NOTE = """
-best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words\
+best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words
+of several metrics all numbers are of their mean\
 """
 _SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
 
@@ -68,11 +70,13 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
             low, high = entry["spread"]
             floor: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
             seeds = len(entry["seeds"])
+            answered = (entry.get("recipe") or {}).get("heads", HEADS)
             rows.append(
                 {
                     "task": entry["task"],
+                    "metric": entry["metric"],
                     "run": f"e{run['E']}-{run['share']}-{run['objective']}-s{run['seed']}",
-                    "start": entry["start"],
+                    "start": entry["start"] + ("" if answered == HEADS else f", head in {answered}"),
                     "best": f"{entry['score']:.1%}",
                     "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),
                     "last": f"{entry['last_score']:.1%}",
@@ -169,7 +173,8 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     table = compare(runs)
     console.print(_drawn(table))
     console.print(_NOTE, highlight=False)
-    _warn(console, [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs)])
+    sentences = [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs), *heads.sentences(runs)]
+    _warn(console, sentences)
     tasks = compare_tasks(runs)
     if len(tasks):
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")
@@ -195,6 +200,7 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
     same = set(before["identity"][before["state"] == "finished"]) & set(after["identity"][after["state"] == "finished"])
     if same:
         _warn(console, [f"in both: {len(same)} runs are the same run in A and in B; their difference says nothing"])
+    _warn(console, heads.between(before, after))
     for name, lines in words.items():
         for line in lines:
             console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)

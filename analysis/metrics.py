@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.task_config import PAPER_FIVE
+from albert_ablate.tasks.formats import HEADS
 from analysis.statistics import EVERYWHERE, Estimate, estimate
 
 
@@ -118,7 +119,7 @@ def roughness(profile: Any) -> float | None:
 
 def tasks_of(runs: pd.DataFrame) -> list[str]:
     """Every task that one of the runs was fine-tuned on, sorted."""
-    return sorted({entry["task"] for tasks in runs["tasks"] for entry in tasks if entry["start"] == "pretrained"})
+    return sorted({entry["task"] for tasks in runs["tasks"] for entry in tasks if _counts(entry)})
 
 
 def unfit(runs: pd.DataFrame, key: str) -> str | None:
@@ -159,12 +160,14 @@ def _entries(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """For each run: task -> its entry in the recipe that most of these runs used."""
     used: Counter[tuple[str, str]] = Counter()
     for tasks in runs["tasks"]:
-        used.update({(entry["task"], _recipe(entry)) for entry in tasks if entry["start"] == "pretrained"})
+        used.update({(entry["task"], _recipe(entry)) for entry in tasks if _counts(entry)})
     best = {task: recipe for (task, recipe), _ in sorted(used.items(), key=lambda item: item[1])}
-    return [
-        {e["task"]: e for e in tasks if e["start"] == "pretrained" and best[e["task"]] == _recipe(e)}
-        for tasks in runs["tasks"]
-    ]
+    return [{e["task"]: e for e in tasks if _counts(e) and best[e["task"]] == _recipe(e)} for tasks in runs["tasks"]]
+
+
+def _counts(entry: dict[str, Any]) -> bool:
+    """Whether a fine-tuned task enters numbers: pretrained, its head in the collection's number format."""
+    return bool(entry["start"] == "pretrained" and not entry.get("left_out"))
 
 
 def _recipe(entry: dict[str, Any]) -> str:
@@ -184,8 +187,10 @@ def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
 
 
 def _average(tasks: dict[str, Any]) -> float | None:
-    """The paper's Avg of one run; None while one of the five tasks is missing."""
+    """The paper's Avg of one run; None while one of the five is missing, or where heads answered in several formats."""
     if any(task not in tasks for task in PAPER_FIVE):
+        return None
+    if len({(tasks[task].get("recipe") or {}).get("heads", HEADS) for task in PAPER_FIVE}) > 1:
         return None
     return sum(float(tasks[task]["average"]) for task in PAPER_FIVE) / len(PAPER_FIVE)
 

@@ -22,6 +22,7 @@ from analysis import page, render, style
 from analysis.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
 from analysis.copies import without_copies
 from analysis.figures import draw_all
+from analysis.heads import in_one_format
 from analysis.page import Report
 from analysis.parameters import count, words_of
 from analysis.places import require_ours, require_writable
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claims = load_all(options.claims)
         require_writable("--out", options.out)
         require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
-        runs = without_copies(where(read_folders(*options.runs), options.where))
+        runs = in_one_format(without_copies(where(read_folders(*options.runs), options.where)))
         report = gather(runs, claims, options.title)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)

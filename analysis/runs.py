@@ -14,6 +14,7 @@ from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.relative import base_name
 from analysis.copies import without_copies
+from analysis.heads import in_one_format, with_format
 from analysis.places import inside as _inside
 from analysis.places import no_runs as _no_runs
 from analysis.places import run_folders
@@ -87,9 +88,10 @@ def load_runs(*places: Path | str) -> pd.DataFrame:
 
     Unfinished, failed and older folders are rows too, with what they have; ``note`` says what is
     missing. One identity is one run: of several folders with it the finished one counts, else the newest,
-    and the others have the state ``copy``. Raises FileNotFoundError where a place has no run.
+    and the others have the state ``copy``. Fine-tuned scores whose heads answered in another number format than
+    most are marked ``left_out``. Raises FileNotFoundError where a place has no run.
     """
-    return without_copies(read_folders(*places))
+    return in_one_format(without_copies(read_folders(*places)))
 
 
 def read_folders(*places: Path | str) -> pd.DataFrame:
@@ -229,7 +231,7 @@ def _row(folder: Path) -> dict[str, Any]:
         **_scores(results),
         "l2": similarity.get("l2"),
         "degrees": similarity.get("degrees"),
-        "tasks": results.get("tasks", []),
+        "tasks": with_format(folder, results.get("tasks", []), manifest.get("precision")),
         "commit": source.get("commit"),
         "dirty": source.get("dirty"),
         "code_unknown": source.get("unknown"),
