@@ -150,14 +150,14 @@ def reread_run(folder: RunFolder, config: RunConfig, settings: Sequence[str]) ->
     device = choose_device(config.runtime)
     found = reread(config, folder, units, names.__contains__, tokenizer_of(folder, config), device)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for title in ("  fine-tuning", "metric", ""):
+    for title in ("  fine-tuning", "score"):
         table.add_column(title, overflow="fold")
     for title in ("head in bf16", "in fp32", "difference"):
         table.add_column(title, justify="right")
     for one in found:
         for which, (before, now) in (("best", one.best), ("last", one.last)):
-            labels = (f"  {one.name}", one.metric) if which == "best" else ("", "")
-            table.add_row(*labels, which, f"{before:.2%}", f"{now:.2%}", f"{100 * (now - before):+.2f}")
+            name = f"  {one.name}" if which == "best" else ""
+            table.add_row(name, which, f"{before:.2%}", f"{now:.2%}", f"{100 * (now - before):+.2f}")
     console.show(table)
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from albert_ablate.console import duration
 from albert_ablate.runs import RunFolder
-from albert_ablate.tasks.formats import HEADS
+from albert_ablate.tasks import formats
 
 _TASKS = {"nsp": "next sentence (NSP)", "sop": "sentence order (SOP)"}
 _COUNTS = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
@@ -144,8 +144,7 @@ def _seeds(entry: dict[str, Any]) -> list[list[str]]:
 
 def _heads(entry: dict[str, Any]) -> str:
     """What to know of a score whose head did not answer in fp32 when it was trained."""
-    answered = (entry.get("recipe") or {}).get("heads", HEADS)
-    return "" if answered == HEADS else f", head in {answered}"
+    return formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS))
 
 
 def _percent(interval: list[float]) -> str:

@@ -21,7 +21,7 @@ from rich.text import Text
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
-from albert_ablate.tasks.formats import HEADS
+from albert_ablate.tasks import formats
 from analysis import cautions, heads, render
 from analysis.cells import flatten, main_setup
 from analysis.metrics import tasks_of, unfit
@@ -38,7 +38,7 @@ MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
 """
 _TASK_NOTE = """
 best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words
-of several metrics all numbers are of their mean\
+where a task has two metrics, all numbers are those of their mean\
 """
 _SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
 
@@ -70,13 +70,11 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
             low, high = entry["spread"]
             floor: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
             seeds = len(entry["seeds"])
-            answered = (entry.get("recipe") or {}).get("heads", HEADS)
             rows.append(
                 {
                     "task": entry["task"],
-                    "metric": entry["metric"],
                     "run": f"e{run['E']}-{run['share']}-{run['objective']}-s{run['seed']}",
-                    "start": entry["start"] + ("" if answered == HEADS else f", head in {answered}"),
+                    "start": entry["start"] + formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS)),
                     "best": f"{entry['score']:.1%}",
                     "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),
                     "last": f"{entry['last_score']:.1%}",
@@ -210,7 +208,7 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
 def _drawn(table: pd.DataFrame) -> Table:
     drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for name in table:
-        drawn.add_column(str(name), no_wrap=name not in ("task", "run", "arm"), overflow="fold")
+        drawn.add_column(str(name), no_wrap=name not in ("task", "run", "start", "arm"), overflow="fold")
     for values in table.itertuples(index=False):
         drawn.add_row(*(Text("—" if pd.isna(v) else str(v)) for v in values))  # not str: rich reads [marks] in it
     return drawn

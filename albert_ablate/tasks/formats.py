@@ -8,6 +8,11 @@ BEFORE = "bf16"
 REREAD = "fp32, trained in bf16"
 
 
+def words(answered: str) -> str:
+    """What stands behind a score's name: nothing where its head answered in fp32 from the start."""
+    return {HEADS: "", BEFORE: ", bf16 head", REREAD: ", head read again"}.get(answered, f", {answered} head")
+
+
 def order(answered: str) -> tuple[int, str]:
     """What sorts formats: that of now, of those scored again, of before."""
     known = (HEADS, REREAD)

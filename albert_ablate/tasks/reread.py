@@ -32,7 +32,6 @@ class Reread:
     """One fine-tuning that was scored again; scores as in ``results.json``."""
 
     name: str
-    metric: str
     best: tuple[float, float]  # before, now
     last: tuple[float, float]
 
@@ -115,7 +114,7 @@ def _reread(
     )  # fmt: skip
     unit.log(f"scored again with the head in {formats.HEADS}; before it answered in {formats.BEFORE}")
     best, last = ((before[which]["score"], now[which]["score"]) for which in ("best", "last"))
-    return Reread(unit.name, results["metric"], best, last)
+    return Reread(unit.name, best, last)
 
 
 def _as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: Callable[[str], bool]) -> RunConfig:
