@@ -19,7 +19,7 @@ from rich.table import Table
 from albert_ablate import console
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import ConfigError, DataError, PreemptedError, RunFolderError, UserError
-from albert_ablate.files import read_json, require_writable
+from albert_ablate.files import require_writable
 from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
 from albert_ablate.hydra_app import FINE_TUNING_GROUPS, compose_for_run, words_of
 from albert_ablate.lock import guard_file
@@ -97,7 +97,9 @@ def _given(place: Path, settings: Sequence[str], reread: bool) -> tuple[RunFolde
     folder = open_run(place)
     require_no_place_for_runs(settings)
     if reread:
-        names = sorted({str(read_json(file)["task"]) for file in folder.path.glob("tasks/[!.]*/manifest.json")})
+        from albert_ablate.tasks.reread import manifest_of, waiting
+
+        names = sorted({manifest_of(unit)["task"] for unit in waiting(folder)})
         settings = [*([f"task=[{','.join(names)}]"] if names else []), *settings]
     config = compose_for_run(folder.path / "config.yaml", settings)
     if not config.tasks and not reread:
@@ -138,9 +140,11 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
 
 def reread_run(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> None:
     """Score the fine-tunings of a finished run again whose heads answered in bf16. Raises UserError."""
+    from albert_ablate.distributed import require_one_process
     from albert_ablate.tasks.reread import reread, waiting
     from albert_ablate.training.precision import choose_device, set_up
 
+    require_one_process("Scoring again")
     units = waiting(folder)
     if not units:
         console.say(f"{folder.path}: nothing to do; the heads of all finished fine-tunings answered in fp32.")

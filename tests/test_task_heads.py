@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reporthelpers import write_cell
 from taskhelpers import TINY, pretrained, with_tasks, write_tsv
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +26,7 @@ from albert_ablate.tasks.task import TaskBatch
 from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.precision import autocast
 from analysis.compare import compare_tasks
-from analysis.heads import sentences
+from analysis.heads import between, sentences
 from analysis.metrics import values
 from analysis.runs import load_runs
 
@@ -324,3 +325,48 @@ def test_each_metric_has_a_line_with_its_own_numbers(
         expected.append(f"{metric} {shown} {bars[metric]}")
     assert set(expected) <= set(lines)
     assert np.mean([last[m]["value"] for m in found["metric"].split(" and ")]) == pytest.approx(found["last"]["score"])
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def write_run(root: Path, seed: int, *answered: str | None, units: Any = None) -> Path:
+    """A finished run that was fine-tuned on SST-2 once for each number format of its head; None: not recorded."""
+    terms = {"size": "base", "embedding": "H/6", "share": "all", "objective": "sop"}
+    folder = write_cell(root, terms, seed, tasks=("sst2",))
+    results = json.loads((folder / "results.json").read_text())
+    (entry,) = results["tasks"]
+    results["tasks"] = [
+        entry | {"score": 0.6 + 0.1 * place, "recipe": {"steps": 100} | ({"heads": a} if a else {}), "units": units}
+        for place, a in enumerate(answered)
+    ]
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_a_report_takes_the_format_that_most_runs_have(tmp_path: Path) -> None:
+    write_run(tmp_path, 0, "bf16", "fp32")
+    write_run(tmp_path, 1, "bf16")
+    write_run(tmp_path, 2, "bf16", "fp32, trained in bf16")
+    runs = load_runs(tmp_path)
+    assert values(runs, "task:sst2").to_dict() == {0: 0.6, 1: 0.6, 2: 0.6}
+    said = " ".join(sentences(runs))
+    assert "sst2: 1 score of heads in fp32 left out; those of heads in bf16 count" in said
+    assert "Heads of sst2 answered in bf16" in said
+    assert "finetune RUN --reread" in said
+    write_run(tmp_path / "b", 0, "fp32")
+    assert between(runs, load_runs(tmp_path / "b")) == [
+        "sst2: heads in bf16 in A, in fp32 in B; a part of the difference is the format's."
+    ]
+
+
+@pytest.mark.parametrize("units", [["sst2-s0-01234567"], None, ["../../elsewhere"], [3], "sst2-s0-01234567"])
+def test_an_older_folder_says_its_format_by_its_precision(units: Any, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, 0, None, units=units)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"precision": "bf16"}))
+    unit = folder / "tasks" / "sst2-s0-01234567"
+    unit.mkdir(parents=True)
+    (unit / "manifest.json").write_text(json.dumps({"precision": "fp32"}))
+    ((entry,),) = load_runs(tmp_path)["tasks"]
+    assert entry["recipe"]["heads"] == ("fp32" if units == ["sst2-s0-01234567"] else "bf16")

@@ -14,7 +14,7 @@ import torch
 from albert_ablate import console, provenance
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.errors import DataError, UserError
+from albert_ablate.errors import DamagedFileError, DataError, UserError
 from albert_ablate.lock import locked
 from albert_ablate.runs import RunFolder
 from albert_ablate.tasks import formats
@@ -42,6 +42,15 @@ def waiting(run: RunFolder) -> list[RunFolder]:
     finished = [unit for unit in folders if unit.state() == "finished"]
     found = (unit for unit in finished if heads_of(unit, unit.read("results.json")) == formats.BEFORE)
     return sorted(found, key=lambda unit: unit.name)
+
+
+def manifest_of(unit: RunFolder) -> dict[str, Any]:
+    """What a fine-tuning was made of. Raises DamagedFileError where it does not say."""
+    found = unit.read("manifest.json")
+    missing = [key for key in ("task", "seed", "settings", "data", "precision") if key not in found]
+    if missing:
+        raise DamagedFileError(f"{unit.path / 'manifest.json'} lacks {', '.join(missing)}.")
+    return dict(found)
 
 
 def reread(
@@ -79,8 +88,8 @@ def _reread(
     tokenizer: Tokenizer,
     device: torch.device,
 ) -> Reread:
-    manifest, results = unit.read("manifest.json"), unit.read("results.json")
-    name, seed = manifest["task"], manifest["seed"]
+    manifest, results = manifest_of(unit), unit.read("results.json")
+    name = manifest["task"]
     if not all((unit.path / file).is_file() for file in (BEST, LAST)):
         raise DataError(f"its weights are not there (task.keep_weights=false). Fine-tune it again: task={name}.")
     config = _as_recorded(config, manifest["settings"], name, given)
@@ -91,8 +100,10 @@ def _reread(
     shape = config.architecture()
     made = read(source)(tokenizer, max_length(task, config.task.scaling, shape.max_positions))
     recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
-    model = build_task_model(made, shape, recipe, seed, None, shape.initializer_range)
-    tuner = FineTuner(made, model, recipe, config.task, seed, unit, device, manifest["precision"], config.runtime)
+    model = build_task_model(made, shape, recipe, manifest["seed"], None, shape.initializer_range)
+    tuner = FineTuner(
+        made, model, recipe, config.task, manifest["seed"], unit, device, manifest["precision"], config.runtime
+    )
     kept = unit.path / f"{PREDICTIONS}-{formats.BEFORE}"
     if not kept.exists() and (unit.path / PREDICTIONS).exists():  # they are there where this was interrupted
         (unit.path / PREDICTIONS).rename(kept)
