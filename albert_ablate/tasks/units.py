@@ -184,7 +184,8 @@ def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tu
     length = max_length(unit.task, config.task.scaling, config.model.max_positions)
     with console.stage(f"turning {name} into tokens"):
         task = make(tokenizer, length)
-    task.counts["notes"] = [*task.counts.get("notes", []), *_length_notes(config, unit.task, task, length)]
+    notes = [*task.counts.get("notes", []), *_length_notes(config, unit.task, task, length)]
+    task.counts["notes"] = list(dict.fromkeys(notes))  # the counts are those of the files: of a former seed too
     key = digest([3, name, _own(unit.task), unit.source.fingerprint, config.task.bag_of_words])
     path = Path(config.paths.cache) / "tasks" / f"{name}-{key}.json"
     if not path.is_file():
