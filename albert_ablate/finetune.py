@@ -2,6 +2,9 @@
 
 Pretraining is not repeated, and a fine-tuning that is finished is skipped. Takes one run folder or
 several, and the settings ``task``, ``task.*``, ``tasks.*``, ``runtime.*``, ``tracker``, ``rerun`` and ``paths.cache``.
+
+``--reread`` trains nothing: finished fine-tunings whose heads answered in bf16, as they did in older versions, are
+scored again with heads in fp32, and the difference is shown.
 """
 
 import argparse
@@ -11,9 +14,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+
 from albert_ablate import console
 from albert_ablate.config import RunConfig
-from albert_ablate.errors import DataError, PreemptedError, RunFolderError, UserError
+from albert_ablate.errors import ConfigError, DataError, PreemptedError, RunFolderError, UserError
 from albert_ablate.files import require_writable
 from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
 from albert_ablate.hydra_app import FINE_TUNING_GROUPS, compose_for_run, words_of
@@ -33,13 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "words", nargs="+", metavar="RUN | SETTING=VALUE", help="run folders, and settings as task=sst2"
     )
-    words = parser.parse_args(arguments).words
+    parser.add_argument(
+        "--reread",
+        action="store_true",
+        help="train nothing: score finished fine-tunings again whose heads answered in bf16, now with heads in fp32",
+    )
+    options = parser.parse_intermixed_args(arguments)
+    words: list[str] = options.words
     settings = [word for word in words if _is_setting(word)]
     places = [Path(word) for word in words if not _is_setting(word)]
     if not places:
         parser.error("which run? Name its folder, such as runs/e128-all-sop-nano-s0-...")
     try:
-        runs = [_given(place, settings) for place in places]  # all of them before the first is trained
+        if options.reread:
+            chosen = [word for word in settings if word.partition("=")[0].lstrip("+~") in ("task", "rerun")]
+            if chosen:
+                raise ConfigError(f"{chosen[0]}: no effect with --reread, which takes every fine-tuning of the run.")
+        runs = [_given(place, settings, options.reread) for place in places]  # all before the first is trained
     except UserError as error:
         return _told(error)
     from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
@@ -48,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder, config in runs:
         try:
             with stoppable(), disk_in_words(str(folder.path.parent), config.paths.cache):
-                fine_tune_run(folder, config)
+                if options.reread:
+                    reread_run(folder, config, settings)
+                else:
+                    fine_tune_run(folder, config)
         except UserError as error:
             code = max(code, _told(error))
             if isinstance(error, PreemptedError):
@@ -71,12 +89,20 @@ def _told(error: UserError) -> int:
     return error.exit_code
 
 
-def _given(place: Path, settings: Sequence[str]) -> tuple[RunFolder, RunConfig]:
-    """The run in the folder ``place``, and its settings with ``settings``. Raises UserError."""
+def _given(place: Path, settings: Sequence[str], reread: bool) -> tuple[RunFolder, RunConfig]:
+    """The run in the folder ``place``, and its settings with ``settings``. Raises UserError.
+
+    ``reread``: with every task that it was fine-tuned on.
+    """
     folder = open_run(place)
     require_no_place_for_runs(settings)
+    if reread:
+        from albert_ablate.tasks.reread import manifest_of, waiting
+
+        names = sorted({manifest_of(unit)["task"] for unit in waiting(folder)})
+        settings = [*([f"task=[{','.join(names)}]"] if names else []), *settings]
     config = compose_for_run(folder.path / "config.yaml", settings)
-    if not config.tasks:
+    if not config.tasks and not reread:
         raise RunFolderError("Which task? Say task=sst2 or task=mnli,squad11; `python run.py --help` lists them.")
     if folder.state() != "finished":
         raise RunFolderError(f"{remarks(folder)[0]}. Its pretraining must be finished first.")
@@ -110,6 +136,33 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
     else:
         console.say(f"{folder.path}: nothing to do; every fine-tuning asked for is finished.")
     console.show(summary(folder))
+
+
+def reread_run(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> None:
+    """Score the fine-tunings of a finished run again whose heads answered in bf16. Raises UserError."""
+    from albert_ablate.distributed import require_one_process
+    from albert_ablate.tasks.reread import reread, waiting
+    from albert_ablate.training.precision import choose_device, set_up
+
+    require_one_process("Scoring again")
+    units = waiting(folder)
+    if not units:
+        console.say(f"{folder.path}: nothing to do; the heads of all finished fine-tunings answered in fp32.")
+        return
+    names = {word.partition("=")[0].lstrip("+~") for word in settings}
+    set_up(config.runtime)
+    device = choose_device(config.runtime)
+    found = reread(config, folder, units, names.__contains__, tokenizer_of(folder, config), device)
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for title in ("  fine-tuning", "score"):
+        table.add_column(title, overflow="fold")
+    for title in ("head in bf16", "in fp32", "difference"):
+        table.add_column(title, justify="right")
+    for one in found:
+        for which, (before, now) in (("best", one.best), ("last", one.last)):
+            name = f"  {one.name}" if which == "best" else ""
+            table.add_row(name, which, f"{before:.2%}", f"{now:.2%}", f"{100 * (now - before):+.2f}")
+    console.show(table)
 
 
 def tokenizer_of(folder: RunFolder, config: RunConfig) -> "Tokenizer":

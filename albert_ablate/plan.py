@@ -78,6 +78,8 @@ class Line:
     state: str | None
     estimate: Estimate
     took: float | None  # seconds of a finished run
+    filled: float  # share of the positions of its sequences that are real tokens
+    measured: bool  # whether that was counted on the prepared text, or is an estimate
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the CSV file."""
@@ -86,12 +88,13 @@ class Line:
             "cell": self.label, "identity": self.identity, "state": self.state, "tables": " ".join(self.cell.rows),
             "overrides": " ".join(self.cell.overrides), **{f"parameters_{k}": v for k, v in counts.items()},
             **{k: getattr(self.estimate, k) for k in ("steps", "tokens", "flops", "seconds", "memory", "disk")},
-            "took_seconds": self.took,
+            "took_seconds": self.took, "real_tokens": self.filled, "real_tokens_measured": self.measured,
         }  # fmt: skip
 
 
 def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list[Line]:
     from albert_ablate.sweeping.calibration import calibrate  # torch loads slowly
+    from albert_ablate.sweeping.real_tokens import RealTokens
     from albert_ablate.training.precision import precision_here
 
     local = all(cell.config.data.source != "hub" for cell in cells) and clock in ("here", None)
@@ -100,18 +103,22 @@ def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list
         if local
         else [Placed(c, name, None) for c, name in zip(cells, labels(cells), strict=True)]
     )
-    lines = []
+    lines, known = [], RealTokens()
     for p in placed:
         if p.problem is not None:
             raise p.problem
         config = p.cell.config
-        if clock == "here":
-            estimate = on_this_machine(config, calibrate(config))
+        calibration = calibrate(config) if clock == "here" else None  # prepares the text, where that is left
+        tokens, measured = known.of(config)
+        if calibration is not None:
+            estimate = on_this_machine(config, calibration, tokens)
         else:
-            estimate = on_gpu(config, GPU_PEAKS[clock or "h100"] * utilisation)
+            estimate = on_gpu(config, GPU_PEAKS[clock or "h100"] * utilisation, tokens)
         folder = p.folder
         identity = None if folder is None else folder.identity
-        lines.append(Line(p.cell, p.label, identity, None if folder is None else p.state(), estimate, _took(p)))
+        state = None if folder is None else p.state()
+        filled = tokens / config.pairs.max_length
+        lines.append(Line(p.cell, p.label, identity, state, estimate, _took(p), filled, measured))
     return lines
 
 
@@ -186,8 +193,21 @@ def _totals(lines: Sequence[Line], options: argparse.Namespace) -> list[str]:
     tuned = sum(len(line.cell.config.tasks) * len(line.cell.config.task.seeds) for line in lines)
     if tuned:
         words.append(f"{tuned} fine-tunings come on top; their time is not in the estimate")
+    words += [_real_tokens(lines, measured) for measured in (True, False) if any(n.measured is measured for n in lines)]
     words.append("parameters: encoder · with pooler · with heads; FLOPs: matrix products; memory: peak of the process")
     return ["", *words]
+
+
+def _real_tokens(lines: Sequence[Line], measured: bool) -> str:
+    """What share of the positions the counted tokens are, and how that is known."""
+    shares = sorted(line.filled for line in lines if line.measured is measured)
+    low, high = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
+    how = (
+        "counted on the prepared text"
+        if measured
+        else "estimated from pairs.short_probability, as the text is not prepared here"
+    )
+    return f"tokens: without padding, {low if low == high else f'{low} to {high}'} of all positions, {how}"
 
 
 def _time(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from albert_ablate.console import duration
 from albert_ablate.runs import RunFolder
+from albert_ablate.tasks import formats
 
 _TASKS = {"nsp": "next sentence (NSP)", "sop": "sentence order (SOP)"}
 _COUNTS = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
@@ -94,28 +95,56 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
 
 
 def _task_rows(entry: dict[str, Any], mark: str) -> list[list[str]]:
-    """``mark`` tells settings of one task apart: the first digits of their group."""
-    start = mark if entry["start"] == "pretrained" else f"{mark}, random start"
+    """A line a metric, and one for the score where it is a mean of several: each with what was measured of it alone.
+
+    All are of the median seed. ``mark`` tells settings of one task apart: the first digits of their group.
+    """
+    start = mark + ("" if entry["start"] == "pretrained" else ", random start") + _heads(entry)
+    own, seed = entry["metric"], entry["seeds"].index(entry["sets_of_seed"])
     rows: list[list[str]] = []
     for name, scores in entry["sets"].items():
-        first = True
-        set_name = f" {name}" if len(entry["sets"]) > 1 else ""
+        first, begin = not rows, len(rows)
         metrics = {k: v for k, v in scores.items() if isinstance(v, dict) and "interval" in v}
-        floor = entry["to_beat"].get(name, {})
+        lasts = entry.get("last_sets", {}).get(name, {})  # older folders have the score's alone
+        floors = entry.get("to_beat_each", {}).get(name, {})
+        scored = [f"{entry['last_scores'][seed]:.1%}" if first else "", _bars(entry["to_beat"].get(name, {}), "{:.1%}")]
+        if first and own not in metrics:
+            mean = "mean of both" if own.count(" and ") == 1 else "mean"
+            rows += [["", mean, f"{entry['scores'][seed]:.1%}", "—", *scored], *_seeds(entry)]
         for metric, found in metrics.items():
-            plain = "error" in metric
-            shown = [f"{v:.3f}" if plain else f"{v:.1%}" for v in (found["value"], *found["interval"])]
-            bars = " · ".join(f"{value:.1%}" for value in floor.values()) if first else ""
-            last = f"{entry['last_score']:.1%}" if first and not rows else ""
-            label = f"  {entry['task']}{set_name}{start}" if first else ""
+            form = "{:.3f}" if "error" in metric else "{:.1%}"
+            value, low, high = (form.format(v) for v in (found["value"], *found["interval"]))
+            last, bars = scored if metric == own else ["", ""]
+            if metric in lasts:
+                last = form.format(lasts[metric]["value"])
+            if metric in floors:
+                bars = _bars(floors[metric], form)
             part = f" ({found['classes']} of {found['of']})" if found.get("classes", 0) < found.get("of", 0) else ""
-            rows.append([label, metric.replace("_", " ") + part, shown[0], f"{shown[1]} to {shown[2]}", last, bars])
-            first = False
-    if len(entry["seeds"]) > 1:
-        low, high = entry["spread"]
-        words = f"{len(entry['seeds'])} seeds: {entry['score']:.1%}"
-        rows.append(["", "", "", "", "", f"{words} median, {low:.1%} to {high:.1%}"])
+            rows.append(["", metric.replace("_", " ") + part, value, f"{low} to {high}", last, bars])
+            if metric == own and first:
+                rows += _seeds(entry)
+        set_name = f" {name}" if len(entry["sets"]) > 1 else ""
+        if rows[begin:]:
+            rows[begin][0] = f"  {entry['task']}{set_name}{start}"
     return rows
+
+
+def _bars(floor: dict[str, float], form: str) -> str:
+    return " · ".join(form.format(value) for value in floor.values())
+
+
+def _seeds(entry: dict[str, Any]) -> list[list[str]]:
+    """The line below the score where there are several seeds."""
+    if len(entry["seeds"]) == 1:
+        return []
+    low, high = entry["spread"]
+    words = f"{len(entry['seeds'])} seeds: {entry['score']:.1%} median, {low:.1%} to {high:.1%}"
+    return [["", "", "", "", "", words]]
+
+
+def _heads(entry: dict[str, Any]) -> str:
+    """What to know of a score whose head did not answer in fp32 when it was trained."""
+    return formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS))
 
 
 def _percent(interval: list[float]) -> str:

@@ -1,15 +1,16 @@
-"""What to know before the numbers of a report: code of several commits, copies, runs of other set-ups."""
+"""What to know before the numbers of a report: code of several commits, copies, formats, runs of other set-ups."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis import heads
 from analysis.cells import Selection, main_selection
 
 
 def of_runs(runs: pd.DataFrame) -> list[str]:
     """Sentences about a collection of runs; none where there is nothing to know."""
-    found = [*code(runs[runs["state"] == "finished"]), *copies(runs)]
+    found = [*code(runs[runs["state"] == "finished"]), *copies(runs), *heads.sentences(runs)]
     selection = main_selection(runs)
     found += [f"Of several set-ups one is shown. {left_out(selection)}"] if selection.other else []
     return [*found, *selection.tasks, *lost(selection)]

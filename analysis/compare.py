@@ -21,7 +21,8 @@ from rich.text import Text
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
-from analysis import cautions, render
+from albert_ablate.tasks import formats
+from analysis import cautions, heads, render
 from analysis.cells import Selection, full_names, main_selection
 from analysis.metrics import tasks_of, unfit
 from analysis.places import require_file
@@ -38,7 +39,8 @@ MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
 * head fitted on the frozen encoder\
 """
 _TASK_NOTE = """
-best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words\
+best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words
+where a task has two metrics, all numbers are those of their mean\
 """
 _SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
 
@@ -74,7 +76,7 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
                 {
                     "task": entry["task"],
                     "run": f"e{run['E']}-{run['share']}-{run['objective']}-s{run['seed']}",
-                    "start": entry["start"],
+                    "start": entry["start"] + formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS)),
                     "best": f"{entry['score']:.1%}",
                     "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),
                     "last": f"{entry['last_score']:.1%}",
@@ -191,7 +193,8 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     table = compare(runs)
     console.print(_drawn(table))
     console.print(_NOTE, highlight=False)
-    _warn(console, [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs)])
+    sentences = [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs), *heads.sentences(runs)]
+    _warn(console, sentences)
     tasks = compare_tasks(runs)
     if len(tasks):
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")
@@ -226,7 +229,7 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
 def _drawn(table: pd.DataFrame) -> Table:
     drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for name in table:
-        drawn.add_column(str(name), no_wrap=name not in ("task", "run", "arm"), overflow="fold")
+        drawn.add_column(str(name), no_wrap=name not in ("task", "run", "start", "arm"), overflow="fold")
     for values in table.itertuples(index=False):
         drawn.add_row(*(Text("—" if pd.isna(v) else str(v)) for v in values))  # not str: rich reads [marks] in it
     return drawn

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.task_config import PAPER_FIVE
+from albert_ablate.tasks.formats import HEADS
 from analysis.statistics import EVERYWHERE, Estimate, estimate
 from analysis.task_setups import one_setup_each
 
@@ -250,8 +251,10 @@ def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
 
 
 def _average(tasks: dict[str, Any]) -> float | None:
-    """The paper's Avg of one run; None while one of the five tasks is missing."""
+    """The paper's Avg of one run; None while one of the five is missing, or where heads answered in several formats."""
     if any(task not in tasks for task in PAPER_FIVE):
+        return None
+    if len({(tasks[task].get("recipe") or {}).get("heads", HEADS) for task in PAPER_FIVE}) > 1:
         return None
     return sum(float(tasks[task]["average"]) for task in PAPER_FIVE) / len(PAPER_FIVE)
 

@@ -14,6 +14,7 @@ from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.relative import base_name
 from analysis.copies import without_copies
+from analysis.heads import with_format
 from analysis.places import inside as _inside
 from analysis.places import no_runs as _no_runs
 from analysis.places import run_folders
@@ -233,7 +234,7 @@ def _row(folder: Path) -> dict[str, Any]:
         **_scores(results),
         "l2": similarity.get("l2"),
         "degrees": similarity.get("degrees"),
-        "tasks": results.get("tasks", []),
+        "tasks": with_format(folder, results.get("tasks", []), manifest.get("precision")),
         "commit": source.get("commit"),
         "dirty": source.get("dirty"),
         "code_unknown": source.get("unknown"),

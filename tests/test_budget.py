@@ -35,8 +35,35 @@ def test_step_flops_are_those_of_the_paper_presets_shape() -> None:
     assert step_flops(config) == pytest.approx(3 * forward * 4096, rel=1e-9)
 
 
-def record(tmp_path, *words: str) -> tuple[dict, list[dict]]:
-    folder = run(tiny_config(tmp_path, "runtime.log_every=1", "evaluation.curve_every=10000", *words))
+@pytest.mark.parametrize("cap", [20, 76, 77, 200])
+def test_step_flops_count_the_positions_that_are_predicted(cap: int) -> None:
+    """BERT-base with at most ``cap`` predictions of 512 tokens, by hand: 15% of them are 76.8."""
+    words = ["scale=paper", "model=base", "embed=full", "share=none"]
+    config = compose([*words, f"masking.max_predictions={cap}"])
+    h, length, layers, v = 768, 512, 12, 30000
+    encoder = length * layers * (2 * (4 * h * h + 8 * h * h) + 4 * length * h)
+    vocabulary = min(cap, 76.8) * (2 * h * h + 2 * h * v)  # the head's own product, then the word table
+    assert step_flops(config) == pytest.approx(3 * (encoder + vocabulary + 2 * h * h) * 4096, rel=1e-9)
+    if cap == 20:
+        assert step_flops(config) == pytest.approx(1.1991e15, rel=1e-4)
+    assert (step_flops(config) == step_flops(compose(words))) is (cap > 76)
+
+
+def test_a_cap_on_predictions_is_in_the_record(tmp_path) -> None:
+    """A budget of FLOPs buys more steps where fewer positions are predicted."""
+    used, _ = record(tmp_path, "budget=flops", f"budget.flops={7.5 * step_flops(tiny_config(tmp_path))}")
+    few = "masking.max_predictions=1"
+    capped = step_flops(tiny_config(tmp_path, few))
+    more, _ = record(
+        tmp_path, few, "budget=flops", f"budget.flops={7.5 * step_flops(tiny_config(tmp_path))}", runs="few"
+    )
+    assert more["flops"] == more["steps"] * capped
+    assert more["steps"] >= used["steps"]
+    assert (more["steps"] - 1) * capped < 7.5 * step_flops(tiny_config(tmp_path)) <= more["steps"] * capped
+
+
+def record(tmp_path, *words: str, runs: str = "runs") -> tuple[dict, list[dict]]:
+    folder = run(tiny_config(tmp_path, "runtime.log_every=1", "evaluation.curve_every=10000", *words, runs=runs))
     return folder.read("results.json")["training"], folder.metrics()
 
 

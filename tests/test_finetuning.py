@@ -307,6 +307,10 @@ def test_tasks_after_pretraining_and_again(folder: Path, capsys: pytest.CaptureF
     assert found["sst2"]["to_beat"]["dev"]["bag_of_words"] > 0.9
     stamps = {p: p.stat().st_mtime_ns for p in run.path.glob("tasks/*/results.json")}
     assert len(stamps) == 6
+    for manifest in run.path.glob("tasks/*/manifest.json"):
+        notes = read_json(manifest)["data"]["notes"]
+        assert notes
+        assert len(notes) == len(set(notes)), "once, whichever seed it is"
     capsys.readouterr()
     assert start(config) == 0
     assert "nothing to do" in capsys.readouterr().out

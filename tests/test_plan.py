@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from datahelpers import make_store
 from runhelpers import ROOT, tiny_overrides
 from test_sweep_files import cells
 
@@ -14,6 +16,7 @@ from albert_ablate.sweeping import calibration
 from albert_ablate.sweeping.calibration import Calibration, calibrate, measure
 from albert_ablate.sweeping.cells import labels
 from albert_ablate.sweeping.estimate import GPU_PEAKS, on_gpu, on_this_machine
+from albert_ablate.sweeping.real_tokens import estimated, measured
 from albert_ablate.training.budget import step_flops
 
 
@@ -23,7 +26,10 @@ def planned(tmp_path: Path, *words: str) -> pd.DataFrame:
     return pd.read_csv(file)
 
 
-def test_the_papers_sweep_on_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_papers_sweep_on_gpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no cache has a text
     table = planned(tmp_path, "sweep=paper", "scale=paper", "--gpu", "h100", "--utilisation", "0.5")
     output = capsys.readouterr().out
     assert len(table) == 37
@@ -34,7 +40,8 @@ def test_the_papers_sweep_on_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[
     base = table[table.overrides.str.startswith("scale=paper model=base objective=sop embed=e128 share=all sweep")]
     assert base[["parameters_encoder", "parameters_with_pooler"]].values.tolist() == [[11092992, 11683584]]
     assert base.tables.item() == "table2 table3 table4 table5 table7"
-    assert (base.steps.item(), base.tokens.item()) == (125_000, 125_000 * 4096 * 512)
+    assert (base.steps.item(), base.tokens.item()) == (125_000, pytest.approx(0.838 * 125_000 * 4096 * 512, rel=1e-3))
+    assert "84% of all positions, estimated from pairs.short_probability, as the text is not prepared" in output
 
 
 def test_the_readme_quotes_the_plan(tmp_path: Path) -> None:
@@ -127,9 +134,10 @@ def test_other_budgets_give_the_steps(words: list[str], steps: int | None) -> No
 
 def test_gpu_hours_are_flops_over_the_rate() -> None:
     config = compose(["scale=paper"])
-    e = on_gpu(config, GPU_PEAKS["h100"] * 0.4)
+    e = on_gpu(config, GPU_PEAKS["h100"] * 0.4, 429.0)
     assert e.seconds == pytest.approx(125_000 * step_flops(config) / (989e12 * 0.4))
     assert e.memory is None
+    assert e.tokens == 125_000 * 4096 * 429.0
 
 
 def test_the_calibration_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +160,73 @@ def test_labels_tell_cells_apart() -> None:
     assert len(set(labels(cells("model.layers=1,2,3")))) == 3
     assert labels(cells("sweep=table12", "scale=cpu"))[1] == "e32-all-sop-nano-large-1x512-s0"
     assert labels(cells("embed=e16,e32")) == ["e16-all-sop-nano-s0", "e32-all-sop-nano-s0"]
+
+
+# --- real tokens ----------------------------------------------------------------------------------
+
+#: Sequences that short documents do not fill, and a hundred steps of them.
+_SHORT = ["pairs.max_length=128", "model.max_positions=128", "pairs.short_probability=0.3"]
+_BUDGET = ["budget=tokens", "budget.tokens=80000", "budget.steps=100", "budget.warmup_steps=10"]
+
+
+@pytest.mark.parametrize("objective", ["sop", "nsp"])
+def test_a_budget_of_tokens_is_planned_in_real_tokens(
+    objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps of the plan, measured here and from FLOPs, are within 2% of those that the run takes."""
+    from runhelpers import run
+
+    monkeypatch.setattr(
+        calibration,
+        "_measured_apart",  # its few steps say little of the padding
+        lambda config: {"step_seconds": 0.01, "sequence_seconds": 1e-4, "peak_bytes": 1, "tokens_per_step": 256.0},
+    )
+    words = [*tiny_overrides(tmp_path, *_SHORT, *_BUDGET), f"objective={objective}"]
+    before = planned(tmp_path, *words, "--gpu", "h100")
+    assert not before.real_tokens_measured.item(), "nothing is prepared yet"
+    assert not (tmp_path / "cache").exists(), "and a plan from FLOPs prepares nothing"
+    here = planned(tmp_path, *words)
+    gpu = planned(tmp_path, *words, "--gpu", "h100")
+    took = run(compose([*words, "evaluation.curve_every=1000", "runtime.checkpoint_every=1000"])).read("results.json")
+    steps, tokens = took["training"]["steps"], took["training"]["tokens"]
+    assert steps > 1.15 * 80_000 / (8 * 128), "full length would be far off"
+    for plan in (here, gpu):
+        assert plan.real_tokens_measured.item()
+        assert plan.steps.item() == pytest.approx(steps, rel=0.02)
+        assert plan.tokens.item() == pytest.approx(tokens, rel=0.02)
+        assert plan.real_tokens.item() == pytest.approx(tokens / (steps * 8 * 128), rel=0.02)
+    assert gpu.seconds.item() == pytest.approx(gpu.flops.item() / (989e12 * 0.4))
+    assert f"{gpu.real_tokens.item():.0%} of all positions, counted on the prepared text" in capsys.readouterr().out
+
+
+def test_every_budget_counts_real_tokens(tmp_path: Path) -> None:
+    from runhelpers import make_batches
+
+    short = tiny_overrides(tmp_path, *_SHORT, "budget.steps=150")
+    batches = make_batches(compose(short))
+    real = sum(int(batches[step].mask.sum()) for step in range(150))
+    steps = planned(tmp_path, *short, "--gpu", "a100")
+    assert steps.tokens.item() == pytest.approx(real), "the very sequences that the run reads"
+    amount = 150 * step_flops(compose(short))
+    flops = planned(tmp_path, *short, "budget=flops", f"budget.flops={amount}", "--gpu", "a100")
+    assert flops.steps.item() == 150
+    assert flops.tokens.item() == pytest.approx(real)
+    seconds = planned(tmp_path, *short, "budget=seconds", "budget.seconds=1", "--gpu", "a100")
+    assert seconds.tokens.item() / seconds.steps.item() == pytest.approx(real / 150, rel=0.05)
+
+
+@pytest.mark.parametrize(("length", "near"), [(64, 0.02), (128, 0.04), (512, 0.05)])
+def test_the_estimate_is_near_what_prose_gives(length: int, near: float) -> None:
+    """Long documents of sentences with 25 pieces on average."""
+    draw = np.random.default_rng(0)
+    store = make_store([draw.integers(4, 47, 300).tolist() for _ in range(150)])
+    config = compose([f"pairs.max_length={length}", "model.max_positions=512", "budget.steps=20000"])
+    counted = measured(store, config)
+    assert counted is not None
+    assert estimated(config.pairs) == pytest.approx(counted, rel=near)
+
+
+def test_a_plan_without_its_text_is_an_estimate(tmp_path: Path) -> None:
+    """The words are refused where the run is started; a plan from FLOPs needs no text."""
+    gone = ["data=text", f"data.path={tmp_path / 'gone.txt'}", f"paths.cache={tmp_path / 'cache'}"]
+    assert not planned(tmp_path, *gone, "--gpu", "h100").real_tokens_measured.item()

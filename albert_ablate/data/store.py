@@ -64,14 +64,24 @@ class TokenStore:
 
 def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStore, TokenStore]:
     """(training, held-out) stores of a prepared text, built once for a text and a tokenizer."""
-    fingerprint = digest([STORE_FORMAT, text_info(text)["fingerprint"], tokenizer.fingerprint])
-    folder = cache / "tokens" / f"{text.name.rsplit('-', 1)[0]}-{fingerprint}"
+    fingerprint, folder = _place(text, tokenizer, cache)
     if not folder.is_dir():
         with building(folder) as temporary:
             for side in ("train", "valid"):
                 write_side(text / f"{side}.txt", tokenizer, temporary / side)
             write_json(temporary / "info.json", {"fingerprint": fingerprint, "text": text.name})
     return _open(folder, "train"), _open(folder, "valid")
+
+
+def find_train(text: Path, tokenizer: Tokenizer, cache: Path) -> TokenStore | None:
+    """The training store of a prepared text, where it is built already. Raises DataError where it is damaged."""
+    _, folder = _place(text, tokenizer, cache)
+    return _open(folder, "train") if folder.is_dir() else None
+
+
+def _place(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[str, Path]:
+    fingerprint = digest([STORE_FORMAT, text_info(text)["fingerprint"], tokenizer.fingerprint])
+    return fingerprint, cache / "tokens" / f"{text.name.rsplit('-', 1)[0]}-{fingerprint}"
 
 
 def _open(folder: Path, side: str) -> TokenStore:

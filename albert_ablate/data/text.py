@@ -63,14 +63,8 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
     out, so none can stand on both sides. How files were read, and what is left out or divided, is
     counted, said and recorded. Raises DataError for an empty side.
     """
-    settings = {
-        "format": TEXT_FORMAT,
-        "corpus": corpus.fingerprint,
-        "splitter": "none" if corpus.one_sentence_per_line else f"sentencex {metadata.version('sentencex')}",
-        "language": language,
-        "validation_fraction": None if corpus.validation else validation_fraction,
-    } | corpus.reading
-    folder = cache / "text" / f"{corpus.name}-{digest([settings, _READING_RULES])}"
+    settings = _settings(corpus, language, validation_fraction)
+    folder = text_folder(corpus, language, validation_fraction, cache)
     if not folder.is_dir():
         with building(folder) as temporary:
             corpus.tally.clear()
@@ -89,6 +83,23 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
     _say_reading(corpus, language, info)
     _say_left_out(corpus.name, info)
     return folder
+
+
+def text_folder(corpus: Corpus, language: str, validation_fraction: float, cache: Path) -> Path:
+    """Where ``prepare_text`` keeps its outcome, whether or not it is there yet."""
+    key = digest([_settings(corpus, language, validation_fraction), _READING_RULES])
+    return cache / "text" / f"{corpus.name}-{key}"
+
+
+def _settings(corpus: Corpus, language: str, validation_fraction: float) -> dict[str, Any]:
+    """Whatever decides the text."""
+    return {
+        "format": TEXT_FORMAT,
+        "corpus": corpus.fingerprint,
+        "splitter": "none" if corpus.one_sentence_per_line else f"sentencex {metadata.version('sentencex')}",
+        "language": language,
+        "validation_fraction": None if corpus.validation else validation_fraction,
+    } | corpus.reading
 
 
 def _write_sides(

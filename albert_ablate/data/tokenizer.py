@@ -132,18 +132,34 @@ def _cleaning(config: TokenizerConfig) -> list[bool]:
 
 def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer:
     """One trained on the training side of ``text``, cached by content, or the configured model file."""
-    from albert_ablate.data.vocabulary import open_tokenizer  # they build on this module
-    from albert_ablate.data.vocabulary_training import KEPT_AS, train, training_fingerprint
+    from albert_ablate.data.vocabulary_training import train  # it builds on this module
+
+    model = _model(config, text, cache)
+    if config.model_path is None and not model.parent.is_dir():
+        with building(model.parent) as temporary:
+            (temporary / model.name).write_bytes(train(config, partial(sentences_of, text / "train.txt")))
+    return _opened(model, config)
+
+
+def find_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer | None:
+    """The same where it is trained already. Raises DataError where it cannot be used."""
+    model = _model(config, text, cache)
+    return _opened(model, config) if model.is_file() else None
+
+
+def _model(config: TokenizerConfig, text: Path, cache: Path) -> Path:
+    """The configured model file, or where one trained on ``text`` is kept."""
+    from albert_ablate.data.vocabulary_training import KEPT_AS, training_fingerprint  # they build on this module
 
     if config.model_path is not None:
-        model = Path(config.model_path).expanduser()
-    else:
-        fingerprint = training_fingerprint(config, text_info(text)["fingerprint"])
-        folder = cache / "tokenizers" / f"{config.name}-{config.vocab_size}-{fingerprint}"
-        model = folder / KEPT_AS[config.name]
-        if not folder.is_dir():
-            with building(folder) as temporary:
-                (temporary / model.name).write_bytes(train(config, partial(sentences_of, text / "train.txt")))
+        return Path(config.model_path).expanduser()
+    fingerprint = training_fingerprint(config, text_info(text)["fingerprint"])
+    return cache / "tokenizers" / f"{config.name}-{config.vocab_size}-{fingerprint}" / KEPT_AS[config.name]
+
+
+def _opened(model: Path, config: TokenizerConfig) -> Tokenizer:
+    from albert_ablate.data.vocabulary import open_tokenizer  # it builds on this module
+
     tokenizer = open_tokenizer(model, config)
     if tokenizer.vocab_size != config.vocab_size:
         raise DataError(

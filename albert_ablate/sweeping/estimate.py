@@ -26,30 +26,34 @@ class Estimate:
     """Cost of one cell; None where it is not known."""
 
     steps: int
-    tokens: float
+    tokens: float  # real ones, padding left out
     flops: float
     seconds: float | None
     memory: int | None  # bytes
     disk: int  # bytes
 
 
-def on_this_machine(config: RunConfig, measured: "Calibration") -> Estimate:
-    """From a calibration of the same shape."""
-    steps = _steps(config, measured.tokens_per_step, measured.step_seconds)
+def on_this_machine(config: RunConfig, measured: "Calibration", sequence_tokens: float | None = None) -> Estimate:
+    """From a calibration of the same shape.
+
+    ``sequence_tokens``: real tokens of a sequence, where more is known than the few steps of the calibration tell.
+    """
+    tokens = measured.tokens_per_step if sequence_tokens is None else config.batch.size * sequence_tokens
+    steps = _steps(config, tokens, measured.step_seconds)
     disk = _checkpoint_bytes(config)
     saves = 1 + steps // config.runtime.checkpoint_every
     seconds = steps * measured.step_seconds + saves * disk / _DISK_BYTES_PER_SECOND + _FIXED_SECONDS
     seconds += _evaluated_sequences(config, steps) * measured.sequence_seconds
     return Estimate(
-        steps, steps * measured.tokens_per_step, float(steps * step_flops(config)), seconds, measured.peak_bytes,
+        steps, steps * tokens, float(steps * step_flops(config)), seconds, measured.peak_bytes,
         disk * config.runtime.keep_checkpoints,
     )  # fmt: skip
 
 
-def on_gpu(config: RunConfig, flops_per_second: float) -> Estimate:
-    """From FLOPs alone, at a sustained rate; training only, tokens at full length."""
+def on_gpu(config: RunConfig, flops_per_second: float, sequence_tokens: float) -> Estimate:
+    """From FLOPs alone, at a sustained rate; training only. ``sequence_tokens``: real tokens of a sequence."""
     per_step = step_flops(config)
-    tokens = float(config.batch.size * config.pairs.max_length)
+    tokens = config.batch.size * sequence_tokens
     steps = _steps(config, tokens, per_step / flops_per_second)
     flops = float(steps * per_step)
     disk = _checkpoint_bytes(config) * config.runtime.keep_checkpoints

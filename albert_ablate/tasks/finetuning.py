@@ -22,6 +22,7 @@ from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import deferred
 from albert_ablate.task_config import FineTuneConfig
+from albert_ablate.tasks import formats
 from albert_ablate.tasks.batches import TaskBatches, in_order
 from albert_ablate.tasks.recipe import Recipe
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch
@@ -34,6 +35,8 @@ from albert_ablate.training.saving import Saver
 
 #: Weights that a finished fine-tuning keeps.
 BEST, LAST = "best.safetensors", "last.safetensors"
+#: Its folder of prediction files.
+PREDICTIONS = "predictions"
 
 
 def build_task_model(
@@ -170,9 +173,6 @@ class FineTuner:
                 found[name][rows] = part
         return found
 
-    def _scores(self, outputs: dict[str, Outputs]) -> dict[str, SetScores]:
-        return {name: self.task.scores(name, found) for name, found in outputs.items()}
-
     def _evaluate(self, step: int) -> float:
         """Score the first dev set; a better one than before keeps these weights."""
         name, features = next(iter(self.task.dev.items()))
@@ -186,20 +186,18 @@ class FineTuner:
         """Score and predict with the last and with the best weights."""
         checkpoint.save_weights(self.folder.path / LAST, self.model)
         with console.stage(f"predicting {self.task.name}"):
-            outputs = {name: self.predict(features) for name, features in self.task.dev.items()}
-            last = best = self._scores(outputs)
+            outputs, last = self._on_dev()
+            best = last
             if self.best_step != self.recipe.steps:
                 checkpoint.load_strictly(self._best(self.best_step), self.model)
-                outputs = {name: self.predict(features) for name, features in self.task.dev.items()}
-                best = self._scores(outputs)
-            self._write_predictions("predictions", outputs)
-            self._write_predictions("predictions/test", {n: self.predict(f) for n, f in self.task.test.items()})
+                outputs, best = self._on_dev()
+            self._write_predictions(outputs)
         return {
             "metric": self.task.metric,
             "best": {"step": self.best_step, **_record(best)},
             "last": {"step": self.recipe.steps, **_record(last)},
             "selection": f"best of {len(self.evaluations)} evaluations on the dev set that is reported",
-            "recipe": self.recipe.as_dict(),
+            "recipe": self.recipe.as_dict() | {"heads": formats.HEADS},
             "training": {
                 "steps": self.recipe.steps,
                 "epochs": self.recipe.steps / self.batches.per_epoch,
@@ -208,10 +206,32 @@ class FineTuner:
             },
         }
 
-    def _write_predictions(self, place: str, outputs: dict[str, Outputs]) -> None:
-        for name, found in outputs.items():
-            for file, content in self.task.files(name, found).items():
-                self.folder.write(f"{place}/{file}", content)
+    def measure(self) -> dict[str, Any]:
+        """``best`` and ``last`` of the weights that a finished fine-tuning kept, without their steps, scored now.
+
+        Writes the predictions of the best ones. Raises CheckpointError where weights are damaged.
+        """
+        found = {}
+        with console.stage(f"predicting {self.task.name}"):
+            for name, file in (("last", LAST), ("best", BEST)):
+                checkpoint.load_strictly(self.folder.path / file, self.model)
+                outputs, scores = self._on_dev()
+                found[name] = _record(scores)
+            self._write_predictions(outputs)
+        return found
+
+    def _on_dev(self) -> tuple[dict[str, Outputs], dict[str, SetScores]]:
+        """Outputs and scores of the weights as they are, on every dev set."""
+        outputs = {name: self.predict(features) for name, features in self.task.dev.items()}
+        return outputs, {name: self.task.scores(name, found) for name, found in outputs.items()}
+
+    def _write_predictions(self, dev: dict[str, Outputs]) -> None:
+        """The files of the dev sets, and those of the test sets with the weights as they are."""
+        test = {name: self.predict(features) for name, features in self.task.test.items()}
+        for place, outputs in ((PREDICTIONS, dev), (f"{PREDICTIONS}/test", test)):
+            for name, found in outputs.items():
+                for file, content in self.task.files(name, found).items():
+                    self.folder.write(f"{place}/{file}", content)
 
     def keep_weights(self) -> None:
         """Leave the best and the last weights in the folder, or none; the state to resume from stays."""

@@ -1,5 +1,8 @@
 """Fine-tuning heads on the pretrained encoder (reference classifier_utils, squad_utils, race_utils).
 
+The encoder computes in the run's number format, a head always in fp32, pooler included: bf16 has eight significant
+bits, so that a regression would give a handful of values, and near answers would tie.
+
 Letters: B examples, C choices, T tokens, H hidden, K starts and K ends of a beam.
 """
 
@@ -12,6 +15,7 @@ from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler
 from albert_ablate.tasks.task import TaskBatch
+from albert_ablate.training.precision import full_precision
 
 #: Added to the scores of places where no answer may start or end.
 _FORBIDDEN = -1e30
@@ -30,7 +34,9 @@ class PooledModel(nn.Module):
     def forward(self, batch: TaskBatch) -> Tensor:
         """-> (B, outputs), or (B, C) for a choice between C sequences."""
         hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
-        logits = self.classifier(self.dropout(self.pooler(hidden))).float()
+        with full_precision(hidden.device):
+            first = hidden[:, :1].float()  # [CLS], all that the pooler reads
+            logits = self.classifier(self.dropout(self.pooler(first)))
         return logits if batch.choices == 1 else logits.view(-1, batch.choices)
 
 
@@ -45,7 +51,8 @@ class SpanModel(nn.Module):
     def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
         """-> (B, T) scores of start and of end; padding has none."""
         hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
-        scores = self.span(hidden).float().masked_fill(~batch.mask[:, :, None], _FORBIDDEN)  # (B, T, 2)
+        with full_precision(hidden.device):
+            scores = self.span(hidden.float()).masked_fill(~batch.mask[:, :, None], _FORBIDDEN)  # (B, T, 2)
         start, end = scores.unbind(-1)
         return start, end
 
@@ -66,22 +73,24 @@ class AnswerableSpanModel(nn.Module):
         self.answer = nn.Linear(h, 1, bias=False)
 
     def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """-> (B, T, H) hidden states, (B, T) start log-probabilities, (B,) logit that there is no answer."""
-        hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
-        start = F.log_softmax(self.start(hidden)[..., 0].float() + forbidden(batch), -1)
-        # Where the answer probably starts, beside [CLS].
-        summary = torch.einsum("bt,bth->bh", start.exp(), hidden.float())
-        answer = torch.tanh(self.answer_hidden(torch.cat([summary, hidden[:, 0].float()], -1)))
-        return hidden, start, self.answer(self.dropout(answer))[:, 0].float()
+        """-> (B, T, H) hidden states, (B, T) start log-probabilities, (B,) logit that there is no answer; all fp32."""
+        hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask).float()
+        with full_precision(hidden.device):
+            start = F.log_softmax(self.start(hidden)[..., 0] + forbidden(batch), -1)
+            # Where the answer probably starts, beside [CLS].
+            summary = torch.einsum("bt,bth->bh", start.exp(), hidden)
+            answer = torch.tanh(self.answer_hidden(torch.cat([summary, hidden[:, 0]], -1)))
+            return hidden, start, self.answer(self.dropout(answer))[:, 0]
 
     def ends(self, hidden: Tensor, starts: Tensor, batch: TaskBatch) -> Tensor:
-        """(B, K) places of starts -> (B, K, T) end log-probabilities, each given its start."""
+        """(B, T, H) fp32 and (B, K) places of starts -> (B, K, T) end log-probabilities, each given its start."""
         b, t, h = hidden.shape
         k = starts.shape[1]
         at_start = hidden.gather(1, starts[:, :, None].expand(b, k, h))  # (B, K, H)
         pairs = torch.cat([hidden[:, None].expand(b, k, t, h), at_start[:, :, None].expand(b, k, t, h)], -1)
-        scores = self.end(self.end_norm(torch.tanh(self.end_hidden(pairs))))[..., 0]  # (B, K, T)
-        return F.log_softmax(scores.float() + forbidden(batch)[:, None], -1)
+        with full_precision(hidden.device):
+            scores = self.end(self.end_norm(torch.tanh(self.end_hidden(pairs))))[..., 0]  # (B, K, T)
+            return F.log_softmax(scores + forbidden(batch)[:, None], -1)
 
 
 def forbidden(batch: TaskBatch) -> Tensor:

@@ -18,7 +18,7 @@ from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.hub import hub_rows
 from albert_ablate.tasks.tables import Row, as_text, find, json_rows, named
-from albert_ablate.tasks.task import FeatureSet, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, Sequences, SetScores, TaskBatch
 
 _LETTERS = "ABCD"
 _LEVEL = re.compile("middle|high")
@@ -201,7 +201,7 @@ class RaceTask:
         ids = [q.id for q in self._questions["all"]]
         return {"predictions.json": json.dumps(dict(zip(ids, letters, strict=True)), indent=1) + "\n"}
 
-    def baselines(self, bag_of_words: bool) -> dict[str, dict[str, float]]:
+    def baselines(self, bag_of_words: bool) -> Baselines:
         """Always the same letter: the most frequent one."""
         answers = np.bincount([q.answer for q in self._questions["all"]], minlength=4)
-        return {"all": {"majority": float(answers.max() / answers.sum())}}
+        return {"all": {"score": {"majority": float(answers.max() / answers.sum())}}}

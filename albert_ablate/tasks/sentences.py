@@ -14,7 +14,7 @@ from albert_ablate.tasks import metrics
 from albert_ablate.tasks.glue import GLUE
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.sets import Example, ExampleSets
-from albert_ablate.tasks.task import FeatureSet, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, Sequences, SetScores, TaskBatch
 
 _METRICS: dict[str, metrics.Metric] = {
     "matthews": metrics.matthews, "f1": metrics.f1, "macro_f1": metrics.macro_f1, "micro_f1": metrics.micro_f1,
@@ -122,11 +122,7 @@ class SentenceTask:
         return (self.sets.chosen_by,) if self.sets.chosen_by else self._metric_names()[:1]
 
     def _score(self, predicted: np.ndarray, gold: np.ndarray) -> float:
-        values = [
-            float((predicted == gold).mean()) if n == "accuracy" else _METRICS[n](predicted, gold)
-            for n in self._chosen_by()
-        ]
-        return float(np.mean(values))
+        return float(np.mean([_value(name, predicted, gold) for name in self._chosen_by()]))
 
     def files(self, name: str, outputs: Outputs) -> dict[str, str]:
         """GLUE's submission form (index, prediction), or a user's ids with a prediction a column."""
@@ -154,8 +150,8 @@ class SentenceTask:
             rows = [(i, *(f"{x:.6g}" for x in v)) for i, v in zip(ids, predicted, strict=True)]
         return {f"{name}.tsv": _tsv(header, rows)}
 
-    def baselines(self, bag_of_words: bool) -> dict[str, dict[str, float]]:
-        """The score of the training set's majority or mean, and of a bag of words."""
+    def baselines(self, bag_of_words: bool) -> Baselines:
+        """Score and metrics of the training set's majority or mean, and of a bag of words."""
         train = np.array([e.target for e in self.sets.train])
         from albert_ablate.tasks.baselines import bag_of_words_predictions  # loads scikit-learn
 
@@ -163,10 +159,18 @@ class SentenceTask:
         found = {}
         for name, examples in self.sets.dev.items():
             gold = np.array([e.target for e in examples])
-            found[name] = {"majority": self._score(constant(train, self.sets.kind, gold.shape), gold)}
+            guesses = {"majority": constant(train, self.sets.kind, gold.shape)}
             if name in words:
-                found[name]["bag_of_words"] = self._score(words[name], gold)
+                guesses["bag_of_words"] = words[name]
+            parts = dict.fromkeys((*self._chosen_by(), *self._metric_names()))
+            found[name] = {"score": {bar: self._score(guess, gold) for bar, guess in guesses.items()}} | {
+                part: {bar: _value(part, guess, gold) for bar, guess in guesses.items()} for part in parts
+            }
         return found
+
+
+def _value(metric: str, predicted: np.ndarray, gold: np.ndarray) -> float:
+    return float((predicted == gold).mean()) if metric == "accuracy" else _METRICS[metric](predicted, gold)
 
 
 def constant(train: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -18,7 +18,7 @@ from albert_ablate.tasks import metrics, squad_metrics
 from albert_ablate.tasks.heads import AnswerableSpanModel, SpanModel
 from albert_ablate.tasks.scripts import writes_no_spaces
 from albert_ablate.tasks.squad_data import SquadSet, build_windows, misplaced
-from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, TaskBatch
+from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, SetScores, TaskBatch
 
 
 class SquadTask:
@@ -193,10 +193,13 @@ class SquadTask:
             files["null_scores.json"] = _json(null)
         return files | {"predictions.json": _json(best)}
 
-    def baselines(self, bag_of_words: bool) -> dict[str, dict[str, float]]:
+    def baselines(self, bag_of_words: bool) -> Baselines:
         """2.0: answering nothing at all. 1.1 has no such floor."""
+        if not self.answerable:
+            return {}
         golds = self.dev_questions.golds
-        return {"dev": {"majority": sum(not golds[k] for k in golds) / len(golds)}} if self.answerable else {}
+        majority = {"majority": sum(not golds[k] for k in golds) / len(golds)}
+        return {"dev": {"score": majority, "f1": majority, "exact": majority}}
 
 
 def by_characters(found: SquadSet, unit: str) -> frozenset[str]:

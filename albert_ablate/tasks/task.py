@@ -15,6 +15,8 @@ from albert_ablate.model.architecture import Architecture
 
 #: Name of a dev set -> outputs of the model for its examples, in order, each (N, ...).
 Outputs = dict[str, np.ndarray]
+#: Name of a dev set -> ``score`` or a metric -> baseline -> its value.
+Baselines = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -146,5 +148,5 @@ class Task(Protocol):
     def files(self, name: str, outputs: Outputs) -> dict[str, str]:
         """Prediction files of a dev or test set, in the task's official form: name -> content."""
 
-    def baselines(self, bag_of_words: bool) -> dict[str, dict[str, float]]:
-        """What each dev set's ``score`` has to beat."""
+    def baselines(self, bag_of_words: bool) -> Baselines:
+        """What each dev set's ``score`` has to beat and, where it is known, each metric."""

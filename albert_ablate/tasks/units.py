@@ -22,10 +22,11 @@ from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
 from albert_ablate.runs import RunFolder, wanted
 from albert_ablate.task_config import PAPER_FIVE, FineTuneConfig, TaskConfig
+from albert_ablate.tasks import formats
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
-from albert_ablate.tasks.task import Task
+from albert_ablate.tasks.task import Baselines, Task
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.checkpoint import newest
 
@@ -47,6 +48,7 @@ class Unit:
     source: Source
     folder: RunFolder
     group: str  # the same for all seeds of one setting
+    older: RunFolder | None = None  # what it was called while its head answered in another format than fp32
 
 
 def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
@@ -56,11 +58,25 @@ def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
     units = []
     for seed in config.task.seeds:
         for source in sources:
-            values = [NUMERICS, identity, common, _own(source.task), source.fingerprint, precision]
-            name = source.task.name + ("-random" if config.task.start == "random" else "")
-            folder = RunFolder(run.path / "tasks", f"{name}-s{seed}-{digest([*values, seed], 8)}")
-            units.append(Unit(source.task, seed, source, folder, digest(values, 8)))
+            before = [NUMERICS, identity, common, _own(source.task), source.fingerprint, precision]
+            # In fp32 the heads of before gave the same numbers, so those fine-tunings keep their names.
+            values = before if precision == formats.HEADS else [*before, {"heads": formats.HEADS}]
+            folder, older = (_folder(config, run, source.task, seed, found) for found in (values, before))
+            units.append(
+                Unit(source.task, seed, source, folder, digest(values, 8), None if values is before else older)
+            )
     return units
+
+
+def _folder(config: RunConfig, run: RunFolder, task: TaskConfig, seed: int, values: list[Any]) -> RunFolder:
+    name = task.name + ("-random" if config.task.start == "random" else "")
+    return RunFolder(run.path / "tasks", f"{name}-s{seed}-{digest([*values, seed], 8)}")
+
+
+def heads_of(folder: RunFolder, record: Mapping[str, Any]) -> str:
+    """The number format in which the head answered; of before it was recorded, that of the whole fine-tuning."""
+    known = record["recipe"].get("heads")
+    return str(known or folder.read("manifest.json").get("precision", "unknown"))
 
 
 def _identity(run: RunFolder) -> str:
@@ -109,11 +125,13 @@ def fine_tune_all(
     A stop signal is raised at once.
     """
     failures: list[UserError] = []
-    made: dict[str, tuple[Task, dict[str, Any]]] = {}
+    made: dict[str, tuple[Task, Baselines]] = {}
     for unit in units:
         if unit.folder.state() == "finished":
             tidy(unit.folder)  # where the process ended just before it
             continue
+        if unit.older is not None and unit.older.path.exists() and not unit.folder.path.exists():
+            console.say(_of_before(run, unit, unit.older))
         unit.folder.note = run.note
         try:
             with (
@@ -138,6 +156,19 @@ def fine_tune_all(
         )
 
 
+def _of_before(run: RunFolder, unit: Unit, older: RunFolder) -> str:
+    """That a fine-tuning of an older version, with its head in bf16, does not stand for ``unit``."""
+    opening = f"  ! {unit.task.name}, seed {unit.seed}: in {older.path}"
+    again = f"the task is fine-tuned again with its head in {formats.HEADS}"
+    if older.state() != "finished":
+        return f"{opening} the head answers in {formats.BEFORE}, as in older versions; {again}."
+    return (
+        f"{opening} the head answered in {formats.BEFORE}, as in older versions. Its score is kept and never averaged "
+        f"with others; {again}. `python -m albert_ablate.finetune {run.path} --reread` scores the old weights with the "
+        f"head in {formats.HEADS}."
+    )
+
+
 def rerun_units(units: Sequence[Unit], rerun: str) -> list[Unit]:
     """The units that ``rerun`` asks for; with ``all`` their old folders are moved aside."""
     chosen = [unit for unit in units if wanted(rerun, unit.folder.state())]
@@ -147,14 +178,15 @@ def rerun_units(units: Sequence[Unit], rerun: str) -> list[Unit]:
     return chosen
 
 
-def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tuple[Task, dict[str, Any]]:
+def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tuple[Task, Baselines]:
     """The task as token sequences, and its baselines (kept in the cache)."""
     name = unit.task.name
     length = max_length(unit.task, config.task.scaling, config.model.max_positions)
     with console.stage(f"turning {name} into tokens"):
         task = make(tokenizer, length)
-    task.counts["notes"] = [*task.counts.get("notes", []), *_length_notes(config, unit.task, task, length)]
-    key = digest([2, name, _own(unit.task), unit.source.fingerprint, config.task.bag_of_words])
+    notes = [*task.counts.get("notes", []), *_length_notes(config, unit.task, task, length)]
+    task.counts["notes"] = list(dict.fromkeys(notes))  # the counts are those of the files: of a former seed too
+    key = digest([3, name, _own(unit.task), unit.source.fingerprint, config.task.bag_of_words])
     path = Path(config.paths.cache) / "tasks" / f"{name}-{key}.json"
     if not path.is_file():
         with console.stage(f"scoring the baselines of {name}"):
@@ -195,7 +227,7 @@ def _fine_tune(
     run: RunFolder,
     unit: Unit,
     task: Task,
-    baselines: dict[str, Any],
+    baselines: Baselines,
     device: torch.device,
     precision: str,
 ) -> None:
@@ -214,7 +246,7 @@ def _fine_tune(
             "settings": {"common": asdict(config.task), "task": asdict(unit.task)},
             "data": {"fingerprint": unit.source.fingerprint, "files": unit.source.names(), **task.counts},
             "source": provenance.commit(), "packages": provenance.packages(),
-            "hardware": provenance.hardware(device), "precision": precision,
+            "hardware": provenance.hardware(device), "precision": precision, "heads": formats.HEADS,
         },
     )  # fmt: skip
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
@@ -242,7 +274,9 @@ def _fine_tune(
     results = {"task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group} | results
     own = {"all_tasks": _common(config.task), "task": _own(unit.task)}
     set_up = own | {"data": unit.source.fingerprint, "precision": precision}
-    folder.write("results.json", results | {"to_beat": baselines, "set_up": set_up})
+    to_beat = {name: bars["score"] for name, bars in baselines.items()}
+    each = {name: {k: v for k, v in bars.items() if k != "score"} for name, bars in baselines.items()}
+    folder.write("results.json", results | {"to_beat": to_beat, "to_beat_each": each, "set_up": set_up})
     tuner.keep_weights()
     folder.set_status("finished")
     tidy(folder)
@@ -264,9 +298,11 @@ def collect(run: RunFolder) -> None:
             RunFolder(p.parent.parent, p.parent.name) for p in sorted((run.path / "tasks").glob("[!.]*/results.json"))
         ]
         records = [(unit, unit.read("results.json")) for unit in finished if unit.state() == "finished"]
-        groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        groups: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
         for unit, record in records:
-            groups.setdefault(record["group"], []).append((unit.name, record))
+            answered = heads_of(unit, record)
+            record["recipe"]["heads"] = answered
+            groups.setdefault((record["group"], answered), []).append((unit.name, record))
         tasks = [_entry(members) for members in groups.values()]
         results = run.read("results.json") | {"tasks": tasks}
         average = paper_average(tasks)
@@ -290,8 +326,10 @@ def _entry(members: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         "last_scores": last,
         "average": statistics.median(record["best"]["average"] for record in records),
         "sets": middle["best"]["sets"],
+        "last_sets": middle["last"]["sets"],
         "sets_of_seed": middle["seed"],
         "to_beat": middle["to_beat"],
+        "to_beat_each": middle.get("to_beat_each", {}),  # older ones have the score's alone
         "selection": middle["selection"],
         "recipe": middle["recipe"],
         "set_up": middle.get("set_up"),  # older fine-tunings recorded the recipe alone
@@ -303,11 +341,16 @@ def _entry(members: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
 def paper_average(tasks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The paper's Avg (Table 2): the mean of five tasks, F1 and EM of each SQuAD averaged first.
 
-    Of pretrained starts; None unless all five are there. Of several settings of one task the one
-    that stands last counts.
+    Of pretrained starts whose heads answered in one number format; None unless all five are there. Of several settings
+    of one task the one that stands last counts, of several formats fp32.
     """
-    found = {entry["task"]: entry["average"] for entry in tasks if entry["start"] == "pretrained"}
-    if not set(PAPER_FIVE) <= found.keys():
+    found: dict[str, dict[str, float]] = {}
+    for entry in tasks:
+        if entry["start"] == "pretrained":
+            answered = entry.get("recipe", {}).get("heads", formats.HEADS)
+            found.setdefault(answered, {})[entry["task"]] = entry["average"]
+    whole = sorted((answered for answered in found if set(PAPER_FIVE) <= found[answered].keys()), key=formats.order)
+    if not whole:
         return None
-    parts = {name: found[name] for name in PAPER_FIVE}
-    return {"value": statistics.mean(parts.values()), "tasks": parts}
+    parts = {name: found[whole[0]][name] for name in PAPER_FIVE}
+    return {"value": statistics.mean(parts.values()), "tasks": parts, "heads": whole[0]}

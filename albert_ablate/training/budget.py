@@ -1,15 +1,19 @@
 """Equal budgets: steps, tokens, FLOPs or seconds, one schedule for all of them."""
 
+import math
+
 from albert_ablate.config import BudgetConfig, RunConfig
 
 
 def step_flops(config: RunConfig) -> int:
     """FLOPs of one optimizer step: matrix products of forward and backward, at full length.
 
-    The backward pass counts twice the forward pass; padding is not left out.
+    The backward pass counts twice the forward pass; padding is not left out. Positions sent to the vocabulary are
+    those that ``masking.probability`` asks for, at most ``masking.max_predictions``.
     """
     length = config.pairs.max_length
-    forward = config.architecture().forward_flops(length, config.masking.probability * length)
+    masked = min(config.masking.probability * length, config.masking.max_predictions or math.inf)
+    forward = config.architecture().forward_flops(length, masked)
     return round(3 * forward) * config.batch.size
 
 

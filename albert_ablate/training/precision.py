@@ -70,3 +70,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Context in which matrix products run in their operands' own format, whatever autocast is in force around it."""
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,140 @@
+"""Finished fine-tunings whose heads answered in bf16, scored again with heads in fp32; nothing is trained.
+
+``results.json`` then holds the new scores, with the old ones under ``before``; ``predictions/`` those of the new ones,
+with the old files in ``predictions-bf16/``. The number format of the head is part of the recipe, so these scores are
+averaged neither with those of before nor with fine-tunings that were trained with their head in fp32.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from albert_ablate import console, provenance
+from albert_ablate.config import RunConfig, parse
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.errors import DamagedFileError, DataError, UserError
+from albert_ablate.lock import locked
+from albert_ablate.runs import RunFolder
+from albert_ablate.tasks import formats
+from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model
+from albert_ablate.tasks.load import locate, read
+from albert_ablate.tasks.recipe import max_length, resolve
+from albert_ablate.tasks.units import LATER, collect, heads_of
+
+#: Settings that say where a task's files are: those of the command, where it has them.
+_COMMON_PLACES, _OWN_PLACES = ("source", "data_dir"), ("hub", "train_file", "dev_file")
+
+
+@dataclass(frozen=True)
+class Reread:
+    """One fine-tuning that was scored again; scores as in ``results.json``."""
+
+    name: str
+    best: tuple[float, float]  # before, now
+    last: tuple[float, float]
+
+
+def waiting(run: RunFolder) -> list[RunFolder]:
+    """The run's finished fine-tunings whose heads answered in bf16, sorted by name."""
+    folders = [RunFolder(file.parent.parent, file.parent.name) for file in run.path.glob("tasks/[!.]*/results.json")]
+    finished = [unit for unit in folders if unit.state() == "finished"]
+    found = (unit for unit in finished if heads_of(unit, unit.read("results.json")) == formats.BEFORE)
+    return sorted(found, key=lambda unit: unit.name)
+
+
+def manifest_of(unit: RunFolder) -> dict[str, Any]:
+    """What a fine-tuning was made of. Raises DamagedFileError where it does not say."""
+    found = unit.read("manifest.json")
+    missing = [key for key in ("task", "seed", "settings", "data", "precision") if key not in found]
+    if missing:
+        raise DamagedFileError(f"{unit.path / 'manifest.json'} lacks {', '.join(missing)}.")
+    return dict(found)
+
+
+def reread(
+    config: RunConfig,
+    run: RunFolder,
+    units: Sequence[RunFolder],
+    given: Callable[[str], bool],
+    tokenizer: Tokenizer,
+    device: torch.device,
+) -> list[Reread]:
+    """Score ``units`` again. ``given`` tells whether the command sets a setting; ``config`` has every unit's task.
+
+    One that fails does not stop the others; the first error is raised at the end.
+    """
+    found: list[Reread] = []
+    failures: list[UserError] = []
+    for unit in units:
+        try:
+            with locked(unit.path):
+                found.append(_reread(config, run, unit, given, tokenizer, device))
+        except UserError as error:
+            console.say(f"  ✗ {unit.name}: {error}")
+            failures.append(error)
+        collect(run)
+    if failures:
+        raise type(failures[0])(f"{len(failures)} of {len(units)} were not scored again; the first: {failures[0]}")
+    return found
+
+
+def _reread(
+    config: RunConfig,
+    run: RunFolder,
+    unit: RunFolder,
+    given: Callable[[str], bool],
+    tokenizer: Tokenizer,
+    device: torch.device,
+) -> Reread:
+    manifest, results = manifest_of(unit), unit.read("results.json")
+    name = manifest["task"]
+    if not all((unit.path / file).is_file() for file in (BEST, LAST)):
+        raise DataError(f"its weights are not there (task.keep_weights=false). Fine-tune it again: task={name}.")
+    config = _as_recorded(config, manifest["settings"], name, given)
+    task = config.tasks[name]
+    source = locate(config.task, task)
+    if source.fingerprint != manifest["data"]["fingerprint"]:
+        raise DataError(f"the files of {name} are not those that it was fine-tuned on. Give the same task.data_dir.")
+    shape = config.architecture()
+    made = read(source)(tokenizer, max_length(task, config.task.scaling, shape.max_positions))
+    recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
+    model = build_task_model(made, shape, recipe, manifest["seed"], None, shape.initializer_range)
+    tuner = FineTuner(
+        made, model, recipe, config.task, manifest["seed"], unit, device, manifest["precision"], config.runtime
+    )
+    kept = unit.path / f"{PREDICTIONS}-{formats.BEFORE}"
+    if not kept.exists() and (unit.path / PREDICTIONS).exists():  # they are there where this was interrupted
+        (unit.path / PREDICTIONS).rename(kept)
+    now = tuner.measure()
+    before = {which: results[which] for which in ("best", "last")}
+    unit.write(
+        "results.json",
+        results
+        | {which: before[which] | now[which] for which in before}
+        | {
+            "recipe": results["recipe"] | {"heads": formats.REREAD},
+            "selection": f"{results['selection']}, by scores of its head in {formats.BEFORE}",
+            "before": {"heads": formats.BEFORE, "selection": results["selection"], **before},
+            "reread": {
+                "source": provenance.commit(), "packages": provenance.packages(),
+                "hardware": provenance.hardware(device),
+            },
+        },
+    )  # fmt: skip
+    unit.log(f"scored again with the head in {formats.HEADS}; before it answered in {formats.BEFORE}")
+    best, last = ((before[which]["score"], now[which]["score"]) for which in ("best", "last"))
+    return Reread(unit.name, best, last)
+
+
+def _as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: Callable[[str], bool]) -> RunConfig:
+    """``config`` with the settings of one fine-tuning, but for the places of its files that the command names."""
+    common, own = dict(settings["common"]), dict(settings["task"])
+    now_common, now_own = asdict(config.task), asdict(config.tasks[name])
+    common |= {key: now_common[key] for key in _COMMON_PLACES if given(f"task.{key}")}
+    own |= {key: now_own[key] for key in _OWN_PLACES if given(f"tasks.{name}.{key}")}
+    later = {key: value for key, value in LATER.items() if key in now_own}
+    values = config.as_dict()
+    parsed = parse(values | {"task": now_common | common, "tasks": {name: later | own}})
+    return replace(config, task=parsed.task, tasks=parsed.tasks)
