@@ -1,0 +1,86 @@
+"""A run folder's files, read once; its fine-tunings as their own folders give them."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from analysis.recount.files import at, middle, read_json, read_lines, read_yaml
+
+
+class Run:
+    """One run folder. ``tasks`` holds entries of fine-tuned tasks, for ``fine_tunings`` to replace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.status: dict[str, Any] = read_json(folder / "status.json")
+        self.config: dict[str, Any] = read_yaml(folder / "config.yaml")
+        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        self.similarity: dict[str, Any] = read_json(folder / "similarity.json")
+        self.state = str(self.status.get("state", "unknown"))
+        if self.state == "running" and not (folder / "lock.json").is_file():
+            self.state = "preempted"
+        finished = self.state == "finished"
+        self.results: dict[str, Any] = read_json(folder / "results.json") if finished else {}
+        self.lines: list[dict[str, Any]] = read_lines(folder / "metrics.jsonl") if finished else []
+        self.tasks: list[dict[str, Any]] = self.results.get("tasks") or []
+
+    @property
+    def seed(self) -> int:
+        """Of pretraining."""
+        return int(self.config.get("seed", 0))
+
+    @property
+    def identity(self) -> str:
+        """Of the manifest, else the end of the folder's name."""
+        return str(self.manifest.get("identity") or self.name.rpartition("-")[2])
+
+    @cached_property
+    def updated(self) -> datetime | None:
+        """When the status changed last."""
+        try:
+            found = datetime.fromisoformat(self.status["updated"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    @cached_property
+    def rates(self) -> list[float]:
+        """Tokens a second of each log interval."""
+        return [line["tokens_per_second"] for line in self.lines if line.get("tokens_per_second")]
+
+    @property
+    def speed(self) -> float | None:
+        """Median tokens a second; of the whole training where no intervals are kept."""
+        return middle(self.rates) if self.rates else at(self.results, "training.tokens_per_second")
+
+    @property
+    def unevenness(self) -> float | None:
+        """Upper over lower quartile of the speed."""
+        return middle(self.rates, 0.75) / middle(self.rates, 0.25) if self.rates else None
+
+
+def mark_copies(runs: Sequence[Run]) -> None:
+    """Of several folders with one identity and the same axes all but one get the state ``copy``.
+
+    The finished one counts, then one whose records are whole, then the newest, then one with most fine-tunings.
+    """
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        if re.fullmatch("[0-9a-f]{12}", run.identity):
+            paths = ("seed", "embed.size", "share.strategy", "objective.name", "model.hidden", "model.layers")
+            groups.setdefault((run.identity, *(at(run.config, path) for path in paths)), []).append(run)
+    for members in groups.values():
+        best = max(members, key=_worth)
+        for run in members:
+            if run is not best:
+                run.state = "copy"
+
+
+def _worth(run: Run) -> tuple[Any, ...]:
+    whole = bool(run.config and run.manifest and run.results and run.similarity)
+    stamp = run.updated.timestamp() if run.updated else float("-inf")
+    return run.state == "finished", whole, stamp, len(run.tasks), str(run.folder)

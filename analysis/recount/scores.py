@@ -1,0 +1,182 @@
+"""The number of each run that arms are compared on, in printed units, and whether it is fit to be compared."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.recount.files import at
+from analysis.recount.rules import Estimate, estimate, resolution
+from analysis.recount.runs import Run
+
+Bounds = tuple[float, float]
+_SHARE: Bounds = (0.0, 100.0)
+_POSITIVE: Bounds = (0.0, math.inf)
+#: Column -> task, set ("": the first one) and metric.
+_OF_TASKS = {
+    "SQuAD1.1_F1": ("squad11", "", "f1"), "SQuAD1.1_EM": ("squad11", "", "exact"),
+    "SQuAD2.0_F1": ("squad20", "", "f1"), "SQuAD2.0_EM": ("squad20", "", "exact"),
+    "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
+}  # fmt: skip
+_AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
+#: Column -> where results.json has it, where its binomial interval is, and what it is multiplied by.
+_HELD_OUT = {
+    "MLM": ("masked_lm.accuracy", "masked_lm.binomial_interval", 100.0),
+    "MLM loss": ("masked_lm.loss", "", 1.0),
+    "NSP": ("nsp.accuracy", "nsp.interval", 100.0),
+    "SOP": ("sop.accuracy", "sop.interval", 100.0),
+    "NSP own head": ("nsp.own_head.accuracy", "nsp.own_head.interval", 100.0),
+    "SOP own head": ("sop.own_head.accuracy", "sop.own_head.interval", 100.0),
+}
+_UNITS = {
+    "MLM loss": "nats",
+    "tokens/s": "1/s",
+    "params": "M",
+    "L2 roughness": "",
+    "angle roughness": "",
+    "speedup": "x",
+}
+_PROPORTIONS = {"accuracy", "exact", "f1", "macro_f1", "micro_f1"}
+_STEADY = 1.25
+
+
+def unit(key: str) -> str:
+    """Unit that the score is printed in."""
+    return _UNITS.get(key, "%")
+
+
+def values(runs: Sequence[Run], key: str) -> dict[int, float]:
+    """Seed -> the score of each run that has it."""
+    found = {}
+    for run, entries in zip(runs, _entries(runs), strict=True):
+        number = _value(run, entries, key)
+        if number is not None:
+            found[run.seed] = number
+    return found
+
+
+def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | None:
+    if key in _HELD_OUT:
+        path, _, scale = _HELD_OUT[key]
+        number = at(run.results, path)
+        return None if number is None else number * scale
+    if key in _OF_TASKS:
+        task, name, metric = _OF_TASKS[key]
+        return _of_set(entries.get(task), name, metric)
+    if key == "Avg":
+        if any(task not in entries for task in _AVERAGED):
+            return None
+        return 100 * sum(entries[task]["average"] for task in _AVERAGED) / len(_AVERAGED)
+    if key.startswith("task:"):
+        entry = entries.get(key.removeprefix("task:"))
+        return None if entry is None else 100 * entry["score"]
+    if key == "tokens/s":
+        return run.speed
+    if key == "params":
+        count = at(run.manifest, "parameters.with_pooler")
+        return None if count is None else count / 1e6
+    return roughness(run.similarity.get({"L2 roughness": "l2", "angle roughness": "degrees"}[key]))
+
+
+def roughness(profile: Any) -> float | None:
+    """Mean change from layer to layer over the mean of the layers."""
+    if not isinstance(profile, list) or len(profile) < 2 or not any(profile):
+        return None
+    change = sum(abs(profile[k] - profile[k - 1]) for k in range(1, len(profile))) / (len(profile) - 1)
+    return change / (sum(profile) / len(profile))
+
+
+def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
+    """Beyond which no value can lie, in printed units."""
+    if not key.startswith("task:"):
+        return _SHARE if unit(key) == "%" else _POSITIVE
+    task = key.removeprefix("task:")
+    entries = [found[task] for runs in arms for found in _entries(runs) if task in found]
+    names = {name for entry in entries for name in entry["metric"].split(" and ")}
+    if names <= _PROPORTIONS:
+        return _SHARE
+    return (-100.0, 100.0) if names <= _PROPORTIONS | {"matthews", "pearson", "spearman"} else (-math.inf, math.inf)
+
+
+def floor(runs: Sequence[Run], key: str) -> float:
+    """Resolution of the score in these runs, in printed units; 0 where no interval is recorded."""
+    found = []
+    for run, entries in zip(runs, _entries(runs), strict=True):
+        pair = at(run.results, _HELD_OUT[key][1]) if key in _HELD_OUT else None
+        if key in _OF_TASKS or key.startswith("task:"):
+            task, name, metric = _OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
+            pair = _interval(entries.get(task), name, metric)
+        found.append(pair)
+    return 100 * resolution(found)
+
+
+def summary(runs: Sequence[Run], key: str) -> Estimate | None:
+    """Mean and interval of the score over these runs."""
+    return estimate(list(values(runs, key).values()), bounds(key, runs), floor(runs, key), key == "params")
+
+
+def unfit(runs: Sequence[Run], key: str) -> bool:
+    """Whether nothing may rest on the score: a seed on its baseline, or a machine that was shared."""
+    if key == "params":
+        return False
+    if key in ("tokens/s", "speedup"):
+        speeds = list(values(runs, "tokens/s").values())
+        spread = max((run.unevenness for run in runs if run.unevenness is not None), default=0.0)
+        return spread >= _STEADY or (bool(speeds) and max(speeds) / min(speeds) >= _STEADY)
+    if any(at(run.results, "masked_lm.left_baseline") is False for run in runs):
+        return True
+    if key.startswith(("NSP", "SOP")):
+        return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
+    task = _OF_TASKS[key][0] if key in _OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
+    return task is not None and any(task in found and _below(found[task]) for found in _entries(runs))
+
+
+def tasks(runs: Sequence[Run]) -> set[str]:
+    """Every task that one of the runs was fine-tuned on from its pretrained weights."""
+    return {entry["task"] for run in runs for entry in run.tasks if entry["start"] == "pretrained"}
+
+
+def _entries(runs: Sequence[Run]) -> list[dict[str, dict[str, Any]]]:
+    """For each run: task -> its entry with the recipe that most of these runs used."""
+    count: dict[tuple[str, str], int] = {}
+    for run in runs:
+        for pair in {(entry["task"], _recipe(entry)) for entry in run.tasks if entry["start"] == "pretrained"}:
+            count[pair] = count.get(pair, 0) + 1
+    best: dict[str, str] = {}
+    for (task, recipe), number in count.items():
+        if task not in best or number >= count[(task, best[task])]:
+            best[task] = recipe
+    return [
+        {e["task"]: e for e in run.tasks if e["start"] == "pretrained" and best[e["task"]] == _recipe(e)}
+        for run in runs
+    ]
+
+
+def _recipe(entry: dict[str, Any]) -> str:
+    return json.dumps([entry.get("recipe"), entry.get("metric")], sort_keys=True)
+
+
+def _of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:
+    found = _scores(entry, name).get(metric)
+    number = found["value"] if isinstance(found, dict) else found
+    return None if number is None else 100 * number
+
+
+def _interval(entry: dict[str, Any] | None, name: str, metric: str) -> Any:
+    chosen = entry["metric"] if entry is not None and metric == "*" else metric
+    found = _scores(entry, name).get(chosen)
+    return found.get("interval") if isinstance(found, dict) else None
+
+
+def _scores(entry: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    if entry is None:
+        return {}
+    return entry["sets"].get(name, {}) if name else next(iter(entry["sets"].values()), {})
+
+
+def _below(entry: dict[str, Any]) -> bool:
+    """Whether the first set's interval reaches down to its majority class."""
+    floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
+    majority = floors.get("majority")
+    interval = _interval(entry, "", "*")
+    return majority is not None and interval is not None and not interval[0] > majority
