@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reported = Reported.read(options.report)
         else:
             chosen = without_copies(where(read_folders(*options.runs), options.where))
-            reported = Reported.made(gather(chosen, load_all(options.claims)))
+            reported = Reported.made(gather(chosen, load_all(options.claims), draw=False))
         checks = audit(reported, reported.runs_of(options.runs), claims, options.data)
         if options.csv is not None:
             _write(checks, options.csv)

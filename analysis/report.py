@@ -36,10 +36,10 @@ _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unk
 _FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "tables", "figures")
 
 
-def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE) -> Report:
-    """Tables, verdicts and figures of ``runs``."""
+def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE, *, draw: bool = True) -> Report:
+    """Tables, verdicts and, with ``draw``, figures of ``runs``."""
     tables = (configurations(_counts), *(build(runs, name) for name in REFERENCES))
-    drawings, undrawn = draw_all(runs)
+    drawings, undrawn = draw_all(runs) if draw else ([], {})
     return Report(title, runs, tables, tuple(judge(runs, claims)), tuple(drawings), undrawn)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,16 @@ def cells(table: str) -> list[dict[str, Any]]:
     return found
 
 
+@cache
+def model_file(name: str) -> dict[str, Any]:
+    """``conf/model/NAME.yaml``; empty where there is none."""
+    found: dict[str, Any] = read_yaml(CONF / "model" / f"{name}.yaml")
+    return found
+
+
 def shape(terms: Terms, hidden: int, layers: int, head: int) -> tuple[int, int, list[int]]:
     """H, L and the layers of the networks trained before, for a base of ``hidden`` x ``layers``."""
-    size, base = (read_yaml(CONF / "model" / f"{name}.yaml") for name in (terms.get("size", "base"), "base"))
+    size, base = model_file(terms.get("size", "base")), model_file("base")
     full = math.ceil(layers * Fraction(size["layers"], base["layers"]))
     wide = round(hidden * Fraction(size["hidden"], base["hidden"]) / head) * head
     deep = math.ceil(full * Fraction(str(terms.get("depth", 1))))
@@ -67,7 +75,7 @@ def base_of(config: Mapping[str, Any]) -> tuple[int, int]:
     model = config["model"]
     name = str(model["name"]).split("-")[0]
     name = "base" if name in _SIZES else name
-    known = read_yaml(CONF / "model" / f"{name}.yaml")
+    known = model_file(name)
     own = (model["hidden"], model["layers"])
     if not known or (name == model["name"] and (known["hidden"], known["layers"]) != own):
         return own
@@ -94,7 +102,7 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
         elif key in _NAMED or "." in key:
             found[_NAMED.get(key, key)] = value
         elif key == "model":
-            found |= {f"model.{k}": v for k, v in read_yaml(CONF / "model" / f"{value}.yaml").items() if k != "name"}
+            found |= {f"model.{k}": v for k, v in model_file(value).items() if k != "name"}
         elif key not in _SHAPE and key != "seed":
             raise UnknownTermError(f"the arm names an option of {key}, which is not read here")
     return found

@@ -10,6 +10,8 @@ AGREES, DISAGREES, OPEN = "agrees", "disagrees", "not re-derived"
 NOTHING = "—"
 #: Relative difference that arithmetic in another order may make, and the absolute one next to zero.
 RELATIVE, ABSOLUTE = 1e-6, 1e-12
+#: Whole numbers below it are exact as floats.
+_EXACT = 2.0**53
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ def unknown(section: str, where: str, reported: Any, reason: str) -> Check:
 
 
 def same(a: Any, b: Any, relative: float = RELATIVE) -> bool:
-    """Whether two plain values are equal; numbers to a relative difference."""
+    """Whether two plain values are equal: whole numbers exactly, others to a relative difference."""
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(same(x, y, relative) for x, y in zip(a, b, strict=True))
     if isinstance(a, bool) or isinstance(b, bool) or not (_number(a) and _number(b)):
         return bool(a == b)
+    if float(a).is_integer() and float(b).is_integer() and max(abs(a), abs(b)) < _EXACT:
+        return float(a) == float(b)
     return math.isclose(a, b, rel_tol=relative, abs_tol=ABSOLUTE)
 
 
@@ -68,7 +72,7 @@ def words(value: Any) -> str:
     """A plain value as text; an empty cell as a dash."""
     if value is None:
         return NOTHING
-    return f"{value:.10g}" if _number(value) and not isinstance(value, bool) else str(value)
+    return f"{value:.15g}" if _number(value) and not isinstance(value, bool) else str(value)
 
 
 def _number(value: Any) -> bool:

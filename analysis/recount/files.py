@@ -29,17 +29,18 @@ def read_yaml(file: Path) -> Any:
         return {}
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Objects of a file with one a line; broken lines are left out."""
-    found = []
-    for line in open_text(file).split("\n") if file.is_file() else ():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
+def read_lines(file: Path) -> list[dict[str, Any] | None]:
+    """Objects of a file with one a line; None for a broken line, as the last of a run that was killed."""
+    text = open_text(file) if file.is_file() else ""
+    return [_object(line) for line in text.split("\n") if line.strip()]
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def open_text(file: Path) -> str:

@@ -89,6 +89,7 @@ def _training(run: Run) -> list[Check]:
             found.append(unknown(TRAINING, where, record[name], f"metrics.jsonl says no {line}"))
         else:
             found.append(compare(TRAINING, where, record[name], last[line], file))
+    found += _lines(run, file)
     per_step = run.manifest.get("flops_per_step")
     if per_step is not None and {"flops", "steps"} <= record.keys():
         where = f"{run.name} · FLOPs a step times steps"
@@ -98,3 +99,14 @@ def _training(run: Run) -> list[Check]:
         derived = record["tokens"] / record["seconds"]
         found.append(compare(TRAINING, where, record["tokens_per_second"], derived, "results.json"))
     return found
+
+
+def _lines(run: Run, file: str) -> list[Check]:
+    """Speed of each log interval: tokens and seconds that were added since the line before."""
+    if run.broken:
+        return [unknown(TRAINING, f"{run.name} · tokens/s of each line", run.speed, "metrics.jsonl has broken lines")]
+    return [
+        compare(TRAINING, f"{run.name} · tokens/s at step {line.get('step')}", line["tokens_per_second"], rate, file)
+        for line, rate in zip(run.lines, run.intervals, strict=True)
+        if rate is not None and line.get("tokens_per_second")
+    ]

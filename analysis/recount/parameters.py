@@ -3,10 +3,9 @@
 from math import prod
 from typing import Any
 
-from albert_ablate.config import CONF
-from analysis.recount.arms import shape, width_of
+from analysis.recount.arms import model_file, shape, width_of
 from analysis.recount.checks import Check, compare, unknown
-from analysis.recount.files import at, read_yaml, shapes
+from analysis.recount.files import at, shapes
 from analysis.recount.runs import Run
 
 _SECTION = "parameter counts"
@@ -17,7 +16,7 @@ _RULES = ("encoder", "with_pooler", "with_heads")
 
 def of_paper_cell(terms: dict[str, Any]) -> int:
     """With pooler, without heads, at the paper's sizes: Table 1's cells, all shared or not shared."""
-    base = read_yaml(CONF / "model" / "base.yaml")
+    base = model_file("base")
     hidden, layers, _ = shape(terms, base["hidden"], base["layers"], 64)
     embedding = width_of(terms["embedding"], base["hidden"], hidden)
     blocks = 1 if terms["share"] == "all" else layers

@@ -25,7 +25,9 @@ class Run:
             self.state = "preempted"
         finished = self.state == "finished"
         self.results: dict[str, Any] = read_json(folder / "results.json") if finished else {}
-        self.lines: list[dict[str, Any]] = read_lines(folder / "metrics.jsonl") if finished else []
+        lines = read_lines(folder / "metrics.jsonl") if finished else []
+        self.lines = [line for line in lines if line is not None]
+        self.broken = len(lines) - len(self.lines)
         self.tasks: list[dict[str, Any]] = self.results.get("tasks") or []
 
     @property
@@ -49,8 +51,26 @@ class Run:
 
     @cached_property
     def rates(self) -> list[float]:
-        """Tokens a second of each log interval."""
-        return [line["tokens_per_second"] for line in self.lines if line.get("tokens_per_second")]
+        """Tokens a second of each log interval: what was added to tokens over what was added to seconds.
+
+        Where a line does not say both, or one is broken, as it is recorded.
+        """
+        recorded = [line["tokens_per_second"] for line in self.lines if line.get("tokens_per_second")]
+        derived = [rate for rate in self.intervals if rate is not None]
+        return derived if not self.broken and len(derived) == len(self.lines) == len(recorded) else recorded
+
+    @cached_property
+    def intervals(self) -> list[float | None]:
+        """The same for every line; None where tokens or seconds are not said or did not grow."""
+        found: list[float | None] = []
+        tokens: Any = 0
+        seconds: Any = 0.0
+        for line in self.lines:
+            now, then = line.get("tokens"), line.get("seconds")
+            grown = now is not None and then is not None and tokens is not None and then > (seconds or 0.0)
+            found.append((now - tokens) / (then - seconds) if grown else None)
+            tokens, seconds = now, then
+        return found
 
     @property
     def speed(self) -> float | None:

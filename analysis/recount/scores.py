@@ -18,6 +18,10 @@ _OF_TASKS = {
     "SQuAD2.0_F1": ("squad20", "", "f1"), "SQuAD2.0_EM": ("squad20", "", "exact"),
     "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
 }  # fmt: skip
+#: What every table has, what it has with runs, and the tasks that are no column of their own.
+PRINTED = (*_OF_TASKS, "Avg")
+HELD_OUT = ("MLM loss", "MLM", "NSP", "SOP")
+PRINTED_TASKS = {task for task, _, _ in _OF_TASKS.values()}
 _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 #: Column -> where results.json has it, where its binomial interval is, and what it is multiplied by.
 _HELD_OUT = {

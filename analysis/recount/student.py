@@ -6,6 +6,7 @@ evaluated by Lentz's method), the quantile a bisection of it, the power an integ
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 _TINY = 1e-300
 _MOST_TERMS = 10_000
@@ -18,6 +19,7 @@ def upper_tail(t: float, freedom: float) -> float:
     return 0.5 * _beta(freedom / (freedom + t * t), freedom / 2, 0.5)
 
 
+@cache
 def quantile(share: float, freedom: float) -> float:
     """The t that ``share`` (above a half) of the distribution lies below."""
     low, high = 0.0, 1.0

@@ -25,6 +25,11 @@ _OF_CELL = ("score", "unit", "n", "mean", "low", "high", "sd", "paper", "missing
 _OF_DIFFERENCE = (
     "arm", "against", "score", "unit", "n", "difference", "low", "high", "p", "p_holm", "paper", "verdict",
 )  # fmt: skip
+#: Columns that name an arm by a number, and the setting that it is.
+_NUMBERED = {
+    "E": "embed.size", "hidden": "model.hidden", "layers": "model.layers", "embedding": "embed.size", "steps_k": "",
+    "time_h": "",
+}  # fmt: skip
 _UNKNOWN = "a column that this check does not know"
 
 
@@ -44,8 +49,13 @@ class TableCheck:
         if len(self.groups) != len(self.arms):
             return [compare(self.name, "arms", len(self.groups), len(self.arms), f"sweeps/{self.name}.yaml")]
         found = []
+        wanted = sorted(self._scores())
         for place, group in enumerate(self.groups):
-            found += self._labels(place, group[0])
+            shown, where = sorted(row["score"] for row in group), f"{self._label(place)} · scores"
+            found.append(compare(self.name, where, shown, wanted, "docs/analysis.md"))
+            names = {tuple(row[one] for one in row if one not in _OF_CELL): row for row in group}
+            for row in names.values():
+                found += self._labels(place, row)
             for row in group:
                 found += self._cell(place, row)
         return found
@@ -74,23 +84,30 @@ class TableCheck:
             for (a, b, s), row in left
         ]
 
+    def _scores(self) -> list[str]:
+        """What every arm has a row for: without runs only what the paper prints."""
+        if self.name == "table1":
+            return ["params"]
+        runs = [run for members in self.chosen for run in members]
+        others = [f"task:{task}" for task in scores.tasks(runs) if task not in scores.PRINTED_TASKS]
+        return ["params", *scores.PRINTED, *(["tokens/s", "speedup", *scores.HELD_OUT, *others] if runs else [])]
+
     def _labels(self, place: int, row: dict[str, str]) -> list[Check]:
-        """What of a row's name is a number of ours."""
+        """What of a row's name is a number: the paper's, or ours with the paper's in brackets."""
         found, runs = [], self.chosen[place]
         for heading, column in self.headings.items():
-            theirs = str(self.printed[place].get(column))
-            path = {"E": "embed.size", "hidden": "model.hidden", "layers": "model.layers"}.get(column)
-            if heading not in row or self.name == "table1":
+            if heading not in row or column not in _NUMBERED:
                 continue
-            if path is not None:
-                ours = str(at(runs[0].config, path)) if runs else ""
-                wanted = theirs if ours == theirs else f"{ours} [{theirs}]".strip()
-            elif column in ("steps_k", "time_h") and runs:
+            theirs, ours = str(self.printed[place].get(column)), ""
+            if runs and column in ("steps_k", "time_h"):
                 name, unit = ("steps", 1e3) if column == "steps_k" else ("seconds", 3600)
-                wanted = f"{mean([at(run.results, f'training.{name}') for run in runs]) / unit:.3g} [{theirs}]"
-            else:
-                continue
-            found.append(compare(self.name, f"arm {place + 1} · {heading}", row[heading], wanted, _of(runs, "config")))
+                ours = f"{mean([at(run.results, f'training.{name}') for run in runs]) / unit:.3g}"
+            elif runs:
+                ours = str(at(runs[0].config, _NUMBERED[column]))
+            bare = ours == theirs or self.name == "table1" or (not runs and column in ("steps_k", "time_h"))
+            wanted = theirs if bare else f"{ours} [{theirs}]".strip()
+            source = _of(runs, "results.json" if column in ("steps_k", "time_h") else "config.yaml")
+            found.append(compare(self.name, f"arm {place + 1} · {heading}", row[heading], wanted, source))
         return found
 
     def _cell(self, place: int, row: dict[str, str]) -> list[Check]:
@@ -198,4 +215,4 @@ def _of(runs: Sequence[Run], file: str) -> str:
     if not runs:
         return "no finished run"
     more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
-    return f"{'config.yaml' if file == 'config' else file} of {runs[0].name}{more}"
+    return f"{file} of {runs[0].name}{more}"
