@@ -22,9 +22,9 @@ from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 from analysis.claims import load_all
 from analysis.copies import without_copies
-from analysis.page import Report
+from analysis.page import Report, markdown
 from analysis.places import require_file, run_folders
-from analysis.recount import columns, fine_tunings, held_out, parameters, verdicts
+from analysis.recount import columns, fine_tunings, held_out, pages, parameters, verdicts
 from analysis.recount.arms import folders
 from analysis.recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
 from analysis.recount.files import read_table
@@ -35,14 +35,17 @@ from analysis.runs import read_folders
 
 Rows = list[dict[str, str]]
 _COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why")
+#: The heading of the scorecard in report.md.
+_CLAIMED = "What the paper claims, and what these runs say"
 _CLAIMS = Path(__file__).with_name("claims.yaml")
 
 
 class Reported:
-    """The numbers of a report as its CSV files hold them: file (``tables/table4.csv``) -> rows."""
+    """The numbers of a report: file (``tables/table4.csv``) -> rows, and the text of ``report.md``."""
 
-    def __init__(self, files: dict[str, Rows]) -> None:
+    def __init__(self, files: dict[str, Rows], page: str) -> None:
         self.files = files
+        self.page = page
 
     @classmethod
     def read(cls, folder: Path) -> "Reported":
@@ -59,13 +62,14 @@ class Reported:
                 found[str(file.relative_to(folder))] = read_table(file)
             except (OSError, UnicodeError, csv.Error) as error:
                 raise ConfigError(f"--report {folder}: {file} cannot be read ({error}).") from None
-        return cls(found)
+        page = folder / "report.md"
+        return cls(found, page.read_text(encoding="utf-8", errors="replace") if page.is_file() else "")
 
     @classmethod
     def made(cls, report: Report) -> "Reported":
         """A report that is not written: every number as its CSV file would hold it."""
         texts = {name: frame.to_csv(index=False) for name, frame in frames(report).items()}
-        return cls({name: list(csv.DictReader(io.StringIO(text))) for name, text in texts.items()})
+        return cls({name: list(csv.DictReader(io.StringIO(text))) for name, text in texts.items()}, markdown(report))
 
     def runs_of(self, places: Sequence[Path]) -> list[Run]:
         """The folders of its runs among ``places``. Raises UserError where one is missing."""
@@ -90,13 +94,18 @@ def audit(reported: Reported, runs: Sequence[Run], claims: Sequence[dict[str, An
             found += parameters.check(run)
             found += held_out.check(run)
             found += fine_tunings.check(run, data)
+    printed, of_page = pages.read(reported.page), list[Check]()
     for name in ("table1", *AGAINST):
         rows = reported.files.get(f"tables/{name}.csv")
         if rows is not None:
             table = TableCheck(name, rows, runs)
             found += table.cells()
             found += table.differences(reported.files.get(f"tables/{name}-differences.csv", []))
-    found += verdicts.check(reported.files["scorecard.csv"], claims, runs)
+            if reported.page:
+                of_page += pages.check_table(table, printed.get(f"Table {name.removeprefix('table')}"))
+    checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs)
+    found += checks
+    found += of_page + (pages.check_claims(printed.get(_CLAIMED), derived) if reported.page and derived else [])
     return [check for check in found if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
 
 

@@ -183,3 +183,9 @@ def folders(places: Iterable[Path]) -> list[Path]:
         inside = place.glob("*/status.json")
         found |= {place.resolve()} if own else {f.parent.resolve() for f in inside if f.parent.name[0] != "."}
     return sorted(found)
+
+
+def states(chosen: Iterable[Run], waiting: Iterable[Run]) -> dict[int, str]:
+    """Seed -> the state of its run; of a seed with a finished run, finished."""
+    found = {run.seed: run.state for run in waiting}
+    return found | {run.seed: run.state for run in chosen}

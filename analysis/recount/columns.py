@@ -24,9 +24,15 @@ def _manifest(path: str) -> Callable[[Run], Any]:
     return lambda run: at(run.manifest, path)
 
 
-def _last(name: str) -> Callable[[Run], Any]:
-    """Of training: what the last line of the metrics says, else the record."""
-    return lambda run: (run.lines[-1].get(name) if run.lines else None) or at(run.results, f"training.{name}")
+def _last(name: str, line: str) -> Callable[[Run], Any]:
+    """Of a trained run: what the last line of the metrics says, else the record."""
+
+    def found(run: Run) -> Any:
+        recorded = at(run.results, f"training.{name}")
+        said = run.lines[-1].get(line) if run.lines else None
+        return recorded if recorded is None or said is None else said
+
+    return found
 
 
 def _base(place: int) -> Callable[[Run], Any]:
@@ -46,7 +52,8 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "layers": ("config.yaml", _setting("model.layers")),
     "base_hidden": ("config.yaml", _base(0)),
     "base_layers": ("config.yaml", _base(1)),
-    **{name: ("metrics.jsonl", _last(name)) for name in ("steps", "tokens", "flops", "seconds")},
+    "steps": ("metrics.jsonl", _last("steps", "step")),
+    **{name: ("metrics.jsonl", _last(name, name)) for name in ("tokens", "flops", "seconds")},
     "tokens_per_second": ("metrics.jsonl", lambda run: run.speed),
     "speed_spread": ("metrics.jsonl", lambda run: run.unevenness),
     "evaluation_seconds": ("results.json", _result("evaluation.seconds")),

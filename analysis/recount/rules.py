@@ -12,8 +12,9 @@ from analysis.recount.student import power, quantile, upper_tail
 
 ALPHA, _POWER, _MOST_SEEDS = 0.05, 0.8, 1000
 _NORMAL = 1.959963984540054  # half the width of a 95% interval in standard errors
-#: Whether the spread over seeds is never taken below the resolution of the score.
-RESOLUTION_COUNTS = False
+#: Whether a spread over seeds is never taken below the resolution of the score, and an arm of which a seed diverged
+#: gives no verdict.
+STRICT = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def estimate(
     if n == 1:
         return Estimate(1, centre, nan, nan, nan, nan, exact)
     sd = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
-    spread = max(sd, floor) if RESOLUTION_COUNTS else sd
+    spread = max(sd, floor) if STRICT else sd
     margin = quantile(1 - ALPHA / 2, n - 1) * spread / math.sqrt(n)
     return Estimate(n, centre, max(centre - margin, within[0]), min(centre + margin, within[1]), sd, spread, exact)
 
@@ -60,7 +61,7 @@ def p_above(found: Estimate, bound: float = 0.0) -> float:
     if found.n < 2:
         return 1.0
     if found.spread == 0:
-        decided = found.mean > bound and (found.exact or not RESOLUTION_COUNTS)
+        decided = found.mean > bound and (found.exact or not STRICT)
         return 0.0 if decided else 1.0
     return upper_tail((found.mean - bound) / (found.spread / math.sqrt(found.n)), found.n - 1)
 
@@ -76,10 +77,18 @@ def p_two_sided(found: Estimate) -> float:
     return min(1.0, 2 * min(p_above(found), p_below(found)))
 
 
-def difference_verdict(found: Estimate, adjusted: float, marked: bool) -> str:
-    """The word beside a difference of two arms."""
+def diverged(seeds: Mapping[int, str]) -> str:
+    """Why an arm gives no verdict, from the state of each of its seeds; empty where it may give one."""
+    lost = sum(state == "diverged" for state in seeds.values())
+    return f"inconclusive: {lost} of {len(seeds)} seeds diverged" if STRICT and lost else ""
+
+
+def difference_verdict(found: Estimate, adjusted: float, marked: bool, lost: str) -> str:
+    """The words beside a difference of two arms; ``lost``: why one of them gives no verdict."""
     if marked:
         return "not trained"
+    if lost:
+        return lost
     if found.n < 2:
         return "one seed"
     if not (found.low > 0 or found.high < 0):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.recount import printed, rules, scores
-from analysis.recount.arms import cells, select
+from analysis.recount.arms import cells, select, states
 from analysis.recount.checks import Check, compare, unknown
 from analysis.recount.files import at, mean
 from analysis.recount.parameters import of_paper_cell
@@ -51,7 +51,7 @@ class TableCheck:
         found = []
         wanted = sorted(self._scores())
         for place, group in enumerate(self.groups):
-            shown, where = sorted(row["score"] for row in group), f"{self._label(place)} · scores"
+            shown, where = sorted(row["score"] for row in group), f"{self.label(place)} · scores"
             found.append(compare(self.name, where, shown, wanted, "docs/analysis.md"))
             names = {tuple(row[one] for one in row if one not in _OF_CELL): row for row in group}
             for row in names.values():
@@ -67,17 +67,13 @@ class TableCheck:
         for row in rows:
             reported.setdefault((row["arm"], row["against"], row["score"]), []).append(row)
         found = []
-        expected = self._compared()
-        judged = [one for one in expected if not one["marked"] and one["estimate"].n > 1]
-        adjusted = holm([rules.p_two_sided(one["estimate"]) for one in judged])
-        after = {id(one): p for one, p in zip(judged, adjusted, strict=True)}
-        for one in expected:
+        for one in self.compared():
             where = f"{one['arm']} against {one['against']} · {one['score']}"
             same = reported.get((one["arm"], one["against"], one["score"]))
             if not same:
                 found.append(compare(section, where, None, one["estimate"].mean, one["source"]))
                 continue
-            found += _difference(section, where, same.pop(0), one, after.get(id(one), 1.0))
+            found += _difference(section, where, same.pop(0), one)
         left = [(key, row) for key, several in reported.items() for row in several]
         return found + [
             compare(section, f"{a} against {b} · {s}", row["difference"], None, "no runs of both arms")
@@ -112,8 +108,8 @@ class TableCheck:
 
     def _cell(self, place: int, row: dict[str, str]) -> list[Check]:
         key, runs = row["score"], self.chosen[place]
-        where = f"{self._label(place)} · {key}"
-        ours = self._estimate(place, key)
+        where = f"{self.label(place)} · {key}"
+        ours = self.estimate(place, key)
         values: dict[str, Any] = {
             "unit": scores.unit(key), "n": 0 if ours is None else ours.n,
             **{name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")},
@@ -131,7 +127,8 @@ class TableCheck:
                 found.append(unknown(self.name, f"{where} · {name}", row[name], _UNKNOWN))
         return found
 
-    def _estimate(self, place: int, key: str) -> Estimate | None:
+    def estimate(self, place: int, key: str) -> Estimate | None:
+        """The score of an arm; None without runs that have it."""
         if self.name == "table1":
             return rules.estimate([of_paper_cell(self.arms[place]) / 1e6], (0, math.inf), exact=True)
         runs = self.chosen[place]
@@ -150,18 +147,28 @@ class TableCheck:
         """Runs of the row that speed-up is relative to."""
         return self.chosen[max(k for k, other in enumerate(AGAINST[self.name]) if other is None)]
 
-    def _label(self, place: int) -> str:
+    def paper(self, place: int, key: str) -> float | None:
+        """The paper's number of an arm."""
+        return printed.score(self.printed[place], key)
+
+    def source(self, place: int) -> str:
+        """Where the numbers of an arm come from, in words."""
+        return _of(self.chosen[place], "run folder")
+
+    def label(self, place: int) -> str:
+        """The name of an arm as the report prints it."""
         row = self.groups[place][0]
         return ", ".join(row[heading] for heading in row if heading in self.headings and heading not in _OF_CELL)
 
-    def _compared(self) -> list[dict[str, Any]]:
-        """The comparisons that there should be, in order: labels, score, estimate, mark, the paper's."""
-        found = []
+    def compared(self) -> list[dict[str, Any]]:
+        """The comparisons that there should be, in order: labels, score, estimate, p, mark, the paper's."""
+        found: list[dict[str, Any]] = []
         names = [row["score"] for row in self.groups[0] if row["score"] not in _COST] if self.groups else []
         for place, other in enumerate(AGAINST.get(self.name, ())):
             if other is None:
                 continue
             ours, theirs = self.chosen[place], self.chosen[other]
+            lost = [rules.diverged(states(self.chosen[k], self.waiting[k])) for k in (place, other)]
             for key in names:
                 a, b = scores.values(ours, key), scores.values(theirs, key)
                 low, high = scores.bounds(key, ours, theirs)
@@ -174,20 +181,25 @@ class TableCheck:
                 x, y = (printed.score(self.printed[k], key) for k in (place, other))
                 found.append(
                     {
-                        "arm": self._label(place), "against": self._label(other), "score": key, "estimate": estimate,
-                        "marked": scores.unfit(ours, key) or scores.unfit(theirs, key),
-                        "paper": None if x is None or y is None else x - y, "source": _of(ours, _file_of(key)),
+                        "arm": self.label(place), "against": self.label(other), "score": key, "estimate": estimate,
+                        "marked": scores.unfit(ours, key) or scores.unfit(theirs, key), "lost": lost[0] or lost[1],
+                        "paper": None if x is None or y is None else x - y, "adjusted": 1.0,
+                        "source": _of(ours, _file_of(key)),
                     }
                 )  # fmt: skip
+        judged = [one for one in found if not (one["marked"] or one["lost"]) and one["estimate"].n > 1]
+        for one, p in zip(judged, holm([rules.p_two_sided(one["estimate"]) for one in judged]), strict=True):
+            one["adjusted"] = p
         return found
 
 
-def _difference(section: str, where: str, row: dict[str, str], one: dict[str, Any], adjusted: float) -> list[Check]:
+def _difference(section: str, where: str, row: dict[str, str], one: dict[str, Any]) -> list[Check]:
     estimate: Estimate = one["estimate"]
+    adjusted = one["adjusted"]
     values = {
         "unit": scores.unit(one["score"]), "n": estimate.n, "difference": estimate.mean, "low": estimate.low,
         "high": estimate.high, "p": rules.p_two_sided(estimate), "p_holm": adjusted, "paper": one["paper"],
-        "verdict": rules.difference_verdict(estimate, adjusted, one["marked"]),
+        "verdict": rules.difference_verdict(estimate, adjusted, one["marked"], one["lost"]),
     }  # fmt: skip
     found = [compare(section, f"{where} · {k}", row[k], v, one["source"]) for k, v in values.items() if k in row]
     return found + [unknown(section, f"{where} · {k}", v, _UNKNOWN) for k, v in row.items() if k not in _OF_DIFFERENCE]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.recount import printed, rules, scores
-from analysis.recount.arms import UnknownTermError, cells, select
+from analysis.recount.arms import UnknownTermError, cells, select, states
 from analysis.recount.checks import Check, compare, unknown
 from analysis.recount.rules import ALPHA, Estimate
 from analysis.recount.runs import Run
@@ -15,15 +15,17 @@ _SECTION = "scorecard"
 _TEXTS = ("id", "claim", "source", "reason")
 
 
-def check(rows: Sequence[dict[str, str]], claims: Sequence[dict[str, Any]], runs: Sequence[Run]) -> list[Check]:
-    """Every number and verdict of ``scorecard.csv``. A claim without a row is a disagreement."""
+def check(
+    rows: Sequence[dict[str, str]], claims: Sequence[dict[str, Any]], runs: Sequence[Run]
+) -> tuple[list[Check], list[dict[str, Any]]]:
+    """Every number and verdict of ``scorecard.csv``, and the derived rows. A claim without a row is a disagreement."""
     found = []
     reported = {row["id"]: row for row in rows}
     named = [claim for claim in claims if claim["id"] in reported]
     try:
         derived = judge(named, runs)
     except UnknownTermError as error:
-        return [unknown(_SECTION, row["id"], row["verdict"], str(error)) for row in rows]
+        return [unknown(_SECTION, row["id"], row["verdict"], str(error)) for row in rows], []
     for claim in claims:
         name = claim["id"]
         if name in reported:
@@ -32,11 +34,12 @@ def check(rows: Sequence[dict[str, str]], claims: Sequence[dict[str, Any]], runs
             found.append(compare(_SECTION, name, None, "a row", "the claims file"))
     known = {claim["id"] for claim in claims}
     reason = "no claims file names it; give the one of the report with --claims"
-    return found + [unknown(_SECTION, row["id"], row["verdict"], reason) for row in rows if row["id"] not in known]
+    found += [unknown(_SECTION, row["id"], row["verdict"], reason) for row in rows if row["id"] not in known]
+    return found, [derived[row["id"]] for row in rows if row["id"] in known]
 
 
 def _row(row: dict[str, str], one: dict[str, Any]) -> list[Check]:
-    source = one.pop("files")
+    source = one["files"]
     found = [compare(_SECTION, f"{row['id']} · {k}", row[k], v, source) for k, v in one.items() if k in row]
     said = re.search(r"about ([\d,]+) seeds", row.get("reason", ""))
     number = said[1].replace(",", "") if said else None
@@ -52,21 +55,24 @@ def judge(claims: Sequence[dict[str, Any]], runs: Sequence[Run]) -> dict[str, di
     """Claim -> the columns of its row."""
     found = {claim["id"]: _measured(claim, runs) for claim in claims}
     judged = [claim["id"] for claim in claims if found[claim["id"]]["estimate"] is not None]
-    judged = [name for name in judged if found[name]["estimate"].n > 1]
+    judged = [name for name in judged if found[name]["estimate"].n > 1 and not found[name]["lost"]]
     by_id = {claim["id"]: claim for claim in claims}
     for name, p in zip(judged, holm([found[name]["p"] for name in judged]), strict=True):
         found[name] |= _decided(by_id[name], found[name]["estimate"], p, len(judged))
     for one in found.values():
-        one.pop("estimate")
+        del one["estimate"], one["lost"]
     return found
 
 
 def _measured(claim: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     names = list(claim["arms"])
-    chosen = dict(zip(names, select(runs, [_terms(claim["arms"][name]) for name in names])[0], strict=True))
+    finished, waiting = select(runs, [_terms(claim["arms"][name]) for name in names])
+    chosen = dict(zip(names, finished, strict=True))
+    lost = [rules.diverged(states(*pair)) for pair in zip(finished, waiting, strict=True)]
     empty: dict[str, Any] = {
         "verdict": "not tested", "score": None, "holds_if": _bound(claim), "n": 0, "effect": None, "low": None,
         "high": None, "p": None, "p_holm": None, "seeds_needed": None, "estimate": None, "files": "run folders",
+        "lost": any(lost),
         **_paper(claim, claim["scores"][0]),
     }  # fmt: skip
     if not all(chosen.values()):
