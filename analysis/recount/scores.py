@@ -1,6 +1,5 @@
 """The number of each run that arms are compared on, in printed units, and whether it is fit to be compared."""
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -157,7 +156,7 @@ def _entries(runs: Sequence[Run]) -> list[dict[str, dict[str, Any]]]:
 
 
 def _recipe(entry: dict[str, Any]) -> str:
-    return json.dumps([entry.get("recipe"), entry.get("metric")], sort_keys=True)
+    return f"{sorted((entry.get('recipe') or {}).items())} {entry.get('metric')}"
 
 
 def _of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:

@@ -49,7 +49,7 @@ def power(effect: float, n: int, alpha: float) -> float:
     freedom = n - 1
     critical, shift = quantile(1 - alpha / 2, freedom), effect * math.sqrt(n)
     wide = 12 / math.sqrt(2 * freedom)
-    start, parts = max(0.0, 1 - wide), 4000
+    start, parts = max(0.0, 1 - wide), 800
     end = min(1 + wide, max(start, (shift + 12) / critical))  # beyond it the mean is as good as never large enough
     constant = math.log(2) + freedom / 2 * math.log(freedom / 2) - math.lgamma(freedom / 2)
 
