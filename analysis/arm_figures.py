@@ -123,6 +123,8 @@ def _own(run: pd.DataFrame, key: str) -> float | None:
 def _detectable(chosen: pd.DataFrame) -> str:
     """The smallest paired difference seen with 80% power, from the spread of paired differences."""
     wide = chosen.pivot_table(index="seed", columns="arm", values="value")
+    whole = wide.dropna(axis=1)  # an arm that lacks a seed takes that seed from no other
+    wide = whole if whole.shape[1] > 1 else wide
     n = len(wide.dropna())
     if n < 2:
         return "With one seed nothing can be said about spread."

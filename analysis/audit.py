@@ -86,8 +86,17 @@ class Reported:
         return [run for run in found if run.name in rows]
 
 
-def audit(reported: Reported, runs: Sequence[Run], claims: Sequence[dict[str, Any]], data: Path | None) -> list[Check]:
-    """Every number of the report beside the one that the raw files give. ``data``: where right answers may lie."""
+def audit(
+    reported: Reported,
+    runs: Sequence[Run],
+    claims: Sequence[dict[str, Any]],
+    data: Path | None = None,
+    survivors: bool = False,
+) -> list[Check]:
+    """Every number of the report beside the one that the raw files give.
+
+    ``data``: where right answers may lie; ``survivors``: the report judges arms of which a seed diverged.
+    """
     found = columns.check(reported.files["runs.csv"], runs)
     for run in runs:
         if run.state != "copy":
@@ -98,12 +107,12 @@ def audit(reported: Reported, runs: Sequence[Run], claims: Sequence[dict[str, An
     for name in ("table1", *AGAINST):
         rows = reported.files.get(f"tables/{name}.csv")
         if rows is not None:
-            table = TableCheck(name, rows, runs)
+            table = TableCheck(name, rows, runs, survivors)
             found += table.cells()
             found += table.differences(reported.files.get(f"tables/{name}-differences.csv", []))
             if reported.page:
                 of_page += pages.check_table(table, printed.get(f"Table {name.removeprefix('table')}"))
-    checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs)
+    checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs, survivors)
     found += checks
     found += of_page + (pages.check_claims(printed.get(_CLAIMED), derived) if reported.page and derived else [])
     return [check for check in found if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
@@ -185,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--where", action="append", default=[], metavar="SETTING=VALUE", help="without --report: only runs with this"
     )
+    parser.add_argument("--survivors", action="store_true", help="as the report was made with")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where task files lie now, for the right answers")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every cell there")
     options = parser.parse_args(arguments)
@@ -201,8 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reported = Reported.read(options.report)
         else:
             chosen = without_copies(where(read_folders(*options.runs), options.where))
-            reported = Reported.made(gather(chosen, load_all(options.claims), draw=False))
-        checks = audit(reported, reported.runs_of(options.runs), claims, options.data)
+            reported = Reported.made(gather(chosen, load_all(options.claims), survivors=options.survivors, draw=False))
+        checks = audit(reported, reported.runs_of(options.runs), claims, options.data, options.survivors)
         if options.csv is not None:
             _write(checks, options.csv)
     except FileNotFoundError as error:

@@ -11,7 +11,26 @@ def of_runs(runs: pd.DataFrame) -> list[str]:
     """Sentences about a collection of runs; none where there is nothing to know."""
     found = [*code(runs[runs["state"] == "finished"]), *copies(runs)]
     selection = main_selection(runs)
-    return found + ([f"Of several set-ups one is shown. {left_out(selection)}"] if selection.other else [])
+    found += [f"Of several set-ups one is shown. {left_out(selection)}"] if selection.other else []
+    return [*found, *selection.tasks, *lost(selection)]
+
+
+def lost(selection: Selection) -> list[str]:
+    """Which seeds of the arms have no numbers, and why."""
+    short = {arm: seeds for arm, seeds in selection.seeds.items() if seeds.lost}
+    if not short:
+        return []
+    words = [f"{arm}: {seeds.words()}" for arm, seeds in short.items()]
+    more = f"; and {len(words) - 6} more arms" if len(words) > 6 else ""
+    count = f"{len(short)} of {len(selection.seeds)} arms lack" if len(short) > 1 else "One arm lacks"
+    return [f"{count} the numbers of a planned seed: {'; '.join(words[:6])}{more}."]
+
+
+def lost_in_short(selection: Selection) -> str:
+    """``2 of 14 arms lack a seed: E=32, shared FFN, SOP (2 of 3)``; nothing where none does."""
+    short = {arm: seeds for arm, seeds in selection.seeds.items() if seeds.lost}
+    words = [f"{arm} ({seeds.of(len(seeds.planned) - len(seeds.lost))})" for arm, seeds in short.items()]
+    return f"{len(short)} of {len(selection.seeds)} arms lack a seed: {'; '.join(words)}." if short else ""
 
 
 def code(finished: pd.DataFrame) -> list[str]:

@@ -1,31 +1,37 @@
 """Which runs are which arm: cells in a sweep file's terms, found among run folders.
 
-Arms are compared only within one set-up: every setting that changes the numbers is equal but for
-the axes that tell the arms apart. Where runs of several set-ups fit the same arms, the set-up with
-most of them is taken and the others are named.
+Arms are compared only within one set-up: every setting that changes the numbers is equal (``setups.py``) but for
+those that an arm's own terms set. Where runs of several set-ups fit the same arms, the set-up with most of them is
+taken and the others are named. A seed that gave no numbers is never left out without a word.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from albert_ablate.identity import INCIDENTAL, LATER
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
 from analysis.runs import setting
+from analysis.seeds import Seeds, missing_too, numberless, seeds_of
+from analysis.setups import (
+    BEFORE,
+    SHAPE,
+    Settings,
+    differences,
+    flatten,
+    keys,
+    opened,
+    settings_of_run,
+    under,
+    within_arm,
+)
+from analysis.task_setups import one_setup_each
 
-#: What arms of one set-up may differ in: what never changes the numbers, and the seed.
-_INCIDENTAL = (*INCIDENTAL, "seed")
-#: Settings that the axes of a paper table stand for; an arm fixes them all.
-_AXES = (
-    "embed", "share.strategy", "objective", "warm_start",
-    *(f"model.{name}" for name in ("name", "hidden", "layers", "heads", "intermediate")),
-)  # fmt: skip
+#: Settings that the axes of a paper table stand for: what tells arms apart where no terms name them.
+_AXES = ("embed", "share.strategy", "objective", "warm_start", "model.base", *SHAPE)
 #: Settings that the terms of a sweep file beside the axes stand for.
-_OF_TERM = {"dropout": ("model.hidden_dropout", "model.attention_dropout"), "corpus": ("tokens", "data")}
-_DROPOUTS = _OF_TERM["dropout"]
+_DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
 
 Terms = Mapping[str, Any]
 #: Why an arm has no number, where no run is its cell.
@@ -38,35 +44,67 @@ class Selection:
 
     runs: dict[str, pd.DataFrame]  # arm -> its finished runs, a row a seed
     waiting: dict[str, str] = field(default_factory=dict)  # arm without finished runs -> why
+    seeds: dict[str, Seeds] = field(default_factory=dict)  # arm with runs -> its seeds, those without numbers too
     other: int = 0  # finished runs of these arms in other set-ups, left out
     differs: dict[str, str] = field(default_factory=dict)  # setting -> its values there
     setups: int = 0  # how many other set-ups those are of
     taken: str = ""  # why this set-up was taken and not those
+    tasks: tuple[str, ...] = ()  # what was left out of the fine-tunings, in sentences
 
     def names(self) -> list[str]:
         """Every run, sorted."""
         return sorted({str(name) for frame in self.runs.values() for name in frame["run"]})
 
 
+@dataclass(frozen=True)
+class _Member:
+    """A run that is the cell of an arm."""
+
+    run: Mapping[Any, Any]
+    settings: Settings
+    finished: bool
+    setup: str = ""
+    within: tuple[str, str | None] = ("", None)  # settings and tokens that only some arms say
+
+
 def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
     """The runs of ``arms`` (name -> terms of a sweep file, or settings) in the set-up that has most of them."""
-    runs = runs[runs["state"] != "copy"]
-    freed = _freed(arms.values())
-    members = {name: runs[matching(runs, terms)] for name, terms in arms.items()}
-    places = sorted({place for frame in members.values() for place in frame.index})
-    setups = _setups(runs.loc[places], freed)
-    finished = runs.index[runs["state"] == "finished"]
-    best, left_out, why = _best(members, setups, finished)
-    chosen, waiting = {}, {}
-    for name, frame in members.items():
-        here = frame[[setups[place] == best for place in frame.index]] if len(frame) else frame
-        done = here[here["state"] == "finished"]
+    runs = runs[(runs["state"] != "copy") & runs["seed"].notna()]
+    finished = (runs["state"] == "finished") & ~numberless(runs)
+    done_places = set(runs.index[finished])
+    members: dict[str, dict[Any, _Member]] = {name: {} for name in arms}
+    own: dict[str, Settings] = {name: {} for name in arms}
+    settings: dict[Any, Settings] = {}
+    for place, run in runs.to_dict("index").items():
+        for name, terms in arms.items():
+            wanted = _cell(run, terms)
+            if wanted is not None:
+                settings.setdefault(place, settings_of_run(run))
+                members[name][place] = _Member(run, settings[place], place in done_places)
+                own[name] = wanted
+    free = opened([own[name] for name, found in members.items() if found])
+    setups = keys(runs.loc[list(settings)], settings, free)
+    for name, found in members.items():
+        for place, member in found.items():
+            within = within_arm(member.run, member.settings, free, tuple(own[name]))
+            found[place] = replace(member, setup=setups[place], within=within)
+    best, why = _best(members)
+    chosen, waiting, seeds = {}, {}, {}
+    for name, found in members.items():
+        taken = {place for other in arms if set(own[other]) > set(own[name]) for place in members[other]}
+        here = {place: one for place, one in found.items() if one.setup == best and place not in taken}
+        frame = runs.loc[_alike(here)]
+        done = frame[finished[frame.index]]
         chosen[name] = done.sort_values("updated").drop_duplicates("seed", keep="last").sort_values("seed")
+        if len(frame):
+            seeds[name] = seeds_of(frame)
         if not len(done):
-            waiting[name] = _why(here)
-    one = next((place for place in places if setups[place] == best), None)
-    others = len({setups[place] for place in left_out})
-    return Selection(chosen, waiting, len(left_out), _differences(runs, one, left_out, freed), others, why)
+            waiting[name] = _why(frame)
+    left = _left_out(members, chosen)
+    differs = _told(left, chosen, own)
+    setups_left = {(member.setup, member.within[0]) for _, member in left}
+    kept, of_tasks = one_setup_each(chosen)
+    return Selection(kept, waiting, missing_too(seeds), len(left), differs, len(setups_left), why, of_tasks)
 
 
 def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
@@ -75,20 +113,44 @@ def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_selection(runs: pd.DataFrame) -> Selection:
-    """``main_setup`` as the arm ``all``, with what was left out of it."""
-    trained = runs["config"].map(lambda config: not _imported(config))
-    done = runs[(runs["state"] == "finished") & runs["hidden"].notna() & trained]
-    if not len(done):
-        return Selection({"all": done.assign(arm=[])})
-    setups = _setups(done, _AXES)
-    best, left_out, why = _best({"all": done}, setups, done.index)
-    chosen = done.loc[[place for place in done.index if setups[place] == best]]
-    cell = [_digest({k: v for k, v in flatten(c).items() if _under(k, _AXES)}, c["seed"]) for c in chosen["config"]]
-    newest = chosen.assign(_cell=cell).sort_values("updated", kind="stable").drop_duplicates("_cell", keep="last")
-    chosen = chosen.loc[chosen.index.isin(newest.index)]
-    words = _differences(done, chosen.index[0], left_out, _AXES)
-    others = len({setups[place] for place in left_out})
-    return Selection({"all": chosen.assign(arm=arm_names(chosen))}, {}, len(left_out), words, others, why)
+    """``main_setup`` as the arm ``all``, with what was left out of it; ``seeds`` are of each of its arms."""
+    ours = [_comparable(config, hidden) for config, hidden in zip(runs["config"], runs["hidden"], strict=True)]
+    runs = runs[(runs["state"] != "copy") & runs["seed"].notna() & pd.Series(ours, index=runs.index, dtype=bool)]
+    finished = (runs["state"] == "finished") & ~numberless(runs)
+    if not finished.any():
+        return Selection({"all": runs[finished].assign(arm=[])})
+    rows, done_places = runs.to_dict("index"), set(runs.index[finished])
+    settings = {place: settings_of_run(run) for place, run in rows.items()}
+    setups = keys(runs, settings, _AXES)
+    members = {place: _Member(run, settings[place], place in done_places, setups[place]) for place, run in rows.items()}
+    best, why = _best({"all": members})
+    here = runs.loc[[place for place in rows if setups[place] == best]]
+    here = here.assign(arm=full_names(here))
+    done = here[finished[here.index]]
+    newest = done.sort_values("updated", kind="stable").drop_duplicates(["arm", "seed"], keep="last")
+    chosen = done.loc[done.index.isin(newest.index)]
+    left = [("all", member) for place, member in members.items() if member.finished and setups[place] != best]
+    differs = _told(left, {"all": chosen}, {"all": dict.fromkeys(_AXES)})
+    seeds = missing_too({str(arm): seeds_of(frame) for arm, frame in here.groupby("arm", sort=False)})
+    kept, of_tasks = one_setup_each({"all": chosen})
+    setups_left = {member.setup for _, member in left}
+    return Selection(kept, {}, seeds, len(left), differs, len(setups_left), why, of_tasks)
+
+
+def full_names(runs: pd.DataFrame) -> list[str]:
+    """``arm_names``; arms that would share a name say what tells them apart as well."""
+    names = arm_names(runs)
+    axes = [{k: v for k, v in flatten(config).items() if under(k, _AXES)} for config in runs["config"]]
+    found = []
+    for name, own in zip(names, axes, strict=True):
+        alike = [other for other_name, other in zip(names, axes, strict=True) if other_name == name]
+        apart = sorted({k for other in alike for k in own.keys() | other.keys() if _unlike(k, own, other)})
+        found.append(", ".join([name, *(f"{key}={own.get(key, BEFORE.get(key))}" for key in apart)]))
+    return found
+
+
+def _unlike(key: str, one: Settings, other: Settings) -> bool:
+    return bool(one.get(key, BEFORE.get(key)) != other.get(key, BEFORE.get(key)))
 
 
 def arm_names(runs: pd.DataFrame) -> list[str]:
@@ -116,39 +178,40 @@ OBJECTIVES = {"sop": "SOP", "nsp": "NSP", "none": "no sentence task"}
 
 def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
     """Which runs are the cell of ``terms``, whatever their set-up."""
-    shapes = zip(runs["config"], runs["hidden"], runs["base_hidden"], runs["base_layers"], strict=True)
-    found = [_is(config, hidden, (h, n), terms) for config, hidden, h, n in shapes]
+    found = [_cell(run, terms) is not None for run in runs.to_dict("records")]
     return pd.Series(found, index=runs.index, dtype=bool)
 
 
 def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
     """``masking.max_ngram=7`` for every setting of a cell that no run has, whatever else it has."""
-    shapes = zip(runs["config"], runs["hidden"], runs["base_hidden"], runs["base_layers"], strict=True)
     missing: dict[str, Any] | None = None
-    for config, hidden, h, n in shapes:
-        if not _comparable(config, hidden):
+    for run in runs.to_dict("records"):
+        if not _comparable(run["config"], run["hidden"]):
             continue
-        wanted = _wanted(config, hidden, (h, n), terms)
-        here = {path: value for path, value in wanted.items() if not _same(path, setting(config, path), value)}
+        wanted = _wanted(run, terms)
+        here = {path: value for path, value in wanted.items() if not _same(path, setting(run["config"], path), value)}
         missing = here if missing is None else {path: value for path, value in missing.items() if path in here}
     return [f"{path}={value}" for path, value in (missing or {}).items()]
 
 
-def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> bool:
-    if not _comparable(config, hidden):
-        return False
-    wanted = _wanted(config, hidden, base, terms)
-    return all(_same(path, setting(config, path), value) for path, value in wanted.items())
+def _cell(run: Mapping[Any, Any], terms: Terms) -> Settings | None:
+    """The settings that ``terms`` set, where a run has them all; else None."""
+    if not _comparable(run["config"], run["hidden"]):
+        return None
+    wanted = _wanted(run, terms)
+    alike = all(_same(path, setting(run["config"], path), value) for path, value in wanted.items())
+    return wanted if alike else None
 
 
 def _comparable(config: dict[str, Any], hidden: Any) -> bool:
     return bool(config) and not pd.isna(hidden) and not _imported(config)
 
 
-def _wanted(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> dict[str, Any]:
+def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     """The settings that make a run with this base model the cell of ``terms``."""
-    head = int(hidden) // config["model"].get("heads", 1)
-    base_hidden, base_layers = int(base[0]), int(base[1])
+    config = run["config"]
+    head = int(run["hidden"]) // config["model"].get("heads", 1)
+    base_hidden, base_layers = int(run["base_hidden"]), int(run["base_layers"])
     shape = shape_of(dict(terms), base_hidden, base_layers, head)
     wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
     wanted |= {"warm_start.layers": list(shape.after), "share.groups": 1}
@@ -164,6 +227,8 @@ def _wanted(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: T
             wanted |= {"data.name": name} if paper else {"data.fraction": fraction}
         elif key not in TERMS:
             wanted[_FIELDS.get(key, key)] = value
+    if any(path in terms for path in SHAPE):  # a shape given outright is relative to no base model
+        wanted["model.base"] = None
     return wanted
 
 
@@ -178,83 +243,75 @@ _FIELDS = {"share": "share.strategy", "objective": "objective.name", "embed": "e
 
 def _same(path: str, found: Any, value: Any) -> bool:
     if found is None:  # a run of before there was the setting
-        found = {"warm_start.layers": [], "share.groups": 1, **LATER}.get(path)
+        found = BEFORE.get(path)
     if isinstance(value, (int, float)) and isinstance(found, (int, float)):
         return float(found) == float(value)
     return bool(found == value)
 
 
-def _freed(arms: Any) -> tuple[str, ...]:
-    """Settings in which the arms may differ."""
-    keys = {key for terms in arms for key in terms}
-    named = [path for key in keys for path in _OF_TERM.get(key, ())]
-    return (*_AXES, *named, *(_FIELDS.get(key, key) for key in keys if key not in TERMS and key != "budget"))
+def _alike(members: Mapping[Any, _Member]) -> list[Any]:
+    """The runs of one arm that have the settings alike which only other arms say: of most finished ones, the latest.
+
+    A run that has no tokens yet is of those whose settings it has.
+    """
+    groups: dict[tuple[str, str | None], list[Any]] = {}
+    for place, member in members.items():
+        groups.setdefault(member.within, []).append(place)
+    if not groups:
+        return []
+
+    def rank(key: tuple[str, str | None]) -> tuple[int, str]:
+        done = [members[place] for place in groups[key] if members[place].finished]
+        return len(done), max((str(member.run["updated"]) for member in done), default="")
+
+    best = max(groups, key=rank)
+    return [place for key, found in groups.items() for place in found if key in (best, (best[0], None))]
 
 
-def _setups(runs: pd.DataFrame, freed: Sequence[str]) -> dict[Any, str]:
-    """Index -> set-up. A run without a manifest yet is of the set-up of those whose settings it has."""
-    found, by_settings = {}, {}
-    columns = (runs[name] for name in ("config", "tokens_fingerprint", "precision"))
-    for place, config, fingerprint, precision in zip(runs.index, *columns, strict=True):
-        sources = {k: v for k, v in config.items() if k in ("data", "tokenizer")}
-        rest = _rest(config, freed)
-        own = _digest(rest, sources if "data" not in freed else {})
-        if fingerprint:
-            tokens = "" if "tokens" in freed else fingerprint
-            by_settings[own] = found[place] = _digest(rest, [tokens, precision])
-        else:
-            found[place] = own
-    return {place: by_settings.get(key, key) for place, key in found.items()}
-
-
-def _rest(config: dict[str, Any], freed: Sequence[str]) -> dict[str, Any]:
-    """The settings that must be equal, flat. Of the batch only its size, and of the budget what is in use."""
-    flat = {path: value for path, value in flatten(config).items() if path.split(".")[0] not in _INCIDENTAL}
-    flat = {path: value for path, value in flat.items() if LATER.get(path) != value and path != "batch.micro_size"}
-    unit = flat.get("budget.unit", "steps")
-    kept = ("budget.unit", f"budget.{unit}", "budget.warmup_steps")
-    flat = {k: v for k, v in flat.items() if not k.startswith("budget.") or k in kept}
-    return {k: v for k, v in flat.items() if not _under(k, freed)}
-
-
-def _under(name: str, paths: Sequence[str]) -> bool:
-    return any(name == path or name.startswith(f"{path}.") for path in paths)
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings -> dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _digest(*values: Any) -> str:
-    return json.dumps(values, sort_keys=True, default=str)
-
-
-def _best(members: dict[str, pd.DataFrame], setups: dict[Any, str], finished: Any) -> tuple[str | None, list[Any], str]:
-    """The set-up with most arms, then most runs, then the latest; the finished runs of others; why it was taken."""
+def _best(members: Mapping[str, Mapping[Any, _Member]]) -> tuple[str | None, str]:
+    """The set-up with most arms, then most runs, then the latest; why it was taken."""
     score: dict[str, list[Any]] = {}
-    for frame in members.values():
+    for found in members.values():
         arms: set[str] = set()
-        for place, updated in zip(frame.index, frame["updated"], strict=True):
-            entry = score.setdefault(setups[place], [0, 0, ""])
-            if place in finished:
-                arms.add(setups[place])
+        for member in found.values():
+            entry = score.setdefault(member.setup, [0, 0, ""])
+            if member.finished:
+                arms.add(member.setup)
                 entry[1] += 1
-                entry[2] = max(entry[2], str(updated))
+                entry[2] = max(entry[2], str(member.run["updated"]))
         for setup in arms:
             score[setup][0] += 1
     if not score:
-        return None, [], ""
+        return None, ""
     best = max(score, key=lambda setup: score[setup])
-    places = {place for frame in members.values() for place in frame.index}
-    left_out = sorted(place for place in places if place in finished and setups[place] != best)
-    return best, left_out, _reason(score[best], [score[setup] for setup in score if setup != best])
+    return best, _reason(score[best], [score[setup] for setup in score if setup != best])
+
+
+def _left_out(
+    members: Mapping[str, Mapping[Any, _Member]], chosen: Mapping[str, pd.DataFrame]
+) -> list[tuple[str, _Member]]:
+    """Finished runs of the arms that no arm took, each with an arm whose cell it is."""
+    taken = {place for frame in chosen.values() for place in frame.index}
+    found: dict[Any, tuple[str, _Member]] = {}
+    for name, runs in members.items():
+        for place, member in runs.items():
+            if member.finished and place not in taken:
+                found.setdefault(place, (name, member))
+    return [found[place] for place in sorted(found)]
+
+
+def _told(
+    left: Sequence[tuple[str, _Member]], chosen: Mapping[str, pd.DataFrame], own: Mapping[str, Settings]
+) -> dict[str, str]:
+    """Setting -> its value in the set-up that was taken and in those that were not."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(name for name, _ in left):
+        others = [member.run for arm, member in left if arm == name]
+        taken = chosen[name] if len(chosen[name]) else next((f for f in chosen.values() if len(f)), chosen[name])
+        if len(taken):
+            free = (*own[name], *(() if taken is chosen[name] else {k for one in own.values() for k in one}))
+            found = differences(taken.iloc[0].to_dict(), others, tuple(free)) | found
+    return found
 
 
 def _reason(best: list[Any], others: list[list[Any]]) -> str:
@@ -269,31 +326,6 @@ def _reason(best: list[Any], others: list[list[Any]]) -> str:
         if best[2] > last
         else "of several alike it comes first by name"
     )
-
-
-def _differences(runs: pd.DataFrame, one: Any, others: Sequence[Any], freed: Sequence[str]) -> dict[str, str]:
-    """Setting -> "3500, elsewhere 1200": what tells the chosen set-up from the others."""
-    if one is None or not others:
-        return {}
-    chosen = runs.loc[[one]].to_dict("records")[0]
-    ours, data = _rest(chosen["config"], freed), _data_words(chosen)
-    found: dict[str, tuple[str, dict[str, None]]] = {}
-    for other in runs.loc[list(others)].to_dict("records"):
-        theirs = _rest(other["config"], freed)
-        if other["tokens_fingerprint"] != chosen["tokens_fingerprint"] and "tokens" not in freed:
-            found.setdefault("data", (data, {}))[1][_data_words(other)] = None
-        if other["precision"] != chosen["precision"]:
-            found.setdefault("precision", (str(chosen["precision"]), {}))[1][str(other["precision"])] = None
-        for path in sorted(set(ours) | set(theirs)):
-            if ours.get(path) != theirs.get(path) and not path.startswith("evaluation.curve"):
-                found.setdefault(path, (str(ours.get(path)), {}))[1][str(theirs.get(path))] = None
-    return {path: f"{mine}, elsewhere {' and '.join(list(other)[:3])}" for path, (mine, other) in found.items()}
-
-
-def _data_words(run: Mapping[Any, Any]) -> str:
-    """``embedded (tokens feed)``: the corpus and the tokens that were made of it."""
-    corpus = run["data"].get("corpus") if isinstance(run["data"], dict) else None
-    return f"{corpus or setting(run['config'], 'data.name')} (tokens {str(run['tokens_fingerprint'])[:8]})"
 
 
 def _why(runs: pd.DataFrame) -> str:

@@ -24,8 +24,9 @@ from albert_ablate.config import CONF
 from albert_ablate.errors import ConfigError
 from analysis import paper
 from analysis.cells import NO_RUN, absent, select
-from analysis.metrics import METRICS, metric, roughness, unfit, values, within
-from analysis.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_needed
+from analysis.metrics import METRICS, metric, resolution, roughness, unfit, values, within
+from analysis.seeds import doubt, lost_words
+from analysis.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
 from analysis.tables import REFERENCES, arms_of
 from analysis.terms import settings_of
 
@@ -97,10 +98,13 @@ class Verdict:
     effect: Estimate | None = None
     paper: float | None = None  # the same sum from the paper's numbers
     paper_score: str | None = None
+    judged: bool = False  # whether a test decides it
     p: float = 1.0  # of the nearer side, two-sided
     adjusted: float = 1.0
     seeds_needed: int | None = None
     arms: dict[str, tuple[str, ...]] = field(default_factory=dict)  # arm -> runs
+    planned: int = 0  # seeds, those without numbers too
+    lost: str = ""  # the seeds without numbers and what became of them, arm by arm
     left_out: int = 0  # runs of the arms in other set-ups
 
     @property
@@ -225,20 +229,26 @@ def _unknown_score(unknown: Sequence[str]) -> str:
     return ", ".join(unknown) + (f" (did you mean {near[0]}?)" if near else "")
 
 
-def judge(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Verdict]:
-    """A verdict on every claim, in their order."""
-    measured = [_measure(runs, claim) for claim in claims]
-    places = [place for place, found in enumerate(measured) if found.effect is not None and found.effect.n > 1]
+def judge(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) -> list[Verdict]:
+    """A verdict on every claim, in their order.
+
+    A claim about an arm of which a seed diverged is inconclusive: the seeds that are left were chosen by their
+    result. ``survivors`` judges them all the same.
+    """
+    measured = [_measure(runs, claim, survivors) for claim in claims]
+    places = [place for place, found in enumerate(measured) if found.judged]
     adjusted = holm([measured[place].p for place in places])
     for place, p in zip(places, adjusted, strict=True):
         measured[place] = _decide(replace(measured[place], adjusted=p), len(places))
     return measured
 
 
-def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
+def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
     """Effect and p value, or why there is none."""
     found = select(runs, claim.terms())
-    empty = replace(Verdict(claim, "not tested", left_out=found.other), **_paper(claim, claim.scores[0]))
+    planned = max((len(seeds.planned) for seeds in found.seeds.values()), default=0)
+    empty = Verdict(claim, "not tested", left_out=found.other, planned=planned, lost=lost_words(found.seeds))
+    empty = replace(empty, **_paper(claim, claim.scores[0]))
     missing = [f"{name}: {_no_run(runs, claim, name, reason)}" for name, reason in found.waiting.items()]
     if missing:
         return replace(empty, reason="; ".join(missing))
@@ -256,8 +266,10 @@ def _measure(runs: pd.DataFrame, claim: Claim) -> Verdict:
         return replace(base, reason="no seed that every arm has")
     if effect.n < 2:
         return replace(base, verdict="inconclusive", effect=effect, reason="one seed: at least two are needed")
+    if (why := doubt(found.seeds)) and not survivors:
+        return replace(base, verdict="inconclusive", effect=effect, reason=why)
     inside, outside = _sides(claim, effect)
-    return replace(base, verdict="inconclusive", effect=effect, p=min(1.0, 2 * min(inside, outside)))
+    return replace(base, verdict="inconclusive", effect=effect, judged=True, p=min(1.0, 2 * min(inside, outside)))
 
 
 def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
@@ -277,7 +289,9 @@ def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estim
     ends = [sorted((factor * low, factor * high)) for factor in claim.effect.values()]
     bounds = (sum((end[0] for end in ends), claim.constant), sum((end[1] for end in ends), claim.constant))
     factors = pd.Series(claim.effect)
-    return estimate(wide[factors.index].mul(factors).sum(axis=1) + claim.constant, bounds) if len(wide) else None
+    floor = max(abs(factor) * resolution(arms[name], score) for name, factor in claim.effect.items())
+    sums = wide[factors.index].mul(factors).sum(axis=1) + claim.constant
+    return estimate(sums, bounds, floor, metric(score).exact) if len(wide) else None
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
@@ -294,9 +308,11 @@ def _decide(found: Verdict, judged: int) -> Verdict:
     inside, outside = _sides(found.claim, found.effect)
     if found.adjusted < ALPHA:
         return replace(found, verdict="reproduced" if inside < outside else "contradicted")
-    bounds = found.claim.between or (found.claim.above or 0.0,)
-    distance = min(abs(found.effect.mean - bound) for bound in bounds)
-    needed = seeds_needed(distance, found.effect.sd, ALPHA / judged)
+    if found.claim.between is not None:
+        needed = seeds_for_band(found.effect.mean, found.effect.spread, found.claim.between, ALPHA / judged)
+    else:
+        distance = abs(found.effect.mean - (found.claim.above or 0.0))
+        needed = seeds_needed(distance, found.effect.spread, ALPHA / judged)
     needed = None if needed is None else max(needed, found.effect.n + 1)
     reason = "decided alone, not after correcting for all claims" if found.p < ALPHA else "within noise"
     more = f"about {needed} seeds would settle this effect" if needed else "more than 1,000 seeds at this effect"
@@ -338,9 +354,10 @@ def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         {
             "id": v.claim.id, "claim": v.claim.claim, "source": v.claim.source, "verdict": v.verdict,
             "score": v.score, "holds_if": bound_words(v.claim), "n": 0 if v.effect is None else v.effect.n,
+            "planned": v.planned, "without_numbers": v.lost,
             "effect": None if v.effect is None else v.effect.mean, "low": None if v.effect is None else v.effect.low,
-            "high": None if v.effect is None else v.effect.high, "p": v.p if v.effect else None,
-            "p_holm": v.adjusted if v.effect else None, "paper_score": v.paper_score, "paper_effect": v.paper,
+            "high": None if v.effect is None else v.effect.high, "p": v.p if v.judged else None,
+            "p_holm": v.adjusted if v.judged else None, "paper_score": v.paper_score, "paper_effect": v.paper,
             "seeds_needed": v.seeds_needed, "reason": v.reason,
         }
         for v in verdicts

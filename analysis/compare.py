@@ -22,14 +22,16 @@ from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from analysis import cautions, render
-from analysis.cells import flatten, main_setup
+from analysis.cells import Selection, full_names, main_selection
 from analysis.metrics import tasks_of, unfit
 from analysis.places import require_file
 from analysis.provenance import different
 from analysis.runs import load_runs
+from analysis.setups import flatten
 from analysis.statistics import p_two_sided
 from analysis.tables import Comparison, Row, compare_arms, corrected
 from analysis.tables import Table as PaperTable
+from analysis.task_setups import apart
 
 _NOTE = """
 MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
@@ -89,7 +91,8 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> tuple[PaperTable, dict
     A table with a comparison for each cell and score that both have, its verdicts after Holm's
     correction, and lists of words: ``only in A``, ``only in B``, ``settings`` that differ.
     """
-    ours, theirs = main_setup(after), main_setup(before)
+    selections = main_selection(after), main_selection(before)
+    ours, theirs = _named_alike(*selections)
     both = sorted(set(ours["arm"]) & set(theirs["arm"]))
     scores = (*_SCORES, *(f"task:{name}" for name in sorted(set(tasks_of(ours)) & set(tasks_of(theirs)))))
     found = []
@@ -99,16 +102,35 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> tuple[PaperTable, dict
             difference = compare_arms(b, a, key)
             if difference is not None:
                 mark = unfit(a, key) or unfit(b, key)
-                found.append(Comparison(arm, "A", key, difference, None, p_two_sided(difference), mark=mark))
+                doubt = _doubt(selections[1], a, "A") or _doubt(selections[0], b, "B")
+                p = p_two_sided(difference)
+                found.append(Comparison(arm, "A", key, difference, None, p, mark=mark, doubt=doubt))
     words = {
         "only in A": sorted(set(theirs["arm"]) - set(ours["arm"])),
         "only in B": sorted(set(ours["arm"]) - set(theirs["arm"])),
-        "settings": different(ours.iloc[0], theirs[theirs["arm"] == ours["arm"].iloc[0]].iloc[0])
-        if len(both) and ours["arm"].iloc[0] in both
+        "settings": [
+            *different(ours[ours["arm"] == both[0]].iloc[0], theirs[theirs["arm"] == both[0]].iloc[0]),
+            *apart(ours, theirs),
+        ]
+        if both
         else [],
     }
     rows = tuple(Row(name, (name,), (), (), 0) for name in (*both, "A"))
     return PaperTable("changes", 0, "From A to B", ("arm",), (), rows, corrected(found)), words
+
+
+def _named_alike(*selections: Selection) -> list[pd.DataFrame]:
+    """The runs of each with ``arm`` as the same words for the same arm, and ``own_arm`` as it is called there."""
+    frames = [selection.runs["all"].assign(own_arm=selection.runs["all"]["arm"]) for selection in selections]
+    together = pd.concat(frames, ignore_index=True)
+    names = pd.Series(full_names(together) if len(together) else [], index=together.index, dtype=object)
+    split = len(frames[0])
+    return [frames[0].assign(arm=names[:split].to_numpy()), frames[1].assign(arm=names[split:].to_numpy())]
+
+
+def _doubt(selection: Selection, arm: pd.DataFrame, name: str) -> str | None:
+    seeds = selection.seeds.get(arm["own_arm"].iloc[0])
+    return f"{name}: {seeds.doubt}" if seeds is not None and seeds.doubt else None
 
 
 def _cell(value: Any, form: Any) -> str:

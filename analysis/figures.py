@@ -6,14 +6,16 @@ Each is written as PNG, SVG and PDF with its plotted numbers as CSV beside it.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
-from analysis import style
+from analysis import cautions, style
 from analysis.arm_figures import cost, learning_curves, pareto, seed_spread
+from analysis.cells import main_selection
 from analysis.paper_figures import embedding, objective_matrix, per_layer, training_curves
 from analysis.places import require_ours, require_writable
 from analysis.plotting import NothingToDraw
@@ -28,11 +30,13 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {
 
 
 def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple[list[Drawing], dict[str, str]]:
-    """The figures that ``runs`` can fill, and why not the others."""
+    """The figures that ``runs`` can fill, and why not the others. Captions name arms that lack a seed."""
     drawings, undrawn = [], {}
+    lost = cautions.lost_in_short(main_selection(runs))
     for name in names:
         try:
-            drawings.append(FIGURES[name](runs))
+            drawing = FIGURES[name](runs)
+            drawings.append(replace(drawing, caption=f"{drawing.caption} {lost}".strip()))
         except NothingToDraw as reason:
             undrawn[name] = str(reason)
     return drawings, undrawn

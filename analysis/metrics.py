@@ -1,8 +1,6 @@
 """The numbers that arms are compared on: one value a run, by the names the paper's tables use."""
 
-import json
 import math
-from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,6 +9,7 @@ import pandas as pd
 
 from albert_ablate.task_config import PAPER_FIVE
 from analysis.statistics import EVERYWHERE, Estimate, estimate
+from analysis.task_setups import one_setup_each
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,8 @@ class Metric:
     higher_is_better: bool = True
     source: tuple[str, ...] = ()  # ("task", "set", "metric") of a fine-tuned task, else ("column",)
     within: tuple[float, float] = (0.0, math.inf)  # no printed value can lie beyond
+    exact: bool = False  # counted, not sampled
+    interval: str | None = None  # column of a run's own 95% interval over its held-out examples
 
     @property
     def task(self) -> str | None:
@@ -39,6 +40,8 @@ _CORRELATIONS = ("matthews", "pearson", "spearman")
 #: Upper over lower quartile of a run's speed, or fastest over slowest seed, from which speeds are not compared.
 #: A machine to itself gives 1.03 to 1.08.
 STEADY = 1.25
+#: Standard errors on either side in a 95% interval.
+_NORMAL = 1.959964
 #: The paper's columns, then those that only we have.
 METRICS = {
     metric.key: metric
@@ -51,14 +54,36 @@ METRICS = {
         Metric("SST-2", "SST-2", _PERCENT, within=_SHARE, source=("sst2", "*", "accuracy")),
         Metric("RACE", "RACE", _PERCENT, within=_SHARE, source=("race", "*", "accuracy")),
         Metric("Avg", "Avg", _PERCENT, within=_SHARE),
-        Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",)),
-        Metric("NSP", "NSP", _PERCENT, within=_SHARE, source=("nsp",)),
-        Metric("SOP", "SOP", _PERCENT, within=_SHARE, source=("sop",)),
-        Metric("SOP own head", "SOP, own head", _PERCENT, within=_SHARE, source=("sop_own_head",)),
-        Metric("NSP own head", "NSP, own head", _PERCENT, within=_SHARE, source=("nsp_own_head",)),
-        Metric("MLM loss", "MLM loss", "nats", 1.0, higher_is_better=False, source=("mlm_loss",)),
+        Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
+        Metric("NSP", "NSP", _PERCENT, within=_SHARE, source=("nsp",), interval="nsp_interval"),
+        Metric("SOP", "SOP", _PERCENT, within=_SHARE, source=("sop",), interval="sop_interval"),
+        Metric(
+            "SOP own head",
+            "SOP, own head",
+            _PERCENT,
+            within=_SHARE,
+            source=("sop_own_head",),
+            interval="sop_own_head_interval",
+        ),
+        Metric(
+            "NSP own head",
+            "NSP, own head",
+            _PERCENT,
+            within=_SHARE,
+            source=("nsp_own_head",),
+            interval="nsp_own_head_interval",
+        ),
+        Metric(
+            "MLM loss",
+            "MLM loss",
+            "nats",
+            1.0,
+            higher_is_better=False,
+            source=("mlm_loss",),
+            interval="mlm_loss_interval",
+        ),
         Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
-        Metric("params", "Parameters", "M", 1e-6, source=("params_with_pooler",)),
+        Metric("params", "Parameters", "M", 1e-6, source=("params_with_pooler",), exact=True),
         Metric("L2 roughness", "L2 roughness", "", 1.0, higher_is_better=False, source=("l2",)),
         Metric("angle roughness", "angle roughness", "", 1.0, higher_is_better=False, source=("degrees",)),
     )
@@ -75,14 +100,65 @@ def metric(key: str) -> Metric:
 
 def summarised(runs: pd.DataFrame, key: str) -> Estimate | None:
     """The metric over these runs, in printed units; None where none has it."""
-    return estimate(values(runs, key) * metric(key).scale, within(key, runs))
+    found = metric(key)
+    return estimate(values(runs, key) * found.scale, within(key, runs), resolution(runs, key), found.exact)
+
+
+def resolution(runs: pd.DataFrame, key: str) -> float:
+    """The error of one run's score because its examples are a sample, in printed units; 0 where none is recorded.
+
+    Half of the recorded 95% interval over examples, as standard errors; root mean square over the runs. No spread
+    over seeds is believed to be smaller: with N examples a score is a whole number of them.
+    """
+    found = metric(key)
+    if key == "Avg":
+        errors = [_average_error(tasks) for tasks in entries_of(runs)]
+    elif found.task is not None:
+        errors = [_score_error(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
+    else:
+        errors = [] if found.interval is None else [_error(interval) for interval in runs[found.interval]]
+    known = [error for error in errors if error is not None]
+    return found.scale * math.sqrt(sum(error**2 for error in known) / len(known)) if known else 0.0
+
+
+def _error(interval: Any) -> float | None:
+    """The standard error that a 95% interval stands for."""
+    return (interval[1] - interval[0]) / (2 * _NORMAL) if isinstance(interval, list | tuple) else None
+
+
+def _score_error(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
+    """Error of the set called ``name``; ``*``: of the first set, the task's own metric (of several, their mean)."""
+    if entry is None:
+        return None
+    sets = entry["sets"]
+    scores = sets.get(name, {}) if name != "*" else next(iter(sets.values()), {})
+    own = entry["metric"].split(" and ") if key == "*" else [key]
+    errors = [_error(scores[one].get("interval")) for one in own if isinstance(scores.get(one), dict)]
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _average_error(tasks: dict[str, Any]) -> float | None:
+    """Of the paper's Avg: five tasks of their own examples; two metrics of one task share theirs."""
+    if any(task not in tasks for task in PAPER_FIVE):
+        return None
+    parts = [_task_error(tasks[task]) for task in PAPER_FIVE]
+    known = [part for part in parts if part is not None]
+    return math.sqrt(sum(part**2 for part in known)) / len(PAPER_FIVE) if known else None
+
+
+def _task_error(entry: dict[str, Any]) -> float | None:
+    errors = [_error(found.get("interval")) for found in next(iter(entry["sets"].values()), {}).values()
+              if isinstance(found, dict)]  # fmt: skip
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known else None
 
 
 def within(key: str, *frames: pd.DataFrame) -> tuple[float, float]:
     """Bounds of the metric in printed units; those of a task by its own metric in the runs."""
     if not key.startswith("task:"):
         return metric(key).within
-    entries = (tasks.get(key.removeprefix("task:")) for runs in frames for tasks in _entries(runs))
+    entries = (tasks.get(key.removeprefix("task:")) for runs in frames for tasks in entries_of(runs))
     names = {name for entry in entries if entry is not None for name in entry["metric"].split(" and ")}
     if names <= set(_SHARES):
         return _SHARE
@@ -93,9 +169,9 @@ def values(runs: pd.DataFrame, key: str) -> pd.Series:
     """The metric of each run, indexed by seed, as stored (shares, nats); runs without it are left out."""
     found = metric(key)
     if key == "Avg":
-        numbers = [_average(tasks) for tasks in _entries(runs)]
+        numbers = [_average(tasks) for tasks in entries_of(runs)]
     elif found.task is not None:
-        numbers = [_score(tasks.get(found.task), *found.source[1:]) for tasks in _entries(runs)]
+        numbers = [_score(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
     elif key.endswith("roughness"):
         numbers = [roughness(profile) for profile in runs[found.source[0]]]
     else:
@@ -140,7 +216,7 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
             return f"its own sentence task not above the majority class in {flat} of {len(runs)} seeds"
     task = metric(key).task
     if task is not None:
-        entries = [tasks.get(task) for tasks in _entries(runs)]
+        entries = [tasks.get(task) for tasks in entries_of(runs)]
         low = sum(1 for entry in entries if entry is not None and not _above_majority(entry))
         if low:
             return f"{task} not above the majority class in {low} of {len(runs)} seeds"
@@ -155,20 +231,10 @@ def _unsteady(runs: pd.DataFrame) -> str | None:
     return "the speed changed within these runs or from one to the next (a shared machine, or another one)"
 
 
-def _entries(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each run: task -> its entry in the recipe that most of these runs used."""
-    used: Counter[tuple[str, str]] = Counter()
-    for tasks in runs["tasks"]:
-        used.update({(entry["task"], _recipe(entry)) for entry in tasks if entry["start"] == "pretrained"})
-    best = {task: recipe for (task, recipe), _ in sorted(used.items(), key=lambda item: item[1])}
-    return [
-        {e["task"]: e for e in tasks if e["start"] == "pretrained" and best[e["task"]] == _recipe(e)}
-        for tasks in runs["tasks"]
-    ]
-
-
-def _recipe(entry: dict[str, Any]) -> str:
-    return json.dumps([entry.get("recipe"), entry.get("metric")], sort_keys=True)
+def entries_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each run: task -> its entry in the set-up that most of these runs used."""
+    kept, _ = one_setup_each({"runs": runs})
+    return [{e["task"]: e for e in tasks if e["start"] == "pretrained"} for tasks in kept["runs"]["tasks"]]
 
 
 def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:

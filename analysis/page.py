@@ -191,7 +191,7 @@ def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:
         rows.append(
             [
                 f"{row['claim']} ({row['source']})", f"{row['mark']} {row['verdict']}", row["score"], row["effect"],
-                row["interval"], row["p"], theirs, str(row["n"]), row["reason"],
+                row["interval"], row["p"], theirs, row["n"], row["reason"],
             ]
         )  # fmt: skip
     return render.pipes(head, rows)
@@ -210,11 +210,22 @@ def _score_row(verdict: Verdict) -> dict[str, Any]:
         "raw": "" if effect is None else f"{effect.mean:.6g}",
         "interval": "" if effect is None or math.isnan(effect.low)
         else f"{render.signed(effect.low, many)} to {render.signed(effect.high, many)}",
-        "p": "" if effect is None or effect.n < 2 else render.p_value(verdict.adjusted),
+        "p": "" if not verdict.judged else render.p_value(verdict.adjusted),
         "paper": "" if verdict.paper is None else render.signed(verdict.paper, 1 if unit == "%" else many),
         "paper_score": (verdict.paper_score or "") if verdict.paper is not None else "",
-        "n": 0 if effect is None else effect.n, "reason": verdict.reason,
+        "n": _counted(verdict), "reason": _why(verdict),
     }  # fmt: skip
+
+
+def _counted(verdict: Verdict) -> str:
+    n = 0 if verdict.effect is None else verdict.effect.n
+    return f"{n} of {verdict.planned}" if 0 < n < verdict.planned else str(n)
+
+
+def _why(verdict: Verdict) -> str:
+    """The reason, and which seeds have no numbers; of what is not tested the reason has it all."""
+    lost = verdict.lost if verdict.effect is not None else ""
+    return "; ".join(filter(None, (verdict.reason, lost)))
 
 
 def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:

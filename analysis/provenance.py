@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.identity import INCIDENTAL
-from analysis.cells import flatten
 from analysis.metrics import metric, values
+from analysis.setups import flatten
 from analysis.tables import REFERENCES, Table
 
 #: Settings that do not change numbers; corpus and tokenizer, which an identity knows by their tokens, do.

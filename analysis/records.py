@@ -120,7 +120,10 @@ class _Manifest(_Part):
 
 class _Masked(_Part):
     loss: _Number | None = None
+    loss_interval: _Interval | None = None
     accuracy: _Number | None = None
+    interval: _Interval | None = None
+    binomial_interval: _Interval | None = None
     unigram_loss: _Number | None = None
     bigram_loss: _Number | None = None
     left_baseline: bool | None = None
@@ -128,6 +131,7 @@ class _Masked(_Part):
 
 class _OwnHead(_Part):
     accuracy: _Number | None = None
+    interval: _Interval | None = None
 
 
 class _Sentence(_Part):

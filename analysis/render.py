@@ -84,13 +84,15 @@ class Reasons:
         return [f"{letter}: {reason}" for reason, letter in self._letters.items()]
 
 
-def text(cell: Sequence[Entry], reasons: Reasons, paper: bool = True) -> str:
-    """One cell in plain characters."""
+def text(cell: Sequence[Entry], reasons: Reasons, paper: bool = True, seeds: int = 0) -> str:
+    """One cell in plain characters; it says its seeds where they are fewer than ``seeds``, the row's."""
     ours = [number(entry.metric, entry.ours) for entry in cell]
     if all(entry.ours is None for entry in cell):
         shown = f"{DASH}{reasons.letter(cell[0].reason or 'not measured')}"
     else:
         shown = " / ".join(ours) + ("†" if any(entry.mark for entry in cell) else "")
+        fewest = min(entry.ours.n for entry in cell if entry.ours is not None)
+        shown += f" (n = {fewest})" if fewest < seeds else ""
     theirs = [printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None]
     return f"{shown} [{'/'.join(theirs)}]" if theirs and paper else shown
 
@@ -143,8 +145,8 @@ def _head(table: Table) -> list[str]:
 
 
 def _cells(table: Table, row: Row, reasons: Reasons) -> list[str]:
-    seeds = [str(row.seeds)] if table.filled else []
-    return [*row.labels, *seeds, *(text(cell, reasons) for cell in row.cells)]
+    seeds = [row.counted] if table.filled else []
+    return [*row.labels, *seeds, *(text(cell, reasons, seeds=row.seeds) for cell in row.cells)]
 
 
 COMPARED = ("arm", "against", "score", "difference", "95% interval", "p", "paper", "")
@@ -157,7 +159,7 @@ def compared(table: Table, c: Comparison) -> list[str]:
     decimals = _DECIMALS[unit(c.metric)] + (1 if unit(c.metric) == "%" else 0)
     interval = DASH if math.isnan(d.low) else f"{signed(d.low, decimals)} to {signed(d.high, decimals)}"
     mean = signed(d.mean, decimals)
-    p = DASH if d.n < 2 or c.mark else p_value(c.adjusted)
+    p = DASH if d.n < 2 or c.mark or c.doubt else p_value(c.adjusted)
     return [
         names[c.arm], names[c.other], heading([c.metric]), mean, interval, p,
         "" if c.paper is None else signed(c.paper, 1), c.verdict,
@@ -218,6 +220,7 @@ def frame(table: Table) -> pd.DataFrame:
         for entry in (entry for cell in row.cells for entry in cell):
             ours = entry.ours
             found = {"score": entry.metric, "unit": unit(entry.metric), "n": 0 if ours is None else ours.n}
+            found |= {"planned": row.planned}
             found |= {name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")}
             found |= {"paper": entry.paper, "missing": entry.reason if ours is None else None, "mark": entry.mark}
             rows.append(labels | found | {"runs": " ".join(row.runs)})
@@ -260,7 +263,7 @@ def _html_table(head: Sequence[str], rows: Sequence[str]) -> str:
 
 def _html_row(table: Table, row: Row, reasons: Reasons) -> str:
     labels = "".join(f'<th scope="row">{escape(label)}</th>' for label in row.labels)
-    labels += f"<td data-sort='{row.seeds}'>{row.seeds}</td>" if table.filled else ""
+    labels += f"<td data-sort='{row.seeds}'>{row.counted}</td>" if table.filled else ""
     return labels + "".join(_html_cell(row, cell, reasons) for cell in row.cells)
 
 
@@ -268,7 +271,7 @@ def _html_cell(row: Row, cell: Sequence[Entry], reasons: Reasons) -> str:
     first = next((entry.ours.mean for entry in cell if entry.ours is not None), None)
     theirs = "/".join(printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None)
     sort = "" if first is None else f' data-sort="{first:.6g}"'
-    shown = escape(text(cell, reasons, paper=False))
+    shown = escape(text(cell, reasons, paper=False, seeds=row.seeds))
     if first is None:
         ours = f'<span class="missing" title="{escape(cell[0].reason or "")}">{DASH}<sup>{shown[1:]}</sup></span>'
     elif row.runs:

@@ -36,11 +36,16 @@ _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unk
 _FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "tables", "figures")
 
 
-def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE, *, draw: bool = True) -> Report:
-    """Tables, verdicts and, with ``draw``, figures of ``runs``."""
-    tables = (configurations(_counts), *(build(runs, name) for name in REFERENCES))
+def gather(
+    runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE, survivors: bool = False, *, draw: bool = True
+) -> Report:
+    """Tables, verdicts and, with ``draw``, figures of ``runs``.
+
+    ``survivors`` judges arms of which a seed diverged by the others.
+    """
+    tables = (configurations(_counts), *(build(runs, name, survivors) for name in REFERENCES))
     drawings, undrawn = draw_all(runs) if draw else ([], {})
-    return Report(title, runs, tables, tuple(judge(runs, claims)), tuple(drawings), undrawn)
+    return Report(title, runs, tables, tuple(judge(runs, claims, survivors)), tuple(drawings), undrawn)
 
 
 def write(report: Report, out: Path, *, compact: bool = False) -> Path:
@@ -125,6 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--where", action="append", default=[], metavar="SETTING=VALUE", help="only runs with this setting"
     )
+    parser.add_argument(
+        "--survivors", action="store_true", help="judge an arm of which a seed diverged by the seeds that are left"
+    )
     parser.add_argument("--title", default=_TITLE)
     parser.add_argument("--compact", action="store_true", help="for a repository: Markdown, CSV and SVG only, no page")
     parser.add_argument(
@@ -136,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_writable("--out", options.out)
         require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
         runs = without_copies(where(read_folders(*options.runs), options.where))
-        report = gather(runs, claims, options.title)
+        report = gather(runs, claims, options.title, options.survivors)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ COLUMNS = {
     "run": "name of the run folder",
     "path": "the folder",
     "identity": "hash of everything that changes the numbers",
-    "state": "queued, running, finished, failed, preempted; copy: of a run that another row is",
+    "state": "queued, running, finished, failed, diverged, preempted; copy: of a run that another row is",
     "note": "why it is not finished, or what its records lack",
     "seed": "of pretraining: weights, order of the documents, masks",
     "model": "name of the model",
@@ -54,8 +54,12 @@ COLUMNS = {
     "sop_head": "the same",
     "nsp_interval": "its 95% interval over held-out pairs (list)",
     "sop_interval": "the same",
+    "mlm_interval": "the same of masked-LM accuracy, its pieces being independent",
+    "mlm_loss_interval": "the same of the loss",
     "nsp_own_head": "next-sentence accuracy of an SOP-trained model's own head",
     "sop_own_head": "sentence-order accuracy of an NSP-trained model's own head",
+    "nsp_own_head_interval": "its 95% interval over held-out pairs (list)",
+    "sop_own_head_interval": "the same",
     "unigram_loss": "masked-LM loss to beat: piece frequencies",
     "bigram_loss": "masked-LM loss to beat: neighbours",
     "mlm_left_baseline": "whether the masked LM is better than the unigram baseline, with 95% confidence",
@@ -259,6 +263,8 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
     found = {
         "mlm_loss": masked.get("loss"),
         "mlm": masked.get("accuracy"),
+        "mlm_interval": masked.get("binomial_interval") or masked.get("interval"),
+        "mlm_loss_interval": masked.get("loss_interval"),
         "unigram_loss": masked.get("unigram_loss"),
         "bigram_loss": masked.get("bigram_loss"),
         "mlm_left_baseline": masked.get("left_baseline"),
@@ -269,6 +275,7 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         found[f"{task}_head"] = scores.get("head")
         found[f"{task}_interval"] = scores.get("interval")
         found[f"{task}_own_head"] = setting(scores, "own_head.accuracy")
+        found[f"{task}_own_head_interval"] = setting(scores, "own_head.interval")
         found[f"{task}_left_baseline"] = scores.get("left_baseline")
     return found
 

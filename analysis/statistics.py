@@ -6,12 +6,16 @@ are paired by seed: two arms of one seed share weights, documents, their order a
 
 What cannot lie beyond a bound, such as a share or a loss, has an interval that ends there: a t interval cut at
 the bounds holds the true mean exactly as often as the whole one. Tests take the uncut numbers.
+
+A score of N held-out examples is a whole number of examples, so two seeds may agree to the last digit by chance.
+Their spread then says nothing, and a t test would be certain of anything. Every spread has a floor: the error that
+one run's score has because its examples are a sample. Where no such error is known, equal numbers decide nothing.
 """
 
 import bisect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +28,8 @@ from albert_ablate.evaluation.intervals import CONFIDENCE
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
 _MOST_SEEDS = 1000
+#: Quantiles of the sample variance over which a power is averaged.
+_NODES = 2000
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,13 @@ class Estimate:
     high: float
     sd: float
     values: tuple[float, ...]
+    floor: float = 0.0  # below which the spread is not taken
+    exact: bool = False  # counted, not sampled: equal numbers are no coincidence
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation that intervals and tests use; NaN with one seed."""
+        return self.sd if math.isnan(self.sd) else max(self.sd, self.floor)
 
     @property
     def n(self) -> int:
@@ -57,34 +70,62 @@ class Estimate:
 EVERYWHERE = (-math.inf, math.inf)
 
 
-def estimate(values: Sequence[float] | pd.Series, within: tuple[float, float] = EVERYWHERE) -> Estimate | None:
-    """Mean and interval of one number a seed, none of which can lie beyond ``within``; None without any."""
+def estimate(
+    values: Sequence[float] | pd.Series,
+    within: tuple[float, float] = EVERYWHERE,
+    floor: float = 0.0,
+    exact: bool = False,
+) -> Estimate | None:
+    """Mean and interval of one number a seed, none of which can lie beyond ``within``; None without any.
+
+    ``floor`` is the least spread over seeds that is believed: the error of one run's score over its examples, in
+    the unit of ``values``. ``exact`` numbers are counted and have none. Raises ValueError for a Series by seed in
+    which a seed stands twice: runs of one seed are not independent.
+    """
+    if isinstance(values, pd.Series) and values.index.name == "seed" and values.index.has_duplicates:
+        twice = sorted({str(seed) for seed in values.index[values.index.duplicated()]})
+        raise ValueError(f"seed {', '.join(twice)} stands more than once: runs of one seed are not independent")
     numbers = np.asarray([float(value) for value in values if not pd.isna(value)])
     if not len(numbers):
         return None
-    mean, spread = float(numbers.mean()), float("nan")
+    mean, sd = float(numbers.mean()), float("nan")
     low = high = float("nan")
     if len(numbers) > 1:
-        spread = float(numbers.std(ddof=1))
-        margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1)) * spread / len(numbers) ** 0.5
-        low, high = max(mean - margin, within[0]), min(mean + margin, within[1])
-    return Estimate(mean, low, high, spread, tuple(numbers.tolist()))
+        equal = np.ptp(numbers) <= 1e-9 * np.abs(numbers).max()  # but for the rounding of a difference
+        sd = 0.0 if equal else float(numbers.std(ddof=1))
+        error = max(sd, floor) / len(numbers) ** 0.5
+        margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1)) * error
+        if error > 0 or exact:  # else there is no spread to make an interval of
+            low, high = max(mean - margin, within[0]), min(mean + margin, within[1])
+    return Estimate(mean, low, high, sd, tuple(numbers.tolist()), floor, exact)
 
 
-def paired(ours: pd.Series, theirs: pd.Series, within: tuple[float, float] = EVERYWHERE) -> Estimate | None:
-    """Interval of ``ours - theirs`` over the seeds (the index) that both have; each lies ``within``."""
+def paired(
+    ours: pd.Series,
+    theirs: pd.Series,
+    within: tuple[float, float] = EVERYWHERE,
+    floor: float = 0.0,
+    exact: bool = False,
+) -> Estimate | None:
+    """Interval of ``ours - theirs`` over the seeds (the index) that both have; each lies ``within``.
+
+    Raises ValueError where one of them has a seed twice.
+    """
+    ours, theirs = ours.astype(float).rename_axis("seed"), theirs.astype(float).rename_axis("seed")
+    for one in (ours, theirs):
+        estimate(one)  # refuses a seed that stands twice
     both = ours.index.intersection(theirs.index)
-    found = (ours.loc[both].astype(float) - theirs.loc[both].astype(float)).dropna()
-    return estimate(found, (within[0] - within[1], within[1] - within[0]))
+    found = (ours.loc[both] - theirs.loc[both]).dropna()
+    return estimate(found, (within[0] - within[1], within[1] - within[0]), floor, exact)
 
 
 def p_above(found: Estimate, bound: float = 0.0) -> float:
-    """One-sided p value of the mean being no greater than ``bound``; 1 with one seed."""
+    """One-sided p value of the mean being no greater than ``bound``; 1 with one seed, and without a spread."""
     if found.n < 2:
         return 1.0
-    if found.sd == 0:
-        return 0.0 if found.mean > bound else 1.0
-    return float(scipy.stats.t.sf((found.mean - bound) / (found.sd / found.n**0.5), found.n - 1))
+    if found.spread == 0:
+        return 0.0 if found.exact and found.mean > bound else 1.0
+    return float(scipy.stats.t.sf((found.mean - bound) / (found.spread / found.n**0.5), found.n - 1))
 
 
 def p_two_sided(found: Estimate) -> float:
@@ -98,7 +139,7 @@ def p_below(found: Estimate, bound: float = 0.0) -> float:
 
 
 def _negative(e: Estimate) -> Estimate:
-    return Estimate(-e.mean, -e.high, -e.low, e.sd, tuple(-value for value in e.values))
+    return replace(e, mean=-e.mean, low=-e.high, high=-e.low, values=tuple(-value for value in e.values))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -115,9 +156,27 @@ def seeds_needed(distance: float, sd: float, alpha: float = ALPHA) -> int | None
     if sd == 0:
         return 2
     effect = abs(distance) / sd
-    if _power(effect, _MOST_SEEDS, alpha) < POWER:
+    return _fewest(lambda n: _power(effect, n, alpha))
+
+
+def seeds_for_band(mean: float, sd: float, band: tuple[float, float], alpha: float = ALPHA) -> int | None:
+    """Seeds with which the mean is shown to lie inside ``band``, or outside where it does; None above 1,000.
+
+    Inside, both one-sided tests have to pass at ``alpha / 2`` each, as a verdict takes them: near the middle of
+    the band that takes more seeds than the distance to the nearer bound says.
+    """
+    low, high = band
+    if not low < mean < high:
+        return seeds_needed(max(low - mean, mean - high), sd, alpha)
+    if not np.isfinite(sd):
         return None
-    return 2 + bisect.bisect_left(range(2, _MOST_SEEDS), POWER, key=lambda n: _power(effect, n, alpha))
+    return 2 if sd == 0 else _fewest(lambda n: _power_inside(mean, sd, band, n, alpha))
+
+
+def _fewest(power: Callable[[int], float]) -> int | None:
+    if power(_MOST_SEEDS) < POWER:
+        return None
+    return 2 + bisect.bisect_left(range(2, _MOST_SEEDS), POWER, key=power)
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
@@ -126,3 +185,18 @@ def _power(effect: float, n: int, alpha: float) -> float:
     noncentrality = effect * n**0.5
     power = scipy.stats.nct.sf(critical, n - 1, noncentrality)
     return float(power) if np.isfinite(power) else float(noncentrality > critical)
+
+
+def _power_inside(mean: float, sd: float, band: tuple[float, float], n: int, alpha: float) -> float:
+    """Of two one-sided t tests on ``n`` values: the chance that both put the mean inside ``band``.
+
+    For a sample standard deviation s both pass where the sample's mean keeps t·s/√n from either bound; that is
+    averaged over the law of s (Phillips, 1990).
+    """
+    critical = scipy.stats.t.ppf(1 - alpha / 2, n - 1)
+    error = sd / n**0.5
+    shares = (np.arange(_NODES) + 0.5) / _NODES
+    margins = critical * error * np.sqrt(scipy.stats.chi2.ppf(shares, n - 1) / (n - 1))
+    low, high = band[0] + margins, band[1] - margins
+    passed = scipy.stats.norm.cdf((high - mean) / error) - scipy.stats.norm.cdf((low - mean) / error)
+    return float(np.where(low < high, passed, 0.0).mean())

@@ -14,7 +14,8 @@ import pandas as pd
 from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import cautions, paper
 from analysis.cells import Selection, select
-from analysis.metrics import METRICS, metric, summarised, tasks_of, unfit, values, within
+from analysis.metrics import METRICS, metric, resolution, summarised, tasks_of, unfit, values, within
+from analysis.seeds import Seeds
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
@@ -69,6 +70,12 @@ class Row:
     cells: tuple[tuple[Entry, ...], ...]  # a cell shows one number or two (F1 and EM)
     runs: tuple[str, ...]
     seeds: int
+    planned: int = 0  # seeds, those without numbers too
+
+    @property
+    def counted(self) -> str:
+        """``3``, or ``2 of 3`` where a seed has no numbers."""
+        return str(self.seeds) if self.seeds >= self.planned else f"{self.seeds} of {self.planned}"
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,16 @@ class Comparison:
     paper: float | None  # the paper's difference
     p: float
     adjusted: float = 1.0  # Holm, over the comparisons of the table
-    mark: str | None = None
+    mark: str | None = None  # why an arm is not fit to be compared
+    doubt: str | None = None  # what is wrong with the seeds that are left
 
     @property
     def verdict(self) -> str:
         """In words."""
         if self.mark is not None:
             return "not trained"
+        if self.doubt is not None:
+            return self.doubt
         if self.difference.n < 2:
             return "one seed"
         if not self.difference.excludes_zero:
@@ -123,8 +133,11 @@ def arms_of(name: str) -> dict[str, dict[str, Any]]:
     return {f"{name}.{place}": dict(row.terms) for place, row in enumerate(sweep_rows([name]), 1)}
 
 
-def build(runs: pd.DataFrame, name: str) -> Table:
-    """``table2`` to ``table8`` or ``table11`` to ``table13`` from ``runs``. Raises KeyError for another name."""
+def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
+    """``table2`` to ``table8`` or ``table11`` to ``table13`` from ``runs``. Raises KeyError for another name.
+
+    An arm of which a seed diverged is compared only if ``survivors``.
+    """
     printed, references = paper.table(name), REFERENCES[name]
     arms = arms_of(name)
     selection = select(runs, arms)
@@ -138,11 +151,15 @@ def build(runs: pd.DataFrame, name: str) -> Table:
         reason = selection.waiting.get(arm)
         shown = tuple(_label(column, theirs[column], here) for column in labels)
         cells = tuple(tuple(_entry(here, theirs, key, reason, unit) for key in column) for column in columns)
-        rows.append(Row(arm, shown, cells, tuple(here["run"]), len(here)))
-    compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"]))
+        seeds = selection.seeds.get(arm, Seeds(()))
+        if seeds.doubt:
+            cells = tuple(tuple(_doubted(entry, seeds.doubt) for entry in column) for column in cells)
+        rows.append(Row(arm, shown, cells, tuple(here["run"]), len(here), len(seeds.planned)))
+    doubts = {} if survivors else {arm: seeds.doubt for arm, seeds in selection.seeds.items()}
+    compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"], doubts))
     return Table(
         name, printed["number_v6"], printed["title"].rstrip("."), tuple(_NAMES.get(c, c) for c in labels), columns,
-        tuple(rows), compared, selection, tuple(deviations(found)), tuple(_notes(selection)),
+        tuple(rows), compared, selection, tuple(deviations(found)), tuple(_notes(selection, rows)),
     )  # fmt: skip
 
 
@@ -184,6 +201,11 @@ def _entry(runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str 
     return Entry(key, None, printed, reason)
 
 
+def _doubted(entry: Entry, doubt: str) -> Entry:
+    """A number of the seeds that are left; a count of parameters is the same for all."""
+    return entry if entry.ours is None or entry.ours.exact else replace(entry, mark=entry.mark or doubt)
+
+
 def _unit_of_speed(name: str, selection: Selection, arms: Sequence[str]) -> pd.DataFrame:
     """Runs of the row that speed-up is relative to: the last one that is compared with no other."""
     references = REFERENCES[name]
@@ -197,6 +219,7 @@ def _comparisons(
     selection: Selection,
     columns: Sequence[Sequence[str]],
     printed: Sequence[Mapping[str, Any]],
+    doubts: Mapping[str, str | None],
 ) -> list[Comparison]:
     found = []
     for place, reference in enumerate(references):
@@ -213,21 +236,29 @@ def _comparisons(
             paper_difference = None if a is None or b is None else a - b
             mark = unfit(ours, key) or unfit(theirs, key)
             p = p_two_sided(difference)
-            found.append(Comparison(arms[place], arms[reference], key, difference, paper_difference, p, mark=mark))
+            doubt = doubts.get(arms[place]) or doubts.get(arms[reference])
+            found.append(
+                Comparison(arms[place], arms[reference], key, difference, paper_difference, p, mark=mark, doubt=doubt)
+            )
     return found
 
 
 def corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """The comparisons with p values after Holm's correction over those that can be judged."""
-    judged = [c for c in found if c.mark is None and c.difference.n > 1]
+    judged = [c for c in found if c.mark is None and c.doubt is None and c.difference.n > 1]
     adjusted = dict(zip(map(id, judged), holm([c.p for c in judged]), strict=True))
     return tuple(replace(c, adjusted=adjusted.get(id(c), 1.0)) for c in found)
 
 
 def compare_arms(ours: pd.DataFrame, theirs: pd.DataFrame, key: str) -> Estimate | None:
-    """Printed units of ``ours - theirs``, paired by seed; None where no seed has both."""
-    scale = metric(key).scale
-    return paired(values(ours, key) * scale, values(theirs, key) * scale, within(key, ours, theirs))
+    """Printed units of ``ours - theirs``, paired by seed; None where no seed has both.
+
+    Its spread is not taken below the error of one run's score. Raises ValueError where an arm has a seed twice.
+    """
+    found = metric(key)
+    floor = max(resolution(ours, key), resolution(theirs, key))
+    a, b = values(ours, key) * found.scale, values(theirs, key) * found.scale
+    return paired(a, b, within(key, ours, theirs), floor, found.exact)
 
 
 def deviations(runs: pd.DataFrame) -> list[str]:
@@ -243,8 +274,9 @@ def deviations(runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def _notes(selection: Selection) -> list[str]:
-    found = []
+def _notes(selection: Selection, rows: Sequence[Row]) -> list[str]:
+    names = {row.arm: ", ".join(row.labels) for row in rows}
+    found = [f"{names[arm]}: {seeds.words()}." for arm, seeds in selection.seeds.items() if seeds.lost]
     frames = [frame for frame in selection.runs.values() if len(frame)]
     seeds = {len(frame) for frame in frames}
     if 1 in seeds:
@@ -261,7 +293,7 @@ def _notes(selection: Selection) -> list[str]:
         found.append("The runs come from several devices; speeds are not comparable.")
     if selection.other:
         found.append(cautions.left_out(selection))
-    return found
+    return [*found, *selection.tasks]
 
 
 def configurations(count: Callable[[Mapping[str, Any]], Mapping[str, int]]) -> Table:

@@ -91,7 +91,8 @@ def write_cell(
     accuracy = {"nsp": (0.70, 0.66, 0.55), "sop": (0.51, 0.60, 0.52)}
     results: dict[str, Any] = {
         "masked_lm": {
-            "loss": loss, "accuracy": mlm, "unigram_loss": 6.0, "bigram_loss": 5.42, "left_baseline": left,
+            "loss": loss, "loss_interval": [loss - 0.002, loss + 0.002], "accuracy": mlm, "unigram_loss": 6.0,
+            "binomial_interval": [mlm - 0.0005, mlm + 0.0005], "bigram_loss": 5.42, "left_baseline": left,
         },
         "training": {
             "steps": steps, "tokens": 4000 * steps, "flops": 1e10 * steps, "seconds": 300.0 + 10 * blocks[1] + seed,
@@ -169,14 +170,15 @@ def _task(name: str, mlm: float, own: np.random.Generator) -> dict[str, Any]:
     value = 0.55 + mlm + 0.004 * own.standard_normal()
     metrics = ("f1", "exact") if name.startswith("squad") else ("accuracy",)
     found = {
-        metric: {"value": value - 0.05 * place, "interval": [value - 0.1, value + 0.02]}
+        metric: {"value": value - 0.05 * place, "interval": [value - 0.05 * place + end for end in (-0.001, 0.001)]}
         for place, metric in enumerate(metrics)
     }
     return {
         "task": name, "start": "pretrained", "group": name, "metric": metrics[0], "seeds": [0], "score": value,
         "spread": [value, value], "last_score": value,
         "average": sum(entry["value"] for entry in found.values()) / len(found), "recipe": {"steps": 100},
-        "sets": {"matched" if name == "mnli" else "dev": {"n": 1000, **found}},
+        "set_up": {"task": {"name": name}, "data": "feed"},
+        "sets": {"matched" if name == "mnli" else "dev": {"n": 900_000, **found}},
         "to_beat": {"matched" if name == "mnli" else "dev": {"majority": 0.4}},
     }  # fmt: skip
 

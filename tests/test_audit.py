@@ -38,12 +38,12 @@ from analysis.tables import REFERENCES, arms_of
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def reported(root: Path) -> Reported:
-    return Reported.made(gather(load_runs(root), load_claims(), draw=False))
+def reported(root: Path, survivors: bool = False) -> Reported:
+    return Reported.made(gather(load_runs(root), load_claims(), survivors=survivors, draw=False))
 
 
-def checked(report: Reported, root: Path) -> list[Check]:
-    return audit(report, report.runs_of([root]), command._claims([]), None)
+def checked(report: Reported, root: Path, survivors: bool = False) -> list[Check]:
+    return audit(report, report.runs_of([root]), command._claims([]), survivors=survivors)
 
 
 def wrong(checks: Iterable[Check]) -> list[Check]:
@@ -132,7 +132,8 @@ def test_a_changed_word_is_found(simulated: tuple[Path, Reported], file: str, co
         ("### Table 1. ", 3, "11.68", "11.69"),
         ("### Table 4. ", 2, r"± 0\.(\d)", "± 9.9"),
         ("### Table 4. ", 2, r"\[83\]", "[84]"),
-        ("### Table 4. ", 2, r"\| 3 \| (\d\.\d+) ", "| 3 | 7.77 "),
+        ("### Table 4. ", 2, r"\| 3 of 4 \|", "| 4 |"),
+        ("### Table 4. ", 2, r"\| (\d\.\d+) \[", "| 7.77 ["),
         ("Differences, paired", 1, r"[+−]\d+\.\d+ to", "−99.00 to"),
         ("Differences, paired", 1, r"\| ([01]\.\d\d\d|<0\.001) \|", "| 0.777 |"),
         ("## What the paper claims", 1, r"\| [+−]\d+\.\d+ \|", "| +77.00 |"),
@@ -251,6 +252,41 @@ def test_a_muddle_of_folders_is_read_as_the_report_reads_it(tmp_path: Path) -> N
     assert not wrong(checked(report, tmp_path))
 
 
+def test_a_diverged_seed_takes_the_verdict_here_too(tmp_path: Path) -> None:
+    for seed in range(3):
+        for terms in cells("table5"):
+            write_cell(tmp_path, terms, seed)
+    (lost,) = [path for path in tmp_path.iterdir() if "nsp-nano-s2" in path.name]
+    edit("status.json", lambda values: values.update(state="diverged", reason="not finite"))(lost)
+    report, told = reported(tmp_path), "1 of 3 seeds diverged"
+    assert any(row["verdict"] == told for row in report.files["tables/table5-differences.csv"])
+    assert any(row["reason"] == told and not row["p"] for row in report.files["scorecard.csv"])
+    assert not wrong(checked(report, tmp_path))
+    assert wrong(checked(report, tmp_path, survivors=True))
+    left = reported(tmp_path, survivors=True)
+    assert not any(row["verdict"] == told for row in left.files["tables/table5-differences.csv"])
+    assert not wrong(checked(left, tmp_path, survivors=True))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_equal_seeds_are_judged_by_the_same_floor(tmp_path: Path, recorded: bool) -> None:
+    """Differences that are alike in every seed, with intervals over examples and without."""
+    for seed in range(3):
+        for terms in cells("table5"):
+            run = write_cell(tmp_path, terms, seed, noise=0.0)
+            if not recorded:
+                edit("results.json", lambda values: _without_intervals(values["masked_lm"]))(run)
+    report = reported(tmp_path)
+    rows = [row for row in report.files["tables/table5-differences.csv"] if row["score"] == "MLM"]
+    assert all(float(row["p"]) == 1.0 and bool(row["low"]) == recorded for row in rows)
+    assert not wrong(checked(report, tmp_path))
+
+
+def _without_intervals(values: dict[str, Any]) -> None:
+    for name in [name for name in values if name.endswith("interval")]:
+        del values[name]
+
+
 # --- a real run ----------------------------------------------------------------------------------
 
 
@@ -332,7 +368,7 @@ def test_without_the_right_answers_it_says_so(real: Path, tmp_path: Path) -> Non
     reasons = {check.reason for check in checks if check.section == "fine-tuned tasks" and check.state == OPEN}
     assert all(reason.startswith("no gold at hand") and "--data" in reason for reason in reasons)
     assert len(reasons) == 4
-    again = audit(report, report.runs_of([tmp_path / "runs"]), command._claims([]), real.parent / "data")
+    again = audit(report, report.runs_of([tmp_path / "runs"]), command._claims([]), data=real.parent / "data")
     assert not [check for check in again if "no gold" in check.reason]
 
 
@@ -476,6 +512,10 @@ def test_seeds_and_corrections_are_those_of_the_report() -> None:
     for _ in range(12):
         distance, spread, alpha = draw.uniform(0.1, 3), draw.uniform(0.05, 3), float(draw.choice([0.05, 0.002]))
         assert rules.seeds_needed(distance, spread, alpha) == statistics.seeds_needed(distance, spread, alpha)
+    for _ in range(8):
+        centre, spread, alpha = draw.uniform(-4, 4), draw.uniform(0.05, 9), float(draw.choice([0.05, 0.002]))
+        theirs = statistics.seeds_for_band(centre, spread, (-3.0, 3.0), alpha)
+        assert rules.seeds_for_band(centre, spread, -3.0, 3.0, alpha) == theirs
     assert rules.seeds_needed(0.001, 3.0, 0.05) is statistics.seeds_needed(0.001, 3.0, 0.05) is None
     for size in (0, 1, 2, 9):
         values = draw.uniform(0, 0.2, size).tolist()
@@ -508,6 +548,7 @@ def test_both_paths_know_the_same_arms(name: str) -> None:
 
 def test_the_second_path_uses_nothing_of_the_first() -> None:
     first = {"runs", "metrics", "statistics", "cells", "tables", "claims", "records", "render", "page", "report"}
+    first |= {"setups", "task_setups", "seeds", "copies", "cautions", "terms", "paper", "provenance"}
     for file in (ROOT / "analysis" / "recount").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [one.name for one in node.names] if isinstance(node, ast.Import) else []

@@ -97,7 +97,7 @@ def test_a_cut_interval_changes_no_test() -> None:
     assert cut.margin is None
     assert render.number("MLM", cut) == "2.8 (0.0 to 29.5)"
     assert render.number("MLM", estimate([50.0, 51.0], (0, 100))) == "50.5 ± 6.4"
-    even = estimate([0.0, 0.0], (0, 100))
+    even = estimate([0.0, 0.0], (0, 100), exact=True)
     assert even is not None
     assert even.margin == 0
     found = paired(pd.Series({0: 99.0, 1: 20.0}), pd.Series({0: 1.0, 1: 1.0}), (0, 100))

@@ -240,7 +240,9 @@ def _fine_tune(
         results = tuner.fit()
         trackers.summarise({"best": results["best"]["score"], "last": results["last"]["score"]})
     results = {"task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group} | results
-    folder.write("results.json", results | {"to_beat": baselines})
+    own = {"all_tasks": _common(config.task), "task": _own(unit.task)}
+    set_up = own | {"data": unit.source.fingerprint, "precision": precision}
+    folder.write("results.json", results | {"to_beat": baselines, "set_up": set_up})
     tuner.keep_weights()
     folder.set_status("finished")
     tidy(folder)
@@ -292,6 +294,7 @@ def _entry(members: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         "to_beat": middle["to_beat"],
         "selection": middle["selection"],
         "recipe": middle["recipe"],
+        "set_up": middle.get("set_up"),  # older fine-tunings recorded the recipe alone
         "seconds": sum(record["training"]["seconds"] for record in records),
         "units": [name for name, _ in members],
     }

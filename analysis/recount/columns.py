@@ -39,6 +39,11 @@ def _base(place: int) -> Callable[[Run], Any]:
     return lambda run: base_of(run.config)[place] if at(run.config, "model.hidden") is not None else None
 
 
+def _mlm_interval(run: Run) -> Any:
+    """Its pieces being independent, where that is recorded."""
+    return at(run.results, "masked_lm.binomial_interval") or at(run.results, "masked_lm.interval")
+
+
 #: Column -> (file that it comes from, how).
 _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "identity": ("manifest.json", lambda run: run.identity),
@@ -64,6 +69,8 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "flops_per_step": ("manifest.json", _manifest("flops_per_step")),
     "mlm_loss": ("results.json", _result("masked_lm.loss")),
     "mlm": ("results.json", _result("masked_lm.accuracy")),
+    "mlm_interval": ("results.json", _mlm_interval),
+    "mlm_loss_interval": ("results.json", _result("masked_lm.loss_interval")),
     "unigram_loss": ("results.json", _result("masked_lm.unigram_loss")),
     "bigram_loss": ("results.json", _result("masked_lm.bigram_loss")),
     "mlm_left_baseline": ("results.json", _result("masked_lm.left_baseline")),
@@ -72,6 +79,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
         for task in ("nsp", "sop")
         for suffix, path in (
             ("", "accuracy"), ("_head", "head"), ("_interval", "interval"), ("_own_head", "own_head.accuracy"),
+            ("_own_head_interval", "own_head.interval"),
             ("_left_baseline", "left_baseline"),
         )
     },

@@ -45,13 +45,18 @@ def check_table(table: TableCheck, several: Sequence[Lines] | None) -> list[Chec
         return [_check(f"{name} · arms", str(len(arms)), [len(table.groups)], table.source(0))]
     for place, cells in enumerate(arms):
         keys = [row["score"] for row in table.groups[place]]
+        if table.counted(place) and len(cells) > len(_columns(keys)) + len(table.named(place)):
+            where = f"{name}, {table.label(place)} · n"
+            found.append(_check(where, cells[len(table.named(place))], table.counted(place), table.source(place)))
         cells = cells[-len(_columns(keys)) :]
         for column, cell in zip(_columns(keys), cells, strict=True):
             estimates = [(key, table.estimate(place, key)) for key in column]
             ours = [value for key, one in estimates for value in _shown(key, one)]
             theirs = [number for key in column if (number := table.paper(place, key)) is not None]
+            seeds = min((one.n for _, one in estimates if one is not None), default=0)
+            fewer = [seeds] if 0 < seeds < len(table.chosen[place]) else []
             where = f"{name}, {table.label(place)} · {'/'.join(column)}"
-            found.append(_check(where, cell, [*ours, *theirs], table.source(place)))
+            found.append(_check(where, cell, [*ours, *fewer, *theirs], table.source(place)))
     expected = table.compared()
     rows = several[1] if len(several) > 1 else []
     if len(rows) != len(expected):
@@ -59,7 +64,7 @@ def check_table(table: TableCheck, several: Sequence[Lines] | None) -> list[Chec
     for cells, one in zip(rows, expected, strict=True):
         estimate: Estimate = one["estimate"]
         where = f"{name}, {one['arm']} against {one['against']} · {one['score']}"
-        ends = [] if estimate.n < 2 else [estimate.low, estimate.high]
+        ends = [] if math.isnan(estimate.low) else [estimate.low, estimate.high]
         p = [] if estimate.n < 2 or one["marked"] or one["lost"] else [one["adjusted"]]
         paper = [] if one["paper"] is None else [one["paper"]]
         for cell, values in zip(cells[3:7], ([estimate.mean], ends, p, paper), strict=True):
@@ -74,13 +79,13 @@ def check_claims(several: Sequence[Lines] | None, derived: Sequence[dict[str, An
         return [_check("scorecard · claims", str(len(rows)), [len(derived)], "the claims file")]
     found = []
     for cells, one in zip(rows, derived, strict=True):
-        several_seeds = one["n"] > 1
+        n, planned = one["n"], one["planned"]
         values: list[list[float]] = [
             [] if one["effect"] is None else [one["effect"]],
-            [one["low"], one["high"]] if several_seeds else [],
-            [one["p_holm"]] if several_seeds else [],
+            [] if one["low"] is None or math.isnan(one["low"]) else [one["low"], one["high"]],
+            [] if one["p_holm"] is None else [one["p_holm"]],
             [] if one["paper_effect"] is None else [one["paper_effect"]],
-            [one["n"]],
+            [n, planned] if 0 < n < planned else [n],
         ]
         texts = [*cells[3:6], cells[6].split(" ")[0], cells[7]]
         found += [
@@ -104,7 +109,7 @@ def _shown(key: str, found: Estimate | None) -> list[float]:
     """Mean and half the interval; its ends where a bound cuts it."""
     if found is None:
         return []
-    if found.n < 2 or key in _ALONE:
+    if math.isnan(found.low) or key in _ALONE:
         return [found.mean]
     below, above = found.mean - found.low, found.high - found.mean
     if math.isclose(below, above, rel_tol=1e-6, abs_tol=1e-12):

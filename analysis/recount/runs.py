@@ -40,6 +40,12 @@ class Run:
         """Of the manifest, else the end of the folder's name."""
         return str(self.manifest.get("identity") or self.name.rpartition("-")[2])
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is finished and has a number."""
+        paths = ("training.steps", "masked_lm.accuracy", "masked_lm.loss", "nsp.accuracy", "sop.accuracy")
+        return self.state == "finished" and any(at(self.results, path) is not None for path in paths)
+
     @cached_property
     def updated(self) -> datetime | None:
         """When the status changed last."""

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.recount.files import at
-from analysis.recount.rules import Estimate, estimate, resolution
+from analysis.recount.files import at, mean
+from analysis.recount.rules import Estimate, error, estimate, resolution
 from analysis.recount.runs import Run
+from analysis.recount.task_setups import one_setup_each
 
 Bounds = tuple[float, float]
 _SHARE: Bounds = (0.0, 100.0)
@@ -24,12 +25,12 @@ PRINTED_TASKS = {task for task, _, _ in _OF_TASKS.values()}
 _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 #: Column -> where results.json has it, where its binomial interval is, and what it is multiplied by.
 _HELD_OUT = {
-    "MLM": ("masked_lm.accuracy", "masked_lm.binomial_interval", 100.0),
-    "MLM loss": ("masked_lm.loss", "", 1.0),
-    "NSP": ("nsp.accuracy", "nsp.interval", 100.0),
-    "SOP": ("sop.accuracy", "sop.interval", 100.0),
-    "NSP own head": ("nsp.own_head.accuracy", "nsp.own_head.interval", 100.0),
-    "SOP own head": ("sop.own_head.accuracy", "sop.own_head.interval", 100.0),
+    "MLM": ("masked_lm.accuracy", ("masked_lm.binomial_interval", "masked_lm.interval"), 100.0),
+    "MLM loss": ("masked_lm.loss", ("masked_lm.loss_interval",), 1.0),
+    "NSP": ("nsp.accuracy", ("nsp.interval",), 100.0),
+    "SOP": ("sop.accuracy", ("sop.interval",), 100.0),
+    "NSP own head": ("nsp.own_head.accuracy", ("nsp.own_head.interval",), 100.0),
+    "SOP own head": ("sop.own_head.accuracy", ("sop.own_head.interval",), 100.0),
 }
 _UNITS = {
     "MLM loss": "nats",
@@ -103,14 +104,39 @@ def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
 
 def floor(runs: Sequence[Run], key: str) -> float:
     """Resolution of the score in these runs, in printed units; 0 where no interval is recorded."""
-    found = []
-    for run, entries in zip(runs, _entries(runs), strict=True):
-        pair = at(run.results, _HELD_OUT[key][1]) if key in _HELD_OUT else None
-        if key in _OF_TASKS or key.startswith("task:"):
-            task, name, metric = _OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
-            pair = _interval(entries.get(task), name, metric)
-        found.append(pair)
-    return 100 * resolution(found)
+    if key in _HELD_OUT:
+        _, paths, scale = _HELD_OUT[key]
+        pairs = [next((pair for path in paths if (pair := at(run.results, path))), None) for run in runs]
+        return scale * resolution([error(pair) for pair in pairs])
+    if key == "Avg":
+        return 100 * resolution([_error_of_average(entries) for entries in _entries(runs)])
+    if key not in _OF_TASKS and not key.startswith("task:"):
+        return 0.0
+    task, name, metric = _OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
+    return 100 * resolution([_error_of_set(found.get(task), name, metric) for found in _entries(runs)])
+
+
+def _error_of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:
+    """Of a metric of a set; of a task's own metric, which may be the mean of several, the mean of theirs."""
+    if entry is None:
+        return None
+    of_set = _scores(entry, name)
+    return _mean_error([of_set.get(one) for one in (entry["metric"].split(" and ") if metric == "*" else [metric])])
+
+
+def _error_of_average(entries: dict[str, dict[str, Any]]) -> float | None:
+    """Five tasks of their own examples; two metrics of one task share theirs."""
+    if any(task not in entries for task in _AVERAGED):
+        return None
+    parts = [_mean_error(list(_scores(entries[task], "").values())) for task in _AVERAGED]
+    known = [part for part in parts if part is not None]
+    return math.sqrt(sum(part**2 for part in known)) / len(_AVERAGED) if known else None
+
+
+def _mean_error(found: Sequence[Any]) -> float | None:
+    errors = [error(one.get("interval")) for one in found if isinstance(one, dict)]
+    known = [one for one in errors if one is not None]
+    return mean(known) if known else None
 
 
 def summary(runs: Sequence[Run], key: str) -> Estimate | None:
@@ -140,23 +166,8 @@ def tasks(runs: Sequence[Run]) -> set[str]:
 
 
 def _entries(runs: Sequence[Run]) -> list[dict[str, dict[str, Any]]]:
-    """For each run: task -> its entry with the recipe that most of these runs used."""
-    count: dict[tuple[str, str], int] = {}
-    for run in runs:
-        for pair in {(entry["task"], _recipe(entry)) for entry in run.tasks if entry["start"] == "pretrained"}:
-            count[pair] = count.get(pair, 0) + 1
-    best: dict[str, str] = {}
-    for (task, recipe), number in count.items():
-        if task not in best or number >= count[(task, best[task])]:
-            best[task] = recipe
-    return [
-        {e["task"]: e for e in run.tasks if e["start"] == "pretrained" and best[e["task"]] == _recipe(e)}
-        for run in runs
-    ]
-
-
-def _recipe(entry: dict[str, Any]) -> str:
-    return f"{sorted((entry.get('recipe') or {}).items())} {entry.get('metric')}"
+    """For each run: task -> its entry in the set-up that most of these runs used."""
+    return [{e["task"]: e for e in run.tasks if e["start"] == "pretrained"} for run in one_setup_each([runs])[0]]
 
 
 def _of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:

@@ -5,7 +5,7 @@ evaluated by Lentz's method), the quantile a bisection of it, the power an integ
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 _TINY = 1e-300
@@ -46,11 +46,39 @@ def power(effect: float, n: int, alpha: float) -> float:
     The integral over the estimated standard deviation s (in units of the true one) of the normal chance that the
     mean lies beyond the critical t times s.
     """
-    freedom = n - 1
-    critical, shift = quantile(1 - alpha / 2, freedom), effect * math.sqrt(n)
+    critical, shift = quantile(1 - alpha / 2, n - 1), effect * math.sqrt(n)
+
+    def beyond(s: float) -> float:
+        return 0.5 * math.erfc((critical * s - shift) / math.sqrt(2))
+
+    return _over_spreads(beyond, n - 1, (shift + 12) / critical)
+
+
+def power_inside(centre: float, spread: float, low: float, high: float, n: int, alpha: float) -> float:
+    """Chance that two one-sided t tests of ``n`` values, each at half of ``alpha``, put the mean between the bounds.
+
+    Both do where the mean of the sample keeps the critical t times its standard error from either.
+    """
+    critical, error = quantile(1 - alpha / 2, n - 1), spread / math.sqrt(n)
+
+    def inside(s: float) -> float:
+        below = (low - centre) / error + critical * s
+        above = (high - centre) / error - critical * s
+        if below >= above:
+            return 0.0
+        return 0.5 * (math.erfc(below / math.sqrt(2)) - math.erfc(above / math.sqrt(2)))
+
+    return _over_spreads(inside, n - 1, (high - low) / 2 / error / critical)
+
+
+def _over_spreads(chance: Callable[[float], float], freedom: int, last: float) -> float:
+    """The mean of ``chance`` over the law of the estimated standard deviation, in units of the true one.
+
+    By Simpson's rule; beyond ``last`` the chance is as good as nothing.
+    """
     wide = 12 / math.sqrt(2 * freedom)
     start, parts = max(0.0, 1 - wide), 800
-    end = min(1 + wide, max(start, (shift + 12) / critical))  # beyond it the mean is as good as never large enough
+    end = min(1 + wide, max(start, last))
     constant = math.log(2) + freedom / 2 * math.log(freedom / 2) - math.lgamma(freedom / 2)
 
     def density(s: float) -> float:
@@ -58,12 +86,9 @@ def power(effect: float, n: int, alpha: float) -> float:
             return math.exp(constant) if freedom == 1 else 0.0
         return math.exp(constant + (freedom - 1) * math.log(s) - freedom * s * s / 2)
 
-    def part(s: float) -> float:
-        return density(s) * 0.5 * math.erfc((critical * s - shift) / math.sqrt(2))
-
     step = (end - start) / parts
-    weights = ((1 if k in (0, parts) else 4 if k % 2 else 2) * part(start + k * step) for k in range(parts + 1))
-    return step / 3 * math.fsum(weights)
+    places = ((1 if k in (0, parts) else 4 if k % 2 else 2, start + k * step) for k in range(parts + 1))
+    return step / 3 * math.fsum(weight * density(s) * chance(s) for weight, s in places)
 
 
 def _beta(x: float, a: float, b: float) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.recount import printed, rules, scores
-from analysis.recount.arms import cells, select, states
+from analysis.recount.arms import cells, select
 from analysis.recount.checks import Check, compare, unknown
 from analysis.recount.files import at, mean
 from analysis.recount.parameters import of_paper_cell
@@ -21,7 +21,7 @@ AGAINST: dict[str, tuple[int | None, ...]] = {
     "table8": (None, 0), "table11": (None, 0, 1, 2, 3, 4), "table12": (None, 0, 1, 2), "table13": (None, 0),
 }  # fmt: skip
 _COST = ("params", "tokens/s", "speedup")
-_OF_CELL = ("score", "unit", "n", "mean", "low", "high", "sd", "paper", "missing", "mark", "runs")
+_OF_CELL = ("score", "unit", "n", "planned", "mean", "low", "high", "sd", "paper", "missing", "mark", "runs")
 _OF_DIFFERENCE = (
     "arm", "against", "score", "unit", "n", "difference", "low", "high", "p", "p_holm", "paper", "verdict",
 )  # fmt: skip
@@ -36,13 +36,15 @@ _UNKNOWN = "a column that this check does not know"
 class TableCheck:
     """One table: its rows as the report has them, and the runs of its arms."""
 
-    def __init__(self, name: str, rows: Rows, runs: Sequence[Run]) -> None:
+    def __init__(self, name: str, rows: Rows, runs: Sequence[Run], survivors: bool = False) -> None:
+        self.survivors = survivors
         self.name = name
         self.printed = printed.rows(name)
         self.headings = printed.headings(name)
         self.groups = _by_arm(rows)
         self.arms = cells(name)
-        self.chosen, self.waiting = select(runs if name in AGAINST else (), self.arms)  # Table 1 is counted, not run
+        self.seeds = select(runs if name in AGAINST else (), self.arms)  # Table 1 is counted, not run
+        self.chosen = [arm.runs for arm in self.seeds]
 
     def cells(self) -> list[Check]:
         """Every cell of the table."""
@@ -112,6 +114,7 @@ class TableCheck:
         ours = self.estimate(place, key)
         values: dict[str, Any] = {
             "unit": scores.unit(key), "n": 0 if ours is None else ours.n,
+            "planned": len(self.seeds[place].planned),
             **{name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")},
             "paper": printed.score(self.printed[place], key), "missing": ours is None,
             "mark": ours is not None and self.name != "table1" and self._marked(place, key),
@@ -141,7 +144,18 @@ class TableCheck:
         return rules.estimate([v / whole for v in scores.values(runs, "tokens/s").values()], (0, math.inf))
 
     def _marked(self, place: int, key: str) -> bool:
-        return scores.unfit(self.chosen[place], key) or (key == "speedup" and scores.unfit(self._unit(), key))
+        if scores.unfit(self.chosen[place], key) or (key == "speedup" and scores.unfit(self._unit(), key)):
+            return True
+        return key != "params" and bool(self.doubt(place))
+
+    def doubt(self, place: int) -> str:
+        """Why the seeds of an arm that are left decide nothing; empty where they may."""
+        return rules.doubt(self.seeds[place].lost, len(self.seeds[place].planned))
+
+    def counted(self, place: int) -> list[int]:
+        """Its seeds, and how many were planned where that is more."""
+        n, planned = len(self.chosen[place]), len(self.seeds[place].planned)
+        return [n] if n >= planned else [n, planned]
 
     def _unit(self) -> list[Run]:
         """Runs of the row that speed-up is relative to."""
@@ -157,8 +171,12 @@ class TableCheck:
 
     def label(self, place: int) -> str:
         """The name of an arm as the report prints it."""
+        return ", ".join(self.named(place))
+
+    def named(self, place: int) -> list[str]:
+        """What stands in the columns that name an arm."""
         row = self.groups[place][0]
-        return ", ".join(row[heading] for heading in row if heading in self.headings and heading not in _OF_CELL)
+        return [row[heading] for heading in row if heading in self.headings and heading not in _OF_CELL]
 
     def compared(self) -> list[dict[str, Any]]:
         """The comparisons that there should be, in order: labels, score, estimate, p, mark, the paper's."""
@@ -168,7 +186,7 @@ class TableCheck:
             if other is None:
                 continue
             ours, theirs = self.chosen[place], self.chosen[other]
-            lost = [rules.diverged(states(self.chosen[k], self.waiting[k])) for k in (place, other)]
+            lost = "" if self.survivors else self.doubt(place) or self.doubt(other)
             for key in names:
                 a, b = scores.values(ours, key), scores.values(theirs, key)
                 low, high = scores.bounds(key, ours, theirs)
@@ -182,7 +200,7 @@ class TableCheck:
                 found.append(
                     {
                         "arm": self.label(place), "against": self.label(other), "score": key, "estimate": estimate,
-                        "marked": scores.unfit(ours, key) or scores.unfit(theirs, key), "lost": lost[0] or lost[1],
+                        "marked": scores.unfit(ours, key) or scores.unfit(theirs, key), "lost": lost,
                         "paper": None if x is None or y is None else x - y, "adjusted": 1.0,
                         "source": _of(ours, _file_of(key)),
                     }

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.recount import printed, rules, scores
-from analysis.recount.arms import UnknownTermError, cells, select, states
+from analysis.recount.arms import UnknownTermError, cells, select
 from analysis.recount.checks import Check, compare, unknown
 from analysis.recount.rules import ALPHA, Estimate
 from analysis.recount.runs import Run
@@ -16,14 +16,17 @@ _TEXTS = ("id", "claim", "source", "reason")
 
 
 def check(
-    rows: Sequence[dict[str, str]], claims: Sequence[dict[str, Any]], runs: Sequence[Run]
+    rows: Sequence[dict[str, str]],
+    claims: Sequence[dict[str, Any]],
+    runs: Sequence[Run],
+    survivors: bool = False,
 ) -> tuple[list[Check], list[dict[str, Any]]]:
     """Every number and verdict of ``scorecard.csv``, and the derived rows. A claim without a row is a disagreement."""
     found = []
     reported = {row["id"]: row for row in rows}
     named = [claim for claim in claims if claim["id"] in reported]
     try:
-        derived = judge(named, runs)
+        derived = judge(named, runs, survivors)
     except UnknownTermError as error:
         return [unknown(_SECTION, row["id"], row["verdict"], str(error)) for row in rows], []
     for claim in claims:
@@ -40,7 +43,8 @@ def check(
 
 def _row(row: dict[str, str], one: dict[str, Any]) -> list[Check]:
     source = one["files"]
-    found = [compare(_SECTION, f"{row['id']} · {k}", row[k], v, source) for k, v in one.items() if k in row]
+    shown = row | {"without_numbers": str(bool(row.get("without_numbers")))}  # whether a seed is named, not its words
+    found = [compare(_SECTION, f"{row['id']} · {k}", shown[k], v, source) for k, v in one.items() if k in row]
     said = re.search(r"about ([\d,]+) seeds", row.get("reason", ""))
     number = said[1].replace(",", "") if said else None
     found.append(compare(_SECTION, f"{row['id']} · seeds in the reason", number, one["seeds_needed"], source))
@@ -51,28 +55,28 @@ def _row(row: dict[str, str], one: dict[str, Any]) -> list[Check]:
     ]
 
 
-def judge(claims: Sequence[dict[str, Any]], runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+def judge(claims: Sequence[dict[str, Any]], runs: Sequence[Run], survivors: bool) -> dict[str, dict[str, Any]]:
     """Claim -> the columns of its row."""
-    found = {claim["id"]: _measured(claim, runs) for claim in claims}
-    judged = [claim["id"] for claim in claims if found[claim["id"]]["estimate"] is not None]
-    judged = [name for name in judged if found[name]["estimate"].n > 1 and not found[name]["lost"]]
+    found = {claim["id"]: _measured(claim, runs, survivors) for claim in claims}
+    judged = [claim["id"] for claim in claims if found[claim["id"]]["judged"]]
     by_id = {claim["id"]: claim for claim in claims}
     for name, p in zip(judged, holm([found[name]["p"] for name in judged]), strict=True):
         found[name] |= _decided(by_id[name], found[name]["estimate"], p, len(judged))
     for one in found.values():
-        del one["estimate"], one["lost"]
+        del one["estimate"], one["judged"]
     return found
 
 
-def _measured(claim: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> dict[str, Any]:
     names = list(claim["arms"])
-    finished, waiting = select(runs, [_terms(claim["arms"][name]) for name in names])
-    chosen = dict(zip(names, finished, strict=True))
-    lost = [rules.diverged(states(*pair)) for pair in zip(finished, waiting, strict=True)]
+    arms = select(runs, [_terms(claim["arms"][name]) for name in names])
+    chosen = {name: arm.runs for name, arm in zip(names, arms, strict=True)}
+    doubts = [rules.doubt(arm.lost, len(arm.planned)) for arm in arms]
     empty: dict[str, Any] = {
         "verdict": "not tested", "score": None, "holds_if": _bound(claim), "n": 0, "effect": None, "low": None,
         "high": None, "p": None, "p_holm": None, "seeds_needed": None, "estimate": None, "files": "run folders",
-        "lost": any(lost),
+        "judged": False, "planned": max(len(arm.planned) for arm in arms),
+        "without_numbers": any(arm.lost for arm in arms),
         **_paper(claim, claim["scores"][0]),
     }  # fmt: skip
     if not all(chosen.values()):
@@ -87,10 +91,10 @@ def _measured(claim: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     effect = _effect(claim, score, chosen)
     if effect is None:
         return empty
-    p = 1.0 if effect.n < 2 else min(1.0, 2 * min(_sides(claim, effect)))
+    judged = effect.n > 1 and (survivors or not any(doubts))
     return empty | {
         "verdict": "inconclusive", "n": effect.n, "effect": effect.mean, "low": effect.low, "high": effect.high,
-        "p": p, "p_holm": 1.0, "estimate": effect,
+        "p": min(1.0, 2 * min(_sides(claim, effect))) if judged else None, "judged": judged, "estimate": effect,
     }  # fmt: skip
 
 
@@ -120,9 +124,11 @@ def _decided(claim: dict[str, Any], effect: Estimate, adjusted: float, judged: i
     inside, outside = _sides(claim, effect)
     if adjusted < ALPHA:
         return {"p_holm": adjusted, "verdict": "reproduced" if inside < outside else "contradicted"}
-    ends = claim.get("between") or [claim["above"]]
-    distance = min(abs(effect.mean - end) for end in ends)
-    needed = rules.seeds_needed(distance, effect.spread, ALPHA / judged)
+    if claim.get("between") is not None:
+        low, high = claim["between"]
+        needed = rules.seeds_for_band(effect.mean, effect.spread, low, high, ALPHA / judged)
+    else:
+        needed = rules.seeds_needed(effect.mean - claim["above"], effect.spread, ALPHA / judged)
     return {"p_holm": adjusted, "seeds_needed": None if needed is None else max(needed, effect.n + 1)}
 
 
