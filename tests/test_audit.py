@@ -247,8 +247,12 @@ def test_a_muddle_of_folders_is_read_as_the_report_reads_it(tmp_path: Path) -> N
     imported = (runs[17] / "config.yaml").read_text().replace("name: cpu", "name: imported")
     (runs[17] / "config.yaml").write_text(imported)
     (runs[18] / "config.yaml").unlink()
+    (early,) = [path for path in tmp_path.iterdir() if "nsp-nano-s2" in path.name]
+    edit("status.json", lambda values: values.update(state="failed", reason="out of memory"))(early)
+    (early / "manifest.json").unlink()
     report = reported(tmp_path)
-    assert {row["state"] for row in report.files["runs.csv"]} == {"finished", "copy", "preempted", "diverged"}
+    assert {row["state"] for row in report.files["runs.csv"]} == {"finished", "copy", "preempted", "diverged", "failed"}
+    assert "seed 2 failed (out of memory)" in report.page
     assert not wrong(checked(report, tmp_path))
 
 

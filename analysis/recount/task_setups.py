@@ -8,6 +8,9 @@ from typing import Any
 from analysis.recount.files import flat
 from analysis.recount.runs import Run
 
+#: Keys of an entry that no record has.
+_WHOLE, _RECIPE = "(set-up)", "(set-up without settings)"
+
 
 def one_setup_each(arms: Sequence[Sequence[Run]]) -> list[list[Run]]:
     """The runs of the arms, with the fine-tunings of each task's set-up that most arms, then most runs, have."""
@@ -43,6 +46,10 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _setup(entry: dict[str, Any], whole: bool = True) -> str:
-    told = {"recipe": entry.get("recipe") or {}, "set_up": (entry.get("set_up") or {}) if whole else {}}
-    named = flat(told) | {"metric": entry.get("metric"), "seeds": entry.get("seeds")}
-    return json.dumps(named, sort_keys=True, default=str)
+    """What has to be equal, as text; kept in the entry, for it is asked for every score."""
+    key = _WHOLE if whole else _RECIPE
+    if key not in entry:
+        told = {"recipe": entry.get("recipe") or {}, "set_up": (entry.get("set_up") or {}) if whole else {}}
+        named = flat(told) | {"metric": entry.get("metric"), "seeds": entry.get("seeds")}
+        entry[key] = json.dumps(named, sort_keys=True, default=str)
+    return str(entry[key])
