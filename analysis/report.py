@@ -36,10 +36,15 @@ _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unk
 _FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "tables", "figures")
 
 
-def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE, survivors: bool = False) -> Report:
-    """Tables, verdicts and figures of ``runs``; ``survivors`` judges arms of which a seed diverged by the others."""
+def gather(
+    runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE, survivors: bool = False, *, draw: bool = True
+) -> Report:
+    """Tables, verdicts and, with ``draw``, figures of ``runs``.
+
+    ``survivors`` judges arms of which a seed diverged by the others.
+    """
     tables = (configurations(_counts), *(build(runs, name, survivors) for name in REFERENCES))
-    drawings, undrawn = draw_all(runs)
+    drawings, undrawn = draw_all(runs) if draw else ([], {})
     return Report(title, runs, tables, tuple(judge(runs, claims, survivors)), tuple(drawings), undrawn)
 
 
@@ -51,19 +56,25 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
     write_text(out / "report.md", page.markdown(report))
     if not compact:
         write_text(out / "index.html", page.html(report))
-    write_text(out / "scorecard.csv", scorecard(report.verdicts).to_csv(index=False))
-    write_text(out / "runs.csv", report.runs.drop(columns=list(_NESTED)).to_csv(index=False))
-    for table in report.filled if compact else report.tables:
+    for table in () if compact else report.tables:
         stem = out / "tables" / table.name
-        if not compact:
-            write_text(stem.with_suffix(".md"), render.markdown(table))
-            write_text(stem.with_suffix(".tex"), render.latex(table))
-        write_text(stem.with_suffix(".csv"), render.frame(table).to_csv(index=False))
-        if table.comparisons:
-            write_text(out / "tables" / f"{table.name}-differences.csv", render.differences(table).to_csv(index=False))
+        write_text(stem.with_suffix(".md"), render.markdown(table))
+        write_text(stem.with_suffix(".tex"), render.latex(table))
+    for name, numbers in frames(report, compact=compact).items():
+        write_text(out / name, numbers.to_csv(index=False))
     for drawing in report.drawings:
         style.write(drawing, out / "figures", ("svg",) if compact else ("png", "svg", "pdf"))
     return out / ("report.md" if compact else "index.html")
+
+
+def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
+    """Every table of numbers of the report, by its file; ``compact`` leaves out the tables without runs."""
+    found = {"scorecard.csv": scorecard(report.verdicts), "runs.csv": report.runs.drop(columns=list(_NESTED))}
+    for table in report.filled if compact else report.tables:
+        found[f"tables/{table.name}.csv"] = render.frame(table)
+        if table.comparisons:
+            found[f"tables/{table.name}-differences.csv"] = render.differences(table)
+    return found
 
 
 def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:

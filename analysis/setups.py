@@ -134,7 +134,7 @@ def keys(runs: pd.DataFrame, settings: Mapping[Any, Settings], free: Sequence[st
         kept = {k: v for k, v in settings[place].items() if not under(k, free)}
         rest = kept if TOKENS in free else {k: v for k, v in kept.items() if not under(k, ("data", "tokenizer"))}
         own = _digest(kept)
-        if fingerprint:
+        if isinstance(fingerprint, str):  # NaN where the run has none yet
             tokens = "" if TOKENS in free else fingerprint
             by_settings[own] = found[place] = _digest(rest, tokens, precision)
         else:
@@ -150,7 +150,8 @@ def within_arm(
     The second part are the tokens, where arms differ in them; None for a run that has none yet.
     """
     rest = {k: v for k, v in settings.items() if under(k, free) and not under(k, own)}
-    return _digest(rest), (run["tokens_fingerprint"] or None) if TOKENS in free else ""
+    tokens = run["tokens_fingerprint"]
+    return _digest(rest), (tokens if isinstance(tokens, str) else None) if TOKENS in free else ""
 
 
 def _digest(*values: Any) -> str:

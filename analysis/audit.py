@@ -1,0 +1,229 @@
+"""A report checked against the raw files: ``python -m analysis.audit runs --report report``.
+
+Every number of the tables, their differences, the scorecard and ``runs.csv`` is derived a second time, from the run
+folders and by other code (``analysis/recount/``). Without ``--report`` the report is made first, from the same folders.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from albert_ablate.console import command
+from albert_ablate.errors import ConfigError, UserError
+from albert_ablate.files import write_text
+from analysis.claims import load_all
+from analysis.copies import without_copies
+from analysis.page import Report, markdown
+from analysis.places import require_file, run_folders
+from analysis.recount import columns, fine_tunings, held_out, pages, parameters, verdicts
+from analysis.recount.arms import folders
+from analysis.recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
+from analysis.recount.files import read_table
+from analysis.recount.runs import Run, mark_copies
+from analysis.recount.tables import AGAINST, TableCheck
+from analysis.report import frames, gather, where
+from analysis.runs import read_folders
+
+Rows = list[dict[str, str]]
+_COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why")
+#: The heading of the scorecard in report.md.
+_CLAIMED = "What the paper claims, and what these runs say"
+_CLAIMS = Path(__file__).with_name("claims.yaml")
+
+
+class Reported:
+    """The numbers of a report: file (``tables/table4.csv``) -> rows, and the text of ``report.md``."""
+
+    def __init__(self, files: dict[str, Rows], page: str) -> None:
+        self.files = files
+        self.page = page
+
+    @classmethod
+    def read(cls, folder: Path) -> "Reported":
+        """A written report. Raises ConfigError where the folder is none."""
+        needed = [folder / "runs.csv", folder / "scorecard.csv"]
+        if missing := [file.name for file in needed if not file.is_file()]:
+            what = "there is no such folder" if not folder.exists() else f"it has no {' and no '.join(missing)}"
+            raise ConfigError(
+                f"--report {folder}: no report: {what}. python -m analysis.report RUNS --out {folder} writes one."
+            )
+        found = {}
+        for file in (*needed, *sorted((folder / "tables").glob("*.csv"))):
+            try:
+                found[str(file.relative_to(folder))] = read_table(file)
+            except (OSError, UnicodeError, csv.Error) as error:
+                raise ConfigError(f"--report {folder}: {file} cannot be read ({error}).") from None
+        page = folder / "report.md"
+        return cls(found, page.read_text(encoding="utf-8", errors="replace") if page.is_file() else "")
+
+    @classmethod
+    def made(cls, report: Report) -> "Reported":
+        """A report that is not written: every number as its CSV file would hold it."""
+        texts = {name: frame.to_csv(index=False) for name, frame in frames(report).items()}
+        return cls({name: list(csv.DictReader(io.StringIO(text))) for name, text in texts.items()}, markdown(report))
+
+    def runs_of(self, places: Sequence[Path]) -> list[Run]:
+        """The folders of its runs among ``places``. Raises UserError where one is missing."""
+        found = [Run(folder) for folder in folders(places)]
+        mark_copies(found)
+        rows = Counter(row["run"] for row in self.files["runs.csv"])
+        missing = sorted((rows - Counter(run.name for run in found)).elements())
+        if missing:
+            raise UserError(
+                f"{', '.join(map(str, places))}: {len(missing)} of the report's {rows.total()} runs have no folder "
+                f"there ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}), so its numbers cannot be "
+                "derived again. Name every folder that its runs lie in."
+            )
+        return [run for run in found if run.name in rows]
+
+
+def audit(
+    reported: Reported,
+    runs: Sequence[Run],
+    claims: Sequence[dict[str, Any]],
+    data: Path | None = None,
+    survivors: bool = False,
+) -> list[Check]:
+    """Every number of the report beside the one that the raw files give.
+
+    ``data``: where right answers may lie; ``survivors``: the report judges arms of which a seed diverged.
+    """
+    found = columns.check(reported.files["runs.csv"], runs)
+    for run in runs:
+        if run.state != "copy":
+            found += parameters.check(run)
+            found += held_out.check(run)
+            found += fine_tunings.check(run, data)
+    printed, of_page = pages.read(reported.page), list[Check]()
+    for name in ("table1", *AGAINST):
+        rows = reported.files.get(f"tables/{name}.csv")
+        if rows is not None:
+            table = TableCheck(name, rows, runs, survivors)
+            found += table.cells()
+            found += table.differences(reported.files.get(f"tables/{name}-differences.csv", []))
+            if reported.page:
+                of_page += pages.check_table(table, printed.get(f"Table {name.removeprefix('table')}"))
+    checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs, survivors)
+    found += checks
+    found += of_page + (pages.check_claims(printed.get(_CLAIMED), derived) if reported.page and derived else [])
+    return [check for check in found if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
+
+
+def summary(checks: Sequence[Check]) -> dict[str, tuple[int, int, int, int]]:
+    """Section -> its cells, those that agree, disagree and are not re-derived; in the order of the checks."""
+    counts: dict[str, Counter[str]] = {}
+    for check in checks:
+        counts.setdefault(check.section, Counter())[check.state] += 1
+    return {name: (c.total(), c[AGREES], c[DISAGREES], c[OPEN]) for name, c in counts.items()}
+
+
+def _tell(checks: Sequence[Check]) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for name in ("section", "cells", "agree", "disagree", "not re-derived"):
+        table.add_column(name, justify="left" if name == "section" else "right", no_wrap=True)
+    lines = summary(checks)
+    for name, counts in lines.items():
+        table.add_row(name, *(f"{count:,}" if count else "·" for count in counts))
+    table.add_row("in all", *(f"{sum(column):,}" for column in zip(*lines.values(), strict=True)), style="bold")
+    console.print(table)
+    wrong = [check for check in checks if check.state == DISAGREES]
+    if wrong:
+        console.print()
+    for c in wrong:
+        words = f"{c.section} · {c.where}: reported {c.reported}, re-derived {c.derived} (from {c.source})"
+        console.print(words, style="red", markup=False, soft_wrap=True)
+    reasons = Counter((c.section, c.reason) for c in checks if c.state == OPEN)
+    if reasons:
+        console.print("\nNot re-derived:")
+    for (section, reason), count in reasons.items():
+        console.print(f"  {count:,} of {section}: {reason}", markup=False)
+    console.print(f"\n{_verdict(len(wrong), len(checks))}", markup=False)
+
+
+def _verdict(wrong: int, checked: int) -> str:
+    if wrong:
+        return f"{wrong:,} of {checked:,} cells disagree with the raw files."
+    return f"No cell of {checked:,} disagrees with the raw files."
+
+
+def _write(checks: Sequence[Check], file: Path) -> None:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(_COLUMNS)
+    lines.writerows((c.section, c.where, c.state, c.reported, c.derived, c.source, c.reason) for c in checks)
+    write_text(file, text.getvalue())
+
+
+def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Entries of the paper's claims file and of ``files``, as they stand there."""
+    load_all(files)  # refuses what is no claims file
+    return [entry for file in (_CLAIMS, *files) for entry in yaml.safe_load(file.read_text(encoding="utf-8"))]
+
+
+def _require_raw(places: Sequence[Path]) -> None:
+    """Raises UserError for a report in the place of run folders, and FileNotFoundError where there are none."""
+    for place in places:
+        if (place / "scorecard.csv").is_file() and not folders([place]):
+            raise UserError(
+                f"{place}: a report, not the runs that it was made from: it holds no run folders, so none of its "
+                f"numbers can be derived again. Name their folder: python -m analysis.audit runs --report {place}"
+            )
+        run_folders(place)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 where nothing disagrees, 1 where something does or there are no runs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.audit", description="A report's numbers derived a second time, from the raw files."
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="a written report (default: one is made and kept nowhere)"
+    )
+    parser.add_argument("--claims", type=Path, action="append", default=[], help="a claims file of the report")
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="SETTING=VALUE", help="without --report: only runs with this"
+    )
+    parser.add_argument("--survivors", action="store_true", help="as the report was made with")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where task files lie now, for the right answers")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every cell there")
+    options = parser.parse_args(arguments)
+    try:
+        if options.report is not None and options.where:
+            raise ConfigError("--where: a written report has its runs already. Leave out --where or --report.")
+        if options.data is not None and not options.data.is_dir():
+            raise ConfigError(f"--data {options.data}: no such folder.")
+        if options.csv is not None:
+            require_file("--csv", options.csv, ",".join(_COLUMNS[:3]))
+        claims = _claims(options.claims)
+        _require_raw(options.runs)
+        if options.report is not None:
+            reported = Reported.read(options.report)
+        else:
+            chosen = without_copies(where(read_folders(*options.runs), options.where))
+            reported = Reported.made(gather(chosen, load_all(options.claims), survivors=options.survivors, draw=False))
+        checks = audit(reported, reported.runs_of(options.runs), claims, options.data, options.survivors)
+        if options.csv is not None:
+            _write(checks, options.csv)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    _tell(checks)
+    return int(any(check.state == DISAGREES for check in checks))
+
+
+if __name__ == "__main__":
+    command(main)

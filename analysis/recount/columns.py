@@ -1,0 +1,138 @@
+"""``runs.csv`` beside the run folders, column by column."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from analysis.recount.arms import base_of
+from analysis.recount.checks import Check, compare, unknown
+from analysis.recount.files import at
+from analysis.recount.runs import Run
+
+_SECTION = "runs.csv"
+
+
+def _setting(path: str) -> Callable[[Run], Any]:
+    return lambda run: at(run.config, path)
+
+
+def _result(path: str) -> Callable[[Run], Any]:
+    return lambda run: at(run.results, path)
+
+
+def _manifest(path: str) -> Callable[[Run], Any]:
+    return lambda run: at(run.manifest, path)
+
+
+def _last(name: str, line: str) -> Callable[[Run], Any]:
+    """Of a trained run: what the last line of the metrics says, else the record."""
+
+    def found(run: Run) -> Any:
+        recorded = at(run.results, f"training.{name}")
+        said = run.lines[-1].get(line) if run.lines else None
+        return recorded if recorded is None or said is None else said
+
+    return found
+
+
+def _base(place: int) -> Callable[[Run], Any]:
+    return lambda run: base_of(run.config)[place] if at(run.config, "model.hidden") is not None else None
+
+
+def _mlm_interval(run: Run) -> Any:
+    """Its pieces being independent, where that is recorded."""
+    return at(run.results, "masked_lm.binomial_interval") or at(run.results, "masked_lm.interval")
+
+
+#: Column -> (file that it comes from, how).
+_COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
+    "identity": ("manifest.json", lambda run: run.identity),
+    "state": ("status.json", lambda run: run.state),
+    "seed": ("config.yaml", _setting("seed")),
+    "model": ("config.yaml", _setting("model.name")),
+    "E": ("config.yaml", _setting("embed.size")),
+    "share": ("config.yaml", _setting("share.strategy")),
+    "objective": ("config.yaml", _setting("objective.name")),
+    "hidden": ("config.yaml", _setting("model.hidden")),
+    "layers": ("config.yaml", _setting("model.layers")),
+    "base_hidden": ("config.yaml", _base(0)),
+    "base_layers": ("config.yaml", _base(1)),
+    "steps": ("metrics.jsonl", _last("steps", "step")),
+    **{name: ("metrics.jsonl", _last(name, name)) for name in ("tokens", "flops", "seconds")},
+    "tokens_per_second": ("metrics.jsonl", lambda run: run.speed),
+    "speed_spread": ("metrics.jsonl", lambda run: run.unevenness),
+    "evaluation_seconds": ("results.json", _result("evaluation.seconds")),
+    **{
+        f"params_{rule}": ("manifest.json", _manifest(f"parameters.{rule}"))
+        for rule in ("encoder", "with_pooler", "with_heads")
+    },
+    "flops_per_step": ("manifest.json", _manifest("flops_per_step")),
+    "mlm_loss": ("results.json", _result("masked_lm.loss")),
+    "mlm": ("results.json", _result("masked_lm.accuracy")),
+    "mlm_interval": ("results.json", _mlm_interval),
+    "mlm_loss_interval": ("results.json", _result("masked_lm.loss_interval")),
+    "unigram_loss": ("results.json", _result("masked_lm.unigram_loss")),
+    "bigram_loss": ("results.json", _result("masked_lm.bigram_loss")),
+    "mlm_left_baseline": ("results.json", _result("masked_lm.left_baseline")),
+    **{
+        f"{task}{suffix}": ("results.json", _result(f"{task}.{path}"))
+        for task in ("nsp", "sop")
+        for suffix, path in (
+            ("", "accuracy"), ("_head", "head"), ("_interval", "interval"), ("_own_head", "own_head.accuracy"),
+            ("_own_head_interval", "own_head.interval"),
+            ("_left_baseline", "left_baseline"),
+        )
+    },
+    "l2": ("similarity.json", lambda run: run.similarity.get("l2")),
+    "degrees": ("similarity.json", lambda run: run.similarity.get("degrees")),
+    "commit": ("manifest.json", _manifest("source.commit")),
+    "dirty": ("manifest.json", _manifest("source.dirty")),
+    "tokens_fingerprint": ("manifest.json", _manifest("data.tokens.fingerprint")),
+    "precision": ("manifest.json", _manifest("precision")),
+    "device": ("manifest.json", _manifest("hardware.device")),
+    "torch": ("manifest.json", _manifest("packages.torch")),
+}  # fmt: skip
+#: Words, not numbers; of them only that they name the run.
+_WORDS = ("run", "note")
+_AS_TEXT = ("identity", "commit", "tokens_fingerprint")
+
+
+def check(rows: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[Check]:
+    """Every column of every run; a row without a folder is a disagreement."""
+    found: list[Check] = []
+    by_name: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.state == "copy"):
+        by_name.setdefault(run.name, []).append(run)
+    for row in sorted(rows, key=lambda row: row["state"] == "copy"):
+        several = by_name.get(row["run"])
+        if not several:
+            found.append(compare(_SECTION, row["run"], "a row", "no such run folder", "the folders given"))
+            continue
+        found += _of_run(row, several.pop(0))
+    return found
+
+
+def _of_run(row: dict[str, str], run: Run) -> list[Check]:
+    found = []
+    for name, cell in row.items():
+        where = f"{run.name} · {name}"
+        if name == "updated":
+            file = str(run.folder / "status.json")
+            found.append(compare(_SECTION, where, str(_time(cell)), str(run.updated), file))
+        elif name in _COLUMNS:
+            file, derive = _COLUMNS[name]
+            derived = derive(run)
+            text = name in _AS_TEXT and derived is not None
+            reported, wanted = (f"={cell}", f"={derived}") if text else (cell, derived)
+            found.append(compare(_SECTION, where, reported, wanted, str(run.folder / file)))
+        elif name not in _WORDS:
+            found.append(unknown(_SECTION, where, cell, "a column that this check does not know"))
+    return found
+
+
+def _time(cell: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(cell)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,163 @@
+"""Scores of a fine-tuning, counted from the files in ``predictions/`` and the right answers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from albert_ablate.tasks.glue import GLUE
+from analysis.recount import gold
+from analysis.recount.files import mean, open_text, read_json
+from analysis.recount.gold import NoGoldError
+from analysis.recount.held_out import wilson
+from analysis.recount.measures import MEASURES, clustered, f1_of, squad
+
+
+@dataclass
+class Counted:
+    """Scores of one fine-tuning: set -> metric -> value, and interval where it follows from the predictions."""
+
+    file: Path
+    scores: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    relative: float = 1e-6  # to which the predictions are kept
+    open: dict[str, str] = field(default_factory=dict)  # set -> why it is not counted
+
+
+def count(unit: Path, manifest: dict[str, Any], sets: dict[str, Any], data: Path | None) -> Counted:
+    """Every set of ``results.json``; ``open`` says why one is left out."""
+    settings = manifest.get("settings") or {}
+    task, common = settings.get("task") or {}, settings.get("common") or {}
+    found = Counted(unit / "predictions")
+    for name in sets:
+        try:
+            if not found.file.is_dir():
+                raise NoGoldError("its predictions are not kept")
+            _set(found, name, manifest, task, common, data)
+        except NoGoldError as error:
+            found.open[name] = str(error)
+        except (OSError, ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
+            found.open[name] = f"predictions or gold cannot be read ({type(error).__name__}: {error})"
+    return found
+
+
+def _set(
+    found: Counted, name: str, manifest: dict[str, Any], task: dict[str, Any], common: dict[str, Any], data: Path | None
+) -> None:
+    kind, place = task.get("kind"), found.file
+    if kind == "squad":
+        found.file = place / "predictions.json"
+        found.scores[name] = _squad(read_json(found.file), manifest, task, common, data)
+    elif kind == "race":
+        found.file = place / "predictions.json"
+        found.scores[name] = _race(read_json(found.file), gold.race(task, common, data))
+    elif kind == "glue":
+        found.file = place / f"{GLUE[task['name']].submission[name]}.tsv"
+        found.scores[name] = _glue(found, name, task, common, data)
+    elif kind == "generated":
+        found.file = place / f"{name}.tsv"
+        rows = _tsv(found.file)
+        answers = [gold.generated(task["task"], row["id"]) for row in rows]
+        found.scores[name] = _classes([row["prediction"] for row in rows], answers, ("accuracy", "macro_f1"))
+    elif kind in ("text_classification", "text_regression"):
+        found.file = place / f"{name}.tsv"
+        found.scores[name] = _text(found, _tsv(found.file), kind, task, gold.texts(task, data))
+    else:
+        raise NoGoldError("its manifest does not say what kind of task it is")
+
+
+def _glue(
+    found: Counted, name: str, task: dict[str, Any], common: dict[str, Any], data: Path | None
+) -> dict[str, dict[str, Any]]:
+    spec = GLUE[task["name"]]
+    answers = gold.glue(task["name"], name, common, task, data)
+    if task.get("max_dev"):
+        from albert_ablate.tasks.examples import limited  # torch loads slowly
+
+        answers = limited(answers, task["max_dev"], "dev")
+    rows = _tsv(found.file)
+    if [int(row["index"]) for row in rows] != list(range(len(answers))):
+        raise NoGoldError(f"{len(rows)} predictions, but the gold at hand has {len(answers)} examples")
+    given = [row["prediction"] for row in rows]
+    if spec.labels is None:
+        found.relative = 5e-3  # three decimals of a score from 0 to 5
+        return {m: {"value": MEASURES[m]([float(p) for p in given], answers)} for m in spec.metrics}
+    known = list(spec.labels) if spec.words else [str(k) for k in range(len(spec.labels))]
+    return _classes([known.index(word) for word in given], answers, ("accuracy", *spec.metrics))
+
+
+def _classes(predicted: list[Any], answers: list[Any], metrics: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    made: dict[str, dict[str, Any]] = {m: {"value": MEASURES[m](predicted, answers)} for m in metrics}
+    made["accuracy"]["interval"] = wilson(made["accuracy"]["value"], len(answers))
+    return made
+
+
+def _text(
+    found: Counted, rows: list[dict[str, str]], kind: str, task: dict[str, Any], answers: dict[str, list[Any]]
+) -> dict[str, dict[str, Any]]:
+    lost = [row["id"] for row in rows if row["id"] not in answers]
+    if lost:
+        raise NoGoldError(f"the gold at hand has no row {lost[0]}")
+    cells, columns = [answers[row["id"]] for row in rows], list(task["target_columns"])
+    if kind == "text_regression":
+        found.relative = 1e-3  # six figures of each number
+        made: dict[str, dict[str, Any]] = {}
+        for metric in ("spearman", "mean_squared_error", "pearson"):
+            each = [
+                MEASURES[metric]([float(row[c]) for row in rows], [float(cell[k]) for cell in cells])
+                for k, c in enumerate(columns)
+            ]
+            made[metric] = {"value": mean(each)}
+        return made
+    if len(columns) == 1:
+        predicted = [gold.same_class(row["prediction"]) for row in rows]
+        return _classes(predicted, [gold.same_class(cell[0]) for cell in cells], ("accuracy", "macro_f1"))
+    given = [[float(row[c]) for c in columns] for row in rows]
+    right = [[float(gold.same_class(value)) for value in cell] for cell in cells]
+    share = mean([float(a == b) for a, b in zip(given, right, strict=True)])
+    sums = [_yes([a[k] for a in given], [b[k] for b in right]) for k in range(len(columns))]
+    return {
+        "accuracy": {"value": share, "interval": wilson(share, len(rows))},
+        "micro_f1": {"value": f1_of((sum(s[0] for s in sums), sum(s[1] for s in sums), sum(s[2] for s in sums)))},
+        "macro_f1": {"value": mean([f1_of(one) for one in sums])},
+    }
+
+
+def _yes(given: list[float], right: list[float]) -> tuple[int, int, int]:
+    pairs = list(zip(given, right, strict=True))
+    return pairs.count((1.0, 1.0)), pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0))
+
+
+def _squad(
+    given: dict[str, str], manifest: dict[str, Any], task: dict[str, Any], common: dict[str, Any], data: Path | None
+) -> dict[str, dict[str, Any]]:
+    if (manifest.get("data") or {}).get("dev_questions_scored_by_characters"):
+        raise NoGoldError("questions are scored by characters, which is not done here")
+    answers = gold.squad(task, common, data)
+    lost = [key for key in given if key not in answers]
+    if lost or not given:
+        raise NoGoldError(f"the gold at hand has no question {lost[0]}" if lost else "its predictions are not kept")
+    scored = [squad(text, answers[key][0], task["version"]) for key, text in given.items()]
+    clusters = [answers[key][1] for key in given]
+    made = {}
+    for metric, values in (("exact", [one[0] for one in scored]), ("f1", [one[1] for one in scored])):
+        value, interval = clustered(values, clusters)
+        made[metric] = {"value": value, "interval": interval}
+    return made
+
+
+def _race(given: dict[str, str], answers: dict[str, str]) -> dict[str, dict[str, Any]]:
+    lost = [key for key in given if key not in answers]
+    if lost or not given:
+        raise NoGoldError(f"the gold at hand has no question {lost[0]}" if lost else "its predictions are not kept")
+    levels = sorted({key.split("/")[0] for key in given}, reverse=True)
+    made = {}
+    for level in ("all", *(levels if len(levels) > 1 else ())):
+        keys = [key for key in given if level in ("all", key.split("/")[0])]
+        right = [float(given[key] == answers[key]) for key in keys]
+        value, interval = clustered(right, [key.rpartition("-")[0] for key in keys])
+        made["accuracy" if level == "all" else level] = {"value": value, "interval": interval}
+    return made
+
+
+def _tsv(file: Path) -> list[dict[str, str]]:
+    header, *lines = [line.split("\t") for line in open_text(file).split("\n") if line]
+    return [dict(zip(header, cells, strict=True)) for cells in lines]

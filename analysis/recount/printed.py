@@ -1,0 +1,48 @@
+"""The paper's numbers, from ``analysis/paper.yaml``."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from analysis.recount.files import read_yaml
+
+#: Column of the file -> as the report heads it.
+_SHOWN = {
+    "hidden": "H", "layers": "L", "steps_k": "steps, thousands", "time_h": "hours", "SP_task": "sentence task",
+}  # fmt: skip
+
+
+@cache
+def _file() -> dict[str, Any]:
+    found: dict[str, Any] = read_yaml(Path(__file__).parent.parent / "paper.yaml")
+    return found
+
+
+def _table(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry for entry in _file()["tables"] if entry["id"] == name)
+    return found
+
+
+def rows(table: str) -> list[dict[str, Any]]:
+    """The printed rows of ``table4``, in order."""
+    found: list[dict[str, Any]] = _table(table)["rows"]
+    return found
+
+
+def headings(table: str) -> dict[str, str]:
+    """Heading in the report -> the column of ``paper.yaml``."""
+    names = [column["name"] for column in _table(table)["columns"]]
+    return {_SHOWN.get(name, name.replace("_", " ") if table == "table1" else name): name for name in names}
+
+
+def score(row: dict[str, Any], key: str) -> float | None:
+    """The paper's number of a score; None where it prints none."""
+    return row.get("parameters_M" if key == "params" else key)
+
+
+def curve(name: str, angle: bool) -> list[float]:
+    """Layers of a model of Figure 1, without the input."""
+    figure = next(entry for entry in _file()["figures"] if entry["id"] == "figure1")
+    panels = {panel["name"]: panel["series"] for panel in figure["panels"]}
+    found: list[float] = panels["cosine_degrees" if angle else "L2"][name][1:]
+    return found

@@ -1,0 +1,196 @@
+"""The number of each run that arms are compared on, in printed units, and whether it is fit to be compared."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.recount.files import at, mean
+from analysis.recount.rules import Estimate, error, estimate, resolution
+from analysis.recount.runs import Run
+from analysis.recount.task_setups import one_setup_each
+
+Bounds = tuple[float, float]
+_SHARE: Bounds = (0.0, 100.0)
+_POSITIVE: Bounds = (0.0, math.inf)
+#: Column -> task, set ("": the first one) and metric.
+_OF_TASKS = {
+    "SQuAD1.1_F1": ("squad11", "", "f1"), "SQuAD1.1_EM": ("squad11", "", "exact"),
+    "SQuAD2.0_F1": ("squad20", "", "f1"), "SQuAD2.0_EM": ("squad20", "", "exact"),
+    "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
+}  # fmt: skip
+#: What every table has, what it has with runs, and the tasks that are no column of their own.
+PRINTED = (*_OF_TASKS, "Avg")
+HELD_OUT = ("MLM loss", "MLM", "NSP", "SOP")
+PRINTED_TASKS = {task for task, _, _ in _OF_TASKS.values()}
+_AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
+#: Column -> where results.json has it, where its binomial interval is, and what it is multiplied by.
+_HELD_OUT = {
+    "MLM": ("masked_lm.accuracy", ("masked_lm.binomial_interval", "masked_lm.interval"), 100.0),
+    "MLM loss": ("masked_lm.loss", ("masked_lm.loss_interval",), 1.0),
+    "NSP": ("nsp.accuracy", ("nsp.interval",), 100.0),
+    "SOP": ("sop.accuracy", ("sop.interval",), 100.0),
+    "NSP own head": ("nsp.own_head.accuracy", ("nsp.own_head.interval",), 100.0),
+    "SOP own head": ("sop.own_head.accuracy", ("sop.own_head.interval",), 100.0),
+}
+_UNITS = {
+    "MLM loss": "nats",
+    "tokens/s": "1/s",
+    "params": "M",
+    "L2 roughness": "",
+    "angle roughness": "",
+    "speedup": "x",
+}
+_PROPORTIONS = {"accuracy", "exact", "f1", "macro_f1", "micro_f1"}
+_STEADY = 1.25
+
+
+def unit(key: str) -> str:
+    """Unit that the score is printed in."""
+    return _UNITS.get(key, "%")
+
+
+def values(runs: Sequence[Run], key: str) -> dict[int, float]:
+    """Seed -> the score of each run that has it."""
+    found = {}
+    for run, entries in zip(runs, _entries(runs), strict=True):
+        number = _value(run, entries, key)
+        if number is not None:
+            found[run.seed] = number
+    return found
+
+
+def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | None:
+    if key in _HELD_OUT:
+        path, _, scale = _HELD_OUT[key]
+        number = at(run.results, path)
+        return None if number is None else number * scale
+    if key in _OF_TASKS:
+        task, name, metric = _OF_TASKS[key]
+        return _of_set(entries.get(task), name, metric)
+    if key == "Avg":
+        if any(task not in entries for task in _AVERAGED):
+            return None
+        return 100 * sum(entries[task]["average"] for task in _AVERAGED) / len(_AVERAGED)
+    if key.startswith("task:"):
+        entry = entries.get(key.removeprefix("task:"))
+        return None if entry is None else 100 * entry["score"]
+    if key == "tokens/s":
+        return run.speed
+    if key == "params":
+        count = at(run.manifest, "parameters.with_pooler")
+        return None if count is None else count / 1e6
+    return roughness(run.similarity.get({"L2 roughness": "l2", "angle roughness": "degrees"}[key]))
+
+
+def roughness(profile: Any) -> float | None:
+    """Mean change from layer to layer over the mean of the layers."""
+    if not isinstance(profile, list) or len(profile) < 2 or not any(profile):
+        return None
+    change = sum(abs(profile[k] - profile[k - 1]) for k in range(1, len(profile))) / (len(profile) - 1)
+    return change / (sum(profile) / len(profile))
+
+
+def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
+    """Beyond which no value can lie, in printed units."""
+    if not key.startswith("task:"):
+        return _SHARE if unit(key) == "%" else _POSITIVE
+    task = key.removeprefix("task:")
+    entries = [found[task] for runs in arms for found in _entries(runs) if task in found]
+    names = {name for entry in entries for name in entry["metric"].split(" and ")}
+    if names <= _PROPORTIONS:
+        return _SHARE
+    return (-100.0, 100.0) if names <= _PROPORTIONS | {"matthews", "pearson", "spearman"} else (-math.inf, math.inf)
+
+
+def floor(runs: Sequence[Run], key: str) -> float:
+    """Resolution of the score in these runs, in printed units; 0 where no interval is recorded."""
+    if key in _HELD_OUT:
+        _, paths, scale = _HELD_OUT[key]
+        pairs = [next((pair for path in paths if (pair := at(run.results, path))), None) for run in runs]
+        return scale * resolution([error(pair) for pair in pairs])
+    if key == "Avg":
+        return 100 * resolution([_error_of_average(entries) for entries in _entries(runs)])
+    if key not in _OF_TASKS and not key.startswith("task:"):
+        return 0.0
+    task, name, metric = _OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
+    return 100 * resolution([_error_of_set(found.get(task), name, metric) for found in _entries(runs)])
+
+
+def _error_of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:
+    """Of a metric of a set; of a task's own metric, which may be the mean of several, the mean of theirs."""
+    if entry is None:
+        return None
+    of_set = _scores(entry, name)
+    return _mean_error([of_set.get(one) for one in (entry["metric"].split(" and ") if metric == "*" else [metric])])
+
+
+def _error_of_average(entries: dict[str, dict[str, Any]]) -> float | None:
+    """Five tasks of their own examples; two metrics of one task share theirs."""
+    if any(task not in entries for task in _AVERAGED):
+        return None
+    parts = [_mean_error(list(_scores(entries[task], "").values())) for task in _AVERAGED]
+    known = [part for part in parts if part is not None]
+    return math.sqrt(sum(part**2 for part in known)) / len(_AVERAGED) if known else None
+
+
+def _mean_error(found: Sequence[Any]) -> float | None:
+    errors = [error(one.get("interval")) for one in found if isinstance(one, dict)]
+    known = [one for one in errors if one is not None]
+    return mean(known) if known else None
+
+
+def summary(runs: Sequence[Run], key: str) -> Estimate | None:
+    """Mean and interval of the score over these runs."""
+    return estimate(list(values(runs, key).values()), bounds(key, runs), floor(runs, key), key == "params")
+
+
+def unfit(runs: Sequence[Run], key: str) -> bool:
+    """Whether nothing may rest on the score: a seed on its baseline, or a machine that was shared."""
+    if key == "params":
+        return False
+    if key in ("tokens/s", "speedup"):
+        speeds = list(values(runs, "tokens/s").values())
+        spread = max((run.unevenness for run in runs if run.unevenness is not None), default=0.0)
+        return spread >= _STEADY or (bool(speeds) and max(speeds) / min(speeds) >= _STEADY)
+    if any(at(run.results, "masked_lm.left_baseline") is False for run in runs):
+        return True
+    if key.startswith(("NSP", "SOP")):
+        return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
+    task = _OF_TASKS[key][0] if key in _OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
+    return task is not None and any(task in found and _below(found[task]) for found in _entries(runs))
+
+
+def tasks(runs: Sequence[Run]) -> set[str]:
+    """Every task that one of the runs was fine-tuned on from its pretrained weights."""
+    return {entry["task"] for run in runs for entry in run.tasks if entry["start"] == "pretrained"}
+
+
+def _entries(runs: Sequence[Run]) -> list[dict[str, dict[str, Any]]]:
+    """For each run: task -> its entry in the set-up that most of these runs used."""
+    return [{e["task"]: e for e in run.tasks if e["start"] == "pretrained"} for run in one_setup_each([runs])[0]]
+
+
+def _of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:
+    found = _scores(entry, name).get(metric)
+    number = found["value"] if isinstance(found, dict) else found
+    return None if number is None else 100 * number
+
+
+def _interval(entry: dict[str, Any] | None, name: str, metric: str) -> Any:
+    chosen = entry["metric"] if entry is not None and metric == "*" else metric
+    found = _scores(entry, name).get(chosen)
+    return found.get("interval") if isinstance(found, dict) else None
+
+
+def _scores(entry: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    if entry is None:
+        return {}
+    return entry["sets"].get(name, {}) if name else next(iter(entry["sets"].values()), {})
+
+
+def _below(entry: dict[str, Any]) -> bool:
+    """Whether the first set's interval reaches down to its majority class."""
+    floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
+    majority = floors.get("majority")
+    interval = _interval(entry, "", "*")
+    return majority is not None and interval is not None and not interval[0] > majority

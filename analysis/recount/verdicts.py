@@ -1,0 +1,165 @@
+"""The scorecard, beside what the claims files and the run folders give."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.recount import printed, rules, scores
+from analysis.recount.arms import UnknownTermError, cells, select
+from analysis.recount.checks import Check, compare, unknown
+from analysis.recount.rules import ALPHA, Estimate
+from analysis.recount.runs import Run
+from analysis.recount.student import holm
+
+_SECTION = "scorecard"
+_TEXTS = ("id", "claim", "source", "reason")
+
+
+def check(
+    rows: Sequence[dict[str, str]],
+    claims: Sequence[dict[str, Any]],
+    runs: Sequence[Run],
+    survivors: bool = False,
+) -> tuple[list[Check], list[dict[str, Any]]]:
+    """Every number and verdict of ``scorecard.csv``, and the derived rows. A claim without a row is a disagreement."""
+    found = []
+    reported = {row["id"]: row for row in rows}
+    named = [claim for claim in claims if claim["id"] in reported]
+    try:
+        derived = judge(named, runs, survivors)
+    except UnknownTermError as error:
+        return [unknown(_SECTION, row["id"], row["verdict"], str(error)) for row in rows], []
+    for claim in claims:
+        name = claim["id"]
+        if name in reported:
+            found += _row(reported[name], derived[name])
+        else:
+            found.append(compare(_SECTION, name, None, "a row", "the claims file"))
+    known = {claim["id"] for claim in claims}
+    reason = "no claims file names it; give the one of the report with --claims"
+    found += [unknown(_SECTION, row["id"], row["verdict"], reason) for row in rows if row["id"] not in known]
+    return found, [derived[row["id"]] for row in rows if row["id"] in known]
+
+
+def _row(row: dict[str, str], one: dict[str, Any]) -> list[Check]:
+    source = one["files"]
+    shown = row | {"without_numbers": str(bool(row.get("without_numbers")))}  # whether a seed is named, not its words
+    found = [compare(_SECTION, f"{row['id']} · {k}", shown[k], v, source) for k, v in one.items() if k in row]
+    said = re.search(r"about ([\d,]+) seeds", row.get("reason", ""))
+    number = said[1].replace(",", "") if said else None
+    found.append(compare(_SECTION, f"{row['id']} · seeds in the reason", number, one["seeds_needed"], source))
+    return found + [
+        unknown(_SECTION, f"{row['id']} · {k}", v, "a column that this check does not know")
+        for k, v in row.items()
+        if k not in one and k not in _TEXTS
+    ]
+
+
+def judge(claims: Sequence[dict[str, Any]], runs: Sequence[Run], survivors: bool) -> dict[str, dict[str, Any]]:
+    """Claim -> the columns of its row."""
+    found = {claim["id"]: _measured(claim, runs, survivors) for claim in claims}
+    judged = [claim["id"] for claim in claims if found[claim["id"]]["judged"]]
+    by_id = {claim["id"]: claim for claim in claims}
+    for name, p in zip(judged, holm([found[name]["p"] for name in judged]), strict=True):
+        found[name] |= _decided(by_id[name], found[name]["estimate"], p, len(judged))
+    for one in found.values():
+        del one["estimate"], one["judged"]
+    return found
+
+
+def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> dict[str, Any]:
+    names = list(claim["arms"])
+    arms = select(runs, [_terms(claim["arms"][name]) for name in names])
+    chosen = {name: arm.runs for name, arm in zip(names, arms, strict=True)}
+    doubts = [rules.doubt(arm.lost, len(arm.planned)) for arm in arms]
+    empty: dict[str, Any] = {
+        "verdict": "not tested", "score": None, "holds_if": _bound(claim), "n": 0, "effect": None, "low": None,
+        "high": None, "p": None, "p_holm": None, "seeds_needed": None, "estimate": None, "files": "run folders",
+        "judged": False, "planned": max(len(arm.planned) for arm in arms),
+        "without_numbers": any(arm.lost for arm in arms),
+        **_paper(claim, claim["scores"][0]),
+    }  # fmt: skip
+    if not all(chosen.values()):
+        return empty
+    score = next((s for s in claim["scores"] if all(scores.values(own, s) for own in chosen.values())), None)
+    if score is None:
+        return empty
+    files = "results.json of " + ", ".join(own[0].name for own in chosen.values())
+    empty |= {"score": score, "files": files, **_paper(claim, score)}
+    if any(scores.unfit(own, score) for own in chosen.values()):
+        return empty
+    effect = _effect(claim, score, chosen)
+    if effect is None:
+        return empty
+    judged = effect.n > 1 and (survivors or not any(doubts))
+    return empty | {
+        "verdict": "inconclusive", "n": effect.n, "effect": effect.mean, "low": effect.low, "high": effect.high,
+        "p": min(1.0, 2 * min(_sides(claim, effect))) if judged else None, "judged": judged, "estimate": effect,
+    }  # fmt: skip
+
+
+def _effect(claim: dict[str, Any], score: str, chosen: Mapping[str, Sequence[Run]]) -> Estimate | None:
+    """The sum over arms of each seed that all have."""
+    constant, factors = claim.get("constant", 0.0), claim["effect"]
+    values = {name: scores.values(own, score) for name, own in chosen.items()}
+    seeds = set.intersection(*(set(own) for own in values.values()))
+    sums = [constant + sum(factors[name] * values[name][seed] for name in factors) for seed in sorted(seeds)]
+    low, high = scores.bounds(score, *chosen.values())
+    ends = [sorted((factor * low, factor * high)) for factor in factors.values()]
+    within = (constant + sum(end[0] for end in ends), constant + sum(end[1] for end in ends))
+    floors = {name: scores.floor(own, score) for name, own in chosen.items()}
+    return rules.estimate(sums, within, rules.resolution_of_sum(factors, floors), score == "params")
+
+
+def _sides(claim: dict[str, Any], effect: Estimate) -> tuple[float, float]:
+    """One-sided p values of the claim being false, and of its being true."""
+    if claim.get("between") is not None:
+        low, high = claim["between"]
+        inside = max(rules.p_above(effect, low), rules.p_below(effect, high))
+        return inside, min(rules.p_below(effect, low), rules.p_above(effect, high))
+    return rules.p_above(effect, claim["above"]), rules.p_below(effect, claim["above"])
+
+
+def _decided(claim: dict[str, Any], effect: Estimate, adjusted: float, judged: int) -> dict[str, Any]:
+    inside, outside = _sides(claim, effect)
+    if adjusted < ALPHA:
+        return {"p_holm": adjusted, "verdict": "reproduced" if inside < outside else "contradicted"}
+    if claim.get("between") is not None:
+        low, high = claim["between"]
+        needed = rules.seeds_for_band(effect.mean, effect.spread, low, high, ALPHA / judged)
+    else:
+        needed = rules.seeds_needed(effect.mean - claim["above"], effect.spread, ALPHA / judged)
+    return {"p_holm": adjusted, "seeds_needed": None if needed is None else max(needed, effect.n + 1)}
+
+
+def _paper(claim: dict[str, Any], score: str) -> dict[str, Any]:
+    """The same sum from the paper's numbers, and in which score."""
+    for name in (claim.get("paper_score") or score, claim["scores"][0]):
+        numbers = {arm: _printed(claim, arm, name) for arm in claim["arms"]}
+        if None not in numbers.values():
+            parts = [claim["effect"][arm] * number for arm, number in numbers.items() if number is not None]
+            return {"paper_score": name, "paper_effect": claim.get("constant", 0.0) + sum(parts)}
+    return {"paper_score": None, "paper_effect": None}
+
+
+def _printed(claim: dict[str, Any], arm: str, score: str) -> float | None:
+    cell, curves = claim["arms"][arm], claim.get("paper_curves")
+    if curves:
+        return scores.roughness(printed.curve(curves[arm], not score.startswith("L2")))
+    if not isinstance(cell, str):
+        return None
+    table, _, place = cell.partition(".")
+    return printed.rows(table)[int(place) - 1].get(score)
+
+
+def _terms(cell: Any) -> dict[str, Any]:
+    if isinstance(cell, dict):
+        return cell
+    table, _, place = cell.partition(".")
+    return cells(table)[int(place) - 1]
+
+
+def _bound(claim: dict[str, Any]) -> str:
+    if claim.get("between") is not None:
+        return "{:g} to {:g}".format(*claim["between"]).replace("-", "−")
+    return f"> {claim['above']:g}".replace("-", "−")
