@@ -145,7 +145,7 @@ class DataConfig:
     validation_path: Place | None
     validation_fraction: OpenFraction
     fraction: Annotated[float, Field(gt=0, le=1)]  # of the training documents, chosen at random, that are used
-    format: Literal["auto", "sentences", "prose"]
+    format: Literal["auto", "sentences", "prose", "headings"]
     documents_of: Annotated[int, Field(ge=2)] | None  # sentences, for files without marks between documents
     text_column: str
     language: Annotated[str, AfterValidator(_language)]

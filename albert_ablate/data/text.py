@@ -15,7 +15,7 @@ from typing import Any
 
 from albert_ablate import console
 from albert_ablate.data.corpora import Corpus
-from albert_ablate.data.readings import doubts, read_as, reading_in_words
+from albert_ablate.data.readings import doubts, read_as, reading_in_words, unknown_in_words
 from albert_ablate.data.splitting import rules_in_words
 from albert_ablate.data.splitting import split_sentences as split_sentences
 from albert_ablate.errors import DataError
@@ -156,6 +156,8 @@ def _say_reading(corpus: Corpus, language: str, info: dict[str, Any]) -> None:
     """Which forms the files have, whose rules split sentences, and what looks wrong with the outcome."""
     if words := reading_in_words(info["source"]):
         console.say(f"data {corpus.name}: {words}")
+    if unknown := unknown_in_words(info):
+        console.say(f"data {corpus.name}: {unknown}")
     if corpus.splits and (rules := rules_in_words(language)):
         console.say(f"data {corpus.name}: {rules}")
     for doubt in doubts(info):
