@@ -116,7 +116,7 @@ def _cell(value: Any, form: Any) -> str:
 
 
 def _loss(loss: Any, left_baseline: Any, state: str) -> str:
-    return state if pd.isna(loss) else f"{loss:.3f}" + ("" if left_baseline else " !")
+    return state if pd.isna(loss) else f"{loss:.3f}" + (" !" if left_baseline is False else "")
 
 
 def _accuracy(accuracy: Any, interval: Any, head: Any) -> str:

@@ -1,8 +1,9 @@
 """The token store: a corpus as one memory-mapped array with sentence and document boundaries."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,17 @@ class TokenStore:
         """Share of the tokens, the first ten million of them, for which the tokenizer has no piece."""
         return float(np.mean(self.tokens[:_COUNTED] == UNK))
 
+    def document_marks(self) -> Iterator[str]:
+        """A digest of the tokens of each document."""
+        for start, end in pairwise(self.sentences[self.documents].tolist()):
+            yield hashlib.blake2b(self.tokens[start:end].astype(np.uint32).tobytes(), digest_size=16).hexdigest()
+
     def part(self, fraction: float) -> "TokenStore":
         """The share ``fraction`` of the documents, the same for every seed; a smaller share is part of a larger.
 
         Fewer documents and nothing else: tokenizer and held-out documents are those of the whole.
         """
-        if fraction == 1:
+        if fraction == 1 or not self.document_count:
             return self
         draws = streams.uniform(streams.key(0, "part of a corpus"), np.arange(self.document_count))
         count = max(1, round(fraction * self.document_count))
@@ -72,6 +78,19 @@ def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStor
                 write_side(text / f"{side}.txt", tokenizer, temporary / side)
             write_json(temporary / "info.json", {"fingerprint": fingerprint, "text": text.name})
     return _open(folder, "train"), _open(folder, "valid")
+
+
+def find_training(cache: Path, fingerprint: str, fraction: float) -> TokenStore | None:
+    """The training tokens that a run recorded by their fingerprint, where the cache has them.
+
+    ``fraction``: the share of the documents that the run trained on.
+    """
+    for info in sorted((cache / "tokens").glob("*/info.json")):
+        with intact(info.parent):
+            whole = read_json(info)["fingerprint"]
+        if fingerprint == (whole if fraction == 1 else digest([whole, fraction])):
+            return _open(info.parent, "train").part(fraction)
+    return None
 
 
 def _open(folder: Path, side: str) -> TokenStore:
