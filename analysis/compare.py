@@ -169,7 +169,8 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     table = compare(runs)
     console.print(_drawn(table))
     console.print(_NOTE, highlight=False)
-    _warn(console, [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs)])
+    finished = runs[runs["state"] == "finished"]
+    _warn(console, [*cautions.unlike_texts(finished), *cautions.code(finished), *cautions.copies(runs)])
     tasks = compare_tasks(runs)
     if len(tasks):
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")
