@@ -44,7 +44,8 @@ def held_out(results: dict[str, Any]) -> list[RenderableType]:
 
 def _scores(results: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column("  held-out documents", min_width=24)
+    documents = "scored documents" if _foreign(results) else "held-out documents"
+    table.add_column(f"  {documents}", min_width=24)
     table.add_column("result", justify="right", style="bold")
     table.add_column("95% interval", justify="right")
     table.add_column("to beat")

@@ -118,6 +118,7 @@ NOT_WIKITEXT = {
     "mediawiki": "= Title =\n\nIt is a text, and so on. It's long.\n\n== Part ==\n\nMore of it, here.\n",
     "spaced headings": "= Title =\n\nIt is a text, and so on.\n\n= = Part = =\n\nMore of it, here. So it is.\n",
     "equations": "It is a text, and so on. We have\n = a = \nand more of it, here. So it is.\n",
+    "tokenised equations": "It is a text , and so on . We have\n = a = \nand more of it , here . So it is .\n",
     "tokenised prose": "It is a text , and so on .\nMore of it , here . So it is .\n",
     "French": "= Titre =\n\nVraiment ? Oui ! Il dit : « non », et voilà.\n",
     "headings alone": "= One =\n= Two =\n= Three =\n",

@@ -11,6 +11,7 @@ import numpy as np
 from albert_ablate import streams
 from albert_ablate.data.text import intact, text_info
 from albert_ablate.data.tokenizer import UNK, Tokenizer
+from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
 
 #: Raise when the files' content changes for the same key.
@@ -85,9 +86,12 @@ def find_training(cache: Path, fingerprint: str, fraction: float) -> TokenStore 
 
     ``fraction``: the share of the documents that the run trained on.
     """
-    for info in sorted((cache / "tokens").glob("*/info.json")):
-        with intact(info.parent):
-            whole = read_json(info)["fingerprint"]
+    for info in sorted((cache / "tokens").glob("[!.]*/info.json")):
+        try:
+            with intact(info.parent):
+                whole = read_json(info)["fingerprint"]
+        except DataError:  # damaged, and said when it is needed
+            continue
         if fingerprint == (whole if fraction == 1 else digest([whole, fraction])):
             return _open(info.parent, "train").part(fraction)
     return None

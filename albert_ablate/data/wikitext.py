@@ -38,16 +38,17 @@ def heading_level(line: str) -> int:
 def is_wikitext(lines: Iterable[str]) -> bool:
     """Whether the first ``lines`` of a file have the headings and the spaces of WikiText.
 
-    The headings alone do not make it one: other markup has lines between equals signs, too.
+    A heading stands between blank lines or, where a file has none, at its beginning. Headings alone do not make one:
+    other markup has lines between equals signs, too.
     """
-    headings = spaced = tight = 0
-    for line in lines:
-        if heading_level(line):
-            headings += 1
-            continue
-        found = _spaces(line.split())
-        spaced, tight = spaced + found[0], tight + found[1]
-    return headings > 0 and spaced > 0 and spaced >= _TOKENISED * (spaced + tight)
+    known = [line.strip() for line in lines]
+    framed = zip(["", *known], known, [*known[1:], ""], strict=False)
+    first = next(filter(None, known), "")
+    if heading_level(first) != 1 and not any(heading_level(line) and not (a or b) for a, line, b in framed):
+        return False
+    counts = [_spaces(line.split()) for line in known if not heading_level(line)]
+    spaced, tight = (sum(count) for count in zip(*counts, strict=True)) if counts else (0, 0)
+    return spaced > 0 and spaced >= _TOKENISED * (spaced + tight)
 
 
 def _spaces(tokens: Sequence[str]) -> tuple[int, int]:
