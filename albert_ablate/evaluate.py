@@ -85,8 +85,10 @@ def _show(record: dict[str, Any]) -> None:
 
     for part in held_out(record["results"]):
         console.show(part)
+    tasks = [record["results"][task] for task in ("nsp", "sop")]
+    sentences = "fitted heads stand in" if any(tasks) else "the sentence tasks were not scored"
     for head in record["missing"]:
-        random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else "fitted heads stand in"
+        random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else sentences
         console.say(f"  ! It has no {head}: {random}.")
 
 
@@ -162,7 +164,7 @@ def _own_tokens(folder: RunFolder, config: RunConfig) -> tuple["TokenStore | Non
     from albert_ablate.data.store import find_training
 
     if _imported(folder) is not None:
-        return None, "the text that an imported model was trained on is not known here"
+        return None, "that of an imported model is not known"
     trained = compose_evaluation(folder.path / "config.yaml", [])
     manifest = folder.read("manifest.json") if (folder.path / "manifest.json").is_file() else {}
     fingerprint = manifest.get("data", {}).get("tokens", {}).get("fingerprint", "")
