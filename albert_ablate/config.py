@@ -143,9 +143,9 @@ class DataConfig:
     source: Literal["embedded", "files", "hub"]
     path: Place | None
     validation_path: Place | None
-    validation_fraction: OpenFraction
+    validation_fraction: Annotated[float, Field(gt=0, le=1)]  # 1: all of a text that is scored, not trained on
     fraction: Annotated[float, Field(gt=0, le=1)]  # of the training documents, chosen at random, that are used
-    format: Literal["auto", "sentences", "prose"]
+    format: Literal["auto", "sentences", "prose", "headings"]
     documents_of: Annotated[int, Field(ge=2)] | None  # sentences, for files without marks between documents
     text_column: str
     language: Annotated[str, AfterValidator(_language)]

@@ -1,8 +1,10 @@
 """Score a run on any corpus: ``python -m albert_ablate.evaluate runs/NAME data=text data.path=FILE``.
 
 Masked LM, NSP, SOP and the change from layer to layer on held-out documents, for runs trained here
-and for imported ones, with their own tokenizer. Kept in ``RUN/evaluations/``, or with ``--out FILE``
-there and nowhere else; an imported run that was not evaluated yet takes the numbers as its results.
+and for imported ones, with their own tokenizer. On another text than the run's own the bars are of that
+text (``evaluation.foreign``), and nothing is said of how long the run was trained. Kept in
+``RUN/evaluations/``, or with ``--out FILE`` there and nowhere else; an imported run that was not
+evaluated yet takes the numbers as its results.
 """
 
 import argparse
@@ -11,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from albert_ablate import console
 from albert_ablate.config import RunConfig
@@ -21,6 +23,11 @@ from albert_ablate.files import digest, read_json, require_writable, write_json
 from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
 from albert_ablate.hydra_app import compose_evaluation, words_of
 from albert_ablate.runs import RunFolder
+
+if TYPE_CHECKING:  # they load torch
+    from albert_ablate.data.store import TokenStore
+    from albert_ablate.evaluation.heldout import HeldOut
+    from albert_ablate.experiment import Prepared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,8 +85,10 @@ def _show(record: dict[str, Any]) -> None:
 
     for part in held_out(record["results"]):
         console.show(part)
+    tasks = [record["results"][task] for task in ("nsp", "sop")]
+    sentences = "fitted heads stand in" if any(tasks) else "the sentence tasks were not scored"
     for head in record["missing"]:
-        random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else "fitted heads stand in"
+        random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else sentences
         console.say(f"  ! It has no {head}: {random}.")
 
 
@@ -95,6 +104,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     from albert_ablate.axes import Objective
     from albert_ablate.data.vocabulary import tokenizer_file
     from albert_ablate.evaluation.baselines import NgramBaselines
+    from albert_ablate.evaluation.foreign import bars_of, of_this_text, seen_in_training
     from albert_ablate.evaluation.heldout import build_held_out
     from albert_ablate.evaluation.intrinsic import Evaluator
     from albert_ablate.evaluation.similarity import layer_similarity
@@ -109,18 +119,28 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     precision = choose_precision(config.runtime, device)
     set_up(config.runtime)
     own = replace(config.tokenizer, model_path=str(tokenizer_file(folder.path)))
-    prepared = prepare_data(replace(config, tokenizer=own))
+    prepared = prepare_data(replace(config, tokenizer=own), trains=False)
     config = prepared.settled(config)
-    held_out = build_held_out(config, prepared.train, prepared.valid, prepared.tokenizer.word_starts)
+    objective = Objective.NONE if "sentence head" in missing else config.objective.name
+    starts = prepared.tokenizer.word_starts
+    held_out = build_held_out(config, prepared.train, prepared.valid, starts, objective)
     require_pairs(config, held_out)
     model = build_model(config.architecture(), config.seed).to(device)
     load_weights(checkpoint, model)
-    objective = Objective.NONE if "sentence head" in missing else config.objective.name
     started = time.perf_counter()
-    baselines = NgramBaselines(prepared.train, config.tokenizer.vocab_size)
+    at_home = _is_own(folder, prepared.record)
+    pieces = config.tokenizer.vocab_size
+    baselines = (
+        NgramBaselines(prepared.train, pieces) if at_home else of_this_text(prepared.valid, prepared.train, pieces)
+    )
     with console.stage("evaluating on held-out documents"):
         results = Evaluator(model, held_out, objective, baselines, precision).results()
         similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
+    results["scored"] = _scored(config, held_out, prepared)
+    if not at_home:
+        trained_on, reason = _own_tokens(folder, config)
+        results["scored"]["seen_in_training"] = seen_in_training(held_out.plain, trained_on)
+        bars_of(results, held_out.plain, trained_on, reason, pieces)
     results["evaluation"] = {"seconds": time.perf_counter() - started}
     groups = ("data", "evaluation", "pairs", "masking")
     settings = {group: config.as_dict()[group] for group in groups}
@@ -129,6 +149,42 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
         "settings": settings, "data": prepared.record, "missing": missing, "results": results,
         "similarity": similarity,
     }  # fmt: skip
+
+
+def _is_own(folder: RunFolder, data: dict[str, Any]) -> bool:
+    """Whether a text is the one that the run was trained on, divided into the same two sides."""
+    if _imported(folder) is not None or not (folder.path / "manifest.json").is_file():
+        return False
+    trained = folder.read("manifest.json").get("data", {}).get("text", {}).get("fingerprint")
+    return bool(trained == data["text"]["fingerprint"])
+
+
+def _own_tokens(folder: RunFolder, config: RunConfig) -> tuple["TokenStore | None", str]:
+    """The tokens that the run was trained on, where a cache still has them; else None, and why."""
+    from albert_ablate.data.store import find_training
+
+    if _imported(folder) is not None:
+        return None, "that of an imported model is not known"
+    trained = compose_evaluation(folder.path / "config.yaml", [])
+    manifest = folder.read("manifest.json") if (folder.path / "manifest.json").is_file() else {}
+    fingerprint = manifest.get("data", {}).get("tokens", {}).get("fingerprint", "")
+    for cache in dict.fromkeys([config.paths.cache, trained.paths.cache]):
+        found = find_training(Path(cache), fingerprint, trained.data.fraction)
+        if found is not None:
+            return found, ""
+    return None, f"the run's own text is not in {config.paths.cache}; scoring the run on it once puts it there"
+
+
+def _scored(config: RunConfig, held_out: "HeldOut", prepared: "Prepared") -> dict[str, Any]:
+    """How much of the text the masked-LM numbers cover, and what keeps them from all of it."""
+    sides = [prepared.train, prepared.valid]
+    found = held_out.plain.scored() | {
+        "of_documents": sum(side.document_count for side in sides),
+        "of_tokens": sum(len(side.tokens) for side in sides),
+    }
+    held = None if config.data.validation_path else config.data.validation_fraction
+    stopped = len(held_out.plain) == config.evaluation.max_pairs
+    return found | {"held_out_by": held, "stopped": stopped, "max_length": config.pairs.max_length}
 
 
 def _imported(folder: RunFolder) -> dict[str, Any] | None:

@@ -62,9 +62,14 @@ class Prepared:
     tokenizer: Tokenizer
     record: dict[str, Any]  # for the manifest
 
+    @property
+    def measured(self) -> TokenStore:
+        """What a text is judged by: its training side, or all of a text that is scored whole."""
+        return self.train if self.train.document_count else self.valid
+
     def settled(self, config: RunConfig) -> RunConfig:
         """``config`` with what ``masking.long_words=auto`` means for this text."""
-        masking, _ = settle(config.masking, config.pairs, self.train, self.tokenizer, Path(config.paths.cache))
+        masking, _ = settle(config.masking, config.pairs, self.measured, self.tokenizer, Path(config.paths.cache))
         return replace(config, masking=masking)
 
 
@@ -80,6 +85,11 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
     Under torchrun all its processes work on the cell; the first one writes, and fine-tunes alone.
     """
     _require_second_segments(config)
+    if config.data.validation_fraction == 1 and config.data.validation_path is None:
+        raise ConfigError(
+            "data.validation_fraction=1: every document would be held out and none left to train on. Give less than 1; "
+            "a run that is finished is scored on a whole text by `python -m albert_ablate.evaluate`."
+        )
     device = choose_device(config.runtime)
     with stoppable(), disk_in_words(config.paths.runs, config.paths.cache), joined(device.type) as world:
         if world.size > config.batch.size:
@@ -180,20 +190,21 @@ def prepare(config: RunConfig) -> Prepared:
     return prepared
 
 
-def prepare_data(config: RunConfig) -> Prepared:
-    """``prepare`` for every objective."""
+def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
+    """``prepare`` for every objective. A text that is only scored (not ``trains``) may be held out whole."""
     cache = Path(config.paths.cache)
     started = time.perf_counter()
     with console.stage("reading documents and splitting sentences"):
         corpus = open_corpus(config.data)
-        text = prepare_text(corpus, config.data.language, config.data.validation_fraction, cache)
+        text = prepare_text(corpus, config.data.language, config.data.validation_fraction, cache, trains)
         info = text_info(text)
     with console.stage("training the tokenizer"):
         tokenizer = get_tokenizer(config.tokenizer, text, cache)
     with console.stage("turning sentences into tokens"):
         whole, valid = get_stores(text, tokenizer, cache)
         train = whole.part(config.data.fraction)
-    unknown = train.unknown_share()
+    prepared = Prepared(train, valid, tokenizer, {})
+    unknown = prepared.measured.unknown_share()
     record = {
         "corpus": config.data.name,
         "source": info["source"],
@@ -209,13 +220,14 @@ def prepare_data(config: RunConfig) -> Prepared:
         f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
         f"{sides[1]['documents']:,} documents held out ({console.duration(seconds)})"
     )
-    if unknown > _MANY_UNKNOWN:
+    stated = info["met"].get("unknown_words", 0) / (len(train.tokens) + len(valid.tokens))  # the source says so itself
+    if unknown - stated > _MANY_UNKNOWN:
         console.say(
             f"data {config.data.name}: ! {unknown:.1%} of the tokens are unknown: the vocabulary has no piece for "
             "them. Train a tokenizer on this text (tokenizer=unigram or bpe, without tokenizer.model_path), or raise "
             "tokenizer.character_coverage. WordPiece knows no word of more than 100 characters."
         )
-    masking, share = settle(config.masking, config.pairs, train, tokenizer, cache)
+    masking, share = settle(config.masking, config.pairs, prepared.measured, tokenizer, cache)
     if share is not None:
         console.say(share.line(masking.long_words))
         record["masking"] = share.record(masking.long_words)
@@ -224,7 +236,7 @@ def prepare_data(config: RunConfig) -> Prepared:
         record["marks_dropped"] = marks.scripts
         if (warning := marks.words(config.data.language, config.tokenizer.name == WORDPIECE)) is not None:
             console.say(warning)
-    return Prepared(train, valid, tokenizer, record)
+    return replace(prepared, record=record)
 
 
 def require_documents(config: RunConfig, prepared: Prepared) -> None:

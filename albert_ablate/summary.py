@@ -45,15 +45,19 @@ def held_out(results: dict[str, Any]) -> list[RenderableType]:
 
 def _scores(results: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column("  held-out documents", min_width=24)
+    documents = "scored documents" if _foreign(results) else "held-out documents"
+    table.add_column(f"  {documents}", min_width=24)
     table.add_column("result", justify="right", style="bold")
     table.add_column("95% interval", justify="right")
     table.add_column("to beat")
     m = results["masked_lm"]
     low, high = m["loss_interval"]
-    bars = f"{m['unigram_loss']:.3f} unigram · {m['bigram_loss']:.3f} bigram"
+    bars, *more = _loss_bars(results)
     table.add_row("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}", bars)
-    most = f"{m['unigram_accuracy']:.1%} most frequent piece"
+    for bar in more:
+        table.add_row("", "", "", bar)
+    piece = "most frequent, this text" if _foreign(results) else "most frequent piece"
+    most = f"{m['unigram_accuracy']:.1%} {piece}" if "unigram_accuracy" in m else "—"
     table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
     for key, label in _TASKS.items():
         task = results[key]
@@ -66,6 +70,22 @@ def _scores(results: dict[str, Any]) -> Table:
         bar = f"{task['majority_class']:.1%} majority class"
         table.add_row(f"  {label}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
     return table
+
+
+def _foreign(results: dict[str, Any]) -> bool:
+    """Whether the scores are of a text that the run was not trained on; of an imported model every text is one."""
+    return "bars" in results["masked_lm"] or "imported" in results
+
+
+def _loss_bars(results: dict[str, Any]) -> list[str]:
+    """What the masked-LM loss has to beat, a line each."""
+    m = results["masked_lm"]
+    known = {name: f"{m[f'{name}_loss']:.3f} {name}" for name in ("unigram", "bigram") if f"{name}_loss" in m}
+    if not _foreign(results):
+        return [" · ".join(known.values())]
+    own = m.get("bars", {}).get("run_unigram_loss")
+    lines = [f"{bar}, this text" for bar in known.values()]
+    return [*lines, *([] if own is None else [f"{own:.3f} unigram, run's own text"])] or ["—"]
 
 
 def _tasks(results: dict[str, Any]) -> list[RenderableType]:
@@ -156,11 +176,31 @@ def _notes(results: dict[str, Any]) -> Text:
     pairs = " and ".join(dict.fromkeys(f"{task['examples']:,}" for task in tasks)) or "no"
     fitted = any(task["head"] != "trained" for task in tasks)
     star = "* head fitted on the frozen encoder · " if fitted else ""
-    return Text(f"  {star}{results['masked_lm']['examples']:,} pieces, {pairs} pairs\n", style="dim")
+    text = f"  {star}{results['masked_lm']['examples']:,} pieces, {pairs} pairs\n"
+    return Text(text + "".join(f"  {line}\n" for line in _coverage(results)), style="dim")
+
+
+def _coverage(results: dict[str, Any]) -> list[str]:
+    """How much of a text was scored by ``evaluate``."""
+    scored = results.get("scored")
+    if scored is None:
+        return []
+    documents, of = scored["documents"], scored["of_documents"]
+    lines = [f"scored: {documents:,} of {of:,} documents, {scored['tokens']:,} of {scored['of_tokens']:,} pieces"]
+    if documents < of and scored["held_out_by"] not in (None, 1):
+        advice = "; 1 scores the whole text" if _foreign(results) else ""
+        lines.append(f"held out by data.validation_fraction={scored['held_out_by']:g}{advice}")
+    if scored["stopped"]:
+        lines.append("evaluation.max_pairs ends there; raise it to score more")
+    elif documents == of and scored["tokens"] < scored["of_tokens"]:
+        lines.append(f"the rest is cut off where a sequence is full (pairs.max_length={scored['max_length']})")
+    return lines
 
 
 def _verdict(results: dict[str, Any]) -> Text:
-    """Whether the run may be compared at all."""
+    """Whether the run may be compared at all; of another text than its own, how it stands to that."""
+    if _foreign(results):
+        return _verdict_on_this_text(results)
     m = results["masked_lm"]
     gain = m["gain_over_unigram"]
     if not m["left_baseline"]:
@@ -178,5 +218,40 @@ def _verdict(results: dict[str, Any]) -> Text:
             name = label[0].upper() + label[1:]
             above = task["left_baseline"]
             text = f"\n  ✓ {name} is above chance." if above else f"\n  ! {name} is not above chance yet."
+            lines.append(text, style="green" if above else "yellow")
+    return lines
+
+
+def _verdict_on_this_text(results: dict[str, Any]) -> Text:
+    """What a text that the run was not trained on lets one say: nothing of its training."""
+    m = results["masked_lm"]
+    bars = m.get("bars", {})
+    lines = Text()
+    if "gain_over_unigram" in m:
+        (low, high), gain = m["gain_interval"], m["gain_over_unigram"]
+        how = f"{abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} than the piece frequencies of this text"
+        if low <= 0 <= high:
+            how += ",\n    less than its interval tells apart"
+        mark, style = ("✓", "green") if low > 0 else ("!", "yellow")
+        lines.append(f"  {mark} Masked LM is {how}.", style=style)
+    else:
+        lines.append(f"  ! No bar of this text: {bars.get('left_out', 'none was recorded')}.", style="yellow")
+    if "run_unigram_loss" in bars:
+        gain_at_home = bars["run_unigram_loss"] - m["loss"]
+        how = "better" if gain_at_home > 0 else "worse"
+        mark, style = ("✓", "green") if gain_at_home > 0 else ("!", "yellow")
+        text = f"\n  {mark} It is {abs(gain_at_home):.3f} nats {how} than those of the run's own text."
+        lines.append(text, style=style)
+    elif "run_left_out" in bars:
+        lines.append(f"\n    No bar of the run's own text: {bars['run_left_out']}.", style="dim")
+    if seen := results.get("scored", {}).get("seen_in_training"):
+        text = f"\n  ! {seen:,} of the scored documents are among those that the run was trained on."
+        lines.append(text, style="bold yellow")
+    for key, label in _TASKS.items():
+        task = results[key]
+        if task is not None and task["head"] == "trained":
+            above = task.get("above_majority", task.get("left_baseline"))
+            name = label[0].upper() + label[1:]
+            text = f"\n  {'✓' if above else '!'} {name} is {'' if above else 'not '}above chance on this text."
             lines.append(text, style="green" if above else "yellow")
     return lines

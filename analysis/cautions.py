@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis import heads
 from analysis.cells import Selection, main_selection
+from analysis.runs import setting
 
 
 def of_runs(runs: pd.DataFrame) -> list[str]:
@@ -57,6 +58,19 @@ def copies(runs: pd.DataFrame) -> list[str]:
     other = sum("other numbers" in note for note in found["note"])
     words = f"{other} of them with other numbers than the run that counts" if other else "with the same numbers"
     return [f"{len(found)} of {len(runs)} run folders are copies of a run that is counted once, {words}."]
+
+
+def unlike_texts(finished: pd.DataFrame) -> list[str]:
+    """Whether held-out losses stand side by side that are of unlike sequences or texts."""
+    lengths = sorted({setting(config, "pairs.max_length") for config in finished["config"]} - {None})
+    texts = finished["tokens_fingerprint"].dropna().nunique()
+    found = []
+    if len(lengths) > 1:
+        words = " and ".join(map(str, lengths))
+        found.append(f"The runs are scored on sequences of unlike length (pairs.max_length {words}).")
+    if texts > 1:
+        found.append(f"The runs are scored on {texts} unlike texts, or on one text in unlike pieces.")
+    return [f"{sentence} Their losses do not compare." for sentence in found]
 
 
 def left_out(selection: Selection) -> str:

@@ -140,7 +140,7 @@ def _cell(value: Any, form: Any) -> str:
 
 
 def _loss(loss: Any, left_baseline: Any, state: str) -> str:
-    return state if pd.isna(loss) else f"{loss:.3f}" + ("" if left_baseline else " !")
+    return state if pd.isna(loss) else f"{loss:.3f}" + (" !" if left_baseline is False else "")
 
 
 def _accuracy(accuracy: Any, interval: Any, head: Any) -> str:
@@ -193,8 +193,9 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     table = compare(runs)
     console.print(_drawn(table))
     console.print(_NOTE, highlight=False)
-    sentences = [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs), *heads.sentences(runs)]
-    _warn(console, sentences)
+    finished = runs[runs["state"] == "finished"]
+    sentences = [*cautions.unlike_texts(finished), *cautions.code(finished), *cautions.copies(runs)]
+    _warn(console, [*sentences, *heads.sentences(runs)])
     tasks = compare_tasks(runs)
     if len(tasks):
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")

@@ -14,7 +14,7 @@ from analysis import paper
 from analysis.cells import SHARES, select
 from analysis.metrics import summarised
 from analysis.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
-from analysis.runs import held_out_curves
+from analysis.runs import held_out_curves, setting
 from analysis.style import MUTED, SHARE_STYLE, Drawing, canvas, look, styled
 from analysis.tables import arms_of
 
@@ -35,8 +35,10 @@ def per_layer(runs: pd.DataFrame) -> Drawing:
         raise NothingToDraw("no finished SOP run of the base size with E = H/6 has per-layer distances")
     shape = next(frame for frame in found.runs.values() if len(frame)).iloc[0]
     smooth = "; ".join(_smoothness(found.runs[arm], arm) for arm in found.runs if len(found.runs[arm]))
+    length = setting(shape["config"], "pairs.max_length")
     caption = (
-        f"Mean over tokens; band: 95% t interval over seeds. Ours has {shape['layers']} layers of width "
+        f"Mean over the tokens of held-out sequences of up to {length} tokens (the paper does not say what its curves "
+        f"were measured on); band: 95% t interval over seeds. Ours has {shape['layers']} layers of width "
         f"{shape['hidden']}, the paper's models 24 of 1024 (dashed, grey), so heights differ by width; compare shapes. "
         "The paper's layer IDs 1 to 23 are put on the same axis by ID/23 (its text does not define them). "
         f"Roughness (mean change from layer to layer over the mean): {smooth}."

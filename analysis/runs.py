@@ -261,6 +261,7 @@ def _speed(lines: list[dict[str, Any] | None]) -> dict[str, float]:
 
 def _scores(results: dict[str, Any]) -> dict[str, Any]:
     masked = results.get("masked_lm") or _EMPTY
+    trained = "imported" not in results  # else every text is a foreign one, and says nothing of a plateau
     found = {
         "mlm_loss": masked.get("loss"),
         "mlm": masked.get("accuracy"),
@@ -268,7 +269,7 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         "mlm_loss_interval": masked.get("loss_interval"),
         "unigram_loss": masked.get("unigram_loss"),
         "bigram_loss": masked.get("bigram_loss"),
-        "mlm_left_baseline": masked.get("left_baseline"),
+        "mlm_left_baseline": masked.get("left_baseline") if trained else None,
     }
     for task in ("nsp", "sop"):
         scores = results.get(task) or _EMPTY
@@ -277,7 +278,7 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         found[f"{task}_interval"] = scores.get("interval")
         found[f"{task}_own_head"] = setting(scores, "own_head.accuracy")
         found[f"{task}_own_head_interval"] = setting(scores, "own_head.interval")
-        found[f"{task}_left_baseline"] = scores.get("left_baseline")
+        found[f"{task}_left_baseline"] = scores.get("left_baseline") if trained else None
     return found
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from reporthelpers import cells, loaded, write_cell, write_sweep
+from test_copies import edit
 
 from albert_ablate.files import read_json
 from analysis.compare import changes, compare, compare_tasks
+from analysis.compare import main as compare_command
 from analysis.figures import FIGURES, draw_all
 from analysis.page import costs
 from analysis.parameters import paper_cells
@@ -115,6 +118,23 @@ def test_collections_that_differ_in_cells_and_settings_say_so(tmp_path: Path) ->
     assert "budget.steps: 7000, there 3500" in words["settings"]
 
 
+def test_losses_of_unlike_sequences_are_not_shown_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cell(tmp_path, SOP, 0)
+    folder = write_cell(tmp_path, SOP, 1)
+    assert compare_command([str(tmp_path)]) == 0
+    assert "do not compare" not in capsys.readouterr().out
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["pairs"]["max_length"] = 512
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    edit(folder / "manifest.json", lambda found: found["data"].update(tokens={"fingerprint": "beef"}))
+    assert compare_command([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "scored on sequences of unlike length (pairs.max_length 64 and 512). Their losses do not compare." in said
+    assert "The runs are scored on 2 unlike texts, or on one text in unlike pieces." in said
+
+
 def test_metrics_survive_a_last_line_cut_short(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, SOP, 0)
     with (folder / "metrics.jsonl").open("a") as out:
@@ -156,6 +176,8 @@ def test_every_figure_is_drawn_with_its_numbers(sweep: pd.DataFrame, tmp_path: P
     one = layers[(layers["arm"] == "all shared") & (layers["seed"] == 0) & (layers["measure"] == "l2")]
     run = sweep[(sweep["share"] == "all") & (sweep["E"] == 32) & (sweep["objective"] == "sop") & (sweep["seed"] == 0)]
     assert one["value"].tolist() == pytest.approx(run["l2"].iloc[0])
+    caption = next(drawing.caption for drawing in drawings if drawing.name == "figure1")
+    assert "held-out sequences of up to 64 tokens" in caption
     matrix = pd.read_csv(tmp_path / "objectives.csv", keep_default_na=False)
     assert matrix[(matrix["trained_on"] == "SOP") & (matrix["tested_on"] == "NSP")]["paper"].item() == 78.9
 

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import lzma
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -236,9 +237,11 @@ def test_a_hub_dataset_is_streamed(tmp_path: Path) -> None:
 
 def test_rows_become_documents() -> None:
     lines = ["", " = Title = \n", "One .\n", " = = Part = = \n", "Two .\n", " = Next = \n", "Three .\n"]
-    assert list(corpora._group_rows(iter(lines), "headings", 5)) == ["One .\nTwo .", "Three ."]
-    assert list(corpora._group_rows(iter("abcde"), "rows_of_sentences", 2)) == ["a\nb", "c\nd", "e"]
-    assert list(corpora._group_rows(iter("abc"), "row", 2)) == ["a", "b", "c"]
+    tally: Counter[str] = Counter()
+    assert list(corpora._group_rows(iter(lines), "headings", 5, tally)) == ["One.\nTwo.", "Three."]
+    assert tally["titles"] == 2
+    assert list(corpora._group_rows(iter("abcde"), "rows_of_sentences", 2, tally)) == ["a\nb", "c\nd", "e"]
+    assert list(corpora._group_rows(iter("abc"), "row", 2, tally)) == ["a", "b", "c"]
 
 
 def test_an_unreachable_hub_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

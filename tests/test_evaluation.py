@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from albert_ablate.axes import Objective
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.store import TokenStore
-from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
+from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines, OtherDocuments
 from albert_ablate.evaluation.heldout import HeldOut
 from albert_ablate.evaluation.intervals import clustered_mean, proportion
 from albert_ablate.evaluation.intrinsic import Evaluator
@@ -116,6 +117,52 @@ def test_baselines_of_a_long_store_are_those_of_its_blocks(monkeypatch: pytest.M
 
 
 # --- heads fitted on a frozen encoder, with a planted answer --------------------------------------
+
+
+def documents_of(*documents: list[int]) -> TokenStore:
+    """A store of documents of one sentence each."""
+    lengths = np.cumsum([0, *map(len, documents)])
+    tokens = np.array([token for document in documents for token in document], dtype=np.uint16)
+    return TokenStore(tokens, lengths, np.arange(len(documents) + 1), "")
+
+
+TEXT = [[5, 6, 7, 5, 6], [6, 6, 5], [7, 5, 6, 5, 6, 7, 7], [5], [6, 7, 6]]
+
+
+@pytest.mark.parametrize("scored", [5, 2])
+def test_a_document_is_scored_against_all_others(scored: int) -> None:
+    """By hand: no token of a document, and no neighbours that touch it, count for its own bar."""
+    baselines = OtherDocuments(documents_of(*TEXT[:scored]), documents_of(*TEXT[scored:]), 8)
+    whole = [token for document in TEXT for token in document]
+    place = [number for number, document in enumerate(TEXT) for _ in document]
+    rows = [(1, 5, 1), (5, 6, 0), (6, 6, 1), (4, 7, 0), (5, 6, 1), (6, 5, 0)]
+    left, targets, documents = (np.array(column) for column in zip(*rows, strict=True))
+    found = baselines.scores(left, targets, documents)
+    for row, (before, target, document) in enumerate(rows):
+        others = [token for token, number in zip(whole, place, strict=True) if number != document]
+        frequency = {piece: (1 + others.count(piece)) / (8 + len(others)) for piece in range(8)}
+        pairs = [(a, b) for (a, i), (b, j) in pairwise(zip(whole, place, strict=True)) if document not in (i, j)]
+        together, followed = pairs.count((before, target)), sum(a == before for a, _ in pairs)
+        assert found["unigram"][row] == pytest.approx(-math.log(frequency[target]))
+        expected = (together + 50 * frequency[target]) / (followed + 50)
+        assert found["bigram"][row] == pytest.approx(-math.log(expected))
+        assert found["frequent"][row] == (target == max(frequency, key=lambda piece: frequency[piece]))
+
+
+def test_the_bar_does_not_depend_on_what_is_held_out() -> None:
+    row = (np.array([5, 1]), np.array([6, 7]), np.array([0, 1]))
+    few = OtherDocuments(documents_of(*TEXT[:2]), documents_of(*TEXT[2:]), 8).scores(*row)
+    all_of_it = OtherDocuments(documents_of(*TEXT), documents_of(), 8).scores(*row)
+    for name in ("unigram", "bigram", "frequent"):
+        np.testing.assert_array_equal(few[name], all_of_it[name])
+
+
+def test_a_model_can_be_scored_without_bars(folder: Path) -> None:
+    evaluator = evaluator_of(folder, "sop")
+    whole = evaluator.results()["masked_lm"]
+    evaluator.baselines = None
+    assert evaluator.results()["masked_lm"].items() <= whole.items()
+    assert "unigram_loss" not in evaluator.results()["masked_lm"]
 
 
 @dataclass(frozen=True)

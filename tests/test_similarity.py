@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,15 +11,19 @@ import torch
 from runhelpers import run, tiny_config
 from test_import import bert
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import Objective, Share
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.tokenizer import CLS, MASK, SEP
+from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity, token_change
+from albert_ablate.export import main as export_command
+from albert_ablate.hydra_app import compose
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import build_model
+from analysis.same_text import read_text, same_pairs, stores_of
 from analysis.similarity import main as similarity_command
-from analysis.similarity import measure
+from analysis.similarity import measure, measure_all
 
 
 def encoder(share: Share = Share.NONE) -> Encoder:
@@ -153,3 +158,136 @@ def test_a_name_that_nobody_knows_is_refused_in_words(tmp_path: Path, capsys: py
     (tmp_path / "text.txt").write_text("One. Two.\n")
     assert similarity_command(["no such name", "--text", str(tmp_path / "text.txt")]) != 0
     assert "no such folder" in capsys.readouterr().err
+
+
+# --- several models, one text and one length -----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_and_text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    place = tmp_path_factory.mktemp("several")
+    config = tiny_config(place, "model.max_positions=64")
+    return run(config).path, place / "corpus.txt"
+
+
+def test_a_run_and_its_export_stand_on_one_length(
+    run_and_text: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The export's own length is that of its positions: measured on that, the same weights had other rows."""
+    place, text = run_and_text
+    assert export_command([str(place), str(tmp_path / "exported")]) == 0
+    capsys.readouterr()
+    places = [place, tmp_path / "exported"]
+    ours, theirs = measure_all(places, text, sequences=16)
+    assert (ours["own_length"], theirs["own_length"]) == (32, 64)
+    assert ours["length"] == theirs["length"] == 32
+    assert (ours["tokens"], ours["sequences"]) == (theirs["tokens"], theirs["sequences"])
+    for name in ("l2", "degrees"):
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-4)
+    out = tmp_path / "out"
+    words = [*map(str, places), "--text", str(text), "--sequences", "16"]
+    assert similarity_command([*words, "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"{ours['tokens']:,} tokens of 16 sequences of up to 32 tokens (the shortest of the models' own, 32 to 64)"
+        in said
+    )
+    assert set(pd.read_csv(out / "figure1.csv")["length"]) == {32}
+    assert similarity_command([*words, "--length", "48"]) == 0
+    assert "sequences of up to 48 tokens (the models' own length is 32 and 64)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert measure(place, text, sequences=16, length=48)["tokens"] > ours["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--length", "65"], "--length 65: {run} takes sequences of 8 to 64 tokens"),
+     (["--length", "7"], "Give --length 8"), (["--sequences", "0"], "--sequences 0: give 1 or more")],
+)  # fmt: skip
+def test_a_length_that_a_model_does_not_take_is_refused(
+    words: list[str], said: str, run_and_text: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, text = run_and_text
+    assert similarity_command([str(place), "--text", str(text), *words]) == 2
+    assert said.format(run=place.name) in capsys.readouterr().err
+
+
+def test_unlike_tokenizers_are_measured_on_one_text(
+    run_and_text: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, text = run_and_text
+    bert(tmp_path / "mine")
+    found = measure_all([place, tmp_path / "mine"], text, sequences=16)
+    assert found[0]["sequences"] == found[1]["sequences"] == 16
+    assert found[0]["length"] == found[1]["length"] == 32
+    assert found[0]["tokens"] != found[1]["tokens"]
+    words = [str(place), str(tmp_path / "mine"), "--text", str(text), "--sequences", "16"]
+    assert similarity_command(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "run tokens layer L2 degrees" in said
+    for one in found:
+        assert f"{one['run']} {one['tokens']:,} 1 {one['l2'][0]:.2f}" in said
+    assert "16 sequences of up to 32 tokens" in said
+    assert "the same text for all; their tokenizers divide it into unlike numbers of tokens" in said
+    turned = measure_all([tmp_path / "mine", place], text, sequences=16)
+    assert [one["l2"] for one in reversed(turned)] == [one["l2"] for one in found]
+
+
+class Letters:
+    """A tokenizer that makes ``pieces`` pieces of a letter, and none of what it does not know."""
+
+    def __init__(self, pieces: int, unknown: str = "") -> None:
+        self.pieces, self.unknown = pieces, unknown
+
+    def encode(self, sentences: list[str]) -> list[list[int]]:
+        return [
+            [ord(c) for c in sentence for _ in range(self.pieces) if c not in self.unknown] for sentence in sentences
+        ]
+
+
+def test_the_same_sentences_fit_for_all() -> None:
+    draw = np.random.default_rng(0)
+    letters = "abcdefghij"
+    documents = [
+        ["".join(draw.choice(list(letters), draw.integers(1, 12))) for _ in range(draw.integers(1, 9))]
+        for _ in range(40)
+    ]
+    documents[3] = ["x"]
+    settings = compose(["pairs.max_length=32"]).pairs
+    tokenizers: dict[str, Any] = {"one": Letters(1), "three": Letters(3), "x": Letters(2, unknown="x")}
+    stores = stores_of(documents, tokenizers)
+    assert {store.document_count for store in stores.values()} == {39}
+    pairs = same_pairs(stores, settings, 100)
+    assert len({len(found) for found in pairs.values()}) == 1
+    assert len(pairs["one"]) > 20
+    for number in range(len(pairs["one"])):
+        texts = {}
+        for name, found in pairs.items():
+            assert found.a_length[number] + found.b_length[number] <= 29
+            tokens = stores[name].tokens
+            for part, start, length in (("a", found.a_start, found.a_length), ("b", found.b_start, found.b_length)):
+                ids = tokens[start[number] : start[number] + length[number]]
+                texts[name, part] = ids.tolist()
+        for part in "ab":
+            letter_counts = [len(texts["one", part]), len(texts["three", part]) / 3, len(texts["x", part]) / 2]
+            assert max(letter_counts) - min(letter_counts) < 2  # a cut within a sentence may fall within a letter
+
+
+def test_one_tokenizer_gives_the_sequences_of_a_run() -> None:
+    documents = [["abc" * n, "de" * n, "f" * n, "gh"] for n in range(1, 20)]
+    settings = compose(["pairs.max_length=32"])
+    only: dict[str, Any] = {"one": Letters(1)}
+    stores = stores_of(documents, only)
+    expected = pair_set(settings, stores["one"], np.zeros(0), Objective.NONE, 10).pairs
+    found = same_pairs(stores, settings.pairs, 10)["one"]
+    for name in ("a_start", "a_length", "b_start", "b_length", "document", "ordinal"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_a_stated_form_is_kept_and_sentences_are_not_split_again(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One line. Not two.\nAnother line. Yes.\n\nThird line. Fourth.\n")
+    data = compose(["data=text", "data.path=x", "data.format=sentences"]).data
+    assert read_text(tmp_path / "a.txt", data)[0] == ["One line. Not two.", "Another line. Yes."]
+    (tmp_path / "wiki").write_text(" = One = \n \n It is , so . It goes on . \n \n = Two = \n \n Yes , it is . \n")
+    assert read_text(tmp_path / "wiki", compose().data) == [["It is, so.", "It goes on."], ["Yes, it is."]]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata, resources
-from itertools import islice, takewhile
+from itertools import chain, islice, pairwise, takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,7 @@ from albert_ablate.data.rows import read_json_documents, read_json_lines, read_p
 from albert_ablate.data.scripts import has_mark, join_lines
 from albert_ablate.data.splitting import split_sentences
 from albert_ablate.data.tables import read_table
+from albert_ablate.data.wikitext import RULES, UNKNOWN, detokenised, heading_level
 from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import digest, open_text, sha256_file
 
@@ -143,6 +144,13 @@ def _files(data: DataConfig) -> Corpus:
 
 
 def _require_one_form(data: DataConfig, found: _Found) -> None:
+    titled, plain = found.of("headings"), found.of("sentences", "prose")
+    if titled and plain:
+        raise DataError(
+            f"data.path={data.path}: some files have WikiText's headings and spaces and others do not ({len(titled)} "
+            f"and {len(plain)}; without: {_some([path.name for path in plain])}). Say data.format=headings if all of "
+            "them are WikiText, or put those of one form in a folder of their own."
+        )
     lines, others = found.of("sentences"), found.of("prose", *ROWS)
     if lines and others:
         fewer = min(lines, others, key=len)
@@ -160,9 +168,10 @@ def _reading(data: DataConfig, found: _Found) -> dict[str, Any]:
     by_content = sorted({form.kind for path, form in found.forms.items() if form.kind in ROWS and not _announced(path)})
     columns = {"text_column": data.text_column} if rows and data.text_column != "text" else {}
     blocks: dict[str, Any] = {"documents_of": data.documents_of} if data.documents_of else {}
-    if blocks and (rows or found.of("prose")):
+    if blocks and (rows or found.of("prose", "headings")):
         blocks["splitter"] = f"sentencex {metadata.version('sentencex')}"
-    return ({"rows": by_content} if by_content else {}) | columns | blocks
+    titled = found.of("headings") or (rows and data.format == "headings")
+    return ({"rows": by_content} if by_content else {}) | columns | blocks | ({"headings": RULES} if titled else {})
 
 
 def _announced(path: Path) -> bool:
@@ -173,7 +182,9 @@ def _advice(data: DataConfig, found: _Found) -> str:
     """What ends a document in the files that were read."""
     if data.documents_of is not None:
         return f"with data.documents_of={data.documents_of} every {data.documents_of} sentences are one; lower it"
-    if found.of("sentences"):
+    if data.format == "headings" or found.of("headings"):
+        ends = "the text was read as WikiText, where a line ` = Title = ` begins a document"
+    elif found.of("sentences"):
         ends = "the text was read as one sentence a line, where a blank line ends a document"
     elif found.of("prose"):
         ends = "the text was read as prose, where two blank lines end a document"
@@ -309,6 +320,23 @@ def _every(count: int, documents: Iterator[str], one_a_line: bool, language: str
 def _as_marked(path: Path, form: Form, data: DataConfig, tally: Counter[str]) -> Iterator[str]:
     if form.kind == "empty":
         return
+    if form.kind in ROWS:
+        rows = _rows(path, form, data)
+        if data.format == "headings":  # a row is a line, or holds several
+            rows = read_articles((line for row in rows for line in row.splitlines() or [""]), path, tally)
+        yield from rows
+        return
+    with _readable(path), open_text(path) as source:
+        lines = lines_of(source, path)
+        if form.kind == "sentences":
+            yield from read_sentences(lines, path)
+        elif form.kind == "headings":
+            yield from read_articles(lines, path, tally)
+        else:
+            yield from read_prose(lines, path, tally)
+
+
+def _rows(path: Path, form: Form, data: DataConfig) -> Iterator[str]:
     if form.kind == "parquet":
         yield from read_parquet(path, data.text_column)
         return
@@ -318,12 +346,8 @@ def _as_marked(path: Path, form: Form, data: DataConfig, tally: Counter[str]) ->
         elif form.dialect is not None:
             named = bare_suffix(path) != "txt"
             yield from read_table(source, path, form.dialect, data.text_column, named)
-        elif form.kind == "jsonl":
-            yield from read_json_lines(lines_of(source, path), path, data.text_column)
-        elif form.kind == "sentences":
-            yield from read_sentences(lines_of(source, path), path)
         else:
-            yield from read_prose(lines_of(source, path), path, tally)
+            yield from read_json_lines(lines_of(source, path), path, data.text_column)
 
 
 def lines_of(source: IO[str], path: Path) -> Iterator[str]:
@@ -400,6 +424,36 @@ def read_prose(lines: Iterator[str], path: Path | None = None, tally: Counter[st
         yield "\n".join(paragraphs)
 
 
+def read_articles(lines: Iterable[str], path: Path | None = None, tally: Counter[str] | None = None) -> Iterator[str]:
+    """WikiText: a title begins a document, a line is a paragraph, headings are left out, and tokens joined back.
+
+    Where a blank line follows the first heading, as in WikiText's own files, every heading stands between blank lines:
+    a formula on a line of its own in a paragraph is none. ``tally`` counts titles and words that are ``<unk>``.
+    """
+    document: list[str] = []
+    size = 0
+    counts: Counter[str] = Counter() if tally is None else tally
+    alone: bool | None = None
+    before = ""
+    for line, after in pairwise(chain(lines, [""])):
+        level = heading_level(line)
+        if level and alone is None:
+            alone = not after.strip()
+        if level and not (alone and (before.strip() or after.strip())):
+            counts["titles"] += level == 1
+            if level == 1 and document:
+                yield "\n".join(document)
+                document, size = [], 0
+        elif paragraph := detokenised(line):
+            counts["unknown_words"] += paragraph.count(UNKNOWN)
+            document.append(paragraph)
+            size += len(paragraph)
+            _require_room(size, path)
+        before = line
+    if document:
+        yield "\n".join(document)
+
+
 # --- hub: Hugging Face datasets, streamed --------------------------------------------------------
 
 
@@ -413,6 +467,8 @@ def _hub(data: DataConfig) -> Corpus:
             "Run `pip install -e '.[hub]'`, or choose data=embedded or data=text."
         ) from error
 
+    tally: Counter[str] = Counter()
+
     def stream(split: str) -> Iterator[str]:
         for source in data.hub:
             wanted = source.validation_split if split == "validation" else source.split
@@ -424,7 +480,8 @@ def _hub(data: DataConfig) -> Corpus:
                     data_files=source.data_files, streaming=True,
                 )  # fmt: skip
                 texts = (text_of(row[source.text_column], source.path, source.text_column) for row in rows)
-                yield from islice(_group_rows(texts, source.documents, source.rows_per_document), source.max_documents)
+                found = _group_rows(texts, source.documents, source.rows_per_document, tally)
+                yield from islice(found, source.max_documents)
             except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
                 raise DataError(
                     f"data={data.name}: {source.path} could not be read ({type(error).__name__}: {error}). "
@@ -439,35 +496,22 @@ def _hub(data: DataConfig) -> Corpus:
         validation=(lambda: stream("validation")) if held_out else None,
         one_sentence_per_line=all(source.documents == "rows_of_sentences" for source in data.hub),
         source={"hub": [source.path for source in data.hub]},
+        reading={"headings": RULES} if any(source.documents == "headings" for source in data.hub) else {},
+        tally=tally,
     )
 
 
-def _group_rows(rows: Iterator[str], documents: str, rows_per_document: int) -> Iterator[str]:
+def _group_rows(rows: Iterator[str], documents: str, rows_per_document: int, tally: Counter[str]) -> Iterator[str]:
     """Rows of a dataset -> documents.
 
-    ``row``: a row is a document. ``headings``: WikiText's lines, a `` = Title = `` line starts one.
+    ``row``: a row is a document. ``headings``: WikiText's lines (``read_articles``).
     ``rows_of_sentences``: a row is a sentence without document marks (BookCorpus), cut into
     documents of ``rows_per_document`` rows.
     """
     if documents == "row":
         yield from rows
     elif documents == "headings":
-        yield from _split_at_headings(rows)
+        yield from read_articles((line for row in rows for line in row.splitlines() or [""]), tally=tally)
     else:
         while block := list(islice(rows, rows_per_document)):
             yield "\n".join(line.strip() for line in block if line.strip())
-
-
-def _split_at_headings(rows: Iterator[str]) -> Iterator[str]:
-    title = re.compile(r"^ ?= [^=].* = ?$")
-    document: list[str] = []
-    for row in rows:
-        line = row.strip("\n")
-        if title.match(line):
-            if document:
-                yield "\n".join(document)
-            document = []
-        elif line.strip() and not line.lstrip().startswith("="):
-            document.append(line.strip())
-    if document:
-        yield "\n".join(document)

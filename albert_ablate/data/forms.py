@@ -1,4 +1,4 @@
-"""What a file holds, told by its content: text in one of two forms, a table, JSON, parquet, or nothing to train on."""
+"""What a file holds, told by its content: text of three forms, a table, JSON, parquet, or nothing to train on."""
 
 import codecs
 import json
@@ -12,6 +12,7 @@ from typing import IO, Literal
 from albert_ablate.config import DataConfig
 from albert_ablate.data import scripts
 from albert_ablate.data.tables import Dialect, find_table
+from albert_ablate.data.wikitext import is_wikitext
 from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import open_text
 from albert_ablate.packing import SUFFIXES, unpacked
@@ -23,7 +24,7 @@ _HEAD = 1 << 16
 _LINES = 2000
 _LINE = 1_000_000
 
-Kind = Literal["sentences", "prose", "jsonl", "json", "table", "parquet", "empty"]
+Kind = Literal["sentences", "prose", "headings", "jsonl", "json", "table", "parquet", "empty"]
 #: Kinds whose rows are documents.
 ROWS = ("jsonl", "json", "table", "parquet")
 #: Endings of names that say what a file holds.
@@ -72,7 +73,7 @@ def bare_suffix(path: Path) -> str:
 def form_of(path: Path, data: DataConfig) -> Form:
     """How ``path`` is read.
 
-    The content decides, and the name where the content allows it; ``data.format`` settles which of the two forms a
+    The content decides, and the name where the content allows it; ``data.format`` settles which of the forms a
     text has. Raises NotTextError for a file that holds no text, DataError for one that is damaged, and OSError.
     """
     with unpacked(path) as source:
@@ -176,9 +177,11 @@ def _is_markup(text: str, stated: bool) -> bool:
 
 
 def _form_of_text(path: Path, text: str, data: DataConfig) -> Form:
-    """Sentences or prose: as stated, else judged by the first lines."""
+    """Sentences, prose or WikiText's headings: as stated, else judged by the first lines."""
     if data.format != "auto":
         return Form(data.format)
+    if is_wikitext(text.splitlines()):
+        return Form("headings")
     count = complete = several = 0
     blocks: list[list[int]] = [[]]  # lengths of lines between blank ones
     with open_text(path) as source:

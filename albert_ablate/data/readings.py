@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from albert_ablate.data.corpora import Corpus
 
 _KINDS = {
-    "sentences": "one sentence a line", "prose": "prose", "jsonl": "JSON lines", "json": "JSON", "table": "a table",
-    "parquet": "parquet",
+    "sentences": "one sentence a line", "prose": "prose", "headings": "WikiText, an article a document",
+    "jsonl": "JSON lines", "json": "JSON", "table": "a table", "parquet": "parquet",
 }  # fmt: skip
 #: Characters of a mean sentence beyond which its ends were hardly found: of scripts with spaces (about 85 words), and
 #: of those without.
@@ -39,14 +39,27 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def unknown_in_words(info: dict[str, Any]) -> str | None:
+    """How many words of a WikiText with a small vocabulary are unknown; None where there are none."""
+    count = info["met"].get("unknown_words", 0)
+    return (
+        f"{_count(count, 'word')} of it {'is' if count == 1 else 'are'} <unk>: an unknown token each" if count else None
+    )
+
+
 def doubts(info: dict[str, Any]) -> Iterator[str]:
-    """What makes it doubtful that the ends of sentences were found, each with what to set."""
+    """What makes it doubtful that the ends of sentences or documents were found, each with what to set."""
     met, forms = info["met"], info["source"].get("read_as", {})
     sides = info["train"], info["valid"]
     sentences, words = (sum(side[key] for side in sides) for key in ("sentences", "words"))
     mean = met.get("characters", 0) / max(sentences, 1)
     spaced = met.get("characters", 0) <= 20 * words
     length = f"{words / max(sentences, 1):.0f} words" if spaced else f"{mean:.0f} characters"
+    if info["settings"].get("headings") and not met.get("titles"):
+        yield (
+            "no line is the title of an article, such as ` = Title = `, so only the ends of files end documents. "
+            "Leave data.format at auto if the text is no WikiText."
+        )
     wrapped, without = met.get("wrapped", 0), met.get("wrapped_without_mark", 0)
     if without > 0.5 * wrapped:
         yield (

@@ -1,8 +1,9 @@
 """The token store: a corpus as one memory-mapped array with sentence and document boundaries."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from albert_ablate import streams
 from albert_ablate.data.text import intact, text_info
 from albert_ablate.data.tokenizer import UNK, Tokenizer
+from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
 
 #: Raise when the files' content changes for the same key.
@@ -41,12 +43,17 @@ class TokenStore:
         """Share of the tokens, the first ten million of them, for which the tokenizer has no piece."""
         return float(np.mean(self.tokens[:_COUNTED] == UNK))
 
+    def document_marks(self) -> Iterator[str]:
+        """A digest of the tokens of each document."""
+        for start, end in pairwise(self.sentences[self.documents].tolist()):
+            yield hashlib.blake2b(self.tokens[start:end].astype(np.uint32).tobytes(), digest_size=16).hexdigest()
+
     def part(self, fraction: float) -> "TokenStore":
         """The share ``fraction`` of the documents, the same for every seed; a smaller share is part of a larger.
 
         Fewer documents and nothing else: tokenizer and held-out documents are those of the whole.
         """
-        if fraction == 1:
+        if fraction == 1 or not self.document_count:
             return self
         draws = streams.uniform(streams.key(0, "part of a corpus"), np.arange(self.document_count))
         count = max(1, round(fraction * self.document_count))
@@ -82,6 +89,22 @@ def find_train(text: Path, tokenizer: Tokenizer, cache: Path) -> TokenStore | No
 def _place(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[str, Path]:
     fingerprint = digest([STORE_FORMAT, text_info(text)["fingerprint"], tokenizer.fingerprint])
     return fingerprint, cache / "tokens" / f"{text.name.rsplit('-', 1)[0]}-{fingerprint}"
+
+
+def find_training(cache: Path, fingerprint: str, fraction: float) -> TokenStore | None:
+    """The training tokens that a run recorded by their fingerprint, where the cache has them.
+
+    ``fraction``: the share of the documents that the run trained on.
+    """
+    for info in sorted((cache / "tokens").glob("[!.]*/info.json")):
+        try:
+            with intact(info.parent):
+                whole = read_json(info)["fingerprint"]
+        except DataError:  # damaged, and said when it is needed
+            continue
+        if fingerprint == (whole if fraction == 1 else digest([whole, fraction])):
+            return _open(info.parent, "train").part(fraction)
+    return None
 
 
 def _open(folder: Path, side: str) -> TokenStore:

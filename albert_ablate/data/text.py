@@ -15,7 +15,7 @@ from typing import Any
 
 from albert_ablate import console
 from albert_ablate.data.corpora import Corpus
-from albert_ablate.data.readings import doubts, read_as, reading_in_words
+from albert_ablate.data.readings import doubts, read_as, reading_in_words, unknown_in_words
 from albert_ablate.data.splitting import rules_in_words
 from albert_ablate.data.splitting import split_sentences as split_sentences
 from albert_ablate.errors import DataError
@@ -55,13 +55,14 @@ def divided(sentence: str) -> Iterator[str]:
     yield sentence[start:].strip()
 
 
-def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cache: Path) -> Path:
+def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cache: Path, trains: bool = True) -> Path:
     """Folder with ``train.txt``, ``valid.txt`` and ``info.json`` (with ``fingerprint``), built once.
 
     Held-out documents are the corpus's own validation part, or the share ``validation_fraction``
     of its documents, chosen by a hash of their text; an exact copy of an earlier document is left
     out, so none can stand on both sides. How files were read, and what is left out or divided, is
-    counted, said and recorded. Raises DataError for an empty side.
+    counted, said and recorded. Raises DataError for an empty side; the training side of a text that is only scored
+    (not ``trains``) may be empty.
     """
     settings = _settings(corpus, language, validation_fraction)
     folder = text_folder(corpus, language, validation_fraction, cache)
@@ -69,7 +70,7 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
         with building(folder) as temporary:
             corpus.tally.clear()
             counts, left_out = _write_sides(corpus, language, validation_fraction, temporary)
-            _require_both(corpus, counts)
+            _require_both(corpus, counts, trains)
             duplicates = left_out.pop("duplicates", 0)
             changed = {key: corpus.tally[key] for key in _CHANGES if corpus.tally[key]}
             extra = ({"left_out": left_out} if left_out else {}) | ({"reading": changed} if changed else {})
@@ -80,6 +81,7 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
                  "settings": settings, "source": source, "met": dict(corpus.tally)},
             )  # fmt: skip
     info = text_info(folder)
+    _require_both(corpus, info, trains)
     _say_reading(corpus, language, info)
     _say_left_out(corpus.name, info)
     return folder
@@ -167,6 +169,8 @@ def _say_reading(corpus: Corpus, language: str, info: dict[str, Any]) -> None:
     """Which forms the files have, whose rules split sentences, and what looks wrong with the outcome."""
     if words := reading_in_words(info["source"]):
         console.say(f"data {corpus.name}: {words}")
+    if unknown := unknown_in_words(info):
+        console.say(f"data {corpus.name}: {unknown}")
     if corpus.splits and (rules := rules_in_words(language)):
         console.say(f"data {corpus.name}: {rules}")
     for doubt in doubts(info):
@@ -189,11 +193,11 @@ def side_of(document: str, validation_fraction: float) -> str:
     return "valid" if draw < validation_fraction else "train"
 
 
-def _require_both(corpus: Corpus, counts: dict[str, dict[str, int]]) -> None:
+def _require_both(corpus: Corpus, counts: dict[str, Any], trains: bool) -> None:
     train, valid = counts["train"]["documents"], counts["valid"]["documents"]
     if train + valid == 0:
         raise DataError(f"data={corpus.name}: the corpus is empty: no document with a sentence was found.")
-    if not train or not valid:
+    if not valid or (trains and not train):
         raise DataError(
             f"data={corpus.name}: {train} training and {valid} held-out documents; both sides need at least one. "
             "Give data.validation_path, raise data.validation_fraction, or use a corpus with more documents"

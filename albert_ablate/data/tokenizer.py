@@ -4,9 +4,9 @@ import gc
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import sentencepiece
 from albert_ablate.config import TokenizerConfig
 from albert_ablate.data.sentencepiece_model import read_model, require_usable, unreadable
 from albert_ablate.data.text import sentences_of, text_info
+from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.words import rule_in_digest, word_starts
 from albert_ablate.data.words import starts_word as starts_word
 from albert_ablate.errors import DataError
@@ -87,7 +88,10 @@ class Tokenizer:
         self._digit_comma = {i for i, p in enumerate(vocabulary) if re.search(r"\d,$", p)}
 
     def encode(self, sentences: list[str], threads: int = -1) -> list[list[int]]:
-        """Ids of each cleaned sentence, without special tokens."""
+        """Ids of each cleaned sentence, without special tokens; ``wikitext.UNKNOWN`` in one is the unknown piece."""
+        return encoded_around_unknown(sentences, lambda parts: self._encode(parts, threads), self._continued)
+
+    def _encode(self, sentences: list[str], threads: int) -> list[list[int]]:
         cleaned = [clean(s, self.config.lowercase, self.config.strip_accents) for s in sentences]
         with _no_collection():
             encoded: list[list[int]] = self.pieces.encode(cleaned, out_type=int, num_threads=threads)
@@ -96,6 +100,14 @@ class Tokenizer:
                 if not self._digit_comma.isdisjoint(ids):
                     ids[:] = [new for old in ids for new in self._without_comma(old)]
         return encoded
+
+    def _continued(self, ids: list[int]) -> list[int]:
+        """The pieces of a text that follows another without a space: the first one loses its word mark."""
+        first = self.pieces.id_to_piece(ids[0])
+        bare = self.pieces.piece_to_id(first.removeprefix("▁")) if len(first) > 1 else UNK
+        if first == "▁":
+            return ids[1:]
+        return [bare, *ids[1:]] if first.startswith("▁") and bare != UNK else ids
 
     def encode_with_offsets(self, cleaned: list[str], threads: int = -1) -> list[list[tuple[int, int, int]]]:
         """(id, begin, end) of each piece, in characters of texts that are cleaned already.
@@ -126,6 +138,34 @@ class Tokenizer:
         return [self.pieces.piece_to_id(p) for p in [*inner, ","]]
 
 
+def encoded_around_unknown(
+    sentences: list[str],
+    encode: Callable[[list[str]], list[list[int]]],
+    continued: Callable[[list[int]], list[int]] = list,
+) -> list[list[int]]:
+    """``encode`` of every sentence, with UNK for each word that the source calls unknown.
+
+    ``continued`` makes the ids of a part that is joined to the unknown word before it.
+    """
+    if not any(UNKNOWN in sentence for sentence in sentences):
+        return encode(sentences)
+    parts = [sentence.split(UNKNOWN) for sentence in sentences]
+    found = iter(encode([part for row in parts for part in row]))
+    rows: list[list[int]] = []
+    for row in parts:
+        ids = list(next(found))
+        for part in row[1:]:
+            more = next(found)
+            ids += [UNK, *(continued(more) if more and not part[:1].isspace() else more)]
+        rows.append(ids)
+    return rows
+
+
+def _without_unknown(sentences: Iterator[str]) -> Iterator[str]:
+    """For training: nothing is learnt from words that the source calls unknown, or from what is joined to them."""
+    return (re.sub(rf"\S*{UNKNOWN}\S*", "", sentence) if UNKNOWN in sentence else sentence for sentence in sentences)
+
+
 def _cleaning(config: TokenizerConfig) -> list[bool]:
     return [config.lowercase, config.strip_accents, config.split_digit_commas]
 
@@ -137,7 +177,9 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
     model = _model(config, text, cache)
     if config.model_path is None and not model.parent.is_dir():
         with building(model.parent) as temporary:
-            (temporary / model.name).write_bytes(train(config, partial(sentences_of, text / "train.txt")))
+            (temporary / model.name).write_bytes(
+                train(config, lambda: _without_unknown(sentences_of(text / "train.txt")))
+            )
     return _opened(model, config)
 
 

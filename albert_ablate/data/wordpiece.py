@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from albert_ablate.config import TokenizerConfig
-from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.data.tokenizer import Tokenizer, encoded_around_unknown
 from albert_ablate.data.words import rule_in_digest, word_piece_starts
 from albert_ablate.errors import DataError
 from albert_ablate.files import digest, sha256_file
@@ -51,8 +51,11 @@ class WordPiece(Tokenizer):
         self.fingerprint = digest([*parts, *rule])
 
     def encode(self, sentences: list[str], threads: int = -1) -> list[list[int]]:
-        """Ids of each sentence, without special tokens."""
-        return [found.ids for found in self._model.encode_batch_fast(sentences, add_special_tokens=False)]
+        """Ids of each sentence, without special tokens; ``wikitext.UNKNOWN`` in one is the unknown piece."""
+        return encoded_around_unknown(
+            sentences,
+            lambda parts: [found.ids for found in self._model.encode_batch_fast(parts, add_special_tokens=False)],
+        )
 
     def encode_with_offsets(self, cleaned: list[str], threads: int = -1) -> list[list[tuple[int, int, int]]]:
         """(id, begin, end) of each piece, in characters; the ids are those of ``encode``."""

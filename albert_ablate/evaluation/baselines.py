@@ -1,5 +1,7 @@
 """What a result has to beat: the unigram model, the bigram model and the majority class."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from albert_ablate.data.store import TokenStore
@@ -17,13 +19,15 @@ _BIGRAM_TOKENS = 20_000_000
 class NgramBaselines:
     """Unigram and left-neighbour bigram models of the training tokens."""
 
-    def __init__(self, store: TokenStore, vocab_size: int) -> None:
+    def __init__(self, store: TokenStore, vocab_size: int, more: Sequence[TokenStore] = ()) -> None:
         counts = np.zeros(vocab_size)
-        for start in range(0, len(store.tokens), _BIGRAM_TOKENS):
-            counts += np.bincount(store.tokens[start : start + _BIGRAM_TOKENS], minlength=vocab_size)
-        counts += 1  # so that no piece has probability 0
-        self.probabilities: np.ndarray = counts / counts.sum()  # (V,)
-        tokens = np.asarray(store.tokens[:_BIGRAM_TOKENS], dtype=np.int64)
+        for part in (store, *more):
+            for start in range(0, len(part.tokens), _BIGRAM_TOKENS):
+                counts += np.bincount(part.tokens[start : start + _BIGRAM_TOKENS], minlength=vocab_size)
+        self._counts = counts + 1  # so that no piece has probability 0
+        self.probabilities: np.ndarray = self._counts / self._counts.sum()  # (V,)
+        tokens = np.concatenate([part.tokens[:_BIGRAM_TOKENS].astype(np.int64) for part in (store, *more)])
+        tokens = tokens[:_BIGRAM_TOKENS]
         self._vocab_size = vocab_size
         self._pairs, self._pair_counts = np.unique(tokens[:-1] * vocab_size + tokens[1:], return_counts=True)
         self._followed = np.bincount(tokens[:-1], minlength=vocab_size)
@@ -40,9 +44,66 @@ class NgramBaselines:
 
     def bigram_loss(self, left: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """(M,) nats of each target given the input id at its left, a mask or separator included."""
+        together = _found(left.astype(np.int64) * self._vocab_size + targets, self._pairs, self._pair_counts)
+        return _nats(together, self._followed[left], self.probabilities[targets])
+
+    def scores(self, left: np.ndarray, targets: np.ndarray, documents: np.ndarray) -> dict[str, np.ndarray]:
+        """(M,) each: nats of both models, and whether a target is the most frequent piece.
+
+        The models are of another text, so it does not matter which of the scored ``documents`` a target stands in.
+        """
+        return {
+            "unigram": self.unigram_loss(targets),
+            "bigram": self.bigram_loss(left, targets),
+            "frequent": targets == self.most_frequent,
+        }
+
+
+class OtherDocuments(NgramBaselines):
+    """The models of a text that is itself scored: for each document, of all the other ones.
+
+    No target is counted for its own bar, and the bar does not depend on which part of the text is held out.
+    """
+
+    def __init__(self, scored: TokenStore, rest: TokenStore, vocab_size: int) -> None:
+        super().__init__(scored, vocab_size, [rest])
+        self._scored = scored
+        self._counted = np.concatenate([scored.tokens[:_BIGRAM_TOKENS], rest.tokens[:1]])[:_BIGRAM_TOKENS]
+
+    def scores(self, left: np.ndarray, targets: np.ndarray, documents: np.ndarray) -> dict[str, np.ndarray]:
+        """The same; ``documents``: (M,) where each target stands, by number in the scored store."""
+        found = {name: np.zeros(len(targets)) for name in ("unigram", "bigram", "frequent")}
         pairs = left.astype(np.int64) * self._vocab_size + targets
-        place = np.minimum(np.searchsorted(self._pairs, pairs), len(self._pairs) - 1)
-        together = np.where(self._pairs[place] == pairs, self._pair_counts[place], 0)
-        prior = _BIGRAM_PRIOR * self.probabilities[targets]
-        loss: np.ndarray = -np.log((together + prior) / (self._followed[left] + _BIGRAM_PRIOR))
-        return loss
+        together = _found(pairs, self._pairs, self._pair_counts)
+        for document in np.unique(documents):
+            rows = documents == document
+            counts, own = self._without(int(document))
+            probabilities = counts / counts.sum()
+            known, times = np.unique(own[:-1] * self._vocab_size + own[1:], return_counts=True)
+            followed = self._followed[left[rows]] - np.bincount(own[:-1], minlength=self._vocab_size)[left[rows]]
+            probability = probabilities[targets[rows]]
+            found["unigram"][rows] = -np.log(probability)
+            found["bigram"][rows] = _nats(together[rows] - _found(pairs[rows], known, times), followed, probability)
+            found["frequent"][rows] = targets[rows] == counts.argmax()
+        return found
+
+    def _without(self, document: int) -> tuple[np.ndarray, np.ndarray]:
+        """Counts of all other documents' pieces, and the tokens of all counted neighbours that touch this one."""
+        store = self._scored
+        start, end = store.sentences[store.documents[document : document + 2]]
+        counts = self._counts - np.bincount(store.tokens[start:end], minlength=self._vocab_size)
+        return counts, self._counted[max(start - 1, 0) : end + 1].astype(np.int64)
+
+
+def _found(pairs: np.ndarray, known: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How often each of ``pairs`` was counted; ``known`` is sorted."""
+    if not len(known):
+        return np.zeros(len(pairs), dtype=np.int64)
+    place = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
+    return np.where(known[place] == pairs, counts[place], 0)
+
+
+def _nats(together: np.ndarray, followed: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Of a bigram model that is smoothed with the unigram ``probability``."""
+    loss: np.ndarray = -np.log((together + _BIGRAM_PRIOR * probability) / (followed + _BIGRAM_PRIOR))
+    return loss

@@ -32,13 +32,50 @@ class PairSet:
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The first ``limit`` pairs in order, in batches of the configured micro size."""
-        count = len(self) if limit is None else min(limit, len(self))
-        size = self.config.batch.micro_size
-        for start in range(0, count, size):
-            part = self.pairs.take(slice(start, min(start + size, count)))
+        for part in self.parts(limit):
             keys = streams.hashed(streams.key(_SEED, "held-out masks"), part.document, part.ordinal)
             length = self.config.pairs.max_length
             yield assemble(self.store, part, self.word_starts, keys, length, self.config.masking)
+
+    def parts(self, limit: int | None = None) -> Iterator[Pairs]:
+        """The pairs of each batch of ``batches``."""
+        count = len(self) if limit is None else min(limit, len(self))
+        size = self.config.batch.micro_size
+        for start in range(0, count, size):
+            yield self.pairs.take(slice(start, min(start + size, count)))
+
+    def masked(self, limit: int | None = None) -> Iterator["Masked"]:
+        """The masked positions of each batch of ``batches``."""
+        for batch, part in zip(self.batches(limit), self.parts(limit), strict=True):
+            yield masked_positions(batch, part)
+
+    def scored(self) -> dict[str, int]:
+        """How much of the store the pairs hold: ``documents`` and ``tokens``."""
+        own = self.pairs.b_document == self.pairs.document
+        tokens = self.pairs.a_length.sum() + self.pairs.b_length[own].sum()
+        return {"documents": len(np.unique(self.pairs.document)), "tokens": int(tokens)}
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Masked positions of a batch. All arrays are (M,)."""
+
+    left: np.ndarray  # the input id at the left of each
+    targets: np.ndarray
+    row: np.ndarray  # its sequence in the batch
+    document: np.ndarray  # where the target stands, by number in the store
+
+
+def masked_positions(batch: Batch, pairs: Pairs) -> Masked:
+    """What was masked in a batch of ``pairs``."""
+    row = (batch.positions // batch.input_ids.shape[1]).numpy()
+    second = batch.type_ids.flatten()[batch.positions].numpy() == 1
+    return Masked(
+        left=batch.input_ids.flatten()[batch.positions - 1].numpy(),  # column 0 is [CLS], never masked
+        targets=batch.targets.numpy(),
+        row=row,
+        document=np.where(second, pairs.b_document[row], pairs.document[row]),
+    )
 
 
 def pair_set(
@@ -60,23 +97,39 @@ class HeldOut:
     left_out: dict[Objective, str] = field(default_factory=dict)
 
 
-def build_held_out(config: RunConfig, train: TokenStore, valid: TokenStore, word_starts: np.ndarray) -> HeldOut:
-    """The evaluation sets of a corpus."""
+def build_held_out(
+    config: RunConfig,
+    train: TokenStore,
+    valid: TokenStore,
+    word_starts: np.ndarray,
+    trained: Objective | None = None,
+) -> HeldOut:
+    """The evaluation sets of a corpus. ``trained``: the task that the model has a head for (default: the objective's).
+
+    Where the text has no training side, no head can be fitted: only the task with a trained head is there.
+    """
+    trained = config.objective.name if trained is None else trained
     limit, probe = config.evaluation.max_pairs, config.evaluation.probe_pairs
     tasks: dict[Objective, PairSet] = {}
     probe_training: dict[Objective, PairSet] = {}
     left_out: dict[Objective, str] = {}
     for task in SENTENCE_TASKS:
-        if task is Objective.NSP and min(train.document_count, valid.document_count) < 2:
+        if not train.document_count and task is not trained:
+            left_out[task] = "no training documents to fit a head on"
+            continue
+        sides = [valid, train] if train.document_count else [valid]
+        if task is Objective.NSP and min(side.document_count for side in sides) < 2:
             left_out[task] = "needs two documents on each side"
             continue
         held_out = pair_set(config, valid, word_starts, task, limit)
-        training = pair_set(config, train, word_starts, task, probe, _PROBE_EPOCH)
-        fitted = [] if task is config.objective.name else [training]
+        training = [pair_set(config, side, word_starts, task, probe, _PROBE_EPOCH) for side in sides[1:]]
+        fitted = [] if task is trained else training
         if reason := next(filter(None, (_no_choice(pairs) for pairs in (held_out, *fitted))), None):
             left_out[task] = reason
             continue
-        tasks[task], probe_training[task] = held_out, training
+        tasks[task] = held_out
+        if training:
+            probe_training[task] = training[0]
     plain = pair_set(config, valid, word_starts, Objective.NONE, limit)
     return HeldOut(plain, tasks, probe_training, left_out)
 

@@ -9,20 +9,21 @@ is how the paper's Table 5 scores it.
 
 from collections.abc import Iterator
 from itertools import islice, zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from albert_ablate.axes import SENTENCE_TASKS, Objective
-from albert_ablate.data.batches import Batch
 from albert_ablate.distributed import ALONE, World
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
-from albert_ablate.evaluation.heldout import HeldOut, PairSet
+from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.model.pretraining import PretrainingModel
 from albert_ablate.training.precision import autocast
+
+_T = TypeVar("_T")
 
 
 class Evaluator:
@@ -33,7 +34,7 @@ class Evaluator:
         model: PretrainingModel,
         held_out: HeldOut,
         objective: Objective,
-        baselines: NgramBaselines,
+        baselines: NgramBaselines | None,
         precision: str,
         world: World = ALONE,
     ) -> None:
@@ -58,7 +59,8 @@ class Evaluator:
     def results(self) -> dict[str, Any]:
         """The final record: ``masked_lm``, ``nsp`` and ``sop``, each beside its baseline.
 
-        A sentence task that the text cannot give is None, and ``left_out`` says why.
+        A sentence task that the text cannot give is None, and ``left_out`` says why. Without baselines masked LM has
+        none beside it.
         """
         found: dict[str, Any] = {"masked_lm": self._masked_lm_record()}
         for task in SENTENCE_TASKS:
@@ -72,10 +74,7 @@ class Evaluator:
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
         accuracy, accuracy_interval = clustered_mean(s["hits"], s["count"], SHARE)
-        unigram, _ = clustered_mean(s["unigram"], s["count"])
-        bigram, _ = clustered_mean(s["bigram"], s["count"])
-        gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
-        return {
+        record = {
             "loss": loss,
             "loss_interval": interval,
             "accuracy": accuracy,
@@ -83,6 +82,13 @@ class Evaluator:
             "binomial_interval": proportion(int(s["hits"].sum()), count)["interval"],
             "examples": count,
             "sequences": len(s["count"]),
+        }
+        if self.baselines is None:
+            return record
+        unigram, _ = clustered_mean(s["unigram"], s["count"])
+        bigram, _ = clustered_mean(s["bigram"], s["count"])
+        gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
+        return record | {
             "unigram_loss": unigram,
             "bigram_loss": bigram,
             "unigram_accuracy": float(s["frequent"].sum() / count),
@@ -126,28 +132,24 @@ class Evaluator:
         """Sums over each sequence's masked positions: (sequences,) arrays."""
         self.model.eval()
         device = next(self.model.parameters()).device
-        rows: dict[str, list[np.ndarray]] = {
-            name: [] for name in ("loss", "hits", "unigram", "bigram", "frequent", "count")
-        }
-        for batch in self._own_batches(pairs, limit):
+        bars = ("unigram", "bigram", "frequent") if self.baselines is not None else ()
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "count", *bars)}
+        for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
             b = batch.to(device)
             with autocast(self.precision, device):
                 hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
                 masked = hidden.flatten(0, 1)[b.positions]
                 logits = self.model.mlm_head(masked, self.model.encoder.embedding.word.weight).float()
-            targets = batch.targets.numpy()
-            left = batch.input_ids.flatten()[batch.positions - 1].numpy()  # column 0 is [CLS], never masked
-            sequence = (batch.positions // batch.input_ids.shape[1]).numpy()
+            m = masked_positions(batch, part)
             values = {
                 "loss": F.cross_entropy(logits, b.targets, reduction="none").double().cpu().numpy(),
                 "hits": (logits.argmax(-1) == b.targets).cpu().numpy(),
-                "unigram": self.baselines.unigram_loss(targets),
-                "bigram": self.baselines.bigram_loss(left, targets),
-                "frequent": targets == self.baselines.most_frequent,
-                "count": np.ones(len(targets)),
+                "count": np.ones(len(m.targets)),
             }
+            if self.baselines is not None:
+                values |= self.baselines.scores(m.left, m.targets, m.document)
             for name, value in values.items():
-                rows[name].append(np.bincount(sequence, weights=value, minlength=len(batch)))
+                rows[name].append(np.bincount(m.row, weights=value, minlength=len(batch)))
         return {name: self._joined(parts) for name, parts in rows.items()}
 
     @torch.inference_mode()
@@ -156,7 +158,7 @@ class Evaluator:
         self.model.eval()
         device = next(self.model.parameters()).device
         states, logits, labels = [], [], []
-        for batch in self._own_batches(pairs, limit):
+        for batch in self._own(pairs.batches(limit)):
             b = batch.to(device)
             with autocast(self.precision, device):
                 hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
@@ -165,9 +167,9 @@ class Evaluator:
             labels.append(batch.labels.numpy())
         return self._joined(states), self._joined(logits), self._joined(labels)
 
-    def _own_batches(self, pairs: PairSet, limit: int | None) -> Iterator[Batch]:
+    def _own(self, batches: Iterator[_T]) -> Iterator[_T]:
         """Those that this process scores: the processes take turns."""
-        return islice(pairs.batches(limit), self.world.rank, None, self.world.size)
+        return islice(batches, self.world.rank, None, self.world.size)
 
     def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
         """The rows of all batches in order, whichever process scored them."""
