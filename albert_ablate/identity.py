@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig
 from albert_ablate.files import digest
 
@@ -13,6 +14,9 @@ LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
     "masking.long_words": "whole", "tokenizer.words": "reference",
 }  # fmt: skip
+
+#: The same, and the axes that came later.
+BEFORE = {**LATER, **{axis.path: axis.before for axis in AXES if axis.before is not None}}
 
 #: Groups that say where and how, not what: they never change the numbers by intent.
 INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
@@ -33,9 +37,11 @@ def ingredients(config: RunConfig, store_fingerprint: str, precision: str) -> di
     values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in INCIDENTAL}
     if values["masking"]["long_words"] == "auto":  # until the text has been seen; then it is whole or pieces
         values["masking"] = values["masking"] | {"long_words": "whole"}
-    for group in ("model", "share", "optimizer", "masking"):
-        own = values[group].items()
-        values[group] = {k: v for k, v in own if (f"{group}.{k}", v) not in LATER.items()}
+    for group, own in list(values.items()):
+        if isinstance(own, dict):
+            values[group] = {k: v for k, v in own.items() if (f"{group}.{k}", v) not in BEFORE.items()}
+            if own and not values[group]:
+                del values[group]  # an axis that came later, at its value of before
     for group in ("model", "share"):
         values[group].pop("name", None)
     drops = config.model.hidden_dropout > 0 or config.model.attention_dropout > 0
@@ -66,5 +72,6 @@ def settings_digest(config: RunConfig) -> str:
 
 def readable_name(config: RunConfig) -> str:
     """The axes, the model and the seed, for a folder's name."""
-    embed = f"e{config.embed.size}"
-    return f"{embed}-{config.share.strategy}-{config.objective.name}-{config.model.name}-s{config.seed}"
+    values = [(axis, axis.value(config)) for axis in AXES]
+    axes = [axis.slug.format(value) for axis, value in values if axis.shown(value)]
+    return "-".join([*axes, config.model.name, f"s{config.seed}"])

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.config import CONF
-from albert_ablate.identity import INCIDENTAL, LATER
+from albert_ablate.identity import BEFORE as ADDED
+from albert_ablate.identity import INCIDENTAL
 from albert_ablate.sweeping.relative import base_name
 from analysis.records import parse_yaml
 
@@ -22,7 +23,7 @@ _INCIDENTAL = (*INCIDENTAL, "seed")
 #: Names: the settings that they stand for are settings of their own.
 _NAMES = ("model.name", "share.name", "embed.name")
 #: Settings at the only value they had before they were recorded.
-BEFORE = {"warm_start.layers": [], "share.groups": 1, **LATER}
+BEFORE = {"warm_start.layers": [], "share.groups": 1, **ADDED}
 #: The option of a group -> the group whose settings the option brings.
 _GROUPS = {name: name.split(".")[0] for name in ("optimizer.name", "data.name", "tokenizer.name", "budget.unit")}
 #: The model's shape, which ``shape_words`` says relative to the base model.
