@@ -14,7 +14,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from albert_ablate.axes import Objective, Share
+from albert_ablate.axes import AXES, Objective, Share
 from albert_ablate.contradictions import contradictions
 from albert_ablate.data.splitting import known_code
 from albert_ablate.errors import ConfigError
@@ -330,6 +330,7 @@ class RunConfig:
             activation=m.activation,
             layer_norm_eps=m.layer_norm_eps,
             initializer_range=m.initializer_range,
+            choices=tuple((axis.group, str(axis.value(self))) for axis in AXES if axis.before is not None),
         )
 
     def as_dict(self) -> dict[str, Any]:

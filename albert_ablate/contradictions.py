@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import AXES
 
 if TYPE_CHECKING:
     from albert_ablate.config import BudgetConfig, DataConfig, PathsConfig, RunConfig
@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 def contradictions(c: "RunConfig") -> list[str]:
     """One sentence each."""
-    found = []
-    if c.embed.size > c.model.hidden:
-        found.append(
-            f"embed.size={c.embed.size} is larger than model.hidden={c.model.hidden} (model={c.model.name}): the "
-            "factorisation V x E, E x H needs E <= H. Choose a smaller embed, embed=full (E = H), or a wider model."
-        )
+    found = [sentence for axis in AXES for sentence in axis.contradictions(c)]
     if c.model.hidden % c.model.heads:
         found.append(
             f"model.heads={c.model.heads} does not divide model.hidden={c.model.hidden}: every head has the same "
@@ -29,21 +24,6 @@ def contradictions(c: "RunConfig") -> list[str]:
             f"pairs.max_length={c.pairs.max_length} exceeds model.max_positions={c.model.max_positions}: later tokens "
             "would have no position. Shorten the sequences or raise model.max_positions."
         )
-    if c.share.groups > c.model.layers:
-        found.append(
-            f"share.groups={c.share.groups} exceeds model.layers={c.model.layers}: a group needs a layer. "
-            f"Use share.groups={c.model.layers} or fewer."
-        )
-    if c.share.groups > 1 and c.share.strategy is Share.NONE:
-        found.append(f"share.groups={c.share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
-    stacks, odd = divmod(c.model.layers, c.share.inner)
-    if c.share.inner > 1 and (odd or stacks < c.share.groups):
-        found.append(
-            f"share.inner={c.share.inner} with share.groups={c.share.groups} does not divide "
-            f"model.layers={c.model.layers}: every group repeats whole stacks of share.inner layers. Set it to 1."
-        )
-    if c.share.inner > 1 and c.share.strategy is Share.NONE:
-        found.append(f"share.inner={c.share.inner} has no effect with share=none: nothing is shared. Set it to 1.")
     if c.model.type_vocab < 2:
         found.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
     if c.budget.warmup_steps >= c.budget.steps:

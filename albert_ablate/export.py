@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig
 from albert_ablate.console import command
 from albert_ablate.data.vocabulary import tokenizer_file
@@ -129,7 +130,7 @@ def _card(
     """README.md of the folder: what the model is, how to load it, where every number comes from."""
     source, data = manifest.get("source") or {}, manifest.get("data", {})
     masked = results.get("masked_lm") or {}
-    axes = {"E": config.embed.size, "share": config.share.strategy.value, "objective": config.objective.name.value}
+    axes = {axis.name: axis.value(config) for axis in AXES}
     training = results.get("training")
     facts = {
         "arm": ", ".join(f"{name} = {value}" for name, value in axes.items()),

@@ -24,11 +24,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate import console
+from albert_ablate.axes import AXES
 from albert_ablate.config import CONF, RunConfig, parse
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
 from albert_ablate.hydra_options import asks_for_gpus, launcher_name, require_supported
 from albert_ablate.hydra_words import REFUSALS, explained, first_words, initialised, readable, searchpath, single_values
-from albert_ablate.identity import LATER
+from albert_ablate.identity import BEFORE
 from albert_ablate.sweeping.cells import Cell, for_launch
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _composed_over(
         raise ConfigError(f"{error.full_key or 'configuration'}: {first_words(error)}") from None
     assert isinstance(composed, dict)
     before: dict[str, Any] = {}
-    for field, value in LATER.items():
+    for field, value in BEFORE.items():
         group, _, key = field.partition(".")
         before.setdefault(group, {})[key] = value
     values = _updated(_updated({str(k): v for k, v in composed.items()}, before), own)
@@ -130,8 +131,8 @@ def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
 def paper_setup(config: RunConfig) -> RunConfig:
     """The paper preset with the axes of ``config``, in its own size where that is one of the paper's."""
     model = config.model.name if config.model.name in PAPER_MODELS else "base"
-    share, objective = config.share.strategy.value, config.objective.name.value
-    return compose(["scale=paper", f"model={model}", f"share={share}", f"objective={objective}"])
+    axes = [f"{axis.group}={axis.value(config)}" for axis in AXES if axis.labels]  # E is that of the paper's scale
+    return compose(["scale=paper", f"model={model}", *axes])
 
 
 class _Exit(SystemExit):

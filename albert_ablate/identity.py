@@ -1,7 +1,9 @@
 """What makes two runs the same run."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig
 from albert_ablate.files import digest
 
@@ -14,6 +16,9 @@ LATER = {
     "masking.long_words": "whole", "tokenizer.words": "reference",
 }  # fmt: skip
 
+#: The same, and the axes that came later.
+BEFORE = {**LATER, **{axis.path: axis.before for axis in AXES if axis.before is not None}}
+
 #: Groups that say where and how, not what: they never change the numbers by intent.
 INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
 
@@ -24,30 +29,44 @@ def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
 
 
 def ingredients(config: RunConfig, store_fingerprint: str, precision: str) -> dict[str, Any]:
-    """What the identity is made from.
+    """What the identity is made from: ``comparable`` settings, and corpus and tokenizer by the tokens they give."""
+    return comparable(config.as_dict()) | {"tokens": store_fingerprint, "precision": precision, "numerics": NUMERICS}
 
-    Corpus and tokenizer enter by the fingerprint of the tokens they give, so a file may move. Of the
-    budget only the unit in use enters. Names are left out. So is the micro-batch without dropout,
-    where it only divides the same sums; with dropout it decides which noise falls on which sequence.
+
+def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change a run's numbers, of nested plain ones: the one rule for identities and for set-ups.
+
+    Settings that came later are left out at the value that runs had before them, and may be missing. Corpus and
+    tokenizer are told elsewhere, by their tokens, so that a file may move. Of the budget only the unit in use counts;
+    names do not. The micro-batch without dropout only divides the same sums; with dropout it decides which noise
+    falls on which sequence.
     """
-    values: dict[str, Any] = {k: v for k, v in config.as_dict().items() if k not in INCIDENTAL}
-    if values["masking"]["long_words"] == "auto":  # until the text has been seen; then it is whole or pieces
-        values["masking"] = values["masking"] | {"long_words": "whole"}
-    for group in ("model", "share", "optimizer", "masking"):
-        own = values[group].items()
-        values[group] = {k: v for k, v in own if (f"{group}.{k}", v) not in LATER.items()}
-    for group in ("model", "share"):
-        values[group].pop("name", None)
-    drops = config.model.hidden_dropout > 0 or config.model.attention_dropout > 0
-    values["batch"] = {"size": config.batch.size} | ({"micro_size": config.batch.micro_size} if drops else {})
-    if not config.warm_start.layers:
-        del values["warm_start"]
-    budget = config.budget
-    if budget.unit == "steps":
-        values["budget"] = {"steps": budget.steps, "warmup_steps": budget.warmup_steps}
-    else:
-        values["budget"] = {budget.unit: budget.amount(), "warmup": budget.warmup_steps / budget.steps}
-    return values | {"tokens": store_fingerprint, "precision": precision, "numerics": NUMERICS}
+    kept = {
+        group: {k: v for k, v in own.items() if (f"{group}.{k}", v) not in BEFORE.items() and k not in _names(group)}
+        if isinstance(own, Mapping)
+        else own
+        for group, own in values.items()
+        if group not in INCIDENTAL
+    }
+    if kept.get("masking", {}).get("long_words") == "auto":  # until the text has been seen; then it is whole or pieces
+        del kept["masking"]["long_words"]
+    kept = {group: own for group, own in kept.items() if own != {}}  # an axis that came later, at its value of before
+    model, batch, budget = (values.get(name, {}) for name in ("model", "batch", "budget"))
+    if batch and not (model.get("hidden_dropout") or model.get("attention_dropout")):
+        kept["batch"] = {"size": batch["size"]}
+    if not kept.get("warm_start", {}).get("layers"):
+        kept.pop("warm_start", None)
+    unit = budget.get("unit", "steps")
+    if budget and unit == "steps":
+        kept["budget"] = {"steps": budget["steps"], "warmup_steps": budget["warmup_steps"]}
+    elif budget:
+        kept["budget"] = {unit: budget.get(unit), "warmup": budget["warmup_steps"] / budget["steps"]}
+    return kept
+
+
+def _names(group: str) -> tuple[str, ...]:
+    """Settings of a group that only say what the others are called."""
+    return ("name",) if group in ("model", "share") else ()
 
 
 def differences(one: Any, other: Any, name: str = "") -> list[str]:
@@ -66,5 +85,6 @@ def settings_digest(config: RunConfig) -> str:
 
 def readable_name(config: RunConfig) -> str:
     """The axes, the model and the seed, for a folder's name."""
-    embed = f"e{config.embed.size}"
-    return f"{embed}-{config.share.strategy}-{config.objective.name}-{config.model.name}-s{config.seed}"
+    values = [(axis, axis.value(config)) for axis in AXES]
+    axes = [axis.slug.format(value) for axis, value in values if axis.shown(value)]
+    return "-".join([*axes, config.model.name, f"s{config.seed}"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from albert_ablate import console
+from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
@@ -52,7 +53,7 @@ class WandbTracker:
         import wandb
 
         self._wandb = wandb
-        axes = [f"E={config.embed.size}", f"share={config.share.strategy}", f"objective={config.objective.name}"]
+        axes = [f"{axis.name}={axis.value(config)}" for axis in AXES]
         self._run = wandb.init(
             project=wandb_project(config.tracker.project),
             group=config.sweep,

@@ -10,28 +10,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from albert_ablate.axes import AXES, EMBED, SHARE
 from albert_ablate.drawing_library import Line2D, MaxNLocator
-from analysis.cells import OBJECTIVES, SHARES, arm_names, in_order, main_setup
+from analysis.cells import arm_names, in_order, main_setup
 from analysis.estimates import planned_seconds
 from analysis.metrics import metric, summarised, unfit, values
 from analysis.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
 from analysis.runs import held_out_curves
 from analysis.statistics import estimate, seeds_needed
-from analysis.style import DASHES, INK, MUTED, SHARE_STYLE, Drawing, canvas, look, styled
+from analysis.style import DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
 
 
 def pareto(runs: pd.DataFrame) -> Drawing:
-    """Parameters against score of the arms with the commonest objective; the line joins those no smaller arm beats."""
+    """Parameters against score of the arms that differ in E and sharing; the line joins those no smaller arm beats."""
     chosen = main_setup(runs)
     if len(chosen):
-        chosen = chosen[chosen["objective"] == chosen["objective"].mode().iloc[0]]
+        chosen = chosen[[_common(run, chosen) for run in chosen.to_dict("records")]]
     key = score_of([chosen])
     rows = []
     for arm, frame in chosen.groupby("arm", sort=False):
         value = summarised(frame, key)
         millions = frame["params_with_pooler"].iloc[0]
         if value is not None and millions:
-            axis = {name: frame[name].iloc[0] for name in ("share", "E", "objective")}
+            axis = {one.name: frame[one.name].iloc[0] for one in AXES}
             rows.append({"arm": arm, **axis, "parameters_M": millions / 1e6, "score": key, **numbers(value)})
     if len(rows) < 2:
         raise NothingToDraw("fewer than two arms in one set-up")
@@ -42,8 +43,8 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         figure, axes = canvas((7.2, 4.3))
         axes.plot(front["parameters_M"], front["mean"], color=MUTED, lw=1, zorder=1)
         for share, part in data.groupby("share", sort=False):
-            style = look(SHARE_STYLE[str(share)]) | {"linestyle": "none"}
-            points(axes, part["parameters_M"], part, style, SHARES[str(share)])
+            style = look_of(SHARE, share) | {"linestyle": "none"}
+            points(axes, part["parameters_M"], part, style, SHARE.words(share))
         for place, row in enumerate(data.to_dict("records")):
             offset = (6, 5) if place % 2 else (6, -11)
             axes.annotate(
@@ -87,7 +88,7 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
         for y, arm in enumerate(order):
             part = chosen[chosen["arm"] == arm]
             found = estimate(part["value"], metric(key).within)
-            style = look(SHARE_STYLE[part["share"].iloc[0]])
+            style = look_of(SHARE, part["share"].iloc[0])
             axes.plot(
                 part["value"],
                 [y] * len(part),
@@ -174,26 +175,35 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
 
 
 def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour by sharing (by objective where it is not the commonest), dashes by E."""
+    """Colour by sharing, by the other axes where their values are not the commonest, dashes by E."""
     widths = sorted(chosen["E"].unique())
+    others: dict[str, int] = {}
     found = {}
     for run in chosen.drop_duplicates("arm").to_dict("records"):
-        place = SHARE_STYLE[run["share"]] if _common(run, chosen) else 4 + (run["objective"] == "none")
+        style = look_of(SHARE, run["share"])
+        if not _common(run, chosen):
+            style = look(len(SHARE.labels) + others.setdefault(_coloured(run, chosen), len(others)))
         dashes = DASHES[widths.index(run["E"]) % len(DASHES)]
-        found[run["arm"]] = look(place) | {"linestyle": dashes, "markersize": 3.5}
+        found[run["arm"]] = style | {"linestyle": dashes, "markersize": 3.5}
     return found
 
 
 def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
-    return bool(run["objective"] == chosen["objective"].mode().iloc[0])
+    """Whether the axes that no colour or dash is for have the values that most runs have."""
+    return all(run[axis.name] == chosen[axis.name].mode().iloc[0] for axis in AXES if axis not in (EMBED, SHARE))
+
+
+def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
+    """What a colour stands for: sharing, and the other axes where their values are not the commonest."""
+    more = [] if _common(run, chosen) else [a.words(run[a.name]) for a in AXES if a not in (EMBED, SHARE)]
+    return ", ".join([SHARE.words(run["share"]), *more])
 
 
 def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
     """A legend of colours and one of dashes: one line each instead of one for every arm."""
     runs = chosen.drop_duplicates("arm").to_dict("records")
     colours = {
-        SHARES[run["share"]] if _common(run, chosen) else f"{SHARES[run['share']]}, {OBJECTIVES[run['objective']]}":
-        {**styles[run["arm"]], "linestyle": "-"} for run in runs
+        _coloured(run, chosen): {**styles[run["arm"]], "linestyle": "-"} for run in runs
     }  # fmt: skip
     dashes = {f"E = {run['E']}": {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]} for run in runs}
     found = {**colours, **dashes}
@@ -219,8 +229,8 @@ def cost(runs: pd.DataFrame) -> Drawing:
     with styled():
         figure, axes = canvas((7.2, 3.9))
         for share, part in data.groupby("share", sort=False):
-            style = look(SHARE_STYLE[str(share)]) | {"linestyle": "none"}
-            axes.plot([], [], label=SHARES[str(share)], **style)
+            style = look_of(SHARE, share) | {"linestyle": "none"}
+            axes.plot([], [], label=SHARE.words(share), **style)
             for steady, some in part.groupby("steady"):
                 face = style["color"] if steady else "none"
                 axes.plot(some["flops"], some["seconds"] / 60, markerfacecolor=face, **style)

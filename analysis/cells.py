@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import AXES
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
 from analysis.runs import setting
 from analysis.seeds import Seeds, missing_too, numberless, seeds_of
@@ -29,7 +30,7 @@ from analysis.setups import (
 from analysis.task_setups import one_setup_each
 
 #: Settings that the axes of a paper table stand for: what tells arms apart where no terms name them.
-_AXES = ("embed", "share.strategy", "objective", "warm_start", "model.base", *SHAPE)
+_AXES = (*(axis.path for axis in AXES), "warm_start", "model.base", *SHAPE)
 #: Settings that the terms of a sweep file beside the axes stand for.
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
 
@@ -159,21 +160,16 @@ def arm_names(runs: pd.DataFrame) -> list[str]:
     words = []
     for run in runs.to_dict("records"):
         shape = f"{run['hidden']}×{run['layers']}, " if len(shapes) > 1 else ""
-        words.append(f"{shape}E={run['E']}, {SHARES[run['share']]}, {OBJECTIVES[run['objective']]}")
+        values = [(axis, run[axis.name]) for axis in AXES]
+        words.append(shape + ", ".join(axis.words(value) for axis, value in values if axis.shown(value)))
     return words
 
 
 def in_order(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs by shape, E as a number, sharing as in Table 4, objective (SOP first) and seed."""
-    ranks = {name: place for place, name in enumerate((*SHARES, *OBJECTIVES))}
-    by_axes = runs.assign(_share=runs["share"].map(ranks), _objective=runs["objective"].map(ranks))
-    keys = ["hidden", "layers", "E", "_share", "_objective", "seed"]
+    """The runs by shape, by each axis in its own order, and by seed."""
+    by_axes = runs.assign(**{f"_{axis.name}": runs[axis.name].map(axis.rank) for axis in AXES})
+    keys = ["hidden", "layers", *(f"_{axis.name}" for axis in AXES), "seed"]
     return runs.loc[by_axes.sort_values(keys, kind="stable").index]
-
-
-#: Strategies and objectives in words.
-SHARES = {"all": "all shared", "attention": "shared attention", "ffn": "shared FFN", "none": "not shared"}
-OBJECTIVES = {"sop": "SOP", "nsp": "NSP", "none": "no sentence task"}
 
 
 def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
@@ -238,7 +234,7 @@ def _imported(config: dict[str, Any]) -> bool:
 
 
 #: Groups in which an option is told by one setting.
-_FIELDS = {"share": "share.strategy", "objective": "objective.name", "embed": "embed.size", "budget": "budget.unit"}
+_FIELDS = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 
 
 def _same(path: str, found: Any, value: Any) -> bool:

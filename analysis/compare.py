@@ -9,7 +9,7 @@ has; and in which settings beside the axes they differ.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.axes import AXES
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
@@ -50,7 +51,8 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     shown.
     """
     runs = runs[runs["state"] != "copy"]
-    table = runs[["model", "E", "share", "objective"]].copy()
+    axes = [axis.name for axis in AXES]
+    table = runs[["model", *axes]].copy()
     planned = [flatten(config).get("budget.steps") for config in runs["config"]]
     table["steps"] = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
     table["seed"] = runs["seed"]
@@ -60,7 +62,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     for task in ("nsp", "sop"):
         columns = runs[[task, f"{task}_interval", f"{task}_head"]].itertuples(index=False)
         table[task.upper()] = [_accuracy(*values) for values in columns]
-    keys = ["model", "E", "share", "objective", "steps", "seed"]
+    keys = ["model", *axes, "steps", "seed"]
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
 
 
@@ -75,7 +77,7 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
             rows.append(
                 {
                     "task": entry["task"],
-                    "run": f"e{run['E']}-{run['share']}-{run['objective']}-s{run['seed']}",
+                    "run": _short_name(run),
                     "start": entry["start"] + formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS)),
                     "best": f"{entry['score']:.1%}",
                     "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),
@@ -119,6 +121,12 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> tuple[PaperTable, dict
     }
     rows = tuple(Row(name, (name,), (), (), 0) for name in (*both, "A"))
     return PaperTable("changes", 0, "From A to B", ("arm",), (), rows, corrected(found)), words
+
+
+def _short_name(run: Mapping[Any, Any]) -> str:
+    """``e32-all-sop-s0``: a run by its axes and seed, as folders are named."""
+    values = [(axis, run[axis.name]) for axis in AXES]
+    return "-".join([*(axis.slug.format(value) for axis, value in values if axis.shown(value)), f"s{run['seed']}"])
 
 
 def _named_alike(*selections: Selection) -> list[pd.DataFrame]:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import AXES
 from analysis.records import printable
 
 #: What tells runs apart whose identity is the same by mistake: settings, where the folder has them.
-_AXES = ("seed", "E", "share", "objective", "hidden", "layers")
+_AXES = ("seed", *(axis.name for axis in AXES), "hidden", "layers")
 #: Numbers that copies of one run have in common.
 _NUMBERS = (
     "steps", "tokens", "mlm_loss", "mlm", "nsp", "sop", "nsp_own_head", "sop_own_head", "params_with_heads",

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from albert_ablate.axes import SHARE
 from analysis import paper
-from analysis.cells import SHARES, select
+from analysis.cells import select
 from analysis.metrics import summarised
 from analysis.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
 from analysis.runs import held_out_curves, setting
-from analysis.style import MUTED, SHARE_STYLE, Drawing, canvas, look, styled
+from analysis.style import MUTED, Drawing, canvas, look, look_of, styled
 from analysis.tables import arms_of
 
 _STRATEGIES = ("none", "ffn", "attention", "all")
@@ -28,7 +29,9 @@ def per_layer(runs: pd.DataFrame) -> Drawing:
     arms: dict[str, dict[str, Any]] = large
     found = select(runs, arms)
     if any(not len(frame) for frame in found.runs.values()):
-        arms = {SHARES[s]: {"size": "base", "share": s, "objective": "sop", "embedding": "H/6"} for s in _STRATEGIES}
+        arms = {
+            SHARE.words(s): {"size": "base", "share": s, "objective": "sop", "embedding": "H/6"} for s in _STRATEGIES
+        }
         found = select(runs, arms)
     data = layers_of({arm: frame.assign(share=arms[arm]["share"]) for arm, frame in found.runs.items()})
     if not len(data):
@@ -68,7 +71,7 @@ def draw_layers(data: pd.DataFrame) -> Any:
         for axes, key, label in zip(panels, ("l2", "degrees"), ("L2 distance", "angle, degrees"), strict=True):
             _paper_layers(axes, "L2" if key == "l2" else "cosine_degrees")
             for place, (arm, part) in enumerate(data[data["measure"] == key].groupby("arm", sort=False)):
-                style = look(SHARE_STYLE[part["share"].iloc[0]] if data["share"].nunique() > 1 else place)
+                style = look_of(SHARE, part["share"].iloc[0]) if data["share"].nunique() > 1 else look(place)
                 band(axes, part, "depth", style, str(arm))
             axes.set(xlabel="layer, as a share of the depth", ylabel=label, ylim=(0, None), xlim=(0, 1.03))
             axes.set_title("L2 distance of input and output" if key == "l2" else "Angle between input and output")
@@ -163,10 +166,10 @@ def embedding(runs: pd.DataFrame) -> Drawing:
     with styled():
         figure, (ours, theirs) = canvas((9.4, 3.5), 1, 2)
         for share, part in data.groupby("share", sort=False):
-            style = look(SHARE_STYLE[str(share)])
+            style = look_of(SHARE, share)
             here = part.dropna(subset=["mean"])
-            points(ours, here["E"].astype(float), here, style, SHARES[str(share)])
-            theirs.plot(part["paper_E"], part["paper_Avg"], label=SHARES[str(share)], **style)
+            points(ours, here["E"].astype(float), here, style, SHARE.words(share))
+            theirs.plot(part["paper_E"], part["paper_Avg"], label=SHARE.words(share), **style)
         log_ticks(ours, sorted(data["E"].dropna().astype(int).unique()))
         log_ticks(theirs, sorted(data["paper_E"].unique()))
         ours.set(xlabel="embedding size E", ylabel=score_axis(key))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from albert_ablate.axes import Objective, Share
+from albert_ablate.axes import AXES
 from albert_ablate.runs import STATES
 
 #: Bytes of the largest file that is read, and values in it once every alias is written out.
@@ -45,14 +45,6 @@ class _Embed(_Part):
     size: _Size
 
 
-class _Share(_Part):
-    strategy: Literal[tuple(share.value for share in Share)]  # type: ignore[valid-type]
-
-
-class _Objective(_Part):
-    name: Literal[tuple(objective.value for objective in Objective)]  # type: ignore[valid-type]
-
-
 class _Model(_Part):
     name: str
     hidden: _Size
@@ -63,11 +55,19 @@ class _Model(_Part):
 class _Config(_Part):
     seed: _Whole
     embed: _Embed
-    share: _Share
-    objective: _Objective
     model: _Model
     scale: _Named = _Named()
     data: _Named = _Named()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_arm(cls, values: Any) -> Any:
+        """Every axis has one of its values; an axis that came later may be missing."""
+        for axis in AXES if isinstance(values, dict) else ():
+            value = axis.of(values)
+            if axis.labels and str(value) not in axis.labels:
+                raise ValueError(f"{axis.path} is {value}")
+        return values
 
 
 class _Parameters(_Part):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import AXES
 from albert_ablate.config import CONF
 from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
@@ -29,9 +30,7 @@ COLUMNS = {
     "note": "why it is not finished, or what its records lack",
     "seed": "of pretraining: weights, order of the documents, masks",
     "model": "name of the model",
-    "E": "width of the embedding",
-    "share": "what layers have in common",
-    "objective": "sentence objective",
+    **{axis.name: axis.title for axis in AXES},
     "hidden": "H",
     "layers": "L",
     "base_hidden": "H of the base model that the model's size is relative to",
@@ -84,7 +83,7 @@ COLUMNS = {
 }
 _EMPTY: dict[str, Any] = {}
 #: Columns of whole numbers that name an arm.
-_WHOLE = ("seed", "E", "hidden", "layers", "base_hidden", "base_layers")
+_WHOLE = ("seed", *(axis.name for axis in AXES if not axis.labels), "hidden", "layers", "base_hidden", "base_layers")
 
 
 def load_runs(*places: Path | str) -> pd.DataFrame:
@@ -219,9 +218,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "note": "; ".join(records.notes),
         "seed": config.get("seed"),
         "model": model.get("name"),
-        "E": setting(config, "embed.size"),
-        "share": setting(config, "share.strategy"),
-        "objective": setting(config, "objective.name"),
+        **{axis.name: axis.of(config) if config else None for axis in AXES},
         "hidden": model.get("hidden"),
         "layers": model.get("layers"),
         "base_hidden": base_hidden,

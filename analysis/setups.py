@@ -13,16 +13,13 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.config import CONF
-from albert_ablate.identity import INCIDENTAL, LATER
+from albert_ablate.identity import BEFORE as ADDED
+from albert_ablate.identity import comparable
 from albert_ablate.sweeping.relative import base_name
 from analysis.records import parse_yaml
 
-#: Groups of settings that never change the numbers, or, as corpus and tokenizer, change them by the tokens they give.
-_INCIDENTAL = (*INCIDENTAL, "seed")
-#: Names: the settings that they stand for are settings of their own.
-_NAMES = ("model.name", "share.name", "embed.name")
 #: Settings at the only value they had before they were recorded.
-BEFORE = {"warm_start.layers": [], "share.groups": 1, **LATER}
+BEFORE = {"warm_start.layers": [], "share.groups": 1, **ADDED}
 #: The option of a group -> the group whose settings the option brings.
 _GROUPS = {name: name.split(".")[0] for name in ("optimizer.name", "data.name", "tokenizer.name", "budget.unit")}
 #: The model's shape, which ``shape_words`` says relative to the base model.
@@ -49,22 +46,11 @@ def under(name: str, paths: Sequence[str]) -> bool:
 
 
 def settings_of_run(run: Mapping[Any, Any]) -> Settings:
-    """Every setting that changes a run's numbers, flat; corpus and tokenizer by their settings too.
-
-    Of the budget what is in use; of the batch its size, and with dropout how it is divided, since that decides which
-    noise falls on which sequence.
-    """
-    flat = flatten(run["config"])
-    kept = {k: v for k, v in flat.items() if k.split(".")[0] not in _INCIDENTAL or under(k, ("data", "tokenizer"))}
-    kept = {k: v for k, v in kept.items() if k not in _NAMES and k != "tokenizer.model_path"}
+    """Every setting that changes a run's numbers, as its identity has them, flat; corpus and tokenizer too."""
+    config = run["config"]
+    told = comparable({group: own for group, own in config.items() if group != "seed"})
+    kept = flatten(told | {group: config[group] for group in ("data", "tokenizer") if group in config})
     kept = {k: v for k, v in kept.items() if not (k in BEFORE and BEFORE[k] == v)}
-    unit = kept.get("budget.unit", "steps")
-    if unit != "steps" and flat.get("budget.steps"):
-        kept["budget.warmup_steps"] = f"{flat.get('budget.warmup_steps', 0) / flat['budget.steps']:.4g} of the budget"
-    budget = ("budget.unit", f"budget.{unit}", "budget.warmup_steps")
-    kept = {k: v for k, v in kept.items() if not k.startswith("budget.") or k in budget}
-    if not flat.get("model.hidden_dropout") and not flat.get("model.attention_dropout"):
-        kept.pop("batch.micro_size", None)
     return kept | shape_words(run)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import Axis
 from albert_ablate.drawing_library import Figure, styles
 
 #: Okabe and Ito: distinguishable with any colour vision; markers and dashes keep them apart in grey.
@@ -27,7 +28,6 @@ DASHES: tuple[Any, ...] = (
 )
 #: Text and lines; a page may put its own colours in their place.
 INK, MUTED = "#1b1c20", "#73757d"
-SHARE_STYLE = {name: place for place, name in enumerate(("all", "attention", "ffn", "none"))}
 _SETTINGS: Any = {
     "font.family": "sans-serif", "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
@@ -80,6 +80,11 @@ def look(place: int) -> dict[str, Any]:
         "color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)],
         "linestyle": DASHES[place % len(DASHES)],
     }  # fmt: skip
+
+
+def look_of(axis: Axis, value: Any) -> dict[str, Any]:
+    """The same of a value of an axis, which looks alike in every figure."""
+    return look(int(axis.rank(value)))
 
 
 def files(name: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import pydantic
 
+from albert_ablate.axes import AXES
 from albert_ablate.config import CONF, RunConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
@@ -23,7 +24,7 @@ _ELSEWHERE = {
 #: Settings of ``conf/model`` that make a shape.
 _SHAPE = ("hidden", "layers", "heads", "intermediate")
 #: The setting by which the option of another group is known.
-_NAMED = {"share": "strategy", "embed": "size", "budget": "unit"}
+_NAMED = {**{axis.group: axis.setting for axis in AXES}, "budget": "unit"}
 
 
 def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def _near(key: str) -> str:
     last = key.rpartition(".")[2]
     same = [name for name in _names() if name.rpartition(".")[2] == last and name.split(".")[0] not in _ELSEWHERE]
     known = [name for name in _names() if name.split(".")[0] not in _ELSEWHERE]
-    known += [term for term in TERMS if term not in _ELSEWHERE] + ["share", "objective", "embed", "model"]
+    known += [term for term in TERMS if term not in _ELSEWHERE] + [*(axis.group for axis in AXES), "model"]
     short = {name.rpartition(".")[2]: name for name in reversed(known)}
     near = same or [
         *difflib.get_close_matches(key, known, n=2, cutoff=0.6),

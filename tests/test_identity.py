@@ -8,7 +8,8 @@ from runhelpers import tiny_config, write_corpus
 from albert_ablate.config import parse
 from albert_ablate.experiment import prepare
 from albert_ablate.hydra_app import compose
-from albert_ablate.identity import identity, readable_name
+from albert_ablate.identity import BEFORE, INCIDENTAL, comparable, identity, readable_name
+from analysis.setups import settings_of_run
 
 #: What the tests below change, whatever the presets say.
 KNOWN = [
@@ -150,3 +151,33 @@ def test_an_empty_cache_gives_the_same_run_again(tmp_path: Path) -> None:
     assert first.train.tokens.tolist() == second.train.tokens.tolist()
     assert first.tokenizer.fingerprint == second.tokenizer.fingerprint
     assert first.train.fingerprint == second.train.fingerprint
+
+
+@pytest.mark.parametrize("setting", [name for name in BEFORE if name.split(".")[0] not in INCIDENTAL])
+def test_a_setting_that_came_later_leaves_older_runs_their_identity(setting: str) -> None:
+    """At the value that runs had before there was the setting it is as if it were missing; at any other it counts."""
+    values = compose([*KNOWN, "masking.long_words=whole"]).as_dict()
+    group, _, name = setting.partition(".")
+    assert values[group][name] == BEFORE[setting]
+    older = values | {group: {k: v for k, v in values[group].items() if k != name}}
+    assert comparable(older) == comparable(values)
+    changed = values | {group: values[group] | {name: "another"}}
+    assert comparable(changed) != comparable(values)
+
+
+def test_one_rule_for_identities_and_for_set_ups() -> None:
+    """Budgets in tokens with one share of warm-up are one set-up; micro-batches under dropout are two."""
+
+    def setups(*overrides: str) -> set[str]:
+        runs = [{"config": compose([*KNOWN, *words.split()]).as_dict(), "base_hidden": 192, "base_layers": 4}
+                for words in overrides]  # fmt: skip
+        return {str(settings_of_run(run)) for run in runs}
+
+    for overrides in (
+        ("budget=tokens budget.tokens=1000 budget.steps=1000 budget.warmup_steps=100",
+         "budget=tokens budget.tokens=1000 budget.steps=2000 budget.warmup_steps=200"),
+        ("model.hidden_dropout=0.1 batch.micro_size=64", "model.hidden_dropout=0.1 batch.micro_size=32"),
+        ("batch.micro_size=64", "batch.micro_size=32"),
+    ):  # fmt: skip
+        identities = {name_of(*words.split()) for words in overrides}
+        assert len(setups(*overrides)) == len(identities)

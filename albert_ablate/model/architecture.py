@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import Axis, Share
 from albert_ablate.model.sharing import bank_sizes
 
 
@@ -68,6 +68,11 @@ class Architecture:
     activation: str = "gelu_tanh"
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
+    choices: tuple[tuple[str, str], ...] = ()  # (group, value) of axes that came later and have no field here
+
+    def choice(self, axis: Axis) -> str:
+        """The value of an axis among ``choices``; what was before the axis where it is not there."""
+        return dict(self.choices).get(axis.group, str(axis.before))
 
     @property
     def has_projection(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from albert_ablate import console, provenance
+from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.errors import UserError
@@ -70,9 +71,10 @@ def _path(config: RunConfig) -> Path:
 def _key(config: RunConfig) -> str:
     """Whatever changes the time or memory of a step."""
     v = config.as_dict()
-    parts = {name: v[name] for name in ("embed", "share", "model", "pairs", "masking", "batch", "tokenizer", "data")}
+    axes = {axis.group: v[axis.group] for axis in AXES}
+    parts = axes | {name: v[name] for name in ("model", "pairs", "masking", "batch", "tokenizer", "data")}
     parts["model"] = {k: x for k, x in v["model"].items() if k != "name"}
-    parts |= {"optimizer": v["optimizer"]["name"], "objective": v["objective"]["name"]}
+    parts["optimizer"] = v["optimizer"]["name"]
     parts |= {key: v["runtime"][key] for key in ("device", "precision", "threads", "workers")}
     parts |= {"hardware": provenance.hardware(choose_device(config.runtime)), "torch": torch.__version__}
     return digest([_FORMAT, parts])

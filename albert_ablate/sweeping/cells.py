@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig, RuntimeConfig
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest
@@ -14,7 +15,7 @@ from albert_ablate.runs import RunFolder, standing_of
 _ALIASES = {"warm_start.layers": "after"}
 _SHAPE = ("model.name", "model.hidden", "model.layers", "model.heads", "model.intermediate")
 #: Override keys that a run's readable name already shows; one dropout rate stands for both.
-_IN_NAME = ("embed", "embed.size", "share", "objective", "seed", "model", "model.attention_dropout")
+_IN_NAME = (*(key for axis in AXES for key in (axis.group, axis.path)), "seed", "model", "model.attention_dropout")
 
 
 @dataclass(frozen=True)

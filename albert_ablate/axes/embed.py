@@ -1,0 +1,22 @@
+"""The width E of the factorised embedding (paper, section 3.1 and Table 3); read by ``model/embedding.py``."""
+
+from typing import TYPE_CHECKING
+
+from albert_ablate.axes.axis import Axis
+
+if TYPE_CHECKING:
+    from albert_ablate.config import RunConfig
+
+
+def _contradictions(c: "RunConfig") -> list[str]:
+    if c.embed.size <= c.model.hidden:
+        return []
+    return [
+        f"embed.size={c.embed.size} is larger than model.hidden={c.model.hidden} (model={c.model.name}): the "
+        "factorisation V x E, E x H needs E <= H. Choose a smaller embed, embed=full (E = H), or a wider model."
+    ]
+
+
+EMBED = Axis(
+    "embed", "size", "width of the embedding", label="E={}", slug="e{}", column="E", contradictions=_contradictions
+)

@@ -1,0 +1,173 @@
+"""The table of axes, whatever stands in it: files, fields, identities, names, the report; and how one is added."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from golden.identities import FILE, named, rows
+from runhelpers import tiny_overrides
+
+from albert_ablate.axes import AXES, Axis
+from albert_ablate.config import CONF, RunConfig
+from albert_ablate.hydra_app import compose
+from albert_ablate.identity import BEFORE
+from analysis.cells import arm_names, in_order
+from analysis.runs import COLUMNS
+from analysis.terms import settings_of
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = pd.read_csv(FILE, dtype=str).to_dict("records")
+NAMED = [axis for axis in AXES if axis.labels]
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: row["overrides"].replace(" ", ","))
+def test_runs_that_exist_keep_their_names(row: dict[str, str]) -> None:
+    assert named({key: row[key] for key in ("overrides", "tokens", "precision")}) == row
+
+
+def test_every_published_run_and_every_preset_has_its_golden_identity() -> None:
+    recorded = [{key: row[key] for key in ("overrides", "tokens", "precision")} for row in GOLDEN]
+    assert [row for row in rows() if row not in recorded] == []
+    assert sum("budget.steps=3500" in row["overrides"] for row in GOLDEN) == 42
+
+
+@pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.group)
+def test_field_folder_and_table_agree(axis: Axis) -> None:
+    (group,) = [field.type for field in fields(RunConfig) if field.name == axis.group]
+    assert axis.setting in {field.name for field in fields(group)}
+    options = sorted((CONF / axis.group).glob("*.yaml"))
+    if axis.labels:
+        assert {file.stem for file in options} == set(axis.labels)
+    for file in options:
+        found = yaml.safe_load(file.read_text())[axis.setting]
+        assert found == file.stem or not axis.labels
+        wide = ["model=base"] if axis.group == "embed" else []
+        config = compose([*wide, f"{axis.group}={file.stem}"])
+        assert axis.of(config.as_dict()) == axis.value(config)
+    assert f"- {axis.group}: " in (CONF / "config.yaml").read_text()
+    assert axis.name in COLUMNS
+
+
+@pytest.mark.parametrize("axis", NAMED, ids=lambda axis: axis.group)
+def test_values_are_told_apart_everywhere(axis: Axis) -> None:
+    rows = []
+    for value in reversed(axis.labels):
+        config = compose([f"{axis.group}={value}"])
+        shape = {"hidden": 192, "layers": 3, "seed": 0}
+        rows.append({other.name: other.value(config) for other in AXES} | shape)
+        assert settings_of({axis.group: value}) == {axis.path: value}
+    runs = pd.DataFrame(rows)
+    assert len(set(arm_names(runs))) == len(axis.labels)
+    assert list(in_order(runs)[axis.name]) == [str(value) for value in axis.labels]
+
+
+def test_what_came_later_has_a_value_of_before() -> None:
+    for axis in AXES:
+        if axis.before is not None:
+            assert axis.before in axis.labels
+            assert BEFORE[axis.path] == axis.before
+            assert axis.of({}) == axis.before
+            assert not axis.shown(axis.before)
+
+
+# CONTRIBUTING's recipe, step by step, in a copy.
+
+_BLOCK = re.compile(r"^   ```(\w+) (\S+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
+
+
+def recipe() -> list[tuple[str, str, str]]:
+    """(kind, file, text) of each block of "How to add an axis"."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text[text.index("## How to add an axis") : text.index("## How to add a task")]
+    blocks = [
+        (kind, file, re.sub(r"^   ", "", body, flags=re.MULTILINE)) for kind, file, body in _BLOCK.findall(section)
+    ]
+    assert len(blocks) == section.count("```") // 2
+    return blocks
+
+
+def apply(root: Path, kind: str, file: str, text: str) -> None:
+    """Write a file, or change the one place that a diff shows."""
+    path = root / file
+    if kind != "diff":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return
+    lines = text.splitlines()
+    before = "\n".join(line[1:] for line in lines if not line.startswith("+")) + "\n"
+    after = "\n".join(line[1:] for line in lines if not line.startswith("-")) + "\n"
+    old = path.read_text()
+    assert old.count(before) == 1, (file, before)
+    path.write_text(old.replace(before, after))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree with the recipe applied."""
+    root = tmp_path_factory.mktemp("copy")
+    for name in ("albert_ablate", "analysis", "conf", "sweeps", "hydra_plugins", "tests", "docs/results/cpu"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("run.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    for block in recipe():
+        apply(root, *block)
+    return root
+
+
+def inside(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=600,
+        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_recipe_touches_few_files() -> None:
+    touched = {
+        str(Path(file).parent) if file.startswith("conf/") and "/" in file[5:] else file for _, file, _ in recipe()
+    }
+    assert len(touched) <= 6, touched
+
+
+def test_a_new_axis_keeps_every_run_that_exists(copy: Path) -> None:
+    found = inside(copy, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/test_axes.py", "-k",
+                   "keep_their_names or agree or apart or before")  # fmt: skip
+    expected = len(GOLDEN) + len(AXES) + len(NAMED) + 3  # of those two the new axis adds one each; and one of "before"
+    assert found.count(".") == expected, found
+
+
+def test_a_new_axis_is_trained_and_reported(copy: Path, tmp_path: Path) -> None:
+    for value in ("one", "root"):
+        for seed in (0, 1):
+            inside(copy, "run.py", *tiny_overrides(tmp_path, f"word_scale={value}", f"seed={seed}"))
+    names = sorted(folder.name.rpartition("-")[0] for folder in (tmp_path / "runs").glob("[!.]*"))
+    assert names == [f"e16-all-sop-{arm}nano-s{seed}" for arm in ("", "rootx-") for seed in (0, 1)]
+    losses = {
+        folder.name.split("-s0-")[0]: json.loads((folder / "results.json").read_text())["masked_lm"]["loss"]
+        for folder in (tmp_path / "runs").glob("*-s0-*")
+    }
+    assert len(set(losses.values())) == 2
+    arms = {"times √E": {"word_scale": "root"}, "as they are": {"word_scale": "one"}}
+    claim = {
+        "id": "scale", "claim": "Scaling helps.", "arms": arms, "effect": {"times √E": 1, "as they are": -1},
+        "above": 0, "scores": ["MLM"],
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump([claim]))
+    inside(copy, "-m", "analysis.report", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), "--claims",
+           str(tmp_path / "mine.yaml"), "--compact")  # fmt: skip
+    report = (tmp_path / "report" / "report.md").read_text()
+    card = pd.read_csv(tmp_path / "report" / "scorecard.csv").set_index("id")
+    assert "no run of this cell" not in str(card.loc["scale", "reason"])
+    costs = report[report.index("## What each arm cost") : report.index("## What is missing")]
+    assert "| E=16, all shared, SOP | 2 |" in costs
+    assert "| E=16, all shared, SOP, words × √E | 2 |" in costs
+    runs = pd.read_csv(tmp_path / "report" / "runs.csv")
+    assert sorted(runs["word_scale"]) == ["one", "one", "root", "root"]
