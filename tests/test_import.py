@@ -250,7 +250,10 @@ def change_config(folder: Path, **values: Any) -> None:
         (lambda f: change_config(f, hidden_act="relu"), "hidden_act is 'relu'"),
         (lambda f: change_config(f, position_embedding_type="relative_key"), "position_embedding_type"),
         (lambda f: change_config(f, num_hidden_groups=2), "missing: albert.encoder.albert_layer_groups.1"),
-        (lambda f: change_config(f, intermediate_size=95), "encoder.ffn.0.inner.bias is [96], [95] expected"),
+        (
+            lambda f: change_config(f, intermediate_size=95),
+            "ffn.weight is [96, 48], but intermediate_size=95 x hidden_size=48",
+        ),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "config.json").write_text("["), "not JSON"),
         (lambda f: (f / "spiece.model").unlink(), "no spiece.model"),

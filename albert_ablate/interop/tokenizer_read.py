@@ -1,0 +1,225 @@
+"""The tokenizer of a checkpoint folder: ``spiece.model``, ``vocab.txt``, or ``tokenizer.json`` alone.
+
+transformers 5 saves ``tokenizer.json`` and ``tokenizer_config.json`` and nothing else. What a
+tokenizer.json holds that has no like here is refused by the name of the part.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from albert_ablate.data.sentencepiece_model import model_type, read_model
+from albert_ablate.data.tokenizer import CLS, SEP
+from albert_ablate.data.tokenizer import SPECIALS as SENTENCEPIECE_SPECIALS
+from albert_ablate.data.wordpiece import LONGEST_WORD, NAME, SPECIALS, VOCABULARY, read_vocabulary
+from albert_ablate.errors import DataError
+from albert_ablate.runs import TOKENIZER, TOKENIZER_JSON
+
+#: Settings of tokenizer_config.json that are true, false or not there.
+_FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars")
+_REMEDY = "Remove the one that the model was not trained with."
+#: Classes of transformers that read a file as it is read here.
+_PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_ALBERT_CLASSES = ("AlbertTokenizer", "AlbertTokenizerFast", *_PLAIN_CLASSES)
+_BERT_CLASSES = (
+    *(f"{name}Tokenizer{fast}" for name in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast")), *_PLAIN_CLASSES,
+)  # fmt: skip
+#: Added tokens that are named where there are many.
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tokenizer in our terms."""
+
+    file: Path  # a SentencePiece model or a WordPiece vocabulary
+    name: str  # as ``tokenizer.name``
+    lowercase: bool
+    strip_accents: bool
+    read: tuple[Path, ...]  # files of the folder that it comes from
+    kept: Path | None = None  # a tokenizer.json that an export gives back, since ours would differ
+
+
+def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) -> Found:
+    """Of a checkpoint ``folder`` with this ``tokenizer_config.json``; ``scratch`` takes files that are made.
+
+    Raises DataError where there is none, where two of its files disagree, and for what has no like here.
+    """
+    flags = {name: _flag(described, name) for name in _FLAGS}
+    vocabulary, pipeline = folder / VOCABULARY, folder / TOKENIZER_JSON
+    models = sorted(folder.glob("*.model"))  # TensorFlow's release calls it 30k-clean.model
+    model = folder / TOKENIZER if folder / TOKENIZER in models else (models[0] if len(models) == 1 else None)
+    if model is not None and vocabulary.is_file():
+        raise DataError(f"{folder}: both {model.name} (SentencePiece) and {VOCABULARY} (WordPiece). {_REMEDY}")
+    if model is not None:
+        _require_class(described, _ALBERT_CLASSES)
+        return _from_model(model, pipeline, flags)
+    if pipeline.is_file():
+        return _from_json(pipeline, flags, scratch)
+    if not vocabulary.is_file():
+        raise DataError(
+            f"{folder}: no {TOKENIZER} (SentencePiece), no {VOCABULARY} (WordPiece) and no {TOKENIZER_JSON}; one is "
+            "needed."
+        )
+    _require_class(described, _BERT_CLASSES)
+    _require_division(flags)
+    lowercase = flags["do_lower_case"] is not False
+    strip = lowercase if flags["strip_accents"] is None else flags["strip_accents"]
+    return Found(vocabulary, NAME, lowercase, strip, (vocabulary,))
+
+
+def _flag(described: Mapping[str, Any], name: str) -> bool | None:
+    value = described.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise DataError(f"tokenizer_config.json: {name} is {value!r}; true or false is expected.")
+    return value
+
+
+def _from_model(model: Path, described_by: Path, flags: Mapping[str, bool | None]) -> Found:
+    proto = read_model(model)
+    if described_by.is_file() and [piece.piece for piece in proto.pieces] != _pieces_of(described_by):
+        raise DataError(f"{described_by} holds other pieces than {model.name}. {_REMEDY}")
+    name = "bpe" if model_type(proto) == "bpe" else "unigram"
+    return Found(model, name, flags["do_lower_case"] is not False, not flags["keep_accents"], (model,))
+
+
+def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> Found:
+    pipeline, content = _read(file)
+    kind = content["model"].get("type")
+    if kind == "WordPiece":
+        _require_plain(file, pipeline, content, SPECIALS)
+        return _word_pieces(file, content, flags, scratch)
+    if kind not in ("Unigram", "BPE"):
+        raise DataError(f"{file}: model ({kind}): WordPiece, Unigram and BPE can be imported.")
+    from albert_ablate.interop.spiece import rebuild
+
+    _require_plain(file, pipeline, content, SENTENCEPIECE_SPECIALS)
+    built = rebuild(content, pipeline, file)
+    (scratch / TOKENIZER).write_bytes(built.model)
+    kept = None if built.own else file
+    return Found(scratch / TOKENIZER, built.name, built.lowercase, built.strip_accents, (file,), kept)
+
+
+def _word_pieces(file: Path, content: dict[str, Any], flags: Mapping[str, bool | None], scratch: Path) -> Found:
+    """BERT's, as a ``vocab.txt``."""
+    model = content["model"]
+    normalizer, pre_tokenizer = (content[name] or {"type": "none"} for name in ("normalizer", "pre_tokenizer"))
+    plain = {"unk_token": SPECIALS[1], "continuing_subword_prefix": "##", "max_input_chars_per_word": LONGEST_WORD}
+    problems = [f"model.{name} is {model.get(name)!r}" for name, value in plain.items() if model.get(name) != value]
+    if normalizer["type"] != "BertNormalizer":
+        problems.append(f"normalizer is {normalizer['type']}")
+    else:
+        always = ("clean_text", "handle_chinese_chars")
+        problems += [f"normalizer.{name} is false" for name in always if not normalizer[name]]
+    if pre_tokenizer["type"] != "BertPreTokenizer":
+        problems.append(f"pre_tokenizer is {pre_tokenizer['type']}")
+    if problems:
+        raise DataError(f"{file}: {'; '.join(problems)}. Word pieces are read with BERT's own cleaning and division.")
+    lowercase, strip = _bert_cleaning(file, normalizer, flags)
+    made, beside = scratch / VOCABULARY, file.with_name(VOCABULARY)
+    made.write_bytes("".join(f"{piece}\n" for piece in _by_id(model["vocab"])).encode())
+    if _places(read_vocabulary(made)) != model["vocab"]:
+        raise DataError(f"{file}: model.vocab: it has a piece that is no line of a {VOCABULARY}.")
+    if beside.is_file() and _places(read_vocabulary(beside)) != model["vocab"]:
+        raise DataError(f"{file} holds other pieces than {VOCABULARY}. {_REMEDY}")
+    return Found(beside if beside.is_file() else made, NAME, lowercase, strip, (file,))
+
+
+def _bert_cleaning(file: Path, normalizer: Mapping[str, Any], flags: Mapping[str, bool | None]) -> tuple[bool, bool]:
+    """(lowercase, strip_accents); BertTokenizer follows tokenizer_config.json, so that must say the same."""
+    lowercase = bool(normalizer["lowercase"])
+    strip = lowercase if normalizer["strip_accents"] is None else bool(normalizer["strip_accents"])
+    given = flags["do_lower_case"]
+    if given is not None and given != lowercase:
+        raise DataError(
+            f"{file}: normalizer.lowercase is {_word(lowercase)}, but tokenizer_config.json says do_lower_case "
+            f"{_word(given)}. Correct the one that the model was not trained with."
+        )
+    wanted = flags["strip_accents"]
+    wanted = given if wanted is None else wanted
+    if wanted is not None and wanted != strip:
+        raise DataError(
+            f"{file}: normalizer.strip_accents is {_word(strip)}, but by tokenizer_config.json it is {_word(wanted)}. "
+            "Correct the one that the model was not trained with."
+        )
+    _require_division(flags)
+    return lowercase, strip
+
+
+def _require_division(flags: Mapping[str, bool | None]) -> None:
+    if flags["tokenize_chinese_chars"] is False:
+        raise DataError("tokenizer_config.json: tokenize_chinese_chars is false; BERT's own cleaning divides them.")
+
+
+def _require_class(described: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise DataError where the files are read by another class, which may clean text and number pieces differently."""
+    name = described.get("tokenizer_class")
+    if name is not None and name not in known:
+        raise DataError(f"tokenizer_config.json: tokenizer_class is {name!r}; {', '.join(known)} can be imported.")
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _by_id(vocabulary: Mapping[str, int]) -> list[str]:
+    """Pieces in the order of their ids; empty for an id that none has, as where a vocab.txt names one twice."""
+    found = [""] * (max(vocabulary.values(), default=-1) + 1)
+    for piece, place in vocabulary.items():
+        found[place] = piece
+    return found
+
+
+def _places(pieces: list[str]) -> dict[str, int]:
+    """Piece -> id; the later of two, without the empty lines."""
+    return {piece: place for place, piece in enumerate(pieces) if piece}
+
+
+def _read(file: Path) -> tuple[Any, dict[str, Any]]:
+    """The tokenizers library's own reading of ``file``, and what it would write."""
+    try:
+        from tokenizers import Tokenizer as Pipeline
+    except ModuleNotFoundError as error:
+        raise DataError(f"{file}: reading it needs tokenizers. Run `pip install -e '.[huggingface]'`.") from error
+    try:
+        pipeline = Pipeline.from_str(file.read_text(encoding="utf-8"))
+        pipeline.no_truncation()
+        pipeline.no_padding()
+        return pipeline, json.loads(pipeline.to_str())
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library's own panics are no Exception
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{file}: not a readable tokenizer.json ({line}).") from None
+
+
+def _pieces_of(file: Path) -> list[str]:
+    """Of a tokenizer.json, in the order of their ids."""
+    vocabulary = _read(file)[1]["model"]["vocab"]
+    return [piece for piece, _ in vocabulary] if isinstance(vocabulary, list) else _by_id(vocabulary)
+
+
+def _require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: Sequence[str]) -> None:
+    """Raise DataError for tokens beside the vocabulary, and for another frame than [CLS] A [SEP] B [SEP]."""
+    added = [token["content"] for token in content["added_tokens"] if token["content"] not in specials]
+    if added:
+        more = f" and {len(added) - _NAMED} more" if len(added) > _NAMED else ""
+        raise DataError(
+            f"{file}: added_tokens: {', '.join(map(repr, added[:_NAMED]))}{more}. Added tokens cut the text before the "
+            "tokenizer sees it, which has no like here. transformers' AlbertTokenizer makes them of the user-defined "
+            f"pieces of a {TOKENIZER}: copy the {TOKENIZER} that the model was trained with into the folder."
+        )
+    ids = content["model"]["vocab"]
+    ids = {piece: i for i, (piece, _) in enumerate(ids)} if isinstance(ids, list) else ids
+    moved = [token["content"] for token in content["added_tokens"] if ids.get(token["content"]) != token["id"]]
+    if moved:
+        raise DataError(f"{file}: added_tokens: {', '.join(moved)} have other ids there than in model.vocab.")
+    frame = pipeline.encode("", "")
+    cls, sep = (ids.get(specials[i]) for i in (CLS, SEP))
+    if frame.ids and (frame.ids, frame.type_ids) != ([cls, sep, sep], [0, 0, 1]):
+        raise DataError(
+            f"{file}: post_processor: two empty texts become {' '.join(frame.tokens)} with token types "
+            f"{frame.type_ids}; [CLS] A [SEP] B [SEP] with types 0 and 1 is needed."
+        )
