@@ -71,7 +71,8 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
     prefix = checkpoint_prefix(name)
     folder = _folder(name) if prefix is None else prefix.parent
     if prefix is None:
-        described = complete(_json(folder / "config.json"))
+        described = _json(folder / "config.json")
+        complete(described)  # before the weights, which may be large
         tensors, files = read_tensors(folder)
         files.append(folder / "config.json")
     else:
@@ -84,7 +85,7 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
         origin = {
             "from": name, "files": {file.name: sha256_file(file) for file in (*files, *tokenizer.read)},
             "missing": list(found.missing), "left_out": list(found.left_out), "model_type": described["model_type"],
-            "classifier_dropout": classifier_dropout(described),
+            "classifier_dropout": classifier_dropout(complete(described)),
         }  # fmt: skip
         _write(out, config, found, tokenizer, origin)
     return found

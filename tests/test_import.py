@@ -103,6 +103,10 @@ def bert(folder: Path, kind: type = BertForPreTraining, **other: Any) -> Any:
 
 def imported(folder: Path, out: Path) -> tuple[PretrainingModel, RunFolder]:
     assert main([str(folder), str(out)]) == 0
+    return opened(out)
+
+
+def opened(out: Path) -> tuple[PretrainingModel, RunFolder]:
     config = compose_for_run(out / "config.yaml", [])
     model = build_model(config.architecture(), 7)
     load_weights(newest(out / "checkpoints"), model)

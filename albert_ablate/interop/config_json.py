@@ -19,7 +19,7 @@ GELU = {
 }  # fmt: skip
 _COMMON: dict[str, Any] = {
     "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
-    "pad_token_id": 0, "tie_word_embeddings": True,
+    "pad_token_id": 0, "tie_word_embeddings": True, "architectures": None, "chunk_size_feed_forward": 0,
 }  # fmt: skip
 #: transformers' defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -36,11 +36,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 #: The smallest that a model here takes, where it is more than 1.
-_LEAST = {"vocab_size": 32, "max_position_embeddings": 8, "type_vocab_size": 2}
+_LEAST = {"vocab_size": 32, "max_position_embeddings": 8, "type_vocab_size": 2, "chunk_size_feed_forward": 0}
 #: More layers are taken for a mistake.
 _MOST_LAYERS = 1000
-#: Fields that change what the weights mean, at the values (any that counts as no) with which they do not.
-_PLAIN = ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config")
+#: Fields that change what the weights mean, at the values with which they do not.
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "is_decoder": (False,), "add_cross_attention": (False,), "is_encoder_decoder": (False,),
+    "position_embedding_type": ("absolute",), "pruned_heads": (None, {}), "quantization_config": (None,),
+    "dtype": (None, "float32", "float16", "bfloat16", "float64"),
+}  # fmt: skip
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,10 +54,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ForeignCheckpointError(f"config.json: model_type is {kind!r}. ALBERT and BERT can be imported.")
     full = DEFAULTS[kind] | dict(config)
     problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]
-    problems += [f"{name} is set; plain encoders can be imported" for name in _PLAIN if full.get(name)]
-    position = full.get("position_embedding_type", "absolute")
-    if position != "absolute":
-        problems.append(f"position_embedding_type is {_shown(position)}, absolute is needed")
+    problems += [
+        f"{name} is {_shown(full[name])}; {' or '.join(map(repr, plain))} is needed"
+        for name, plain in _PLAIN.items()
+        if name in full and not any(type(full[name]) is type(value) and full[name] == value for value in plain)
+    ]
     problems = problems or _contradictions(kind, full)
     if problems:
         raise ForeignCheckpointError(f"config.json: {'; '.join(problems)}.{defaulted(config)}")
@@ -61,9 +66,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def defaulted(config: Mapping[str, Any]) -> str:
-    """A sentence on the fields that ``config`` leaves to transformers' defaults; empty where it names all sizes."""
+    """A sentence on the sizes that ``config`` leaves to transformers' defaults; empty where it names all."""
     defaults = DEFAULTS[config["model_type"]]
-    left = [f"{name}={value}" for name, value in defaults.items() if name not in config and _is_whole(value)]
+    left = [
+        f"{name}={value}" for name, value in defaults.items() if name not in config and _is_whole(value) and value > 1
+    ]
     return f" It does not say, so transformers' defaults count: {', '.join(left)}." if left else ""
 
 
@@ -91,6 +98,8 @@ def _wrong_values(kind: str, full: Mapping[str, Any]) -> dict[str, str]:
 def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
     if name == "pad_token_id":
         return lambda value: value is None or _is_whole(value), "a whole number or null is expected"
+    if name == "architectures":
+        return lambda value: value is None or _are_names(value), "a list of names is expected"
     if name == "hidden_act":
         return lambda value: isinstance(value, str) and value in GELU, f"{', '.join(GELU)} can be imported"
     if isinstance(default, bool):
@@ -133,6 +142,10 @@ def same_groups(layers: int, groups: int) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from albert_ablate.axes import Share
 from albert_ablate.errors import ForeignCheckpointError
-from albert_ablate.interop.config_json import GELU, defaulted
+from albert_ablate.interop.config_json import GELU, complete, defaulted
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
 from albert_ablate.model.sharing import layer_blocks
 
@@ -41,16 +41,14 @@ class Imported:
     left_out: tuple[str, ...]  # tensors of a task's head
 
 
-def from_huggingface(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Imported:
-    """A complete ``config.json`` (``config_json``) and the tensors of a checkpoint.
-
-    Raises ForeignCheckpointError naming what does not fit.
-    """
+def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Imported:
+    """``config.json`` and the tensors of a checkpoint. Raises ForeignCheckpointError naming what does not fit."""
+    config = complete(described)
     kind = config["model_type"]
     left_out = tuple(sorted(name for name in tensors if name.startswith(_TASK_HEADS)))
     renamed = _renamed(kind, {name: tensor for name, tensor in tensors.items() if name not in left_out})
     renamed = _untied(kind, renamed, config["tie_word_embeddings"])
-    _require_sizes(kind, config, renamed)
+    _require_sizes(kind, config, renamed, defaulted(described))
     inner = config["inner_group_num"] if kind == "albert" else 1
     layers = config["num_hidden_layers"] * inner
     groups = config["num_hidden_groups"] if kind == "albert" else layers
@@ -108,7 +106,7 @@ def _untied(kind: str, tensors: Mapping[str, Tensor], tied: bool) -> dict[str, T
     return found | {name: tensors[name] for name in unknown}
 
 
-def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor], hint: str) -> None:
     """Raise ForeignCheckpointError where a size of config.json is not that of the tensors: before a model is built."""
     width = "embedding_size" if kind == "albert" else "hidden_size"
     table = f"{kind}.embeddings"
@@ -131,7 +129,7 @@ def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor
         if name in tensors and list(tensors[name].shape) != [c[field] for field in fields]
     ]
     if wrong:
-        raise ForeignCheckpointError(f"The tensors do not fit config.json: {'; '.join(wrong)}.{defaulted(c)}")
+        raise ForeignCheckpointError(f"The tensors do not fit config.json: {'; '.join(wrong)}.{hint}")
 
 
 def _matched(

@@ -79,7 +79,8 @@ def read_release(prefix: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[
 
     Raises ForeignCheckpointError for an unreadable file or an unknown variable, DataError without TensorFlow.
     """
-    config = complete(_config(prefix.parent / CONFIG))
+    config = _config(prefix.parent / CONFIG)
+    complete(config)
     tensors: dict[str, Tensor] = {}
     unknown = []
     for variable, tensor in _variables(prefix).items():
@@ -90,8 +91,10 @@ def read_release(prefix: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[
             tensors[name] = tensor.T if variable.endswith("/kernel") else tensor
     if unknown:
         raise ForeignCheckpointError(f"{prefix}: variables that are not ALBERT's: {', '.join(sorted(unknown))}.")
-    width = config["hidden_size"]
-    if config["embedding_size"] == width:  # the release has no projection there, transformers an identity
+    width, table = config["hidden_size"], tensors.get("albert.embeddings.word_embeddings.weight")
+    if (
+        config["embedding_size"] == width and table is not None and table.shape[-1] == width
+    ):  # the release has no projection there, transformers an identity
         tensors.setdefault(f"{PROJECTION}.weight", torch.eye(width))
         tensors.setdefault(f"{PROJECTION}.bias", torch.zeros(width))
     require_finite(tensors, str(prefix))
