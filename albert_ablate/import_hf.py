@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from albert_ablate.interop.imported import Imported
     from albert_ablate.interop.tokenizer_read import Found
 
-_WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "spiece.model", "vocab.txt", "tokenizer*.json"]
+_WANTED = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "spiece.model",
+    "vocab.txt",
+    "tokenizer*.json",
+    "added_tokens.json",
+]
 _STEP = "step_00000000"
 
 
@@ -132,7 +140,10 @@ def _config(name: str, found: "Imported", tokenizer: "Found") -> RunConfig:
     for group, own in found.settings.items():
         values[group] |= own
     values["tokenizer"] |= {"name": tokenizer.name, "lowercase": tokenizer.lowercase}
-    values["tokenizer"]["strip_accents"] = tokenizer.strip_accents
+    values["tokenizer"] |= {
+        "strip_accents": tokenizer.strip_accents,
+        "split_digit_commas": tokenizer.split_digit_commas,
+    }
     values["model"]["name"] = name
     values["scale"]["name"] = "imported"
     values["pairs"]["max_length"] = min(values["pairs"]["max_length"], values["model"]["max_positions"])

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate.data.sentencepiece_model import model_type, read_model
-from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.data.tokenizer import SPECIALS as SENTENCEPIECE_SPECIALS
 from albert_ablate.data.wordpiece import LONGEST_WORD, NAME, SPECIALS, VOCABULARY, read_vocabulary
 from albert_ablate.errors import DataError
+from albert_ablate.interop.pipeline import by_id, pieces_of, read_pipeline, require_plain
 from albert_ablate.runs import TOKENIZER, TOKENIZER_JSON
 
 #: Settings of tokenizer_config.json that are true, false or not there.
@@ -26,8 +26,6 @@ _ALBERT_CLASSES = ("AlbertTokenizer", "AlbertTokenizerFast", *_PLAIN_CLASSES)
 _BERT_CLASSES = (
     *(f"{name}Tokenizer{fast}" for name in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast")), *_PLAIN_CLASSES,
 )  # fmt: skip
-#: Added tokens that are named where there are many.
-_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Found:
     strip_accents: bool
     read: tuple[Path, ...]  # files of the folder that it comes from
     kept: Path | None = None  # a tokenizer.json that an export gives back, since ours would differ
+    split_digit_commas: bool = True  # of pieces such as "3,", as the reference does with a SentencePiece model
 
 
 def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) -> Found:
@@ -55,7 +54,9 @@ def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) ->
         raise DataError(f"{folder}: both {model.name} (SentencePiece) and {VOCABULARY} (WordPiece). {_REMEDY}")
     if model is not None:
         _require_class(described, _ALBERT_CLASSES)
-        return _from_model(model, pipeline, flags)
+        found = _from_model(model, pipeline, flags)
+        _require_no_more(folder, described, {piece.piece for piece in read_model(model).pieces})
+        return found
     if pipeline.is_file():
         return _from_json(pipeline, flags, scratch)
     if not vocabulary.is_file():
@@ -64,6 +65,7 @@ def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) ->
             "needed."
         )
     _require_class(described, _BERT_CLASSES)
+    _require_no_more(folder, described, set(read_vocabulary(vocabulary)))
     _require_division(flags)
     lowercase = flags["do_lower_case"] is not False
     strip = lowercase if flags["strip_accents"] is None else flags["strip_accents"]
@@ -79,27 +81,27 @@ def _flag(described: Mapping[str, Any], name: str) -> bool | None:
 
 def _from_model(model: Path, described_by: Path, flags: Mapping[str, bool | None]) -> Found:
     proto = read_model(model)
-    if described_by.is_file() and [piece.piece for piece in proto.pieces] != _pieces_of(described_by):
+    if described_by.is_file() and [piece.piece for piece in proto.pieces] != pieces_of(described_by):
         raise DataError(f"{described_by} holds other pieces than {model.name}. {_REMEDY}")
     name = "bpe" if model_type(proto) == "bpe" else "unigram"
     return Found(model, name, flags["do_lower_case"] is not False, not flags["keep_accents"], (model,))
 
 
 def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> Found:
-    pipeline, content = _read(file)
+    pipeline, content = read_pipeline(file)
     kind = content["model"].get("type")
     if kind == "WordPiece":
-        _require_plain(file, pipeline, content, SPECIALS)
+        require_plain(file, pipeline, content, SPECIALS)
         return _word_pieces(file, content, flags, scratch)
     if kind not in ("Unigram", "BPE"):
         raise DataError(f"{file}: model ({kind}): WordPiece, Unigram and BPE can be imported.")
     from albert_ablate.interop.spiece import rebuild
 
-    _require_plain(file, pipeline, content, SENTENCEPIECE_SPECIALS)
+    require_plain(file, pipeline, content, SENTENCEPIECE_SPECIALS)
     built = rebuild(content, pipeline, file)
     (scratch / TOKENIZER).write_bytes(built.model)
     kept = None if built.own else file
-    return Found(scratch / TOKENIZER, built.name, built.lowercase, built.strip_accents, (file,), kept)
+    return Found(scratch / TOKENIZER, built.name, built.lowercase, built.strip_accents, (file,), kept, built.own)
 
 
 def _word_pieces(file: Path, content: dict[str, Any], flags: Mapping[str, bool | None], scratch: Path) -> Found:
@@ -118,8 +120,12 @@ def _word_pieces(file: Path, content: dict[str, Any], flags: Mapping[str, bool |
     if problems:
         raise DataError(f"{file}: {'; '.join(problems)}. Word pieces are read with BERT's own cleaning and division.")
     lowercase, strip = _bert_cleaning(file, normalizer, flags)
+    if max(model["vocab"].values(), default=0) > 2 * len(model["vocab"]):
+        raise DataError(
+            f"{file}: model.vocab: {len(model['vocab']):,} pieces with ids up to {max(model['vocab'].values()):,}."
+        )
     made, beside = scratch / VOCABULARY, file.with_name(VOCABULARY)
-    made.write_bytes("".join(f"{piece}\n" for piece in _by_id(model["vocab"])).encode())
+    made.write_bytes("".join(f"{piece}\n" for piece in by_id(model["vocab"])).encode())
     if _places(read_vocabulary(made)) != model["vocab"]:
         raise DataError(f"{file}: model.vocab: it has a piece that is no line of a {VOCABULARY}.")
     if beside.is_file() and _places(read_vocabulary(beside)) != model["vocab"]:
@@ -164,62 +170,23 @@ def _word(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _by_id(vocabulary: Mapping[str, int]) -> list[str]:
-    """Pieces in the order of their ids; empty for an id that none has, as where a vocab.txt names one twice."""
-    found = [""] * (max(vocabulary.values(), default=-1) + 1)
-    for piece, place in vocabulary.items():
-        found[place] = piece
-    return found
+def _require_no_more(folder: Path, described: Mapping[str, Any], vocabulary: set[str]) -> None:
+    """Raise DataError for tokens that older versions of transformers store beside the vocabulary."""
+    file = folder / "added_tokens.json"
+    try:
+        beside = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        decoder = described.get("added_tokens_decoder") or {}
+        tokens = [*beside, *(token["content"] for token in decoder.values())]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: its added tokens are not readable ({type(error).__name__}).") from None
+    added = [str(token) for token in tokens if token not in vocabulary]
+    if added:
+        raise DataError(
+            f"{folder}: added tokens: {', '.join(added[:8])}. They are no pieces of the vocabulary; a tokenizer with "
+            "them has no like here."
+        )
 
 
 def _places(pieces: list[str]) -> dict[str, int]:
     """Piece -> id; the later of two, without the empty lines."""
     return {piece: place for place, piece in enumerate(pieces) if piece}
-
-
-def _read(file: Path) -> tuple[Any, dict[str, Any]]:
-    """The tokenizers library's own reading of ``file``, and what it would write."""
-    try:
-        from tokenizers import Tokenizer as Pipeline
-    except ModuleNotFoundError as error:
-        raise DataError(f"{file}: reading it needs tokenizers. Run `pip install -e '.[huggingface]'`.") from error
-    try:
-        pipeline = Pipeline.from_str(file.read_text(encoding="utf-8"))
-        pipeline.no_truncation()
-        pipeline.no_padding()
-        return pipeline, json.loads(pipeline.to_str())
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library's own panics are no Exception
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{file}: not a readable tokenizer.json ({line}).") from None
-
-
-def _pieces_of(file: Path) -> list[str]:
-    """Of a tokenizer.json, in the order of their ids."""
-    vocabulary = _read(file)[1]["model"]["vocab"]
-    return [piece for piece, _ in vocabulary] if isinstance(vocabulary, list) else _by_id(vocabulary)
-
-
-def _require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: Sequence[str]) -> None:
-    """Raise DataError for tokens beside the vocabulary, and for another frame than [CLS] A [SEP] B [SEP]."""
-    added = [token["content"] for token in content["added_tokens"] if token["content"] not in specials]
-    if added:
-        more = f" and {len(added) - _NAMED} more" if len(added) > _NAMED else ""
-        raise DataError(
-            f"{file}: added_tokens: {', '.join(map(repr, added[:_NAMED]))}{more}. Added tokens cut the text before the "
-            "tokenizer sees it, which has no like here. transformers' AlbertTokenizer makes them of the user-defined "
-            f"pieces of a {TOKENIZER}: copy the {TOKENIZER} that the model was trained with into the folder."
-        )
-    ids = content["model"]["vocab"]
-    ids = {piece: i for i, (piece, _) in enumerate(ids)} if isinstance(ids, list) else ids
-    moved = [token["content"] for token in content["added_tokens"] if ids.get(token["content"]) != token["id"]]
-    if moved:
-        raise DataError(f"{file}: added_tokens: {', '.join(moved)} have other ids there than in model.vocab.")
-    frame = pipeline.encode("", "")
-    cls, sep = (ids.get(specials[i]) for i in (CLS, SEP))
-    if frame.ids and (frame.ids, frame.type_ids) != ([cls, sep, sep], [0, 0, 1]):
-        raise DataError(
-            f"{file}: post_processor: two empty texts become {' '.join(frame.tokens)} with token types "
-            f"{frame.type_ids}; [CLS] A [SEP] B [SEP] with types 0 and 1 is needed."
-        )
