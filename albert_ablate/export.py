@@ -112,7 +112,11 @@ def tokenizer_settings(config: RunConfig) -> dict[str, Any]:
     marks = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "mask": "[MASK]"}
     marks |= {"pad": "<pad>", "unk": "<unk>"}
     named = {f"{name}_token": mark for name, mark in marks.items()}
-    return common | {"keep_accents": not config.tokenizer.strip_accents} | named
+    own = {
+        "keep_accents": not config.tokenizer.strip_accents,
+        "split_digit_commas": config.tokenizer.split_digit_commas,
+    }
+    return common | own | named
 
 
 def _tokenizer_class(config: RunConfig) -> str:

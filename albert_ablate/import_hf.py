@@ -70,7 +70,7 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
         raise RunFolderError(
             f"{out.parent} cannot be written ({error.strerror}). Name a folder of your own."
         ) from error
-    from albert_ablate.interop.config_json import classifier_dropout, complete
+    from albert_ablate.interop.config_json import complete, kept_for_export
     from albert_ablate.interop.imported import from_huggingface
     from albert_ablate.interop.tensorflow import CONFIG, checkpoint_prefix, read_release
     from albert_ablate.interop.tokenizer_read import find_tokenizer
@@ -92,8 +92,8 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
         config = _config(out.name, found, tokenizer)
         origin = {
             "from": name, "files": {file.name: sha256_file(file) for file in (*files, *tokenizer.read)},
-            "missing": list(found.missing), "left_out": list(found.left_out), "model_type": described["model_type"],
-            "classifier_dropout": classifier_dropout(complete(described)),
+            "missing": list(found.missing), "left_out": list(found.left_out),
+            **kept_for_export(described),
         }  # fmt: skip
         _write(out, config, found, tokenizer, origin)
     return found

@@ -200,6 +200,22 @@ def test_bert_with_its_vocabulary_in_our_order(change: dict[str, Any], tmp_path:
     assert config.objective.name.value == "nsp"
 
 
+def test_groups_that_happen_to_be_equal_go_out_as_they_came(spiece: Path, tmp_path: Path) -> None:
+    """Here they are one; there they keep their names."""
+    theirs = albert(spiece, tmp_path / "in", num_hidden_groups=4)
+    groups = theirs.albert.encoder.albert_layer_groups
+    for group in groups[1:]:
+        group.load_state_dict(groups[0].state_dict())
+    theirs.save_pretrained(tmp_path / "in")
+    model, folder = imported(tmp_path / "in", tmp_path / "mine")
+    assert model.shape.share.value == "all"
+    assert_equal(model, theirs)
+    assert export_command([str(folder.path), str(tmp_path / "out")]) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
 def test_albert_stays_albert_without_a_projection_of_its_own(spiece: Path, tmp_path: Path) -> None:
     """E = H, the identity as projection, nothing shared: here that is BERT's shape."""
     theirs = albert(spiece, tmp_path / "in", embedding_size=48, num_hidden_groups=4)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_import import PIECES, albert, bert, change_config, imported, opened, spiece
-from transformers import AutoModelForPreTraining, logging
+from transformers import AlbertConfig, AutoModelForPreTraining, BertConfig, logging
 
 from albert_ablate.import_hf import main
+from albert_ablate.interop.config_json import DEFAULTS
 from albert_ablate.model.pretraining import PretrainingModel
 
 __all__ = ["spiece"]  # a fixture
@@ -307,3 +308,8 @@ def test_a_head_without_values_of_its_own_is_not_made_up(whole: dict[str, Path],
     model, run = imported(folder, tmp_path / "out")
     assert run.read("manifest.json")["imported"]["left_out"] == ["classifier.bias", "classifier.weight"]
     assert_as_transformers(model, folder)
+
+
+@pytest.mark.parametrize(("kind", "theirs"), [("albert", AlbertConfig()), ("bert", BertConfig())])
+def test_the_table_of_defaults_is_that_of_transformers(kind: str, theirs: Any) -> None:
+    assert {name: getattr(theirs, name) for name in DEFAULTS[kind]} == DEFAULTS[kind]

@@ -20,7 +20,7 @@ ARMS = {
     "AlbertForPreTraining": ("share=all", "embed.size=16"),
     "BertForPreTraining": ("share=none", "embed.size=32", "objective=nsp"),
 }
-CASED = ("tokenizer.lowercase=false", "tokenizer.strip_accents=false")
+CASED = ("tokenizer.lowercase=false", "tokenizer.strip_accents=false", "tokenizer.split_digit_commas=false")
 
 
 def one_step(model: Any, ids: torch.Tensor, labels: dict[str, torch.Tensor]) -> None:
@@ -55,6 +55,7 @@ def test_out_trained_there_and_in_again(architecture: str, kind: str, cased: boo
     model, again = opened(tmp_path / "back")
     config = compose_for_run(again.path / "config.yaml", [])
     assert (config.tokenizer.name, config.tokenizer.lowercase) == (kind, not cased)
+    assert config.tokenizer.split_digit_commas == (not cased or kind == "wordpiece")
     own = open_tokenizer(tokenizer_file(again.path), config.tokenizer)
     for text, mine in zip(TEXT, own.encode(TEXT), strict=True):
         encoded = source(text, return_tensors="pt")

@@ -74,12 +74,21 @@ def defaulted(config: Mapping[str, Any]) -> str:
     return f" It does not say, so transformers' defaults count: {', '.join(left)}." if left else ""
 
 
-def classifier_dropout(config: Mapping[str, Any]) -> float:
-    """Of the heads that transformers puts on the encoder; BERT without one has that of the hidden states."""
+def kept_for_export(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What nothing here uses and an export gives back: the class, its groups, and the dropout of heads of tasks.
+
+    BERT without a dropout for these has that of the hidden states.
+    """
+    config = complete(described)
     if config["model_type"] == "albert":
-        return float(config["classifier_dropout_prob"])
-    own = config["classifier_dropout"]
-    return float(config["hidden_dropout_prob"] if own is None else own)
+        own = {
+            "num_hidden_groups": config["num_hidden_groups"],
+            "classifier_dropout": config["classifier_dropout_prob"],
+        }
+    else:
+        dropout = config["classifier_dropout"]
+        own = {"classifier_dropout": config["hidden_dropout_prob"] if dropout is None else dropout}
+    return {"model_type": config["model_type"], **own}
 
 
 def _wrong_values(kind: str, full: Mapping[str, Any]) -> dict[str, str]:

@@ -58,7 +58,8 @@ def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = N
     if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":
         config = _config(model, "bert") | {"classifier_dropout": head}
         return Exported("BertForPreTraining", config, _tensors(model, bert_names(layers)), not unshared)
-    tied = shape.share is Share.ALL and same_groups(shape.layers // shape.inner, shape.groups)
+    came_so = origin.get("num_hidden_groups", shape.groups) == shape.groups  # else layers that happen to be equal
+    tied = shape.share is Share.ALL and came_so and same_groups(shape.layers // shape.inner, shape.groups)
     n = shape.inner if tied else 1
     stacks: list[Blocks] = [[(g * n + i, g * n + i) for i in range(n)] for g in range(shape.groups)]
     groups: list[Blocks] = stacks if tied else [[pair] for pair in layers]

@@ -18,7 +18,7 @@ from albert_ablate.interop.pipeline import by_id, pieces_of, read_pipeline, requ
 from albert_ablate.runs import TOKENIZER, TOKENIZER_JSON
 
 #: Settings of tokenizer_config.json that are true, false or not there.
-_FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars")
+_FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars", "split_digit_commas")
 _REMEDY = "Remove the one that the model was not trained with."
 #: Classes of transformers that read a file as it is read here.
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -84,7 +84,8 @@ def _from_model(model: Path, described_by: Path, flags: Mapping[str, bool | None
     if described_by.is_file() and [piece.piece for piece in proto.pieces] != pieces_of(described_by):
         raise DataError(f"{described_by} holds other pieces than {model.name}. {_REMEDY}")
     name = "bpe" if model_type(proto) == "bpe" else "unigram"
-    return Found(model, name, flags["do_lower_case"] is not False, not flags["keep_accents"], (model,))
+    lowercase, split = (flags[name] is not False for name in ("do_lower_case", "split_digit_commas"))
+    return Found(model, name, lowercase, not flags["keep_accents"], (model,), split_digit_commas=split)
 
 
 def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> Found:
@@ -101,7 +102,8 @@ def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> F
     built = rebuild(content, pipeline, file)
     (scratch / TOKENIZER).write_bytes(built.model)
     kept = None if built.own else file
-    return Found(scratch / TOKENIZER, built.name, built.lowercase, built.strip_accents, (file,), kept, built.own)
+    split = built.own and flags["split_digit_commas"] is not False
+    return Found(scratch / TOKENIZER, built.name, built.lowercase, built.strip_accents, (file,), kept, split)
 
 
 def _word_pieces(file: Path, content: dict[str, Any], flags: Mapping[str, bool | None], scratch: Path) -> Found:
