@@ -6,6 +6,7 @@ A field that is not there has transformers' default, which differs between the t
 reads and a model here cannot be is refused by the name of the field.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,21 +48,21 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, Any]:
     """Every field that a model here depends on. Raises ForeignCheckpointError naming each that is wrong."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
-        raise ForeignCheckpointError(f"config.json: model_type is {kind!r}. ALBERT and BERT can be imported.")
+        raise ForeignCheckpointError(f"{file}: model_type is {_shown(kind)}. ALBERT and BERT can be imported.")
     full = DEFAULTS[kind] | dict(config)
     problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]
     problems += [
-        f"{name} is {_shown(full[name])}; {' or '.join(map(repr, plain))} is needed"
+        f"{name} is {_shown(full[name])}; {' or '.join(map(_shown, plain))} is needed"
         for name, plain in _PLAIN.items()
         if name in full and not any(type(full[name]) is type(value) and full[name] == value for value in plain)
     ]
     problems = problems or _contradictions(kind, full)
     if problems:
-        raise ForeignCheckpointError(f"config.json: {'; '.join(problems)}.{defaulted(config)}")
+        raise ForeignCheckpointError(f"{file}: {'; '.join(problems)}.{defaulted(config)}")
     return full
 
 
@@ -71,7 +72,7 @@ def defaulted(config: Mapping[str, Any]) -> str:
     left = [
         f"{name}={value}" for name, value in defaults.items() if name not in config and _is_whole(value) and value > 1
     ]
-    return f" It does not say, so transformers' defaults count: {', '.join(left)}." if left else ""
+    return f" What it leaves out has transformers' default: {', '.join(left)}." if left else ""
 
 
 def kept_for_export(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,5 +163,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -1,4 +1,4 @@
-"""``tokenizer.json`` as the tokenizers library reads it, without anything that has no like here."""
+"""``tokenizer.json`` as the tokenizers library reads it, without anything that has no counterpart here."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def _text(file: Path) -> str:
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: not a readable tokenizer.json ({type(error).__name__}).") from None
     if affixes and model.get("type") != "WordPiece":
-        raise DataError(f"{file}: model.{affixes[0]} is {model[affixes[0]]!r}: SentencePiece has no like.")
+        raise DataError(f"{file}: model.{affixes[0]} is {model[affixes[0]]!r}: SentencePiece has no counterpart.")
     return text
 
 
@@ -58,8 +58,8 @@ def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: 
         more = f" and {len(added) - _NAMED} more" if len(added) > _NAMED else ""
         raise DataError(
             f"{file}: added_tokens: {', '.join(map(repr, added[:_NAMED]))}{more}. Added tokens cut the text before the "
-            "tokenizer sees it, which has no like here. transformers' AlbertTokenizer makes them of the user-defined "
-            f"pieces of a {TOKENIZER}: copy the {TOKENIZER} that the model was trained with into the folder."
+            "tokenizer sees it, which has no counterpart here. transformers' AlbertTokenizer makes them of the "
+            f"user-defined pieces of a {TOKENIZER}: copy the {TOKENIZER} that the model was trained with into the folder."
         )
     ids = content["model"]["vocab"]
     ids = {piece: i for i, (piece, _) in enumerate(ids)} if isinstance(ids, list) else ids

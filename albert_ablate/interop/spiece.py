@@ -47,7 +47,10 @@ class Rebuilt:
 
 
 def rebuild(content: dict[str, Any], pipeline: Any, file: Path) -> Rebuilt:
-    """``content`` of the ``file`` that ``pipeline`` was read from. Raises DataError naming a part that has no like."""
+    """The model for the ``content`` of ``file``, which ``pipeline`` was read from.
+
+    Raises DataError naming a part that has no counterpart.
+    """
     model = content["model"]
     proto = _pieces(model, file)
     name = model["type"].lower()
@@ -122,7 +125,7 @@ def _bpe_scores(model: dict[str, Any], file: Path) -> dict[str, float]:
         if (model.get(name) or None) != (value or None)
     ]
     if other:
-        raise DataError(f"{file}: {', '.join(other)}: SentencePiece's BPE has no like.")
+        raise DataError(f"{file}: {', '.join(other)}: SentencePiece's BPE has no counterpart.")
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     if [model["vocab"][piece] for piece in pieces] != list(range(len(pieces))):
         raise DataError(f"{file}: model.vocab: its ids are not 0, 1, 2, ... without a gap.")
@@ -178,7 +181,7 @@ def _require_word_marks(pre_tokenizer: Any, file: Path) -> None:
         names = ", ".join(step["type"] for step in steps) or "none"
         raise DataError(
             f"{file}: pre_tokenizer ({names}): WhitespaceSplit and then Metaspace with prepend_scheme=always are "
-            "needed. Byte-level BPE (GPT-2, RoBERTa) has no like here."
+            "needed. Byte-level BPE (GPT-2, RoBERTa) has no counterpart here."
         )
 
 

@@ -80,7 +80,7 @@ def read_release(prefix: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[
     Raises ForeignCheckpointError for an unreadable file or an unknown variable, DataError without TensorFlow.
     """
     config = _config(prefix.parent / CONFIG)
-    complete(config)
+    complete(config, CONFIG)
     tensors: dict[str, Tensor] = {}
     unknown = []
     for variable, tensor in _variables(prefix).items():

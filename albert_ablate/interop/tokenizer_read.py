@@ -1,7 +1,7 @@
 """The tokenizer of a checkpoint folder: ``spiece.model``, ``vocab.txt``, or ``tokenizer.json`` alone.
 
 transformers 5 saves ``tokenizer.json`` and ``tokenizer_config.json`` and nothing else. What a
-tokenizer.json holds that has no like here is refused by the name of the part.
+tokenizer.json holds that has no counterpart here is refused by the name of the part.
 """
 
 import json
@@ -44,7 +44,7 @@ class Found:
 def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) -> Found:
     """Of a checkpoint ``folder`` with this ``tokenizer_config.json``; ``scratch`` takes files that are made.
 
-    Raises DataError where there is none, where two of its files disagree, and for what has no like here.
+    Raises DataError where there is none, where two of its files disagree, and for what has no counterpart here.
     """
     flags = {name: _flag(described, name) for name in _FLAGS}
     vocabulary, pipeline = folder / VOCABULARY, folder / TOKENIZER_JSON
@@ -185,7 +185,7 @@ def _require_no_more(folder: Path, described: Mapping[str, Any], vocabulary: set
     if added:
         raise DataError(
             f"{folder}: added tokens: {', '.join(added[:8])}. They are no pieces of the vocabulary; a tokenizer with "
-            "them has no like here."
+            "them has no counterpart here."
         )
 
 
