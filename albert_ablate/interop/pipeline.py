@@ -48,7 +48,9 @@ def _text(file: Path) -> str:
 def pieces_of(file: Path) -> list[str]:
     """Of a tokenizer.json, in the order of their ids."""
     vocabulary = read_pipeline(file)[1]["model"]["vocab"]
-    return [piece for piece, _ in vocabulary] if isinstance(vocabulary, list) else by_id(vocabulary)
+    if isinstance(vocabulary, list):
+        return [piece for piece, _ in vocabulary]
+    return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: Sequence[str]) -> None:
@@ -59,7 +61,8 @@ def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: 
         raise DataError(
             f"{file}: added_tokens: {', '.join(map(repr, added[:_NAMED]))}{more}. Added tokens cut the text before the "
             "tokenizer sees it, which has no counterpart here. transformers' AlbertTokenizer makes them of the "
-            f"user-defined pieces of a {TOKENIZER}: copy the {TOKENIZER} that the model was trained with into the folder."
+            f"user-defined pieces of a {TOKENIZER}: copy the {TOKENIZER} that the model was trained with into the "
+            "folder."
         )
     ids = content["model"]["vocab"]
     ids = {piece: i for i, (piece, _) in enumerate(ids)} if isinstance(ids, list) else ids
