@@ -53,6 +53,12 @@ class CheckpointError(UserError):
     exit_code = 1
 
 
+class ForeignCheckpointError(CheckpointError):
+    """A checkpoint of another library that no model here can be."""
+
+    exit_code = 2
+
+
 class DiskFullError(UserError):
     """No space is left; what was saved before is whole, and the same command continues."""
 

@@ -22,7 +22,7 @@ from albert_ablate.errors import RunFolderError, UserError
 from albert_ablate.files import building, read_json, require_writable
 from albert_ablate.given import open_run, remarks
 from albert_ablate.hydra_app import compose_for_run, words_of
-from albert_ablate.runs import TOKENIZER
+from albert_ablate.runs import TOKENIZER, TOKENIZER_JSON
 
 if TYPE_CHECKING:
     from albert_ablate.interop.huggingface import Exported
@@ -72,7 +72,8 @@ def export(run: Path, out: Path) -> "Exported":
     checkpoint = newest(run / "checkpoints")
     model = build_model(config.architecture(), config.seed)
     load_weights(checkpoint, model)
-    exported = to_huggingface(model)
+    manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
+    exported = to_huggingface(model, manifest.get("imported"))
     word_pieces = config.tokenizer.name == WORDPIECE
     if word_pieces:
         exported = in_order_of(source, exported)
@@ -85,11 +86,12 @@ def export(run: Path, out: Path) -> "Exported":
             (folder / VOCABULARY).write_text("".join(f"{p}\n" for p in read_vocabulary(source)), encoding="utf-8")
         else:
             shutil.copyfile(source, folder / TOKENIZER)
-            _write(folder / "tokenizer.json", tokenizer_json(source, config.tokenizer))
-        manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
+            kept = run / TOKENIZER_JSON  # of an import whose cleaning ours would write otherwise
+            own = read_json(kept) if kept.is_file() else tokenizer_json(source, config.tokenizer)
+            _write(folder / TOKENIZER_JSON, own)
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
         _write(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
-        card = _card(config, run.name, checkpoint.name, exported, manifest, results)
+        card = _card(config, run, checkpoint.name, exported, manifest, results)
         (folder / "README.md").write_text(card, encoding="utf-8")
     if target != out:
         for file in sorted(target.iterdir()):
@@ -111,7 +113,11 @@ def tokenizer_settings(config: RunConfig) -> dict[str, Any]:
     marks = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "mask": "[MASK]"}
     marks |= {"pad": "<pad>", "unk": "<unk>"}
     named = {f"{name}_token": mark for name, mark in marks.items()}
-    return common | {"keep_accents": not config.tokenizer.strip_accents} | named
+    own = {
+        "keep_accents": not config.tokenizer.strip_accents,
+        "split_digit_commas": config.tokenizer.split_digit_commas,
+    }
+    return common | own | named
 
 
 def _tokenizer_class(config: RunConfig) -> str:
@@ -121,7 +127,7 @@ def _tokenizer_class(config: RunConfig) -> str:
 
 def _card(
     config: RunConfig,
-    run: str,
+    run: Path,
     checkpoint: str,
     exported: "Exported",
     manifest: dict[str, Any],
@@ -135,7 +141,7 @@ def _card(
     facts = {
         "arm": ", ".join(f"{name} = {value}" for name, value in axes.items()),
         "size": f"H = {config.model.hidden}, {config.model.layers} layers, {config.model.heads} heads",
-        "run, checkpoint": f"{run}, {checkpoint}",
+        "run, checkpoint": f"{run.name}, {checkpoint}",
         "seed": config.seed,
         "commit": (source.get("commit") or "unknown") + (" with uncommitted changes" if source.get("dirty") else ""),
         "corpus": f"{data.get('corpus', 'unknown')}, tokens {data.get('tokens', {}).get('fingerprint', 'unknown')}",
@@ -152,7 +158,9 @@ def _card(
     accents = "drops accents" if config.tokenizer.strip_accents else "keeps accents"
     notes = [
         "Weights are fp32. Sentence label 0: the second segment follows the first; 1: swapped (SOP) or random (NSP).",
-        f"{case} and {accents}.",
+        "The tokenizer cleans text as tokenizer.json says."
+        if (run / TOKENIZER_JSON).is_file()
+        else f"{case} and {accents}.",
     ]
     if config.objective.name.value == "none":
         notes.append("No sentence objective: the pooler and the sentence head keep their random initial weights.")
@@ -166,7 +174,7 @@ def _card(
     lines = "\n".join(f"- {note}" for note in notes)
     return (
         "---\nlibrary_name: transformers\ntags: [albert-ablate, masked-lm]\n---\n\n"
-        f"# {run}\n\nOne arm of an ablation, pretrained with albert-ablate.\n\n"
+        f"# {run.name}\n\nOne arm of an ablation, pretrained with albert-ablate.\n\n"
         f"```python\nfrom transformers import AutoTokenizer, {name}\n\n"
         f'model = {name}.from_pretrained("FOLDER")\ntokenizer = AutoTokenizer.from_pretrained("FOLDER")\n```\n\n'
         f"| | |\n|---|---|\n{rows}\n\n{lines}\n\n`provenance.json` holds the run's whole manifest.\n"

@@ -9,7 +9,8 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,26 @@ import yaml
 
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.console import command
-from albert_ablate.errors import CheckpointError, DataError, RunFolderError, UserError
+from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError, UserError
 from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
 from albert_ablate.hydra_app import compose, words_of
-from albert_ablate.runs import TOKENIZER, RunFolder
+from albert_ablate.runs import TOKENIZER_JSON, RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from albert_ablate.data.tokenizer import Tokenizer
     from albert_ablate.interop.imported import Imported
+    from albert_ablate.interop.tokenizer_read import Found
 
-_WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "spiece.model", "vocab.txt", "tokenizer*.json"]
+_WANTED = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "spiece.model",
+    "vocab.txt",
+    "tokenizer*.json",
+    "added_tokens.json",
+]
 _STEP = "step_00000000"
 
 
@@ -41,18 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
     try:
-        missing = import_checkpoint(options.checkpoint, options.out)
+        found = import_checkpoint(options.checkpoint, options.out)
     except UserError as error:
         print(f"\n{words_of(error)}\n", file=sys.stderr)
         return error.exit_code
-    print(
-        f"{options.out}: imported" + (f"; it has no {', no '.join(missing)}: random weights there" if missing else "")
-    )
+    lacks = f"; it has no {', no '.join(found.missing)}: random weights there" if found.missing else ""
+    leaves = f"; left out, the head of a task: {', '.join(found.left_out)}" if found.left_out else ""
+    print(f"{options.out}: imported{lacks}{leaves}")
     return 0
 
 
-def import_checkpoint(name: str, out: Path) -> tuple[str, ...]:
-    """Write the run folder ``out``; returns the heads that the checkpoint does not have. Raises UserError."""
+def import_checkpoint(name: str, out: Path) -> "Imported":
+    """Write the run folder ``out``; returns what was read. Raises UserError."""
     if out.exists():
         raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
     try:
@@ -61,38 +70,33 @@ def import_checkpoint(name: str, out: Path) -> tuple[str, ...]:
         raise RunFolderError(
             f"{out.parent} cannot be written ({error.strerror}). Name a folder of your own."
         ) from error
-    from albert_ablate.data.vocabulary import open_tokenizer
-    from albert_ablate.data.wordpiece import VOCABULARY
+    from albert_ablate.interop.config_json import complete, kept_for_export
     from albert_ablate.interop.imported import from_huggingface
     from albert_ablate.interop.tensorflow import CONFIG, checkpoint_prefix, read_release
+    from albert_ablate.interop.tokenizer_read import find_tokenizer
     from albert_ablate.interop.weights import read_tensors
 
     prefix = checkpoint_prefix(name)
     folder = _folder(name) if prefix is None else prefix.parent
     if prefix is None:
         described = _json(folder / "config.json")
+        complete(described)  # before the weights, which may be large
         tensors, files = read_tensors(folder)
         files.append(folder / "config.json")
     else:
         described, tensors, files = read_release(prefix)
         files.append(folder / CONFIG)
     found = from_huggingface(described, tensors)
-    source = _tokenizer_file(folder)
-    config = _config(out.name, found, _json(folder / "tokenizer_config.json", needed=False), source)
-    tokenizer = open_tokenizer(source, config.tokenizer)
-    if tokenizer.vocab_size != config.tokenizer.vocab_size:
-        raise DataError(f"{source}: {tokenizer.vocab_size} pieces, but the model has {config.tokenizer.vocab_size}.")
-    hashes = {file.name: sha256_file(file) for file in (*files, source)}
-    origin = {"from": name, "files": hashes, "missing": list(found.missing), "model_type": described["model_type"]}
-    _write(
-        out,
-        config,
-        _state(config, found, source),
-        tokenizer,
-        VOCABULARY if source.name == VOCABULARY else TOKENIZER,
-        origin,
-    )
-    return found.missing
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = find_tokenizer(folder, _json(folder / "tokenizer_config.json", needed=False), Path(scratch))
+        config = _config(out.name, found, tokenizer)
+        origin = {
+            "from": name, "files": {file.name: sha256_file(file) for file in (*files, *tokenizer.read)},
+            "missing": list(found.missing), "left_out": list(found.left_out),
+            **kept_for_export(described),
+        }  # fmt: skip
+        _write(out, config, found, tokenizer, origin)
+    return found
 
 
 def _folder(name: str) -> Path:
@@ -119,55 +123,39 @@ def _folder(name: str) -> Path:
 def _json(path: Path, needed: bool = True) -> dict[str, Any]:
     if not path.is_file():
         if needed:
-            raise CheckpointError(f"{path.parent}: no {path.name} there; is it a checkpoint of transformers?")
+            raise ForeignCheckpointError(f"{path.parent}: no {path.name} there; is it a checkpoint of transformers?")
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}).") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ForeignCheckpointError(f"{path}: not JSON ({error}).") from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: a JSON object is expected.")
+        raise ForeignCheckpointError(f"{path}: a JSON object is expected.")
     return found
 
 
-def _tokenizer_file(folder: Path) -> Path:
-    from albert_ablate.data.wordpiece import VOCABULARY
-
-    found = next((folder / name for name in (TOKENIZER, VOCABULARY) if (folder / name).is_file()), None)
-    models = sorted(folder.glob("*.model"))  # TensorFlow's release calls it 30k-clean.model
-    if found is None and len(models) != 1:
-        raise DataError(f"{folder}: no {TOKENIZER} (SentencePiece) and no {VOCABULARY} (WordPiece); one is needed.")
-    return found or models[0]
-
-
-def _config(name: str, found: "Imported", described: Mapping[str, Any], source: Path) -> RunConfig:
+def _config(name: str, found: "Imported", tokenizer: "Found") -> RunConfig:
     """The settings of the imported model, and the paper's for everything that it does not say."""
-    from albert_ablate.data.sentencepiece_model import model_type, read_model
-    from albert_ablate.data.wordpiece import NAME, VOCABULARY
-
     values = compose(["scale=paper", "data=embedded"]).as_dict()
     for group, own in found.settings.items():
         values[group] |= own
-    lowercase = bool(described.get("do_lower_case", True))
-    strip = described.get("strip_accents")
-    if source.name == VOCABULARY:
-        strip = lowercase if strip is None else strip
-        values["tokenizer"] |= {"name": NAME}
-    else:
-        strip = not described.get("keep_accents", False)
-        values["tokenizer"] |= {"name": "bpe" if model_type(read_model(source)) == "bpe" else "unigram"}
-    values["tokenizer"] |= {"lowercase": lowercase, "strip_accents": bool(strip)}
+    values["tokenizer"] |= {"name": tokenizer.name, "lowercase": tokenizer.lowercase}
+    values["tokenizer"] |= {
+        "strip_accents": tokenizer.strip_accents,
+        "split_digit_commas": tokenizer.split_digit_commas,
+    }
     values["model"]["name"] = name
     values["scale"]["name"] = "imported"
     values["pairs"]["max_length"] = min(values["pairs"]["max_length"], values["model"]["max_positions"])
     return parse(values)
 
 
-def _state(config: RunConfig, found: "Imported", source: Path) -> "dict[str, Tensor]":
-    """Every tensor of our model; those of missing heads as a new model has them. Raises CheckpointError."""
+def _state(config: RunConfig, found: "Imported", vocabulary: Path) -> "dict[str, Tensor]":
+    """Every tensor of our model; those of missing heads as a new model has them. Raises ForeignCheckpointError."""
     import torch
 
-    from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary, row_order
+    from albert_ablate.data.wordpiece import NAME, read_vocabulary, row_order
+    from albert_ablate.interop.imported import some
     from albert_ablate.model.pretraining import build_model
 
     own, tensors = build_model(config.architecture(), config.seed).state_dict(), dict(found.tensors)
@@ -177,28 +165,28 @@ def _state(config: RunConfig, found: "Imported", source: Path) -> "dict[str, Ten
         if own[name].shape != tensor.shape
     ]
     if wrong:
-        raise CheckpointError(f"The tensors do not fit config.json: {'; '.join(wrong)}.")
-    if source.name == VOCABULARY:
-        order = torch.from_numpy(row_order(read_vocabulary(source), config.tokenizer.vocab_size, source))
+        raise ForeignCheckpointError(f"The tensors do not fit config.json: {some(wrong)}.")
+    if config.tokenizer.name == NAME:
+        order = torch.from_numpy(row_order(read_vocabulary(vocabulary), config.tokenizer.vocab_size, vocabulary))
         for name in ("encoder.embedding.word.weight", "mlm_head.bias"):
             if name in tensors:
                 tensors[name] = tensors[name][order]
     return own | tensors
 
 
-def _write(
-    out: Path,
-    config: RunConfig,
-    state: "dict[str, Tensor]",
-    tokenizer: "Tokenizer",
-    vocabulary: str,
-    origin: dict[str, Any],
-) -> None:
+def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", origin: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     from albert_ablate import provenance
+    from albert_ablate.data.vocabulary import open_tokenizer
     from albert_ablate.training.checkpoint import WEIGHTS
 
+    tokenizer = open_tokenizer(source.file, config.tokenizer)
+    if tokenizer.vocab_size != config.tokenizer.vocab_size:
+        raise DataError(
+            f"{source.read[0]}: {tokenizer.vocab_size} pieces, but the model has {config.tokenizer.vocab_size}."
+        )
+    state = _state(config, found, source.file)
     identity = digest(origin["files"], 12)
     counts = config.architecture().parameters().as_dict()
     with building(out) as folder:
@@ -210,7 +198,9 @@ def _write(
         (folder / "config.yaml").write_text(
             yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
-        shutil.copyfile(tokenizer.path, folder / vocabulary)
+        shutil.copyfile(source.file, folder / tokenizer.kept_as)
+        if source.kept is not None:
+            shutil.copyfile(source.kept, folder / TOKENIZER_JSON)
         record = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
         manifest = {"identity": identity, "name": out.name, "imported": origin, "source": provenance.commit()}
         manifest |= {"packages": provenance.packages(), "precision": "fp32", "data": {"tokenizer": record}}

@@ -19,6 +19,8 @@ from albert_ablate.lock import owner, require_free
 
 #: The run's SentencePiece model, a copy, so that the folder can be used without the cache.
 TOKENIZER = "spiece.model"
+#: Of an imported run, the tokenizer as the checkpoint had it, where an export would write another.
+TOKENIZER_JSON = "tokenizer.json"
 STATES = ("queued", "running", "finished", "failed", "diverged", "preempted")
 #: Ended by an error of its own; started again only when the same command is given.
 FAILURES = ("failed", "diverged")

@@ -1,5 +1,6 @@
 """Exported arms in transformers: the same logits, hidden states and tokens."""
 
+import dataclasses
 import json
 import os
 import re
@@ -18,14 +19,16 @@ from transformers import AlbertForPreTraining, AutoModel, AutoModelForPreTrainin
 from albert_ablate.axes import Share
 from albert_ablate.data.text import sentences_of
 from albert_ablate.data.tokenizer import Tokenizer, clean
+from albert_ablate.data.vocabulary import open_tokenizer
 from albert_ablate.experiment import prepare_data
 from albert_ablate.export import main, tokenizer_settings
-from albert_ablate.files import read_json
+from albert_ablate.files import read_json, sha256_file
 from albert_ablate.hydra_app import compose
 from albert_ablate.interop.huggingface import to_huggingface
 from albert_ablate.interop.tokenizer_json import tokenizer_json
+from albert_ablate.interop.tokenizer_read import find_tokenizer
 from albert_ablate.model.pretraining import PretrainingModel, build_model
-from albert_ablate.training.checkpoint import load_weights
+from albert_ablate.training.checkpoint import load_weights, newest
 
 HIDDEN = 48
 CLASSES = {(Share.ALL, 16): "AlbertForPreTraining", (Share.NONE, HIDDEN): "BertForPreTraining"}
@@ -62,6 +65,35 @@ def test_groups_too(share: Share, groups: int, tmp_path: Path) -> None:
     theirs = loaded(model, tmp_path / "out")
     assert_equal(model, theirs, 3, 17)
     assert theirs.config.num_hidden_groups == (groups if share is Share.ALL else 6)
+
+
+def test_groups_that_transformers_rounds_otherwise_are_repeated(tmp_path: Path) -> None:
+    """18 layers in 14 groups: by its floats the tenth layer falls into the seventh group, here into the eighth."""
+    model = ours(dataclasses.replace(architecture(Share.ALL, 16, groups=14), layers=18))
+    theirs = loaded(model, tmp_path / "out")
+    assert theirs.config.num_hidden_groups == 18
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).prediction_logits
+        states = model.encoder.hidden_states(ids, torch.zeros_like(ids), None)
+        logits = model.mlm_head(states[-1], model.encoder.embedding.word.weight)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+def test_weights_that_are_not_finite_are_named_and_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tiny_config(tmp_path, "budget.steps=2", "budget.warmup_steps=1"))
+    step = newest(folder.checkpoints)
+    tensors = load_file(step / "model.safetensors")
+    tensors["mlm_head.bias"][7] = float("nan")
+    save_file(tensors, step / "model.safetensors")
+    meta = read_json(step / "meta.json")
+    meta["sha256"]["model.safetensors"] = sha256_file(step / "model.safetensors")
+    (step / "meta.json").write_text(json.dumps(meta))
+    assert main([str(folder.path), str(tmp_path / "out")]) == 2
+    assert "weights that are not finite (NaN or infinite): mlm_head.bias (1 of 200)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_shared_arm_is_as_small_there_as_here(tmp_path: Path) -> None:
@@ -154,6 +186,9 @@ def test_tokens_are_those_of_training_on_real_text(tmp_path: Path) -> None:
     assert all(re.search(r"\d,", sentence) for sentence in commas)
     assert len(commas) < len(sentences) / 20
     folder = AutoTokenizer.from_pretrained(tmp_path / "out")(sentences, add_special_tokens=False)["input_ids"]
+    AutoTokenizer.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "saved")
+    found = find_tokenizer(tmp_path / "saved", {}, tmp_path / "out")
+    assert open_tokenizer(found.file, config.tokenizer).encode(sentences) == ours_, "and back again"
     file_alone = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     alone = [found.ids for found in file_alone.encode_batch_fast(sentences, add_special_tokens=False)]
     for name, theirs in (("AutoTokenizer", folder), ("tokenizer.json", alone)):

@@ -46,8 +46,21 @@ ALBERT = [
     {"num_attention_heads": 8, "type_vocab_size": 3, "layer_norm_eps": 1e-6},
     {"max_position_embeddings": 40, "hidden_act": "gelu_pytorch_tanh", "intermediate_size": 100},
     {"num_hidden_layers": 1, "hidden_act": "gelu_fast"},
+    {"num_hidden_groups": 5, "num_hidden_layers": 5, "inner_group_num": 2},
+    {"num_hidden_layers": 1, "inner_group_num": 3},
+    {"num_hidden_groups": 4, "num_hidden_layers": 4, "classifier_dropout_prob": 0.3},
 ]
-BERT = [{}, {"hidden_act": "gelu_new", "type_vocab_size": 4, "num_attention_heads": 2}, {"num_hidden_layers": 1}]
+BERT = [
+    {},
+    {"hidden_act": "gelu_new", "type_vocab_size": 4, "num_attention_heads": 2},
+    {"num_hidden_layers": 1, "classifier_dropout": 0.3},
+]
+#: What an export writes as it came in, besides the tensors.
+KEPT = (
+    "num_hidden_layers", "num_hidden_groups", "inner_group_num", "embedding_size", "hidden_dropout_prob",
+    "attention_probs_dropout_prob", "classifier_dropout_prob", "layer_norm_eps", "initializer_range", "type_vocab_size",
+    "max_position_embeddings", "architectures", "pad_token_id",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +116,10 @@ def bert(folder: Path, kind: type = BertForPreTraining, **other: Any) -> Any:
 
 def imported(folder: Path, out: Path) -> tuple[PretrainingModel, RunFolder]:
     assert main([str(folder), str(out)]) == 0
+    return opened(out)
+
+
+def opened(out: Path) -> tuple[PretrainingModel, RunFolder]:
     config = compose_for_run(out / "config.yaml", [])
     model = build_model(config.architecture(), 7)
     load_weights(newest(out / "checkpoints"), model)
@@ -143,6 +160,8 @@ def test_albert_in_and_out_again(change: dict[str, Any], spiece: Path, tmp_path:
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)
+    described, written = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("in", "out"))
+    assert {name: described.get(name) for name in KEPT} == {name: written.get(name) for name in KEPT}
     parameters = folder.read("manifest.json")["parameters"]
     assert parameters["with_heads"] == sum(p.numel() for p in model.parameters()) == theirs.num_parameters()
 
@@ -172,11 +191,45 @@ def test_bert_with_its_vocabulary_in_our_order(change: dict[str, Any], tmp_path:
     again, info = BertForPreTraining.from_pretrained(tmp_path / "out", **kept)
     assert not any(info.values()), info
     assert again.config.pad_token_id == 0
+    given = theirs.config.classifier_dropout
+    assert again.config.classifier_dropout == (theirs.config.hidden_dropout_prob if given is None else given)
     assert BertTokenizer.from_pretrained(tmp_path / "out")(text)["input_ids"] == reference(text)["input_ids"]
     starts = [reference.convert_ids_to_tokens(int(order[i])) for i in ids if not tokenizer.word_starts[i]]
     assert starts
     assert all(piece.startswith("##") for piece in starts)
     assert config.objective.name.value == "nsp"
+
+
+def test_groups_that_happen_to_be_equal_go_out_as_they_came(spiece: Path, tmp_path: Path) -> None:
+    """Here they are one; there they keep their names."""
+    theirs = albert(spiece, tmp_path / "in", num_hidden_groups=4)
+    groups = theirs.albert.encoder.albert_layer_groups
+    for group in groups[1:]:
+        group.load_state_dict(groups[0].state_dict())
+    theirs.save_pretrained(tmp_path / "in")
+    model, folder = imported(tmp_path / "in", tmp_path / "mine")
+    assert model.shape.share.value == "all"
+    assert_equal(model, theirs)
+    assert export_command([str(folder.path), str(tmp_path / "out")]) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_albert_stays_albert_without_a_projection_of_its_own(spiece: Path, tmp_path: Path) -> None:
+    """E = H, the identity as projection, nothing shared: here that is BERT's shape."""
+    theirs = albert(spiece, tmp_path / "in", embedding_size=48, num_hidden_groups=4)
+    mapping = theirs.albert.encoder.embedding_hidden_mapping_in
+    with torch.no_grad():
+        mapping.weight.copy_(torch.eye(48))
+        mapping.bias.zero_()
+    theirs.save_pretrained(tmp_path / "in")
+    model, folder = imported(tmp_path / "in", tmp_path / "mine")
+    assert not model.shape.has_projection
+    assert export_command([str(folder.path), str(tmp_path / "out")]) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("objective", ["sop", "nsp", "none"])
@@ -250,7 +303,10 @@ def change_config(folder: Path, **values: Any) -> None:
         (lambda f: change_config(f, hidden_act="relu"), "hidden_act is 'relu'"),
         (lambda f: change_config(f, position_embedding_type="relative_key"), "position_embedding_type"),
         (lambda f: change_config(f, num_hidden_groups=2), "missing: albert.encoder.albert_layer_groups.1"),
-        (lambda f: change_config(f, intermediate_size=95), "encoder.ffn.0.inner.bias is [96], [95] expected"),
+        (
+            lambda f: change_config(f, intermediate_size=95),
+            "ffn.weight is [96, 48], but intermediate_size=95 x hidden_size=48",
+        ),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "config.json").write_text("["), "not JSON"),
         (lambda f: (f / "spiece.model").unlink(), "no spiece.model"),

@@ -21,7 +21,7 @@ VOCABULARY = "vocab.txt"
 NAME = "wordpiece"
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 #: Longer words are unknown as a whole, as for BERT.
-_LONGEST_WORD = 100
+LONGEST_WORD = 100
 
 
 class WordPiece(Tokenizer):
@@ -39,7 +39,7 @@ class WordPiece(Tokenizer):
         #: Pieces that the file has; an imported model may have more rows.
         self.named = len(found)
         pieces = dict(zip(found, np.argsort(order).tolist(), strict=False))  # of a piece that is there twice, the later
-        model = tokenizers.models.WordPiece(vocab=pieces, unk_token=SPECIALS[1], max_input_chars_per_word=_LONGEST_WORD)
+        model = tokenizers.models.WordPiece(vocab=pieces, unk_token=SPECIALS[1], max_input_chars_per_word=LONGEST_WORD)
         self._model: Any = pipeline(model, config)
         vocabulary_in_order = [""] * config.vocab_size  # rows without a piece count as words
         for piece, new in pieces.items():

@@ -6,11 +6,14 @@
 | share=none, E = H | BertForPreTraining | tensor by tensor |
 | any other | AlbertForPreTraining with a group a layer | in every output; shared blocks are repeated |
 
+An imported model goes out as the class that it came in as, with its groups and the dropout of its heads.
+
 An unrolled arm gives the same numbers, but fine-tuning it in transformers lets its copies drift
 apart. In training, transformers' ALBERT has no dropout after the feed-forward network; ours and the
 reference have.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,13 @@ from torch import Tensor
 from albert_ablate.axes import Share
 from albert_ablate.data.tokenizer import CLS, PAD, SEP
 from albert_ablate.data.wordpiece import read_vocabulary, row_order
+from albert_ablate.interop.config_json import same_groups
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
+from albert_ablate.interop.weights import require_finite
 from albert_ablate.model.pretraining import PretrainingModel
 
+#: Of the heads that transformers puts on a model from here (paper, Table 14).
+_CLASSIFIER_DROPOUT = 0.1
 _ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
 
 
@@ -37,17 +44,27 @@ class Exported:
     unrolled: bool  # blocks that our layers share are copies
 
 
-def to_huggingface(model: PretrainingModel) -> Exported:
-    """The same function as a class of transformers."""
+def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = None) -> Exported:
+    """The same function as a class of transformers.
+
+    ``origin`` is what the manifest of an imported model says of it. Raises ForeignCheckpointError where a weight is
+    not finite.
+    """
+    origin = origin or {}
+    require_finite(model.state_dict(), "The run's newest checkpoint")
     shape, layers = model.shape, model.encoder.layer_blocks
-    if shape.share is Share.NONE and not shape.has_projection:
-        return Exported("BertForPreTraining", _config(model, "bert"), _tensors(model, bert_names(layers)), False)
-    tied = shape.share is Share.ALL
+    head = origin.get("classifier_dropout", _CLASSIFIER_DROPOUT)
+    unshared = shape.share is Share.NONE
+    if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":
+        config = _config(model, "bert") | {"classifier_dropout": head}
+        return Exported("BertForPreTraining", config, _tensors(model, bert_names(layers)), not unshared)
+    came_so = origin.get("num_hidden_groups", shape.groups) == shape.groups  # else layers that happen to be equal
+    tied = shape.share is Share.ALL and came_so and same_groups(shape.layers // shape.inner, shape.groups)
     n = shape.inner if tied else 1
     stacks: list[Blocks] = [[(g * n + i, g * n + i) for i in range(n)] for g in range(shape.groups)]
     groups: list[Blocks] = stacks if tied else [[pair] for pair in layers]
     own = {"embedding_size": shape.embedding_size, "num_hidden_groups": len(groups), "inner_group_num": n}
-    own["num_hidden_layers"] = shape.layers // n
+    own |= {"num_hidden_layers": shape.layers // n, "classifier_dropout_prob": head}
     tensors = _tensors(model, albert_names(groups, shape.has_projection))
     return Exported("AlbertForPreTraining", _config(model, "albert") | own, tensors, not tied)
 
@@ -78,7 +95,6 @@ def _config(model: PretrainingModel, kind: str) -> dict[str, Any]:
         "hidden_act": _ACTIVATIONS[shape.activation],
         "hidden_dropout_prob": shape.hidden_dropout,
         "attention_probs_dropout_prob": shape.attention_dropout,
-        "classifier_dropout_prob" if kind == "albert" else "classifier_dropout": 0.1,
         "initializer_range": shape.initializer_range,
         "layer_norm_eps": shape.layer_norm_eps,
         "pad_token_id": PAD,

@@ -2,11 +2,11 @@
 
 What differs is handled here and nowhere else: tensors with or without the model's prefix, LayerNorm
 parameters called gamma and beta, a projection at E = H, several layers in what ALBERT repeats, tied
-output weights stored twice, missing heads, and the five spellings of two GELUs. transformers' ALBERT
-has no dropout after the feed-forward network; imported models have ours in fine-tuning.
+output weights stored twice, missing heads, heads of tasks. transformers' ALBERT has no dropout after
+the feed-forward network; imported models have ours in fine-tuning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from albert_ablate.axes import Share
-from albert_ablate.errors import CheckpointError
-from albert_ablate.interop.names import Blocks, albert_names, bert_names
+from albert_ablate.errors import ForeignCheckpointError
+from albert_ablate.interop.config_json import GELU, complete, defaulted
+from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
 from albert_ablate.model.sharing import layer_blocks
 
-_GELU = {
-    "gelu": "gelu_erf", "gelu_python": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-}  # fmt: skip
 #: Heads that a checkpoint may lack: their names begin so, and what they are called in words.
 _HEADS = {
     "pooler.": "pooler", "mlm_head.": "masked-LM head", "sentence_head.": "sentence head",
 }  # fmt: skip
-#: Stored beside what they repeat or can be computed from.
-_REPEATED = ("decoder.weight", "decoder.bias", "position_ids", "token_type_ids")
+#: Buffers that older versions stored; they hold 0, 1, 2, ... and zeros.
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+#: What transformers puts on the encoder for a task: classes, or where an answer starts and ends.
+_TASK_HEADS = ("classifier.", "qa_outputs.")
+#: Tensors that are named where many do not fit.
+_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,23 @@ class Imported:
     settings: dict[str, dict[str, Any]]  # group -> values, as in config.yaml
     tensors: dict[str, Tensor]  # by our names; those of missing heads are left out
     missing: tuple[str, ...]  # heads that it does not have, in words
+    left_out: tuple[str, ...]  # tensors of a task's head
 
 
-def from_huggingface(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Imported:
-    """``config.json`` and the tensors of a checkpoint. Raises CheckpointError naming what does not fit."""
-    kind = config.get("model_type")
-    if kind not in ("albert", "bert"):
-        raise CheckpointError(f"config.json: model_type is {kind!r}. ALBERT and BERT can be imported.")
-    _refuse(config)
-    full = {"inner_group_num": 1, "num_hidden_groups": 1, "type_vocab_size": 2, "layer_norm_eps": 1e-12} | dict(config)
-    renamed = _renamed(kind, tensors)
-    inner = int(full["inner_group_num"]) if kind == "albert" else 1
-    layers = int(full["num_hidden_layers"]) * inner
-    groups = int(full["num_hidden_groups"]) if kind == "albert" else layers
+def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Imported:
+    """``config.json`` and the tensors of a checkpoint. Raises ForeignCheckpointError naming what does not fit."""
+    config = complete(described)
+    kind = config["model_type"]
+    left_out = tuple(sorted(name for name in tensors if name.startswith(_TASK_HEADS)))
+    renamed = _renamed(kind, {name: tensor for name, tensor in tensors.items() if name not in left_out})
+    renamed = _untied(kind, renamed, config["tie_word_embeddings"])
+    _require_sizes(kind, config, renamed, defaulted(described))
+    inner = config["inner_group_num"] if kind == "albert" else 1
+    layers = config["num_hidden_layers"] * inner
+    groups = config["num_hidden_groups"] if kind == "albert" else layers
     own = groups * inner == layers  # no block serves two layers
-    share, count, n = (Share.NONE, 1, 1) if own else (Share.ALL, groups, inner)
+    unshared = own and inner == 1  # where a stack is repeated, it keeps its name
+    share, count, n = (Share.NONE, 1, 1) if unshared else (Share.ALL, groups, inner)
     blocks: list[Blocks]
     if kind == "bert":
         names = bert_names([(i, i) for i in range(layers)])
@@ -59,39 +62,74 @@ def from_huggingface(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         blocks = [[(g * inner + i, g * inner + i) for i in range(inner)] for g in range(groups)]
         names = albert_names(blocks, projection=True)
     found, missing = _matched(kind, names, renamed)
-    found, projection = _projection(found, full)
-    if own and layers > 1:
+    found, projection = _projection(found, config)
+    if unshared and layers > 1:
         share, found = _tied(found, layers)
-    settings = _settings(kind, full, share, count, n, layers, projection)
-    return Imported(settings, found, missing)
-
-
-def _refuse(config: Mapping[str, Any]) -> None:
-    problems = []
-    if config.get("hidden_act", "gelu") not in _GELU:
-        problems.append(f"hidden_act is {config['hidden_act']!r}; {', '.join(_GELU)} can be imported")
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        problems.append(f"position_embedding_type is {config['position_embedding_type']!r}, absolute is needed")
-    problems += [f"{name} is set" for name in ("is_decoder", "add_cross_attention") if config.get(name)]
-    if problems:
-        raise CheckpointError(f"config.json: {'; '.join(problems)}.")
+    settings = _settings(kind, config, share, count, n, layers, projection)
+    return Imported(settings, found, missing, left_out)
 
 
 def _renamed(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """With the model's prefix, and LayerNorm's parameters called weight and bias."""
-    found = {}
-    for name, tensor in tensors.items():
-        if name.split(".")[0] in ("embeddings", "encoder", "pooler"):
-            name = f"{kind}.{name}"
+    """With the model's prefix, and LayerNorm's parameters called weight and bias; without stored buffers."""
+    found: dict[str, Tensor] = {}
+    for stored, tensor in tensors.items():
+        name = f"{kind}.{stored}" if stored.split(".")[0] in ("embeddings", "encoder", "pooler") else stored
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if name in (f"{kind}.{buffer}" for buffer in _BUFFERS):
+            continue
+        if name in found:
+            raise ForeignCheckpointError(f"The checkpoint holds {name} twice, once under another name.")
         found[name] = tensor
-    head = "predictions" if kind == "albert" else "cls.predictions"
-    if f"{head}.decoder.bias" in found:
-        found.setdefault(f"{head}.bias", found[f"{head}.decoder.bias"])
-    decoder, table = found.get(f"{head}.decoder.weight"), found.get(f"{kind}.embeddings.word_embeddings.weight")
-    if decoder is not None and table is not None and not torch.equal(decoder, table):
-        raise CheckpointError(f"{head}.decoder.weight differs from the word embeddings; they are one matrix here.")
     return found
+
+
+def _untied(kind: str, tensors: Mapping[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """Without the decoder that stands beside the word table; its bias counts, as in transformers.
+
+    Raises ForeignCheckpointError where the two matrices differ, or where transformers would draw a new one.
+    """
+    head = "predictions" if kind == "albert" else "cls.predictions"
+    decoder = f"{head}.decoder"
+    found = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{decoder}.")}
+    stored, table = tensors.get(f"{decoder}.weight"), found.get(f"{kind}.embeddings.word_embeddings.weight")
+    if stored is not None and table is not None and not torch.equal(stored, table):
+        raise ForeignCheckpointError(f"{decoder}.weight differs from the word embeddings; they are one matrix here.")
+    absent = [name for name in (f"{decoder}.weight", f"{decoder}.bias") if name not in tensors]
+    if not tied and absent and any(name.startswith(f"{head}.") for name in tensors):
+        raise ForeignCheckpointError(
+            f"config.json: tie_word_embeddings is false, but the checkpoint has no {' and no '.join(absent)}: "
+            "transformers draws new values there. Set it to true if the output weights are the word embeddings."
+        )
+    if f"{decoder}.bias" in tensors:
+        found[f"{head}.bias"] = tensors[f"{decoder}.bias"]
+    unknown = [name for name in tensors if name not in found and name.removeprefix(decoder) not in (".weight", ".bias")]
+    return found | {name: tensors[name] for name in unknown}
+
+
+def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor], hint: str) -> None:
+    """Raise ForeignCheckpointError where a size of config.json is not that of the tensors: before a model is built."""
+    width = "embedding_size" if kind == "albert" else "hidden_size"
+    table = f"{kind}.embeddings"
+    query, ffn = (
+        ("albert_layer_groups.0.albert_layers.0.attention.query", "albert_layer_groups.0.albert_layers.0.ffn")
+        if kind == "albert"
+        else ("layer.0.attention.self.query", "layer.0.intermediate.dense")
+    )
+    expected = {
+        f"{table}.word_embeddings.weight": ("vocab_size", width),
+        f"{table}.position_embeddings.weight": ("max_position_embeddings", width),
+        f"{table}.token_type_embeddings.weight": ("type_vocab_size", width),
+        f"{kind}.encoder.{query}.weight": ("hidden_size", "hidden_size"),
+        f"{kind}.encoder.{ffn}.weight": ("intermediate_size", "hidden_size"),
+        f"{PROJECTION}.weight": ("hidden_size", "embedding_size"),
+    }
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, but {' x '.join(f'{field}={c[field]}' for field in fields)}"
+        for name, fields in expected.items()
+        if name in tensors and list(tensors[name].shape) != [c[field] for field in fields]
+    ]
+    if wrong:
+        raise ForeignCheckpointError(f"The tensors do not fit config.json: {'; '.join(wrong)}.{hint}")
 
 
 def _matched(
@@ -102,18 +140,27 @@ def _matched(
     heads = {prefix: [ours for ours in names.values() if ours and ours.startswith(prefix)] for prefix in _HEADS}
     gone = [prefix for prefix, all_of in heads.items() if all(ours in absent for ours in all_of)]
     lacking = sorted(theirs for ours, theirs in absent.items() if not ours.startswith(tuple(gone)))
-    extra = sorted(name for name in tensors if name not in names and not name.endswith(_REPEATED))
+    extra = sorted(name for name in tensors if name not in names)
     if lacking or extra:
-        parts = [f"{words}: {', '.join(found)}" for words, found in (("missing", lacking), ("unknown", extra)) if found]
-        raise CheckpointError(f"The checkpoint does not fit {kind} as config.json describes it. {'; '.join(parts)}.")
+        parts = [f"{words}: {some(found)}" for words, found in (("missing", lacking), ("unknown", extra)) if found]
+        raise ForeignCheckpointError(
+            f"The checkpoint does not fit {kind} as config.json describes it. {'; '.join(parts)}."
+        )
     found = {ours: tensors[theirs] for theirs, ours in names.items() if ours is not None and ours not in absent}
     return found, tuple(_HEADS[prefix] for prefix in gone)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first of ``names``, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
+    return ", ".join(every[:_NAMED]) + more
 
 
 def _projection(found: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     """Without an identity projection at E = H, which ours does without."""
     weight, bias = (found.get(f"encoder.embedding.projection.{name}") for name in ("weight", "bias"))
-    if weight is None or bias is None or int(config["embedding_size"]) != int(config["hidden_size"]):
+    if weight is None or bias is None or config["embedding_size"] != config["hidden_size"]:
         return found, "auto"
     if torch.equal(weight, torch.eye(len(weight))) and not bias.any():
         return {name: tensor for name, tensor in found.items() if ".projection." not in name}, "auto"
@@ -151,18 +198,18 @@ def _settings(
     kind: str, c: Mapping[str, Any], share: Share, groups: int, inner: int, layers: int, projection: str
 ) -> dict[str, dict[str, Any]]:
     return {
-        "embed": {"size": int(c["embedding_size"] if kind == "albert" else c["hidden_size"])},
+        "embed": {"size": c["embedding_size"] if kind == "albert" else c["hidden_size"]},
         "share": {"strategy": share.value, "groups": groups, "inner": inner},
         "objective": {"name": "sop" if kind == "albert" else "nsp"},
         "model": {
-            "hidden": int(c["hidden_size"]), "layers": layers, "heads": int(c["num_attention_heads"]),
-            "intermediate": int(c["intermediate_size"]), "max_positions": int(c["max_position_embeddings"]),
-            "type_vocab": int(c["type_vocab_size"]), "projection": projection,
-            "hidden_dropout": float(c.get("hidden_dropout_prob", 0.0)),
-            "attention_dropout": float(c.get("attention_probs_dropout_prob", 0.0)),
-            "activation": _GELU[c.get("hidden_act", "gelu")],
-            "initializer_range": float(c.get("initializer_range", 0.02)),
-            "layer_norm_eps": float(c["layer_norm_eps"]),
+            "hidden": c["hidden_size"], "layers": layers, "heads": c["num_attention_heads"],
+            "intermediate": c["intermediate_size"], "max_positions": c["max_position_embeddings"],
+            "type_vocab": c["type_vocab_size"], "projection": projection,
+            "hidden_dropout": float(c["hidden_dropout_prob"]),
+            "attention_dropout": float(c["attention_probs_dropout_prob"]),
+            "activation": GELU[c["hidden_act"]],
+            "initializer_range": c["initializer_range"],
+            "layer_norm_eps": c["layer_norm_eps"],
         },
-        "tokenizer": {"vocab_size": int(c["vocab_size"])},
+        "tokenizer": {"vocab_size": c["vocab_size"]},
     }  # fmt: skip

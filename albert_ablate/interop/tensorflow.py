@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from albert_ablate.errors import CheckpointError, DataError
+from albert_ablate.errors import DataError, ForeignCheckpointError
+from albert_ablate.interop.config_json import complete
 from albert_ablate.interop.names import PROJECTION
+from albert_ablate.interop.weights import require_finite
 
 CONFIG = "albert_config.json"
 _INDEX = ".index"
@@ -58,7 +60,7 @@ _PLAIN = {"net_structure_type": 0, "gap_size": 0, "num_memory_blocks": 0, "ln_ty
 def checkpoint_prefix(name: str) -> Path | None:
     """The checkpoint that a release folder or a prefix names, without ``.index``; None where there is none.
 
-    Raises CheckpointError where a folder holds several and none is ``model.ckpt-best``.
+    Raises ForeignCheckpointError where a folder holds several and none is ``model.ckpt-best``.
     """
     path = Path(name)
     if (path / "config.json").is_file():  # a folder of transformers, whatever else lies there
@@ -68,16 +70,17 @@ def checkpoint_prefix(name: str) -> Path | None:
     found = sorted(file.with_suffix("") for file in path.glob(f"*{_INDEX}"))
     if len(found) > 1 and path / _BEST not in found:
         names = ", ".join(str(prefix) for prefix in found)
-        raise CheckpointError(f"{path} holds several checkpoints. Name one of them: {names}.")
+        raise ForeignCheckpointError(f"{path} holds several checkpoints. Name one of them: {names}.")
     return path / _BEST if path / _BEST in found else (found[0] if found else None)
 
 
 def read_release(prefix: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[Path]]:
     """The configuration and tensors as transformers calls them, and the files they were read from.
 
-    Raises CheckpointError for an unreadable file or an unknown variable, DataError without TensorFlow.
+    Raises ForeignCheckpointError for an unreadable file or an unknown variable, DataError without TensorFlow.
     """
     config = _config(prefix.parent / CONFIG)
+    complete(config, CONFIG)
     tensors: dict[str, Tensor] = {}
     unknown = []
     for variable, tensor in _variables(prefix).items():
@@ -87,11 +90,14 @@ def read_release(prefix: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[
         else:
             tensors[name] = tensor.T if variable.endswith("/kernel") else tensor
     if unknown:
-        raise CheckpointError(f"{prefix}: variables that are not ALBERT's: {', '.join(sorted(unknown))}.")
-    width = int(config["hidden_size"])
-    if config["embedding_size"] == width:  # the release has no projection there, transformers an identity
+        raise ForeignCheckpointError(f"{prefix}: variables that are not ALBERT's: {', '.join(sorted(unknown))}.")
+    width, table = config["hidden_size"], tensors.get("albert.embeddings.word_embeddings.weight")
+    if (
+        config["embedding_size"] == width and table is not None and table.shape[-1] == width
+    ):  # the release has no projection there, transformers an identity
         tensors.setdefault(f"{PROJECTION}.weight", torch.eye(width))
         tensors.setdefault(f"{PROJECTION}.bias", torch.zeros(width))
+    require_finite(tensors, str(prefix))
     files = sorted(prefix.parent.glob(f"{prefix.name}.data-*"))
     return config, tensors, [prefix.with_name(prefix.name + _INDEX), *files]
 
@@ -100,17 +106,19 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(
+        raise ForeignCheckpointError(
             f"{path}: not readable ({type(error).__name__}). It lies beside the checkpoint."
         ) from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ForeignCheckpointError(f"{path}: not JSON ({error}).") from None
+    if not isinstance(found, dict):
+        raise ForeignCheckpointError(f"{path}: a JSON object is expected.")
     missing = [name for name in _NEEDED if name not in found]
     if missing:
-        raise CheckpointError(f"{path}: no {', '.join(missing)} in it.")
+        raise ForeignCheckpointError(f"{path}: no {', '.join(missing)} in it.")
     other = [f"{name} is {found[name]!r}" for name, plain in _PLAIN.items() if found.get(name, plain) != plain]
     if other:
-        raise CheckpointError(f"{path}: {', '.join(other)}; only ALBERT as it was published can be imported.")
+        raise ForeignCheckpointError(f"{path}: {', '.join(other)}; only ALBERT as it was published can be imported.")
     activation = found.get("hidden_act", "gelu")
     return {**found, "model_type": "albert", "hidden_act": "gelu_new" if activation == "gelu" else activation}
 
@@ -131,7 +139,7 @@ def _variables(prefix: Path) -> Mapping[str, Tensor]:
         kept = {name: stored for name, stored in found.items() if name.startswith(("bert/", "cls/"))}
         return {name: torch.from_numpy(reader.get_tensor(stored)).float() for name, stored in kept.items()}
     except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{prefix}: not a readable checkpoint ({str(error).splitlines()[0]}).") from error
+        raise ForeignCheckpointError(f"{prefix}: not a readable checkpoint ({str(error).splitlines()[0]}).") from error
 
 
 def _name(variable: str) -> str | None:

@@ -25,7 +25,11 @@ _FINAL_SIGMA = rf"[\p{{Lu}}\p{{Ll}}\p{{Lt}}]{_BETWEEN}\KΣ(?!{_BETWEEN}[\p{{Lu}}
 
 def tokenizer_json(model: Path, config: TokenizerConfig) -> dict[str, Any]:
     """The file's content for the SentencePiece ``model`` with the cleaning of ``config``."""
-    proto = read_model(model)
+    return content_for(read_model(model), config.lowercase, config.strip_accents)
+
+
+def content_for(proto: Any, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
+    """The same for a model that was read."""
     specials = [proto.pieces[i].piece for i in range(FIRST_PIECE)]
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     across = any("▁" in p.piece[1:] for p in proto.pieces if p.type == NORMAL)  # pieces of several words
@@ -35,11 +39,11 @@ def tokenizer_json(model: Path, config: TokenizerConfig) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [_added(i, piece) for i, piece in enumerate(specials)],
-        "normalizer": {"type": "Sequence", "normalizers": _normalizers(proto, config, across)},
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(proto, lowercase, strip_accents, across)},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": words},
         "post_processor": _template(specials[CLS], specials[SEP]),
         "decoder": metaspace,
-        "model": _bpe(proto) if model_type(proto) == "bpe" else _unigram(proto),
+        "model": bpe_model(proto) if model_type(proto) == "bpe" else _unigram(proto),
     }
 
 
@@ -51,10 +55,15 @@ def _unigram(proto: Any) -> dict[str, Any]:
 
 def _score(piece: Any, best: float) -> float:
     """Of a user-defined piece, what SentencePiece gives it while it encodes."""
-    return len(piece.piece) * best - 0.1 if piece.type == USER_DEFINED else float(piece.score)
+    return symbol_score(piece.piece, best) if piece.type == USER_DEFINED else float(piece.score)
 
 
-def _bpe(proto: Any) -> dict[str, Any]:
+def symbol_score(piece: str, best: float) -> float:
+    """Of a user-defined piece, where the normal pieces' highest score is ``best``."""
+    return len(piece) * best - 0.1
+
+
+def bpe_model(proto: Any) -> dict[str, Any]:
     """SentencePiece merges the neighbours that make the piece of the highest score; here the merges are listed."""
     scores = {p.piece: p.score for p in proto.pieces if p.type == NORMAL}
     merges = [
@@ -86,13 +95,13 @@ def _added(place: int, piece: str) -> dict[str, Any]:
     return {"id": place, "content": piece, **flags, "special": True}
 
 
-def _normalizers(proto: Any, config: TokenizerConfig, across: bool) -> list[dict[str, Any]]:
+def _normalizers(proto: Any, lowercase: bool, strip_accents: bool, across: bool) -> list[dict[str, Any]]:
     """Our cleaning, then the model's own map of characters."""
     found: list[dict[str, Any]] = []
-    if config.strip_accents:
+    if strip_accents:
         # Not its own StripAccents, which takes the vowel signs of Indic scripts too.
         found += [{"type": "NFKD"}, _replaced(f"[{_ranges(map(ord, combining_marks()))}]", "")]
-    if config.lowercase:
+    if lowercase:
         found += [_replaced(_FINAL_SIGMA, "ς"), {"type": "Lowercase"}]
     charsmap = proto.normalizer_spec.precompiled_charsmap
     if charsmap:

@@ -1,0 +1,167 @@
+"""``config.json`` of transformers' ALBERT and BERT, read as transformers reads it.
+
+A field that is not there has transformers' default, which differs between the two: ALBERT without
+``hidden_act`` has the tanh GELU, BERT the erf; BERT without dropout fields drops 10%, ALBERT nothing
+(transformers 5, ``AlbertConfig`` and ``BertConfig``). Types are as strict as there. What transformers
+reads and a model here cannot be is refused by the name of the field.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from albert_ablate.errors import ForeignCheckpointError
+
+#: The spellings of two GELUs, and what they are called here.
+GELU = {
+    "gelu": "gelu_erf", "gelu_python": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+}  # fmt: skip
+_COMMON: dict[str, Any] = {
+    "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
+    "pad_token_id": 0, "tie_word_embeddings": True, "architectures": None, "chunk_size_feed_forward": 0,
+}  # fmt: skip
+#: transformers' defaults.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "albert": _COMMON | {
+        "vocab_size": 30000, "embedding_size": 128, "hidden_size": 4096, "num_hidden_layers": 12,
+        "num_hidden_groups": 1, "num_attention_heads": 64, "intermediate_size": 16384, "inner_group_num": 1,
+        "hidden_act": "gelu_new", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "classifier_dropout_prob": 0.1,
+    },
+    "bert": _COMMON | {
+        "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
+    },
+}  # fmt: skip
+#: The smallest that a model here takes, where it is more than 1.
+_LEAST = {"vocab_size": 32, "max_position_embeddings": 8, "type_vocab_size": 2, "chunk_size_feed_forward": 0}
+#: More layers are taken for a mistake.
+_MOST_LAYERS = 1000
+#: Fields that change what the weights mean, at the values with which they do not.
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "is_decoder": (False,), "add_cross_attention": (False,), "is_encoder_decoder": (False,),
+    "position_embedding_type": ("absolute",), "pruned_heads": (None, {}), "quantization_config": (None,),
+    "dtype": (None, "float32", "float16", "bfloat16", "float64"),
+}  # fmt: skip
+
+
+def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, Any]:
+    """Every field that a model here depends on. Raises ForeignCheckpointError naming each that is wrong."""
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in DEFAULTS:
+        raise ForeignCheckpointError(f"{file}: model_type is {_shown(kind)}. ALBERT and BERT can be imported.")
+    full = DEFAULTS[kind] | dict(config)
+    problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]
+    problems += [
+        f"{name} is {_shown(full[name])}; {' or '.join(map(_shown, plain))} is needed"
+        for name, plain in _PLAIN.items()
+        if name in full and not any(type(full[name]) is type(value) and full[name] == value for value in plain)
+    ]
+    problems = problems or _contradictions(kind, full)
+    if problems:
+        raise ForeignCheckpointError(f"{file}: {'; '.join(problems)}.{defaulted(config)}")
+    return full
+
+
+def defaulted(config: Mapping[str, Any]) -> str:
+    """A sentence on the sizes that ``config`` leaves to transformers' defaults; empty where it names all."""
+    defaults = DEFAULTS[config["model_type"]]
+    left = [
+        f"{name}={value}" for name, value in defaults.items() if name not in config and _is_whole(value) and value > 1
+    ]
+    return f" What it leaves out has transformers' default: {', '.join(left)}." if left else ""
+
+
+def kept_for_export(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What nothing here uses and an export gives back: the class, its groups, and the dropout of heads of tasks.
+
+    BERT without a dropout for these has that of the hidden states.
+    """
+    config = complete(described)
+    if config["model_type"] == "albert":
+        own = {
+            "num_hidden_groups": config["num_hidden_groups"],
+            "classifier_dropout": config["classifier_dropout_prob"],
+        }
+    else:
+        dropout = config["classifier_dropout"]
+        own = {"classifier_dropout": config["hidden_dropout_prob"] if dropout is None else dropout}
+    return {"model_type": config["model_type"], **own}
+
+
+def _wrong_values(kind: str, full: Mapping[str, Any]) -> dict[str, str]:
+    """Field -> what is expected there."""
+    found = {}
+    for name, default in DEFAULTS[kind].items():
+        fits, expected = _expectation(name, default)
+        if not fits(full[name]):
+            found[name] = expected
+    pad, rows = full["pad_token_id"], full["vocab_size"]
+    if "pad_token_id" not in found and pad is not None and _is_whole(rows) and not -rows <= pad < rows:
+        found["pad_token_id"] = f"the vocabulary has {rows} rows"
+    return found
+
+
+def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
+    if name == "pad_token_id":
+        return lambda value: value is None or _is_whole(value), "a whole number or null is expected"
+    if name == "architectures":
+        return lambda value: value is None or _are_names(value), "a list of names is expected"
+    if name == "hidden_act":
+        return lambda value: isinstance(value, str) and value in GELU, f"{', '.join(GELU)} can be imported"
+    if isinstance(default, bool):
+        return lambda value: isinstance(value, bool), "true or false is expected"
+    if isinstance(default, int):
+        least = _LEAST.get(name, 1)
+        return lambda value: _is_whole(value) and value >= least, f"a whole number of {least} or more is expected"
+    if "dropout" in name:
+        empty = default is None
+        fits = lambda value: (empty and value is None) or (_is_number(value) and 0 <= value < 1)  # noqa: E731
+        return fits, "a number from 0 to below 1 is expected"
+    return lambda value: isinstance(value, float) and math.isfinite(value) and value > 0, "a number above 0 is expected"
+
+
+def _contradictions(kind: str, full: Mapping[str, Any]) -> list[str]:
+    """Of fields that are fine alone."""
+    found, hidden, heads, layers = [], *(full[n] for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    if hidden % heads:
+        found.append(f"num_attention_heads is {heads}, which does not divide hidden_size={hidden}")
+    inner, groups = (full["inner_group_num"], full["num_hidden_groups"]) if kind == "albert" else (1, 1)
+    if layers * inner > _MOST_LAYERS:
+        times = f" x inner_group_num={inner}" if inner > 1 else ""
+        found.append(f"num_hidden_layers={layers}{times} is more than {_MOST_LAYERS:,} layers")
+    elif groups > layers:
+        found.append(f"num_hidden_groups is {groups}, but num_hidden_layers is {layers}: a group needs a layer")
+    elif not same_groups(layers, groups):
+        found.append(
+            f"num_hidden_layers={layers} in num_hidden_groups={groups}: by transformers' rounding a layer falls into "
+            "another group than here"
+        )
+    if kind == "albert" and full["embedding_size"] > hidden:
+        found.append(f"embedding_size is {full['embedding_size']}, larger than hidden_size={hidden}")
+    return found
+
+
+def same_groups(layers: int, groups: int) -> bool:
+    """Whether transformers' ALBERT puts every layer into the group it has here; its rounding is that of floats."""
+    return all(int(layer / (layers / groups)) == layer * groups // layers for layer in range(layers))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

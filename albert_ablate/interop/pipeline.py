@@ -1,0 +1,86 @@
+"""``tokenizer.json`` as the tokenizers library reads it, without anything that has no counterpart here."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from albert_ablate.data.tokenizer import CLS, SEP
+from albert_ablate.errors import DataError
+from albert_ablate.runs import TOKENIZER
+
+#: Added tokens that are named where there are many.
+_NAMED = 8
+
+
+def read_pipeline(file: Path) -> tuple[Any, dict[str, Any]]:
+    """The tokenizers library's own reading of ``file``, and what it would write."""
+    try:
+        from tokenizers import Tokenizer as Pipeline
+    except ModuleNotFoundError as error:
+        raise DataError(f"{file}: reading it needs tokenizers. Run `pip install -e '.[huggingface]'`.") from error
+    text = _text(file)
+    try:
+        pipeline = Pipeline.from_str(text)
+        pipeline.no_truncation()
+        pipeline.no_padding()
+        return pipeline, json.loads(pipeline.to_str())
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library's own panics are no Exception
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{file}: not a readable tokenizer.json ({line}).") from None
+
+
+def _text(file: Path) -> str:
+    """The file's text. Raises DataError where it is no JSON object, or has what the library's reader dies of."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        model = json.loads(text)["model"]
+        affixes = [name for name in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: not a readable tokenizer.json ({type(error).__name__}).") from None
+    if affixes and model.get("type") != "WordPiece":
+        raise DataError(f"{file}: model.{affixes[0]} is {model[affixes[0]]!r}: SentencePiece has no counterpart.")
+    return text
+
+
+def pieces_of(file: Path) -> list[str]:
+    """Of a tokenizer.json, in the order of their ids."""
+    vocabulary = read_pipeline(file)[1]["model"]["vocab"]
+    if isinstance(vocabulary, list):
+        return [piece for piece, _ in vocabulary]
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: Sequence[str]) -> None:
+    """Raise DataError for tokens beside the vocabulary, and for another frame than [CLS] A [SEP] B [SEP]."""
+    added = [token["content"] for token in content["added_tokens"] if token["content"] not in specials]
+    if added:
+        more = f" and {len(added) - _NAMED} more" if len(added) > _NAMED else ""
+        raise DataError(
+            f"{file}: added_tokens: {', '.join(map(repr, added[:_NAMED]))}{more}. Added tokens cut the text before the "
+            "tokenizer sees it, which has no counterpart here. transformers' AlbertTokenizer makes them of the "
+            f"user-defined pieces of a {TOKENIZER}: copy the {TOKENIZER} that the model was trained with into the "
+            "folder."
+        )
+    ids = content["model"]["vocab"]
+    ids = {piece: i for i, (piece, _) in enumerate(ids)} if isinstance(ids, list) else ids
+    moved = [token["content"] for token in content["added_tokens"] if ids.get(token["content"]) != token["id"]]
+    if moved:
+        raise DataError(f"{file}: added_tokens: {', '.join(moved)} have other ids there than in model.vocab.")
+    frame = pipeline.encode("", "")
+    cls, sep = (ids.get(specials[i]) for i in (CLS, SEP))
+    if frame.ids and (frame.ids, frame.type_ids) != ([cls, sep, sep], [0, 0, 1]):
+        raise DataError(
+            f"{file}: post_processor: two empty texts become {' '.join(frame.tokens)} with token types "
+            f"{frame.type_ids}; [CLS] A [SEP] B [SEP] with types 0 and 1 is needed."
+        )
+
+
+def by_id(vocabulary: Mapping[str, int]) -> list[str]:
+    """Pieces in the order of their ids; empty for an id that none has, as where a vocab.txt names one twice."""
+    found = [""] * (max(vocabulary.values(), default=-1) + 1)
+    for piece, place in vocabulary.items():
+        found[place] = piece
+    return found
