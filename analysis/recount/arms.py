@@ -14,8 +14,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from albert_ablate.axes import AXES
 from albert_ablate.config import CONF
-from albert_ablate.identity import INCIDENTAL, LATER
+from albert_ablate.identity import BEFORE, INCIDENTAL
 from analysis.recount.files import at, flat, read_yaml
 from analysis.recount.runs import Run
 from analysis.recount.task_setups import one_setup_each
@@ -25,11 +26,11 @@ _SIZES = ("base", "large", "xlarge", "xxlarge")
 #: Terms that say a shape, and what else is no setting by its own name.
 _SHAPE = ("size", "depth", "after", "width", "length")
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
-_NAMED = {"share": "share.strategy", "objective": "objective.name", "embed": "embed.size", "budget": "budget.unit"}
+_NAMED = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 #: A shape given outright, and the settings that an option brings with it.
 _OUTRIGHT = ("model.hidden", "model.layers", "model.heads", "model.intermediate")
 _BRINGS = {name: name.split(".")[0] for name in ("optimizer.name", "data.name", "tokenizer.name", "budget.unit")}
-_BEFORE = {"warm_start.layers": [], "share.groups": 1, **LATER}
+_BEFORE = {"warm_start.layers": [], "share.groups": 1, **BEFORE}
 _NAMES = ("model.name", "share.name", "embed.name", "tokenizer.model_path")
 
 Terms = Mapping[str, Any]

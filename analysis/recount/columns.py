@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from albert_ablate.axes import AXES
 from analysis.recount.arms import base_of
 from analysis.recount.checks import Check, compare, unknown
 from analysis.recount.files import at
@@ -12,8 +13,9 @@ from analysis.recount.runs import Run
 _SECTION = "runs.csv"
 
 
-def _setting(path: str) -> Callable[[Run], Any]:
-    return lambda run: at(run.config, path)
+def _setting(path: str, before: Any = None) -> Callable[[Run], Any]:
+    """A setting; ``before`` where a run has none, as one from before there was the setting."""
+    return lambda run: before if at(run.config, path) is None else at(run.config, path)
 
 
 def _result(path: str) -> Callable[[Run], Any]:
@@ -50,9 +52,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "state": ("status.json", lambda run: run.state),
     "seed": ("config.yaml", _setting("seed")),
     "model": ("config.yaml", _setting("model.name")),
-    "E": ("config.yaml", _setting("embed.size")),
-    "share": ("config.yaml", _setting("share.strategy")),
-    "objective": ("config.yaml", _setting("objective.name")),
+    **{axis.name: ("config.yaml", _setting(axis.path, axis.before)) for axis in AXES},
     "hidden": ("config.yaml", _setting("model.hidden")),
     "layers": ("config.yaml", _setting("model.layers")),
     "base_hidden": ("config.yaml", _base(0)),
