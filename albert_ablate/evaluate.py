@@ -94,6 +94,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The record of the run's newest checkpoint, evaluated as ``config`` says. Raises UserError."""
     from albert_ablate.axes import Objective
     from albert_ablate.data.vocabulary import tokenizer_file
+    from albert_ablate.evaluation.achievable import achievable
     from albert_ablate.evaluation.baselines import NgramBaselines
     from albert_ablate.evaluation.heldout import build_held_out
     from albert_ablate.evaluation.intrinsic import Evaluator
@@ -120,6 +121,8 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     baselines = NgramBaselines(prepared.train, config.tokenizer.vocab_size)
     with console.stage("evaluating on held-out documents"):
         results = Evaluator(model, held_out, objective, baselines, precision).results()
+        if prepared.reference is not None:
+            results["achievable"] = achievable(prepared.reference, held_out, prepared.train)
         similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
     results["evaluation"] = {"seconds": time.perf_counter() - started}
     groups = ("data", "evaluation", "pairs", "masking")
