@@ -122,7 +122,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     with console.stage("evaluating on held-out documents"):
         results = Evaluator(model, held_out, objective, baselines, precision).results()
         if prepared.reference is not None:
-            results["achievable"] = achievable(prepared.reference, held_out, prepared.train)
+            results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
     results["evaluation"] = {"seconds": time.perf_counter() - started}
     groups = ("data", "evaluation", "pairs", "masking")

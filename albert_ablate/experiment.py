@@ -301,7 +301,7 @@ def _train_and_evaluate(
             if not world.main:
                 return
             if prepared.reference is not None:
-                results["achievable"] = achievable(prepared.reference, held_out, prepared.train)
+                results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
             similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
         results["evaluation"] = {"seconds": trainer.curve_seconds + time.perf_counter() - started}
         trackers.record(results, similarity)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from albert_ablate.identity import INCIDENTAL, LATER
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from analysis.planted import fits, natural
 from analysis.runs import setting
 
 #: What arms of one set-up may differ in: what never changes the numbers, and the seed.
@@ -76,6 +77,11 @@ def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
 
 def main_selection(runs: pd.DataFrame) -> Selection:
     """``main_setup`` as the arm ``all``, with what was left out of it."""
+    return largest(natural(runs))
+
+
+def largest(runs: pd.DataFrame) -> Selection:
+    """``main_selection`` of runs of any text."""
     trained = runs["config"].map(lambda config: not _imported(config))
     done = runs[(runs["state"] == "finished") & runs["hidden"].notna() & trained]
     if not len(done):
@@ -126,7 +132,7 @@ def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
     shapes = zip(runs["config"], runs["hidden"], runs["base_hidden"], runs["base_layers"], strict=True)
     missing: dict[str, Any] | None = None
     for config, hidden, h, n in shapes:
-        if not _comparable(config, hidden):
+        if not _comparable(config, hidden, terms):
             continue
         wanted = _wanted(config, hidden, (h, n), terms)
         here = {path: value for path, value in wanted.items() if not _same(path, setting(config, path), value)}
@@ -135,14 +141,14 @@ def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
 
 
 def _is(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> bool:
-    if not _comparable(config, hidden):
+    if not _comparable(config, hidden, terms):
         return False
     wanted = _wanted(config, hidden, base, terms)
     return all(_same(path, setting(config, path), value) for path, value in wanted.items())
 
 
-def _comparable(config: dict[str, Any], hidden: Any) -> bool:
-    return bool(config) and not pd.isna(hidden) and not _imported(config)
+def _comparable(config: dict[str, Any], hidden: Any, terms: Terms) -> bool:
+    return bool(config) and not pd.isna(hidden) and not _imported(config) and fits(config, terms)
 
 
 def _wanted(config: dict[str, Any], hidden: Any, base: tuple[Any, Any], terms: Terms) -> dict[str, Any]:

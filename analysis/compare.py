@@ -56,6 +56,8 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     for task in ("nsp", "sop"):
         columns = runs[[task, f"{task}_interval", f"{task}_head"]].itertuples(index=False)
         table[task.upper()] = [_accuracy(*values) for values in columns]
+    if runs["planted"].notna().any():
+        table["planted text"] = runs["planted"].fillna("")
     keys = ["model", "E", "share", "objective", "steps", "seed"]
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
-from analysis import page, render, style
+from analysis import controls, page, render, style
 from analysis.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
 from analysis.copies import without_copies
 from analysis.figures import draw_all
@@ -33,14 +33,16 @@ _TITLE = "ALBERT's choices, ablated"
 _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown")
 
 #: What a folder holds that a report would be written over.
-_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "tables", "figures")
+_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "tables", "figures")
 
 
 def gather(runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE) -> Report:
     """Tables, verdicts and figures of ``runs``."""
     tables = (configurations(_counts), *(build(runs, name) for name in REFERENCES))
     drawings, undrawn = draw_all(runs)
-    return Report(title, runs, tables, tuple(judge(runs, claims)), tuple(drawings), undrawn)
+    papers, planted = controls.divided(claims)
+    verdicts, known = tuple(judge(runs, papers)), controls.controls_of(runs, planted)
+    return Report(title, runs, tables, verdicts, tuple(drawings), undrawn, known)
 
 
 def write(report: Report, out: Path, *, compact: bool = False) -> Path:
@@ -51,7 +53,9 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
     write_text(out / "report.md", page.markdown(report))
     if not compact:
         write_text(out / "index.html", page.html(report))
-    write_text(out / "scorecard.csv", scorecard(report.verdicts).to_csv(index=False))
+    write_text(out / "scorecard.csv", _scorecard(report).to_csv(index=False))
+    if report.controls.scores:
+        write_text(out / "controls.csv", controls.frame(report.controls).to_csv(index=False))
     write_text(out / "runs.csv", report.runs.drop(columns=list(_NESTED)).to_csv(index=False))
     for table in report.filled if compact else report.tables:
         stem = out / "tables" / table.name
@@ -64,6 +68,14 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
     for drawing in report.drawings:
         style.write(drawing, out / "figures", ("svg",) if compact else ("png", "svg", "pdf"))
     return out / ("report.md" if compact else "index.html")
+
+
+def _scorecard(report: Report) -> pd.DataFrame:
+    """The verdicts, with the kind of text in the last column."""
+    found = scorecard(report.verdicts).assign(text="natural")
+    if not report.controls.shown:
+        return found
+    return pd.concat([found, scorecard(report.controls.verdicts).assign(text="planted")])
 
 
 def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
@@ -102,6 +114,8 @@ def _tell(report: Report, opened: Path) -> None:
                 markup=False,
                 soft_wrap=True,
             )
+    for sentence in page.control_summary(report):
+        console.print(f"  planted text: {sentence}", markup=False)
     words = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {opened}\n"
     console.print(words, style="dim", markup=False)
 
@@ -126,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        claims = load_all(options.claims)
+        claims = load_all([controls.CLAIMS, *options.claims])
         require_writable("--out", options.out)
         require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
         runs = without_copies(where(read_folders(*options.runs), options.where))

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
+from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 import pydantic
@@ -134,7 +135,7 @@ def _type_of(path: str) -> Any:
 
 def _group(kind: Any) -> Any:
     """The group of settings in ``Group | None``, a group that may be missing; else ``kind`` itself."""
-    groups = [one for one in get_args(kind) if is_dataclass(one)]
+    groups = [one for one in get_args(kind) if is_dataclass(one)] if isinstance(kind, UnionType) else []
     return groups[0] if len(groups) == 1 else kind
 
 

@@ -158,7 +158,9 @@ CUTS = Cuts(
 )
 
 
-@pytest.mark.parametrize("strengths", [(0.6, 0.7, 0.4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.9, 0.2, 1.0), (1.0, 0.5, 0.0)])
+@pytest.mark.parametrize(
+    "strengths", [(0.6, 0.7, 0.4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.9, 0.2, 1.0), (1.0, 0.5, 0.0)]
+)
 def test_the_reference_is_bayes_rule_over_all_texts(strengths: tuple[float, float, float]) -> None:
     topic, order, local = strengths
     text = PlantedText(replace(TINY, topic=topic, order=order, local=local))
@@ -168,7 +170,9 @@ def test_the_reference_is_bayes_rule_over_all_texts(strengths: tuple[float, floa
     draw = np.random.default_rng(1)
     for _ in range(6):
         z, place = draw.integers(2), draw.integers(2)
-        words = np.array([np.unravel_index(draw.choice(343, p=laws[z, p].ravel()), (7, 7, 7)) for p in (place, place + 1)])
+        words = np.array(
+            [np.unravel_index(draw.choice(343, p=laws[z, p].ravel()), (7, 7, 7)) for p in (place, place + 1)]
+        )
         rows = words + 8
         chosen = draw.random((2, 3)) < 0.5
         kind = draw.random((2, 3))

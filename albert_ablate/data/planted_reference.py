@@ -143,7 +143,10 @@ class _Predictor:
         ids, chosen = seen.ids[rows, columns], seen.chosen[rows, columns]
         shown = ids != MASK
         word = self._word_of[ids]
-        seen_here = np.where(chosen, 1 / (self.pieces - FIRST_PIECE), 0.0)[:, None] + (word[:, None] == np.arange(self.text.word_count))
+        unsure = np.where(chosen, 1 / (self.pieces - FIRST_PIECE), 0.0)[:, None]
+        seen_here = unsure + (word[:, None] == np.arange(self.text.word_count))
+            word[:, None] == np.arange(self.text.word_count)
+        )
         # A chosen piece: kept or drawn at random, one as often as the other.
         emission[of_token[shown], seen.place[rows, columns][shown]] = seen_here[shown]
         after = [np.ones((len(emission), s.topics, self.text.word_count))]
@@ -155,7 +158,7 @@ class _Predictor:
                 chained = self._follow * joint[..., self._next]
                 after.insert(0, (1 - self._follow) * free[..., None] + chained)
         marked = joint[..., s.vocabulary :]
-        return _Chains(*sentences, emission, after, free, marked)
+        return _Chains(sentences[0], sentences[1], sentences[2], emission, after, free, marked)
 
     def _judged(self, chains: _Chains, count: int) -> _Pairs:
         """``count``: pairs."""

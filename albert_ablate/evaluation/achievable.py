@@ -9,6 +9,8 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.data.reference import Cuts, Reference, Seen
 from albert_ablate.data.segments import Pairs
 from albert_ablate.data.store import TokenStore
+from albert_ablate.data.tokenizer import FIRST_PIECE, MASK
+from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, pair_set
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 
@@ -16,13 +18,16 @@ from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 _CUTS, _EPOCHS = 100_000, 50
 
 
-def achievable(reference: Reference, held_out: HeldOut, train: TokenStore) -> dict[str, Any]:
+def achievable(reference: Reference, held_out: HeldOut, train: TokenStore, baselines: NgramBaselines) -> dict[str, Any]:
     """Scores of ``reference`` on the very pairs that runs are scored on, in the form of ``Evaluator.results``.
+
+    ``chance_loss`` of masked LM is what the frequency of pieces gives, with the piece that is shown at the position:
+    at one in ten it is the right one, which needs no context.
 
     ``expected`` of a sentence task is the accuracy that the reference gives itself: the same without the luck of
     these pairs.
     """
-    found: dict[str, Any] = {"masked_lm": _masked_lm(reference, held_out.plain, train)}
+    found: dict[str, Any] = {"masked_lm": _masked_lm(reference, held_out.plain, train, baselines)}
     for task, pairs in held_out.tasks.items():
         predictor = reference.predictor(_cuts(pairs, train, task))
         right, sure = [], []
@@ -35,20 +40,36 @@ def achievable(reference: Reference, held_out: HeldOut, train: TokenStore) -> di
     return found
 
 
-def _masked_lm(reference: Reference, pairs: PairSet, train: TokenStore) -> dict[str, Any]:
+def _masked_lm(reference: Reference, pairs: PairSet, train: TokenStore, baselines: NgramBaselines) -> dict[str, Any]:
     predictor = reference.predictor(_cuts(pairs, train, Objective.NONE))
-    losses, hits, counts = [], [], []
+    rows: dict[str, list[np.ndarray]] = {"loss": [], "hits": [], "count": [], "chance": []}
     for start, batch in _batches(pairs):
         chances = predictor.masked(_seen(pairs, start, batch))
         targets = batch.targets.numpy()
         row = (batch.positions // batch.input_ids.shape[1]).numpy()
         loss = -np.log(chances[np.arange(len(targets)), targets])
-        for kept, values in ((losses, loss), (hits, chances.argmax(1) == targets), (counts, np.ones(len(targets)))):
-            kept.append(np.bincount(row, weights=values, minlength=len(batch)))
-    count = np.concatenate(counts)
-    loss, loss_interval = clustered_mean(np.concatenate(losses), count)
-    accuracy, interval = clustered_mean(np.concatenate(hits), count, SHARE)
-    return {"loss": loss, "loss_interval": loss_interval, "accuracy": accuracy, "interval": interval}
+        shown = batch.input_ids.reshape(-1)[batch.positions].numpy()
+        columns = {
+            "loss": loss, "hits": chances.argmax(1) == targets, "count": np.ones(len(targets)),
+            "chance": _without_context(baselines.probabilities, shown, targets),
+        }  # fmt: skip
+        for name, values in columns.items():
+            rows[name].append(np.bincount(row, weights=values, minlength=len(batch)))
+    sums = {name: np.concatenate(parts) for name, parts in rows.items()}
+    count = sums["count"]
+    loss, loss_interval = clustered_mean(sums["loss"], count)
+    accuracy, interval = clustered_mean(sums["hits"], count, SHARE)
+    return {
+        "loss": loss, "loss_interval": loss_interval, "accuracy": accuracy, "interval": interval,
+        "chance_loss": float(sums["chance"].sum() / count.sum()),
+    }  # fmt: skip
+
+
+def _without_context(probabilities: np.ndarray, shown: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(M,) nats of each target given the piece that is shown: [MASK], or the target and a random one as likely."""
+    random = 1 / (len(probabilities) - FIRST_PIECE)
+    right = probabilities[targets] * ((shown == targets) + random) / (probabilities[shown] + random)
+    return np.asarray(-np.log(np.where(shown == MASK, probabilities[targets], right)))
 
 
 def _batches(pairs: PairSet) -> list[tuple[int, Batch]]:
