@@ -171,8 +171,8 @@ def reading(found: Controls) -> list[str]:
     parts = ", ".join(f"{share:.0%} for {metric(score).label}" for score, share in PART.items())
     return [
         "Achieved: mean over seeds ± half of the 95% t interval, percent or nats. Achievable: what exact knowledge of "
-        "how the text was drawn predicts on the same held-out pairs. Chance: the more frequent label; for masked LM, word "
-        "frequencies and the piece that is shown. * head fitted on the frozen encoder.",
+        "how the text was drawn predicts on the same held-out pairs. Chance: the more frequent label; for masked LM, "
+        "word frequencies and the piece that is shown. * head fitted on the frozen encoder.",
         f"Positive control: a score that the arm was trained for. It passes where it exceeds a share of the way from "
         f"chance to the achievable ({parts}), one-sided t test over seeds at 95%.",
         "Negative control: a score that the text does not allow. It passes where what was achieved is less than "

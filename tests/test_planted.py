@@ -21,7 +21,17 @@ from albert_ablate.experiment import prepare
 from albert_ablate.hydra_app import compose
 
 PLANTED = PlantedConfig(
-    topic=0.5, order=0.5, local=0.5, documents=3000, sentences=6, words=5, vocabulary=40, topics=4, pieces=80, seed=0
+    topic=0.5,
+    order=0.5,
+    local=0.5,
+    documents=3000,
+    sentences=6,
+    words=5,
+    vocabulary=40,
+    topics=4,
+    markers=6,
+    pieces=80,
+    seed=0,
 )
 
 
@@ -90,7 +100,8 @@ def test_the_text_is_a_function_of_its_settings(tmp_path: Path) -> None:
     ("word", "said"),
     [
         ("data.planted.topic=1.5", r"data\.planted\.topic=1\.5: Input should be less than or equal to 1"),
-        ("data.planted.vocabulary=161", r"data\.planted\.vocabulary=161 with .*topics=8.*Try .*vocabulary=160"),
+        ("data.planted.vocabulary=65", r"data\.planted\.vocabulary=65 with .*topics=8.*Try .*vocabulary=64"),
+        ("data.planted.markers=25", r"markers=25 exceeds data\.planted\.sentences=24.*Use data\.planted\.markers=24"),
         ("data.source=embedded", r"data\.planted: no effect with data=planted"),
         ("data.planted=null", r"data\.planted is empty"),
     ],
@@ -110,7 +121,17 @@ def test_a_tokenizer_that_divides_words_is_refused(tmp_path: Path) -> None:
 # --- the reference -------------------------------------------------------------------------------
 
 TINY = PlantedConfig(
-    topic=0.6, order=0.7, local=0.4, documents=20, sentences=3, words=3, vocabulary=4, topics=2, pieces=32, seed=0
+    topic=0.6,
+    order=0.7,
+    local=0.4,
+    documents=20,
+    sentences=3,
+    words=3,
+    vocabulary=4,
+    topics=2,
+    markers=3,
+    pieces=32,
+    seed=0,
 )
 PIECES = 20  # of a made-up tokenizer: word w is piece 8 + w
 

@@ -145,8 +145,6 @@ class _Predictor:
         word = self._word_of[ids]
         unsure = np.where(chosen, 1 / (self.pieces - FIRST_PIECE), 0.0)[:, None]
         seen_here = unsure + (word[:, None] == np.arange(self.text.word_count))
-            word[:, None] == np.arange(self.text.word_count)
-        )
         # A chosen piece: kept or drawn at random, one as often as the other.
         emission[of_token[shown], seen.place[rows, columns][shown]] = seen_here[shown]
         after = [np.ones((len(emission), s.topics, self.text.word_count))]
@@ -157,7 +155,7 @@ class _Predictor:
             if place:
                 chained = self._follow * joint[..., self._next]
                 after.insert(0, (1 - self._follow) * free[..., None] + chained)
-        marked = joint[..., s.vocabulary :]
+        marked = joint[..., self.text.markers]
         return _Chains(sentences[0], sentences[1], sentences[2], emission, after, free, marked)
 
     def _judged(self, chains: _Chains, count: int) -> _Pairs:
@@ -208,7 +206,7 @@ class _Predictor:
         found = np.empty((len(chains.row), s.words, self.text.word_count))
         ordinary = _normal(chances * chains.emission[:, 0, None])
         found[:, 0] = _mixed(without, ordinary * chains.after[0])
-        found[:, 0, s.vocabulary :] += by_marker.sum(1)
+        np.add.at(found, (slice(None), 0, self.text.markers), by_marker.sum(1))
         fresh = np.broadcast_to(chances, ordinary.shape)  # after a marker
         for place in range(1, s.words):
             chained = (self._follow * ordinary)[..., self._before]
