@@ -44,20 +44,20 @@ def held_out(results: dict[str, Any]) -> list[RenderableType]:
 
 def _scores(results: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column("  held-out documents", min_width=24)
+    best = results.get("achievable")
+    table.add_column("  held-out documents", min_width=23 if best else 24)
     table.add_column("result", justify="right", style="bold")
     table.add_column("95% interval", justify="right")
-    best = results.get("achievable")
-    table.add_column("to beat, and achievable" if best else "to beat")
+    table.add_column("achievable, and chance" if best else "to beat")
     m = results["masked_lm"]
     low, high = m["loss_interval"]
     bars = f"{m['unigram_loss']:.3f} unigram · {m['bigram_loss']:.3f} bigram"
     if best:
-        bars = f"{m['unigram_loss']:.3f} unigram · {best['masked_lm']['loss']:.3f} achievable"
+        bars = f"{best['masked_lm']['loss']:.3f} achievable, {best['masked_lm']['chance_loss']:.3f} chance"
     table.add_row("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}", bars)
     most = f"{m['unigram_accuracy']:.1%} most frequent piece"
     if best:
-        most = f"{m['unigram_accuracy']:.1%} commonest · {best['masked_lm']['accuracy']:.1%} achievable"
+        most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m['unigram_accuracy']:.1%} chance"
     table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
     for key, label in _TASKS.items():
         task = results[key]
@@ -69,7 +69,7 @@ def _scores(results: dict[str, Any]) -> Table:
         mark = "" if task["head"] == "trained" else " *"
         bar = f"{task['majority_class']:.1%} majority class"
         if best:
-            bar = f"{task['majority_class']:.1%} majority · {best[key]['accuracy']:.1%} achievable"
+            bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
         table.add_row(f"  {label}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
     return table
 

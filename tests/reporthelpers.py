@@ -93,7 +93,8 @@ def write_cell(
         {
             "identity": name.rpartition("-")[2], "source": {"commit": "a" * 40, "dirty": False},
             "packages": {"torch": "2.13.0"}, "hardware": {"device": "cpu"}, "precision": "bf16",
-            "data": {"tokens": {"fingerprint": _tokens(settings)}, "corpus": settings["data"]["name"]}, "flops_per_step": 1e10,
+            "data": {"tokens": {"fingerprint": _tokens(settings)}, "corpus": settings["data"]["name"]},
+            "flops_per_step": 1e10,
             "parameters": {"encoder": count, "with_pooler": count + 37_000, "with_heads": count + 70_000},
             "deviations_from_paper": [{"field": "batch.size", "ours": 64, "paper": 4096}],
         },
