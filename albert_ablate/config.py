@@ -146,6 +146,7 @@ class PlantedConfig:
     documents: Annotated[int, Field(ge=20, le=10_000_000)]
     sentences: Annotated[int, Field(ge=2, le=1000)]  # of a document
     words: Annotated[int, Field(ge=2, le=1000)]  # of a sentence
+    markers: Annotated[int, Field(ge=2, le=1000)]  # that a document's sentences go through again and again
     vocabulary: Annotated[int, Field(ge=4, le=100_000)]  # words of all topics, markers not counted
     topics: Annotated[int, Field(ge=2)]
     pieces: Annotated[int, Field(ge=32)]  # of a tokenizer that has each word as a piece

@@ -109,6 +109,11 @@ def _planted_contradictions(data: "DataConfig") -> list[str]:
             f"data.planted.vocabulary={planted.vocabulary} with data.planted.topics={planted.topics}: every topic has "
             f"as many words, two or more. Try data.planted.vocabulary={max(size, 2) * planted.topics}."
         ]
+    if planted.markers > planted.sentences:
+        return [
+            f"data.planted.markers={planted.markers} exceeds data.planted.sentences={planted.sentences}: some would "
+            f"mark no place. Use data.planted.markers={planted.sentences} or fewer."
+        ]
     return []
 
 

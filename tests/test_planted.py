@@ -30,6 +30,7 @@ PLANTED = PlantedConfig(
     words=5,
     vocabulary=40,
     topics=4,
+    markers=6,
     pieces=80,
     seed=0,
 )
@@ -101,6 +102,7 @@ def test_the_text_is_a_function_of_its_settings(tmp_path: Path) -> None:
     [
         ("data.planted.topic=1.5", r"data\.planted\.topic=1\.5: Input should be less than or equal to 1"),
         ("data.planted.vocabulary=65", r"data\.planted\.vocabulary=65 with .*topics=16.*Try .*vocabulary=64"),
+        ("data.planted.markers=25", r"markers=25 exceeds data\.planted\.sentences=24.*Use data\.planted\.markers=24"),
         ("data.source=embedded", r"data\.planted: no effect with data=planted"),
         ("data.planted=null", r"data\.planted is empty"),
     ],
@@ -128,6 +130,7 @@ TINY = PlantedConfig(
     words=3,
     vocabulary=4,
     topics=2,
+    markers=2,
     pieces=32,
     seed=0,
 )
@@ -238,7 +241,15 @@ def as_seen(rows: np.ndarray, chosen: np.ndarray) -> Seen:
 def planted_config(folder: Path, *more: str) -> Any:
     """A run of seconds on planted text."""
     strengths = {"topic": 0.7, "order": 0.9, "local": 0.5}
-    sizes = {"documents": 400, "sentences": 12, "words": 7, "vocabulary": 160, "topics": 8, "pieces": 206}
+    sizes = {
+        "documents": 400,
+        "sentences": 12,
+        "words": 7,
+        "vocabulary": 160,
+        "topics": 8,
+        "markers": 12,
+        "pieces": 206,
+    }
     text = [f"data.planted.{name}={value}" for name, value in (strengths | sizes).items()]
     return tiny_config(folder, "data=planted", "data.path=null", "tokenizer.vocab_size=206", *text, *more)
 

@@ -1,9 +1,10 @@
 """Planted text: documents whose structure is known, because they are drawn from it.
 
 A document has a topic; ``topic`` is the probability that a word is drawn from the topic's list, else it is any word.
-The first word of a sentence is, with probability ``order``, the marker of its place in the document. Any other word
-is, with probability ``local``, the one successor of its left neighbour in the sentence (a marker has none). At
-strength 0 every word is drawn evenly from all of them: there is nothing to learn.
+The first word of a sentence is, with probability ``order``, the marker of its place: there are ``markers`` of them,
+and the sentences of a document go through them again and again. Any other word is, with probability ``local``, the one
+successor of its left neighbour in the sentence (a marker has none). At strength 0 every word is drawn evenly from all
+of them: there is nothing to learn.
 
 Every draw is a function of (``seed``, purpose, document, sentence, word), so a larger corpus begins with the smaller.
 """
@@ -30,19 +31,19 @@ _BLOCK = 1000
 
 @dataclass(frozen=True)
 class PlantedText:
-    """Words are numbered: the ``vocabulary`` of the topics, list after list, then the markers by place."""
+    """Words are numbered: the ``vocabulary`` of the topics, list after list, then the markers in their order."""
 
     settings: PlantedConfig
 
     @property
     def word_count(self) -> int:
         """Words and markers, W below."""
-        return self.settings.vocabulary + self.settings.sentences
+        return self.settings.vocabulary + self.settings.markers
 
     @property
     def markers(self) -> np.ndarray:
         """(sentences,) the marker of each place in a document."""
-        return self.settings.vocabulary + np.arange(self.settings.sentences)
+        return self.settings.vocabulary + np.arange(self.settings.sentences) % self.settings.markers
 
     @cached_property
     def words(self) -> list[str]:
