@@ -138,7 +138,7 @@ PIECES = 20  # of a made-up tokenizer: word w is piece 8 + w
 
 
 def sentence_law(text: PlantedText, topic: int, place: int) -> np.ndarray:
-    """Probability of each of the 7 x 7 x 7 sentences, written down from the definition, word by word."""
+    """Probability of each of the 6 x 6 x 6 sentences, written down from the definition, word by word."""
     s, count = text.settings, text.word_count
     found = np.zeros((count,) * s.words)
     for words in itertools.product(range(count), repeat=s.words):
@@ -146,7 +146,7 @@ def sentence_law(text: PlantedText, topic: int, place: int) -> np.ndarray:
         for position, word in enumerate(words):
             free = (1 - s.topic) / count + (s.topic / 2 if word // 2 == topic and word < 4 else 0)
             if position == 0:
-                chance *= s.order * (word == 4 + place) + (1 - s.order) * free
+                chance *= s.order * (word == 4 + place % 2) + (1 - s.order) * free
             elif words[position - 1] < 4:
                 chance *= s.local * (text.successors[words[position - 1]] == word) + (1 - s.local) * free
             else:
@@ -156,11 +156,11 @@ def sentence_law(text: PlantedText, topic: int, place: int) -> np.ndarray:
 
 
 def seen_law(row: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Likelihood of what is seen of a sentence, for each of the 7 x 7 x 7."""
-    found = np.ones((7, 7, 7))
+    """Likelihood of what is seen of a sentence, for each of the 6 x 6 x 6."""
+    found = np.ones((6, 6, 6))
     for position, (piece, is_chosen) in enumerate(zip(row, chosen, strict=True)):
-        by_word = np.ones(7)
-        for word in range(7):
+        by_word = np.ones(6)
+        for word in range(6):
             same = float(piece == 8 + word)
             if piece == -1:  # cut off
                 continue
@@ -186,14 +186,14 @@ CUTS = Cuts(
 def test_the_reference_is_bayes_rule_over_all_texts(strengths: tuple[float, float, float]) -> None:
     topic, order, local = strengths
     text = PlantedText(replace(TINY, topic=topic, order=order, local=local))
-    predictor = PlantedReference(text, 8 + np.arange(7), PIECES).predictor(CUTS)
+    predictor = PlantedReference(text, 8 + np.arange(6), PIECES).predictor(CUTS)
     laws = np.array([[sentence_law(text, z, place) for place in range(3)] for z in range(2)])
     assert laws.sum((2, 3, 4)) == pytest.approx(1)
     draw = np.random.default_rng(1)
     for _ in range(6):
         z, place = draw.integers(2), draw.integers(2)
         words = np.array(
-            [np.unravel_index(draw.choice(343, p=laws[z, p].ravel()), (7, 7, 7)) for p in (place, place + 1)]
+            [np.unravel_index(draw.choice(216, p=laws[z, p].ravel()), (6, 6, 6)) for p in (place, place + 1)]
         )
         rows = words + 8
         chosen = draw.random((2, 3)) < 0.5
@@ -206,13 +206,13 @@ def test_the_reference_is_bayes_rule_over_all_texts(strengths: tuple[float, floa
         assert predictor.labels(seen) == pytest.approx([label], abs=1e-12)
         found = predictor.masked(seen)
         assert found.sum(1) == pytest.approx(1)
-        assert found[:, 8:15] == pytest.approx(by_position[chosen], abs=1e-12)
+        assert found[:, 8:14] == pytest.approx(by_position[chosen], abs=1e-12)
 
 
 def enumerated(laws: np.ndarray, rows: np.ndarray, chosen: np.ndarray) -> tuple[float, np.ndarray]:
     """P(label 1), and (2, 3, words) at each position, summed over labels, cuts, topics and all pairs of sentences."""
     seen = [seen_law(rows[k], chosen[k]).ravel() for k in (0, 1)]
-    by_label, joint = np.zeros(2), np.zeros((343, 343))
+    by_label, joint = np.zeros(2), np.zeros((216, 216))
     for label, same, (first, second) in list(zip(CUTS.label, CUTS.same, CUTS.first, strict=True))[:7]:
         for z in range(2):
             for other in [z] if same else range(2):
@@ -221,9 +221,9 @@ def enumerated(laws: np.ndarray, rows: np.ndarray, chosen: np.ndarray) -> tuple[
                 both = weight * np.outer(a, b)
                 by_label[label] += both.sum()
                 joint += both
-    joint = joint.reshape((7,) * 6) / joint.sum()
+    joint = joint.reshape((6,) * 6) / joint.sum()
     by_position = [joint.sum(tuple(axis for axis in range(6) if axis != k)) for k in range(6)]
-    return by_label[1] / by_label.sum(), np.array(by_position).reshape(2, 3, 7)
+    return by_label[1] / by_label.sum(), np.array(by_position).reshape(2, 3, 6)
 
 
 def as_seen(rows: np.ndarray, chosen: np.ndarray) -> Seen:
