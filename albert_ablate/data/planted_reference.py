@@ -206,7 +206,8 @@ class _Predictor:
         found = np.empty((len(chains.row), s.words, self.text.word_count))
         ordinary = _normal(chances * chains.emission[:, 0, None])
         found[:, 0] = _mixed(without, ordinary * chains.after[0])
-        np.add.at(found, (slice(None), 0, self.text.markers), by_marker.sum(1))
+        for place, marker in enumerate(self.text.markers):
+            found[:, 0, marker] += by_marker[:, :, place].sum(1)
         fresh = np.broadcast_to(chances, ordinary.shape)  # after a marker
         for place in range(1, s.words):
             chained = (self._follow * ordinary)[..., self._before]
