@@ -21,7 +21,7 @@ from analysis.planted import strengths
 from analysis.runs import load_runs
 from analysis.tables import build
 
-STRONG = {"data.planted.topic": 0.9, "data.planted.order": 0.35, "data.planted.local": 0.6}
+STRONG = {"data.planted.topic": 0.9, "data.planted.order": 0.6, "data.planted.local": 0.6}
 BLANK = dict.fromkeys(STRONG, 0)
 #: Achievable on text with structure, and on text without.
 BEST = {
@@ -86,7 +86,7 @@ def test_the_sweep_has_the_cells_that_the_claims_are_about() -> None:
 
 def test_the_sweep_fits_a_quarter_of_an_hour_of_cells() -> None:
     found = expand(read_words(["sweep=controls"]))
-    assert len(found) == 24
+    assert len(found) == 30
     assert {cell.config.data.source for cell in found} == {"planted"}
     assert {cell.config.share.strategy.value for cell in found} == {"all", "attention", "ffn", "none"}
 
@@ -94,7 +94,7 @@ def test_the_sweep_fits_a_quarter_of_an_hour_of_cells() -> None:
 def test_controls_are_judged_by_the_share_of_the_way(mixed: Path) -> None:
     found = controls_of(load_runs(mixed), load_claims(CLAIMS))
     table = frame(found).set_index(["planted_text", "arm", "score"])
-    strong, blank = "topic 0.9, order 0.35, local 0.6", "topic 0, order 0, local 0"
+    strong, blank = "topic 0.9, order 0.6, local 0.6", "topic 0, order 0, local 0"
     sop = table.loc[strong, "E=16, all shared, SOP", "SOP"]
     assert (sop["control"], sop["verdict"], sop["n"]) == ("positive", "pass", 3)
     assert sop["way_percent"] == pytest.approx(100 * 0.47 / 0.48, abs=2)
@@ -158,7 +158,7 @@ def test_planted_runs_enter_no_table_figure_or_cost(mixed: Path) -> None:
     pd.testing.assert_frame_equal(costs(runs), costs(natural))
     assert build(runs[runs["planted"].notna()], "table5").filled is False
     assert set(compare.compare(runs)["planted text"]) == {
-        "", "topic 0.9, order 0.35, local 0.6", "topic 0, order 0, local 0"
+        "", "topic 0.9, order 0.6, local 0.6", "topic 0, order 0, local 0"
     }  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def test_the_text_is_a_function_of_its_settings(tmp_path: Path) -> None:
     config = compose(["data=planted", "data.planted.documents=30"])
     corpus, other = open_corpus(config.data), open_corpus(compose(["data=planted", "data.planted.order=0.1"]).data)
     assert corpus.fingerprint != other.fingerprint
-    assert corpus.source["planted"]["order"] == 0.35
+    assert corpus.source["planted"]["order"] == 0.6
     assert open_corpus(compose(["data=embedded"]).data).reference is None
 
 
@@ -101,7 +101,7 @@ def test_the_text_is_a_function_of_its_settings(tmp_path: Path) -> None:
     ("word", "said"),
     [
         ("data.planted.topic=1.5", r"data\.planted\.topic=1\.5: Input should be less than or equal to 1"),
-        ("data.planted.vocabulary=65", r"data\.planted\.vocabulary=65 with .*topics=32.*Try .*vocabulary=64"),
+        ("data.planted.vocabulary=65", r"data\.planted\.vocabulary=65 with .*topics=16.*Try .*vocabulary=64"),
         ("data.planted.markers=25", r"markers=25 exceeds data\.planted\.sentences=24.*Use data\.planted\.markers=24"),
         ("data.source=embedded", r"data\.planted: no effect with data=planted"),
         ("data.planted=null", r"data\.planted is empty"),
