@@ -38,6 +38,7 @@ MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples
 _TASK_NOTE = """
 best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words\
 """
+_PLANTED = ("achievable", "planted text")
 _SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
 
 
@@ -178,14 +179,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     table = compare(runs)
-    console.print(_drawn(table))
+    shown = table.drop(columns=[name for name in _PLANTED if name in table])
+    if "planted text" in table:
+        shown["model"] = [
+            f"{name}‡" if text else name for name, text in zip(table["model"], table["planted text"], strict=True)
+        ]
+    console.print(_drawn(shown))
     console.print(_NOTE, highlight=False)
+    console.print("\n".join(_planted_notes(table)), highlight=False)
     _warn(console, [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs)])
     tasks = compare_tasks(runs)
     if len(tasks):
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")
         console.print(_TASK_NOTE, highlight=False)
     return table
+
+
+def _planted_notes(table: pd.DataFrame) -> list[str]:
+    """A line for each planted text: its strengths, and what is achievable on it."""
+    if "planted text" not in table:
+        return []
+    texts = table.loc[table["planted text"] != "", ["planted text", "achievable"]].drop_duplicates()
+    return [
+        f"‡ planted text, {run['planted text']}: achievable {run['achievable'] or 'is not known yet'}"
+        for run in texts.to_dict("records")
+    ]
 
 
 def _warn(console: Console, sentences: Sequence[str]) -> None:
