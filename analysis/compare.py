@@ -120,10 +120,13 @@ def _cell(value: Any, form: Any) -> str:
 
 
 def _achievable(run: dict[Any, Any]) -> str:
-    """``1.103 · 97.8% · 94.7%``: masked LM, NSP and SOP at best, where the text says so."""
-    loss, *shares = (run[f"achievable_{name}"] for name in ("mlm_loss", "nsp", "sop"))
-    return (
-        "" if pd.isna(loss) else " · ".join([f"{loss:.3f}", *(_cell(share, lambda s: f"{s:.1%}") for share in shares)])
+    """``MLM 1.103, NSP 97.8%, SOP 94.7%``: scores at best, where the text says so."""
+    loss, nsp, sop = (run[f"achievable_{name}"] for name in ("mlm_loss", "nsp", "sop"))
+    if pd.isna(loss):
+        return ""
+    shares = {"NSP": nsp, "SOP": sop}
+    return ", ".join(
+        [f"MLM {loss:.3f}", *(f"{name} {_cell(share, '{:.1%}'.format)}" for name, share in shares.items())]
     )
 
 
@@ -186,7 +189,8 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
         ]
     console.print(_drawn(shown))
     console.print(_NOTE, highlight=False)
-    console.print("\n".join(_planted_notes(table)), highlight=False)
+    for line in _planted_notes(table):
+        console.print(line, highlight=False, soft_wrap=True)
     _warn(console, [*cautions.code(runs[runs["state"] == "finished"]), *cautions.copies(runs)])
     tasks = compare_tasks(runs)
     if len(tasks):

@@ -86,7 +86,7 @@ def test_the_sweep_has_the_cells_that_the_claims_are_about() -> None:
 
 def test_the_sweep_fits_a_quarter_of_an_hour_of_cells() -> None:
     found = expand(read_words(["sweep=controls"]))
-    assert len(found) == 30
+    assert len(found) == 27
     assert {cell.config.data.source for cell in found} == {"planted"}
     assert {cell.config.share.strategy.value for cell in found} == {"all", "attention", "ffn", "none"}
 
