@@ -196,7 +196,7 @@ def summary(found: Controls) -> list[str]:
             more = f" ({', '.join(rest)})" if rest else ""
             lines.append(f"{counts[PASS]} of {total} {kind} controls pass{more}.")
     blank = [v for v in found.verdicts if without_structure(v.claim)]
-    if blank:
+    if any(v.arms for v in blank):
         wrong = [v.claim.id for v in blank if v.verdict == "reproduced"]
         lines.append(
             f"Of {len(blank)} claims on text without structure {len(wrong) or 'none'} "

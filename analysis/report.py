@@ -115,7 +115,7 @@ def _tell(report: Report, opened: Path) -> None:
                 soft_wrap=True,
             )
     for sentence in page.control_summary(report):
-        console.print(f"  planted text: {sentence}", markup=False)
+        console.print(f"  planted text: {sentence}", markup=False, soft_wrap=True)
     words = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {opened}\n"
     console.print(words, style="dim", markup=False)
 
