@@ -4,8 +4,10 @@ BIN := .venv/bin
 
 .PHONY: demo test check setup setup-dev format clean
 
-demo: setup  ## train, evaluate and report one cell, and fine-tune it on two small tasks
+demo: setup  ## one cell with two small tasks, one on planted text, and both side by side
 	$(BIN)/python run.py embed=e128 share=all objective=sop task=demo
+	$(BIN)/python run.py scale=controls objective=sop
+	$(BIN)/python -m analysis.compare runs
 
 test: setup-dev  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -54,6 +54,7 @@ def _language(code: str) -> str:
 Name = Annotated[str, AfterValidator(_plain_name)]
 #: A file, a folder or a pattern.
 Place = Annotated[str, Field(min_length=1)]
+Strength = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -136,11 +137,28 @@ class HubSource:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class PlantedConfig:
+    """Text drawn from a known structure (``data/planted.py``); strengths are probabilities."""
+
+    topic: Strength  # that a word is of its document's topic
+    order: Strength  # that a sentence begins with the marker of its place
+    local: Strength  # that a word is determined by its left neighbour
+    documents: Annotated[int, Field(ge=20, le=10_000_000)]
+    sentences: Annotated[int, Field(ge=2, le=1000)]  # of a document
+    words: Annotated[int, Field(ge=2, le=1000)]  # of a sentence
+    markers: Annotated[int, Field(ge=2, le=1000)]  # that a document's sentences go through again and again
+    vocabulary: Annotated[int, Field(ge=4, le=100_000)]  # words of all topics, markers not counted
+    topics: Annotated[int, Field(ge=2)]
+    pieces: Annotated[int, Field(ge=32)]  # of a tokenizer that has each word as a piece
+    seed: Count  # of the text, whatever the run's is
+
+
+@dataclass(frozen=True, config=_STRICT)
 class DataConfig:
     """The corpus."""
 
     name: Name
-    source: Literal["embedded", "files", "hub"]
+    source: Literal["embedded", "files", "hub", "planted"]
     path: Place | None
     validation_path: Place | None
     validation_fraction: Annotated[float, Field(gt=0, le=1)]  # 1: all of a text that is scored, not trained on
@@ -150,6 +168,7 @@ class DataConfig:
     text_column: str
     language: Annotated[str, AfterValidator(_language)]
     hub: tuple[HubSource, ...]
+    planted: PlantedConfig | None
 
 
 @dataclass(frozen=True, config=_STRICT)

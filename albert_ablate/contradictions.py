@@ -70,8 +70,30 @@ def _data_contradictions(data: "DataConfig") -> list[str]:
     if data.source != "files" and any(given.values()):
         named = ", ".join(f"{field}={value}" for field, value in given.items() if value)
         return [f"{named}: no effect with data={data.name}. Use data=text to read files."]
+    if data.source != "planted" and data.planted is not None:
+        return [f"data.planted: no effect with data={data.name}. Use data=planted for text with a known structure."]
+    if data.source == "planted":
+        return _planted_contradictions(data)
     if data.source == "hub" and not data.hub:
         return [f"data.hub is empty: data={data.name} reads Hugging Face datasets. Name at least one."]
+    return []
+
+
+def _planted_contradictions(data: "DataConfig") -> list[str]:
+    planted = data.planted
+    if planted is None:
+        return [f"data.planted is empty: data={data.name} draws its text from it. Use data=planted as it is in conf/."]
+    size, rest = divmod(planted.vocabulary, planted.topics)
+    if rest or size < 2:
+        return [
+            f"data.planted.vocabulary={planted.vocabulary} with data.planted.topics={planted.topics}: every topic has "
+            f"as many words, two or more. Try data.planted.vocabulary={max(size, 2) * planted.topics}."
+        ]
+    if planted.markers > planted.sentences:
+        return [
+            f"data.planted.markers={planted.markers} exceeds data.planted.sentences={planted.sentences}: some would "
+            f"mark no place. Use data.planted.markers={planted.sentences} or fewer."
+        ]
     return []
 
 

@@ -103,6 +103,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The record of the run's newest checkpoint, evaluated as ``config`` says. Raises UserError."""
     from albert_ablate.axes import Objective
     from albert_ablate.data.vocabulary import tokenizer_file
+    from albert_ablate.evaluation.achievable import achievable
     from albert_ablate.evaluation.baselines import NgramBaselines
     from albert_ablate.evaluation.foreign import bars_of, of_this_text, seen_in_training
     from albert_ablate.evaluation.heldout import build_held_out
@@ -135,6 +136,9 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     )
     with console.stage("evaluating on held-out documents"):
         results = Evaluator(model, held_out, objective, baselines, precision).results()
+        # Without a training side nothing says how often pairs are cut where.
+        if prepared.reference is not None and baselines is not None and prepared.train.document_count:
+            results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
     results["scored"] = _scored(config, held_out, prepared)
     if not at_home:

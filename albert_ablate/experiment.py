@@ -16,6 +16,7 @@ from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.marks import dropped_marks
 from albert_ablate.data.masked_share import settle
+from albert_ablate.data.reference import Reference
 from albert_ablate.data.segments import lone_sentences
 from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
@@ -25,6 +26,7 @@ from albert_ablate.data.wordpiece import require_whole
 from albert_ablate.deviations import deviations
 from albert_ablate.distributed import World, joined
 from albert_ablate.errors import ConfigError, DataError
+from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
@@ -61,6 +63,7 @@ class Prepared:
     valid: TokenStore
     tokenizer: Tokenizer
     record: dict[str, Any]  # for the manifest
+    reference: Reference | None = None  # what can be achieved, of a corpus that knows
 
     @property
     def measured(self) -> TokenStore:
@@ -200,6 +203,7 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
         info = text_info(text)
     with console.stage("training the tokenizer"):
         tokenizer = get_tokenizer(config.tokenizer, text, cache)
+        reference = corpus.reference(tokenizer) if corpus.reference is not None else None
     with console.stage("turning sentences into tokens"):
         whole, valid = get_stores(text, tokenizer, cache)
         train = whole.part(config.data.fraction)
@@ -236,7 +240,7 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
         record["marks_dropped"] = marks.scripts
         if (warning := marks.words(config.data.language, config.tokenizer.name == WORDPIECE)) is not None:
             console.say(warning)
-    return replace(prepared, record=record)
+    return replace(prepared, record=record, reference=reference)
 
 
 def require_documents(config: RunConfig, prepared: Prepared) -> None:
@@ -308,6 +312,8 @@ def _train_and_evaluate(
             results = evaluator.results() | {"training": training}
             if not world.main:
                 return
+            if prepared.reference is not None:
+                results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
             similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
         results["evaluation"] = {"seconds": trainer.curve_seconds + time.perf_counter() - started}
         trackers.record(results, similarity)

@@ -45,19 +45,24 @@ def held_out(results: dict[str, Any]) -> list[RenderableType]:
 
 def _scores(results: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    best = results.get("achievable")
     documents = "scored documents" if _foreign(results) else "held-out documents"
-    table.add_column(f"  {documents}", min_width=24)
+    table.add_column(f"  {documents}", min_width=23 if best else 24)
     table.add_column("result", justify="right", style="bold")
     table.add_column("95% interval", justify="right")
-    table.add_column("to beat")
+    table.add_column("achievable, and chance" if best else "to beat")
     m = results["masked_lm"]
     low, high = m["loss_interval"]
     bars, *more = _loss_bars(results)
+    if best:
+        bars = f"{best['masked_lm']['loss']:.3f} achievable, {best['masked_lm']['chance_loss']:.3f} chance"
     table.add_row("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}", bars)
     for bar in more:
         table.add_row("", "", "", bar)
     piece = "most frequent, this text" if _foreign(results) else "most frequent piece"
     most = f"{m['unigram_accuracy']:.1%} {piece}" if "unigram_accuracy" in m else "—"
+    if best:
+        most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m.get('unigram_accuracy', float('nan')):.1%} chance"
     table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
     for key, label in _TASKS.items():
         task = results[key]
@@ -68,6 +73,8 @@ def _scores(results: dict[str, Any]) -> Table:
             continue
         mark = "" if task["head"] == "trained" else " *"
         bar = f"{task['majority_class']:.1%} majority class"
+        if best:
+            bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
         table.add_row(f"  {label}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
     return table
 

@@ -15,6 +15,7 @@ from albert_ablate.drawing_library import Line2D, MaxNLocator
 from analysis.cells import arm_names, in_order, main_setup
 from analysis.estimates import planned_seconds
 from analysis.metrics import metric, summarised, unfit, values
+from analysis.planted import natural
 from analysis.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
 from analysis.runs import held_out_curves
 from analysis.statistics import estimate, seeds_needed
@@ -212,6 +213,7 @@ def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple
 
 def cost(runs: pd.DataFrame) -> Drawing:
     """What each run took against what was counted and, where the plan measured its shape, estimated before."""
+    runs = natural(runs)
     complete = runs[["seconds", "flops", "hidden"]].notna().all(axis=1)
     done = runs[(runs["state"] == "finished") & complete]
     if not len(done):

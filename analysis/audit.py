@@ -24,7 +24,7 @@ from analysis.claims import load_all
 from analysis.copies import without_copies
 from analysis.page import Report, markdown
 from analysis.places import require_file, run_folders
-from analysis.recount import columns, fine_tunings, held_out, pages, parameters, verdicts
+from analysis.recount import columns, controls, fine_tunings, held_out, pages, parameters, verdicts
 from analysis.recount.arms import folders
 from analysis.recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
 from analysis.recount.files import read_table
@@ -38,6 +38,7 @@ _COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why"
 #: The heading of the scorecard in report.md.
 _CLAIMED = "What the paper claims, and what these runs say"
 _CLAIMS = Path(__file__).with_name("claims.yaml")
+_CONTROLS = Path(__file__).with_name("controls.yaml")
 
 
 class Reported:
@@ -57,7 +58,7 @@ class Reported:
                 f"--report {folder}: no report: {what}. python -m analysis.report RUNS --out {folder} writes one."
             )
         found = {}
-        for file in (*needed, *sorted((folder / "tables").glob("*.csv"))):
+        for file in (*needed, *folder.glob("controls.csv"), *sorted((folder / "tables").glob("*.csv"))):
             try:
                 found[str(file.relative_to(folder))] = read_table(file)
             except (OSError, UnicodeError, csv.Error) as error:
@@ -114,7 +115,9 @@ def audit(
                 of_page += pages.check_table(table, printed.get(f"Table {name.removeprefix('table')}"))
     checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs, survivors)
     found += checks
-    found += of_page + (pages.check_claims(printed.get(_CLAIMED), derived) if reported.page and derived else [])
+    found += controls.check(reported.files.get("controls.csv", []), runs)
+    natural = [one for one in derived if one["text"] == "natural"]
+    found += of_page + (pages.check_claims(printed.get(_CLAIMED), natural) if reported.page and natural else [])
     return [check for check in found if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
 
 
@@ -166,8 +169,10 @@ def _write(checks: Sequence[Check], file: Path) -> None:
 
 def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Entries of the paper's claims file and of ``files``, as they stand there."""
-    load_all(files)  # refuses what is no claims file
-    return [entry for file in (_CLAIMS, *files) for entry in yaml.safe_load(file.read_text(encoding="utf-8"))]
+    load_all([_CONTROLS, *files])  # refuses what is no claims file
+    return [
+        entry for file in (_CLAIMS, _CONTROLS, *files) for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
+    ]
 
 
 def _require_raw(places: Sequence[Path]) -> None:
@@ -211,7 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reported = Reported.read(options.report)
         else:
             chosen = without_copies(where(read_folders(*options.runs), options.where))
-            reported = Reported.made(gather(chosen, load_all(options.claims), survivors=options.survivors, draw=False))
+            reported = Reported.made(
+                gather(chosen, load_all([_CONTROLS, *options.claims]), survivors=options.survivors, draw=False)
+            )
         checks = audit(reported, reported.runs_of(options.runs), claims, options.data, options.survivors)
         if options.csv is not None:
             _write(checks, options.csv)

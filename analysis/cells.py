@@ -13,6 +13,7 @@ import pandas as pd
 
 from albert_ablate.axes import AXES
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from analysis.planted import fits, natural
 from analysis.runs import setting
 from analysis.seeds import Seeds, missing_too, numberless, seeds_of
 from analysis.setups import (
@@ -115,7 +116,12 @@ def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
 
 def main_selection(runs: pd.DataFrame) -> Selection:
     """``main_setup`` as the arm ``all``, with what was left out of it; ``seeds`` are of each of its arms."""
-    ours = [_comparable(config, hidden) for config, hidden in zip(runs["config"], runs["hidden"], strict=True)]
+    return largest(natural(runs))
+
+
+def largest(runs: pd.DataFrame) -> Selection:
+    """``main_selection`` of runs of any text."""
+    ours = [_of_ours(config, hidden) for config, hidden in zip(runs["config"], runs["hidden"], strict=True)]
     runs = runs[(runs["state"] != "copy") & runs["seed"].notna() & pd.Series(ours, index=runs.index, dtype=bool)]
     finished = (runs["state"] == "finished") & ~numberless(runs)
     if not finished.any():
@@ -182,7 +188,7 @@ def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
     """``masking.max_ngram=7`` for every setting of a cell that no run has, whatever else it has."""
     missing: dict[str, Any] | None = None
     for run in runs.to_dict("records"):
-        if not _comparable(run["config"], run["hidden"]):
+        if not _comparable(run["config"], run["hidden"], terms):
             continue
         wanted = _wanted(run, terms)
         here = {path: value for path, value in wanted.items() if not _same(path, setting(run["config"], path), value)}
@@ -192,14 +198,18 @@ def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
 
 def _cell(run: Mapping[Any, Any], terms: Terms) -> Settings | None:
     """The settings that ``terms`` set, where a run has them all; else None."""
-    if not _comparable(run["config"], run["hidden"]):
+    if not _comparable(run["config"], run["hidden"], terms):
         return None
     wanted = _wanted(run, terms)
     alike = all(_same(path, setting(run["config"], path), value) for path, value in wanted.items())
     return wanted if alike else None
 
 
-def _comparable(config: dict[str, Any], hidden: Any) -> bool:
+def _comparable(config: dict[str, Any], hidden: Any, terms: Terms) -> bool:
+    return _of_ours(config, hidden) and fits(config, terms)
+
+
+def _of_ours(config: dict[str, Any], hidden: Any) -> bool:
     return bool(config) and not pd.isna(hidden) and not _imported(config)
 
 

@@ -43,6 +43,7 @@ _TASK_NOTE = """
 best: of all checkpoints, chosen on dev itself, median over seeds · to beat: majority · bag of words
 where a task has two metrics, all numbers are those of their mean\
 """
+_PLANTED = ("achievable", "planted text")
 _SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
 
 
@@ -62,6 +63,9 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     for task in ("nsp", "sop"):
         columns = runs[[task, f"{task}_interval", f"{task}_head"]].itertuples(index=False)
         table[task.upper()] = [_accuracy(*values) for values in columns]
+    if runs["planted"].notna().any():
+        table["achievable"] = [_achievable(run) for run in runs.to_dict("records")]
+        table["planted text"] = runs["planted"].fillna("")
     keys = ["model", *axes, "steps", "seed"]
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
 
@@ -147,6 +151,17 @@ def _cell(value: Any, form: Any) -> str:
     return "—" if pd.isna(value) else form(value)
 
 
+def _achievable(run: dict[Any, Any]) -> str:
+    """``MLM 1.103, NSP 97.8%, SOP 94.7%``: scores at best, where the text says so."""
+    loss, nsp, sop = (run[f"achievable_{name}"] for name in ("mlm_loss", "nsp", "sop"))
+    if pd.isna(loss):
+        return ""
+    shares = {"NSP": nsp, "SOP": sop}
+    return ", ".join(
+        [f"MLM {loss:.3f}", *(f"{name} {_cell(share, '{:.1%}'.format)}" for name, share in shares.items())]
+    )
+
+
 def _loss(loss: Any, left_baseline: Any, state: str) -> str:
     return state if pd.isna(loss) else f"{loss:.3f}" + (" !" if left_baseline is False else "")
 
@@ -199,8 +214,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     table = compare(runs)
-    console.print(_drawn(table))
+    shown = table.drop(columns=[name for name in _PLANTED if name in table])
+    if "planted text" in table:
+        shown["model"] = [
+            f"{name}‡" if text else name for name, text in zip(table["model"], table["planted text"], strict=True)
+        ]
+    console.print(_drawn(shown))
     console.print(_NOTE, highlight=False)
+    for line in _planted_notes(table):
+        console.print(line, highlight=False, soft_wrap=True)
     finished = runs[runs["state"] == "finished"]
     sentences = [*cautions.unlike_texts(finished), *cautions.code(finished), *cautions.copies(runs)]
     _warn(console, [*sentences, *heads.sentences(runs)])
@@ -209,6 +231,17 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
         console.print("\nfine-tuned", _drawn(tasks), sep="\n")
         console.print(_TASK_NOTE, highlight=False)
     return table
+
+
+def _planted_notes(table: pd.DataFrame) -> list[str]:
+    """A line for each planted text: its strengths, and what is achievable on it."""
+    if "planted text" not in table:
+        return []
+    texts = table.loc[table["planted text"] != "", ["planted text", "achievable"]].drop_duplicates()
+    return [
+        f"‡ planted text, {run['planted text']}: achievable {run['achievable'] or 'is not known yet'}"
+        for run in texts.to_dict("records")
+    ]
 
 
 def _warn(console: Console, sentences: Sequence[str]) -> None:

@@ -16,8 +16,11 @@ from analysis import paper, render, style
 from analysis.cautions import judged_in_one_setup, of_runs
 from analysis.cells import arm_names, in_order, main_setup
 from analysis.claims import Verdict, bound_words, counted
+from analysis.controls import HEAD, Controls, page_rows, reading, rows
+from analysis.controls import summary as controls_summary
 from analysis.copies import short
 from analysis.metrics import unfit
+from analysis.planted import natural
 from analysis.provenance import of_tables
 from analysis.recipes import leaderboard, recipe_table
 from analysis.style import Drawing
@@ -32,6 +35,10 @@ _NOTES = {
 }
 
 
+_CONTROLS = "Controls (planted text)"
+_CONTROL_CLAIMS = "Claims of Table 5 on planted text; p after Holm's correction over these claims alone:"
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything that a report shows."""
@@ -42,6 +49,7 @@ class Report:
     verdicts: tuple[Verdict, ...]
     drawings: tuple[Drawing, ...]
     undrawn: dict[str, str] = field(default_factory=dict)  # figure -> why
+    controls: Controls = field(default_factory=Controls)  # of runs on planted text
 
     @property
     def filled(self) -> list[Table]:
@@ -53,6 +61,12 @@ def summary(report: Report) -> list[str]:
     """Three sentences: what was run, what came out, what cannot be said."""
     done = main_setup(report.runs)
     counts = counted(report.verdicts)
+    if not len(done) and report.controls.scores:
+        return [
+            "Every finished run is of planted text: these are controls.",
+            *controls_summary(report.controls),
+            "Nothing that the paper claims is judged by them.",
+        ]
     if not len(done):
         return [
             "No run has finished yet.",
@@ -80,6 +94,11 @@ def summary(report: Report) -> list[str]:
     strongest = max((v for v in report.verdicts if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
     third += f"; most firmly reproduced: {_quoted(strongest.claim.claim)}" if strongest else "; none is reproduced yet"
     return [first, second, f"{third}."]
+
+
+def control_summary(report: Report) -> list[str]:
+    """How the controls on planted text came out; nothing where there are none."""
+    return controls_summary(report.controls)
 
 
 def cautions(report: Report) -> list[str]:
@@ -113,6 +132,7 @@ def missing(report: Report) -> list[str]:
 
 def costs(runs: pd.DataFrame) -> pd.DataFrame:
     """A row an arm of any set-up: runs, parameters, steps, tokens, FLOPs, training time and speed."""
+    runs = natural(runs)
     done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]  # without settings it is no arm
     done = in_order(done.assign(arm=arm_names(done)))
     rows = []
@@ -141,6 +161,7 @@ def html(report: Report) -> str:
         cautions=cautions(report),
         counts=counted(report.verdicts),
         scorecard=[_score_row(v) for v in report.verdicts],
+        controls=_controls(report.controls) if report.controls.shown else None,
         tables=[{"number": t.number, "title": t.title, "html": render.html(t)} for t in filled],
         unfilled=[
             {
@@ -170,6 +191,11 @@ def markdown(report: Report) -> str:
     parts = [f"# {render.plain(report.title)}", *map(render.plain, (_subtitle(report.runs), " ".join(summary(report))))]
     parts += ["\n".join(f"- {render.plain(line)}" for line in known)] if (known := cautions(report)) else []
     parts += ["## What the paper claims, and what these runs say", scorecard_markdown(report.verdicts)]
+    if report.controls.shown:
+        parts += [f"## {_CONTROLS}", " ".join(controls_summary(report.controls))]
+        parts += [render.pipes(HEAD, rows(report.controls))] if report.controls.scores else []
+        parts += ["\n".join(f"- {render.plain(line)}" for line in reading(report.controls))]
+        parts += [_CONTROL_CLAIMS, scorecard_markdown(report.controls.verdicts)]
     parts += ["## Tables", *(render.markdown(table) for table in report.filled)]
     recipes = _reference("table14", report.runs)
     parts += [f"### Table 14. {recipes['title']}", render.pipes(recipes["head"], recipes["rows"]), recipes["note"]]
@@ -228,6 +254,13 @@ def _why(verdict: Verdict) -> str:
     return "; ".join(filter(None, (verdict.reason, lost)))
 
 
+def _controls(found: Controls) -> dict[str, Any]:
+    return {
+        "title": _CONTROLS, "summary": controls_summary(found), "head": HEAD, "rows": page_rows(found),
+        "notes": reading(found), "claims": _CONTROL_CLAIMS, "scorecard": [_score_row(v) for v in found.verdicts],
+    }  # fmt: skip
+
+
 def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:
     printed = paper.table(name)
     frame = recipe_table(runs) if name == "table14" else leaderboard(name)
@@ -264,7 +297,8 @@ def _run_row(run: dict[Any, Any]) -> list[str]:
     steps = "—" if pd.isna(run["steps"]) else f"{int(run['steps']):,}"
     commit = str(run["commit"])[:10] if run["commit"] else "—"
     seed = "—" if pd.isna(run["seed"]) else str(int(run["seed"]))
-    return [run["run"], run["state"], seed, steps, commit, run["tokens_fingerprint"] or "—", run["note"]]
+    note = "; ".join(filter(None, [f"planted text: {run['planted']}" if run["planted"] else "", run["note"]]))
+    return [run["run"], run["state"], seed, steps, commit, run["tokens_fingerprint"] or "—", note]
 
 
 def _subtitle(runs: pd.DataFrame) -> str:

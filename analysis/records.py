@@ -52,12 +52,22 @@ class _Model(_Part):
     heads: _Size
 
 
+class _Planted(_Part):
+    topic: _Number
+    order: _Number
+    local: _Number
+
+
+class _Corpus(_Named):
+    planted: _Planted | None = None
+
+
 class _Config(_Part):
     seed: _Whole
     embed: _Embed
     model: _Model
     scale: _Named = _Named()
-    data: _Named = _Named()
+    data: _Corpus = _Corpus()
 
     @model_validator(mode="before")
     @classmethod
@@ -134,11 +144,28 @@ class _OwnHead(_Part):
     interval: _Interval | None = None
 
 
+class _BestMasked(_Part):
+    loss: _Number
+    accuracy: _Number
+    chance_loss: _Number | None = None
+
+
+class _BestSentence(_Part):
+    accuracy: _Number
+
+
+class _Achievable(_Part):
+    masked_lm: _BestMasked
+    nsp: _BestSentence | None = None
+    sop: _BestSentence | None = None
+
+
 class _Sentence(_Part):
     accuracy: _Number | None = None
     interval: _Interval | None = None
     head: str | None = None
     left_baseline: bool | None = None
+    majority_class: _Number | None = None
     own_head: _OwnHead | None = None
 
 
@@ -187,6 +214,7 @@ class _Results(_Part):
     masked_lm: _Masked | None = None
     nsp: _Sentence | None = None
     sop: _Sentence | None = None
+    achievable: _Achievable | None = None
     training: _Training | None = None
     evaluation: _Evaluation | None = None
     tasks: list[_Task] = []

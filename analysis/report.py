@@ -18,7 +18,7 @@ from rich.console import Console
 from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
-from analysis import page, render, style
+from analysis import controls, page, render, style
 from analysis.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
 from analysis.copies import without_copies
 from analysis.figures import draw_all
@@ -33,7 +33,7 @@ _TITLE = "ALBERT's choices, ablated"
 _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown")
 
 #: What a folder holds that a report would be written over.
-_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "tables", "figures")
+_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "tables", "figures")
 
 
 def gather(
@@ -45,7 +45,9 @@ def gather(
     """
     tables = (configurations(_counts), *(build(runs, name, survivors) for name in REFERENCES))
     drawings, undrawn = draw_all(runs) if draw else ([], {})
-    return Report(title, runs, tables, tuple(judge(runs, claims, survivors)), tuple(drawings), undrawn)
+    papers, planted = controls.divided(claims)
+    verdicts, known = tuple(judge(runs, papers, survivors)), controls.controls_of(runs, planted, survivors)
+    return Report(title, runs, tables, verdicts, tuple(drawings), undrawn, known)
 
 
 def write(report: Report, out: Path, *, compact: bool = False) -> Path:
@@ -69,12 +71,22 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
 
 def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
     """Every table of numbers of the report, by its file; ``compact`` leaves out the tables without runs."""
-    found = {"scorecard.csv": scorecard(report.verdicts), "runs.csv": report.runs.drop(columns=list(_NESTED))}
+    found = {"scorecard.csv": _scorecard(report), "runs.csv": report.runs.drop(columns=list(_NESTED))}
+    if report.controls.scores:
+        found["controls.csv"] = controls.frame(report.controls)
     for table in report.filled if compact else report.tables:
         found[f"tables/{table.name}.csv"] = render.frame(table)
         if table.comparisons:
             found[f"tables/{table.name}-differences.csv"] = render.differences(table)
     return found
+
+
+def _scorecard(report: Report) -> pd.DataFrame:
+    """The verdicts, with the kind of text in the last column."""
+    found = scorecard(report.verdicts).assign(text="natural")
+    if not report.controls.shown:
+        return found
+    return pd.concat([found, scorecard(report.controls.verdicts).assign(text="planted")])
 
 
 def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
@@ -113,6 +125,8 @@ def _tell(report: Report, opened: Path) -> None:
                 markup=False,
                 soft_wrap=True,
             )
+    for sentence in page.control_summary(report):
+        console.print(f"  planted text: {sentence}", markup=False, soft_wrap=True)
     words = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {opened}\n"
     console.print(words, style="dim", markup=False)
 
@@ -140,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        claims = load_all(options.claims)
+        claims = load_all([controls.CLAIMS, *options.claims])
         require_writable("--out", options.out)
         require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
         runs = without_copies(where(read_folders(*options.runs), options.where))

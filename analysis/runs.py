@@ -19,6 +19,7 @@ from analysis.heads import with_format
 from analysis.places import inside as _inside
 from analysis.places import no_runs as _no_runs
 from analysis.places import run_folders
+from analysis.planted import strengths
 from analysis.records import parse_yaml, printable, read_line, read_record, words_of
 
 #: Column -> what it holds. A number that a run does not have (yet) is missing, and ``note`` says why.
@@ -65,6 +66,14 @@ COLUMNS = {
     "mlm_left_baseline": "whether the masked LM is better than the unigram baseline, with 95% confidence",
     "nsp_left_baseline": "the same of NSP and the majority class",
     "sop_left_baseline": "the same of SOP",
+    "nsp_majority": "share of the more frequent label: chance",
+    "sop_majority": "the same of SOP",
+    "planted": "strengths of the planted text; missing where the text is no planted one",
+    "achievable_mlm_loss": "lowest masked-LM loss that is possible on the held-out pairs, where the corpus knows it",
+    "achievable_mlm": "the same of masked-LM accuracy",
+    "achievable_nsp": "the same of next-sentence accuracy",
+    "achievable_sop": "the same of sentence-order accuracy",
+    "chance_mlm_loss": "masked-LM loss that needs no context: frequencies of pieces, and the piece that is shown",
     "l2": "per layer: mean L2 distance between input and output (list)",
     "degrees": "per layer: mean angle between input and output (list)",
     "tasks": "fine-tuned tasks as in results.json (list)",
@@ -229,6 +238,7 @@ def _row(folder: Path) -> dict[str, Any]:
         **{f"params_{key}": counts.get(key) for key in ("encoder", "with_pooler", "with_heads")},
         "flops_per_step": manifest.get("flops_per_step"),
         **_scores(results),
+        "planted": strengths(config),
         "l2": similarity.get("l2"),
         "degrees": similarity.get("degrees"),
         "tasks": with_format(folder, results.get("tasks", []), manifest.get("precision")),
@@ -276,6 +286,11 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         found[f"{task}_own_head"] = setting(scores, "own_head.accuracy")
         found[f"{task}_own_head_interval"] = setting(scores, "own_head.interval")
         found[f"{task}_left_baseline"] = scores.get("left_baseline") if trained else None
+        found[f"{task}_majority"] = scores.get("majority_class")
+        found[f"achievable_{task}"] = setting(results, f"achievable.{task}.accuracy")
+    best = {"achievable_mlm_loss": "loss", "achievable_mlm": "accuracy", "chance_mlm_loss": "chance_loss"}
+    for column, key in best.items():
+        found[column] = setting(results, f"achievable.masked_lm.{key}")
     return found
 
 

@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 import pydantic
 
@@ -63,7 +64,7 @@ def _checked(key: str, value: Any) -> dict[str, Any]:
     kind = _type_of(key)
     if kind is None:
         raise ConfigError(f"{key}: there is no such setting. {_near(key)}")
-    if is_dataclass(kind):
+    if is_dataclass(_group(kind)):
         return _option(key, value)
     return {key: _value(key, value, kind)}
 
@@ -129,8 +130,14 @@ def _type_of(path: str) -> Any:
     """The declared type of a setting or group; None where there is none of that name."""
     node: Any = RunConfig
     for part in path.split("."):
-        node = _fields(node).get(part) if is_dataclass(node) else None
+        node = _fields(node).get(part) if is_dataclass(node := _group(node)) else None
     return node
+
+
+def _group(kind: Any) -> Any:
+    """The group of settings in ``Group | None``, a group that may be missing; else ``kind`` itself."""
+    groups = [one for one in get_args(kind) if is_dataclass(one)] if isinstance(kind, UnionType) else []
+    return groups[0] if len(groups) == 1 else kind
 
 
 def _fields(kind: Any) -> dict[str, Any]:
@@ -145,7 +152,7 @@ def _names() -> tuple[str, ...]:
 
 def _walk(kind: Any, prefix: str) -> Iterator[str]:
     for name, inner in _fields(kind).items():
-        if is_dataclass(inner):
+        if is_dataclass(inner := _group(inner)):
             yield from _walk(inner, f"{prefix}{name}.")
         elif name != "tasks":
             yield f"{prefix}{name}"

@@ -48,7 +48,7 @@ def config(terms: Mapping[str, Any], seed: int, steps: int = 3500) -> dict[str, 
             "hidden_dropout": dropout,
             "attention_dropout": dropout,
         },
-        "data": {"name": "embedded", "fraction": 0.5 if terms.get("corpus") == "base" else 1.0},
+        "data": _corpus(terms),
         "tokenizer": {"vocab_size": 2000},
         "pairs": {"max_length": 64},
         "budget": {"unit": terms.get("budget", "steps"), "steps": steps, "warmup_steps": 175, "seconds": 600},
@@ -57,11 +57,22 @@ def config(terms: Mapping[str, Any], seed: int, steps: int = 3500) -> dict[str, 
     }
 
 
+def _corpus(terms: Mapping[str, Any]) -> dict[str, Any]:
+    strengths = {key.rpartition(".")[2]: value for key, value in terms.items() if key.startswith("data.planted.")}
+    name = "planted" if strengths else "embedded"
+    found = {"name": name, "fraction": 0.5 if terms.get("corpus") == "base" else 1.0, "planted": strengths or None}
+    return found if strengths else {key: found[key] for key in ("name", "fraction")}
+
+
 def write_cell(
     root: Path, terms: Mapping[str, Any], seed: int, noise: float = 0.002, law: Mapping[Any, float] | None = None,
     left: bool = True, tasks: Iterable[str] = (), steps: int = 3500, layers: int | None = None,
+    scores: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """One finished run folder. Noise is of the seed (common to all arms) and of the cell."""
+    """One finished run folder. Noise is of the seed (common to all arms) and of the cell.
+
+    ``scores`` replaces parts of ``results.json``, a dictionary within it key by key.
+    """
     settings = config(terms, seed, steps)
     own, common = np.random.default_rng([seed, abs(hash_of(terms))]), np.random.default_rng([seed, 1])
     gain = sum((PAPER_LIKE if law is None else law).get(pair, 0.0) for pair in terms.items())
@@ -82,7 +93,8 @@ def write_cell(
         {
             "identity": name.rpartition("-")[2], "source": {"commit": "a" * 40, "dirty": False},
             "packages": {"torch": "2.13.0"}, "hardware": {"device": "cpu"}, "precision": "bf16",
-            "data": {"tokens": {"fingerprint": "feed"}, "corpus": "embedded"}, "flops_per_step": 1e10,
+            "data": {"tokens": {"fingerprint": _tokens(settings)}, "corpus": settings["data"]["name"]},
+            "flops_per_step": 1e10,
             "parameters": {"encoder": count, "with_pooler": count + 37_000, "with_heads": count + 70_000},
             "deviations_from_paper": [{"field": "batch.size", "ours": 64, "paper": 4096}],
         },
@@ -108,6 +120,8 @@ def write_cell(
             "accuracy": value, "interval": [value - 0.02, value + 0.02], "head": "trained" if trained else "fitted",
             "left_baseline": left if trained else value > 0.53,
         }  # fmt: skip
+    for key, value in (scores or {}).items():
+        results[key] = results.get(key, {}) | value
     _json(folder / "results.json", results)
     wobble = {"all": 0.1, "attention": 0.3, "ffn": 0.5, "none": 1.0}[share]
     profile = [6.0 + wobble * (1 if layer % 2 else -1) + 0.02 * own.standard_normal() for layer in range(layers)]
@@ -122,6 +136,11 @@ def write_cell(
     ]  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
     return folder
+
+
+def _tokens(settings: Mapping[str, Any]) -> str:
+    planted = settings["data"].get("planted")
+    return f"{hash_of(planted) % 16**8:08x}" if planted else "feed"
 
 
 def write_sweep(root: Path, seeds: int = 3, **more: Any) -> Path:

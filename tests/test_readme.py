@@ -66,7 +66,7 @@ def test_every_command_runs(folder: Path) -> None:
     assert (folder / "figures" / "curves.png").stat().st_size > 10_000
     assert (folder / "report" / "index.html").stat().st_size > 100_000
     assert (
-        len(list((folder / "runs").glob("*/results.json"))) == 6 + 1 + 8 + 9 - 1
+        len(list((folder / "runs").glob("*/results.json"))) == 7 + 1 + 8 + 9 - 1
     )  # one cell of table5 is also a command of its own
 
 

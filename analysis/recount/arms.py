@@ -118,6 +118,8 @@ def own_settings(run: Run, terms: Terms) -> dict[str, Any] | None:
     config = run.config
     if at(config, "model.hidden") is None or at(config, "scale.name") == "imported":
         return None
+    if isinstance(at(config, "data.planted"), dict) != any(term.startswith("data.planted.") for term in terms):
+        return None  # planted text is a matter of its own
     own = wanted(terms, config)
     for path, value in own.items():
         found = at(config, path)

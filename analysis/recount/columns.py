@@ -7,6 +7,7 @@ from typing import Any
 from albert_ablate.axes import AXES
 from analysis.recount.arms import base_of
 from analysis.recount.checks import Check, compare, unknown
+from analysis.recount.controls import strengths
 from analysis.recount.files import at
 from analysis.recount.runs import Run
 
@@ -20,6 +21,15 @@ def _setting(path: str, before: Any = None) -> Callable[[Run], Any]:
 
 def _result(path: str) -> Callable[[Run], Any]:
     return lambda run: at(run.results, path)
+
+
+def _left(score: str) -> Callable[[Run], Any]:
+    """Whether a baseline was left; an imported model was not trained here, so nothing is said of it."""
+
+    def left(run: Run) -> Any:
+        return None if "imported" in run.results else at(run.results, f"{score}.left_baseline")
+
+    return left
 
 
 def _manifest(path: str) -> Callable[[Run], Any]:
@@ -73,14 +83,20 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "mlm_loss_interval": ("results.json", _result("masked_lm.loss_interval")),
     "unigram_loss": ("results.json", _result("masked_lm.unigram_loss")),
     "bigram_loss": ("results.json", _result("masked_lm.bigram_loss")),
-    "mlm_left_baseline": ("results.json", _result("masked_lm.left_baseline")),
+    "mlm_left_baseline": ("results.json", _left("masked_lm")),
+    **{f"{task}_left_baseline": ("results.json", _left(task)) for task in ("nsp", "sop")},
+    "planted": ("config.yaml", lambda run: strengths(run.config)),
+    **{f"{task}_majority": ("results.json", _result(f"{task}.majority_class")) for task in ("nsp", "sop")},
+    **{f"achievable_{task}": ("results.json", _result(f"achievable.{task}.accuracy")) for task in ("nsp", "sop")},
+    "achievable_mlm_loss": ("results.json", _result("achievable.masked_lm.loss")),
+    "achievable_mlm": ("results.json", _result("achievable.masked_lm.accuracy")),
+    "chance_mlm_loss": ("results.json", _result("achievable.masked_lm.chance_loss")),
     **{
         f"{task}{suffix}": ("results.json", _result(f"{task}.{path}"))
         for task in ("nsp", "sop")
         for suffix, path in (
             ("", "accuracy"), ("_head", "head"), ("_interval", "interval"), ("_own_head", "own_head.accuracy"),
             ("_own_head_interval", "own_head.interval"),
-            ("_left_baseline", "left_baseline"),
         )
     },
     "l2": ("similarity.json", lambda run: run.similarity.get("l2")),

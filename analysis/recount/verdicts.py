@@ -7,6 +7,7 @@ from typing import Any
 from analysis.recount import printed, rules, scores
 from analysis.recount.arms import UnknownTermError, cells, select
 from analysis.recount.checks import Check, compare, unknown
+from analysis.recount.files import at
 from analysis.recount.rules import ALPHA, Estimate
 from analysis.recount.runs import Run
 from analysis.recount.student import holm
@@ -24,6 +25,8 @@ def check(
     """Every number and verdict of ``scorecard.csv``, and the derived rows. A claim without a row is a disagreement."""
     found = []
     reported = {row["id"]: row for row in rows}
+    if not any(isinstance(at(run.config, "data.planted"), dict) for run in runs):
+        claims = [claim for claim in claims if not _planted(claim)]
     named = [claim for claim in claims if claim["id"] in reported]
     try:
         derived = judge(named, runs, survivors)
@@ -58,10 +61,11 @@ def _row(row: dict[str, str], one: dict[str, Any]) -> list[Check]:
 def judge(claims: Sequence[dict[str, Any]], runs: Sequence[Run], survivors: bool) -> dict[str, dict[str, Any]]:
     """Claim -> the columns of its row."""
     found = {claim["id"]: _measured(claim, runs, survivors) for claim in claims}
-    judged = [claim["id"] for claim in claims if found[claim["id"]]["judged"]]
     by_id = {claim["id"]: claim for claim in claims}
-    for name, p in zip(judged, holm([found[name]["p"] for name in judged]), strict=True):
-        found[name] |= _decided(by_id[name], found[name]["estimate"], p, len(judged))
+    for text in ("natural", "planted"):  # a family each
+        judged = [name for name, one in found.items() if one["judged"] and one["text"] == text]
+        for name, p in zip(judged, holm([found[name]["p"] for name in judged]), strict=True):
+            found[name] |= _decided(by_id[name], found[name]["estimate"], p, len(judged))
     for one in found.values():
         del one["estimate"], one["judged"]
     return found
@@ -76,7 +80,7 @@ def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> di
         "verdict": "not tested", "score": None, "holds_if": _bound(claim), "n": 0, "effect": None, "low": None,
         "high": None, "p": None, "p_holm": None, "seeds_needed": None, "estimate": None, "files": "run folders",
         "judged": False, "planned": max(len(arm.planned) for arm in arms),
-        "without_numbers": any(arm.lost for arm in arms),
+        "without_numbers": any(arm.lost for arm in arms), "text": "planted" if _planted(claim) else "natural",
         **_paper(claim, claim["scores"][0]),
     }  # fmt: skip
     if not all(chosen.values()):
@@ -157,6 +161,11 @@ def _terms(cell: Any) -> dict[str, Any]:
         return cell
     table, _, place = cell.partition(".")
     return cells(table)[int(place) - 1]
+
+
+def _planted(claim: dict[str, Any]) -> bool:
+    """Whether an arm is on planted text: its terms say so."""
+    return any(term.startswith("data.planted.") for cell in claim["arms"].values() for term in _terms(cell))
 
 
 def _bound(claim: dict[str, Any]) -> str:

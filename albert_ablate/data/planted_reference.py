@@ -1,0 +1,255 @@
+"""Exact predictions for planted text: Bayes' rule over topics, places in the document and chains of words.
+
+Given the topic and the place, sentences are independent Markov chains: the first word is the marker of the place or
+any word of the topic, each later one the successor of its neighbour or again any word. Sums over unseen words are
+forward and backward recursions over a chain. An observed position that was not chosen for masking shows its word; a
+chosen one shows [MASK], which says nothing, or a piece that is the word itself or a random one, as likely.
+
+Letters: N sentences, W words, Z topics, S places (sentences of a document), B pairs.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from albert_ablate.data.planted import PlantedText
+from albert_ablate.data.reference import Cuts, Seen
+from albert_ablate.errors import DataError
+
+if TYPE_CHECKING:
+    from albert_ablate.data.tokenizer import Tokenizer
+
+#: Numbers in one array of a recursion: pairs are taken so many at a time.
+_MOST = 1_000_000
+
+
+def planted_reference(text: PlantedText, tokenizer: "Tokenizer") -> "PlantedReference":
+    """The reference for ``text`` in the pieces of ``tokenizer``. Raises DataError where a word is not one piece."""
+    from albert_ablate.data.tokenizer import UNK
+
+    words = [text.words[number] for number in text.occurring]
+    encoded = tokenizer.encode(words)
+    whole = [len(pieces) == 1 and pieces[0] != UNK for pieces in encoded]
+    if not all(whole):
+        size, missing = tokenizer.vocab_size, whole.count(False)
+        raise DataError(
+            f"data.source=planted: {missing} of its {len(words)} words, such as {words[whole.index(False)]!r}, are not "
+            "single pieces of the tokenizer, and what can be achieved is counted in words. Use tokenizer=unigram with "
+            f"tokenizer.vocab_size={size + missing}, or leave it and data.planted.pieces as they are in conf/."
+        )
+    piece_of = np.full(text.word_count, -1)
+    piece_of[text.occurring] = [pieces[0] for pieces in encoded]
+    return PlantedReference(text, piece_of, tokenizer.vocab_size)
+
+
+@dataclass(frozen=True)
+class _Chains:
+    """The sentences of some pairs and the backward recursion over each.
+
+    Likelihoods of one sentence are scaled alike, by a factor that no posterior depends on.
+    """
+
+    row: np.ndarray  # (N,) pair
+    segment: np.ndarray  # (N,)
+    number: np.ndarray  # (N,) of the sentence in its segment
+    emission: np.ndarray  # (N, W, words) likelihood of what is seen at each place
+    after: list[np.ndarray]  # by place: (N, Z, words) likelihood of all that follows, given the word there
+    ordinary: np.ndarray  # (N, Z) likelihood of the sentence where no marker opens it
+    marked: np.ndarray  # (N, Z, S) the same where the marker of a place opens it
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """What a pair's words say of it."""
+
+    label: np.ndarray  # (B,) posterior of label 1
+    posterior: np.ndarray  # (B, 2, Z, S) of topic and first place of each segment
+
+
+@dataclass(frozen=True)
+class PlantedReference:
+    """``reference.Reference`` for planted text."""
+
+    text: PlantedText
+    piece_of: np.ndarray  # (words,) -1 for a word that the text never holds
+    pieces: int  # of the tokenizer
+
+    def predictor(self, cuts: Cuts) -> "_Predictor":
+        """For pairs that are cut as ``cuts`` are."""
+        return _Predictor(self.text, self.piece_of, self.pieces, _Prior(cuts, self.text.settings.sentences))
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    text: PlantedText
+    piece_of: np.ndarray
+    pieces: int
+    prior: "_Prior"
+
+    @cached_property
+    def _word_of(self) -> np.ndarray:
+        """(pieces,) the word that each is; -1 for none."""
+        found = np.full(self.pieces, -1)
+        known = self.piece_of >= 0
+        found[self.piece_of[known]] = np.flatnonzero(known)
+        return found
+
+    @cached_property
+    def _next(self) -> np.ndarray:
+        """(words,) successor of each; a marker has none, and stands here for itself."""
+        markers = np.arange(self.text.settings.vocabulary, self.text.word_count)
+        return np.concatenate([self.text.successors, markers])
+
+    @cached_property
+    def _before(self) -> np.ndarray:
+        return np.argsort(self._next)
+
+    @cached_property
+    def _follow(self) -> np.ndarray:
+        """(words,) probability that the successor comes next."""
+        s = self.text.settings
+        return np.where(np.arange(self.text.word_count) < s.vocabulary, s.local, 0.0)
+
+    def masked(self, seen: Seen) -> np.ndarray:
+        """(M, pieces) probability of each piece at the chosen positions."""
+        by_word = np.concatenate([self._masked(part) for part in self._parts(seen)])
+        known = self.piece_of >= 0
+        found = np.zeros((len(by_word), self.pieces))
+        found[:, self.piece_of[known]] = by_word[:, known]
+        return found
+
+    def labels(self, seen: Seen) -> np.ndarray:
+        """(B,) probability that a pair's label is 1."""
+        return np.concatenate([self._judged(self._chains(part), len(part.ids)).label for part in self._parts(seen)])
+
+    def _parts(self, seen: Seen) -> list[Seen]:
+        """The pairs, so many at a time that memory stays bounded."""
+        s = self.text.settings
+        sentences = 2 + int(seen.sentence.max())
+        rows = max(1, _MOST // (sentences * s.topics * self.text.word_count))
+        columns = (seen.ids, seen.chosen, seen.segment, seen.sentence, seen.place)
+        return [Seen(*(c[start : start + rows] for c in columns)) for start in range(0, len(seen.ids), rows)]
+
+    def _chains(self, seen: Seen) -> _Chains:
+        s, chances = self.text.settings, self.text.chances
+        from albert_ablate.data.tokenizer import FIRST_PIECE, MASK
+
+        rows, columns = np.nonzero(seen.segment >= 0)
+        keys = np.stack([rows, seen.segment[rows, columns], seen.sentence[rows, columns]])
+        sentences, of_token = np.unique(keys, axis=1, return_inverse=True)
+        emission = np.ones((sentences.shape[1], s.words, self.text.word_count))
+        ids, chosen = seen.ids[rows, columns], seen.chosen[rows, columns]
+        shown = ids != MASK
+        word = self._word_of[ids]
+        unsure = np.where(chosen, 1 / (self.pieces - FIRST_PIECE), 0.0)[:, None]
+        seen_here = unsure + (word[:, None] == np.arange(self.text.word_count))
+        # A chosen piece: kept or drawn at random, one as often as the other.
+        emission[of_token[shown], seen.place[rows, columns][shown]] = seen_here[shown]
+        after = [np.ones((len(emission), s.topics, self.text.word_count))]
+        for place in range(s.words - 1, -1, -1):
+            joint = emission[:, place, None, :] * after[0]
+            joint /= joint.max(axis=(1, 2), keepdims=True)  # else long sentences end at 0
+            free = np.einsum("nzw,zw->nz", joint, chances)
+            if place:
+                chained = self._follow * joint[..., self._next]
+                after.insert(0, (1 - self._follow) * free[..., None] + chained)
+        marked = joint[..., self.text.markers]
+        return _Chains(sentences[0], sentences[1], sentences[2], emission, after, free, marked)
+
+    def _judged(self, chains: _Chains, count: int) -> _Pairs:
+        """``count``: pairs."""
+        s = self.text.settings
+        by_place = (1 - s.order) * chains.ordinary[..., None] + s.order * chains.marked  # (N, Z, S)
+        with np.errstate(divide="ignore"):
+            log = np.log(by_place)
+        likelihood = np.zeros((count, 2, s.topics, s.sentences))
+        for number in range(int(chains.number.max()) + 1):
+            here = chains.number == number
+            shifted = np.full((here.sum(), s.topics, s.sentences), -np.inf)
+            shifted[..., : s.sentences - number] = log[here][..., number:]
+            likelihood[chains.row[here], chains.segment[here]] += shifted
+        counts = np.zeros((count, 2), dtype=np.int64)
+        np.maximum.at(counts, (chains.row, chains.segment), chains.number + 1)
+        likelihood = np.exp(likelihood - likelihood.max(axis=(2, 3), keepdims=True))
+        a, b = likelihood[:, 0], likelihood[:, 1]
+        weight = self.prior.weights(counts)  # (B, label, same, S, S)
+        mean_a, mean_b = a.mean(1), b.mean(1)
+        together = np.einsum("bzs,bzt->bst", a, b) / s.topics
+        apart = np.einsum("bs,bt->bst", mean_a, mean_b)
+        evidence = np.stack([(weight[:, :, 1] * together[:, None]).sum((2, 3)),
+                             (weight[:, :, 0] * apart[:, None]).sum((2, 3))])  # fmt: skip
+        label = evidence.sum(0)
+        total = label.sum(1)
+        same, other = weight[:, :, 1].sum(1), weight[:, :, 0].sum(1)  # (B, S, S)
+        first = a * (np.einsum("bst,bzt->bzs", same, b) + np.einsum("bst,bt->bs", other, mean_b)[:, None])
+        second = b * (np.einsum("bst,bzs->bzt", same, a) + np.einsum("bst,bs->bt", other, mean_a)[:, None])
+        posterior = np.stack([first, second], axis=1) / s.topics / total[:, None, None, None]
+        return _Pairs(label[:, 1] / total, posterior)
+
+    def _masked(self, seen: Seen) -> np.ndarray:
+        """(M, words) at the chosen positions, row after row."""
+        s, chances = self.text.settings, self.text.chances
+        chains = self._chains(seen)
+        pairs = self._judged(chains, len(seen.ids))
+        # Of each sentence: posterior of topic and place, divided between the two ways to open it.
+        own = pairs.posterior[chains.row, chains.segment]  # (N, Z, S) by the segment's first place
+        posterior = np.zeros_like(own)
+        for number in range(int(chains.number.max()) + 1):
+            here = chains.number == number
+            posterior[here, :, number:] = own[here][..., : s.sentences - number]
+        plain, marked = (1 - s.order) * chains.ordinary[..., None], s.order * chains.marked
+        share = marked / np.maximum(plain + marked, np.finfo(float).tiny)
+        by_marker = posterior * share
+        with_marker, without = by_marker.sum(2), (posterior * (1 - share)).sum(2)  # (N, Z)
+        found = np.empty((len(chains.row), s.words, self.text.word_count))
+        ordinary = _normal(chances * chains.emission[:, 0, None])
+        found[:, 0] = _mixed(without, ordinary * chains.after[0])
+        for place, marker in enumerate(self.text.markers):
+            found[:, 0, marker] += by_marker[:, :, place].sum(1)
+        fresh = np.broadcast_to(chances, ordinary.shape)  # after a marker
+        for place in range(1, s.words):
+            chained = (self._follow * ordinary)[..., self._before]
+            free = 1 - (self._follow * ordinary).sum(-1, keepdims=True)
+            ordinary = _normal((chained + free * chances) * chains.emission[:, place, None])
+            if place > 1:
+                chained = (self._follow * fresh)[..., self._before]
+                fresh = chained + (1 - (self._follow * fresh).sum(-1, keepdims=True)) * chances
+            fresh = _normal(fresh * chains.emission[:, place, None])
+            after = chains.after[place]
+            found[:, place] = _mixed(without, ordinary * after) + _mixed(with_marker, fresh * after)
+        rows, columns = np.nonzero(seen.chosen)
+        lookup = np.zeros((len(seen.ids), 2, int(chains.number.max()) + 1), dtype=np.int64)
+        lookup[chains.row, chains.segment, chains.number] = np.arange(len(chains.row))
+        at = lookup[rows, seen.segment[rows, columns], seen.sentence[rows, columns]]
+        return np.asarray(found[at, seen.place[rows, columns]])
+
+
+class _Prior:
+    """How likely each cut is, given the sentences of both segments: relative frequencies."""
+
+    def __init__(self, cuts: Cuts, places: int) -> None:
+        self._places = places
+        self._known: dict[tuple[int, int], np.ndarray] = {}
+        for counts in np.unique(cuts.count, axis=0):
+            here = (cuts.count == counts).all(1)
+            table = np.zeros((2, 2, places, places))
+            first = cuts.first[here]
+            np.add.at(table, (cuts.label[here], cuts.same[here].astype(np.int64), first[:, 0], first[:, 1]), 1.0)
+            self._known[int(counts[0]), int(counts[1])] = table / table.sum()
+
+    def weights(self, counts: np.ndarray) -> np.ndarray:
+        """(B, label, same, S, S) for pairs of (B, 2) sentences; cuts that no example has are all as likely."""
+        even = np.full((2, 2, self._places, self._places), 1 / (4 * self._places**2))
+        return np.stack([self._known.get((int(a), int(b)), even) for a, b in counts])
+
+
+def _normal(values: np.ndarray) -> np.ndarray:
+    """Divided by the sum over words; where that is 0 nothing is possible, and nothing is left."""
+    return np.asarray(values / np.maximum(values.sum(-1, keepdims=True), np.finfo(float).tiny))
+
+
+def _mixed(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(N, Z) weights of (N, Z, words) distributions, each normalised first -> (N, words)."""
+    return np.asarray(np.einsum("nz,nzw->nw", weights, _normal(values)))
