@@ -261,7 +261,9 @@ def words_of(error: ValueError) -> str:
         return f": {error}" if str(error) else ""
     problem = error.errors()[0]
     place = ".".join(map(str, problem["loc"]))
-    return f": {place}: {problem['msg']}" if place else ""
+    if not place:  # of the whole file: in our words, or not a dictionary at all
+        return f": {problem['ctx']['error']}" if problem["type"] == "value_error" else ""
+    return f": {place}: {problem['msg']}"
 
 
 def read_line(text: str) -> dict[str, Any] | None:
