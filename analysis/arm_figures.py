@@ -12,7 +12,8 @@ import pandas as pd
 
 from albert_ablate.axes import AXES, EMBED, SHARE
 from albert_ablate.drawing_library import Line2D, MaxNLocator
-from analysis.cells import arm_names, in_order, main_setup
+from analysis.arms import arm_names, in_order
+from analysis.cells import main_setup
 from analysis.estimates import planned_seconds
 from analysis.metrics import metric, summarised, unfit, values
 from analysis.planted import natural

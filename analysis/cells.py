@@ -13,6 +13,7 @@ import pandas as pd
 
 from albert_ablate.axes import AXES
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from analysis.arms import APART, full_names
 from analysis.planted import fits, natural
 from analysis.runs import setting
 from analysis.seeds import Seeds, missing_too, numberless, seeds_of
@@ -21,17 +22,13 @@ from analysis.setups import (
     SHAPE,
     Settings,
     differences,
-    flatten,
     keys,
     opened,
     settings_of_run,
-    under,
     within_arm,
 )
 from analysis.task_setups import one_setup_each
 
-#: Settings that the axes of a paper table stand for: what tells arms apart where no terms name them.
-_AXES = (*(axis.path for axis in AXES), "warm_start", "model.base", *SHAPE)
 #: Settings that the terms of a sweep file beside the axes stand for.
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
 
@@ -128,7 +125,7 @@ def largest(runs: pd.DataFrame) -> Selection:
         return Selection({"all": runs[finished].assign(arm=[])})
     rows, done_places = runs.to_dict("index"), set(runs.index[finished])
     settings = {place: settings_of_run(run) for place, run in rows.items()}
-    setups = keys(runs, settings, _AXES)
+    setups = keys(runs, settings, APART)
     members = {place: _Member(run, settings[place], place in done_places, setups[place]) for place, run in rows.items()}
     best, why = _best({"all": members})
     here = runs.loc[[place for place in rows if setups[place] == best]]
@@ -137,45 +134,11 @@ def largest(runs: pd.DataFrame) -> Selection:
     newest = done.sort_values("updated", kind="stable").drop_duplicates(["arm", "seed"], keep="last")
     chosen = done.loc[done.index.isin(newest.index)]
     left = [("all", member) for place, member in members.items() if member.finished and setups[place] != best]
-    differs = _told(left, {"all": chosen}, {"all": dict.fromkeys(_AXES)})
+    differs = _told(left, {"all": chosen}, {"all": dict.fromkeys(APART)})
     seeds = missing_too({str(arm): seeds_of(frame) for arm, frame in here.groupby("arm", sort=False)})
     kept, of_tasks = one_setup_each({"all": chosen})
     setups_left = {member.setup for _, member in left}
     return Selection(kept, {}, seeds, len(left), differs, len(setups_left), why, of_tasks)
-
-
-def full_names(runs: pd.DataFrame) -> list[str]:
-    """``arm_names``; arms that would share a name say what tells them apart as well."""
-    names = arm_names(runs)
-    axes = [{k: v for k, v in flatten(config).items() if under(k, _AXES)} for config in runs["config"]]
-    found = []
-    for name, own in zip(names, axes, strict=True):
-        alike = [other for other_name, other in zip(names, axes, strict=True) if other_name == name]
-        apart = sorted({k for other in alike for k in own.keys() | other.keys() if _unlike(k, own, other)})
-        found.append(", ".join([name, *(f"{key}={own.get(key, BEFORE.get(key))}" for key in apart)]))
-    return found
-
-
-def _unlike(key: str, one: Settings, other: Settings) -> bool:
-    return bool(one.get(key, BEFORE.get(key)) != other.get(key, BEFORE.get(key)))
-
-
-def arm_names(runs: pd.DataFrame) -> list[str]:
-    """``E=32, all shared, SOP`` of each run, with the model where the runs have several shapes."""
-    shapes = runs[["hidden", "layers"]].drop_duplicates()
-    words = []
-    for run in runs.to_dict("records"):
-        shape = f"{run['hidden']}×{run['layers']}, " if len(shapes) > 1 else ""
-        values = [(axis, run[axis.name]) for axis in AXES]
-        words.append(shape + ", ".join(axis.words(value) for axis, value in values if axis.shown(value)))
-    return words
-
-
-def in_order(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs by shape, by each axis in its own order, and by seed."""
-    by_axes = runs.assign(**{f"_{axis.name}": runs[axis.name].map(axis.rank) for axis in AXES})
-    keys = ["hidden", "layers", *(f"_{axis.name}" for axis in AXES), "seed"]
-    return runs.loc[by_axes.sort_values(keys, kind="stable").index]
 
 
 def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":

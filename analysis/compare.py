@@ -24,7 +24,8 @@ from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.tasks import formats
 from analysis import cautions, heads, render
-from analysis.cells import Selection, full_names, main_selection
+from analysis.arms import full_names
+from analysis.cells import Selection, main_selection
 from analysis.metrics import tasks_of, unfit
 from analysis.places import require_file
 from analysis.provenance import different

@@ -17,8 +17,9 @@ from typing import Any
 import pandas as pd
 
 from analysis import render
+from analysis.arms import in_order
 from analysis.cautions import left_out, lost
-from analysis.cells import in_order, largest
+from analysis.cells import largest
 from analysis.claims import Claim, Verdict, judge
 from analysis.metrics import metric, resolution, values
 from analysis.planted import asked_for, planted

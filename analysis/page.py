@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from albert_ablate.console import duration
 from analysis import paper, render, style
+from analysis.arms import arm_names, in_order
 from analysis.cautions import judged_in_one_setup, of_runs
-from analysis.cells import arm_names, in_order, main_setup
+from analysis.cells import main_setup
 from analysis.claims import Verdict, bound_words, counted
 from analysis.controls import HEAD, Controls, page_rows, reading, rows
 from analysis.controls import summary as controls_summary

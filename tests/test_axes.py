@@ -18,7 +18,7 @@ from albert_ablate.axes import AXES, Axis
 from albert_ablate.config import CONF, RunConfig
 from albert_ablate.hydra_app import compose
 from albert_ablate.identity import BEFORE
-from analysis.cells import arm_names, in_order
+from analysis.arms import arm_names, in_order
 from analysis.runs import COLUMNS
 from analysis.terms import settings_of
 
