@@ -117,7 +117,9 @@ def audit(
     found += checks
     found += controls.check(reported.files.get("controls.csv", []), runs)
     natural = [one for one in derived if one["text"] == "natural"]
-    found += of_page + (pages.check_claims(printed.get(_CLAIMED), natural) if reported.page and natural else [])
+    folded = len(natural) < len(derived) and all(one["verdict"] == "not tested" for one in natural)  # into a sentence
+    shown = reported.page and natural and not folded
+    found += of_page + (pages.check_claims(printed.get(_CLAIMED), natural) if shown else [])
     return [check for check in found if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
 
 

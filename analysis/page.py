@@ -191,7 +191,7 @@ def markdown(report: Report) -> str:
     """``report.md``: the same without provenance; figures beside it in ``figures/``."""
     parts = [f"# {render.plain(report.title)}", *map(render.plain, (_subtitle(report.runs), " ".join(summary(report))))]
     parts += ["\n".join(f"- {render.plain(line)}" for line in known)] if (known := cautions(report)) else []
-    parts += ["## What the paper claims, and what these runs say", scorecard_markdown(report.verdicts)]
+    parts += ["## What the paper claims, and what these runs say", _paper_claims(report)]
     if report.controls.shown:
         parts += [f"## {_CONTROLS}", " ".join(controls_summary(report.controls))]
         parts += [render.pipes(HEAD, rows(report.controls))] if report.controls.scores else []
@@ -200,12 +200,21 @@ def markdown(report: Report) -> str:
     parts += ["## Tables", *(render.markdown(table) for table in report.filled)]
     recipes = _reference("table14", report.runs)
     parts += [f"### Table 14. {recipes['title']}", render.pipes(recipes["head"], recipes["rows"]), recipes["note"]]
-    parts.append("## Figures")
+    parts += ["## Figures"] if report.drawings else []
     parts += [f"### {d.title}\n\n![{d.title}](figures/{d.name}.svg)\n\n{d.caption}" for d in report.drawings]
     cost = _cost_rows(costs(report.runs))
-    parts += ["## What each arm cost", render.pipes(cost["head"], [[cell for cell, _ in row] for row in cost["rows"]])]
+    if cost["rows"]:
+        shown = [[cell for cell, _ in row] for row in cost["rows"]]
+        parts += ["## What each arm cost", render.pipes(cost["head"], shown)]
     parts += ["## What is missing", "\n".join(f"- {render.plain(line)}" for line in missing(report)) or "Nothing."]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _paper_claims(report: Report) -> str:
+    """The scorecard; of controls alone, which test none of them, one sentence."""
+    if report.controls.shown and all(v.verdict == "not tested" for v in report.verdicts):
+        return f"None of the paper's {len(report.verdicts)} claims is tested: no run is of natural text."
+    return scorecard_markdown(report.verdicts)
 
 
 def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:

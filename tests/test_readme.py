@@ -79,7 +79,7 @@ def test_make_targets_of_the_docs_exist() -> None:
 @pytest.mark.parametrize("doc", DOCS, ids=lambda doc: doc.name)
 def test_files_named_in_the_docs_exist(doc: Path) -> None:
     pattern = r"`((?:albert_ablate|analysis|benchmarks|conf|docs|sweeps|tests)/[\w/.-]+\.\w+|\w+\.(?:md|toml|py))`"
-    optional = {"conf/norm/post.yaml", "conf/norm/pre.yaml", "report.md"}  # of an example; of a report
+    optional = {"report.md"}  # of a report
     inside = [ROOT, ROOT / "albert_ablate", ROOT / "conf"]
     for name in re.findall(pattern, doc.read_text()):
         assert name in optional or any((base / name).exists() for base in inside), f"{doc.name} names {name}"
