@@ -158,7 +158,16 @@ HEAD = ("planted text", "arm", "score", "n", "achieved", "achievable", "chance",
 
 def rows(found: Controls) -> list[list[str]]:
     """The table in words; text and arm stand in the first of their rows."""
-    lines = [
+    lines = _lines(found)
+    shown = [list(line) for line in lines]
+    for (before, line), new in zip(pairwise(lines), shown[1:], strict=True):
+        if line[:2] == before[:2]:
+            new[:2] = ["", ""]
+    return shown
+
+
+def _lines(found: Controls) -> list[list[str]]:
+    return [
         [
             c.text, c.arm, f"{metric(c.score).label}{' *' if c.head not in ('', 'trained') else ''}",
             str(c.achieved.n), render.number(c.score, c.achieved),
@@ -167,11 +176,6 @@ def rows(found: Controls) -> list[list[str]]:
         ]
         for c in found.scores
     ]  # fmt: skip
-    shown = [list(line) for line in lines]
-    for (before, line), new in zip(pairwise(lines), shown[1:], strict=True):
-        if line[:2] == before[:2]:
-            new[:2] = ["", ""]
-    return shown
 
 
 def _plain(score: str, value: float) -> str:
@@ -227,8 +231,8 @@ def without_structure(claim: Claim) -> bool:
 
 
 def page_rows(found: Controls) -> list[dict[str, Any]]:
-    """The table for the page, with what its cells are sorted by."""
+    """The table for the page, which can be sorted: every row has its text and arm, and what it is sorted by."""
     return [
         {"cells": line, "verdict": c.verdict, "sort": c.achieved.mean}
-        for line, c in zip(rows(found), found.scores, strict=True)
+        for line, c in zip(_lines(found), found.scores, strict=True)
     ]
