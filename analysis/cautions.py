@@ -1,11 +1,15 @@
 """What to know before the numbers of a report: code of several commits, copies, formats, runs of other set-ups."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from albert_ablate.sweeping.record import SWEEPS
 from analysis import heads
 from analysis.cells import Selection, main_selection
+from analysis.records import printable
 from analysis.runs import setting
 
 
@@ -14,7 +18,7 @@ def of_runs(runs: pd.DataFrame) -> list[str]:
     found = [*code(runs[runs["state"] == "finished"]), *copies(runs), *heads.sentences(runs)]
     selection = main_selection(runs)
     found += [f"Of several set-ups one is shown. {left_out(selection)}"] if selection.other else []
-    return [*found, *selection.tasks, *lost(selection)]
+    return [*found, *selection.tasks, *lost(selection), *not_begun(runs)]
 
 
 def lost(selection: Selection) -> list[str]:
@@ -26,6 +30,35 @@ def lost(selection: Selection) -> list[str]:
     more = f"; and {len(words) - 6} more arms" if len(words) > 6 else ""
     count = f"{len(short)} of {len(selection.seeds)} arms lack" if len(short) > 1 else "One arm lacks"
     return [f"{count} the numbers of a planned seed: {'; '.join(words[:6])}{more}."]
+
+
+def not_begun(runs: pd.DataFrame) -> list[str]:
+    """Which cells of the sweeps recorded beside the runs have no run folder: planned, and in no arm."""
+    found = []
+    for folder in sorted({Path(path).parent for path in runs["path"].dropna()}):
+        for name, cells in _latest_sweeps(folder).items():
+            missing = [cell for cell in cells if not (folder / cell).is_dir()]
+            if missing and len(missing) < len(cells):  # else its runs lie elsewhere
+                words = ", ".join(printable(cell.rpartition("-")[0] or cell) for cell in missing[:6])
+                more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
+                found.append(f"Of sweep {name} {len(missing)} of {len(cells)} cells have no run: {words}{more}.")
+    return found
+
+
+def _latest_sweeps(folder: Path) -> dict[str, list[str]]:
+    """Sweep -> folders of its cells, as it was started last. Records that cannot be read say nothing."""
+    started: dict[str, float] = {}
+    cells: dict[str, list[str]] = {}
+    for file in sorted((folder / SWEEPS).glob("*.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            name, begun = printable(str(record["name"])), float(record["started"])
+            own = [str(cell["folder"]) for cell in record["cells"] if cell["folder"] is not None]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+        if begun >= started.get(name, float("-inf")) and all(cell == Path(cell).name for cell in own):
+            started[name], cells[name] = begun, own
+    return cells
 
 
 def lost_in_short(selection: Selection) -> str:

@@ -16,6 +16,7 @@ from scipy import stats
 
 from albert_ablate.hydra_app import compose
 from analysis import page, render
+from analysis.cautions import of_runs
 from analysis.cells import main_selection, select
 from analysis.claims import Claim, judge
 from analysis.compare import changes
@@ -220,6 +221,18 @@ def test_a_number_that_one_run_lacks_says_its_own_seeds(tmp_path: Path) -> None:
     report = gather(load_runs(tmp_path), [CLAIM])
     assert "(n = 2)" in render.markdown(report.tables[3])
     assert page._score_row(report.verdicts[0])["n"] == "2 of 3"
+
+
+def test_a_seed_that_a_sweep_planned_and_nothing_began_is_said(tmp_path: Path) -> None:
+    folders = [folder.name for folder in three_seeds(tmp_path).iterdir()]
+    (tmp_path / ".sweeps").mkdir()
+    for started, more in ((1.0, ["e8-all-sop-nano-s9-0123456789ab"]), (2.0, ["e32-none-sop-nano-s3-0123456789ab"])):
+        cells = [{"folder": name} for name in [*folders, *more]] + [{"folder": None}]
+        record = {"name": "mine", "started": started, "cells": cells}
+        (tmp_path / ".sweeps" / f"mine-{started:g}.json").write_text(json.dumps(record))
+    (tmp_path / ".sweeps" / "broken.json").write_text("{")
+    said = [sentence for sentence in of_runs(load_runs(tmp_path)) if sentence.startswith("Of sweep")]
+    assert said == ["Of sweep mine 1 of 7 cells have no run: e32-none-sop-nano-s3."]
 
 
 # Runs of one seed are not independent.
