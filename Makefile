@@ -4,9 +4,10 @@ BIN := .venv/bin
 
 .PHONY: demo test check setup setup-dev format clean
 
-demo: setup  ## one cell with two small tasks, one on planted text, and both side by side
+demo: setup  ## one cell with two small tasks, two on planted text, and all of them side by side
 	$(BIN)/python run.py embed=e128 share=all objective=sop task=demo
 	$(BIN)/python run.py scale=controls objective=sop
+	$(BIN)/python run.py scale=controls objective=nsp data.planted.order=0
 	$(BIN)/python -m analysis.compare runs
 
 test: setup-dev  ## run the tests
