@@ -10,14 +10,17 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from types import TracebackType
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from albert_ablate.errors import UserError
 
 _console = Console(highlight=False)
 #: Off a terminal, at most one plain progress line in this many seconds.
@@ -89,6 +92,23 @@ def command(main: Callable[[], int]) -> NoReturn:
         print(f"\nThe output could not be written ({lost.strerror}).", file=sys.stderr)
         code = code or (errno.ENOSPC if lost.errno == errno.ENOSPC else 1)
     sys.exit(code)
+
+
+def explained(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """``main`` of a command that reads runs, with mistakes and missing runs as words and an exit code."""
+
+    @wraps(main)
+    def run(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return main(arguments)
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+            return 1
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+
+    return run
 
 
 def silence() -> None:

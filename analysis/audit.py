@@ -7,7 +7,6 @@ folders and by other code (``analysis/recount/``). Without ``--report`` the repo
 import argparse
 import csv
 import io
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command
+from albert_ablate.console import command, explained
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 from analysis.claims import load_all
@@ -188,6 +187,7 @@ def _require_raw(places: Sequence[Path]) -> None:
         run_folders(place)
 
 
+@explained
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 where nothing disagrees, 1 where something does or there are no runs."""
     parser = argparse.ArgumentParser(
@@ -205,31 +205,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="DIR", help="where task files lie now, for the right answers")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every cell there")
     options = parser.parse_args(arguments)
-    try:
-        if options.report is not None and options.where:
-            raise ConfigError("--where: a written report has its runs already. Leave out --where or --report.")
-        if options.data is not None and not options.data.is_dir():
-            raise ConfigError(f"--data {options.data}: no such folder.")
-        if options.csv is not None:
-            require_file("--csv", options.csv, ",".join(_COLUMNS[:3]))
-        claims = _claims(options.claims)
-        _require_raw(options.runs)
-        if options.report is not None:
-            reported = Reported.read(options.report)
-        else:
-            chosen = without_copies(where(read_folders(*options.runs), options.where))
-            reported = Reported.made(
-                gather(chosen, load_all([_CONTROLS, *options.claims]), survivors=options.survivors, draw=False)
-            )
-        checks = audit(reported, reported.runs_of(options.runs), claims, options.data, options.survivors)
-        if options.csv is not None:
-            _write(checks, options.csv)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if options.report is not None and options.where:
+        raise ConfigError("--where: a written report has its runs already. Leave out --where or --report.")
+    if options.data is not None and not options.data.is_dir():
+        raise ConfigError(f"--data {options.data}: no such folder.")
+    if options.csv is not None:
+        require_file("--csv", options.csv, ",".join(_COLUMNS[:3]))
+    claims = _claims(options.claims)
+    _require_raw(options.runs)
+    if options.report is not None:
+        reported = Reported.read(options.report)
+    else:
+        chosen = without_copies(where(read_folders(*options.runs), options.where))
+        reported = Reported.made(
+            gather(chosen, load_all([_CONTROLS, *options.claims]), survivors=options.survivors, draw=False)
+        )
+    checks = audit(reported, reported.runs_of(options.runs), claims, options.data, options.survivors)
+    if options.csv is not None:
+        _write(checks, options.csv)
     _tell(checks)
     return int(any(check.state == DISAGREES for check in checks))
 

@@ -11,6 +11,7 @@ from analysis import heads
 from analysis.cells import Selection, main_selection
 from analysis.records import printable
 from analysis.runs import setting
+from analysis.seeds import Seeds
 
 
 def of_runs(runs: pd.DataFrame) -> list[str]:
@@ -23,7 +24,7 @@ def of_runs(runs: pd.DataFrame) -> list[str]:
 
 def lost(selection: Selection) -> list[str]:
     """Which seeds of the arms have no numbers, and why."""
-    short = {arm: seeds for arm, seeds in selection.seeds.items() if seeds.lost}
+    short = _lacking(selection)
     if not short:
         return []
     words = [f"{arm}: {seeds.words()}" for arm, seeds in short.items()]
@@ -63,9 +64,14 @@ def _latest_sweeps(folder: Path) -> dict[str, list[str]]:
 
 def lost_in_short(selection: Selection) -> str:
     """``2 of 14 arms lack a seed: E=32, shared FFN, SOP (2 of 3)``; nothing where none does."""
-    short = {arm: seeds for arm, seeds in selection.seeds.items() if seeds.lost}
+    short = _lacking(selection)
     words = [f"{arm} ({seeds.of(len(seeds.planned) - len(seeds.lost))})" for arm, seeds in short.items()]
     return f"{len(short)} of {len(selection.seeds)} arms lack a seed: {'; '.join(words)}." if short else ""
+
+
+def _lacking(selection: Selection) -> dict[str, Seeds]:
+    """Arm -> its seeds, of those that lack the numbers of one."""
+    return {arm: seeds for arm, seeds in selection.seeds.items() if seeds.lost}
 
 
 def code(finished: pd.DataFrame) -> list[str]:

@@ -19,8 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_ablate.axes import AXES
-from albert_ablate.console import command
-from albert_ablate.errors import UserError
+from albert_ablate.console import command, explained
 from albert_ablate.files import write_text
 from albert_ablate.tasks import formats
 from analysis import cautions, heads, render
@@ -184,6 +183,7 @@ def _around(accuracy: float, interval: Any) -> str:
     return f" ±{half:.1f}" if even and inside else f" ({low:.1f} to {high:.1f})"
 
 
+@explained
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table or the changes. Exit code 1 without runs or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
@@ -191,17 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("other", type=Path, nargs="?", help="a second one: what changed from the first to this")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
-    try:
-        if options.csv:
-            require_file("--csv", options.csv, "model,E,share,", "arm,against,")
-        runs = load_runs(options.runs)
-        other = None if options.other is None else load_runs(options.other)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if options.csv:
+        require_file("--csv", options.csv, "model,E,share,", "arm,against,")
+    runs = load_runs(options.runs)
+    other = None if options.other is None else load_runs(options.other)
     console = Console()
     table = _show_runs(runs, console) if other is None else _show_changes(runs, other, console)
     if options.csv:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from albert_ablate.console import command
-from albert_ablate.errors import UserError
+from albert_ablate.console import command, explained
 from analysis import cautions, style
 from analysis.arm_figures import cost, learning_curves, pareto, seed_spread
 from analysis.cells import main_selection
@@ -42,6 +41,7 @@ def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple
     return drawings, undrawn
 
 
+@explained
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the figures. Exit code 1 without runs, drawings or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description="Figures of run folders.")
@@ -51,17 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", nargs="+", choices=FIGURES, default=list(FIGURES), metavar="NAME", help=", ".join(FIGURES)
     )
     options = parser.parse_args(arguments)
-    try:
-        require_writable("--out", options.out)
-        for name in options.only:
-            require_ours("--out", options.out, style.files(name), f"{name}.csv", "")
-        drawings, undrawn = draw_all(load_runs(*options.runs), options.only)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    require_writable("--out", options.out)
+    for name in options.only:
+        require_ours("--out", options.out, style.files(name), f"{name}.csv", "")
+    drawings, undrawn = draw_all(load_runs(*options.runs), options.only)
     for drawing in drawings:
         try:
             style.write(drawing, options.out)

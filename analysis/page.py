@@ -24,6 +24,7 @@ from analysis.metrics import unfit
 from analysis.planted import natural
 from analysis.provenance import of_tables
 from analysis.recipes import leaderboard, recipe_table
+from analysis.seeds import of_planned
 from analysis.style import Drawing
 from analysis.tables import Table
 
@@ -255,7 +256,7 @@ def _score_row(verdict: Verdict) -> dict[str, Any]:
 
 def _counted(verdict: Verdict) -> str:
     n = 0 if verdict.effect is None else verdict.effect.n
-    return f"{n} of {verdict.planned}" if 0 < n < verdict.planned else str(n)
+    return of_planned(n, verdict.planned if n else 0)
 
 
 def _why(verdict: Verdict) -> str:

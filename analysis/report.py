@@ -15,8 +15,8 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from albert_ablate.console import command
-from albert_ablate.errors import ConfigError, UserError
+from albert_ablate.console import command, explained
+from albert_ablate.errors import ConfigError
 from albert_ablate.files import write_text
 from analysis import controls, page, render, style
 from analysis.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
@@ -131,6 +131,7 @@ def _tell(report: Report, opened: Path) -> None:
     console.print(words, style="dim", markup=False)
 
 
+@explained
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 1 without runs or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(
@@ -153,18 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--wandb", metavar="PROJECT", nargs="?", const="", help="also log the tables and the page to Weights & Biases"
     )
     options = parser.parse_args(arguments)
-    try:
-        claims = load_all([controls.CLAIMS, *options.claims])
-        require_writable("--out", options.out)
-        require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
-        runs = without_copies(where(read_folders(*options.runs), options.where))
-        report = gather(runs, claims, options.title, options.survivors)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    claims = load_all([controls.CLAIMS, *options.claims])
+    require_writable("--out", options.out)
+    require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
+    runs = without_copies(where(read_folders(*options.runs), options.where))
+    report = gather(runs, claims, options.title, options.survivors)
     try:
         opened = write(report, options.out, compact=options.compact)
     except OSError as error:

@@ -29,7 +29,7 @@ class Seeds:
 
     def of(self, n: int) -> str:
         """``2 of 3``, or ``3`` where every seed has its number."""
-        return str(n) if n >= len(self.planned) else f"{n} of {len(self.planned)}"
+        return of_planned(n, len(self.planned))
 
     def words(self) -> str:
         """``seed 2 diverged (loss is NaN at step 1234), seed 4 missing``; nothing where none is lost."""
@@ -40,6 +40,11 @@ class Seeds:
 
 
 _VERBS = {"without numbers": "gave no numbers", "queued": "waits", "running": "still runs", "preempted": "stopped"}
+
+
+def of_planned(n: int, planned: int) -> str:
+    """``2 of 3``, or ``3`` where every planned seed has its number."""
+    return str(n) if n >= planned else f"{n} of {planned}"
 
 
 def numberless(runs: pd.DataFrame) -> "pd.Series[bool]":

@@ -15,7 +15,7 @@ from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import cautions, paper
 from analysis.cells import Selection, select
 from analysis.metrics import METRICS, metric, resolution, summarised, tasks_of, unfit, values, within
-from analysis.seeds import Seeds
+from analysis.seeds import Seeds, of_planned
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
@@ -75,7 +75,7 @@ class Row:
     @property
     def counted(self) -> str:
         """``3``, or ``2 of 3`` where a seed has no numbers."""
-        return str(self.seeds) if self.seeds >= self.planned else f"{self.seeds} of {self.planned}"
+        return of_planned(self.seeds, self.planned)
 
 
 @dataclass(frozen=True)
