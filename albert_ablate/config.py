@@ -14,7 +14,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from albert_ablate.axes import AXES, Objective, Share
+from albert_ablate.axes import AXES, MethodName, Objective, Share
 from albert_ablate.contradictions import contradictions
 from albert_ablate.data.splitting import known_code
 from albert_ablate.errors import ConfigError
@@ -95,6 +95,13 @@ class ObjectiveConfig:
     """Axis 3."""
 
     name: Objective
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MethodConfig:
+    """What a training step optimises."""
+
+    name: MethodName
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -312,6 +319,7 @@ class RunConfig:
     embed: EmbedConfig
     share: ShareConfig
     objective: ObjectiveConfig
+    method: MethodConfig
     model: ModelConfig
     data: DataConfig
     pairs: PairsConfig

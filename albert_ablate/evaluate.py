@@ -110,14 +110,14 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     from albert_ablate.evaluation.intrinsic import Evaluator
     from albert_ablate.evaluation.similarity import layer_similarity
     from albert_ablate.experiment import prepare_data, require_pairs
-    from albert_ablate.model.pretraining import build_model
+    from albert_ablate.methods import method_of
     from albert_ablate.training.checkpoint import load_weights, newest
-    from albert_ablate.training.precision import choose_device, choose_precision, set_up
+    from albert_ablate.training.machine import Machine
+    from albert_ablate.training.precision import set_up
 
     checkpoint = newest(folder.checkpoints)
     missing = list((_imported(folder) or {}).get("missing", []))
-    device = choose_device(config.runtime)
-    precision = choose_precision(config.runtime, device)
+    machine = Machine.of(config.runtime)
     set_up(config.runtime)
     own = replace(config.tokenizer, model_path=str(tokenizer_file(folder.path)))
     prepared = prepare_data(replace(config, tokenizer=own), trains=False)
@@ -126,8 +126,9 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     starts = prepared.tokenizer.word_starts
     held_out = build_held_out(config, prepared.train, prepared.valid, starts, objective)
     require_pairs(config, held_out)
-    model = build_model(config.architecture(), config.seed).to(device)
+    model = method_of(config).build({}).to(machine.device)
     load_weights(checkpoint, model)
+    measures = method_of(config).measures
     started = time.perf_counter()
     at_home = _is_own(folder, prepared.record)
     pieces = config.tokenizer.vocab_size
@@ -135,7 +136,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
         NgramBaselines(prepared.train, pieces) if at_home else of_this_text(prepared.valid, prepared.train, pieces)
     )
     with console.stage("evaluating on held-out documents"):
-        results = Evaluator(model, held_out, objective, baselines, precision).results()
+        results = Evaluator(model, held_out, objective, baselines, machine, measures).results()
         # Without a training side nothing says how often pairs are cut where.
         if prepared.reference is not None and baselines is not None and prepared.train.document_count:
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
@@ -149,7 +150,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     groups = ("data", "evaluation", "pairs", "masking")
     settings = {group: config.as_dict()[group] for group in groups}
     return {
-        "run": folder.name, "state": folder.state(), "checkpoint": checkpoint.name, "precision": precision,
+        "run": folder.name, "state": folder.state(), "checkpoint": checkpoint.name, "precision": machine.precision,
         "settings": settings, "data": prepared.record, "missing": missing, "results": results,
         "similarity": similarity,
     }  # fmt: skip

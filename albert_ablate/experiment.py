@@ -2,11 +2,11 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from albert_ablate import console, provenance
@@ -34,7 +34,8 @@ from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.files import require_writable
 from albert_ablate.identity import identity, ingredients, readable_name
 from albert_ablate.lock import locked
-from albert_ablate.model.pretraining import build_model
+from albert_ablate.methods import WARM_START, method_of
+from albert_ablate.model.base import EncoderModel
 from albert_ablate.outcome import disk_in_words, recorded
 from albert_ablate.runs import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.stopping import stoppable
@@ -43,9 +44,9 @@ from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers, untracked
 from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.checkpoint import Owner, load_matching, newest
-from albert_ablate.training.precision import choose_device, choose_precision, set_up
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.precision import set_up
 from albert_ablate.training.trainer import Trainer
-from albert_ablate.warm_start import start_of
 
 #: Share of unknown tokens from which on a user is warned.
 _MANY_UNKNOWN = 0.01
@@ -93,16 +94,16 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
             "data.validation_fraction=1: every document would be held out and none left to train on. Give less than 1; "
             "a run that is finished is scored on a whole text by `python -m albert_ablate.evaluate`."
         )
-    device = choose_device(config.runtime)
-    with stoppable(), disk_in_words(config.paths.runs, config.paths.cache), joined(device.type) as world:
+    alone = Machine.of(config.runtime)
+    with stoppable(), disk_in_words(config.paths.runs, config.paths.cache), joined(alone.device.type) as world:
         if world.size > config.batch.size:
             raise ConfigError(f"batch.size={config.batch.size} is less than the {world.size} processes that share it.")
-        return _run_cell(config, paper, device, world)
+        return _run_cell(config, paper, replace(alone, world=world))
 
 
 def _require_second_segments(config: RunConfig) -> None:
     """A run of any objective may be evaluated on sentences alone; trained on them is masked LM only."""
-    if config.pairs.single_sentence == "alone" and config.objective.name is not Objective.NONE:
+    if config.pairs.single_sentence == "alone" and config.objective.name.trains_sentences:
         raise ConfigError(
             "pairs.single_sentence=alone: a sentence alone has no second segment for "
             f"objective={config.objective.name} to judge. Use objective=none, or pairs.single_sentence=extend, which "
@@ -110,8 +111,8 @@ def _require_second_segments(config: RunConfig) -> None:
         )
 
 
-def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: World) -> int:
-    precision = choose_precision(config.runtime, device)
+def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
+    world = machine.world
     set_up(config.runtime)
     if not world.main:
         console.silence()
@@ -119,8 +120,8 @@ def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: 
         require_writable(Path(config.paths.runs), Path(config.paths.cache))
     prepared = world.main_first(lambda: prepare(config))
     config = prepared.settled(config)
-    folder = run_folder(config, prepared, precision)
-    units = plan_units(config, folder, precision)
+    folder = run_folder(config, prepared, machine.precision)
+    units = plan_units(config, folder, machine.precision)
     state, _ = world.from_main(standing_of(folder, [unit.folder for unit in units]))
     if not wanted(config.rerun, state):
         if state == "finished":
@@ -134,35 +135,33 @@ def _run_cell(config: RunConfig, paper: RunConfig, device: torch.device, world: 
         if config.rerun == "all":
             folder.set_aside()
     pretrained = world.from_main(folder.state()) == "finished"
-    start = None if pretrained else _start(config, paper, prepared, precision, device, world)
+    parents = {} if pretrained else _parents(config, paper, prepared, machine)
     if not world.main:
         silent = SilentFolder(folder.path.parent, folder.name)
         if not pretrained:
-            _train_and_evaluate(config, paper, prepared, silent, device, precision, start, world)
+            _pretrain(config, paper, prepared, silent, machine, parents)
         return 0
     with locked(folder.path) as lock:
         folder.note = lock.note
         if not pretrained:
             with recorded(folder, _out_of_memory(config), config.runtime.time_limits):
                 folder.set_status("running")
-                _train_and_evaluate(config, paper, prepared, folder, device, precision, start, world)
-        fine_tune_all(config, folder, units, readers, prepared.tokenizer, device, precision)
+                _pretrain(config, paper, prepared, folder, machine, parents)
+        fine_tune_all(config, folder, units, readers, prepared.tokenizer, machine)
     console.show(summary(folder))
     return 0
 
 
-def _start(
-    config: RunConfig, paper: RunConfig, prepared: Prepared, precision: str, device: torch.device, world: World
-) -> RunFolder | None:
-    """The finished run whose weights this one begins with; it is trained first where it is missing."""
-    before = start_of(config)
-    if before is None:
-        return None
-    folder = run_folder(before, prepared, precision)
-    if world.from_main(folder.state()) != "finished":
-        console.say(f"warm start: {folder.name} comes first")
-        _run_cell(replace(before, rerun="missing", tasks={}), paper, device, world)
-    return folder
+def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: Machine) -> dict[str, RunFolder]:
+    """The finished runs that this one needs, by their role; those that are missing are trained first."""
+    folders = {}
+    for parent in method_of(config).parents():
+        folder = run_folder(parent.config, prepared, machine.precision)
+        if machine.world.from_main(folder.state()) != "finished":
+            console.say(f"{parent.role}: {folder.name} comes first")
+            _run_cell(replace(parent.config, rerun="missing", tasks={}), paper, machine)
+        folders[parent.role] = folder
+    return folders
 
 
 def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFolder:
@@ -257,24 +256,46 @@ def require_documents(config: RunConfig, prepared: Prepared) -> None:
         )
 
 
-def _train_and_evaluate(
+def _pretrain(
     config: RunConfig,
     paper: RunConfig,
     prepared: Prepared,
     folder: RunFolder,
-    device: torch.device,
-    precision: str,
-    start: RunFolder | None,
-    world: World,
+    machine: Machine,
+    parents: Mapping[str, RunFolder],
 ) -> None:
-    run_id = identity(config, prepared.train.fingerprint, precision)
-    owner = Owner(run_id, ingredients(config, prepared.train.fingerprint, precision))
-    shape, objective = config.architecture(), config.objective.name
+    """Set up, train, evaluate, record."""
+    batches, held_out = _batches(config, prepared, machine.world)
+    owner = _begin(config, paper, prepared, folder, machine, batches)
+    model = _model(config, folder, parents)
+    baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size)
+    method = method_of(config)
+    evaluator = Evaluator(model, held_out, config.objective.name, baselines, machine, method.measures)
+    with open_trackers(config if machine.world.main else untracked(config), folder, owner.identity) as trackers:
+        trainer = Trainer(
+            config, owner, model, batches, folder, machine,
+            held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=trackers,
+        )  # fmt: skip
+        training = trainer.fit()
+        folder.note(phase="evaluating")
+        folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
+        measured = _evaluate(config, prepared, evaluator, baselines)
+        if measured is None:
+            return
+        results, similarity = measured
+        results["training"] = training
+        results["evaluation"]["seconds"] += trainer.curve_seconds
+        trackers.record(results, similarity)
+    folder.write("similarity.json", similarity)
+    folder.write("results.json", results)
+    folder.set_status("finished")
+    folder.log("finished")
+
+
+def _batches(config: RunConfig, prepared: Prepared, world: World) -> tuple[PairBatches, HeldOut]:
+    """Training batches and held-out pairs. Raises DataError where the text gives none."""
     starts = prepared.tokenizer.word_starts
-    batches = PairBatches(
-        prepared.train, starts, objective, config.pairs, config.masking, config.batch.size, config.seed,
-        (world.rank, world.size),
-    )  # fmt: skip
+    batches = method_of(config).batches(prepared.train, starts, (world.rank, world.size))
     held_out = build_held_out(config, prepared.train, prepared.valid, starts)
     if not batches.epoch_size:
         raise DataError(
@@ -282,45 +303,63 @@ def _train_and_evaluate(
             f"SOP and none need two sentences of one document. {_LONE}"
         )
     require_pairs(config, held_out)
+    return batches, held_out
+
+
+def _begin(
+    config: RunConfig,
+    paper: RunConfig,
+    prepared: Prepared,
+    folder: RunFolder,
+    machine: Machine,
+    batches: PairBatches,
+) -> Owner:
+    """Write settings, tokenizer and manifest into the run folder; returns what its checkpoints belong to."""
+    store = prepared.train
+    run_id = identity(config, store.fingerprint, machine.precision)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
-    if world.main:
+    if machine.world.main:
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
-    lone = lone_sentences(prepared.train, objective, config.pairs, config.seed, epoch=0)
+    lone = lone_sentences(store, config.objective.name, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
-    folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision, world))
+    folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, machine))
+    count = method_of(config).parameters().with_pooler
     folder.say(
-        f"{folder.name}: {shape.parameters().with_pooler / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
-        f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {device.type} in {precision}"
+        f"{folder.name}: {count / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
+        f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {machine.device.type} in "
+        f"{machine.precision}"
     )
-    model = build_model(shape, config.seed)
-    if start is not None:
-        new = load_matching(newest(start.checkpoints), model)
+    return Owner(run_id, ingredients(config, store.fingerprint, machine.precision))
+
+
+def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder]) -> EncoderModel:
+    """The model with its first weights; a warm start's are taken over, and which ones is recorded."""
+    checkpoints = {role: newest(parent.checkpoints) for role, parent in parents.items()}
+    model = method_of(config).build(checkpoints)
+    if WARM_START in parents:
+        start = parents[WARM_START]
+        new = load_matching(checkpoints[WARM_START], model)
         folder.write("warm_start.json", {"from": start.name, "tensors_of_its_own": new})
         folder.say(f"starts with the weights of {start.name}, {len(new)} tensors of its own")
-    baselines = NgramBaselines(prepared.train, shape.vocab_size)
-    evaluator = Evaluator(model, held_out, objective, baselines, precision, world)
-    with open_trackers(config if world.main else untracked(config), folder, run_id) as trackers:
-        trainer = Trainer(
-            config, owner, model, batches, folder, device, precision,
-            held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=trackers, world=world,
-        )  # fmt: skip
-        training = trainer.fit()
-        folder.note(phase="evaluating")
-        folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
-        started = time.perf_counter()
-        with console.stage("evaluating on held-out documents"):
-            results = evaluator.results() | {"training": training}
-            if not world.main:
-                return
-            if prepared.reference is not None:
-                results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
-            similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
-        results["evaluation"] = {"seconds": trainer.curve_seconds + time.perf_counter() - started}
-        trackers.record(results, similarity)
-    folder.write("similarity.json", similarity)
-    folder.write("results.json", results)
-    folder.set_status("finished")
-    folder.log("finished")
+    return model
+
+
+def _evaluate(
+    config: RunConfig, prepared: Prepared, evaluator: Evaluator, baselines: NgramBaselines
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Held-out results and the change from layer to layer; None in a process that does not write."""
+    started = time.perf_counter()
+    held_out = evaluator.held_out
+    with console.stage("evaluating on held-out documents"):
+        results = evaluator.results()
+        if not evaluator.machine.world.main:
+            return None
+        if prepared.reference is not None:
+            results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
+        pairs = held_out.plain.batches(config.evaluation.similarity_pairs)
+        similarity = layer_similarity(evaluator.model.encoder, pairs)
+    results["evaluation"] = {"seconds": time.perf_counter() - started}
+    return results, similarity
 
 
 def require_pairs(config: RunConfig, held_out: HeldOut) -> None:
@@ -345,23 +384,20 @@ def _manifest(
     name: str,
     run_id: str,
     data: dict[str, Any],
-    device: torch.device,
-    precision: str,
-    world: World,
+    machine: Machine,
 ) -> dict[str, Any]:
     """Everything a number of this run can be traced to."""
-    shape = config.architecture()
     per_step = step_flops(config)
     return {
         "identity": run_id,
         "name": name,
         "source": provenance.commit(),
         "packages": provenance.packages(),
-        "hardware": provenance.hardware(device),
-        "precision": precision,
-        "processes": world.size,
+        "hardware": provenance.hardware(machine.device),
+        "precision": machine.precision,
+        "processes": machine.world.size,
         "data": data,
-        "parameters": shape.parameters().as_dict(),
+        "parameters": method_of(config).parameters().as_dict(),
         "flops_per_step": per_step,
         "training_flops": per_step * config.budget.steps if config.budget.unit == "steps" else None,
         "deviations_from_paper": deviations(config, paper),

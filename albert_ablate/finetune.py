@@ -122,17 +122,17 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
     from albert_ablate.distributed import require_one_process
     from albert_ablate.summary import summary
     from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units, rerun_units
-    from albert_ablate.training.precision import choose_device, choose_precision, set_up
+    from albert_ablate.training.machine import Machine
+    from albert_ablate.training.precision import set_up
 
     require_one_process("Fine-tuning alone")
-    device = choose_device(config.runtime)
-    precision = choose_precision(config.runtime, device)
+    machine = Machine.of(config.runtime)
     set_up(config.runtime)
-    units = plan_units(config, folder, precision)
+    units = plan_units(config, folder, machine.precision)
     chosen = rerun_units(units, config.rerun)
     readers = read_units(chosen)
     if chosen:
-        fine_tune_all(config, folder, chosen, readers, tokenizer_of(folder, config), device, precision)
+        fine_tune_all(config, folder, chosen, readers, tokenizer_of(folder, config), machine)
     else:
         console.say(f"{folder.path}: nothing to do; every fine-tuning asked for is finished.")
     console.show(summary(folder))
@@ -142,7 +142,8 @@ def reread_run(folder: RunFolder, config: RunConfig, settings: Sequence[str]) ->
     """Score the fine-tunings of a finished run again whose heads answered in bf16. Raises UserError."""
     from albert_ablate.distributed import require_one_process
     from albert_ablate.tasks.reread import reread, waiting
-    from albert_ablate.training.precision import choose_device, set_up
+    from albert_ablate.training.machine import Machine
+    from albert_ablate.training.precision import set_up
 
     require_one_process("Scoring again")
     units = waiting(folder)
@@ -151,8 +152,8 @@ def reread_run(folder: RunFolder, config: RunConfig, settings: Sequence[str]) ->
         return
     names = {word.partition("=")[0].lstrip("+~") for word in settings}
     set_up(config.runtime)
-    device = choose_device(config.runtime)
-    found = reread(config, folder, units, names.__contains__, tokenizer_of(folder, config), device)
+    machine = Machine.of(config.runtime)
+    found = reread(config, folder, units, names.__contains__, tokenizer_of(folder, config), machine)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for title in ("  fine-tuning", "score"):
         table.add_column(title, overflow="fold")

@@ -19,10 +19,10 @@ from albert_ablate.hydra_app import compose
 from albert_ablate.hydra_options import require_supported
 from albert_ablate.hydra_words import initialised, one_value, parsed, texts_of, values_of
 from albert_ablate.identity import settings_digest
+from albert_ablate.methods import method_of
 from albert_ablate.sweeping.cells import Cell
 from albert_ablate.sweeping.definition import Row, rows
 from albert_ablate.sweeping.relative import settings_of
-from albert_ablate.warm_start import start_of
 
 #: Keys that say which cells to run, not what a cell is.
 _CONTROL = ("sweep", "rerun")
@@ -65,7 +65,7 @@ def expand(words: Words) -> list[Cell]:
         found = list(_composed(_specifications(words), words))
     runs: dict[str, list[Cell]] = {}
     for config, overrides, row in found:
-        for cell in [*_starts(config, overrides), Cell(config, overrides, (row,))]:
+        for cell in [*_parents(config, overrides), Cell(config, overrides, (row,))]:
             _merge(cell, runs.setdefault(settings_digest(cell.config), []))
     return [cell for same in runs.values() for cell in same]
 
@@ -84,18 +84,18 @@ def _tuning(cell: Cell) -> Any:
     return cell.config.task, cell.config.tasks
 
 
-def _starts(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
-    """The cells that a warm start needs first, the shallowest first; no table lists them for that."""
-    before = start_of(config)
-    if before is None:
-        return []
-    layers = ",".join(map(str, before.warm_start.layers))
-    changed = {"model.name": before.model.name, "model.layers": before.model.layers, "warm_start.layers": f"[{layers}]"}
-    kept = [
-        w for w in overrides if w.partition("=")[0] not in changed and not w.startswith(("task=", "task.", "tasks."))
-    ]
-    words = (*kept, *(f"{key}={value}" for key, value in changed.items()))
-    return [*_starts(before, words), Cell(replace(before, tasks={}), words, ())]
+def _parents(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
+    """The cells that have to be finished first, in the order in which they run; no table lists them for that."""
+    cells = []
+    for parent in method_of(config).parents():
+        kept = [
+            word
+            for word in overrides
+            if word.partition("=")[0] not in parent.changed and not word.startswith(("task=", "task.", "tasks."))
+        ]
+        words = (*kept, *(f"{key}={value}" for key, value in parent.changed.items()))
+        cells += [*_parents(parent.config, words), Cell(replace(parent.config, tasks={}), words, ())]
+    return cells
 
 
 def _specifications(words: Words) -> Iterator[tuple[dict[str, str], str]]:

@@ -17,7 +17,8 @@ from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Trackers
 from albert_ablate.training.checkpoint import Owner
-from albert_ablate.training.precision import autocast, choose_device, choose_precision, set_up
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.precision import autocast, choose_precision, set_up
 from albert_ablate.training.trainer import Trainer
 
 
@@ -96,12 +97,11 @@ def ours(case: Case, *more: str) -> Callable[[], Any]:
     """One optimizer step: batch, forward, backward, clip, update."""
     config = case.config(*more)
     set_up(config.runtime)
-    device = choose_device(config.runtime)
     folder = RunFolder(Path(tempfile.mkdtemp()), "benchmark")
     model = build_model(config.architecture(), 0)
     batches = batches_of(case, config)
-    precision = choose_precision(config.runtime, device)
-    trainer = Trainer(config, Owner("benchmark"), model, batches, folder, device, precision, dict, Trackers())
+    machine = Machine.of(config.runtime)
+    trainer = Trainer(config, Owner("benchmark"), model, batches, folder, machine, dict, Trackers())
     done = iter(range(10**9))
 
     def step() -> None:

@@ -38,6 +38,7 @@ from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.squad_data import build_windows, read_squad
+from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import autocast, choose_precision, set_up
 from benchmarks.cases import usual_update
 from benchmarks.measure import first_line, report, take_turns
@@ -59,7 +60,14 @@ def sst2_tuner(config: RunConfig, tokenizer: Tokenizer) -> FineTuner:
     model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
     place = RunFolder(Path(tempfile.gettempdir()), "sst2-s0-benchmark")
     return FineTuner(
-        task, model, recipe, config.task, 0, place, _CPU, _precision(config), replace(config.runtime, log_every=10**9)
+        task,
+        model,
+        recipe,
+        config.task,
+        0,
+        place,
+        Machine(_CPU, _precision(config)),
+        replace(config.runtime, log_every=10**9),
     )
 
 

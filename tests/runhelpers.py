@@ -17,6 +17,7 @@ from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Trackers
 from albert_ablate.training.checkpoint import Owner
+from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import choose_device
 from albert_ablate.training.trainer import Trainer
 
@@ -147,13 +148,15 @@ def make_batches(config: RunConfig, prepared: Prepared | None = None) -> PairBat
     )  # fmt: skip
 
 
-def make_trainer(config: RunConfig, model: PretrainingModel | None = None) -> tuple[Trainer, PairBatches]:
+def make_trainer(
+    config: RunConfig, model: PretrainingModel | None = None, precision: str = "fp32"
+) -> tuple[Trainer, PairBatches]:
     """A trainer on CPU, without evaluation."""
     batches = make_batches(config)
     model = model or build_model(config.architecture(), config.seed)
     folder = RunFolder(Path(config.paths.runs), "by-hand")
-    device = choose_device(config.runtime)
-    trainer = Trainer(config, Owner("by-hand"), model, batches, folder, device, "fp32", dict, Trackers())
+    machine = Machine(choose_device(config.runtime), precision)
+    trainer = Trainer(config, Owner("by-hand"), model, batches, folder, machine, dict, Trackers())
     return trainer, batches
 
 

@@ -3,13 +3,13 @@
 from itertools import pairwise
 
 import pytest
+from albert_ablate.warm_start import start_of
 
 from albert_ablate.errors import ConfigError
 from albert_ablate.hydra_cells import expand, read_words
 from albert_ablate.identity import settings_digest
 from albert_ablate.sweeping.cells import Cell, labels
 from albert_ablate.sweeping.definition import SWEEPS, load, sweep_names
-from albert_ablate.warm_start import start_of
 
 BASE, LARGE, XLARGE, XXLARGE = (768, 12), (1024, 24), (2048, 24), (4096, 12)
 

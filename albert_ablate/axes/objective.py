@@ -12,6 +12,11 @@ class Objective(StrEnum):
     SOP = "sop"
     NONE = "none"
 
+    @property
+    def trains_sentences(self) -> bool:
+        """Whether a sentence loss is trained on it."""
+        return self is not Objective.NONE
+
 
 #: The two sentence tasks every arm is scored on, whatever it was trained with.
 SENTENCE_TASKS = (Objective.NSP, Objective.SOP)

@@ -47,6 +47,14 @@ class Batch:
                 self.positions[low:high] - rows.start * width, self.targets[low:high], self.labels[rows],
             )  # fmt: skip
 
+    def counts(self) -> dict[str, int]:
+        """What losses are means over: masked positions, sequences, real tokens."""
+        return {"masked": len(self.targets), "sequences": len(self), "tokens": int(self.mask.sum())}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by its name."""
+        return dict(vars(self))
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
         moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))

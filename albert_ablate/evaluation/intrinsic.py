@@ -16,12 +16,11 @@ import torch
 from torch.nn import functional as F
 
 from albert_ablate.axes import SENTENCE_TASKS, Objective
-from albert_ablate.distributed import ALONE, World
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
-from albert_ablate.model.pretraining import PretrainingModel
-from albert_ablate.training.precision import autocast
+from albert_ablate.methods import Measure
+from albert_ablate.training.machine import Machine
 
 _T = TypeVar("_T")
 
@@ -31,43 +30,51 @@ class Evaluator:
 
     def __init__(
         self,
-        model: PretrainingModel,
+        model: Any,
         held_out: HeldOut,
         objective: Objective,
         baselines: NgramBaselines | None,
-        precision: str,
-        world: World = ALONE,
+        machine: Machine,
+        measures: frozenset[Measure] = frozenset(Measure),
     ) -> None:
-        self.world = world
         self.model = model
         self.held_out = held_out
-        self.objective = objective
+        #: The task that the model has a trained head for.
+        self.objective = objective if Measure.SENTENCE_HEAD in measures else Objective.NONE
         self.baselines = baselines
-        self.precision = precision
+        self.machine = machine
+        self.measures = measures
 
     def curve_point(self, pairs: int) -> dict[str, float]:
         """Masked-LM and own sentence numbers on the first ``pairs`` held-out pairs."""
-        mlm = self._masked_lm(self.held_out.plain, pairs)
-        count = max(mlm["count"].sum(), 1)  # a few pairs may have no masked position
-        point = {"mlm_loss": float(mlm["loss"].sum() / count), "mlm_accuracy": float(mlm["hits"].sum() / count)}
+        point = {}
+        if Measure.MASKED_LM in self.measures:
+            mlm = self._masked_lm(self.held_out.plain, pairs)
+            count = max(mlm["count"].sum(), 1)  # a few pairs may have no masked position
+            point = {"mlm_loss": float(mlm["loss"].sum() / count), "mlm_accuracy": float(mlm["hits"].sum() / count)}
         task = self.held_out.tasks.get(self.objective)
         if task is not None:
             _, logits, labels = self._sentences(task, pairs)
+            assert logits is not None  # a task of the objective has a trained head
             point["sentence_accuracy"] = float((logits.argmax(1) == labels).mean())
         return point
 
     def results(self) -> dict[str, Any]:
         """The final record: ``masked_lm``, ``nsp`` and ``sop``, each beside its baseline.
 
-        A sentence task that the text cannot give is None, and ``left_out`` says why. Without baselines masked LM has
+        A sentence task that the text cannot give, or masked LM of a model without its head, is None, and ``left_out``
+        says why. Without baselines masked LM has
         none beside it.
         """
-        found: dict[str, Any] = {"masked_lm": self._masked_lm_record()}
+        left_out = {task.value: reason for task, reason in self.held_out.left_out.items()}
+        found: dict[str, Any] = {"masked_lm": None}
+        if Measure.MASKED_LM in self.measures:
+            found["masked_lm"] = self._masked_lm_record()
+        else:
+            left_out["masked_lm"] = "the method trains no masked-LM head"
         for task in SENTENCE_TASKS:
             found[task.value] = self._task_record(task)
-        if self.held_out.left_out:
-            found["left_out"] = {task.value: reason for task, reason in self.held_out.left_out.items()}
-        return found
+        return found | ({"left_out": left_out} if left_out else {})
 
     def _masked_lm_record(self) -> dict[str, Any]:
         s = self._masked_lm(self.held_out.plain)
@@ -102,8 +109,8 @@ class Evaluator:
         if pairs is None:
             return None
         features, logits, labels = self._sentences(pairs)
-        own = logits.argmax(1) == labels
-        if task is self.objective:
+        own = None if logits is None else logits.argmax(1) == labels
+        if own is not None and task is self.objective:
             hits, head = own, "trained"
         else:
             hits, head = self._fitted_head(task, features) == labels, "fitted on the frozen encoder"
@@ -111,7 +118,7 @@ class Evaluator:
         majority = max(labels.mean(), 1 - labels.mean())
         record["majority_class"] = float(majority)
         record["left_baseline"] = bool(record["interval"][0] > majority)  # type: ignore[index]
-        if task is not self.objective and self.objective is not Objective.NONE:
+        if own is not None and task is not self.objective:
             record["own_head"] = proportion(int(own.sum()), len(labels))  # type: ignore[assignment]
         return record
 
@@ -131,15 +138,14 @@ class Evaluator:
     def _masked_lm(self, pairs: PairSet, limit: int | None = None) -> dict[str, np.ndarray]:
         """Sums over each sequence's masked positions: (sequences,) arrays."""
         self.model.eval()
-        device = next(self.model.parameters()).device
+        device = self.machine.device
         bars = ("unigram", "bigram", "frequent") if self.baselines is not None else ()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "count", *bars)}
         for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
             b = batch.to(device)
-            with autocast(self.precision, device):
+            with self.machine.autocast():
                 hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
-                masked = hidden.flatten(0, 1)[b.positions]
-                logits = self.model.mlm_head(masked, self.model.encoder.embedding.word.weight).float()
+                logits = self.model.masked_lm_logits(hidden, b.positions).float()
             m = masked_positions(batch, part)
             values = {
                 "loss": F.cross_entropy(logits, b.targets, reduction="none").double().cpu().numpy(),
@@ -153,25 +159,27 @@ class Evaluator:
         return {name: self._joined(parts) for name, parts in rows.items()}
 
     @torch.inference_mode()
-    def _sentences(self, pairs: PairSet, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """([CLS] states (n, H), logits of the model's own head (n, 2), labels (n,))."""
+    def _sentences(self, pairs: PairSet, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """([CLS] states (n, H), logits of the trained head (n, 2) where there is one, labels (n,))."""
         self.model.eval()
-        device = next(self.model.parameters()).device
+        device = self.machine.device
         states, logits, labels = [], [], []
         for batch in self._own(pairs.batches(limit)):
             b = batch.to(device)
-            with autocast(self.precision, device):
+            with self.machine.autocast():
                 hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
-                logits.append(self.model.sentence_head(self.model.pooler(hidden)).float().cpu().numpy())
+                if self.objective.trains_sentences:
+                    logits.append(self.model.sentence_logits(hidden).float().cpu().numpy())
             states.append(hidden[:, 0].float().cpu().numpy())
             labels.append(batch.labels.numpy())
-        return self._joined(states), self._joined(logits), self._joined(labels)
+        own = self._joined(logits) if self.objective.trains_sentences else None
+        return self._joined(states), own, self._joined(labels)
 
     def _own(self, batches: Iterator[_T]) -> Iterator[_T]:
         """Those that this process scores: the processes take turns."""
-        return islice(batches, self.world.rank, None, self.world.size)
+        return islice(batches, self.machine.world.rank, None, self.machine.world.size)
 
     def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
         """The rows of all batches in order, whichever process scored them."""
-        turns = zip_longest(*self.world.gather(parts))
+        turns = zip_longest(*self.machine.world.gather(parts))
         return np.concatenate([part for turn in turns for part in turn if part is not None])

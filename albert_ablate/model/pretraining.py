@@ -11,11 +11,9 @@ from torch.nn import functional as F
 
 from albert_ablate import streams
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.base import EncoderModel
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
-
-#: Keeps the masked-LM mean finite where a batch has no masked position (reference run_pretraining).
-MLM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class PretrainingOutput:
     sentence_correct: Tensor | None
 
 
-class PretrainingModel(nn.Module):
+class PretrainingModel(EncoderModel):
     """Encoder with pooler, tied masked-LM head and sentence head."""
 
     def __init__(self, shape: Architecture) -> None:
@@ -59,10 +57,21 @@ class PretrainingModel(nn.Module):
         mlm_loss, mlm_correct = self.mlm_head.loss(hidden.flatten(0, 1)[positions], word_table, targets)
         if sentence_labels is None:
             return PretrainingOutput(mlm_loss, mlm_correct, None, None)
-        sentence = self.sentence_head(self.pooler(hidden)).float()  # (B, 2)
+        sentence = self.sentence_logits(hidden).float()  # (B, 2)
         sentence_loss = F.cross_entropy(sentence, sentence_labels, reduction="sum")
         sentence_correct = (sentence.detach().argmax(-1) == sentence_labels).sum()
         return PretrainingOutput(mlm_loss, mlm_correct, sentence_loss, sentence_correct)
+
+    def masked_lm_logits(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """(B, T, H) last states and (M,) indices into the B*T grid -> (M, V)."""
+        masked = hidden.flatten(0, 1)[positions]
+        logits: Tensor = self.mlm_head(masked, self.encoder.embedding.word.weight)
+        return logits
+
+    def sentence_logits(self, hidden: Tensor) -> Tensor:
+        """(B, T, H) last states -> (B, 2)."""
+        logits: Tensor = self.sentence_head(self.pooler(hidden))
+        return logits
 
 
 def build_model(shape: Architecture, seed: int) -> PretrainingModel:

@@ -22,13 +22,15 @@ from albert_ablate.data.batches import PairBatches
 from albert_ablate.errors import UserError
 from albert_ablate.experiment import prepare_data
 from albert_ablate.files import digest, read_json, write_json
-from albert_ablate.model.pretraining import build_model
+from albert_ablate.methods import method_of
+from albert_ablate.model.base import EncoderModel
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.process import server
 from albert_ablate.trackers import Trackers
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.checkpoint import Owner
-from albert_ablate.training.precision import choose_device, choose_precision, set_up
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.precision import choose_device, set_up
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when a measurement means something else.
@@ -110,8 +112,7 @@ def _measure(values: dict[str, Any], send: Any) -> None:
 
 def measure(config: RunConfig) -> Calibration:
     """Time some steps in this process."""
-    device = choose_device(config.runtime)
-    precision = choose_precision(config.runtime, device)
+    machine = Machine.of(config.runtime)
     set_up(config.runtime)
     size = config.batch.size
     flops = step_flops(config) / size
@@ -122,24 +123,23 @@ def measure(config: RunConfig) -> Calibration:
     short = replace(config, batch=replace(config.batch, size=rows, micro_size=rows), budget=still)
     prepared = prepare_data(config)
     config = prepared.settled(config)
-    batches = PairBatches(
-        prepared.train, prepared.tokenizer.word_starts, config.objective.name, config.pairs, config.masking, rows, 0
-    )
+    method = method_of(replace(config, batch=short.batch, seed=0))
+    batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
     with tempfile.TemporaryDirectory() as folder:
-        model, place = build_model(config.architecture(), 0), RunFolder(Path(folder), "calibration")
-        trainer = Trainer(short, Owner("calibration"), model, batches, place, device, precision, dict, Trackers())
+        model, place = method.build({}), RunFolder(Path(folder), "calibration")
+        trainer = Trainer(short, Owner("calibration"), model, batches, place, machine, dict, Trackers())
         times, tokens = _steps(trainer, batches)
     update = sorted(times)[len(times) // 4]  # a short measurement is easily disturbed; this is the machine at rest
     began = time.perf_counter()
     trainer.optimizer.step()
     optimizer = min(time.perf_counter() - began, update)
     state = 16 * sum(p.numel() for p in trainer.model.parameters())  # weights, gradients and two moments in fp32
-    peak = _peak(device)
+    peak = _peak(machine.device)
     if rows < config.batch.micro_size:
         peak = state + round((peak - state) * min(config.batch.micro_size, size) / rows)
     return Calibration(
         step_seconds=(update - optimizer) * size / rows + optimizer,
-        sequence_seconds=_forward_seconds(trainer, batches) / rows,
+        sequence_seconds=_forward_seconds(model, machine, batches) / rows,
         peak_bytes=peak,
         tokens_per_step=tokens * size / rows,
     )
@@ -166,16 +166,14 @@ def _steps(trainer: Trainer, batches: PairBatches) -> tuple[list[float], float]:
 
 
 @torch.inference_mode()
-def _forward_seconds(trainer: Trainer, batches: PairBatches) -> float:
-    from albert_ablate.training.precision import autocast
-
-    trainer.model.eval()
-    b = batches[0].to(trainer.device)
+def _forward_seconds(model: EncoderModel, machine: Machine, batches: PairBatches) -> float:
+    model.eval()
+    b = batches[0].to(machine.device)
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        with autocast(trainer.precision, trainer.device):
-            hidden = trainer.model.encoder(b.input_ids, b.type_ids, b.mask)
+        with machine.autocast():
+            hidden = model.encoder(b.input_ids, b.type_ids, b.mask)
         float(hidden.sum())
         times.append(time.perf_counter() - began)
     return min(times)

@@ -2,25 +2,25 @@
 
 import math
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from albert_ablate import console, streams
 from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.console import Progress
-from albert_ablate.errors import CheckpointError, DivergedError
+from albert_ablate.errors import CheckpointError
 from albert_ablate.files import replacing
+from albert_ablate.methods.method import Term
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder
-from albert_ablate.stopping import deferred
+from albert_ablate.stopping import Stop
 from albert_ablate.task_config import FineTuneConfig
 from albert_ablate.tasks import formats
 from albert_ablate.tasks.batches import TaskBatches, in_order
@@ -28,10 +28,10 @@ from albert_ablate.tasks.recipe import Recipe
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch
 from albert_ablate.training import checkpoint
 from albert_ablate.training.checkpoint import Owner
-from albert_ablate.training.guards import keep_batch
-from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
-from albert_ablate.training.precision import autocast
+from albert_ablate.training.loop import Loop
+from albert_ablate.training.machine import Machine
 from albert_ablate.training.saving import Saver
+from albert_ablate.training.sums import Sums
 
 #: Weights that a finished fine-tuning keeps.
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -64,8 +64,8 @@ def tidy(folder: RunFolder) -> None:
         shutil.rmtree(folder.checkpoints)
 
 
-class FineTuner:
-    """Trains one model on one task; ``fit`` continues from the newest checkpoint."""
+class FineTuner(Loop):
+    """Trains one model on one task."""
 
     def __init__(
         self,
@@ -75,88 +75,76 @@ class FineTuner:
         common: FineTuneConfig,
         seed: int,
         folder: RunFolder,
-        device: torch.device,
-        precision: str,
+        machine: Machine,
         runtime: RuntimeConfig,
         described: dict[str, Any] | None = None,
-        log: Callable[[int, dict[str, float]], None] = lambda step, line: None,
+        track: Callable[[int, dict[str, float]], None] = lambda step, line: None,
     ) -> None:
         self.task = task
-        self.model = model.to(device)
         self.recipe = recipe
         self.common = common
         self.seed = seed
-        self.folder = folder
-        self.owner = Owner(folder.identity, described or {})
-        self.device = device
-        self.precision = precision
-        self.runtime = runtime
-        self.log = log
+        self.track = track
+        self.title = f"{task.name}, seed {seed}"
         self.batches = TaskBatches(task.train, recipe.batch_size, task.name, seed, common.group_by_length)
-        self.schedule, self.settings = _schedule(recipe, common)
-        self.optimizer = build_optimizer(self.model, self.settings)
-        self.seconds = 0.0
+        schedule, settings = _schedule(recipe, common)
+        whole = self.batches.batch_size * task.train.choices  # sequences of a batch
+        self.micro_size_wanted = whole if common.micro_size is None else common.micro_size
+        owner = Owner(folder.identity, described or {})
+        super().__init__(model, settings, schedule, runtime, folder, owner, machine, self.micro_size_wanted)
         self.best_step, self.best_score = 0, -math.inf
         every = common.evaluate_every or max(1, math.ceil(recipe.steps / common.evaluations))
         self.evaluations = [*range(every, recipe.steps, every), recipe.steps]
 
-    def fit(self) -> dict[str, Any]:
-        """Train, evaluate on dev, keep the best. Returns the record for ``results.json``."""
-        done, loss, since, before = self._resume()
-        steps, lap = self.recipe.steps, time.perf_counter() - before
-        title = f"{self.task.name}, seed {self.seed}"
-        with deferred() as stopped, self._saver() as saver, Progress(steps, done, "steps", title) as progress:
-            while done < steps:
-                loss += self.update(done, self.batches[done])
-                done += 1
-                evaluate = done in self.evaluations
-                stop = stopped.is_set()
-                if evaluate or done % self.runtime.log_every == 0:
-                    elapsed = time.perf_counter() - lap
-                    self.seconds += elapsed
-                    line = {
-                        "step": done, "loss": loss.item() / (done - since), "learning_rate": self.learning_rate,
-                        "gradient_norm": self.gradient_norm, "seconds": self.seconds,
-                        "examples_per_second": (done - since) * self.batches.batch_size / elapsed,
-                    }  # fmt: skip
-                    if evaluate:
-                        line["dev_score"] = self._evaluate(done)
-                    self.folder.append_metrics(line)
-                    self.log(done, line)
-                    self._show(progress, done, line)
-                    loss, since, lap = torch.zeros((), device=self.device), done, time.perf_counter()
-                if evaluate or stop or saver.due():
-                    self._save(saver, done, loss, since, time.perf_counter() - lap)
-                if stop and done < steps:
-                    raise stopped.error(f"step {done:,} of {steps:,}", self.task.name)
-        return self._finish()
+    def terms(self, batch: TaskBatch) -> Sequence[Term]:
+        """The task's loss, a mean over examples."""
+        return (Term("task", self.task.loss(self.model, batch), "examples"),)
 
-    def update(self, step: int, batch: TaskBatch) -> Tensor:
-        """One optimizer step on the mean loss of the batch's examples; returns that mean."""
-        torch.manual_seed(streams.key(self.seed, "task dropout", self.task.name, step))
-        self.learning_rate = learning_rate(step, self.settings, self.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for part in batch.micro(self.common.micro_size):
-            with autocast(self.precision, self.device):
-                loss = self.task.loss(self.model, part.to(self.device)) / len(batch)
-            torch.autograd.backward(loss)
-            total += loss.detach()
-        self.gradient_norm = clip_gradient(self.model, self.settings.clip_norm)
-        if not (math.isfinite(self.gradient_norm) and bool(total.isfinite())):
-            tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-            numbers = {"step": step + 1, "learning_rate": self.learning_rate}
-            kept = keep_batch(self.folder.path, step + 1, tensors, numbers)
-            raise DivergedError(
-                f"{self.task.name}: loss or gradient is not finite at step {step + 1} (learning rate "
-                f"{self.learning_rate:.3g}). Lower tasks.{self.task.name}.learning_rate or task.scaling.learning_rate. "
-                f"Its batch is in {kept}."
-            )
-        self.optimizer.step()
-        return total
+    def noise(self, step: int) -> int:
+        """By task, so that tasks of one seed draw differently."""
+        return streams.key(self.seed, "task dropout", self.task.name, step)
+
+    def stream(self, done: int) -> Iterator[TaskBatch]:
+        """Built as they are needed."""
+        return (self.batches[step] for step in range(done, self.recipe.steps))
+
+    def scored_at(self, done: int, over: bool) -> bool:
+        """At the evaluations, which are spread over the steps."""
+        return done in self.evaluations
+
+    def saved_at(self, done: int, scored: bool) -> bool:
+        """With every evaluation."""
+        return scored
+
+    def log(self, done: int, position: float, sums: Sums, scored: bool, progress: Progress) -> None:
+        """The loss is the mean over the examples since the last line."""
+        self.seconds += sums.seconds
+        line = {
+            "step": done, "loss": sums.means()["task_loss"], "learning_rate": self.learning_rate,
+            "gradient_norm": self.gradient_norm, "seconds": self.seconds,
+            "examples_per_second": sums.counts["examples"] / sums.seconds,
+        }  # fmt: skip
+        if scored:
+            line["dev_score"] = self._evaluate(done)
+        self.folder.append_metrics(line)
+        self.track(done, line)
+        self._show(progress, done, line)
+
+    def diverged(self, what: str, step: int) -> str:
+        """With the settings that help."""
+        name = self.task.name
+        return (
+            f"{name}: the {what} is not finite at step {step} (learning rate {self.learning_rate:.3g}). "
+            f"Lower tasks.{name}.learning_rate or task.scaling.learning_rate."
+        )
+
+    def continuing(self, done: int) -> str:
+        """``sst2, seed 0: continuing after step 40``."""
+        return f"{self.title}: continuing after step {done}"
+
+    def stopped(self, stop: Stop, done: int) -> BaseException:
+        """Names the task."""
+        return stop.error(f"step {done:,} of {self.recipe.steps:,}", self.task.name)
 
     @torch.inference_mode()
     def predict(self, features: FeatureSet) -> Outputs:
@@ -164,8 +152,9 @@ class FineTuner:
         self.model.eval()
         found: dict[str, np.ndarray] = {}
         for rows, batch in in_order(features):
-            with autocast(self.precision, self.device):
-                outputs = self.task.outputs(self.model, batch.to(self.device))
+            moved = batch.to(self.machine.device)
+            with self.machine.autocast():
+                outputs = self.task.outputs(self.model, moved)
             for name, value in outputs.items():
                 part = (value.float() if value.is_floating_point() else value).cpu().numpy()
                 if name not in found:
@@ -182,7 +171,7 @@ class FineTuner:
             checkpoint.save_weights(self._best(step), self.model)
         return score
 
-    def _finish(self) -> dict[str, Any]:
+    def finish(self, done: int) -> dict[str, Any]:
         """Score and predict with the last and with the best weights."""
         checkpoint.save_weights(self.folder.path / LAST, self.model)
         with console.stage(f"predicting {self.task.name}"):
@@ -244,42 +233,31 @@ class FineTuner:
     def _best(self, step: int) -> Path:
         return self.folder.checkpoints / f"best_{step:08d}.safetensors"
 
-    def _saver(self) -> Saver:
-        runtime = self.runtime
-        return Saver(self.folder.checkpoints, self.owner, 2, runtime.async_checkpoints, runtime.checkpoint_minutes)
+    def progress(self) -> dict[str, Any]:
+        """The best evaluation so far."""
+        return {"best_step": self.best_step, "best_score": max(self.best_score, -1e308)}
 
-    def _save(self, saver: Saver, step: int, loss: Tensor, since: int, seconds: float) -> None:
-        """The state after ``step``; ``loss`` adds up the steps after ``since``, which took ``seconds``."""
-        saver.wait()
+    def restore(self, meta: Mapping[str, Any]) -> None:
+        """See ``progress``."""
+        self.best_step, self.best_score = meta["best_step"], meta["best_score"]
+
+    def beside(self) -> Sequence[Path]:
+        """The best weights so far."""
+        return [self._best(self.best_step)] if self.best_step else []
+
+    def _save(self, saver: Saver, step: int, sums: Sums) -> None:
+        saver.wait()  # what it writes may still need weights that are dropped now
         self._drop_beaten()
-        progress = {"seconds": self.seconds, "best_step": self.best_step, "best_score": max(self.best_score, -1e308)}
-        progress |= {"loss": loss.item(), "since": since, "lap": seconds}
-        best = [self._best(self.best_step)] if self.best_step else []
-        saver.save(step, self.model, self.optimizer, progress, beside=best)
+        super()._save(saver, step, sums)
 
     def _drop_beaten(self) -> None:
-        """Remove the best weights of before that no checkpoint needs any more."""
+        """Delete best weights that a better evaluation has replaced and no checkpoint needs."""
         needed = {self._best(self.best_step).name}
         for path in checkpoint.checkpoints(self.folder.checkpoints):
             needed |= set((checkpoint.intact(path) or {}).get("beside", {}))
         for old in self.folder.checkpoints.glob("best_*.safetensors"):
             if old.name not in needed:
                 old.unlink()
-
-    def _resume(self) -> tuple[int, Tensor, int, float]:
-        """(step, loss since the last log line, its step, seconds since it)."""
-        checkpoint.clear_unfinished(self.folder.checkpoints)
-        meta = checkpoint.load_latest(self.folder.checkpoints, self.owner, self.model, self.optimizer)
-        none = torch.zeros((), device=self.device)
-        self.folder.truncate_metrics(0 if meta is None else meta["step"])
-        if meta is None:
-            return 0, none, 0, 0.0
-        self.seconds, self.best_step, self.best_score = meta["seconds"], meta["best_step"], meta["best_score"]
-        for name in meta["damaged"]:
-            self.folder.say(f"checkpoint {name} is damaged; the one before it is used")
-        self.folder.say(f"{self.task.name}, seed {self.seed}: continuing after step {meta['step']}")
-        done = int(meta["step"])
-        return done, none + meta.get("loss", 0.0), meta.get("since", done), meta.get("lap", 0.0)
 
     def _show(self, progress: Progress, done: int, line: dict[str, float]) -> None:
         text = f"loss {line['loss']:.3f}"

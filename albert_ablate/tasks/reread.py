@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from albert_ablate import console, provenance
 from albert_ablate.config import RunConfig, parse
 from albert_ablate.data.tokenizer import Tokenizer
@@ -22,6 +20,7 @@ from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, b
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
 from albert_ablate.tasks.units import LATER, collect, heads_of
+from albert_ablate.training.machine import Machine
 
 #: Settings that say where a task's files are: those of the command, where it has them.
 _COMMON_PLACES, _OWN_PLACES = ("source", "data_dir"), ("hub", "train_file", "dev_file")
@@ -59,7 +58,7 @@ def reread(
     units: Sequence[RunFolder],
     given: Callable[[str], bool],
     tokenizer: Tokenizer,
-    device: torch.device,
+    machine: Machine,
 ) -> list[Reread]:
     """Score ``units`` again. ``given`` tells whether the command sets a setting; ``config`` has every unit's task.
 
@@ -70,7 +69,7 @@ def reread(
     for unit in units:
         try:
             with locked(unit.path):
-                found.append(_reread(config, run, unit, given, tokenizer, device))
+                found.append(_reread(config, run, unit, given, tokenizer, machine))
         except UserError as error:
             console.say(f"  ✗ {unit.name}: {error}")
             failures.append(error)
@@ -86,7 +85,7 @@ def _reread(
     unit: RunFolder,
     given: Callable[[str], bool],
     tokenizer: Tokenizer,
-    device: torch.device,
+    machine: Machine,
 ) -> Reread:
     manifest, results = manifest_of(unit), unit.read("results.json")
     name = manifest["task"]
@@ -101,9 +100,8 @@ def _reread(
     made = read(source)(tokenizer, max_length(task, config.task.scaling, shape.max_positions))
     recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
     model = build_task_model(made, shape, recipe, manifest["seed"], None, shape.initializer_range)
-    tuner = FineTuner(
-        made, model, recipe, config.task, manifest["seed"], unit, device, manifest["precision"], config.runtime
-    )
+    machine = replace(machine, precision=manifest["precision"])
+    tuner = FineTuner(made, model, recipe, config.task, manifest["seed"], unit, machine, config.runtime)
     kept = unit.path / f"{PREDICTIONS}-{formats.BEFORE}"
     if not kept.exists() and (unit.path / PREDICTIONS).exists():  # they are there where this was interrupted
         (unit.path / PREDICTIONS).rename(kept)
@@ -119,7 +117,7 @@ def _reread(
             "before": {"heads": formats.BEFORE, "selection": results["selection"], **before},
             "reread": {
                 "source": provenance.commit(), "packages": provenance.packages(),
-                "hardware": provenance.hardware(device),
+                "hardware": provenance.hardware(machine.device),
             },
         },
     )  # fmt: skip

@@ -94,9 +94,17 @@ class TaskBatch:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def micro(self, sequences: int | None) -> list["TaskBatch"]:
+    def counts(self) -> dict[str, int]:
+        """What the loss is a mean over."""
+        return {"examples": len(self)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by its name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def micro(self, sequences: int) -> list["TaskBatch"]:
         """Parts of at most ``sequences`` sequences, at least one example each."""
-        size = len(self) if sequences is None else max(1, sequences // self.choices)
+        size = max(1, sequences // self.choices)
         return [self._part(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
     def _part(self, start: int, stop: int) -> "TaskBatch":

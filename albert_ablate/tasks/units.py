@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
 from albert_ablate import console, provenance
@@ -29,6 +28,7 @@ from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Baselines, Task
 from albert_ablate.trackers import open_trackers
 from albert_ablate.training.checkpoint import newest
+from albert_ablate.training.machine import Machine
 
 #: Raise when the same settings would fine-tune to other numbers.
 NUMERICS = 1
@@ -117,8 +117,7 @@ def fine_tune_all(
     units: Sequence[Unit],
     readers: Mapping[str, Make],
     tokenizer: Tokenizer,
-    device: torch.device,
-    precision: str,
+    machine: Machine,
 ) -> None:
     """Every unit that is not finished. One that fails does not stop the others; the worst error is raised at the end.
 
@@ -142,7 +141,7 @@ def fine_tune_all(
                 if unit.task.name not in made:
                     made.clear()  # one task's data at a time
                     made[unit.task.name] = _make(config, unit, readers[unit.task.name], tokenizer)
-                _fine_tune(config, run, unit, *made[unit.task.name], device, precision)
+                _fine_tune(config, run, unit, *made[unit.task.name], machine)
         except PreemptedError:
             raise
         except UserError as error:
@@ -228,8 +227,7 @@ def _fine_tune(
     unit: Unit,
     task: Task,
     baselines: Baselines,
-    device: torch.device,
-    precision: str,
+    machine: Machine,
 ) -> None:
     shape = config.architecture()
     recipe = resolve(unit.task, config.task.scaling, task.examples, shape.max_positions)
@@ -246,7 +244,7 @@ def _fine_tune(
             "settings": {"common": asdict(config.task), "task": asdict(unit.task)},
             "data": {"fingerprint": unit.source.fingerprint, "files": unit.source.names(), **task.counts},
             "source": provenance.commit(), "packages": provenance.packages(),
-            "hardware": provenance.hardware(device), "precision": precision, "heads": formats.HEADS,
+            "hardware": provenance.hardware(machine.device), "precision": machine.precision, "heads": formats.HEADS,
         },
     )  # fmt: skip
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
@@ -263,8 +261,7 @@ def _fine_tune(
             config.task,
             unit.seed,
             folder,
-            device,
-            precision,
+            machine,
             config.runtime,
             {"run": run.name, "data": unit.source.fingerprint, "common": _common(config.task), "task": _own(unit.task)},
             trackers.log,
@@ -273,7 +270,7 @@ def _fine_tune(
         trackers.summarise({"best": results["best"]["score"], "last": results["last"]["score"]})
     results = {"task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group} | results
     own = {"all_tasks": _common(config.task), "task": _own(unit.task)}
-    set_up = own | {"data": unit.source.fingerprint, "precision": precision}
+    set_up = own | {"data": unit.source.fingerprint, "precision": machine.precision}
     to_beat = {name: bars["score"] for name, bars in baselines.items()}
     each = {name: {k: v for k, v in bars.items() if k != "score"} for name, bars in baselines.items()}
     folder.write("results.json", results | {"to_beat": to_beat, "to_beat_each": each, "set_up": set_up})

@@ -1,20 +1,12 @@
 """Equal budgets: steps, tokens, FLOPs or seconds, one schedule for all of them."""
 
-import math
-
 from albert_ablate.config import BudgetConfig, RunConfig
+from albert_ablate.methods import method_of
 
 
 def step_flops(config: RunConfig) -> int:
-    """FLOPs of one optimizer step: matrix products of forward and backward, at full length.
-
-    The backward pass counts twice the forward pass; padding is not left out. Positions sent to the vocabulary are
-    those that ``masking.probability`` asks for, at most ``masking.max_predictions``.
-    """
-    length = config.pairs.max_length
-    masked = min(config.masking.probability * length, config.masking.max_predictions or math.inf)
-    forward = config.architecture().forward_flops(length, masked)
-    return round(3 * forward) * config.batch.size
+    """FLOPs of one optimizer step, as the method counts them: at full length, padding not left out."""
+    return round(method_of(config).flops()) * config.batch.size
 
 
 def position(budget: BudgetConfig, steps: int, tokens: int, flops: float, seconds: float) -> float:

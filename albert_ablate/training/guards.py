@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from albert_ablate.config import RunConfig
 from albert_ablate.errors import DivergedError
 from albert_ablate.files import building, write_json
 
@@ -51,17 +50,11 @@ class Spikes:
         return {name: list(values) for name, values in self._recent.items()}
 
 
-def require_finite_step(step: int, losses: Tensor, gradient_norm: float, config: RunConfig) -> None:
-    """Raise DivergedError before the update where a loss or the gradient of step ``step`` is not finite."""
-    if math.isfinite(gradient_norm) and bool(losses.isfinite().all()):
-        return
-    what = "loss" if not bool(losses.isfinite().all()) else "gradient"
-    rate = config.optimizer.learning_rate
-    raise DivergedError(
-        f"The {what} is not finite at step {step + 1}: training has diverged. The weights before this step are "
-        f"unharmed. Lower optimizer.learning_rate={rate:.3g}, lengthen budget.warmup_steps="
-        f"{config.budget.warmup_steps}, or scale the rate with the square root of batch.size={config.batch.size}."
-    )
+def not_finite(losses: Tensor, gradient_norm: float) -> str | None:
+    """Which of a step's ``loss`` and ``gradient`` is not finite; None where both are."""
+    if not bool(losses.isfinite().all()):
+        return "loss"
+    return None if math.isfinite(gradient_norm) else "gradient"
 
 
 def require_finite_line(line: Mapping[str, float]) -> None:

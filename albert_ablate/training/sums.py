@@ -1,48 +1,88 @@
-"""What a log line averages over: counts and losses since the last one."""
+"""Sums of named losses and hits, and the means that log lines show."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from albert_ablate.methods.method import Term
+
+#: The sums of checkpoints written before they had names, and what each was a mean over.
+_UNNAMED = {
+    "mlm_loss": "masked", "mlm_accuracy": "masked", "sentence_loss": "sequences", "sentence_accuracy": "sequences",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Losses and hits of a step, summed; on the device until they are asked for."""
+
+    per: Mapping[str, str]  # name, such as mlm_loss or mlm_accuracy -> the count that its mean is over
+    values: Tensor  # (len(per),) fp32, in this order
+
+    @classmethod
+    def of(cls, terms: Sequence[Term]) -> "Totals":
+        """Of one micro-batch."""
+        per, values = {}, []
+        for term in terms:
+            per[f"{term.name}_loss"] = term.per
+            values.append(term.loss_sum.detach().float())
+            if term.hits is not None:
+                per[f"{term.name}_accuracy"] = term.per
+                values.append(term.hits.detach().float())
+        return cls(per, torch.stack(values))
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.per, self.values + other.values)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One sum, a scalar on the device."""
+        return self.values[list(self.per).index(name)]
+
+    def means(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Each sum over its count; 0 where nothing was counted."""
+        values = self.values.tolist()
+        return {name: value / max(counts[key], 1) for (name, key), value in zip(self.per.items(), values, strict=True)}
+
 
 class Sums:
-    """Values stay on the device until they are asked for."""
+    """What has gathered since the last log line."""
 
     def __init__(self) -> None:
-        self.steps = self.sequences = self.tokens = self.masked = 0
+        self.steps = 0
         self.seconds = 0.0  # of training, up to the last checkpoint
-        self.values: Tensor | None = None  # (4,): MLM loss and correct, sentence loss and correct
+        self.counts: dict[str, int] = {}  # masked positions, sequences, tokens: whatever the batches count
+        self.totals: Totals | None = None
 
-    def add(self, sequences: int, tokens: int, masked: int, values: Tensor) -> None:
-        """One step."""
+    def add(self, counts: Mapping[str, int], totals: Totals) -> None:
+        """Add one step."""
         self.steps += 1
-        self.sequences += sequences
-        self.tokens += tokens
-        self.masked += masked
-        self.values = values if self.values is None else self.values + values
+        self.counts = {key: self.counts.get(key, 0) + count for key, count in counts.items()}
+        self.totals = totals if self.totals is None else self.totals + totals
 
-    def means(self, trains_sentences: bool) -> dict[str, float]:
-        """Losses in nats and accuracies; the masked-LM ones over all masked positions of these steps."""
-        assert self.values is not None
-        mlm_loss, mlm_correct, sentence_loss, sentence_correct = self.values.tolist()
-        means = {"mlm_loss": mlm_loss / max(self.masked, 1), "mlm_accuracy": mlm_correct / max(self.masked, 1)}
-        if trains_sentences:
-            means["sentence_loss"] = sentence_loss / self.sequences
-            means["sentence_accuracy"] = sentence_correct / self.sequences
-        return means
+    def means(self) -> dict[str, float]:
+        """Losses and accuracies by name; there must have been a step."""
+        assert self.totals is not None
+        return self.totals.means(self.counts)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for a checkpoint between two log lines."""
-        values = None if self.values is None else self.values.tolist()
-        plain = {name: getattr(self, name) for name in ("steps", "sequences", "tokens", "masked", "seconds")}
-        return plain | {"values": values}
+        plain: dict[str, Any] = {"steps": self.steps, "seconds": self.seconds, "counts": self.counts}
+        if self.totals is not None:
+            plain |= {"per": dict(self.totals.per), "values": self.totals.values.tolist()}
+        return plain
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any] | None, device: torch.device) -> "Sums":
-        """What ``as_dict`` gave; None for a checkpoint of before it was kept."""
+    def from_dict(cls, plain: Mapping[str, Any] | None, device: torch.device) -> "Sums":
+        """Undo ``as_dict``; None for checkpoints written before sums were saved."""
         sums = cls()
-        for name, value in (plain or {}).items():
-            on_device = name == "values" and value is not None
-            setattr(sums, name, torch.tensor(value, device=device) if on_device else value)
+        if plain is None:
+            return sums
+        sums.steps, sums.seconds = plain["steps"], plain["seconds"]
+        sums.counts = plain.get("counts") or {key: plain[key] for key in ("masked", "sequences", "tokens")}
+        if plain.get("values") is not None:
+            values = torch.tensor(plain["values"], device=device)
+            sums.totals = Totals(plain.get("per", _UNNAMED), values)
         return sums

@@ -35,13 +35,12 @@ def losses(folder: Path, cell: str, precision: str) -> list[float]:
         "batch.micro_size=32", f"budget.steps={STEPS}", "budget.warmup_steps=10",
         f"model.hidden_dropout={rate}", f"model.attention_dropout={rate}",
     )  # fmt: skip
-    trainer, batches = make_trainer(config)
-    trainer.precision = precision
+    trainer, batches = make_trainer(config, precision=precision)
     found = []
     for step in range(STEPS):
         batch = batches[step]
-        mlm, _, sentence, _ = trainer.update(step, batch).tolist()
-        found.append(mlm / len(batch.targets) + sentence / len(batch))
+        means = trainer.update(step, batch).means(batch.counts())
+        found.append(means["mlm_loss"] + means.get("sentence_loss", 0.0))
     return found
 
 

@@ -1,0 +1,17 @@
+"""The methods of pretraining. ``METHODS`` is the table that ``method=`` chooses from."""
+
+from albert_ablate.axes.method import MethodName
+from albert_ablate.config import RunConfig
+from albert_ablate.methods.method import Measure, Method, Term
+from albert_ablate.methods.mlm import MaskedLM
+from albert_ablate.methods.parents import WARM_START, Parent
+
+METHODS: dict[MethodName, type[Method]] = {MethodName.MLM: MaskedLM}
+
+
+def method_of(config: RunConfig) -> Method:
+    """The method of a configuration."""
+    return METHODS[config.method.name](config)
+
+
+__all__ = ["METHODS", "WARM_START", "Measure", "Method", "Parent", "Term", "method_of"]

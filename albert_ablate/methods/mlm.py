@@ -1,0 +1,60 @@
+"""Masked LM with the sentence loss of ``objective`` beside it: BERT's and ALBERT's method (paper, section 3.1)."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from albert_ablate.config import RunConfig
+from albert_ablate.methods.method import Measure, Method, Term
+from albert_ablate.model.architecture import ParameterCount
+
+if TYPE_CHECKING:  # they load torch
+    from albert_ablate.data.batches import Batch
+    from albert_ablate.model.pretraining import PretrainingModel
+
+#: Keeps the masked-LM mean finite where a batch has no masked position (reference run_pretraining).
+EPSILON = 1e-5
+
+
+class MaskedLM(Method):
+    """The mean over masked positions plus, where the objective has one, the mean sentence loss, both unweighted."""
+
+    measures = frozenset({Measure.MASKED_LM, Measure.SENTENCE_HEAD})
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self._sentences = config.objective.name.trains_sentences
+
+    def parameters(self) -> ParameterCount:
+        """Encoder, pooler and both heads; every arm holds them all."""
+        return self.config.architecture().parameters()
+
+    def flops(self) -> float:
+        """Three forward passes: the backward pass counts two.
+
+        Predicted positions are those that ``masking.probability`` asks for, at most ``masking.max_predictions``.
+        """
+        length, masking = self.config.pairs.max_length, self.config.masking
+        masked = min(masking.probability * length, masking.max_predictions or math.inf)
+        return 3 * self.config.architecture().forward_flops(length, masked)
+
+    def build(self, parents: Mapping[str, Path]) -> "PretrainingModel":
+        """Encoder, pooler, tied masked-LM head, sentence head."""
+        from albert_ablate.model.pretraining import build_model
+
+        return build_model(self.config.architecture(), self.config.seed)
+
+    def terms(self, model: "PretrainingModel", batch: "Batch") -> tuple[Term, ...]:
+        """``mlm`` over the masked positions; ``sentence`` over the sequences where the objective has one."""
+        labels = batch.labels if self._sentences else None
+        out = model(batch.input_ids, batch.type_ids, batch.mask, batch.positions, batch.targets, labels)
+        mlm = Term("mlm", out.mlm_loss_sum, "masked", out.mlm_correct, epsilon=EPSILON)
+        if out.sentence_loss_sum is None:
+            return (mlm,)
+        return mlm, Term("sentence", out.sentence_loss_sum, "sequences", out.sentence_correct)
+
+    def shown(self, line: Mapping[str, float]) -> str:
+        """Loss and accuracy of masked LM, accuracy of the sentence task."""
+        text = f"MLM {line['mlm_loss']:.3f} nats, {line['mlm_accuracy']:.1%}"
+        return f"{text} · sentence {line['sentence_accuracy']:.1%}" if "sentence_accuracy" in line else text

@@ -1,0 +1,198 @@
+"""The loop that pretraining and fine-tuning share: accumulate, clip, update, log, score, checkpoint, stop.
+
+Without checkpoints, signals and further processes it comes down to this:
+
+    for step in range(steps):
+        batch = batches[step]
+        for part in batch.micro(micro_size):              # losses are sums, so any division gives the same gradient
+            terms = model's loss terms on part
+            sum(term.weight * term.loss_sum / count[term.per] for term in terms).backward()
+        clip the gradient; refuse a step that is not finite
+        optimizer.step()
+        if a log line is due: means over the steps since the last one
+
+With several processes each one takes its share of every batch; counts, sums and gradients are added over the
+processes before they are used, and all processes stop, save and end at the same step.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
+from albert_ablate.console import Progress
+from albert_ablate.runs import RunFolder
+from albert_ablate.stopping import Stop, deferred
+from albert_ablate.training import checkpoint
+from albert_ablate.training.checkpoint import Owner
+from albert_ablate.training.guards import Spikes
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.saving import Saver
+from albert_ablate.training.step import StepBatch, Stepper
+from albert_ablate.training.sums import Sums
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all processes know and do at a step."""
+
+    counts: dict[str, int]  # of the whole batch
+    stop: bool  # at least one process was told to stop
+    due: bool  # the first process wants a checkpoint
+    elapsed: float  # seconds since the last log line, by the first process's clock
+
+
+class Loop(Stepper):
+    """Trains one model; ``fit`` continues from the newest checkpoint."""
+
+    title = "training"  # of the progress bar
+    keep_checkpoints = 2
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: OptimizerConfig,
+        schedule: BudgetConfig,
+        runtime: RuntimeConfig,
+        folder: RunFolder,
+        owner: Owner,
+        machine: Machine,
+        micro_size: int,
+    ) -> None:
+        super().__init__(model, settings, schedule, runtime, folder, machine, micro_size)
+        self.owner = owner
+        self.seconds = 0.0  # spent training up to the last log line, over all starts of the run
+
+    @abstractmethod
+    def stream(self, done: int) -> Iterator[Any]:
+        """The batches after step ``done``."""
+
+    @abstractmethod
+    def scored_at(self, done: int, over: bool) -> bool:
+        """Whether the held-out scores are due after step ``done``; ``over``: it is the last."""
+
+    @abstractmethod
+    def saved_at(self, done: int, scored: bool) -> bool:
+        """Whether a checkpoint is due after step ``done``, whatever the clock says."""
+
+    @abstractmethod
+    def log(self, done: int, position: float, sums: Sums, scored: bool, progress: Progress) -> None:
+        """Write one line of ``metrics.jsonl`` over the steps in ``sums``, with held-out scores where ``scored``."""
+
+    @abstractmethod
+    def progress(self) -> dict[str, Any]:
+        """Plain numbers of the method that a checkpoint keeps."""
+
+    @abstractmethod
+    def restore(self, meta: Mapping[str, Any]) -> None:
+        """Take up what ``progress`` gave."""
+
+    @abstractmethod
+    def finish(self, done: int) -> dict[str, Any]:
+        """The record, after the last step."""
+
+    def position(self, done: int, sums: Sums) -> float:
+        """Place on the schedule after ``done`` steps, the unlogged ones in ``sums`` included."""
+        return done
+
+    def stopped(self, stop: Stop, done: int) -> BaseException:
+        """The error that ends a run that was asked to stop after step ``done``."""
+        return stop.error(f"step {done:,} of {self.schedule.steps:,}")
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end of the schedule and return the record.
+
+        Raises DivergedError where loss or gradient is not finite, PreemptedError after a stop signal,
+        DiskFullError where a checkpoint has no room.
+        """
+        world, end = self.machine.world, self.schedule.steps
+        done, sums = self._resume()
+        position = self.position(done, sums)
+        stream = self.stream(done)
+        lap = time.perf_counter() - sums.seconds
+        bar = Progress(end, position, self.schedule.unit, self.title)
+        with deferred() as stopped, self._saver() as saver, bar:
+            while position < end:
+                batch = next(stream)
+                agreed = self._agree(batch, stopped.is_set(), saver.due(), time.perf_counter() - lap)
+                sums.add(agreed.counts, self.update(done, batch, position, agreed.counts))
+                done += 1
+                stop, sums.seconds = agreed.stop, agreed.elapsed
+                if world.size == 1:  # nobody to agree with: honour a signal that arrived during the step
+                    stop, sums.seconds = stopped.is_set(), time.perf_counter() - lap
+                position = self.position(done, sums)
+                over = position >= end
+                scored = self.scored_at(done, over)
+                if scored or done % self.runtime.log_every == 0:
+                    self.log(done, position, sums, scored, bar)
+                    sums, lap = Sums(), time.perf_counter()
+                if over or stop or agreed.due or self.saved_at(done, scored):
+                    sums.seconds = time.perf_counter() - lap
+                    self._save(saver, done, sums)
+                if stop and not over:
+                    saver.wait()
+                    world.from_main(None)  # a process that left now would end the others while they write
+                    raise self.stopped(stopped, done)
+        world.from_main(None)  # nobody goes on before the last checkpoint is whole
+        return self.finish(done)
+
+    def _agree(self, batch: StepBatch, stop: bool, due: bool, elapsed: float) -> Agreed:
+        """All processes stop where one is told to; the first one's clock says the time and when to save."""
+        world, counts = self.machine.world, batch.counts()
+        clock = [float(due), elapsed] if world.main else [0.0, 0.0]
+        *summed, stops, dues, seconds = world.sum([*counts.values(), float(stop), *clock], self.machine.device)
+        return Agreed(
+            {key: int(count) for key, count in zip(counts, summed, strict=True)}, stops > 0, dues > 0, seconds
+        )
+
+    def _resume(self) -> tuple[int, Sums]:
+        """Load the newest checkpoint: the steps that are done, and the sums since the last log line."""
+        if self.machine.world.main:
+            checkpoint.clear_unfinished(self.folder.checkpoints)
+        meta = checkpoint.load_latest(self.folder.checkpoints, self.owner, self.model, self.optimizer)
+        done = 0 if meta is None else int(meta["step"])
+        self.check(done, meta)
+        self.folder.truncate_metrics(done)
+        if meta is None:
+            return 0, Sums()
+        self.seconds = meta["seconds"]
+        self.micro_size = meta.get("micro_size", self.micro_size)
+        self.spikes = Spikes(self.settings.skip_spikes, meta.get("spikes"))
+        self.skipped = meta.get("skipped", 0)
+        self.restore(meta)
+        for name in meta["damaged"]:
+            self.folder.say(f"checkpoint {name} is damaged; the one before it is used")
+        self.folder.say(self.continuing(done))
+        return done, Sums.from_dict(meta.get("sums"), self.machine.device)
+
+    def check(self, done: int, meta: Mapping[str, Any] | None) -> None:
+        """Raise CheckpointError where this process cannot go on from a checkpoint (None: there is none)."""
+
+    @abstractmethod
+    def continuing(self, done: int) -> str:
+        """The line that says from where training goes on."""
+
+    def _saver(self) -> Saver:
+        runtime, folder = self.runtime, self.folder.checkpoints
+        if self.machine.world.main:
+            checkpoint.require_space(folder, 3 * sum(p.nbytes for p in self.model.parameters()))
+        return Saver(folder, self.owner, self.keep_checkpoints, runtime.async_checkpoints, runtime.checkpoint_minutes)
+
+    def _save(self, saver: Saver, step: int, sums: Sums) -> None:
+        if not self.machine.world.main:
+            return
+        saver.wait()
+        plain = {"seconds": self.seconds, "sums": sums.as_dict(), "processes": self.machine.world.size}
+        plain |= {"micro_size": self.micro_size, "skipped": self.skipped}
+        if self.settings.skip_spikes is not None:
+            plain["spikes"] = self.spikes.as_dict()
+        saver.save(step, self.model, self.optimizer, plain | self.progress(), self.beside())
+
+    def beside(self) -> Sequence[Path]:
+        """Files that a checkpoint is not intact without."""
+        return ()

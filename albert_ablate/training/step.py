@@ -1,0 +1,147 @@
+"""One optimizer step on named loss terms: accumulate, clip, refuse what is not finite, update."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
+from albert_ablate.errors import DivergedError
+from albert_ablate.methods.method import Term
+from albert_ablate.runs import RunFolder
+from albert_ablate.training.guards import Spikes, keep_batch, not_finite, out_of_memory
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
+from albert_ablate.training.sums import Totals
+
+
+class StepBatch(Protocol):
+    """What one optimizer step is made from."""
+
+    def micro(self, size: int) -> Iterable[Self]:
+        """Consecutive parts of at most ``size`` sequences."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on ``device``."""
+
+    def counts(self) -> dict[str, int]:
+        """What losses are means over: name -> how many of it the batch holds."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything in it, kept on disk where a step is refused."""
+
+
+class Stepper(ABC):
+    """A model and its optimizer; ``update`` takes one step. Pretraining and fine-tuning share it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: OptimizerConfig,
+        schedule: BudgetConfig,
+        runtime: RuntimeConfig,
+        folder: RunFolder,
+        machine: Machine,
+        micro_size: int,
+    ) -> None:
+        self.model = model.to(machine.device)
+        self.settings = settings
+        self.schedule = schedule
+        self.runtime = runtime
+        self.folder = folder
+        self.machine = machine
+        self.micro_size = micro_size  # sequences
+        self.optimizer = build_optimizer(self.model, settings)
+        self.spikes = Spikes(settings.skip_spikes)
+        self.skipped = 0  # steps without an update, over all starts of the run
+        self.gradient_norm = self.learning_rate = 0.0  # of the last step
+
+    @abstractmethod
+    def terms(self, batch: Any) -> Sequence[Term]:
+        """The loss terms of a (micro-)batch on the device; always the same names in the same order."""
+
+    @abstractmethod
+    def noise(self, step: int) -> int:
+        """The seed of the step's dropout."""
+
+    @abstractmethod
+    def diverged(self, what: str, step: int) -> str:
+        """What to tell the user when the ``what`` (loss or gradient) of ``step``, counted from 1, is not finite."""
+
+    def update(
+        self, step: int, batch: StepBatch, position: float | None = None, counts: Mapping[str, int] | None = None
+    ) -> Totals:
+        """One optimizer step on an effective batch. Returns its sums of losses and hits over all processes.
+
+        ``position`` on the schedule is the step itself unless the budget has another unit. ``batch`` is this
+        process's share, ``counts`` those of all shares.
+
+        The loss is the sum over the terms of weight x sum / count; micro-batches and processes contribute their
+        sums, so any division of the batch gives the same gradient.
+
+        Raises DivergedError, before anything is changed, where a loss or the gradient is not finite.
+        """
+        world, counts = self.machine.world, batch.counts() if counts is None else counts
+        rate = learning_rate(step if position is None else position, self.settings, self.schedule)
+        self.learning_rate = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        totals = self._gradients(step, batch, counts)
+        totals = Totals(totals.per, world.sum_tensor(totals.values))
+        world.sum_gradients(self.model)
+        # The gradient of a shared block is the sum over its layers; the clip acts on that sum.
+        self.gradient_norm = clip_gradient(self.model, self.settings.clip_norm)
+        if (what := not_finite(totals.values, self.gradient_norm)) is not None:
+            words = self.diverged(what, step + 1)
+            if world.main:
+                numbers = {"step": step + 1, "learning_rate": rate}
+                words += f" Its batch is in {keep_batch(self.folder.path, step + 1, batch.tensors(), numbers)}."
+            raise DivergedError(words)
+        leading = next(iter(totals.per))
+        if self.spikes.seen(totals[leading] / max(counts[totals.per[leading]], 1), self.gradient_norm):
+            self.skipped += 1
+            self.folder.log(f"step {step + 1} skipped: its gradient norm is {self.gradient_norm:.3g}")
+        else:
+            self.optimizer.step()
+        return totals
+
+    def _gradients(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals:
+        """Add up the gradients of the micro-batches.
+
+        Where memory runs out and ``runtime.oom_halving`` allows it, once more with micro-batches of half the size.
+        """
+        while True:
+            try:
+                return self._accumulate(step, batch, counts)
+            except (MemoryError, RuntimeError) as error:
+                if not (out_of_memory(error) and self.runtime.oom_halving and self.micro_size > 1):
+                    raise
+            self.micro_size = (self.micro_size + 1) // 2
+            self.folder.say(f"out of memory at step {step + 1}: micro-batches of {self.micro_size} from now on")
+
+    def _accumulate(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals:
+        torch.manual_seed(self.noise(step))
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: Totals | None = None
+        for part in batch.micro(self.micro_size):
+            moved = part.to(self.machine.device)
+            with self.machine.autocast():
+                terms = self.terms(moved)
+            torch.autograd.backward(_loss(terms, counts))
+            summed = Totals.of(terms)
+            totals = summed if totals is None else totals + summed
+        assert totals is not None  # no batch is empty
+        return totals
+
+
+def _loss(terms: Sequence[Term], counts: Mapping[str, int]) -> Tensor:
+    """The part of the step's loss that these terms are: weight x sum / count, added in their order."""
+    parts = []
+    for term in terms:
+        count = counts[term.per]
+        mean = term.loss_sum / (count + term.epsilon if term.epsilon else count)
+        parts.append(mean if term.weight == 1 else term.weight * mean)
+    return sum(parts[1:], start=parts[0])
