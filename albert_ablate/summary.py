@@ -52,18 +52,10 @@ def _scores(results: dict[str, Any]) -> Table:
     table.add_column("95% interval", justify="right")
     table.add_column("achievable, and chance" if best else "to beat")
     m = results["masked_lm"]
-    low, high = m["loss_interval"]
-    bars, *more = _loss_bars(results)
-    if best:
-        bars = f"{best['masked_lm']['loss']:.3f} achievable, {best['masked_lm']['chance_loss']:.3f} chance"
-    table.add_row("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}", bars)
-    for bar in more:
-        table.add_row("", "", "", bar)
-    piece = "most frequent, this text" if _foreign(results) else "most frequent piece"
-    most = f"{m['unigram_accuracy']:.1%} {piece}" if "unigram_accuracy" in m else "—"
-    if best:
-        most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m.get('unigram_accuracy', float('nan')):.1%} chance"
-    table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
+    if m is None:
+        table.add_row("  masked LM", "—", "—", results["left_out"]["masked_lm"])
+    else:
+        _masked_lm_rows(table, results, m)
     for key, label in _TASKS.items():
         task = results[key]
         if task is None:
@@ -79,9 +71,27 @@ def _scores(results: dict[str, Any]) -> Table:
     return table
 
 
+def _masked_lm_rows(table: Table, results: dict[str, Any], m: dict[str, Any]) -> None:
+    best = results.get("achievable")
+    low, high = m["loss_interval"]
+    bars, *more = _loss_bars(results)
+    if best:
+        bars = f"{best['masked_lm']['loss']:.3f} achievable, {best['masked_lm']['chance_loss']:.3f} chance"
+    table.add_row("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}", bars)
+    for bar in more:
+        table.add_row("", "", "", bar)
+    piece = "most frequent, this text" if _foreign(results) else "most frequent piece"
+    most = f"{m['unigram_accuracy']:.1%} {piece}" if "unigram_accuracy" in m else "—"
+    if best:
+        most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m.get('unigram_accuracy', float('nan')):.1%} chance"
+    table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
+
+
 def _foreign(results: dict[str, Any]) -> bool:
     """Whether the scores are of a text that the run was not trained on; of an imported model every text is one."""
-    return "bars" in results["masked_lm"] or "imported" in results
+    foreign = ("bars", "above_majority")  # entries that only the evaluation of another text makes
+    scores = [results[name] or {} for name in ("masked_lm", *_TASKS)]
+    return "imported" in results or any(entry in score for score in scores for entry in foreign)
 
 
 def _loss_bars(results: dict[str, Any]) -> list[str]:
@@ -183,7 +193,9 @@ def _notes(results: dict[str, Any]) -> Text:
     pairs = " and ".join(dict.fromkeys(f"{task['examples']:,}" for task in tasks)) or "no"
     fitted = any(task["head"] != "trained" for task in tasks)
     star = "* head fitted on the frozen encoder · " if fitted else ""
-    text = f"  {star}{results['masked_lm']['examples']:,} pieces, {pairs} pairs\n"
+    masked = results["masked_lm"]
+    pieces = f"{masked['examples']:,} pieces, " if masked else ""
+    text = f"  {star}{pieces}{pairs} pairs\n"
     return Text(text + "".join(f"  {line}\n" for line in _coverage(results)), style="dim")
 
 
@@ -209,6 +221,8 @@ def _verdict(results: dict[str, Any]) -> Text:
     if _foreign(results):
         return _verdict_on_this_text(results)
     m = results["masked_lm"]
+    if m is None:
+        return Text("\n").join(_above_chance(results, "above chance", "not above chance yet"))
     gain = m["gain_over_unigram"]
     if not m["left_baseline"]:
         return Text(
@@ -219,19 +233,24 @@ def _verdict(results: dict[str, Any]) -> Text:
     lines = Text(f"  ✓ Masked LM is {gain:.2f} nats better than the unigram baseline.", style="green")
     if m["loss"] > m["bigram_loss"]:
         lines.append("\n  ! It is not better than the bigram baseline yet.", style="yellow")
+    return Text("\n").join([lines, *_above_chance(results, "above chance", "not above chance yet")])
+
+
+def _above_chance(results: dict[str, Any], yes: str, no: str) -> list[Text]:
+    """A line for each sentence task that has a trained head; ``yes`` and ``no`` are how it ends."""
+    lines = []
     for key, label in _TASKS.items():
         task = results[key]
         if task is not None and task["head"] == "trained":
-            name = label[0].upper() + label[1:]
-            above = task["left_baseline"]
-            text = f"\n  ✓ {name} is above chance." if above else f"\n  ! {name} is not above chance yet."
-            lines.append(text, style="green" if above else "yellow")
+            above = task.get("above_majority", task.get("left_baseline"))
+            mark, verdict, style = ("✓", yes, "green") if above else ("!", no, "yellow")
+            lines.append(Text(f"  {mark} {label[0].upper()}{label[1:]} is {verdict}.", style=style))
     return lines
 
 
 def _verdict_on_this_text(results: dict[str, Any]) -> Text:
     """What a text that the run was not trained on lets one say: nothing of its training."""
-    m = results["masked_lm"]
+    m = results["masked_lm"] or {}
     bars = m.get("bars", {})
     lines = Text()
     if "gain_over_unigram" in m:
@@ -241,7 +260,7 @@ def _verdict_on_this_text(results: dict[str, Any]) -> Text:
             how += ",\n    less than its interval tells apart"
         mark, style = ("✓", "green") if low > 0 else ("!", "yellow")
         lines.append(f"  {mark} Masked LM is {how}.", style=style)
-    else:
+    elif m:
         lines.append(f"  ! No bar of this text: {bars.get('left_out', 'none was recorded')}.", style="yellow")
     if "run_unigram_loss" in bars:
         gain_at_home = bars["run_unigram_loss"] - m["loss"]
@@ -254,11 +273,5 @@ def _verdict_on_this_text(results: dict[str, Any]) -> Text:
     if seen := results.get("scored", {}).get("seen_in_training"):
         text = f"\n  ! {seen:,} of the scored documents are among those that the run was trained on."
         lines.append(text, style="bold yellow")
-    for key, label in _TASKS.items():
-        task = results[key]
-        if task is not None and task["head"] == "trained":
-            above = task.get("above_majority", task.get("left_baseline"))
-            name = label[0].upper() + label[1:]
-            text = f"\n  {'✓' if above else '!'} {name} is {'' if above else 'not '}above chance on this text."
-            lines.append(text, style="green" if above else "yellow")
-    return lines
+    here = "above chance on this text"
+    return Text("\n").join([lines, *_above_chance(results, here, f"not {here}")])

@@ -1,10 +1,6 @@
 """The table of axes, whatever stands in it: files, fields, identities, names, the report; and how one is added."""
 
 import json
-import re
-import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from golden.identities import FILE, named, rows
+from recipes import blocks, copied, inside, touched
 from runhelpers import tiny_overrides
 
 from albert_ablate.axes import AXES, Axis
@@ -22,7 +19,7 @@ from analysis.arms import arm_names, in_order
 from analysis.runs import COLUMNS
 from analysis.terms import settings_of
 
-ROOT = Path(__file__).resolve().parent.parent
+RECIPE = "How to add an axis"
 GOLDEN = pd.read_csv(FILE, dtype=str).to_dict("records")
 NAMED = [axis for axis in AXES if axis.labels]
 
@@ -79,62 +76,15 @@ def test_what_came_later_has_a_value_of_before() -> None:
 
 # CONTRIBUTING's recipe, step by step, in a copy.
 
-_BLOCK = re.compile(r"^   ```(\w+) (\S+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
-
-
-def recipe() -> list[tuple[str, str, str]]:
-    """(kind, file, text) of each block of "How to add an axis"."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    section = text[text.index("## How to add an axis") : text.index("## How to add a task")]
-    blocks = [
-        (kind, file, re.sub(r"^   ", "", body, flags=re.MULTILINE)) for kind, file, body in _BLOCK.findall(section)
-    ]
-    assert len(blocks) == section.count("```") // 2
-    return blocks
-
-
-def apply(root: Path, kind: str, file: str, text: str) -> None:
-    """Write a file, or change the one place that a diff shows."""
-    path = root / file
-    if kind != "diff":
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        return
-    lines = text.splitlines()
-    before = "\n".join(line[1:] for line in lines if not line.startswith("+")) + "\n"
-    after = "\n".join(line[1:] for line in lines if not line.startswith("-")) + "\n"
-    old = path.read_text()
-    assert old.count(before) == 1, (file, before)
-    path.write_text(old.replace(before, after))
-
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tree with the recipe applied."""
-    root = tmp_path_factory.mktemp("copy")
-    for name in ("albert_ablate", "analysis", "conf", "sweeps", "hydra_plugins", "tests", "docs/results/cpu"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("run.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, root / name)
-    for block in recipe():
-        apply(root, *block)
-    return root
-
-
-def inside(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=600,
-        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return copied(tmp_path_factory.mktemp("copy"), blocks(RECIPE))
 
 
 def test_the_recipe_touches_few_files() -> None:
-    touched = {
-        str(Path(file).parent) if file.startswith("conf/") and "/" in file[5:] else file for _, file, _ in recipe()
-    }
-    assert len(touched) <= 6, touched
+    assert len(touched(blocks(RECIPE))) <= 6
 
 
 def test_a_new_axis_keeps_every_run_that_exists(copy: Path) -> None:

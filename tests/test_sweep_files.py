@@ -3,11 +3,11 @@
 from itertools import pairwise
 
 import pytest
-from albert_ablate.warm_start import start_of
 
 from albert_ablate.errors import ConfigError
 from albert_ablate.hydra_cells import expand, read_words
 from albert_ablate.identity import settings_digest
+from albert_ablate.methods.parents import warm_start
 from albert_ablate.sweeping.cells import Cell, labels
 from albert_ablate.sweeping.definition import SWEEPS, load, sweep_names
 
@@ -129,7 +129,7 @@ def test_the_depths_start_from_the_next_shallower() -> None:
         (), (1,), (1, 3), (1, 3, 6), (1, 3, 6, 12), (1, 3, 6, 12, 24),
     ]  # fmt: skip
     for before, cell in pairwise(found):
-        assert start_of(cell.config) == before.config
+        assert [parent.config for parent in warm_start(cell.config)] == [before.config]
 
 
 def test_a_sweep_brings_the_cells_that_its_warm_starts_need() -> None:

@@ -180,7 +180,7 @@ def test_gradient_is_that_of_the_masked_mean_plus_the_sentence_mean(
         else:
             torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=2e-6, msg=name)
     assert trainer.gradient_norm == pytest.approx(norm, rel=1e-4)
-    assert totals[0].item() == pytest.approx(out.mlm_loss_sum.item(), rel=1e-5)
+    assert totals["mlm_loss"].item() == pytest.approx(out.mlm_loss_sum.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("micro", [8, 2])
@@ -248,16 +248,12 @@ def test_a_batch_seen_again_and_again_is_learnt_by_heart(cell: Callable[..., Run
     )  # fmt: skip
     trainer, batches = make_trainer(config)
     batch = batches[0]
-    first = last = torch.zeros(4)
-    for step in range(160):
-        totals = trainer.update(step, batch)
-        first, last = (totals if step == 0 else first), totals
-    count = len(batch.targets)
-    assert first[0] / count > 4.0
-    assert last[0] / count < 0.1
-    assert last[1] == count  # every masked piece is right
-    assert last[2] / len(batch) < 0.1
-    assert last[3] == len(batch)
+    means = [trainer.update(step, batch).means(batch.counts()) for step in range(160)]
+    assert means[0]["mlm_loss"] > 4.0
+    assert means[-1]["mlm_loss"] < 0.1
+    assert means[-1]["mlm_accuracy"] == 1  # every masked piece is right
+    assert means[-1]["sentence_loss"] < 0.1
+    assert means[-1]["sentence_accuracy"] == 1
 
 
 # --- stopping and continuing ---------------------------------------------------------------------

@@ -11,4 +11,8 @@ class MethodName(StrEnum):
     MLM = "mlm"
 
 
-METHOD = Axis("method", "name", "what a training step optimises", {MethodName.MLM: "masked LM"}, before=MethodName.MLM)
+METHOD = Axis(
+    "method", "name", "what a training step optimises",
+    {MethodName.MLM: "masked LM"},
+    before=MethodName.MLM,
+)  # fmt: skip

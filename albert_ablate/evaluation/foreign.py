@@ -35,6 +35,8 @@ def bars_of(
             above = results[name].pop("left_baseline", None)
             if name != "masked_lm":
                 results[name]["above_majority"] = above
+    if results["masked_lm"] is None:
+        return
     bars: dict[str, Any] = {"of": "this text", "fitted_on": "all of its documents but the one that is scored"}
     if "unigram_loss" not in results["masked_lm"]:
         bars = {"of": None, "left_out": "the text has no other document to count pieces in"}

@@ -71,7 +71,7 @@ class Evaluator:
         if Measure.MASKED_LM in self.measures:
             found["masked_lm"] = self._masked_lm_record()
         else:
-            left_out["masked_lm"] = "the method trains no masked-LM head"
+            left_out["masked_lm"] = "not trained by this method"
         for task in SENTENCE_TASKS:
             found[task.value] = self._task_record(task)
         return found | ({"left_out": left_out} if left_out else {})

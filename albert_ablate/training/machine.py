@@ -20,7 +20,7 @@ class Machine:
 
     @classmethod
     def of(cls, runtime: RuntimeConfig) -> "Machine":
-        """The device and number format of the configuration, for a single process. Raises ConfigError where the device is not there."""
+        """As configured, for a single process. Raises ConfigError where the device is not there."""
         device = choose_device(runtime)
         return cls(device, choose_precision(runtime, device))
 

@@ -17,6 +17,7 @@ from albert_ablate.errors import DivergedError, MemoryExhaustedError, PreemptedE
 from albert_ablate.files import read_json
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.training.guards import Spikes
+from albert_ablate.training.sums import Totals
 from albert_ablate.training.trainer import Trainer
 
 Cell = Callable[..., RunConfig]
@@ -140,7 +141,7 @@ def test_a_bad_step_is_seen_before_the_update(
     def broken(self: Trainer, *args: Any) -> Any:
         totals = real(self, *args)
         if where == "loss":
-            return totals * value
+            return Totals(totals.per, totals.values * value)
         next(p for p in self.model.parameters() if p.grad is not None).grad.view(-1)[3] = value  # type: ignore[union-attr]
         return totals
 
@@ -227,9 +228,8 @@ def test_recomputed_activations_change_no_bit(cell: Cell, share: str, precision:
     found = []
     for more in ("false", "true"):
         config = cell(*words, f"runtime.activation_checkpointing={more}", f"runtime.precision={precision}")
-        trainer, batches = make_trainer(config, build_model(config.architecture(), 3))
-        trainer.precision = precision
-        losses = [trainer.update(step, batches[step]) for step in range(4)]
+        trainer, batches = make_trainer(config, build_model(config.architecture(), 3), precision)
+        losses = [trainer.update(step, batches[step]).values for step in range(4)]
         found.append([*losses, *trainer.model.state_dict().values()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
