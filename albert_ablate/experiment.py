@@ -12,7 +12,6 @@ import yaml
 from albert_ablate import console, provenance
 from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
-from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.marks import dropped_marks
 from albert_ablate.data.masked_share import settle
@@ -35,6 +34,7 @@ from albert_ablate.files import require_writable
 from albert_ablate.identity import identity, ingredients, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.methods import WARM_START, method_of
+from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.outcome import disk_in_words, recorded
 from albert_ablate.runs import RunFolder, SilentFolder, standing_of, wanted
@@ -292,7 +292,7 @@ def _pretrain(
     folder.log("finished")
 
 
-def _batches(config: RunConfig, prepared: Prepared, world: World) -> tuple[PairBatches, HeldOut]:
+def _batches(config: RunConfig, prepared: Prepared, world: World) -> tuple[StepBatches, HeldOut]:
     """Training batches and held-out pairs. Raises DataError where the text gives none."""
     starts = prepared.tokenizer.word_starts
     batches = method_of(config).batches(prepared.train, starts, (world.rank, world.size))
@@ -312,7 +312,7 @@ def _begin(
     prepared: Prepared,
     folder: RunFolder,
     machine: Machine,
-    batches: PairBatches,
+    batches: StepBatches,
 ) -> Owner:
     """Write settings, tokenizer and manifest into the run folder; returns what its checkpoints belong to."""
     store = prepared.train

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # they load torch
     import numpy as np
     from torch import Tensor
 
-    from albert_ablate.data.batches import PairBatches
     from albert_ablate.data.store import TokenStore
+    from albert_ablate.methods.batch import StepBatches
     from albert_ablate.model.base import EncoderModel
 
 
@@ -74,7 +74,7 @@ class Method(ABC):
         ``parents``: the role of each of ``parents()`` -> its newest checkpoint.
         """
 
-    def batches(self, store: "TokenStore", word_starts: "np.ndarray", share: tuple[int, int] = (0, 1)) -> "PairBatches":
+    def batches(self, store: "TokenStore", word_starts: "np.ndarray", share: tuple[int, int] = (0, 1)) -> "StepBatches":
         """The training batches; ``share`` is (which, of how many) processes. ``terms`` reads what they hold."""
         from albert_ablate.data.batches import PairBatches
 

@@ -18,11 +18,11 @@ import torch
 from albert_ablate import console, provenance
 from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig, parse
-from albert_ablate.data.batches import PairBatches
 from albert_ablate.errors import UserError
 from albert_ablate.experiment import prepare_data
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
+from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.process import server
@@ -145,7 +145,7 @@ def measure(config: RunConfig) -> Calibration:
     )
 
 
-def _steps(trainer: Trainer, batches: PairBatches) -> tuple[list[float], float]:
+def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:
     """(seconds of each measured step, real tokens of a batch). The first steps warm up and do not count."""
     times: list[float] = []
     tokens: list[int] = []
@@ -155,7 +155,7 @@ def _steps(trainer: Trainer, batches: PairBatches) -> tuple[list[float], float]:
         batch = batches[step]
         trainer.update(step, batch, position=1.0)
         seconds = time.perf_counter() - began
-        tokens.append(int(batch.mask.sum()))
+        tokens.append(batch.counts()["tokens"])
         if step == 0 or (warm < _WARM_UP_SECONDS and step < _WARM_UP_STEPS):
             warm += seconds
             continue
@@ -166,7 +166,7 @@ def _steps(trainer: Trainer, batches: PairBatches) -> tuple[list[float], float]:
 
 
 @torch.inference_mode()
-def _forward_seconds(model: EncoderModel, machine: Machine, batches: PairBatches) -> float:
+def _forward_seconds(model: EncoderModel, machine: Machine, batches: StepBatches) -> float:
     model.eval()
     b = batches[0].to(machine.device)
     times = []

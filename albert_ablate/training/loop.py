@@ -26,6 +26,7 @@ from torch import nn
 
 from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.console import Progress
+from albert_ablate.methods.batch import StepBatch
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import Stop, deferred
 from albert_ablate.training import checkpoint
@@ -33,7 +34,7 @@ from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.guards import Spikes
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.saving import Saver
-from albert_ablate.training.step import StepBatch, Stepper
+from albert_ablate.training.step import Stepper
 from albert_ablate.training.sums import Sums
 
 

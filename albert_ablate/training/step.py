@@ -1,36 +1,21 @@
 """One optimizer step on named loss terms: accumulate, clip, refuse what is not finite, update."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.errors import DivergedError
+from albert_ablate.methods.batch import StepBatch
 from albert_ablate.methods.method import Term
 from albert_ablate.runs import RunFolder
 from albert_ablate.training.guards import Spikes, keep_batch, not_finite, out_of_memory
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
 from albert_ablate.training.sums import Totals
-
-
-class StepBatch(Protocol):
-    """What one optimizer step is made from."""
-
-    def micro(self, size: int) -> Iterable[Self]:
-        """Consecutive parts of at most ``size`` sequences."""
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch on ``device``."""
-
-    def counts(self) -> dict[str, int]:
-        """What losses are means over: name -> how many of it the batch holds."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything in it, kept on disk where a step is refused."""
 
 
 class Stepper(ABC):

@@ -7,9 +7,9 @@ from typing import Any
 from albert_ablate import streams
 from albert_ablate.config import RunConfig
 from albert_ablate.console import Progress
-from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.errors import CheckpointError
 from albert_ablate.methods import Term, method_of
+from albert_ablate.methods.batch import StepBatch, StepBatches
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import Stop
@@ -34,7 +34,7 @@ class Trainer(Loop):
         config: RunConfig,
         owner: Owner,
         model: EncoderModel,
-        batches: PairBatches,
+        batches: StepBatches,
         folder: RunFolder,
         machine: Machine,
         held_out: Callable[[], dict[str, float]],
@@ -55,7 +55,7 @@ class Trainer(Loop):
         self.curve_seconds = 0.0  # spent on the held-out curve since this start
         self.flops_per_step = step_flops(config)
 
-    def terms(self, batch: Batch) -> Sequence[Term]:
+    def terms(self, batch: StepBatch) -> Sequence[Term]:
         """Those of the method."""
         return self.method.terms(self.model, batch)
 
@@ -65,7 +65,7 @@ class Trainer(Loop):
         shard = () if world.size == 1 else (world.rank,)
         return streams.key(self.config.seed, "dropout", step, *shard)
 
-    def stream(self, done: int) -> Iterator[Batch]:
+    def stream(self, done: int) -> Iterator[StepBatch]:
         """Built ahead by ``runtime.workers`` processes."""
         last = self.schedule.steps if self.schedule.unit == "steps" else _NO_LAST_STEP
         pin = self.machine.device.type == "cuda"
