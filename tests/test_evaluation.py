@@ -21,6 +21,9 @@ from albert_ablate.evaluation.heldout import HeldOut
 from albert_ablate.evaluation.intervals import clustered_mean, proportion
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.model.pretraining import build_model
+from albert_ablate.training.machine import Machine
+
+CPU = Machine(torch.device("cpu"), "fp32")
 
 # --- intervals -----------------------------------------------------------------------------------
 
@@ -209,11 +212,8 @@ class PlantedModel(nn.Module):
         super().__init__()
         self.encoder = PlantedEncoder()
 
-    def pooler(self, hidden: Tensor) -> Tensor:
-        return hidden[:, 0]
-
-    def sentence_head(self, pooled: Tensor) -> Tensor:
-        return torch.tensor([1.0, 0.0]).expand(len(pooled), 2)
+    def sentence_logits(self, hidden: Tensor) -> Tensor:
+        return torch.tensor([1.0, 0.0]).expand(len(hidden), 2)
 
 
 def planted(signal_is_label: bool, objective: Objective = Objective.NSP, ones: float = 0.5) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def planted(signal_is_label: bool, objective: Objective = Objective.NSP, ones: f
     training, test = pairs(2000), pairs(1500)
     held_out = HeldOut(test, {Objective.SOP: test}, {Objective.SOP: training})  # type: ignore[arg-type, dict-item]
     baselines = NgramBaselines(store_of([5, 6]), 8)
-    record = Evaluator(PlantedModel(), held_out, objective, baselines, "fp32")._task_record(Objective.SOP)  # type: ignore[arg-type]
+    record = Evaluator(PlantedModel(), held_out, objective, baselines, CPU)._task_record(Objective.SOP)  # type: ignore[arg-type]
     assert record is not None
     return record
 
@@ -279,7 +279,7 @@ def test_a_fitted_head_never_sees_a_held_out_label() -> None:
     accuracies = []
     for test in (right, PlantedPairs(1 - right.labels, right.signal)):
         held_out = HeldOut(test, {Objective.SOP: test}, {Objective.SOP: training})  # type: ignore[arg-type, dict-item]
-        record = Evaluator(PlantedModel(), held_out, Objective.NONE, baselines, "fp32")._task_record(Objective.SOP)  # type: ignore[arg-type]
+        record = Evaluator(PlantedModel(), held_out, Objective.NONE, baselines, CPU)._task_record(Objective.SOP)  # type: ignore[arg-type]
         assert record is not None
         accuracies.append(record["accuracy"])
     assert sum(accuracies) == pytest.approx(1.0)
@@ -287,7 +287,7 @@ def test_a_fitted_head_never_sees_a_held_out_label() -> None:
 
 def test_a_task_the_text_cannot_give_has_no_record() -> None:
     held_out = HeldOut(None, {}, {})  # type: ignore[arg-type]
-    evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), "fp32")  # type: ignore[arg-type]
+    evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), CPU)  # type: ignore[arg-type]
     assert evaluator._task_record(Objective.NSP) is None
 
 
@@ -303,7 +303,7 @@ def evaluator_of(folder: Path, objective: str) -> Evaluator:
     config = tiny_config(folder, f"objective={objective}", "evaluation.max_pairs=200", "evaluation.probe_pairs=200")
     prepared, held_out = held_out_of(config)
     model = build_model(config.architecture(), 0)
-    return Evaluator(model, held_out, config.objective.name, NgramBaselines(prepared.train, 200), "fp32")
+    return Evaluator(model, held_out, config.objective.name, NgramBaselines(prepared.train, 200), CPU)
 
 
 @pytest.mark.parametrize("objective", [o.value for o in Objective])
@@ -356,7 +356,7 @@ def test_evaluation_is_without_dropout_and_repeatable(folder: Path) -> None:
     config = tiny_config(folder, "model.hidden_dropout=0.5", "model.attention_dropout=0.5")
     prepared, held_out = held_out_of(config)
     model = build_model(config.architecture(), 0).train()
-    evaluator = Evaluator(model, held_out, Objective.SOP, NgramBaselines(prepared.train, 200), "fp32")
+    evaluator = Evaluator(model, held_out, Objective.SOP, NgramBaselines(prepared.train, 200), CPU)
     assert evaluator.results() == evaluator.results()
 
 

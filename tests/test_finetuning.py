@@ -43,6 +43,7 @@ from albert_ablate.tasks.squad import SquadTask
 from albert_ablate.tasks.task import Task
 from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.checkpoint import checkpoints
+from albert_ablate.training.machine import Machine
 from analysis.compare import compare_tasks
 from analysis.runs import load_runs
 
@@ -87,7 +88,7 @@ def tuner(folder: Path, name: str, place: Path, *words: str, seed: int = 0) -> F
     run = RunFolder(place, f"{name}-s{seed}-abcdef")
     run.path.mkdir(parents=True, exist_ok=True)
     runtime = replace(config.runtime, log_every=2)
-    return FineTuner(task, model, recipe, config.task, seed, run, torch.device("cpu"), "fp32", runtime)
+    return FineTuner(task, model, recipe, config.task, seed, run, Machine(torch.device("cpu"), "fp32"), runtime)
 
 
 def make(config: RunConfig, name: str, folder: Path) -> Task:
