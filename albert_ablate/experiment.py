@@ -10,14 +10,13 @@ import torch
 import yaml
 
 from albert_ablate import console, provenance
-from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.marks import dropped_marks
 from albert_ablate.data.masked_share import settle
 from albert_ablate.data.reference import Reference
-from albert_ablate.data.segments import lone_sentences
+from albert_ablate.data.segments import lone_sentences, needs_second_document
 from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
@@ -102,7 +101,7 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
 
 def _require_second_segments(config: RunConfig) -> None:
     """A run of any objective may be evaluated on sentences alone; trained on them is masked LM only."""
-    if config.pairs.single_sentence == "alone" and config.objective.name is not Objective.NONE:
+    if config.pairs.single_sentence == "alone" and config.objective.name.trains_sentences:
         raise ConfigError(
             "pairs.single_sentence=alone: a sentence alone has no second segment for "
             f"objective={config.objective.name} to judge. Use objective=none, or pairs.single_sentence=extend, which "
@@ -248,8 +247,8 @@ def require_documents(config: RunConfig, prepared: Prepared) -> None:
     train, valid = prepared.train, prepared.valid
     released = config.pairs.single_sentence == "released"
     fewest = min(train.document_count, valid.document_count) if released else train.document_count
-    if fewest < 2 and (released or config.objective.name is Objective.NSP):
-        cause = "pairs.single_sentence=released" if released else "objective=nsp"
+    if fewest < 2 and needs_second_document(config.objective.name, config.pairs):
+        cause = "pairs.single_sentence=released" if released else f"objective={config.objective.name}"
         raise DataError(
             f"{cause} needs at least two documents, data={config.data.name} has {fewest}: a random second segment "
             "must come from another document. Use objective=sop with pairs.single_sentence=extend, or a corpus with "

@@ -6,11 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.axes import SENTENCE_TASKS
 from albert_ablate.console import duration
 from albert_ablate.runs import RunFolder
 from albert_ablate.tasks import formats
 
-_TASKS = {"nsp": "next sentence (NSP)", "sop": "sentence order (SOP)"}
 _COUNTS = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
 
 
@@ -64,18 +64,18 @@ def _scores(results: dict[str, Any]) -> Table:
     if best:
         most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m.get('unigram_accuracy', float('nan')):.1%} chance"
     table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
-    for key, label in _TASKS.items():
+    for key, kind in SENTENCE_TASKS.items():
         task = results[key]
         if task is None:
             table.add_row(
-                f"  {label}", "—", "—", results.get("left_out", {}).get(key, "needs two documents on each side")
+                f"  {kind.title}", "—", "—", results.get("left_out", {}).get(key, "needs two documents on each side")
             )
             continue
         mark = "" if task["head"] == "trained" else " *"
         bar = f"{task['majority_class']:.1%} majority class"
         if best:
             bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
-        table.add_row(f"  {label}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
+        table.add_row(f"  {kind.title}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
     return table
 
 
@@ -179,7 +179,7 @@ def _percent(interval: list[float]) -> str:
 
 
 def _notes(results: dict[str, Any]) -> Text:
-    tasks = [results[key] for key in _TASKS if results[key] is not None]
+    tasks = [results[key] for key in SENTENCE_TASKS if results[key] is not None]
     pairs = " and ".join(dict.fromkeys(f"{task['examples']:,}" for task in tasks)) or "no"
     fitted = any(task["head"] != "trained" for task in tasks)
     star = "* head fitted on the frozen encoder · " if fitted else ""
@@ -219,10 +219,10 @@ def _verdict(results: dict[str, Any]) -> Text:
     lines = Text(f"  ✓ Masked LM is {gain:.2f} nats better than the unigram baseline.", style="green")
     if m["loss"] > m["bigram_loss"]:
         lines.append("\n  ! It is not better than the bigram baseline yet.", style="yellow")
-    for key, label in _TASKS.items():
+    for key, kind in SENTENCE_TASKS.items():
         task = results[key]
         if task is not None and task["head"] == "trained":
-            name = label[0].upper() + label[1:]
+            name = kind.title[0].upper() + kind.title[1:]
             above = task["left_baseline"]
             text = f"\n  ✓ {name} is above chance." if above else f"\n  ! {name} is not above chance yet."
             lines.append(text, style="green" if above else "yellow")
@@ -254,11 +254,11 @@ def _verdict_on_this_text(results: dict[str, Any]) -> Text:
     if seen := results.get("scored", {}).get("seen_in_training"):
         text = f"\n  ! {seen:,} of the scored documents are among those that the run was trained on."
         lines.append(text, style="bold yellow")
-    for key, label in _TASKS.items():
+    for key, kind in SENTENCE_TASKS.items():
         task = results[key]
         if task is not None and task["head"] == "trained":
             above = task.get("above_majority", task.get("left_baseline"))
-            name = label[0].upper() + label[1:]
+            name = kind.title[0].upper() + kind.title[1:]
             text = f"\n  {'✓' if above else '!'} {name} is {'' if above else 'not '}above chance on this text."
             lines.append(text, style="green" if above else "yellow")
     return lines

@@ -14,7 +14,7 @@ import pandas as pd
 from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import cautions, paper
 from analysis.cells import Selection, select
-from analysis.metrics import METRICS, metric, resolution, summarised, tasks_of, unfit, values, within
+from analysis.metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
 from analysis.seeds import Seeds, of_planned
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
@@ -40,7 +40,7 @@ _DOWNSTREAM = (
     ("Avg",),
 )
 _COST = ("params", "tokens/s")
-_HELD_OUT = (("MLM loss",), ("MLM",), ("NSP",), ("SOP",))
+_HELD_OUT = (("MLM loss",), ("MLM",), *((score,) for score in SENTENCE_SCORES))
 #: The paper's column -> our runs' column, where ours is another number than the paper's.
 _OURS = {"E": "E", "hidden": "hidden", "layers": "layers"}
 _NAMES = {

@@ -27,7 +27,7 @@ class Objective(StrEnum):
 
 @dataclass(frozen=True)
 class SentenceTask:
-    """What a sentence head judges. Label 0 of every task: the second segment follows the first."""
+    """What a sentence head judges. Label 0 of every task says that the second segment follows the first."""
 
     title: str
     label_one: str  # what the second segment is under label 1
@@ -50,3 +50,12 @@ OBJECTIVE = Axis(
     "objective", "name", "sentence objective",
     {Objective.SOP: "SOP", Objective.NSP: "NSP", Objective.NONE: "no sentence task"},
 )  # fmt: skip
+
+
+def label_words() -> str:
+    """``0: the second segment follows the first; 1: swapped (SOP) or random (NSP)``."""
+    ones = (
+        f"{SENTENCE_TASKS[task].label_one} ({OBJECTIVE.words(task)})"
+        for task in sorted(SENTENCE_TASKS, key=OBJECTIVE.rank)
+    )
+    return f"0: the second segment follows the first; 1: {' or '.join(ones)}"

@@ -28,7 +28,7 @@ SPECIAL_TOKENS = 3
 class Pairs:
     """Segment pairs of one epoch, in training order. All arrays are (pairs,) int64.
 
-    ``label``: 0 = in order / next, 1 = swapped / random, for both sentence tasks.
+    ``label``: 0 or 1, in the words of ``axes.objective.SentenceTask``.
     ``document`` and ``ordinal`` say which run of which document the pair was cut from; for a
     random NSP pair they are those of the first segment.
     """

@@ -111,7 +111,7 @@ class Evaluator:
         majority = max(labels.mean(), 1 - labels.mean())
         record["majority_class"] = float(majority)
         record["left_baseline"] = bool(record["interval"][0] > majority)  # type: ignore[index]
-        if task is not self.objective and self.objective is not Objective.NONE:
+        if task is not self.objective and self.objective.trains_sentences:
             record["own_head"] = proportion(int(own.sum()), len(labels))  # type: ignore[assignment]
         return record
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from albert_ablate import streams
-from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.console import Progress
 from albert_ablate.data.batches import Batch, PairBatches
@@ -60,7 +59,7 @@ class Trainer:
         self.tracker = tracker
         self.world = world
         self.optimizer = build_optimizer(model, config.optimizer)
-        self.trains_sentences = config.objective.name is not Objective.NONE
+        self.trains_sentences = config.objective.name.trains_sentences
         self.micro_size = config.batch.micro_size
         self.spikes = Spikes(config.optimizer.skip_spikes)
         self.skipped = 0  # steps without an update, over all starts of the run
