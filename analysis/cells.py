@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.axes import AXES
+from albert_ablate.identity import UNSAID
 from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
 from analysis.arms import APART, full_names
 from analysis.planted import fits, natural
@@ -183,7 +184,7 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     base_hidden, base_layers = int(run["base_hidden"]), int(run["base_layers"])
     shape = shape_of(dict(terms), base_hidden, base_layers, head)
     wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
-    wanted |= {"warm_start.layers": list(shape.after), "share.groups": 1}
+    wanted |= {**UNSAID, "warm_start.layers": list(shape.after)}
     for key, value in terms.items():
         if key == "embedding":
             own_hidden = terms.get("model.hidden", shape.hidden)

@@ -16,7 +16,7 @@ from analysis.cells import select
 from analysis.metrics import SENTENCE_SCORES, summarised
 from analysis.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
 from analysis.runs import held_out_curves, setting
-from analysis.style import MUTED, Drawing, canvas, look, look_of, styled
+from analysis.style import COLOURED, MUTED, Drawing, canvas, look, look_of, styled
 from analysis.tables import arms_of
 
 _STRATEGIES = tuple(map(str, SHARE.labels))[::-1]
@@ -52,11 +52,11 @@ def per_layer(runs: pd.DataFrame) -> Drawing:
 
 
 def layers_of(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row an arm, seed, layer and measure, of runs that have ``l2``, ``degrees`` and ``share``."""
+    """A row an arm, seed, layer and measure, of runs that have ``l2``, ``degrees`` and the axis of colours."""
     return pd.DataFrame(
         {
-            "arm": arm, "share": run["share"], "seed": run["seed"], "layer": layer, "depth": layer / len(run[measure]),
-            "measure": measure, "value": value,
+            "arm": arm, COLOURED.name: run[COLOURED.name], "seed": run["seed"],
+            "layer": layer, "depth": layer / len(run[measure]), "measure": measure, "value": value,
         }
         for arm, frame in frames.items()
         for run in frame.to_dict("records")
@@ -73,7 +73,8 @@ def draw_layers(data: pd.DataFrame) -> Any:
         for axes, key, label in zip(panels, ("l2", "degrees"), ("L2 distance", "angle, degrees"), strict=True):
             _paper_layers(axes, "L2" if key == "l2" else "cosine_degrees")
             for place, (arm, part) in enumerate(data[data["measure"] == key].groupby("arm", sort=False)):
-                style = look_of(SHARE, part["share"].iloc[0]) if data["share"].nunique() > 1 else look(place)
+                several = data[COLOURED.name].nunique() > 1
+                style = look_of(COLOURED, part[COLOURED.name].iloc[0]) if several else look(place)
                 band(axes, part, "depth", style, str(arm))
             axes.set(xlabel="layer, as a share of the depth", ylabel=label, ylim=(0, None), xlim=(0, 1.03))
             axes.set_title("L2 distance of input and output" if key == "l2" else "Angle between input and output")

@@ -59,5 +59,5 @@ SHARE = Axis(
         Share.ALL: "all shared", Share.ATTENTION: "shared attention", Share.FFN: "shared FFN",
         Share.NONE: "not shared",
     },
-    contradictions=_contradictions,
+    beside={"share.groups": 1}, contradictions=_contradictions,
 )  # fmt: skip
