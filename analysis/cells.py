@@ -13,7 +13,7 @@ import pandas as pd
 
 from albert_ablate.axes import AXES
 from albert_ablate.identity import UNSAID
-from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 from analysis.arms import APART, full_names
 from analysis.planted import fits, natural
 from analysis.runs import setting
@@ -188,7 +188,7 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     for key, value in terms.items():
         if key == "embedding":
             own_hidden = terms.get("model.hidden", shape.hidden)
-            wanted["embed.size"] = embedding_of(str(value), base_hidden, own_hidden)
+            wanted[EMBEDDING] = embedding_of(str(value), base_hidden, own_hidden)
         elif key == "dropout":
             wanted |= dict.fromkeys(_DROPOUTS, float(value))
         elif key == "corpus":

@@ -12,7 +12,7 @@ import pydantic
 from albert_ablate.axes import AXES
 from albert_ablate.config import CONF, RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 from analysis.records import parse_yaml
 
 #: Settings that never tell arms apart.
@@ -45,7 +45,7 @@ def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
             problems += error.problems
             continue
         for name, one in parts.items():
-            same = "embed.size" if name == "embedding" else name
+            same = EMBEDDING if name == "embedding" else name
             if same in said:
                 problems.append(f"{key} and {said[same]} both say {same}. Give one of them.")
             said[same] = str(key)
@@ -101,7 +101,7 @@ def _option(group: str, value: Any) -> dict[str, Any]:
     content = parse_yaml((CONF / group / f"{value}.yaml").read_text(encoding="utf-8"))
     if group == "model":
         return {f"model.{name}": content[name] for name in _SHAPE}
-    if group == "embed" and not isinstance(content["size"], int):
+    if _NUMBERS.get(group) == EMBEDDING and not isinstance(content[_NAMED[group]], int):
         return {"embedding": "H"}  # ${model.hidden}
     name = _NAMED.get(group, "name")
     return {
