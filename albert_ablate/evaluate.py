@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_ablate import console
+from albert_ablate.axes import SENTENCE_TASKS, Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError, UserError
@@ -85,7 +86,7 @@ def _show(record: dict[str, Any]) -> None:
 
     for part in held_out(record["results"]):
         console.show(part)
-    tasks = [record["results"][task] for task in ("nsp", "sop")]
+    tasks = [record["results"][task] for task in SENTENCE_TASKS]
     sentences = "fitted heads stand in" if any(tasks) else "the sentence tasks were not scored"
     for head in record["missing"]:
         random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else sentences
@@ -101,7 +102,6 @@ def _name(record: dict[str, Any]) -> str:
 
 def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The record of the run's newest checkpoint, evaluated as ``config`` says. Raises UserError."""
-    from albert_ablate.axes import Objective
     from albert_ablate.data.vocabulary import tokenizer_file
     from albert_ablate.evaluation.achievable import achievable
     from albert_ablate.evaluation.baselines import NgramBaselines

@@ -10,13 +10,12 @@ from typing import Any
 import yaml
 
 from albert_ablate import console, provenance
-from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.marks import dropped_marks
 from albert_ablate.data.masked_share import settle
 from albert_ablate.data.reference import Reference
-from albert_ablate.data.segments import lone_sentences
+from albert_ablate.data.segments import lone_sentences, needs_second_document
 from albert_ablate.data.store import TokenStore, get_stores
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
@@ -247,8 +246,8 @@ def require_documents(config: RunConfig, prepared: Prepared) -> None:
     train, valid = prepared.train, prepared.valid
     released = config.pairs.single_sentence == "released"
     fewest = min(train.document_count, valid.document_count) if released else train.document_count
-    if fewest < 2 and (released or config.objective.name is Objective.NSP):
-        cause = "pairs.single_sentence=released" if released else "objective=nsp"
+    if fewest < 2 and needs_second_document(config.objective.name, config.pairs):
+        cause = "pairs.single_sentence=released" if released else f"objective={config.objective.name}"
         raise DataError(
             f"{cause} needs at least two documents, data={config.data.name} has {fewest}: a random second segment "
             "must come from another document. Use objective=sop with pairs.single_sentence=extend, or a corpus with "

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, OBJECTIVE, SENTENCE_TASKS
+from albert_ablate.axes.objective import label_words
 from albert_ablate.config import RunConfig
 from albert_ablate.console import command
 from albert_ablate.data.vocabulary import tokenizer_file
@@ -149,20 +150,20 @@ def _card(
     }
     if masked:
         facts["held-out masked-LM loss"] = f"{masked['loss']:.3f} nats (unigram {masked['unigram_loss']:.3f})"
-    for task in ("nsp", "sop"):
-        if results.get(task):
-            facts[f"held-out {task.upper()}"] = f"{results[task]['accuracy']:.1%}, {results[task]['head']} head"
+    for task in SENTENCE_TASKS:
+        if scores := results.get(task):
+            facts[f"held-out {OBJECTIVE.words(task)}"] = f"{scores['accuracy']:.1%}, {scores['head']} head"
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     name = exported.architecture
     case = "The tokenizer lower-cases text" if config.tokenizer.lowercase else "Text keeps its case"
     accents = "drops accents" if config.tokenizer.strip_accents else "keeps accents"
     notes = [
-        "Weights are fp32. Sentence label 0: the second segment follows the first; 1: swapped (SOP) or random (NSP).",
+        f"Weights are fp32. Sentence label {label_words()}.",
         "The tokenizer cleans text as tokenizer.json says."
         if (run / TOKENIZER_JSON).is_file()
         else f"{case} and {accents}.",
     ]
-    if config.objective.name.value == "none":
+    if not config.objective.name.trains_sentences:
         notes.append("No sentence objective: the pooler and the sentence head keep their random initial weights.")
     if exported.unrolled:
         notes.append(

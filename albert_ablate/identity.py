@@ -19,6 +19,12 @@ LATER = {
 #: The same, and the axes that came later.
 BEFORE = {**LATER, **{axis.path: axis.before for axis in AXES if axis.before is not None}}
 
+#: Settings that identities hold, at their value in runs that lack them and in arms whose terms do not give them.
+UNSAID = {"warm_start.layers": [], **{path: value for axis in AXES for path, value in axis.beside.items()}}
+
+#: Groups whose ``name`` only says what their other settings are called.
+_NAMED = ("model", *(axis.group for axis in AXES if axis.setting != "name"))
+
 #: Groups that say where and how, not what: they never change the numbers by intent.
 INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
 
@@ -66,7 +72,7 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _names(group: str) -> tuple[str, ...]:
     """Settings of a group that only say what the others are called."""
-    return ("name",) if group in ("model", "share") else ()
+    return ("name",) if group in _NAMED else ()
 
 
 def differences(one: Any, other: Any, name: str = "") -> list[str]:

@@ -6,11 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.axes import HELD_OUT_SCORES, SENTENCE_TASKS
 from albert_ablate.console import duration
 from albert_ablate.runs import RunFolder
 from albert_ablate.tasks import formats
 
-_TASKS = {"nsp": "next sentence (NSP)", "sop": "sentence order (SOP)"}
 _COUNTS = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
 
 
@@ -56,18 +56,18 @@ def _scores(results: dict[str, Any]) -> Table:
         table.add_row("  masked LM", "—", "—", results["left_out"]["masked_lm"])
     else:
         _masked_lm_rows(table, results, m)
-    for key, label in _TASKS.items():
+    for key, kind in SENTENCE_TASKS.items():
         task = results[key]
         if task is None:
             table.add_row(
-                f"  {label}", "—", "—", results.get("left_out", {}).get(key, "needs two documents on each side")
+                f"  {kind.title}", "—", "—", results.get("left_out", {}).get(key, "needs two documents on each side")
             )
             continue
         mark = "" if task["head"] == "trained" else " *"
         bar = f"{task['majority_class']:.1%} majority class"
         if best:
             bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
-        table.add_row(f"  {label}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
+        table.add_row(f"  {kind.title}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
     return table
 
 
@@ -90,7 +90,7 @@ def _masked_lm_rows(table: Table, results: dict[str, Any], m: dict[str, Any]) ->
 def _foreign(results: dict[str, Any]) -> bool:
     """Whether the scores are of a text that the run was not trained on; of an imported model every text is one."""
     foreign = ("bars", "above_majority")  # entries that only the evaluation of another text makes
-    scores = [results[name] or {} for name in ("masked_lm", *_TASKS)]
+    scores = [results[name] or {} for name in HELD_OUT_SCORES]
     return "imported" in results or any(entry in score for score in scores for entry in foreign)
 
 
@@ -189,7 +189,7 @@ def _percent(interval: list[float]) -> str:
 
 
 def _notes(results: dict[str, Any]) -> Text:
-    tasks = [results[key] for key in _TASKS if results[key] is not None]
+    tasks = [results[key] for key in SENTENCE_TASKS if results[key] is not None]
     pairs = " and ".join(dict.fromkeys(f"{task['examples']:,}" for task in tasks)) or "no"
     fitted = any(task["head"] != "trained" for task in tasks)
     star = "* head fitted on the frozen encoder · " if fitted else ""
@@ -239,12 +239,12 @@ def _verdict(results: dict[str, Any]) -> Text:
 def _above_chance(results: dict[str, Any], yes: str, no: str) -> list[Text]:
     """A line for each sentence task that has a trained head; ``yes`` and ``no`` are how it ends."""
     lines = []
-    for key, label in _TASKS.items():
+    for key, kind in SENTENCE_TASKS.items():
         task = results[key]
         if task is not None and task["head"] == "trained":
             above = task.get("above_majority", task.get("left_baseline"))
             mark, verdict, style = ("✓", yes, "green") if above else ("!", no, "yellow")
-            lines.append(Text(f"  {mark} {label[0].upper()}{label[1:]} is {verdict}.", style=style))
+            lines.append(Text(f"  {mark} {kind.title[0].upper()}{kind.title[1:]} is {verdict}.", style=style))
     return lines
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from albert_ablate import console
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, HELD_OUT_SCORES
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
@@ -75,9 +75,7 @@ class WandbTracker:
     def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
         """Summary, a table of the held-out scores, and the per-layer figure."""
         self._run.summary.update({**results, "similarity": similarity})
-        rows: list[Any] = [
-            [task, *_score(results[task])] for task in ("masked_lm", "nsp", "sop") if results[task] is not None
-        ]
+        rows: list[Any] = [[task, *_score(results[task])] for task in HELD_OUT_SCORES if results[task] is not None]
         table = self._wandb.Table(columns=["task", "accuracy", "low", "high", "examples"], data=rows)
         self._run.log({"held_out": table, "layers": self._wandb.Image(_layers_figure(similarity))})
 
@@ -107,7 +105,7 @@ class TensorboardTracker:
     def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
         """Held-out scores and the per-layer figure."""
         steps = results["training"]["steps"]
-        for task in ("masked_lm", "nsp", "sop"):
+        for task in HELD_OUT_SCORES:
             if results[task] is not None:
                 self._writer.add_scalar(f"final/{task}_accuracy", results[task]["accuracy"], steps)
         self._writer.add_figure("layers", _layers_figure(similarity), steps)

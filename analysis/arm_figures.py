@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from albert_ablate.axes import AXES, EMBED, SHARE
+from albert_ablate.axes import AXES
 from albert_ablate.drawing_library import Line2D, MaxNLocator
 from analysis.arms import arm_names, in_order
 from analysis.cells import main_setup
@@ -20,7 +20,10 @@ from analysis.planted import natural
 from analysis.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
 from analysis.runs import held_out_curves
 from analysis.statistics import estimate, seeds_needed
-from analysis.style import DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
+from analysis.style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
+
+#: The axes that figures have no colours or dashes for.
+_OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]
 
 
 def pareto(runs: pd.DataFrame) -> Drawing:
@@ -44,13 +47,13 @@ def pareto(runs: pd.DataFrame) -> Drawing:
     with styled():
         figure, axes = canvas((7.2, 4.3))
         axes.plot(front["parameters_M"], front["mean"], color=MUTED, lw=1, zorder=1)
-        for share, part in data.groupby("share", sort=False):
-            style = look_of(SHARE, share) | {"linestyle": "none"}
-            points(axes, part["parameters_M"], part, style, SHARE.words(share))
+        for coloured, part in data.groupby(COLOURED.name, sort=False):
+            style = look_of(COLOURED, coloured) | {"linestyle": "none"}
+            points(axes, part["parameters_M"], part, style, COLOURED.words(coloured))
         for place, row in enumerate(data.to_dict("records")):
             offset = (6, 5) if place % 2 else (6, -11)
             axes.annotate(
-                f"E={row['E']}",
+                DASHED.words(row[DASHED.name]),
                 (row["parameters_M"], row["mean"]),
                 offset,
                 textcoords="offset points",
@@ -90,7 +93,7 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
         for y, arm in enumerate(order):
             part = chosen[chosen["arm"] == arm]
             found = estimate(part["value"], metric(key).within)
-            style = look_of(SHARE, part["share"].iloc[0])
+            style = look_of(COLOURED, part[COLOURED.name].iloc[0])
             axes.plot(
                 part["value"],
                 [y] * len(part),
@@ -177,28 +180,28 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
 
 
 def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour by sharing, by the other axes where their values are not the commonest, dashes by E."""
-    widths = sorted(chosen["E"].unique())
+    """Colour and dashes by their axes; another colour where the other axes have not their commonest values."""
+    dashed = sorted(chosen[DASHED.name].unique(), key=DASHED.rank)
     others: dict[str, int] = {}
     found = {}
     for run in chosen.drop_duplicates("arm").to_dict("records"):
-        style = look_of(SHARE, run["share"])
+        style = look_of(COLOURED, run[COLOURED.name])
         if not _common(run, chosen):
-            style = look(len(SHARE.labels) + others.setdefault(_coloured(run, chosen), len(others)))
-        dashes = DASHES[widths.index(run["E"]) % len(DASHES)]
+            style = look(len(COLOURED.labels) + others.setdefault(_coloured(run, chosen), len(others)))
+        dashes = DASHES[dashed.index(run[DASHED.name]) % len(DASHES)]
         found[run["arm"]] = style | {"linestyle": dashes, "markersize": 3.5}
     return found
 
 
 def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
     """Whether the axes that no colour or dash is for have the values that most runs have."""
-    return all(run[axis.name] == chosen[axis.name].mode().iloc[0] for axis in AXES if axis not in (EMBED, SHARE))
+    return all(run[axis.name] == chosen[axis.name].mode().iloc[0] for axis in _OTHERS)
 
 
 def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
-    """What a colour stands for: sharing, and the other axes where their values are not the commonest."""
-    more = [] if _common(run, chosen) else [a.words(run[a.name]) for a in AXES if a not in (EMBED, SHARE)]
-    return ", ".join([SHARE.words(run["share"]), *more])
+    """What a colour stands for: a value of its axis, and the other axes where their values are not the commonest."""
+    more = [] if _common(run, chosen) else [axis.words(run[axis.name]) for axis in _OTHERS]
+    return ", ".join([COLOURED.words(run[COLOURED.name]), *more])
 
 
 def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
@@ -207,7 +210,10 @@ def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple
     colours = {
         _coloured(run, chosen): {**styles[run["arm"]], "linestyle": "-"} for run in runs
     }  # fmt: skip
-    dashes = {f"E = {run['E']}": {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]} for run in runs}
+    dashes = {
+        f"{DASHED.name} = {run[DASHED.name]}": {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]}
+        for run in runs
+    }
     found = {**colours, **dashes}
     return [Line2D([], [], **style) for style in found.values()], list(found)
 
@@ -220,7 +226,7 @@ def cost(runs: pd.DataFrame) -> Drawing:
     if not len(done):
         raise NothingToDraw("no finished run")
     said = planned_seconds(done)
-    data = done[["run", "share", "flops", "tokens_per_second", "speed_spread", "device"]].assign(
+    data = done[["run", COLOURED.name, "flops", "tokens_per_second", "speed_spread", "device"]].assign(
         arm=arm_names(done),
         steady=[unfit(done.loc[[place]], "tokens/s") is None for place in done.index],
         seconds=done["seconds"] + done["evaluation_seconds"].astype(float).fillna(0.0),
@@ -231,9 +237,9 @@ def cost(runs: pd.DataFrame) -> Drawing:
     known = data.dropna(subset=["estimated_seconds"])
     with styled():
         figure, axes = canvas((7.2, 3.9))
-        for share, part in data.groupby("share", sort=False):
-            style = look_of(SHARE, share) | {"linestyle": "none"}
-            axes.plot([], [], label=SHARE.words(share), **style)
+        for coloured, part in data.groupby(COLOURED.name, sort=False):
+            style = look_of(COLOURED, coloured) | {"linestyle": "none"}
+            axes.plot([], [], label=COLOURED.words(coloured), **style)
             for steady, some in part.groupby("steady"):
                 face = style["color"] if steady else "none"
                 axes.plot(some["flops"], some["seconds"] / 60, markerfacecolor=face, **style)

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.axes import AXES
-from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from albert_ablate.identity import UNSAID
+from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 from analysis.arms import APART, full_names
 from analysis.planted import fits, natural
 from analysis.runs import setting
@@ -183,11 +184,11 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     base_hidden, base_layers = int(run["base_hidden"]), int(run["base_layers"])
     shape = shape_of(dict(terms), base_hidden, base_layers, head)
     wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
-    wanted |= {"warm_start.layers": list(shape.after), "share.groups": 1}
+    wanted |= {**UNSAID, "warm_start.layers": list(shape.after)}
     for key, value in terms.items():
         if key == "embedding":
             own_hidden = terms.get("model.hidden", shape.hidden)
-            wanted["embed.size"] = embedding_of(str(value), base_hidden, own_hidden)
+            wanted[EMBEDDING] = embedding_of(str(value), base_hidden, own_hidden)
         elif key == "dropout":
             wanted |= dict.fromkeys(_DROPOUTS, float(value))
         elif key == "corpus":

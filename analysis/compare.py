@@ -25,7 +25,7 @@ from albert_ablate.tasks import formats
 from analysis import cautions, heads, render
 from analysis.arms import full_names
 from analysis.cells import Selection, main_selection
-from analysis.metrics import tasks_of, unfit
+from analysis.metrics import SENTENCE_SCORES, tasks_of, unfit
 from analysis.places import require_file
 from analysis.provenance import different
 from analysis.runs import load_runs
@@ -44,7 +44,7 @@ best: of all checkpoints, chosen on dev itself, median over seeds · to beat: ma
 where a task has two metrics, all numbers are those of their mean\
 """
 _PLANTED = ("achievable", "planted text")
-_SCORES = ("MLM loss", "MLM", "NSP", "SOP", "Avg", "tokens/s")
+_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, "Avg", "tokens/s")
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
@@ -60,9 +60,9 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in runs["params_with_pooler"]]
     numbers = runs[["mlm_loss", "mlm_left_baseline", "state"]].itertuples(index=False)
     table["MLM"] = [_loss(*values) for values in numbers]
-    for task in ("nsp", "sop"):
+    for score, task in SENTENCE_SCORES.items():
         columns = runs[[task, f"{task}_interval", f"{task}_head"]].itertuples(index=False)
-        table[task.upper()] = [_accuracy(*values) for values in columns]
+        table[score] = [_accuracy(*values) for values in columns]
     if runs["planted"].notna().any():
         table["achievable"] = [_achievable(run) for run in runs.to_dict("records")]
         table["planted text"] = runs["planted"].fillna("")
@@ -153,13 +153,11 @@ def _cell(value: Any, form: Any) -> str:
 
 def _achievable(run: dict[Any, Any]) -> str:
     """``MLM 1.103, NSP 97.8%, SOP 94.7%``: scores at best, where the text says so."""
-    loss, nsp, sop = (run[f"achievable_{name}"] for name in ("mlm_loss", "nsp", "sop"))
+    loss = run["achievable_mlm_loss"]
     if pd.isna(loss):
         return ""
-    shares = {"NSP": nsp, "SOP": sop}
-    return ", ".join(
-        [f"MLM {loss:.3f}", *(f"{name} {_cell(share, '{:.1%}'.format)}" for name, share in shares.items())]
-    )
+    best = {score: _cell(run[f"achievable_{task}"], "{:.1%}".format) for score, task in SENTENCE_SCORES.items()}
+    return ", ".join([f"MLM {loss:.3f}", *(f"{score} {accuracy}" for score, accuracy in best.items())])
 
 
 def _loss(loss: Any, left_baseline: Any, state: str) -> str:

@@ -21,7 +21,7 @@ from analysis.arms import in_order
 from analysis.cautions import left_out, lost
 from analysis.cells import largest
 from analysis.claims import Claim, Verdict, judge
-from analysis.metrics import metric, resolution, values
+from analysis.metrics import SENTENCE_SCORES, metric, resolution, values
 from analysis.planted import asked_for, planted
 from analysis.seeds import Seeds
 from analysis.statistics import ALPHA, Estimate, estimate, p_above, p_below
@@ -32,8 +32,8 @@ CLAIMS = Path(__file__).with_name("controls.yaml")
 #: chance, in nats and points, a negative one may seem to be. A text allows a score where more than that is achievable.
 PART = {"MLM loss": 0.5, "NSP": 0.5, "SOP": 0.9}
 MARGIN = {"MLM loss": 0.1, "NSP": 5.0, "SOP": 5.0}
-_CHANCE = {"MLM loss": "chance_mlm_loss", "NSP": "nsp_majority", "SOP": "sop_majority"}
-_BEST = {"MLM loss": "achievable_mlm_loss", "NSP": "achievable_nsp", "SOP": "achievable_sop"}
+_CHANCE = {"MLM loss": "chance_mlm_loss", **{score: f"{task}_majority" for score, task in SENTENCE_SCORES.items()}}
+_BEST = {"MLM loss": "achievable_mlm_loss", **{score: f"achievable_{task}" for score, task in SENTENCE_SCORES.items()}}
 PASS, FAIL, OPEN = "pass", "fail", "not settled"
 
 
@@ -114,7 +114,7 @@ def _control(text: str, arm: str, runs: pd.DataFrame, score: str, doubt: str | N
     achieved = values(runs, score) * found.scale
     best, chance = (float(runs[column].mean()) * found.scale for column in (_BEST[score], _CHANCE[score]))
     possible = sign * (best - chance)
-    head = "" if score == "MLM loss" else str(runs[f"{score.lower()}_head"].iloc[0]).split()[0]
+    head = "" if score == "MLM loss" else str(runs[f"{SENTENCE_SCORES[score]}_head"].iloc[0]).split()[0]
     floor = resolution(runs, score)
     ours = estimate(achieved, found.within, floor)
     assert ours is not None  # measured

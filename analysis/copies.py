@@ -5,14 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, SENTENCE_TASKS
 from analysis.records import printable
 
 #: What tells runs apart whose identity is the same by mistake: settings, where the folder has them.
 _AXES = ("seed", *(axis.name for axis in AXES), "hidden", "layers")
 #: Numbers that copies of one run have in common.
 _NUMBERS = (
-    "steps", "tokens", "mlm_loss", "mlm", "nsp", "sop", "nsp_own_head", "sop_own_head", "params_with_heads",
+    "steps", "tokens", "mlm_loss", "mlm", *(task.value for task in SENTENCE_TASKS),
+    *(f"{task}_own_head" for task in SENTENCE_TASKS), "params_with_heads",
 )  # fmt: skip
 
 

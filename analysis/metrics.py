@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.task_config import PAPER_FIVE
 from albert_ablate.tasks.formats import HEADS
 from analysis.statistics import EVERYWHERE, Estimate, estimate
@@ -26,6 +27,7 @@ class Metric:
     within: tuple[float, float] = (0.0, math.inf)  # no printed value can lie beyond
     exact: bool = False  # counted, not sampled
     interval: str | None = None  # column of a run's own 95% interval over its held-out examples
+    sentences: bool = False  # of a sentence task: means nothing of a run that did not learn its own
 
     @property
     def task(self) -> str | None:
@@ -43,6 +45,8 @@ _CORRELATIONS = ("matthews", "pearson", "spearman")
 STEADY = 1.25
 #: Standard errors on either side in a 95% interval.
 _NORMAL = 1.959964
+#: The scores of the sentence tasks, and the column of each in the table of runs.
+SENTENCE_SCORES = {OBJECTIVE.words(task): task.value for task in SENTENCE_TASKS}
 #: The paper's columns, then those that only we have.
 METRICS = {
     metric.key: metric
@@ -56,23 +60,21 @@ METRICS = {
         Metric("RACE", "RACE", _PERCENT, within=_SHARE, source=("race", "*", "accuracy")),
         Metric("Avg", "Avg", _PERCENT, within=_SHARE),
         Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
-        Metric("NSP", "NSP", _PERCENT, within=_SHARE, source=("nsp",), interval="nsp_interval"),
-        Metric("SOP", "SOP", _PERCENT, within=_SHARE, source=("sop",), interval="sop_interval"),
-        Metric(
-            "SOP own head",
-            "SOP, own head",
-            _PERCENT,
-            within=_SHARE,
-            source=("sop_own_head",),
-            interval="sop_own_head_interval",
+        *(
+            Metric(score, score, _PERCENT, within=_SHARE, source=(task,), interval=f"{task}_interval", sentences=True)
+            for score, task in SENTENCE_SCORES.items()
         ),
-        Metric(
-            "NSP own head",
-            "NSP, own head",
-            _PERCENT,
-            within=_SHARE,
-            source=("nsp_own_head",),
-            interval="nsp_own_head_interval",
+        *(
+            Metric(
+                f"{score} own head",
+                f"{score}, own head",
+                _PERCENT,
+                within=_SHARE,
+                source=(f"{task}_own_head",),
+                interval=f"{task}_own_head_interval",
+                sentences=True,
+            )
+            for score, task in SENTENCE_SCORES.items()
         ),
         Metric(
             "MLM loss",
@@ -211,7 +213,7 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
     if plateau:
         return f"not better than the unigram baseline of masked LM in {plateau} of {len(runs)} seeds"
-    if key.startswith(("NSP", "SOP")):
+    if metric(key).sentences:
         flat = sum(1 for run in runs.to_dict("records") if run.get(f"{run['objective']}_left_baseline") is False)
         if flat:
             return f"its own sentence task not above the majority class in {flat} of {len(runs)} seeds"

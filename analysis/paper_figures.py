@@ -13,14 +13,16 @@ import pandas as pd
 from albert_ablate.axes import SHARE
 from analysis import paper
 from analysis.cells import select
-from analysis.metrics import summarised
+from analysis.metrics import SENTENCE_SCORES, summarised
 from analysis.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
 from analysis.runs import held_out_curves, setting
-from analysis.style import MUTED, Drawing, canvas, look, look_of, styled
+from analysis.style import COLOURED, MUTED, Drawing, canvas, look, look_of, styled
 from analysis.tables import arms_of
 
-_STRATEGIES = ("none", "ffn", "attention", "all")
-_TASKS = ("MLM", "NSP", "SOP")
+_STRATEGIES = tuple(map(str, SHARE.labels))[::-1]
+_TASKS = ("MLM", *SENTENCE_SCORES)
+#: The arms of Table 5 as the paper names them, and in words.
+_TRAINED = {"None": "no task", **{score: score for score in SENTENCE_SCORES}}
 
 
 def per_layer(runs: pd.DataFrame) -> Drawing:
@@ -50,11 +52,11 @@ def per_layer(runs: pd.DataFrame) -> Drawing:
 
 
 def layers_of(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row an arm, seed, layer and measure, of runs that have ``l2``, ``degrees`` and ``share``."""
+    """A row an arm, seed, layer and measure, of runs that have ``l2``, ``degrees`` and the axis of colours."""
     return pd.DataFrame(
         {
-            "arm": arm, "share": run["share"], "seed": run["seed"], "layer": layer, "depth": layer / len(run[measure]),
-            "measure": measure, "value": value,
+            "arm": arm, COLOURED.name: run[COLOURED.name], "seed": run["seed"],
+            "layer": layer, "depth": layer / len(run[measure]), "measure": measure, "value": value,
         }
         for arm, frame in frames.items()
         for run in frame.to_dict("records")
@@ -71,7 +73,8 @@ def draw_layers(data: pd.DataFrame) -> Any:
         for axes, key, label in zip(panels, ("l2", "degrees"), ("L2 distance", "angle, degrees"), strict=True):
             _paper_layers(axes, "L2" if key == "l2" else "cosine_degrees")
             for place, (arm, part) in enumerate(data[data["measure"] == key].groupby("arm", sort=False)):
-                style = look_of(SHARE, part["share"].iloc[0]) if data["share"].nunique() > 1 else look(place)
+                several = data[COLOURED.name].nunique() > 1
+                style = look_of(COLOURED, part[COLOURED.name].iloc[0]) if several else look(place)
                 band(axes, part, "depth", style, str(arm))
             axes.set(xlabel="layer, as a share of the depth", ylabel=label, ylim=(0, None), xlim=(0, 1.03))
             axes.set_title("L2 distance of input and output" if key == "l2" else "Angle between input and output")
@@ -200,16 +203,16 @@ def objective_matrix(runs: pd.DataFrame) -> Drawing:
         figure, panels = canvas((9.4, 3.1), 1, 2)
         for axes, column, title in zip(panels, ("mean", "paper"), ("Ours, %", "The paper's, %"), strict=True):
             grid = data.pivot(index="trained_on", columns="tested_on", values=column).reindex(
-                ["None", "NSP", "SOP"], columns=list(_TASKS)
+                list(_TRAINED), columns=list(_TASKS)
             )
             axes.pcolormesh(grid.to_numpy(float), cmap="Blues", vmin=0, vmax=150, edgecolors="none")
             axes.invert_yaxis()
-            axes.set_xticks(np.arange(3) + 0.5, [f"tested on {name}" for name in _TASKS])
-            axes.set_yticks(np.arange(3) + 0.5, [f"trained on {name}" for name in ("no task", "NSP", "SOP")])
+            axes.set_xticks(np.arange(len(_TASKS)) + 0.5, [f"tested on {name}" for name in _TASKS])
+            axes.set_yticks(np.arange(len(_TRAINED)) + 0.5, [f"trained on {name}" for name in _TRAINED.values()])
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_title(title)
-            for y, trained in enumerate(("None", "NSP", "SOP")):
+            for y, trained in enumerate(_TRAINED):
                 for x, tested in enumerate(_TASKS):
                     row = data[(data["trained_on"] == trained) & (data["tested_on"] == tested)].iloc[0]
                     axes.text(x + 0.5, y + 0.5, _matrix_words(row, column), ha="center", va="center", color="#0b1b2b")

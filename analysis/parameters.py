@@ -26,6 +26,8 @@ _RULES = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "wit
 #: Counts that give a printed number, the commoner first.
 _TRIED = ("with_pooler", "encoder", "with_heads")
 _EMBEDS = {"H/12": "e64", "H/6": "e128", "H/3": "e256", "H": "full"}
+#: The groups that a printed cell is named by.
+_GROUPS = ("model", "embed", "share")
 _NOTE = """
 * the count that gives the paper's number. Shared blocks and the tied vocabulary
 matrix count once. No one rule gives every number: shared cells are the count
@@ -64,7 +66,7 @@ def count(overrides: list[str]) -> dict[str, int]:
 
 def _draw(cells: pd.DataFrame) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in ("model", "embed", "share"):
+    for name in _GROUPS:
         table.add_column(name, no_wrap=True)
     for name in (*_RULES.values(), "paper"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -72,7 +74,7 @@ def _draw(cells: pd.DataFrame) -> Table:
     for cell in cells.to_dict("records"):
         marks = {rule: "*" if rule == cell["rule"] else " " for rule in _RULES}
         counts = [f"{cell[rule] / 1e6:.2f} M{marks[rule]}" for rule in _RULES]
-        axes = [str(cell[axis]) for axis in ("model", "embed", "share")]
+        axes = [str(cell[axis]) for axis in _GROUPS]
         table.add_row(*axes, *counts, f"{cell['millions']} M", str(cell["table"]))
     return table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, SENTENCE_TASKS
 from albert_ablate.config import CONF
 from albert_ablate.errors import UserError
 from albert_ablate.runs import RunFolder
@@ -21,6 +21,12 @@ from analysis.places import no_runs as _no_runs
 from analysis.places import run_folders
 from analysis.planted import strengths
 from analysis.records import parse_yaml, printable, read_line, read_record, words_of
+
+
+def _of_each(column: str, text: str) -> dict[str, str]:
+    """A column for each sentence task, with its name and its title put in."""
+    return {column.format(task): text.format(kind.title) for task, kind in SENTENCE_TASKS.items()}
+
 
 #: Column -> what it holds. A number that a run does not have (yet) is missing, and ``note`` says why.
 COLUMNS = {
@@ -49,30 +55,22 @@ COLUMNS = {
     "flops_per_step": "as planned before training",
     "mlm_loss": "held-out masked-LM loss, nats",
     "mlm": "held-out masked-LM accuracy, 0 to 1",
-    "nsp": "held-out next-sentence accuracy",
-    "sop": "held-out sentence-order accuracy",
-    "nsp_head": "trained, or fitted on the frozen encoder",
-    "sop_head": "the same",
-    "nsp_interval": "its 95% interval over held-out pairs (list)",
-    "sop_interval": "the same",
+    **_of_each("{}", "held-out accuracy of {}"),
+    **_of_each("{}_head", "head that {} is scored with: trained, or fitted on the frozen encoder"),
+    **_of_each("{}_interval", "95% interval of {} over held-out pairs (list)"),
     "mlm_interval": "the same of masked-LM accuracy, its pieces being independent",
     "mlm_loss_interval": "the same of the loss",
-    "nsp_own_head": "next-sentence accuracy of an SOP-trained model's own head",
-    "sop_own_head": "sentence-order accuracy of an NSP-trained model's own head",
-    "nsp_own_head_interval": "its 95% interval over held-out pairs (list)",
-    "sop_own_head_interval": "the same",
+    **_of_each("{}_own_head", "accuracy on {} of the head of a model that was trained on another sentence task"),
+    **_of_each("{}_own_head_interval", "95% interval of that on {} over held-out pairs (list)"),
     "unigram_loss": "masked-LM loss to beat: piece frequencies",
     "bigram_loss": "masked-LM loss to beat: neighbours",
     "mlm_left_baseline": "whether the masked LM is better than the unigram baseline, with 95% confidence",
-    "nsp_left_baseline": "the same of NSP and the majority class",
-    "sop_left_baseline": "the same of SOP",
-    "nsp_majority": "share of the more frequent label: chance",
-    "sop_majority": "the same of SOP",
+    **_of_each("{}_left_baseline", "the same of {} and the majority class"),
+    **_of_each("{}_majority", "share of the more frequent label of {}: chance"),
     "planted": "strengths of the planted text; missing where the text is no planted one",
     "achievable_mlm_loss": "lowest masked-LM loss that is possible on the held-out pairs, where the corpus knows it",
     "achievable_mlm": "the same of masked-LM accuracy",
-    "achievable_nsp": "the same of next-sentence accuracy",
-    "achievable_sop": "the same of sentence-order accuracy",
+    **_of_each("achievable_{}", "the same of the accuracy of {}"),
     "chance_mlm_loss": "masked-LM loss that needs no context: frequencies of pieces, and the piece that is shown",
     "l2": "per layer: mean L2 distance between input and output (list)",
     "degrees": "per layer: mean angle between input and output (list)",
@@ -278,9 +276,9 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         "bigram_loss": masked.get("bigram_loss"),
         "mlm_left_baseline": masked.get("left_baseline") if trained else None,
     }
-    for task in ("nsp", "sop"):
+    for task in SENTENCE_TASKS:
         scores = results.get(task) or _EMPTY
-        found[task] = scores.get("accuracy")
+        found[task.value] = scores.get("accuracy")
         found[f"{task}_head"] = scores.get("head")
         found[f"{task}_interval"] = scores.get("interval")
         found[f"{task}_own_head"] = setting(scores, "own_head.accuracy")

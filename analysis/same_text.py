@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from albert_ablate.axes import Objective
+from albert_ablate.axes import IN_ORDER
 from albert_ablate.config import DataConfig, PairsConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.segments import Pairs, build_pairs
@@ -72,7 +72,7 @@ def same_pairs(stores: Mapping[str, TokenStore], settings: PairsConfig, sequence
     longest = TokenStore(np.zeros(sentences.sum(), np.int64), _offsets(sentences.tolist()), documents, fingerprint="")
     if not longest.document_count:
         return {}
-    planned = build_pairs(longest, Objective.NONE, replace(settings, short_probability=0.0), _SEED, epoch=0)
+    planned = build_pairs(longest, IN_ORDER, replace(settings, short_probability=0.0), _SEED, epoch=0)
     found = {name: _moved(planned, longest, store) for name, store in stores.items()}
     whole = np.all([(p.a_length > 0) & ((p.b_length > 0) == (planned.b_length > 0)) for p in found.values()], axis=0)
     rows = np.flatnonzero(whole)[:sequences]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from albert_ablate.axes import SENTENCE_TASKS
+
 #: States of a seed that ended without numbers because of what training did.
 _ENDED = ("diverged", "without numbers")
 
@@ -50,7 +52,7 @@ def of_planned(n: int, planned: int) -> str:
 def numberless(runs: pd.DataFrame) -> "pd.Series[bool]":
     """Which finished runs have no number at all: their results are missing, or cannot be read."""
     empty = pd.Series(True, index=runs.index)
-    for name in ("steps", "mlm", "mlm_loss", "nsp", "sop"):
+    for name in ("steps", "mlm", "mlm_loss", *(task.value for task in SENTENCE_TASKS)):
         empty &= runs[name].isna()
     return (runs["state"] == "finished") & empty
 

@@ -14,12 +14,12 @@ import pandas as pd
 
 from albert_ablate.config import CONF
 from albert_ablate.identity import BEFORE as ADDED
-from albert_ablate.identity import comparable
+from albert_ablate.identity import UNSAID, comparable
 from albert_ablate.sweeping.relative import base_name
 from analysis.records import parse_yaml
 
 #: Settings at the only value they had before they were recorded.
-BEFORE = {"warm_start.layers": [], "share.groups": 1, **ADDED}
+BEFORE = {**UNSAID, **ADDED}
 #: The option of a group -> the group whose settings the option brings.
 _GROUPS = {name: name.split(".")[0] for name in ("optimizer.name", "data.name", "tokenizer.name", "budget.unit")}
 #: The model's shape, which ``shape_words`` says relative to the base model.

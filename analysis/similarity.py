@@ -97,7 +97,8 @@ def _measured(subject: _Subject, store: TokenStore, pairs: Pairs, settings: Pair
     found = layer_similarity(model.encoder, PairSet(store, pairs, subject.tokenizer.word_starts, config).batches())
     status = RunFolder(subject.run.parent, subject.run.name).status() or {}
     return found | {
-        "run": subject.run.name, "checkpoint": subject.checkpoint.name, "share": config.share.strategy.value,
+        "run": subject.run.name, "checkpoint": subject.checkpoint.name,
+        style.COLOURED.name: style.COLOURED.value(config),
         "seed": config.seed, "finished": status.get("state") == "finished", "length": settings.max_length,
         "own_length": subject.config.pairs.max_length,
     }  # fmt: skip

@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import Axis
+from albert_ablate.axes import EMBED, SHARE, Axis
 from albert_ablate.drawing_library import Figure, styles
 
+#: The axis that colours and markers stand for, and the one that dashes stand for.
+COLOURED, DASHED = SHARE, EMBED
 #: Okabe and Ito: distinguishable with any colour vision; markers and dashes keep them apart in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import AXES
 from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import cautions, paper
 from analysis.cells import Selection, select
-from analysis.metrics import METRICS, metric, resolution, summarised, tasks_of, unfit, values, within
+from analysis.metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
 from analysis.seeds import Seeds, of_planned
 from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
@@ -40,9 +41,9 @@ _DOWNSTREAM = (
     ("Avg",),
 )
 _COST = ("params", "tokens/s")
-_HELD_OUT = (("MLM loss",), ("MLM",), ("NSP",), ("SOP",))
-#: The paper's column -> our runs' column, where ours is another number than the paper's.
-_OURS = {"E": "E", "hidden": "hidden", "layers": "layers"}
+_HELD_OUT = (("MLM loss",), ("MLM",), *((score,) for score in SENTENCE_SCORES))
+#: The paper's columns that our runs have, too, where ours is another number than the paper's.
+_OURS = (*(axis.name for axis in AXES if not axis.labels), "hidden", "layers")
 _NAMES = {
     "not-shared": "not shared", "all-shared": "all shared", "shared-attention": "shared attention",
     "shared-FFN": "shared FFN", "steps_k": "steps, thousands", "time_h": "hours", "SP_task": "sentence task",
@@ -181,7 +182,7 @@ def _label(column: str, theirs: Any, runs: pd.DataFrame) -> str:
         return f"{number:.3g} [{shown}]"
     if column not in _OURS:
         return shown
-    ours = str(runs[_OURS[column]].iloc[0]) if len(runs) else ""
+    ours = str(runs[column].iloc[0]) if len(runs) else ""
     return shown if ours == shown else f"{ours} [{shown}]".strip()
 
 

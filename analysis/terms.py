@@ -12,7 +12,7 @@ import pydantic
 from albert_ablate.axes import AXES
 from albert_ablate.config import CONF, RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.sweeping.relative import TERMS, embedding_of, shape_of
+from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 from analysis.records import parse_yaml
 
 #: Settings that never tell arms apart.
@@ -24,6 +24,8 @@ _ELSEWHERE = {
 }
 #: Settings of ``conf/model`` that make a shape.
 _SHAPE = ("hidden", "layers", "heads", "intermediate")
+#: Axes whose values are numbers, which may be given without the name of an option.
+_NUMBERS = {axis.group: axis.path for axis in AXES if not axis.labels}
 #: The setting by which the option of another group is known.
 _NAMED = {**{axis.group: axis.setting for axis in AXES}, "budget": "unit"}
 
@@ -43,7 +45,7 @@ def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
             problems += error.problems
             continue
         for name, one in parts.items():
-            same = "embed.size" if name == "embedding" else name
+            same = EMBEDDING if name == "embedding" else name
             if same in said:
                 problems.append(f"{key} and {said[same]} both say {same}. Give one of them.")
             said[same] = str(key)
@@ -87,18 +89,19 @@ def _term(key: str, value: Any) -> Any:
 
 
 def _option(group: str, value: Any) -> dict[str, Any]:
-    """``embed: e128`` is ``embed.size: 128``, as the files of ``conf/`` say."""
+    """``embed: e128`` is ``embed.size: 128``, as the files of ``conf/`` say; so is the number itself."""
     options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     names = [name for name in _names() if name.startswith(f"{group}.")]
     if isinstance(value, dict) or not options:
         raise ConfigError(f"{group}: a group of settings. Name them one by one: {', '.join(names[:8])}.")
-    if group == "embed" and isinstance(value, int) and not isinstance(value, bool):
-        return {"embed.size": _value("embed.size", value, _type_of("embed.size"))}
+    if group in _NUMBERS and isinstance(value, int) and not isinstance(value, bool):
+        path = _NUMBERS[group]
+        return {path: _value(path, value, _type_of(path))}
     _choice(group, value, options)
     content = parse_yaml((CONF / group / f"{value}.yaml").read_text(encoding="utf-8"))
     if group == "model":
         return {f"model.{name}": content[name] for name in _SHAPE}
-    if group == "embed" and not isinstance(content["size"], int):
+    if _NUMBERS.get(group) == EMBEDDING and not isinstance(content[_NAMED[group]], int):
         return {"embedding": "H"}  # ${model.hidden}
     name = _NAMED.get(group, "name")
     return {

@@ -138,6 +138,7 @@ def test_a_run_becomes_a_folder_that_transformers_loads(
     card = (out / "README.md").read_text()
     assert folder.name in card
     assert ("No sentence objective" in card) == (objective == "none")
+    assert "Sentence label 0: the second segment follows the first; 1: swapped (SOP) or random (NSP)." in card
     assert read_json(out / "provenance.json")["identity"] == folder.identity
     assert AutoModel.from_pretrained(out).config.model_type == "albert"
     assert not list(out.parent.glob(".out*"))

@@ -415,9 +415,7 @@ def test_divergence_is_named(folder: Path, tmp_path: Path) -> None:
     t = tuner(folder, "sst2", tmp_path)
     with torch.no_grad():
         next(t.model.parameters()).fill_(float("nan"))
-    with pytest.raises(
-        DivergedError, match=r"sst2: the loss is not finite at step 1 .*tasks.sst2.learning_rate"
-    ):
+    with pytest.raises(DivergedError, match=r"sst2: the loss is not finite at step 1 .*tasks.sst2.learning_rate"):
         t.fit()
     assert (t.folder.path / "diverged" / "step_00000001" / "batch.safetensors").is_file()
 

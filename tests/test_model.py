@@ -101,6 +101,7 @@ def test_the_word_table_is_tied_and_gets_gradient_from_both_uses() -> None:
 def test_the_map_says_which_block_a_layer_uses(share: Share, attention: list[int], ffn: list[int]) -> None:
     assert [layer_blocks(share, i, 4) for i in range(4)] == list(zip(attention, ffn, strict=True))
     assert bank_sizes(share, 4) == (max(attention) + 1, max(ffn) + 1)
+    assert Share.of(*share.shared) is share
 
 
 @pytest.mark.parametrize(("layers", "groups"), GROUPINGS)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from albert_ablate import streams
 from albert_ablate.axes import Objective
-from albert_ablate.data.segments import Pairs, build_pairs, lone_sentences
+from albert_ablate.data.segments import Pairs, build_pairs, lone_sentences, needs_second_document
 from albert_ablate.data.store import TokenStore
 
 NSP, SOP, NONE = Objective.NSP, Objective.SOP, Objective.NONE
@@ -146,6 +146,21 @@ def test_the_released_habit_pairs_a_lone_sentence_with_another_document() -> Non
     assert (pairs.label[lone] == 1).all()
     assert (pairs.b_document[lone] != pairs.document[lone]).all()
     assert (pairs.b_document[~lone] == pairs.document[~lone]).all()
+
+
+@pytest.mark.parametrize("objective", EVERY)
+def test_an_objective_says_what_its_pairs_show(objective: Objective) -> None:
+    pairs = build_pairs(random_store(), objective, pair_settings(), 0, 0)
+    assert (pairs.b_document != pairs.document).any() == objective.needs_second_document
+    assert pairs.label.any() == objective.trains_sentences
+
+
+@pytest.mark.parametrize("objective", EVERY)
+@pytest.mark.parametrize("single", ["extend", "skip", "released", "alone"])
+def test_a_second_document_is_asked_for_where_second_segments_come_from_one(objective: Objective, single: str) -> None:
+    chosen = pair_settings(single_sentence=single)
+    pairs = build_pairs(random_store(), objective, chosen, 0, 0)
+    assert (pairs.b_document != pairs.document).any() == needs_second_document(objective, chosen)
 
 
 # --- lengths --------------------------------------------------------------------------------------

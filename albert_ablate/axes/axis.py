@@ -24,6 +24,7 @@ class Axis:
     slug: str = "{}"  # a value in the name of a run folder
     column: str = ""  # of the table of runs; the group's name where it is empty
     before: str | None = None  # the value of runs from before there was the axis: their identities and names keep
+    beside: Mapping[str, Any] = field(default_factory=dict)  # its other settings, full name -> value if unsaid
     contradictions: Callable[["RunConfig"], list[str]] = _none  # sentences on settings that its value forbids
 
     @property

@@ -17,6 +17,21 @@ class Share(StrEnum):
     FFN = "ffn"
     NONE = "none"
 
+    @property
+    def shared(self) -> tuple[bool, bool]:
+        """Whether layers have (their attention blocks, their feed-forward blocks) in common."""
+        return _SHARED[self]
+
+    @staticmethod
+    def of(attention: bool, ffn: bool) -> "Share":
+        """The strategy under which layers have these blocks in common."""
+        return next(strategy for strategy, shared in _SHARED.items() if shared == (attention, ffn))
+
+
+_SHARED = {
+    Share.ALL: (True, True), Share.ATTENTION: (True, False), Share.FFN: (False, True), Share.NONE: (False, False),
+}  # fmt: skip
+
 
 def _contradictions(c: "RunConfig") -> list[str]:
     found = []
@@ -44,5 +59,5 @@ SHARE = Axis(
         Share.ALL: "all shared", Share.ATTENTION: "shared attention", Share.FFN: "shared FFN",
         Share.NONE: "not shared",
     },
-    contradictions=_contradictions,
+    beside={"share.groups": 1}, contradictions=_contradictions,
 )  # fmt: skip

@@ -31,7 +31,7 @@ class Batch:
     mask: Tensor  # (B, T) bool, True at real tokens
     positions: Tensor  # (M,) int64 into the flattened grid
     targets: Tensor  # (M,) int64
-    labels: Tensor  # (B,) int64, 0 = in order / next, 1 = swapped / random
+    labels: Tensor  # (B,) int64, 0 or 1 as in Pairs
 
     def __len__(self) -> int:
         return len(self.labels)

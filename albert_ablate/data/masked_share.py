@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from albert_ablate import streams
-from albert_ablate.axes import Objective
+from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS
 from albert_ablate.config import MaskingConfig, PairsConfig
 from albert_ablate.data.batches import grid
 from albert_ablate.data.masking import find_words, mask_batch, masking_budget
@@ -90,14 +90,14 @@ def settle(
 
 
 def _sample(store: TokenStore, settings: PairsConfig) -> tuple[TokenStore, list[Pairs]]:
-    """Pairs in order and NSP's, of some documents where there are many."""
+    """Pairs in order and pairs of two documents, from some of the documents where there are many."""
     rows = min(_ROWS, max(_TOKENS // settings.max_length, 1))
     part = store.part(min(1.0, 2 * rows * settings.max_length / max(len(store.tokens), 1)))
     several = part.document_count > 1
     if not several and settings.single_sentence == "released":  # refused before training
         return part, []
     found = []
-    for objective in [Objective.NONE, Objective.NSP] if several else [Objective.NONE]:
+    for objective in (IN_ORDER, *(task for task in SENTENCE_TASKS if several and task.needs_second_document)):
         count = 0
         for epoch in range(_EPOCHS):  # of a small text several: each cuts it anew
             pairs = build_pairs(part, objective, settings, _SEED, epoch).take(slice(0, rows - count))

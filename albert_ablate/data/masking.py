@@ -135,17 +135,37 @@ def _counted(real: np.ndarray, starts: np.ndarray, segment_starts: np.ndarray) -
 
 
 def _place_spans(words: Words, budget: np.ndarray, keys: np.ndarray, max_ngram: int) -> np.ndarray:
-    """(B, W) bool: words covered by the chosen spans."""
+    """(B, W) bool: words covered by the chosen spans.
+
+    A row of six tokens, the words 0 to 3, and four tokens to mask::
+
+        token   0  1 2  3 4  5
+        word    0  1 1  2 2  3
+
+    >>> words = Words(
+    ...     of_token=np.array([[0, 1, 1, 2, 2, 3]]),
+    ...     pieces=np.array([[1, 2, 2, 1]]),
+    ...     left_in_segment=np.array([[4, 3, 2, 1]]),
+    ... )
+    >>> keys = np.array([18], dtype=np.uint64)
+    >>> order, length = _draw_spans(words, keys, max_ngram=3)
+    >>> order  # in which the words get their turn
+    array([[2, 3, 1, 0]])
+    >>> length  # of the span that begins with each word, in words
+    array([[3, 1, 2, 1]])
+    >>> _place_spans(words, np.array([4]), keys, max_ngram=3)
+    array([[ True, False,  True,  True]])
+
+    Turn by turn: word 2 draws words 2 and 3, three tokens of the four: placed, one is left. Word 3 is covered already:
+    skipped. Word 1 draws itself, two tokens where one is left: its span shrinks to nothing. Word 0 draws words 0 to 2
+    and shrinks to word 0: placed, and the budget is spent.
+    """
     rows, count = words.pieces.shape
-    index = np.arange(count)
-    exists = words.pieces > 0
-    shuffle = np.where(exists, streams.uniform(0, keys[:, None], 0, index), 2.0)
-    order = np.argsort(shuffle, axis=1, kind="stable")
-    length = _draw_lengths(streams.uniform(0, keys[:, None], 1, index), words.left_in_segment, max_ngram)
+    order, length = _draw_spans(words, keys, max_ngram)
     pieces_before = np.concatenate([np.zeros((rows, 1), np.int64), np.cumsum(words.pieces, axis=1)], axis=1)
     covered = np.zeros((rows, count + max_ngram), dtype=bool)
     left = budget.copy()
-    available = exists.sum(axis=1)
+    available = (words.pieces > 0).sum(axis=1)
     active = np.arange(rows)
     for rank in range(count):
         active = active[(left[active] > 0) & (rank < available[active])]
@@ -166,6 +186,14 @@ def _place_spans(words: Words, budget: np.ndarray, keys: np.ndarray, max_ngram: 
             covered[at[inside], word[inside] + step] = True
         left[at] -= pieces_before[at, word + n] - pieces_before[at, word]
     return covered[:, :count]
+
+
+def _draw_spans(words: Words, keys: np.ndarray, max_ngram: int) -> tuple[np.ndarray, np.ndarray]:
+    """(B, W) words in the order of their turns, those that a row lacks last; (B, W) span length in words from each."""
+    index = np.arange(words.pieces.shape[1])
+    shuffle = np.where(words.pieces > 0, streams.uniform(0, keys[:, None], 0, index), 2.0)
+    order = np.argsort(shuffle, axis=1, kind="stable")
+    return order, _draw_lengths(streams.uniform(0, keys[:, None], 1, index), words.left_in_segment, max_ngram)
 
 
 def _draw_lengths(draws: np.ndarray, available: np.ndarray, max_ngram: int) -> np.ndarray:

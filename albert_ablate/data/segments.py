@@ -28,7 +28,7 @@ SPECIAL_TOKENS = 3
 class Pairs:
     """Segment pairs of one epoch, in training order. All arrays are (pairs,) int64.
 
-    ``label``: 0 = in order / next, 1 = swapped / random, for both sentence tasks.
+    ``label``: 0 or 1, in the words of ``axes.objective.SentenceTask``.
     ``document`` and ``ordinal`` say which run of which document the pair was cut from; for a
     random NSP pair they are those of the first segment.
     """
@@ -57,25 +57,30 @@ class Pairs:
 
 def build_pairs(store: TokenStore, objective: Objective, settings: PairsConfig, seed: int, epoch: int) -> Pairs:
     """All pairs of ``epoch``, shuffled by a hash of (document, ordinal)."""
-    budget = settings.max_length - SPECIAL_TOKENS
-    draw = _Draws(seed, epoch)
-    target = _document_targets(store, settings, budget, draw)
-    runs = _cut_runs(store, objective, settings, target, draw)
-    order = np.argsort(streams.hashed(draw.order, runs.document, runs.ordinal), kind="stable")
-    runs = _Runs(*(column[order] for column in runs.columns()))
-    pairs = _OBJECTIVES[objective](store, runs, settings, target, draw)
-    a_start, a_length, b_start, b_length = _truncate(pairs, budget, draw, runs)
+    plan = _Plan.of(store, settings, seed, epoch)
+    runs = _cut_runs(plan, objective)
+    order = np.argsort(streams.hashed(plan.draw.order, runs.document, runs.ordinal), kind="stable")
+    runs = runs.take(order)
+    pairs = _OBJECTIVES[objective](plan, runs)
+    a_start, a_length, b_start, b_length = _truncate(plan, pairs, runs)
     return Pairs(a_start, a_length, b_start, b_length, pairs.label, runs.document, runs.ordinal, pairs.b_document)
 
 
 def lone_sentences(store: TokenStore, objective: Objective, settings: PairsConfig, seed: int, epoch: int) -> int:
-    """Sentences of ``epoch`` that SOP and none leave out, because their run has no second sentence."""
-    draw = _Draws(seed, epoch)
-    target = _document_targets(store, settings, settings.max_length - SPECIAL_TOKENS, draw)
-    runs = _cut_runs(store, objective, settings, target, draw)
-    if objective is Objective.NSP:
+    """Sentences of ``epoch`` that are left out because their run has no second sentence.
+
+    0 for an objective that takes second segments from other documents: it may leave sentences unused, but none of
+    them for want of a second segment.
+    """
+    if objective.needs_second_document:
         return 0
+    runs = _cut_runs(_Plan.of(store, settings, seed, epoch), objective)
     return int(store.documents[-1] - (runs.last - runs.first).sum())
+
+
+def needs_second_document(objective: Objective, settings: PairsConfig) -> bool:
+    """Whether some second segments come from another document, so that the corpus must have two."""
+    return objective.needs_second_document or settings.single_sentence == "released"
 
 
 class _Draws:
@@ -89,8 +94,28 @@ class _Draws:
 
 
 @dataclass(frozen=True)
+class _Plan:
+    """What the pairs of one epoch are made from; every step below reads it and none changes it."""
+
+    store: TokenStore
+    settings: PairsConfig
+    budget: int  # tokens that both segments of a pair have room for
+    target: np.ndarray  # (documents,) int64 tokens at which a run of each document ends
+    draw: _Draws
+
+    @staticmethod
+    def of(store: TokenStore, settings: PairsConfig, seed: int, epoch: int) -> "_Plan":
+        """The plan of ``epoch``: targets are the budget or, for a share of documents, uniform in 2..budget."""
+        draw, budget = _Draws(seed, epoch), settings.max_length - SPECIAL_TOKENS
+        documents = np.arange(store.document_count)
+        short = streams.uniform(draw.target, documents, 0) < settings.short_probability
+        target = np.where(short, streams.integers(draw.target, 2, budget + 1, documents, 1), budget)
+        return _Plan(store, settings, budget, target, draw)
+
+
+@dataclass(frozen=True)
 class _Runs:
-    """Runs of sentences ``first`` up to ``last`` of a document, halved before sentence ``middle``."""
+    """Runs of sentences ``first`` up to ``last`` of a document, halved before sentence ``middle``. All (runs,)."""
 
     document: np.ndarray
     ordinal: np.ndarray
@@ -99,8 +124,9 @@ class _Runs:
     last: np.ndarray
     random: np.ndarray  # bool: NSP takes the second segment from elsewhere
 
-    def columns(self) -> tuple[np.ndarray, ...]:
-        return self.document, self.ordinal, self.first, self.middle, self.last, self.random
+    def take(self, rows: np.ndarray) -> "_Runs":
+        """The given rows, by number or by a mask."""
+        return _Runs(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -113,115 +139,137 @@ class _Segments:
     b_document: np.ndarray
 
 
-def _document_targets(store: TokenStore, settings: PairsConfig, budget: int, draw: _Draws) -> np.ndarray:
-    """(documents,) target length: the budget or, for a share of documents, uniform in 2..budget."""
-    documents = np.arange(store.document_count)
-    short = streams.uniform(draw.target, documents, 0) < settings.short_probability
-    return np.where(short, streams.integers(draw.target, 2, budget + 1, documents, 1), budget)
+def _cut_runs(plan: _Plan, objective: Objective) -> _Runs:
+    """The runs of the epoch, by ordinal and then by document.
 
+    A document of seven sentences, a digit for each token of the sentence with that number. A run ends with the sentence
+    that brings it to six tokens, and is split before one of its sentences, drawn at random, into the halves a and b:
 
-def _cut_runs(
-    store: TokenStore, objective: Objective, settings: PairsConfig, target: np.ndarray, draw: _Draws
-) -> _Runs:
+    >>> lengths = [3, 2, 2, 4, 1, 5, 2]
+    >>> store = TokenStore(np.arange(19), np.cumsum([0, *lengths]), np.array([0, 7]), fingerprint="an example")
+    >>> settings = PairsConfig(max_length=9, short_probability=0.0, single_sentence="extend", nsp_tail="put_back")
+    >>> plan = _Plan.of(store, settings, seed=65, epoch=0)
+    >>> def show(a, a_end, b, b_end):
+    ...     print("".join("a" if a <= t < a_end else "b" if b <= t < b_end else "." for t in range(19)))
+    >>> def show_runs(runs):
+    ...     for first, middle, last in store.sentences[[runs.first, runs.middle, runs.last]].T:
+    ...         show(first, middle, middle, last)
+    >>> print("".join(str(sentence) * length for sentence, length in enumerate(lengths)))
+    0001122333345555566
+    >>> show_runs(_cut_runs(plan, Objective.SOP))
+    aaabbbb............
+    .......aaaaabbbbb..
+
+    Sentence 6 has no second one and is left out. The pairs are cut to six tokens; of the second, SOP swaps the halves:
+
+    >>> pairs = build_pairs(store, Objective.SOP, settings, seed=65, epoch=0)
+    >>> for row in np.argsort(pairs.ordinal):
+    ...     a, b = pairs.a_start[row], pairs.b_start[row]
+    ...     show(a, a + pairs.a_length[row], b, b + pairs.b_length[row])
+    aaa.bbb............
+    ........bbb..aaa...
+
+    NSP takes the second half of the first run from another document, so that its sentences 1 and 2 are put back and
+    begin the next run; sentence 6 gets a second half from elsewhere, too:
+
+    >>> show_runs(_cut_runs(plan, Objective.NSP))
+    aaabbbb............
+    ...aabbbbbb........
+    ...........abbbbb..
+    .................aa
+    """
+    store, settings = plan.store, plan.settings
     offsets, ends = store.sentences, store.documents[1:]
-    extend = settings.single_sentence in ("extend", "alone")
-    put_back = objective is Objective.NSP and settings.nsp_tail == "put_back"
+    fewest = 2 if settings.single_sentence in ("extend", "alone") else 1  # sentences of a run, but at a document's end
+    put_back = objective.needs_second_document and settings.nsp_tail == "put_back"
     document = np.arange(store.document_count)
     position = store.documents[:-1].copy()
-    found: list[tuple[np.ndarray, ...]] = []
-    ordinal = 0
+    rounds: list[tuple[np.ndarray, ...]] = []
     while len(document):
         first, end = position[document], ends[document]
         # The first sentence boundary at which the run holds the target, or the document's end.
-        last = np.searchsorted(offsets, offsets[first] + target[document], side="left")
-        last = np.minimum(np.maximum(last, first + (2 if extend else 1)), end)
-        alone = last - first == 1
-        middle = np.where(alone, last, streams.integers(draw.split, first + 1, last, document, first))
-        random = alone | (streams.uniform(draw.coin, document, first) < 0.5)
-        found.append((document, np.full_like(document, ordinal), first, middle, last, random))
+        last = np.searchsorted(offsets, offsets[first] + plan.target[document], side="left")
+        last = np.minimum(np.maximum(last, first + fewest), end)
+        lone = last - first == 1
+        middle = np.where(lone, last, streams.integers(plan.draw.split, first + 1, last, document, first))
+        random = lone | (streams.uniform(plan.draw.coin, document, first) < 0.5)
+        rounds.append((document, np.full_like(document, len(rounds)), first, middle, last, random))
         position[document] = np.where(random, middle, last) if put_back else last
         document = document[position[document] < end]
-        ordinal += 1
-    runs = _Runs(*(np.concatenate(column) for column in zip(*found, strict=True)))
-    alone = settings.single_sentence == "alone" and objective is Objective.NONE
-    if objective is Objective.NSP or settings.single_sentence == "released" or alone:
+    runs = _Runs(*(np.concatenate(column) for column in zip(*rounds, strict=True)))
+    keeps_alone = settings.single_sentence == "alone" and not objective.trains_sentences
+    if keeps_alone or needs_second_document(objective, settings):
         return runs
-    paired = runs.last - runs.first > 1
-    return _Runs(*(column[paired] for column in runs.columns()))
+    return runs.take(runs.last - runs.first > 1)
 
 
-def _in_order(store: TokenStore, runs: _Runs) -> _Segments:
-    offsets = store.sentences
+def _in_order(plan: _Plan, runs: _Runs) -> _Segments:
+    offsets = plan.store.sentences
     first, middle, last = offsets[runs.first], offsets[runs.middle], offsets[runs.last]
     return _Segments((first, middle), (middle, last), np.zeros_like(first), runs.document)
 
 
-def _none(store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws) -> _Segments:
+def _none(plan: _Plan, runs: _Runs) -> _Segments:
     """Packed exactly like an unswapped SOP pair, so that only the loss differs."""
-    return _with_random_lone(store, runs, _in_order(store, runs), settings, target, draw)
+    return _with_random_lone(plan, runs, _in_order(plan, runs))
 
 
-def _sop(store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws) -> _Segments:
+def _sop(plan: _Plan, runs: _Runs) -> _Segments:
     """Half of the pairs swapped; both segments always from one document."""
-    kept = _in_order(store, runs)
-    swap = streams.uniform(draw.swap, runs.document, runs.first) < 0.5
+    kept = _in_order(plan, runs)
+    swap = streams.uniform(plan.draw.swap, runs.document, runs.first) < 0.5
     a = tuple(np.where(swap, y, x) for x, y in zip(kept.a, kept.b, strict=True))
     b = tuple(np.where(swap, x, y) for x, y in zip(kept.a, kept.b, strict=True))
     swapped = _Segments((a[0], a[1]), (b[0], b[1]), swap.astype(np.int64), runs.document)
-    return _with_random_lone(store, runs, swapped, settings, target, draw)
+    return _with_random_lone(plan, runs, swapped)
 
 
-def _nsp(store: TokenStore, runs: _Runs, settings: PairsConfig, target: np.ndarray, draw: _Draws) -> _Segments:
+def _nsp(plan: _Plan, runs: _Runs) -> _Segments:
     """Half of the second segments replaced by a run of another document."""
-    return _replace_second(store, runs, _in_order(store, runs), runs.random, target, draw)
+    return _replace_second(plan, runs, _in_order(plan, runs), runs.random)
 
 
-def _with_random_lone(
-    store: TokenStore, runs: _Runs, pairs: _Segments, settings: PairsConfig, target: np.ndarray, draw: _Draws
-) -> _Segments:
+def _with_random_lone(plan: _Plan, runs: _Runs, pairs: _Segments) -> _Segments:
     """The released code's habit: a lone sentence gets a random second segment and label 1."""
-    if settings.single_sentence != "released":
+    if plan.settings.single_sentence != "released":
         return pairs
-    ordered, lone = _in_order(store, runs), runs.last - runs.first == 1
+    ordered, lone = _in_order(plan, runs), runs.last - runs.first == 1
     a = tuple(np.where(lone, x, y) for x, y in zip(ordered.a, pairs.a, strict=True))
-    return _replace_second(
-        store, runs, _Segments((a[0], a[1]), pairs.b, pairs.label, runs.document), lone, target, draw
-    )
+    return _replace_second(plan, runs, _Segments((a[0], a[1]), pairs.b, pairs.label, runs.document), lone)
 
 
-def _replace_second(
-    store: TokenStore, runs: _Runs, pairs: _Segments, where: np.ndarray, target: np.ndarray, draw: _Draws
-) -> _Segments:
+def _replace_second(plan: _Plan, runs: _Runs, pairs: _Segments, where: np.ndarray) -> _Segments:
     """Second segment, where asked: from a random sentence of another document, up to what is left
     of the target or the document's end, at least one sentence.
     """
-    other = streams.integers(draw.document, 0, store.document_count - 1, runs.document, runs.first)
-    other += other >= runs.document
-    start, end = store.documents[other], store.documents[other + 1]
+    store, draw = plan.store, plan.draw
+    source = streams.integers(draw.document, 0, store.document_count - 1, runs.document, runs.first)
+    source += source >= runs.document
+    start, end = store.documents[source], store.documents[source + 1]
     first = streams.integers(draw.sentence, start, end, runs.document, runs.first)
-    wanted = target[runs.document] - (pairs.a[1] - pairs.a[0])
+    wanted = plan.target[runs.document] - (pairs.a[1] - pairs.a[0])
     offsets = store.sentences
     last = np.searchsorted(offsets, offsets[first] + wanted, side="left")
     last = np.minimum(np.maximum(last, first + 1), end)
     b = (np.where(where, offsets[first], pairs.b[0]), np.where(where, offsets[last], pairs.b[1]))
-    return _Segments(pairs.a, b, np.where(where, 1, pairs.label), np.where(where, other, runs.document))
+    return _Segments(pairs.a, b, np.where(where, 1, pairs.label), np.where(where, source, runs.document))
 
 
 _OBJECTIVES = {Objective.SOP: _sop, Objective.NSP: _nsp, Objective.NONE: _none}
 
 
-def _truncate(pairs: _Segments, budget: int, draw: _Draws, runs: _Runs) -> tuple[np.ndarray, ...]:
+def _truncate(plan: _Plan, pairs: _Segments, runs: _Runs) -> tuple[np.ndarray, ...]:
     """Drop tokens from the longer segment (tie: the second), each from front or back by a fair coin.
 
     The reference drops one token at a time; the outcome has a closed form: the longer segment gives
     up the difference first, then both in turn, and the number dropped at a front is binomial.
     """
     a, b = pairs.a[1] - pairs.a[0], pairs.b[1] - pairs.b[0]
-    excess = np.maximum(a + b - budget, 0)
+    excess = np.maximum(a + b - plan.budget, 0)
     levelling = np.minimum(excess, np.abs(a - b))
     rest = excess - levelling
     a_drop = np.where(a > b, levelling, 0) + rest // 2
     b_drop = np.where(b > a, levelling, 0) + (rest + 1) // 2
-    a_front = streams.fair_binomial(draw.cut, a_drop, runs.document, runs.first, 0)
-    b_front = streams.fair_binomial(draw.cut, b_drop, runs.document, runs.first, 1)
+    a_front = streams.fair_binomial(plan.draw.cut, a_drop, runs.document, runs.first, 0)
+    b_front = streams.fair_binomial(plan.draw.cut, b_drop, runs.document, runs.first, 1)
     return pairs.a[0] + a_front, a - a_drop, pairs.b[0] + b_front, b - b_drop

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_ablate.axes import Objective
+from albert_ablate.axes import IN_ORDER, Objective
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.reference import Cuts, Reference, Seen
 from albert_ablate.data.segments import Pairs
@@ -44,7 +44,7 @@ def achievable(reference: Reference, held_out: HeldOut, train: TokenStore, basel
 
 
 def _masked_lm(reference: Reference, pairs: PairSet, train: TokenStore, baselines: NgramBaselines) -> dict[str, Any]:
-    predictor = reference.predictor(_cuts(pairs, train, Objective.NONE))
+    predictor = reference.predictor(_cuts(pairs, train, IN_ORDER))
     rows: dict[str, list[np.ndarray]] = {"loss": [], "hits": [], "count": [], "chance": []}
     for start, batch in _batches(pairs):
         chances = predictor.masked(_seen(pairs, start, batch))

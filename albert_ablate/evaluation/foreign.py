@@ -4,12 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from albert_ablate.axes import HELD_OUT_SCORES
 from albert_ablate.data.store import TokenStore
 from albert_ablate.evaluation.baselines import NgramBaselines, OtherDocuments
 from albert_ablate.evaluation.heldout import PairSet
-
-#: Records of ``intrinsic.Evaluator`` whose ``left_baseline`` says how far a run's training went: on its own text alone.
-_SCORES = ("masked_lm", "nsp", "sop")
 
 
 def of_this_text(scored: TokenStore, rest: TokenStore, vocab_size: int) -> OtherDocuments | None:
@@ -25,12 +23,13 @@ def of_this_text(scored: TokenStore, rest: TokenStore, vocab_size: int) -> Other
 def bars_of(
     results: dict[str, Any], plain: PairSet, trained_on: TokenStore | None, reason: str, vocab_size: int
 ) -> None:
-    """Say in ``results`` what the bars of masked LM are; what it says of the run's own training is taken out.
+    """Say in ``results`` what the bars of masked LM are, and take out what is true of a run's own text alone.
 
+    That is ``left_baseline``, which says how far the run's training went.
     ``trained_on``: the run's training tokens, whose piece frequencies are the fair bar: neither they nor the run know
     this text. None where they are not at hand, with the ``reason``.
     """
-    for name in _SCORES:
+    for name in HELD_OUT_SCORES:
         if results[name] is not None:
             above = results[name].pop("left_baseline", None)
             if name != "masked_lm":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from albert_ablate import streams
-from albert_ablate.axes import SENTENCE_TASKS, Objective
+from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS, Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import Batch, assemble
 from albert_ablate.data.segments import Pairs, build_pairs
@@ -118,7 +118,7 @@ def build_held_out(
             left_out[task] = "no training documents to fit a head on"
             continue
         sides = [valid, train] if train.document_count else [valid]
-        if task is Objective.NSP and min(side.document_count for side in sides) < 2:
+        if task.needs_second_document and min(side.document_count for side in sides) < 2:
             left_out[task] = "needs two documents on each side"
             continue
         held_out = pair_set(config, valid, word_starts, task, limit)
@@ -130,7 +130,7 @@ def build_held_out(
         tasks[task] = held_out
         if training:
             probe_training[task] = training[0]
-    plain = pair_set(config, valid, word_starts, Objective.NONE, limit)
+    plain = pair_set(config, valid, word_starts, IN_ORDER, limit)
     return HeldOut(plain, tasks, probe_training, left_out)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import Objective, Share
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.config_json import GELU, complete, defaulted
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
@@ -170,8 +170,7 @@ def _projection(found: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[di
 def _tied(found: dict[str, Tensor], layers: int) -> tuple[Share, dict[str, Tensor]]:
     """The strategy of an unrolled model whose layers hold copies, and its tensors without them."""
     same = {bank: _equal_blocks(found, bank, layers) for bank in ("attention", "ffn")}
-    strategies = {(True, True): Share.ALL, (True, False): Share.ATTENTION, (False, True): Share.FFN}
-    share = strategies.get((same["attention"], same["ffn"]), Share.NONE)
+    share = Share.of(**same)
     used = {
         f"encoder.{bank}.{layer_blocks(share, i, layers)[place]}."
         for i in range(layers)
@@ -200,7 +199,7 @@ def _settings(
     return {
         "embed": {"size": c["embedding_size"] if kind == "albert" else c["hidden_size"]},
         "share": {"strategy": share.value, "groups": groups, "inner": inner},
-        "objective": {"name": "sop" if kind == "albert" else "nsp"},
+        "objective": {"name": (Objective.SOP if kind == "albert" else Objective.NSP).value},
         "model": {
             "hidden": c["hidden_size"], "layers": layers, "heads": c["num_attention_heads"],
             "intermediate": c["intermediate_size"], "max_positions": c["max_position_embeddings"],

@@ -8,9 +8,6 @@ uses. Nothing else in the project branches on the strategy.
 
 from albert_ablate.axes import Share
 
-_SHARES_ATTENTION = {Share.ALL: True, Share.ATTENTION: True, Share.FFN: False, Share.NONE: False}
-_SHARES_FFN = {Share.ALL: True, Share.ATTENTION: False, Share.FFN: True, Share.NONE: False}
-
 
 def layer_blocks(share: Share, layer: int, layers: int, groups: int = 1, inner: int = 1) -> tuple[int, int]:
     """(attention bank index, feed-forward bank index) of ``layer``, counted from 0.
@@ -20,7 +17,8 @@ def layer_blocks(share: Share, layer: int, layers: int, groups: int = 1, inner: 
     repeated is a stack of ``inner`` layers (the released code's inner_group_num; 1 in every model).
     """
     group = (layer // inner * groups // (layers // inner)) * inner + layer % inner
-    return (group if _SHARES_ATTENTION[share] else layer, group if _SHARES_FFN[share] else layer)
+    attention, ffn = share.shared
+    return (group if attention else layer, group if ffn else layer)
 
 
 def bank_sizes(share: Share, layers: int, groups: int = 1, inner: int = 1) -> tuple[int, int]:

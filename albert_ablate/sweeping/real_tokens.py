@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from albert_ablate.axes import Objective
 from albert_ablate.config import PairsConfig, RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
-from albert_ablate.data.segments import SPECIAL_TOKENS
+from albert_ablate.data.segments import SPECIAL_TOKENS, needs_second_document
 from albert_ablate.data.store import TokenStore, find_train
 from albert_ablate.data.text import text_folder
 from albert_ablate.data.tokenizer import find_tokenizer
@@ -67,7 +66,7 @@ def measured(store: TokenStore, config: RunConfig) -> float | None:
     settings, objective = config.pairs, config.objective.name
     rows = int(min(max(_ROWS, _POSITIONS // settings.max_length), _needed(config)))
     part = store.part(min(1.0, 2 * rows * settings.max_length / max(len(store.tokens), 1)))
-    if part.document_count < 2 and (objective is Objective.NSP or settings.single_sentence == "released"):
+    if part.document_count < 2 and needs_second_document(objective, settings):
         return None  # refused before training
     batches = PairBatches(part, np.zeros(0, bool), objective, settings, config.masking, rows, config.seed)
     if not batches.epoch_size:

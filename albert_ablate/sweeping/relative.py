@@ -21,8 +21,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from albert_ablate.axes import EMBED
 from albert_ablate.config import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
+
+#: The setting that the term ``embedding`` gives.
+EMBEDDING = EMBED.path
 
 TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "corpus")
 
@@ -129,7 +133,7 @@ def _embedding(value: str, hidden: int) -> dict[str, str]:
         return {"embed": "full"}
     size = embedding_of(value, hidden, hidden)
     known = (CONF / "embed" / f"e{size}.yaml").is_file()
-    return {"embed": f"e{size}"} if known else {"embed.size": str(size)}
+    return {"embed": f"e{size}"} if known else {EMBEDDING: str(size)}
 
 
 def _corpus(value: str, base: RunConfig) -> dict[str, str]:

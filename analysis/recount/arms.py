@@ -16,7 +16,7 @@ from typing import Any
 
 from albert_ablate.axes import AXES
 from albert_ablate.config import CONF
-from albert_ablate.identity import BEFORE, INCIDENTAL
+from albert_ablate.identity import BEFORE, INCIDENTAL, UNSAID
 from analysis.recount.files import at, flat, read_yaml
 from analysis.recount.runs import Run
 from analysis.recount.task_setups import one_setup_each
@@ -30,8 +30,8 @@ _NAMED = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 #: A shape given outright, and the settings that an option brings with it.
 _OUTRIGHT = ("model.hidden", "model.layers", "model.heads", "model.intermediate")
 _BRINGS = {name: name.split(".")[0] for name in ("optimizer.name", "data.name", "tokenizer.name", "budget.unit")}
-_BEFORE = {"warm_start.layers": [], "share.groups": 1, **BEFORE}
-_NAMES = ("model.name", "share.name", "embed.name", "tokenizer.model_path")
+_BEFORE = {**UNSAID, **BEFORE}
+_NAMES = ("model.name", *(f"{axis.group}.name" for axis in AXES if axis.setting != "name"), "tokenizer.model_path")
 
 Terms = Mapping[str, Any]
 
@@ -90,7 +90,7 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
     base_hidden, base_layers = base_of(config)
     head = config["model"]["hidden"] // config["model"]["heads"]
     hidden, layers, after = shape(terms, base_hidden, base_layers, head)
-    found = {"model.hidden": hidden, "model.layers": layers, "warm_start.layers": after, "share.groups": 1}
+    found = {**UNSAID, "model.hidden": hidden, "model.layers": layers, "warm_start.layers": after}
     for key, value in terms.items():
         if key in ("embedding", "embed") and isinstance(value, str):
             own = terms.get("model.hidden", hidden)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, SENTENCE_TASKS
 from analysis.recount.arms import base_of
 from analysis.recount.checks import Check, compare, unknown
 from analysis.recount.controls import strengths
@@ -84,16 +84,16 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "unigram_loss": ("results.json", _result("masked_lm.unigram_loss")),
     "bigram_loss": ("results.json", _result("masked_lm.bigram_loss")),
     "mlm_left_baseline": ("results.json", _left("masked_lm")),
-    **{f"{task}_left_baseline": ("results.json", _left(task)) for task in ("nsp", "sop")},
+    **{f"{task}_left_baseline": ("results.json", _left(task)) for task in SENTENCE_TASKS},
     "planted": ("config.yaml", lambda run: strengths(run.config)),
-    **{f"{task}_majority": ("results.json", _result(f"{task}.majority_class")) for task in ("nsp", "sop")},
-    **{f"achievable_{task}": ("results.json", _result(f"achievable.{task}.accuracy")) for task in ("nsp", "sop")},
+    **{f"{task}_majority": ("results.json", _result(f"{task}.majority_class")) for task in SENTENCE_TASKS},
+    **{f"achievable_{task}": ("results.json", _result(f"achievable.{task}.accuracy")) for task in SENTENCE_TASKS},
     "achievable_mlm_loss": ("results.json", _result("achievable.masked_lm.loss")),
     "achievable_mlm": ("results.json", _result("achievable.masked_lm.accuracy")),
     "chance_mlm_loss": ("results.json", _result("achievable.masked_lm.chance_loss")),
     **{
         f"{task}{suffix}": ("results.json", _result(f"{task}.{path}"))
-        for task in ("nsp", "sop")
+        for task in SENTENCE_TASKS
         for suffix, path in (
             ("", "accuracy"), ("_head", "head"), ("_interval", "interval"), ("_own_head", "own_head.accuracy"),
             ("_own_head_interval", "own_head.interval"),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from albert_ablate.axes import SENTENCE_TASKS
 from analysis.recount.checks import Check, compare, unknown
 from analysis.recount.files import at
 from analysis.recount.runs import Run
@@ -34,7 +35,7 @@ def check(run: Run) -> list[Check]:
         return []
     file = str(run.folder / "results.json")
     found = _masked_lm(run, run.results.get("masked_lm") or {}, file)
-    for task in ("nsp", "sop"):
+    for task in SENTENCE_TASKS:
         scores = run.results.get(task) or {}
         where = f"{run.name} · {task}"
         found += _share(where, scores, "interval", file)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from albert_ablate.axes import AXES, SENTENCE_TASKS
 from analysis.recount.files import at, middle, read_json, read_lines, read_yaml
 
 
@@ -43,7 +44,8 @@ class Run:
     @property
     def counts(self) -> bool:
         """Whether it is finished and has a number."""
-        paths = ("training.steps", "masked_lm.accuracy", "masked_lm.loss", "nsp.accuracy", "sop.accuracy")
+        tasks = (f"{task}.accuracy" for task in SENTENCE_TASKS)
+        paths = ("training.steps", "masked_lm.accuracy", "masked_lm.loss", *tasks)
         return self.state == "finished" and any(at(self.results, path) is not None for path in paths)
 
     @cached_property
@@ -97,8 +99,9 @@ def mark_copies(runs: Sequence[Run]) -> None:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         if re.fullmatch("[0-9a-f]{12}", run.identity):
-            paths = ("seed", "embed.size", "share.strategy", "objective.name", "model.hidden", "model.layers")
-            groups.setdefault((run.identity, *(at(run.config, path) for path in paths)), []).append(run)
+            axes = (axis.of(run.config) for axis in AXES)
+            rest = (at(run.config, path) for path in ("seed", "model.hidden", "model.layers"))
+            groups.setdefault((run.identity, *axes, *rest), []).append(run)
     for members in groups.values():
         best = max(members, key=_worth)
         for run in members:

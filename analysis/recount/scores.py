@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from analysis.recount.files import at, mean
 from analysis.recount.rules import Estimate, error, estimate, resolution
 from analysis.recount.runs import Run
@@ -18,19 +19,22 @@ _OF_TASKS = {
     "SQuAD2.0_F1": ("squad20", "", "f1"), "SQuAD2.0_EM": ("squad20", "", "exact"),
     "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
 }  # fmt: skip
+#: The scores of the sentence tasks, and the key of each in results.json.
+_SENTENCES = {OBJECTIVE.words(task): task for task in SENTENCE_TASKS}
 #: What every table has, what it has with runs, and the tasks that are no column of their own.
 PRINTED = (*_OF_TASKS, "Avg")
-HELD_OUT = ("MLM loss", "MLM", "NSP", "SOP")
+HELD_OUT = ("MLM loss", "MLM", *_SENTENCES)
 PRINTED_TASKS = {task for task, _, _ in _OF_TASKS.values()}
 _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 #: Column -> where results.json has it, where its binomial interval is, and what it is multiplied by.
 _HELD_OUT = {
     "MLM": ("masked_lm.accuracy", ("masked_lm.binomial_interval", "masked_lm.interval"), 100.0),
     "MLM loss": ("masked_lm.loss", ("masked_lm.loss_interval",), 1.0),
-    "NSP": ("nsp.accuracy", ("nsp.interval",), 100.0),
-    "SOP": ("sop.accuracy", ("sop.interval",), 100.0),
-    "NSP own head": ("nsp.own_head.accuracy", ("nsp.own_head.interval",), 100.0),
-    "SOP own head": ("sop.own_head.accuracy", ("sop.own_head.interval",), 100.0),
+    **{score: (f"{task}.accuracy", (f"{task}.interval",), 100.0) for score, task in _SENTENCES.items()},
+    **{
+        f"{score} own head": (f"{task}.own_head.accuracy", (f"{task}.own_head.interval",), 100.0)
+        for score, task in _SENTENCES.items()
+    },
 }
 _UNITS = {
     "MLM loss": "nats",
@@ -154,7 +158,7 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         return spread >= _STEADY or (bool(speeds) and max(speeds) / min(speeds) >= _STEADY)
     if any(at(run.results, "masked_lm.left_baseline") is False for run in runs):
         return True
-    if key.startswith(("NSP", "SOP")):
+    if key.startswith(tuple(_SENTENCES)):
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
     task = _OF_TASKS[key][0] if key in _OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
     return task is not None and any(task in found and _below(found[task]) for found in _entries(runs))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from albert_ablate.axes import AXES, EMBED
 from analysis.recount import printed, rules, scores
 from analysis.recount.arms import cells, select
 from analysis.recount.checks import Check, compare, unknown
@@ -27,8 +28,8 @@ _OF_DIFFERENCE = (
 )  # fmt: skip
 #: Columns that name an arm by a number, and the setting that it is.
 _NUMBERED = {
-    "E": "embed.size", "hidden": "model.hidden", "layers": "model.layers", "embedding": "embed.size", "steps_k": "",
-    "time_h": "",
+    **{axis.name: axis.path for axis in AXES if not axis.labels},
+    "hidden": "model.hidden", "layers": "model.layers", "embedding": EMBED.path, "steps_k": "", "time_h": "",
 }  # fmt: skip
 _UNKNOWN = "a column that this check does not know"
 
