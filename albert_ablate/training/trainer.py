@@ -15,6 +15,7 @@ from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.distributed import ALONE, World
 from albert_ablate.errors import CheckpointError, DivergedError
 from albert_ablate.model.pretraining import MLM_EPSILON, PretrainingModel
+from albert_ablate.outcome import out_of_memory
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import deferred
 from albert_ablate.trackers import Trackers
@@ -22,7 +23,7 @@ from albert_ablate.training import checkpoint
 from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.budget import position as schedule_position
 from albert_ablate.training.checkpoint import Owner
-from albert_ablate.training.guards import Spikes, keep_batch, out_of_memory, require_finite_line, require_finite_step
+from albert_ablate.training.guards import Spikes, keep_batch, require_finite_line, require_finite_step
 from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
 from albert_ablate.training.precision import autocast
 from albert_ablate.training.saving import Saver
