@@ -1,6 +1,8 @@
 """Run one cell of an ablation, or several with -m. ``python run.py --help`` lists the axes."""
 
+import sys
+
 from albert_ablate.hydra_app import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

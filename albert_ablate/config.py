@@ -1,12 +1,10 @@
-"""The typed configuration: frozen dataclasses, their validation, and what follows from them.
+"""The typed configuration: frozen dataclasses, what a field of theirs may hold, and what follows from them.
 
-Values come from ``conf/`` alone; no field has a default here. ``hydra_app.py`` is the one place
-that turns a composed Hydra config into ``RunConfig``; nothing else imports hydra or omegaconf.
+Values come from ``conf/`` alone; no field has a default here. ``parse.parse`` makes a ``RunConfig`` of plain values.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,9 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import AXES, MethodName, Objective, Share
-from albert_ablate.contradictions import contradictions
 from albert_ablate.data.splitting import known_code
-from albert_ablate.errors import ConfigError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.task_config import (
     Count,
@@ -34,8 +30,6 @@ from albert_ablate.task_config import (
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 _STRICT = ConfigDict(extra="forbid")
-#: The largest whole number of a setting.
-_LARGEST = 2**63 - 1
 
 
 def _plain_name(name: str) -> str:
@@ -364,52 +358,3 @@ class RunConfig:
         """Plain nested values, for YAML and JSON."""
         plain: dict[str, Any] = pydantic.TypeAdapter(RunConfig).dump_python(self, mode="json")
         return plain
-
-
-def parse(values: dict[str, Any]) -> RunConfig:
-    """Nested plain values -> ``RunConfig``. Raises ConfigError naming every wrong field."""
-    try:
-        config = pydantic.TypeAdapter(RunConfig).validate_python(values)
-    except pydantic.ValidationError as error:
-        raise ConfigError([_explain(problem) for problem in error.errors()]) from None
-    problems = [*_misread(values, config.as_dict()), *contradictions(config)]
-    if problems:
-        raise ConfigError(problems)
-    return config
-
-
-def _explain(problem: Any) -> str:
-    parts = [str(part) for part in problem["loc"]]
-    if parts[0] == "tasks" and len(parts) > 3:
-        del parts[2]  # which of the task families it was read as
-    field = ".".join(parts)
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        group = field.rpartition(".")[0]
-        known = _known_fields(group)
-        return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
-    if problem["type"] in ("missing", "missing_argument"):
-        return f"{field}: missing. Every setting stands in conf/; did an override remove it?"
-    return f"{field}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
-
-
-def _misread(given: Any, made: Any, field: str = "") -> Iterator[str]:
-    """Values that pydantic takes and nothing here can mean: yes for a number, and numbers beyond 64 bits."""
-    if isinstance(made, dict) and isinstance(given, dict):
-        for key, value in made.items():
-            yield from _misread(given.get(key), value, f"{field}.{key}".lstrip("."))
-    elif isinstance(made, list) and isinstance(given, list | tuple):
-        for place, (one, other) in enumerate(zip(given, made, strict=True)):
-            yield from _misread(one, other, f"{field}.{place}")
-    elif isinstance(given, bool) and not isinstance(made, bool):
-        yield f"{field}={given}: a number is expected, not {'yes' if given else 'no'}."
-    elif isinstance(made, int) and abs(made) > _LARGEST:
-        yield f"{field}={made}: larger than {_LARGEST}, the largest whole number there is a use for."
-
-
-def _known_fields(group: str) -> list[str]:
-    node: Any = RunConfig
-    for part in filter(None, group.split(".")):
-        node = next((f.type for f in fields(node) if f.name == part), None)
-        if node is None or not hasattr(node, "__dataclass_fields__"):
-            return []
-    return [f.name for f in fields(node)]

@@ -1,7 +1,8 @@
 """What the terminal shows: lines, a progress bar, and the summary of a run.
 
 A print never ends a run. ``prepare``, at the start of every command, makes the standard streams write
-signs that their encoding has, and go on where nobody reads them any more or the disk is full.
+signs that their encoding has, and go on where nobody reads them any more or the disk is full. ``command``
+is the one wrapper of all commands: it turns errors into words and exit codes.
 """
 
 import codecs
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -75,40 +76,54 @@ def prepare() -> None:
         setattr(sys, f"__{name}__", outlet)
 
 
-def command(main: Callable[[], int]) -> NoReturn:
-    """Run a command and leave with its exit code; 28 or 1 where its output could not be written.
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """The wrapper of every command's ``main``, which takes the words of the command line and returns the exit code.
 
-    A reader that has seen enough (``| head``) is no failure.
+    A UserError of ``main`` becomes its message on stderr and its exit code. Called without arguments ``main`` is the
+    process: its words are those of the command line, ``as_process`` applies, and the exit code is 28 or 1 where the
+    output could not be written. A reader that has seen enough (``| head``) is no failure.
     """
-    prepare()
-    try:
-        code = main()
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(130)
-    sys.stdout.flush()
-    lost = getattr(sys.stdout, "lost", None)
-    if lost is not None and lost.errno != errno.EPIPE:
-        print(f"\nThe output could not be written ({lost.strerror}).", file=sys.stderr)
-        code = code or (errno.ENOSPC if lost.errno == errno.ENOSPC else 1)
-    sys.exit(code)
-
-
-def explained(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """``main`` of a command that reads runs, with mistakes and missing runs as words and an exit code."""
 
     @wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:
-        try:
-            return main(arguments)
-        except FileNotFoundError as error:
-            print(error, file=sys.stderr)
-            return 1
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return error.exit_code
+        if arguments is not None:  # called from Python, whose streams and Ctrl-C are the caller's
+            return _in_words(lambda: main(arguments))
+        return _written(as_process(lambda: main(None)))
 
     return run
+
+
+def as_process(work: Callable[[], int]) -> int:
+    """The exit code of a process that does ``work``: errors and Ctrl-C become words on stderr, no print fails."""
+    prepare()
+    try:
+        return _in_words(work)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+
+
+def _in_words(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except UserError as error:
+        return tell(error)
+
+
+def tell(error: UserError) -> int:
+    """Print the message of an error on stderr; returns its exit code."""
+    print(f"\n{error.message}\n", file=sys.stderr)
+    return error.exit_code
+
+
+def _written(code: int) -> int:
+    """``code``, or that of the failure where stdout could not be written and the command had none."""
+    sys.stdout.flush()
+    lost = getattr(sys.stdout, "lost", None)
+    if lost is None or lost.errno == errno.EPIPE:
+        return code
+    print(f"\nThe output could not be written ({lost.strerror}).", file=sys.stderr)
+    return code or (errno.ENOSPC if lost.errno == errno.ENOSPC else 1)
 
 
 def silence() -> None:

@@ -2,18 +2,15 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from albert_ablate.axes import AXES
-
-if TYPE_CHECKING:
-    from albert_ablate.config import BudgetConfig, DataConfig, PathsConfig, RunConfig
-    from albert_ablate.task_config import TaskConfig
+from albert_ablate.config import BudgetConfig, DataConfig, PathsConfig, RunConfig
+from albert_ablate.task_config import TaskConfig, TextConfig
 
 
-def contradictions(c: "RunConfig") -> list[str]:
+def contradictions(c: RunConfig) -> list[str]:
     """One sentence each."""
-    found = [sentence for axis in AXES for sentence in axis.contradictions(c)]
+    found = [sentence for axis in AXES for sentence in axis.problems(c)]
     if c.model.hidden % c.model.heads:
         found.append(
             f"model.heads={c.model.heads} does not divide model.hidden={c.model.hidden}: every head has the same "
@@ -51,7 +48,7 @@ def contradictions(c: "RunConfig") -> list[str]:
     return found
 
 
-def _budget_contradictions(budget: "BudgetConfig") -> list[str]:
+def _budget_contradictions(budget: BudgetConfig) -> list[str]:
     given = {"tokens": budget.tokens, "flops": budget.flops, "seconds": budget.seconds}
     if budget.unit != "steps" and given.pop(budget.unit) is None:
         return [f"budget.{budget.unit} is empty: budget={budget.unit} needs the amount. Give budget.{budget.unit}=..."]
@@ -62,7 +59,7 @@ def _budget_contradictions(budget: "BudgetConfig") -> list[str]:
     ]
 
 
-def _data_contradictions(data: "DataConfig") -> list[str]:
+def _data_contradictions(data: DataConfig) -> list[str]:
     if data.source == "files" and data.path is None:
         return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
     given: dict[str, str | int | None] = {"data.path": data.path, "data.validation_path": data.validation_path}
@@ -79,7 +76,7 @@ def _data_contradictions(data: "DataConfig") -> list[str]:
     return []
 
 
-def _planted_contradictions(data: "DataConfig") -> list[str]:
+def _planted_contradictions(data: DataConfig) -> list[str]:
     planted = data.planted
     if planted is None:
         return [f"data.planted is empty: data={data.name} draws its text from it. Use data=planted as it is in conf/."]
@@ -97,7 +94,7 @@ def _planted_contradictions(data: "DataConfig") -> list[str]:
     return []
 
 
-def _task_contradictions(tasks: "dict[str, TaskConfig]", positions: int) -> list[str]:
+def _task_contradictions(tasks: dict[str, TaskConfig], positions: int) -> list[str]:
     """Readers and result folders go by a task's name."""
     found = [
         f"tasks.{key}.name={task.name!r}: a task is called what its settings are. Leave it at {key}."
@@ -113,10 +110,8 @@ def _task_contradictions(tasks: "dict[str, TaskConfig]", positions: int) -> list
     return found + [problem for task in tasks.values() for problem in _class_contradictions(task)]
 
 
-def _class_contradictions(task: "TaskConfig") -> list[str]:
+def _class_contradictions(task: TaskConfig) -> list[str]:
     """Settings of classes, for a task that has none."""
-    from albert_ablate.task_config import TextConfig
-
     if not isinstance(task, TextConfig):
         return []
     classes = task.kind == "text_classification" and len(task.target_columns) == 1
@@ -139,7 +134,7 @@ def _class_contradictions(task: "TaskConfig") -> list[str]:
     return found
 
 
-def _place_contradictions(paths: "PathsConfig") -> list[str]:
+def _place_contradictions(paths: PathsConfig) -> list[str]:
     found = []
     for field, name in (("paths.runs", paths.runs), ("paths.cache", paths.cache)):
         place = Path(name)

@@ -1,10 +1,15 @@
-"""Errors that are the user's to mend: they reach the terminal as words, never as a traceback."""
+"""Errors that the user can fix: they reach the terminal as words, never as a traceback."""
 
 
 class UserError(Exception):
     """A condition the user can change. ``exit_code`` is what the process returns."""
 
     exit_code = 1
+
+    @property
+    def message(self) -> str:
+        """What the terminal says."""
+        return str(self)
 
 
 class ConfigError(UserError):
@@ -15,6 +20,11 @@ class ConfigError(UserError):
     def __init__(self, problems: list[str] | str) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+    @property
+    def message(self) -> str:
+        """One line for each problem."""
+        return "Nothing was run; the settings need a change:\n" + "\n".join(f"  - {p}" for p in self.problems)
 
 
 class DataError(UserError):
@@ -31,6 +41,12 @@ class RunFolderError(UserError):
     """The run folder is in use by another process or holds something unexpected."""
 
     exit_code = 2
+
+
+class NoRunsError(UserError, FileNotFoundError):
+    """There are no run folders where a command was told to read them."""
+
+    exit_code = 1
 
 
 class DamagedFileError(RunFolderError, ValueError):

@@ -19,18 +19,19 @@ from albert_ablate import console
 from albert_ablate.axes import SENTENCE_TASKS, Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.console import command
-from albert_ablate.errors import RunFolderError, UserError
+from albert_ablate.errors import RunFolderError
 from albert_ablate.files import digest, read_json, require_writable, write_json
 from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
-from albert_ablate.hydra_app import compose_evaluation, words_of
+from albert_ablate.hydra_compose import compose_evaluation
 from albert_ablate.runs import RunFolder
 
 if TYPE_CHECKING:  # they load torch
+    from albert_ablate.data.prepare import Prepared
     from albert_ablate.data.store import TokenStore
     from albert_ablate.evaluation.heldout import HeldOut
-    from albert_ablate.experiment import Prepared
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.evaluate", description="Score a run on any corpus.")
@@ -38,28 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", help="of data, evaluation, pairs and runtime; the rest is the run's own")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the record there and nothing in the run folder")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        folder = open_run(options.run)
-        require_no_place_for_runs(options.settings)
-        config = compose_evaluation(folder.path / "config.yaml", options.settings)
-        place = folder.path / "evaluations" if options.out is None else _place_of(options.out)
-        _require_place(place)
-        require_cache(config)
-        for remark in remarks(folder):
-            console.say(f"  ! {remark}.")
-        from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+    folder = open_run(options.run)
+    require_no_place_for_runs(options.settings)
+    config = compose_evaluation(folder.path / "config.yaml", options.settings)
+    place = folder.path / "evaluations" if options.out is None else _place_of(options.out)
+    _require_place(place)
+    require_cache(config)
+    for remark in remarks(folder):
+        console.say(f"  ! {remark}.")
+    from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
 
-        with disk_in_words(str(folder.path.parent), config.paths.cache):
-            record = evaluate(folder, config)
-        _show(record)
-        file = options.out or place / _name(record)
-        with disk_in_words(str(folder.path.parent), config.paths.cache):
-            write_json(file, record)
-            if options.out is None:
-                _adopt(folder, record)
-    except UserError as error:
-        print(f"\n{words_of(error)}\n", file=sys.stderr)
-        return error.exit_code
+    with disk_in_words(str(folder.path.parent), config.paths.cache):
+        record = evaluate(folder, config)
+    _show(record)
+    file = options.out or place / _name(record)
+    with disk_in_words(str(folder.path.parent), config.paths.cache):
+        write_json(file, record)
+        if options.out is None:
+            _adopt(folder, record)
     console.say(f"\n  {file}")
     return 0
 
@@ -102,6 +99,7 @@ def _name(record: dict[str, Any]) -> str:
 
 def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The record of the run's newest checkpoint, evaluated as ``config`` says. Raises UserError."""
+    from albert_ablate.data.prepare import prepare_data
     from albert_ablate.data.vocabulary import tokenizer_file
     from albert_ablate.evaluation.achievable import achievable
     from albert_ablate.evaluation.baselines import NgramBaselines
@@ -109,7 +107,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     from albert_ablate.evaluation.heldout import build_held_out
     from albert_ablate.evaluation.intrinsic import Evaluator
     from albert_ablate.evaluation.similarity import layer_similarity
-    from albert_ablate.experiment import prepare_data, require_pairs
+    from albert_ablate.experiment import require_pairs
     from albert_ablate.methods import method_of
     from albert_ablate.training.checkpoint import load_weights, newest
     from albert_ablate.training.machine import Machine
@@ -211,4 +209,4 @@ def _adopt(folder: RunFolder, record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

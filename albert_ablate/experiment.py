@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,8 @@ import yaml
 
 from albert_ablate import console, provenance
 from albert_ablate.config import RunConfig
-from albert_ablate.data.corpora import open_corpus
-from albert_ablate.data.marks import dropped_marks
-from albert_ablate.data.masked_share import settle
-from albert_ablate.data.reference import Reference
-from albert_ablate.data.segments import lone_sentences, needs_second_document
-from albert_ablate.data.store import TokenStore, get_stores
-from albert_ablate.data.text import prepare_text, text_info
-from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
-from albert_ablate.data.wordpiece import NAME as WORDPIECE
-from albert_ablate.data.wordpiece import require_whole
+from albert_ablate.data.prepare import Prepared, prepare
+from albert_ablate.data.segments import lone_sentences
 from albert_ablate.deviations import deviations
 from albert_ablate.distributed import World, joined
 from albert_ablate.errors import ConfigError, DataError
@@ -47,33 +39,10 @@ from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
 from albert_ablate.training.trainer import Trainer
 
-#: Share of unknown tokens from which on a user is warned.
-_MANY_UNKNOWN = 0.01
 _LONE = (
     "objective=none with pairs.single_sentence=alone takes such text, and pairs.single_sentence=released pairs it with "
     "other documents; data.documents_of=N makes one document of every N sentences of a file."
 )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The corpus as a run uses it."""
-
-    train: TokenStore
-    valid: TokenStore
-    tokenizer: Tokenizer
-    record: dict[str, Any]  # for the manifest
-    reference: Reference | None = None  # what can be achieved, of a corpus that knows
-
-    @property
-    def measured(self) -> TokenStore:
-        """What a text is judged by: its training side, or all of a text that is scored whole."""
-        return self.train if self.train.document_count else self.valid
-
-    def settled(self, config: RunConfig) -> RunConfig:
-        """``config`` with what ``masking.long_words=auto`` means for this text."""
-        masking, _ = settle(config.masking, config.pairs, self.measured, self.tokenizer, Path(config.paths.cache))
-        return replace(config, masking=masking)
 
 
 def run_cell(config: RunConfig, paper: RunConfig) -> int:
@@ -178,81 +147,6 @@ def _out_of_memory(config: RunConfig) -> str:
         "numbers stay the same. runtime.oom_halving=true does that by itself; runtime.activation_checkpointing=true "
         "needs less memory too."
     )
-
-
-def prepare(config: RunConfig) -> Prepared:
-    """Corpus -> sentences -> tokenizer -> token stores, each cached by its content and settings.
-
-    Raises DataError where the corpus cannot serve the configuration.
-    """
-    prepared = prepare_data(config)
-    require_documents(config, prepared)
-    require_whole(prepared.tokenizer)
-    return prepared
-
-
-def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
-    """``prepare`` for every objective. A text that is only scored (not ``trains``) may be held out whole."""
-    cache = Path(config.paths.cache)
-    started = time.perf_counter()
-    with console.stage("reading documents and splitting sentences"):
-        corpus = open_corpus(config.data)
-        text = prepare_text(corpus, config.data.language, config.data.validation_fraction, cache, trains)
-        info = text_info(text)
-    with console.stage("training the tokenizer"):
-        tokenizer = get_tokenizer(config.tokenizer, text, cache)
-        reference = corpus.reference(tokenizer) if corpus.reference is not None else None
-    with console.stage("turning sentences into tokens"):
-        whole, valid = get_stores(text, tokenizer, cache)
-        train = whole.part(config.data.fraction)
-    prepared = Prepared(train, valid, tokenizer, {})
-    unknown = prepared.measured.unknown_share()
-    record = {
-        "corpus": config.data.name,
-        "source": info["source"],
-        "text": {k: info[k] for k in ("fingerprint", "train", "valid", "duplicates_dropped")},
-        "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
-        "tokens": {"fingerprint": train.fingerprint, "train": len(train.tokens), "valid": len(valid.tokens)},
-        "unknown_share": unknown,
-    }
-    seconds = time.perf_counter() - started
-    sides = info["train"], info["valid"]
-    console.say(
-        f"data {config.data.name}: {sides[0]['documents']:,} documents, {sides[0]['words'] / 1e6:.2f} M words, "
-        f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
-        f"{sides[1]['documents']:,} documents held out ({console.duration(seconds)})"
-    )
-    stated = info["met"].get("unknown_words", 0) / (len(train.tokens) + len(valid.tokens))  # the source says so itself
-    if unknown - stated > _MANY_UNKNOWN:
-        console.say(
-            f"data {config.data.name}: ! {unknown:.1%} of the tokens are unknown: the vocabulary has no piece for "
-            "them. Train a tokenizer on this text (tokenizer=unigram or bpe, without tokenizer.model_path), or raise "
-            "tokenizer.character_coverage. WordPiece knows no word of more than 100 characters."
-        )
-    masking, share = settle(config.masking, config.pairs, prepared.measured, tokenizer, cache)
-    if share is not None:
-        console.say(share.line(masking.long_words))
-        record["masking"] = share.record(masking.long_words)
-    if config.tokenizer.strip_accents:
-        marks = dropped_marks(text, config.tokenizer, cache)
-        record["marks_dropped"] = marks.scripts
-        if (warning := marks.words(config.data.language, config.tokenizer.name == WORDPIECE)) is not None:
-            console.say(warning)
-    return replace(prepared, record=record, reference=reference)
-
-
-def require_documents(config: RunConfig, prepared: Prepared) -> None:
-    """Raise DataError where a random second segment has no other document to come from."""
-    train, valid = prepared.train, prepared.valid
-    released = config.pairs.single_sentence == "released"
-    fewest = min(train.document_count, valid.document_count) if released else train.document_count
-    if fewest < 2 and needs_second_document(config.objective.name, config.pairs):
-        cause = "pairs.single_sentence=released" if released else f"objective={config.objective.name}"
-        raise DataError(
-            f"{cause} needs at least two documents, data={config.data.name} has {fewest}: a random second segment "
-            "must come from another document. Use objective=sop with pairs.single_sentence=extend, or a corpus with "
-            "more documents."
-        )
 
 
 def _pretrain(

@@ -19,29 +19,26 @@ from albert_ablate.console import command
 from albert_ablate.data.vocabulary import tokenizer_file
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
 from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary
-from albert_ablate.errors import RunFolderError, UserError
+from albert_ablate.errors import RunFolderError
 from albert_ablate.files import building, read_json, require_writable
 from albert_ablate.given import open_run, remarks
-from albert_ablate.hydra_app import compose_for_run, words_of
+from albert_ablate.hydra_compose import compose_for_run
 from albert_ablate.runs import TOKENIZER, TOKENIZER_JSON
 
 if TYPE_CHECKING:
     from albert_ablate.interop.huggingface import Exported
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.export", description="A run for transformers.")
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("out", type=Path, help="the folder to write: a new one, or an empty one")
     options = parser.parse_args(arguments)
-    try:
-        for remark in remarks(open_run(options.run)):
-            print(f"! {remark}", file=sys.stderr)
-        exported = export(options.run, options.out)
-    except UserError as error:
-        print(f"\n{words_of(error)}\n", file=sys.stderr)
-        return error.exit_code
+    for remark in remarks(open_run(options.run)):
+        print(f"! {remark}", file=sys.stderr)
+    exported = export(options.run, options.out)
     print(
         f"{options.out}: {exported.architecture}"
         + (", every layer with blocks of its own" if exported.unrolled else "")
@@ -187,4 +184,4 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -101,6 +101,20 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def differences(expected: Any, actual: Any, name: str = "") -> list[str]:
+    """``field: a, not b`` for every field in which two nested dictionaries, as of JSON, differ; a missing one is None.
+
+    a is of ``expected``; ``name`` is the field that both stand in.
+    """
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return [
+            difference
+            for key in sorted(expected.keys() | actual.keys())
+            for difference in differences(expected.get(key), actual.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if expected == actual else [f"{name}: {expected}, not {actual}"]
+
+
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``folder`` and rename it into place when the body succeeds.

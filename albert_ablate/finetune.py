@@ -21,7 +21,7 @@ from albert_ablate.config import RunConfig
 from albert_ablate.errors import ConfigError, DataError, PreemptedError, RunFolderError, UserError
 from albert_ablate.files import require_writable
 from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
-from albert_ablate.hydra_app import FINE_TUNING_GROUPS, compose_for_run, words_of
+from albert_ablate.hydra_compose import FINE_TUNING_GROUPS, compose_for_run
 from albert_ablate.lock import guard_file
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import stoppable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from albert_ablate.data.tokenizer import Tokenizer
 
 
+@console.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or that of the worst failure."""
     parser = argparse.ArgumentParser(
@@ -49,14 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     places = [Path(word) for word in words if not _is_setting(word)]
     if not places:
         parser.error("which run? Name its folder, such as runs/e128-all-sop-nano-s0-...")
-    try:
-        if options.reread:
-            chosen = [word for word in settings if word.partition("=")[0].lstrip("+~") in ("task", "rerun")]
-            if chosen:
-                raise ConfigError(f"{chosen[0]}: no effect with --reread, which takes every fine-tuning of the run.")
-        runs = [_given(place, settings, options.reread) for place in places]  # all before the first is trained
-    except UserError as error:
-        return _told(error)
+    if options.reread:
+        chosen = [word for word in settings if word.partition("=")[0].lstrip("+~") in ("task", "rerun")]
+        if chosen:
+            raise ConfigError(f"{chosen[0]}: no effect with --reread, which takes every fine-tuning of the run.")
+    runs = [_given(place, settings, options.reread) for place in places]  # all before the first is trained
     from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
 
     code = 0
@@ -68,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else:
                     fine_tune_run(folder, config)
         except UserError as error:
-            code = max(code, _told(error))
+            code = max(code, console.tell(error))
             if isinstance(error, PreemptedError):
                 return code
     return code
@@ -82,11 +80,6 @@ def _is_setting(word: str) -> bool:
         return bool(equals)
     known = group in {field.name for field in fields(RunConfig)}  # of a run, so refused in words
     return not Path(word).expanduser().exists() and (known or "/" not in word)
-
-
-def _told(error: UserError) -> int:
-    print(f"\n{words_of(error)}\n", file=sys.stderr)
-    return error.exit_code
 
 
 def _given(place: Path, settings: Sequence[str], reread: bool) -> tuple[RunFolder, RunConfig]:
@@ -175,7 +168,7 @@ def tokenizer_of(folder: RunFolder, config: RunConfig) -> "Tokenizer":
     if model.is_file():
         found = open_tokenizer(model, config.tokenizer)
     else:  # a folder from before the model was copied into it
-        from albert_ablate.experiment import prepare_data
+        from albert_ablate.data.prepare import prepare_data
 
         found = prepare_data(config).tokenizer
     if found.fingerprint != wanted:
@@ -184,5 +177,4 @@ def tokenizer_of(folder: RunFolder, config: RunConfig) -> "Tokenizer":
 
 
 if __name__ == "__main__":
-    console.prepare()
     sys.exit(main())

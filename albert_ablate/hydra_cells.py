@@ -15,7 +15,7 @@ import yaml
 
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.hydra_options import require_supported
 from albert_ablate.hydra_words import initialised, one_value, parsed, texts_of, values_of
 from albert_ablate.identity import settings_digest

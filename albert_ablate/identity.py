@@ -75,14 +75,6 @@ def _names(group: str) -> tuple[str, ...]:
     return ("name",) if group in _NAMED else ()
 
 
-def differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """``field: a, not b`` for every field of two nested dictionaries that differs."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted(one.keys() | other.keys())
-        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))]
-    return [] if one == other else [f"{name}: {one}, not {other}"]
-
-
 def settings_digest(config: RunConfig) -> str:
     """The same before the corpus is read: cells with equal digests are the same run."""
     sources = digest([config.as_dict()["data"], config.as_dict()["tokenizer"]])

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import RunConfig
 from albert_ablate.console import command
-from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError, UserError
+from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError
 from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
-from albert_ablate.hydra_app import compose, words_of
+from albert_ablate.hydra_compose import compose
+from albert_ablate.parse import parse
 from albert_ablate.runs import TOKENIZER_JSON, RunFolder
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _WANTED = [
 _STEP = "step_00000000"
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -49,11 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
-    try:
-        found = import_checkpoint(options.checkpoint, options.out)
-    except UserError as error:
-        print(f"\n{words_of(error)}\n", file=sys.stderr)
-        return error.exit_code
+    found = import_checkpoint(options.checkpoint, options.out)
     lacks = f"; it has no {', no '.join(found.missing)}: random weights there" if found.missing else ""
     leaves = f"; left out, the head of a task: {', '.join(found.left_out)}" if found.left_out else ""
     print(f"{options.out}: imported{lacks}{leaves}")
@@ -210,4 +208,4 @@ def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", ori
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

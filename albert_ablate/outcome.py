@@ -5,6 +5,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from albert_ablate import console
 from albert_ablate.errors import (
     DiskFullError,
@@ -17,7 +19,6 @@ from albert_ablate.errors import (
     UserError,
 )
 from albert_ablate.runs import RunFolder
-from albert_ablate.training.guards import out_of_memory
 
 #: Rounds in succession that a time limit may end at the same step.
 _SAME_STEP = 3
@@ -72,6 +73,11 @@ def disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation was refused, on the device or by the machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from rich.table import Table
 
 from albert_ablate.console import command, duration
 from albert_ablate.errors import UserError
-from albert_ablate.hydra_app import words_of
 from albert_ablate.hydra_cells import expand, read_words
 from albert_ablate.sweeping.cells import Cell, Placed, labels, place
 from albert_ablate.sweeping.definition import load
@@ -28,6 +27,7 @@ from albert_ablate.sweeping.estimate import GPU_PEAKS, Estimate, on_gpu, on_this
 _IMPLIED = ("model.hidden=", "model.heads=", "model.intermediate=", "model.layers=", "model.attention_dropout=")
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.plan", description=__doc__.split("\n\n")[0])
@@ -41,18 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if not 0 < options.utilisation <= 1:
         parser.error(f"--utilisation={options.utilisation}: a share of the peak, above 0 and at most 1")
-    try:
-        words = read_words(options.words)
-        cells = expand(words)
-        counts_only = options.no_time or any(load(name).counts_only for name in words.sweeps)
-        from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+    words = read_words(options.words)
+    cells = expand(words)
+    counts_only = options.no_time or any(load(name).counts_only for name in words.sweeps)
+    from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
 
-        paths = cells[0].config.paths
-        with disk_in_words(paths.runs, paths.cache):
-            lines = _lines(cells, None if counts_only else options.gpu or "here", options.utilisation)
-    except UserError as error:
-        print(f"\n{words_of(error)}\n", file=sys.stderr)
-        return error.exit_code
+    paths = cells[0].config.paths
+    with disk_in_words(paths.runs, paths.cache):
+        lines = _lines(cells, None if counts_only else options.gpu or "here", options.utilisation)
     title = ": ".join(
         filter(None, ["sweep " + words.name if words.name else "grid", *[load(n).title for n in words.sweeps]])
     )
@@ -62,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.csv.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame([line.as_dict() for line in lines]).to_csv(options.csv, index=False)
         except OSError as error:
-            print(f"--csv {options.csv}: cannot be written ({error.strerror}).", file=sys.stderr)
-            return UserError.exit_code
+            raise UserError(f"--csv {options.csv}: cannot be written ({error.strerror}).") from error
         print(f"wrote {options.csv}")
     return 0
 
@@ -233,4 +228,4 @@ def _bytes(count: int | None) -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -9,12 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from albert_ablate.console import command, duration
-from albert_ablate.errors import RunFolderError, UserError
+from albert_ablate.errors import RunFolderError
 from albert_ablate.files import read_json
 from albert_ablate.sweeping.board import board
 from albert_ablate.sweeping.record import records, single_run, single_runs, standings
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or 2 where there is nothing to show."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.status", description=__doc__)
@@ -26,12 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="every sweep that was run there, and the runs of no sweep")
     parser.add_argument("--watch", action="store_true", help="print the board again every few seconds until it is over")
     options = parser.parse_args(arguments)
-    try:
-        while _show(options) and options.watch:
-            time.sleep(5)
-    except UserError as error:
-        print(f"\n{error}\n", file=sys.stderr)
-        return error.exit_code
+    while _show(options) and options.watch:
+        time.sleep(5)
     return 0
 
 
@@ -78,4 +75,4 @@ def _show_runs(console: Console, title: str, runs: Path, names: Sequence[str]) -
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

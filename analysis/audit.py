@@ -7,6 +7,7 @@ folders and by other code (``analysis/recount/``). Without ``--report`` the repo
 import argparse
 import csv
 import io
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command, explained
+from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 from analysis.claims import load_all
@@ -177,7 +178,7 @@ def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _require_raw(places: Sequence[Path]) -> None:
-    """Raises UserError for a report in the place of run folders, and FileNotFoundError where there are none."""
+    """Raises UserError for a report in the place of run folders, and NoRunsError where there are none."""
     for place in places:
         if (place / "scorecard.csv").is_file() and not folders([place]):
             raise UserError(
@@ -187,7 +188,7 @@ def _require_raw(places: Sequence[Path]) -> None:
         run_folders(place)
 
 
-@explained
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 where nothing disagrees, 1 where something does or there are no runs."""
     parser = argparse.ArgumentParser(
@@ -228,4 +229,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_ablate.axes import AXES
-from albert_ablate.console import command, explained
+from albert_ablate.console import command
+from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.tasks import formats
 from analysis import cautions, heads, render
@@ -181,7 +182,7 @@ def _around(accuracy: float, interval: Any) -> str:
     return f" ±{half:.1f}" if even and inside else f" ({low:.1f} to {high:.1f})"
 
 
-@explained
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table or the changes. Exit code 1 without runs or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
@@ -199,8 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             write_text(options.csv, table.to_csv(index=False))
         except OSError as error:
-            print(f"--csv {options.csv}: cannot be written ({error.strerror}).", file=sys.stderr)
-            return 1
+            raise UserError(f"--csv {options.csv}: cannot be written ({error.strerror}).") from error
     return 0
 
 
@@ -270,4 +270,4 @@ def _drawn(table: pd.DataFrame) -> Table:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from albert_ablate.config import parse
 from albert_ablate.errors import ConfigError
+from albert_ablate.parse import parse
 from albert_ablate.sweeping.estimate import on_this_machine
 
 

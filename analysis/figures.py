@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from albert_ablate.console import command, explained
+from albert_ablate.console import command
+from albert_ablate.errors import UserError
 from analysis import cautions, style
 from analysis.arm_figures import cost, learning_curves, pareto, seed_spread
 from analysis.cells import main_selection
@@ -41,7 +42,7 @@ def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple
     return drawings, undrawn
 
 
-@explained
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the figures. Exit code 1 without runs, drawings or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description="Figures of run folders.")
@@ -59,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             style.write(drawing, options.out)
         except OSError as error:
-            print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
-            return 1
+            raise UserError(f"--out {options.out}: cannot be written ({error.strerror}).") from error
         print(f"{options.out / drawing.name}.png, .svg, .pdf and .csv")
     for name, why in undrawn.items():
         print(f"not drawn: {name}: {why}")
@@ -68,4 +68,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate.console import command
-from albert_ablate.errors import RunFolderError, UserError
-from albert_ablate.files import sha256_file
-from albert_ablate.identity import differences
+from albert_ablate.errors import RunFolderError
+from albert_ablate.files import differences, sha256_file
 from analysis.places import require_run_folder
 from analysis.runs import load_metrics, load_runs
 
@@ -83,6 +82,7 @@ def _weights(folder: Path) -> str | None:
     return sha256_file(files[-1]) if files else None
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns 0 where the runs are equal, 1 where they differ, 2 for a wrong folder."""
     parser = argparse.ArgumentParser(
@@ -91,14 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="a run folder")
     parser.add_argument("--tolerance", type=float, default=0.0, help="relative difference to overlook")
     options = parser.parse_args(arguments)
-    try:
-        found, equal = words(options.runs[0], options.runs[1], options.tolerance)
-    except UserError as error:
-        print(f"\n{error}\n", file=sys.stderr)
-        return error.exit_code
+    found, equal = words(options.runs[0], options.runs[1], options.tolerance)
     print("\n".join(found))
     return 0 if equal else 1
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -6,7 +6,7 @@ With overrides, as for ``run.py``: the counts of that one cell.
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,10 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_ablate.console import command
-from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_app import compose
-from albert_ablate.hydra_app import words_of as words_for
 from albert_ablate.hydra_cells import expand, read_words
+from albert_ablate.hydra_compose import compose
 from albert_ablate.sweeping.cells import labels
 from analysis import paper
 from analysis.tables import arms_of
@@ -79,21 +77,18 @@ def _draw(cells: pd.DataFrame) -> Table:
     return table
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, or the counts of cells. Exit code 2 for settings that are wrong."""
     parser = argparse.ArgumentParser(prog="python -m analysis.parameters", description="Parameters before training.")
     parser.add_argument("overrides", nargs="*", help="a cell, such as: model=base embed=e128 share=all, or several")
-    overrides = parser.parse_args().overrides
+    overrides = parser.parse_args(arguments).overrides
     console = Console(highlight=False)
     if not overrides:
         console.print(_draw(paper_cells()))
         console.print(_NOTE)
         return 0
-    try:
-        cells = expand(read_words(overrides))
-    except ConfigError as error:
-        print(words_for(error), file=sys.stderr)
-        return 2
+    cells = expand(read_words(overrides))
     for name, cell in zip(labels(cells), cells, strict=True):
         if len(cells) > 1:
             console.print(name, markup=False)
@@ -104,4 +99,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -4,18 +4,18 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from albert_ablate.errors import ConfigError, RunFolderError, UserError
+from albert_ablate.errors import ConfigError, NoRunsError, RunFolderError, UserError
 from albert_ablate.files import read_json
 
 
 def run_folders(place: Path) -> list[Path]:
-    """``place`` itself where it is a run folder, else those in it. Raises FileNotFoundError where there is none."""
+    """``place`` itself where it is a run folder, else those in it. Raises NoRunsError where there is none."""
     if (place / "status.json").is_file():
         _require_run(place)
         return [place]
     found = inside(place)
     if not found:
-        raise FileNotFoundError(no_runs(place))
+        raise NoRunsError(no_runs(place))
     _require_run(found[0])
     return found
 
@@ -26,14 +26,14 @@ def inside(place: Path) -> list[Path]:
 
 
 def _require_run(folder: Path) -> None:
-    """Raises FileNotFoundError for the folder of a fine-tuning, which has a ``status.json`` too."""
+    """Raises NoRunsError for the folder of a fine-tuning, which has a ``status.json`` too."""
     try:
         manifest = read_json(folder / "manifest.json")
         unit = isinstance(manifest, dict) and "task" in manifest and "parameters" not in manifest
     except (OSError, ValueError):
         unit = folder.parent.name == "tasks" and (folder.parent.parent / "status.json").is_file()
     if unit:
-        raise FileNotFoundError(
+        raise NoRunsError(
             f"{folder}: no run folders there, but a fine-tuning of one. Name the run folder; its results.json "
             "gathers its fine-tunings."
         )
@@ -63,7 +63,7 @@ def require_run_folder(place: Path) -> None:
         raise RunFolderError(no_runs(place).replace("no run folders there", "no run folder"))
     try:
         _require_run(place)
-    except FileNotFoundError as error:
+    except NoRunsError as error:
         raise RunFolderError(str(error)) from None
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from albert_ablate.console import command, explained
-from albert_ablate.errors import ConfigError
+from albert_ablate.console import command
+from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 from analysis import controls, page, render, style
 from analysis.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
@@ -131,7 +131,7 @@ def _tell(report: Report, opened: Path) -> None:
     console.print(words, style="dim", markup=False)
 
 
-@explained
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 1 without runs or a place to write, 2 for what is said wrongly."""
     parser = argparse.ArgumentParser(
@@ -162,8 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         opened = write(report, options.out, compact=options.compact)
     except OSError as error:
-        print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
-        return 1
+        raise UserError(f"--out {options.out}: cannot be written ({error.strerror}).") from error
     _tell(report, opened)
     if options.wandb is not None:
         try:
@@ -171,10 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             upload(report, options.out, options.wandb or None)
         except Exception as error:  # of a library, a network or an account: the report is written
-            print(f"Not sent to Weights & Biases ({type(error).__name__}: {error}).", file=sys.stderr)
-            return 1
+            raise UserError(f"Not sent to Weights & Biases ({type(error).__name__}: {error}).") from error
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -11,7 +11,7 @@ import pandas as pd
 
 from albert_ablate.axes import AXES, SENTENCE_TASKS
 from albert_ablate.config import CONF
-from albert_ablate.errors import UserError
+from albert_ablate.errors import NoRunsError, UserError
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.relative import base_name
 from analysis.copies import without_copies
@@ -98,16 +98,16 @@ def load_runs(*places: Path | str) -> pd.DataFrame:
 
     Unfinished, failed and older folders are rows too, with what they have; ``note`` says what is
     missing. One identity is one run: of several folders with it the finished one counts, else the newest,
-    and the others have the state ``copy``. Raises FileNotFoundError where a place has no run.
+    and the others have the state ``copy``. Raises NoRunsError where a place has no run.
     """
     return without_copies(read_folders(*places))
 
 
 def read_folders(*places: Path | str) -> pd.DataFrame:
-    """The same with copies as runs of their own. Raises FileNotFoundError."""
+    """The same with copies as runs of their own. Raises NoRunsError."""
     folders = sorted({folder.resolve() for place in places for folder in run_folders(Path(place))})
     if not folders:
-        raise FileNotFoundError("no run folders: none were named")
+        raise NoRunsError("no run folders: none were named")
     rows = [_row(folder) for folder in folders]
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in _WHOLE:  # one run without settings must not make 32.0 of the others' 32
@@ -119,17 +119,17 @@ def read_folders(*places: Path | str) -> pd.DataFrame:
 def load_metrics(folder: Path | str) -> pd.DataFrame:
     """``metrics.jsonl`` of one run: a row a log step, held-out columns at curve points; empty where it has none yet.
 
-    Raises FileNotFoundError for what is no run folder.
+    Raises NoRunsError for what is no run folder.
     """
     place = Path(folder)
     if not (place / "metrics.jsonl").is_file() and not (place / "status.json").is_file():
         inside = _inside(place)
         if inside:
-            raise FileNotFoundError(
+            raise NoRunsError(
                 f"{place}: a folder of {len(inside)} runs; load_metrics reads one of them, such as {inside[0]}. "
                 f'All: {{run: load_metrics(path) for run, path in load_runs("{place}")[["run", "path"]].values}}'
             )
-        raise FileNotFoundError(_no_runs(place))
+        raise NoRunsError(_no_runs(place))
     return _metrics(place)
 
 

@@ -28,7 +28,7 @@ from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import PairSet
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.files import read_json
-from albert_ablate.hydra_app import compose_for_run
+from albert_ablate.hydra_compose import compose_for_run
 from albert_ablate.import_hf import import_checkpoint
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
@@ -179,6 +179,7 @@ def _once(places: Sequence[Path]) -> list[Path]:
     return list(known.values())
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the layers of every run; with ``--out`` draw them. Exit code 2 for a place or text that will not do."""
     parser = argparse.ArgumentParser(
@@ -190,16 +191,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--length", type=int, help="of the sequences, in tokens (default: the shortest of the models')")
     parser.add_argument("--out", type=Path, help="folder for figure1.png, .svg, .pdf, .csv")
     options = parser.parse_args(arguments)
-    try:
-        if options.out:
-            require_writable("--out", options.out)
-            require_ours("--out", options.out, style.files("figure1"), "figure1.csv", "")
-        if options.sequences < 1:
-            raise DataError(f"--sequences {options.sequences}: give 1 or more.")
-        found = measure_all(_once(options.places), options.text, options.sequences, options.length)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if options.out:
+        require_writable("--out", options.out)
+        require_ours("--out", options.out, style.files("figure1"), "figure1.csv", "")
+    if options.sequences < 1:
+        raise DataError(f"--sequences {options.sequences}: give 1 or more.")
+    found = measure_all(_once(options.places), options.text, options.sequences, options.length)
     console = Console(highlight=False)
     console.print(_table(found))
     for one in found:
@@ -219,8 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             style.write(drawing, options.out)
         except OSError as error:
-            print(f"--out {options.out}: cannot be written ({error.strerror}).", file=sys.stderr)
-            return 1
+            raise UserError(f"--out {options.out}: cannot be written ({error.strerror}).") from error
         console.print(f"{options.out / 'figure1'}.png, .svg, .pdf and .csv", soft_wrap=True)
     return 0
 
@@ -254,4 +250,4 @@ def _basis(found: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(main())

@@ -12,7 +12,7 @@ import torch
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.store import TokenStore
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Trackers

@@ -28,9 +28,9 @@ from transformers import (
 )  # fmt: skip
 
 from albert_ablate.config import RunConfig
+from albert_ablate.data.prepare import prepare_data
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.experiment import prepare_data
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.runs import RunFolder
 from albert_ablate.task_config import GlueConfig
 from albert_ablate.tasks.examples import limit_sets, read_glue, task_files

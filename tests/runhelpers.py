@@ -10,9 +10,10 @@ from typing import Any
 
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import Batch, PairBatches
+from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.evaluation.heldout import build_held_out
-from albert_ablate.experiment import Prepared, prepare, run_cell
-from albert_ablate.hydra_app import compose, paper_setup
+from albert_ablate.experiment import run_cell
+from albert_ablate.hydra_compose import compose, paper_setup
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Trackers

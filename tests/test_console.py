@@ -21,7 +21,8 @@ SIGNS = "✓ ✗ ▶ ‖ · … – — × ± “a” 語"
 def prepared(code: str, stdout: int, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """A command of ours whose ``main`` is ``code``."""
     body = "\n".join(f"    {line}" for line in code.splitlines())
-    program = f"import sys\nfrom albert_ablate import console\ndef main():\n{body}\n    return 0\nconsole.command(main)"
+    head = "import sys\nfrom albert_ablate import console\n@console.command\ndef main(words):"
+    program = f"{head}\n{body}\n    return 0\nsys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, env=one_thread() | environment, cwd=ROOT
     )  # fmt: skip

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from reporthelpers import cells, write_cell, write_sweep
 
-from albert_ablate.hydra_app import compose
 from albert_ablate.hydra_cells import expand, read_words
+from albert_ablate.hydra_compose import compose
 from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import compare, report
 from analysis.claims import load_all, load_claims

@@ -13,13 +13,13 @@ from rich.console import Console
 from runhelpers import run, start, tiny_config, write_corpus
 from test_import import bert
 
+from albert_ablate.data.prepare import prepare_data
 from albert_ablate.data.store import find_training
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluate import main
 from albert_ablate.evaluation.heldout import build_held_out
-from albert_ablate.experiment import prepare_data
 from albert_ablate.files import read_json, write_json
-from albert_ablate.hydra_app import compose_evaluation
+from albert_ablate.hydra_compose import compose_evaluation
 from albert_ablate.import_hf import main as import_command
 from albert_ablate.runs import RunFolder
 from albert_ablate.summary import summary

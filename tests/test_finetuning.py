@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from albert_ablate import finetune
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import CheckpointError, DataError, DivergedError, PreemptedError, UserError
-from albert_ablate.hydra_app import compose, compose_for_run
+from albert_ablate.hydra_compose import compose, compose_for_run
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder

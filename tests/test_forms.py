@@ -29,7 +29,7 @@ from albert_ablate.data.tables import find_table
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.files import digest, sha256_file
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 
 # --- scripts -------------------------------------------------------------------------------------
 

@@ -12,8 +12,9 @@ from runhelpers import read_json, run, tiny_config, write_corpus
 from taskhelpers import TINY, with_tasks, write_sst2
 
 from albert_ablate import evaluate, finetune, import_hf, plan
+from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import RunFolderError
-from albert_ablate.experiment import prepare, run_folder
+from albert_ablate.experiment import run_folder
 from albert_ablate.files import sha256_file
 from albert_ablate.given import open_run
 from albert_ablate.runs import RunFolder

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from runhelpers import tiny_config, write_corpus
 
-from albert_ablate.config import parse
-from albert_ablate.experiment import prepare
-from albert_ablate.hydra_app import compose
+from albert_ablate.data.prepare import prepare
+from albert_ablate.hydra_compose import compose
 from albert_ablate.identity import BEFORE, INCIDENTAL, comparable, identity, readable_name
+from albert_ablate.parse import parse
 from analysis.setups import settings_of_run
 
 #: What the tests below change, whatever the presets say.

@@ -28,7 +28,7 @@ from transformers import (
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 from albert_ablate.export import main as export_command
 from albert_ablate.finetune import main as finetune
-from albert_ablate.hydra_app import compose_for_run
+from albert_ablate.hydra_compose import compose_for_run
 from albert_ablate.import_hf import main
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.runs import RunFolder

@@ -14,7 +14,7 @@ from taskhelpers import task_config, tokenizer_of, with_tasks, write_sst2
 from torch.nn import functional as F
 
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.task_config import TextConfig
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.balance import class_notes, weigh

@@ -15,7 +15,7 @@ from albert_ablate.data.segments import build_pairs, lone_sentences
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluate import evaluate
-from albert_ablate.hydra_app import compose, compose_evaluation
+from albert_ablate.hydra_compose import compose, compose_evaluation
 from albert_ablate.summary import summary
 from analysis.compare import compare
 from analysis.runs import load_runs

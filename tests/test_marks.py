@@ -8,8 +8,8 @@ from languages import WORDS, sentences
 from runhelpers import tiny_config
 
 from albert_ablate.data.marks import count_marks
+from albert_ablate.data.prepare import prepare
 from albert_ablate.data.tokenizer import clean
-from albert_ablate.experiment import prepare
 
 
 @pytest.mark.parametrize(

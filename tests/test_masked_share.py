@@ -16,9 +16,10 @@ from albert_ablate import streams
 from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.data.masked_share import MaskedShare
 from albert_ablate.data.masking import mask_batch, masking_budget
+from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import DataError
 from albert_ablate.evaluation.heldout import build_held_out
-from albert_ablate.experiment import prepare, require_pairs
+from albert_ablate.experiment import require_pairs
 from albert_ablate.identity import identity
 
 _SHORT = ["abe", "ko", "tun", "li"]

@@ -10,7 +10,7 @@ from datahelpers import make_store
 from runhelpers import ROOT, tiny_overrides
 from test_sweep_files import cells
 
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.plan import main
 from albert_ablate.sweeping import calibration
 from albert_ablate.sweeping.calibration import Calibration, calibrate, measure

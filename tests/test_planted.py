@@ -13,13 +13,13 @@ from albert_ablate.config import PlantedConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.planted import PlantedText
 from albert_ablate.data.planted_reference import PlantedReference
+from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.reference import Cuts, Seen
 from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, MASK, SEP
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
-from albert_ablate.experiment import Prepared, prepare
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 
 PLANTED = PlantedConfig(
     topic=0.5,

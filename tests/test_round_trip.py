@@ -12,7 +12,7 @@ from transformers import AutoModelForPreTraining, AutoModelForSequenceClassifica
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 from albert_ablate.export import main as export
-from albert_ablate.hydra_app import compose_for_run
+from albert_ablate.hydra_compose import compose_for_run
 from albert_ablate.import_hf import main as import_model
 
 TEXT = ["Bade fogo, kanse bade!", "Dade 12 (nÔse) vore-pame.", "Kanse tobe?"]

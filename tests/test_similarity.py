@@ -17,7 +17,7 @@ from albert_ablate.data.tokenizer import CLS, MASK, SEP
 from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity, token_change
 from albert_ablate.export import main as export_command
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import build_model

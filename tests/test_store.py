@@ -10,8 +10,9 @@ from albert_ablate.data import store as store_module
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.store import get_stores
 from albert_ablate.data.text import prepare_text
-from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
-from albert_ablate.hydra_app import compose
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.data.vocabulary import get_tokenizer
+from albert_ablate.hydra_compose import compose
 
 
 @pytest.fixture(scope="module")

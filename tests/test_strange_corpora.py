@@ -22,10 +22,10 @@ from runhelpers import tiny_overrides
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
+from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.errors import UserError
-from albert_ablate.experiment import Prepared, prepare
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 
 # --- scripts -------------------------------------------------------------------------------------
 

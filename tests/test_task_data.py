@@ -11,7 +11,7 @@ import pytest
 from taskhelpers import sentiment, squad_content, task_config, write_race, write_squad, write_sst2, write_tsv
 
 from albert_ablate.errors import DataError
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.tasks.examples import ExampleSets, read_glue, read_text, task_files
 from albert_ablate.tasks.generated import ERAS, read_generated
 from albert_ablate.tasks.glue import GLUE

@@ -14,7 +14,7 @@ from runhelpers import tiny_overrides
 from albert_ablate import trackers
 from albert_ablate.errors import DivergedError
 from albert_ablate.experiment import run_cell
-from albert_ablate.hydra_app import compose, paper_setup
+from albert_ablate.hydra_compose import compose, paper_setup
 
 
 class _Settings:

@@ -40,13 +40,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from albert_ablate.axes import Objective
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import RunConfig
+from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import CheckpointError, DivergedError, LockedError, PreemptedError, UserError
-from albert_ablate.experiment import prepare
 from albert_ablate.files import sha256_file
-from albert_ablate.hydra_app import paper_setup
+from albert_ablate.hydra_compose import paper_setup
 from albert_ablate.identity import identity, ingredients
 from albert_ablate.model.pretraining import PretrainingModel, build_model
+from albert_ablate.parse import parse
 from albert_ablate.runs import RunFolder
 from albert_ablate.training import checkpoint
 
@@ -734,7 +735,7 @@ def test_manifest(finished: RunFolder, shared: Path) -> None:
 
 def test_the_paper_preset_states_no_deviation_from_itself() -> None:
     from albert_ablate.deviations import deviations
-    from albert_ablate.hydra_app import compose
+    from albert_ablate.hydra_compose import compose
 
     config = compose(["scale=paper"])
     assert deviations(config, paper_setup(config)) == []

@@ -14,7 +14,7 @@ import yaml
 from reporthelpers import simulated, write_cell
 from scipy import stats
 
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from analysis import page, render
 from analysis.cautions import of_runs
 from analysis.cells import main_selection, select

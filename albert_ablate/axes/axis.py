@@ -2,13 +2,37 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from albert_ablate.config import RunConfig
+from typing import Any, Protocol
 
 
-def _none(config: "RunConfig") -> list[str]:
+class Shape(Protocol):
+    """The settings of the group ``model`` that an axis may hold its own against."""
+
+    @property
+    def name(self) -> str:
+        """The name of the shape, such as ``nano``."""
+
+    @property
+    def hidden(self) -> int:
+        """Width H."""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+
+
+class Settings(Protocol):
+    """The settings of a run that an axis may hold its own against.
+
+    ``config.RunConfig`` has them. It is built on the axes, so they cannot import it.
+    """
+
+    @property
+    def model(self) -> Shape:
+        """The shape of the encoder."""
+
+
+def _none(group: Any, settings: Settings) -> list[str]:
     return []
 
 
@@ -25,7 +49,7 @@ class Axis:
     column: str = ""  # of the table of runs; the group's name where it is empty
     before: str | None = None  # the value of runs from before there was the axis: their identities and names keep
     beside: Mapping[str, Any] = field(default_factory=dict)  # its other settings, full name -> value if unsaid
-    contradictions: Callable[["RunConfig"], list[str]] = _none  # sentences on settings that its value forbids
+    contradictions: Callable[[Any, Settings], list[str]] = _none  # (its group, the run) -> what its value forbids
 
     @property
     def path(self) -> str:
@@ -43,10 +67,14 @@ class Axis:
         found = group.get(self.setting) if isinstance(group, Mapping) else None
         return self.before if found is None else found
 
-    def value(self, config: "RunConfig") -> Any:
+    def value(self, config: Settings) -> Any:
         """The value in typed settings, as plain text or number."""
         found = getattr(getattr(config, self.group), self.setting)
         return getattr(found, "value", found)
+
+    def problems(self, config: Settings) -> list[str]:
+        """A sentence for each setting that the value forbids."""
+        return self.contradictions(getattr(config, self.group), config)
 
     def words(self, value: Any) -> str:
         """``all shared``, or ``E=32``."""

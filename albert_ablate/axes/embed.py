@@ -1,18 +1,23 @@
 """The width E of the factorised embedding (paper, section 3.1 and Table 3); read by ``model/embedding.py``."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from albert_ablate.axes.axis import Axis
-
-if TYPE_CHECKING:
-    from albert_ablate.config import RunConfig
+from albert_ablate.axes.axis import Axis, Settings
 
 
-def _contradictions(c: "RunConfig") -> list[str]:
-    if c.embed.size <= c.model.hidden:
+class _Embed(Protocol):
+    """The group ``embed``."""
+
+    @property
+    def size(self) -> int:
+        """E."""
+
+
+def _contradictions(embed: _Embed, c: Settings) -> list[str]:
+    if embed.size <= c.model.hidden:
         return []
     return [
-        f"embed.size={c.embed.size} is larger than model.hidden={c.model.hidden} (model={c.model.name}): the "
+        f"embed.size={embed.size} is larger than model.hidden={c.model.hidden} (model={c.model.name}): the "
         "factorisation V x E, E x H needs E <= H. Choose a smaller embed, embed=full (E = H), or a wider model."
     ]
 

@@ -1,12 +1,9 @@
 """Which parameters all layers have in common (paper, section 3.1 and Table 4); read by ``model/sharing.py``."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from albert_ablate.axes.axis import Axis
-
-if TYPE_CHECKING:
-    from albert_ablate.config import RunConfig
+from albert_ablate.axes.axis import Axis, Settings
 
 
 class Share(StrEnum):
@@ -33,23 +30,39 @@ _SHARED = {
 }  # fmt: skip
 
 
-def _contradictions(c: "RunConfig") -> list[str]:
+class _Share(Protocol):
+    """The group ``share``."""
+
+    @property
+    def strategy(self) -> Share:
+        """What is shared."""
+
+    @property
+    def groups(self) -> int:
+        """Runs of layers with parameters of their own."""
+
+    @property
+    def inner(self) -> int:
+        """Layers in what a group repeats."""
+
+
+def _contradictions(share: _Share, c: Settings) -> list[str]:
     found = []
-    if c.share.groups > c.model.layers:
+    if share.groups > c.model.layers:
         found.append(
-            f"share.groups={c.share.groups} exceeds model.layers={c.model.layers}: a group needs a layer. "
+            f"share.groups={share.groups} exceeds model.layers={c.model.layers}: a group needs a layer. "
             f"Use share.groups={c.model.layers} or fewer."
         )
-    if c.share.groups > 1 and c.share.strategy is Share.NONE:
-        found.append(f"share.groups={c.share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
-    stacks, odd = divmod(c.model.layers, c.share.inner)
-    if c.share.inner > 1 and (odd or stacks < c.share.groups):
+    if share.groups > 1 and share.strategy is Share.NONE:
+        found.append(f"share.groups={share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
+    stacks, odd = divmod(c.model.layers, share.inner)
+    if share.inner > 1 and (odd or stacks < share.groups):
         found.append(
-            f"share.inner={c.share.inner} with share.groups={c.share.groups} does not divide "
+            f"share.inner={share.inner} with share.groups={share.groups} does not divide "
             f"model.layers={c.model.layers}: every group repeats whole stacks of share.inner layers. Set it to 1."
         )
-    if c.share.inner > 1 and c.share.strategy is Share.NONE:
-        found.append(f"share.inner={c.share.inner} has no effect with share=none: nothing is shared. Set it to 1.")
+    if share.inner > 1 and share.strategy is Share.NONE:
+        found.append(f"share.inner={share.inner} has no effect with share=none: nothing is shared. Set it to 1.")
     return found
 
 

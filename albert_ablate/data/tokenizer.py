@@ -14,12 +14,11 @@ import sentencepiece
 
 from albert_ablate.config import TokenizerConfig
 from albert_ablate.data.sentencepiece_model import read_model, require_usable, unreadable
-from albert_ablate.data.text import sentences_of, text_info
 from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.words import rule_in_digest, word_starts
 from albert_ablate.data.words import starts_word as starts_word
 from albert_ablate.errors import DataError
-from albert_ablate.files import building, digest, sha256_file
+from albert_ablate.files import digest, sha256_file
 from albert_ablate.runs import TOKENIZER
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -161,51 +160,5 @@ def encoded_around_unknown(
     return rows
 
 
-def _without_unknown(sentences: Iterator[str]) -> Iterator[str]:
-    """For training: nothing is learnt from words that the source calls unknown, or from what is joined to them."""
-    return (re.sub(rf"\S*{UNKNOWN}\S*", "", sentence) if UNKNOWN in sentence else sentence for sentence in sentences)
-
-
 def _cleaning(config: TokenizerConfig) -> list[bool]:
     return [config.lowercase, config.strip_accents, config.split_digit_commas]
-
-
-def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer:
-    """One trained on the training side of ``text``, cached by content, or the configured model file."""
-    from albert_ablate.data.vocabulary_training import train  # it builds on this module
-
-    model = _model(config, text, cache)
-    if config.model_path is None and not model.parent.is_dir():
-        with building(model.parent) as temporary:
-            (temporary / model.name).write_bytes(
-                train(config, lambda: _without_unknown(sentences_of(text / "train.txt")))
-            )
-    return _opened(model, config)
-
-
-def find_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer | None:
-    """The same where it is trained already. Raises DataError where it cannot be used."""
-    model = _model(config, text, cache)
-    return _opened(model, config) if model.is_file() else None
-
-
-def _model(config: TokenizerConfig, text: Path, cache: Path) -> Path:
-    """The configured model file, or where one trained on ``text`` is kept."""
-    from albert_ablate.data.vocabulary_training import KEPT_AS, training_fingerprint  # they build on this module
-
-    if config.model_path is not None:
-        return Path(config.model_path).expanduser()
-    fingerprint = training_fingerprint(config, text_info(text)["fingerprint"])
-    return cache / "tokenizers" / f"{config.name}-{config.vocab_size}-{fingerprint}" / KEPT_AS[config.name]
-
-
-def _opened(model: Path, config: TokenizerConfig) -> Tokenizer:
-    from albert_ablate.data.vocabulary import open_tokenizer  # it builds on this module
-
-    tokenizer = open_tokenizer(model, config)
-    if tokenizer.vocab_size != config.vocab_size:
-        raise DataError(
-            f"tokenizer.vocab_size={config.vocab_size}, but {model.name} has {tokenizer.vocab_size} pieces. "
-            f"Set tokenizer.vocab_size={tokenizer.vocab_size}."
-        )
-    return tokenizer

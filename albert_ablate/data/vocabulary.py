@@ -1,10 +1,17 @@
-"""The tokenizer that a file holds: a SentencePiece model or a WordPiece vocabulary."""
+"""The tokenizer of a text, of a file or of a run folder: a SentencePiece model or a WordPiece vocabulary."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from albert_ablate.config import TokenizerConfig
+from albert_ablate.data.text import sentences_of, text_info
 from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.data.vocabulary_training import KEPT_AS, train, training_fingerprint
+from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.wordpiece import NAME, VOCABULARY, WordPiece
+from albert_ablate.errors import DataError
+from albert_ablate.files import building
 from albert_ablate.runs import TOKENIZER
 
 
@@ -17,3 +24,43 @@ def tokenizer_file(run: Path) -> Path:
     """The tokenizer that a run folder keeps; it need not be there."""
     vocabulary = run / VOCABULARY
     return vocabulary if vocabulary.is_file() else run / TOKENIZER
+
+
+def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer:
+    """One trained on the training side of ``text``, cached by content, or the configured model file."""
+    model = _model(config, text, cache)
+    if config.model_path is None and not model.parent.is_dir():
+        with building(model.parent) as temporary:
+            (temporary / model.name).write_bytes(
+                train(config, lambda: _without_unknown(sentences_of(text / "train.txt")))
+            )
+    return _opened(model, config)
+
+
+def find_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer | None:
+    """The same where it is trained already. Raises DataError where it cannot be used."""
+    model = _model(config, text, cache)
+    return _opened(model, config) if model.is_file() else None
+
+
+def _model(config: TokenizerConfig, text: Path, cache: Path) -> Path:
+    """The configured model file, or where one trained on ``text`` is kept."""
+    if config.model_path is not None:
+        return Path(config.model_path).expanduser()
+    fingerprint = training_fingerprint(config, text_info(text)["fingerprint"])
+    return cache / "tokenizers" / f"{config.name}-{config.vocab_size}-{fingerprint}" / KEPT_AS[config.name]
+
+
+def _opened(model: Path, config: TokenizerConfig) -> Tokenizer:
+    tokenizer = open_tokenizer(model, config)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise DataError(
+            f"tokenizer.vocab_size={config.vocab_size}, but {model.name} has {tokenizer.vocab_size} pieces. "
+            f"Set tokenizer.vocab_size={tokenizer.vocab_size}."
+        )
+    return tokenizer
+
+
+def _without_unknown(sentences: Iterator[str]) -> Iterator[str]:
+    """For training: nothing is learnt from words that the source calls unknown, or from what is joined to them."""
+    return (re.sub(rf"\S*{UNKNOWN}\S*", "", sentence) if UNKNOWN in sentence else sentence for sentence in sentences)

@@ -17,13 +17,14 @@ import torch
 
 from albert_ablate import console, provenance
 from albert_ablate.axes import AXES
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import RunConfig
+from albert_ablate.data.prepare import prepare_data
 from albert_ablate.errors import UserError
-from albert_ablate.experiment import prepare_data
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
+from albert_ablate.parse import parse
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.process import server
 from albert_ablate.trackers import Trackers

@@ -93,7 +93,8 @@ def place(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig], str]) -
 
     Raises ConfigError where ``precision_of`` does: a device that is not there is wrong for the sweep.
     """
-    from albert_ablate.experiment import Prepared, prepare_data, require_documents, run_folder
+    from albert_ablate.data.prepare import Prepared, prepare_data, require_documents
+    from albert_ablate.experiment import run_folder
     from albert_ablate.tasks.units import plan_units
 
     precisions = [precision_of(cell.config.runtime) for cell in cells]

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate import console
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import RunConfig
 from albert_ablate.errors import LockedError, PreemptedError, UserError
+from albert_ablate.parse import parse
 from albert_ablate.stopping import blocked, limits_postponed, stoppable, unblocked
 
 #: Loaded once for all cells of a sweep: what a run loads late, and joblib, whose worker processes hand

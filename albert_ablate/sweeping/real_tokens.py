@@ -11,7 +11,7 @@ from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.segments import SPECIAL_TOKENS, needs_second_document
 from albert_ablate.data.store import TokenStore, find_train
 from albert_ablate.data.text import text_folder
-from albert_ablate.data.tokenizer import find_tokenizer
+from albert_ablate.data.vocabulary import find_tokenizer
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest
 from albert_ablate.training.budget import step_flops

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from albert_ablate import console, provenance
-from albert_ablate.config import RunConfig, parse
+from albert_ablate.config import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import DamagedFileError, DataError, UserError
 from albert_ablate.lock import locked
+from albert_ablate.parse import parse
 from albert_ablate.runs import RunFolder
 from albert_ablate.tasks import formats
 from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model

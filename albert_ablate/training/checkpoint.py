@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from albert_ablate.errors import CheckpointError, DiskFullError
-from albert_ablate.files import building, read_json, replacing, sha256_file, write_json
-from albert_ablate.identity import differences
+from albert_ablate.files import building, differences, read_json, replacing, sha256_file, write_json
 
 _NAME = re.compile(r"step_(\d{8})$")
 WEIGHTS = "model.safetensors"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -76,11 +75,6 @@ def keep_batch(folder: Path, step: int, tensors: Mapping[str, Tensor], numbers: 
             save_file(on_cpu, temporary / "batch.safetensors")
             write_json(temporary / "step.json", {k: _plain(v) for k, v in numbers.items()})
     return target
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation was refused, on the device or by the machine."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,9 @@ from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.errors import DivergedError
 from albert_ablate.methods.batch import StepBatch
 from albert_ablate.methods.method import Term
+from albert_ablate.outcome import out_of_memory
 from albert_ablate.runs import RunFolder
-from albert_ablate.training.guards import Spikes, keep_batch, not_finite, out_of_memory
+from albert_ablate.training.guards import Spikes, keep_batch, not_finite
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
 from albert_ablate.training.sums import Totals

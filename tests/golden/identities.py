@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from albert_ablate.config import CONF
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.identity import identity, readable_name
 
 HERE = Path(__file__).resolve().parent

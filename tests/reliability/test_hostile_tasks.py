@@ -8,7 +8,7 @@ import pytest
 
 from albert_ablate.config import TaskConfig
 from albert_ablate.errors import DataError
-from albert_ablate.hydra_app import compose
+from albert_ablate.hydra_compose import compose
 from albert_ablate.tasks.examples import read_glue, read_text
 from albert_ablate.tasks.race import read_race
 from albert_ablate.tasks.squad_data import read_squad

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 from pathlib import Path
 
 from albert_ablate.hydra_app import main
@@ -14,4 +15,4 @@ def say_threads() -> None:
 
 if __name__ == "__main__":
     atexit.register(say_threads)
-    main()
+    sys.exit(main())

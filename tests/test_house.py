@@ -1,0 +1,123 @@
+"""The rules of the house that an import can break: every import counts, those in functions and for types alone, too."""
+
+import ast
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+from runhelpers import ROOT
+
+#: All that may know Hydra.
+DOOR = {"albert_ablate.hydra_app", "albert_ablate.hydra_compose", "albert_ablate.hydra_options",
+        "albert_ablate.hydra_words"}  # fmt: skip
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """Module name -> file of both packages and of ``run.py``; ``albert_ablate.model`` is its ``__init__``."""
+    files = [root / "run.py", *(root / "albert_ablate").rglob("*.py"), *(root / "analysis").rglob("*.py")]
+    dotted = {file: ".".join(file.relative_to(root).with_suffix("").parts) for file in files if file.is_file()}
+    return {name.removesuffix(".__init__"): file for file, name in sorted(dotted.items())}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names that a file imports, ``from a import b`` as ``a.b``, wherever in the file the statement stands."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_of(name: str, known: dict[str, Path]) -> str | None:
+    """The module that an imported name is, or is taken from; None for one of a library."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def graph(root: Path) -> dict[str, set[str]]:
+    """Module -> the modules that it imports.
+
+    That Python loads the ``__init__`` of the packages around an imported module does not count.
+    """
+    known = sources(root)
+    named = {module: {module_of(name, known) for name in imports(file)} for module, file in known.items()}
+    return {module: {name for name in names if name} - {module} for module, names in named.items()}
+
+
+def circle(root: Path) -> list[str]:
+    """The modules of a circle, each importing the next, the first again at the end; empty where there is none."""
+    try:
+        TopologicalSorter(graph(root)).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def upward(root: Path) -> list[str]:
+    """Modules of ``albert_ablate`` that import ``analysis``."""
+    return [
+        module
+        for module, file in sources(root).items()
+        if module.startswith("albert_ablate") and any(name.split(".")[0] == "analysis" for name in imports(file))
+    ]
+
+
+def knowing_hydra(root: Path) -> set[str]:
+    """Modules that import Hydra or OmegaConf."""
+    return {
+        module
+        for module, file in sources(root).items()
+        if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(file))
+    }
+
+
+def test_no_modules_import_each_other() -> None:
+    assert len(sources(ROOT)) > 150
+    assert " -> ".join(circle(ROOT)) == ""
+
+
+def test_the_framework_never_imports_the_analysis() -> None:
+    assert upward(ROOT) == []
+
+
+def test_only_the_door_imports_hydra_and_omegaconf() -> None:
+    assert knowing_hydra(ROOT) == DOOR
+
+
+BACK = {
+    "at the top": "from albert_ablate.low import x",
+    "in a function": "def f():\n    import albert_ablate.low\n",
+    "for types": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from albert_ablate import low\n",
+}
+
+
+def planted(root: Path, files: dict[str, str]) -> Path:
+    """A tree with these files."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("text", BACK.values(), ids=BACK.keys())
+def test_a_circle_is_seen_wherever_the_import_stands(text: str, tmp_path: Path) -> None:
+    files = {"__init__": "", "low": "import albert_ablate.deep.middle", "deep/__init__": "", "deep/middle": "import os"}
+    root = planted(tmp_path, {f"albert_ablate/{name}.py": content for name, content in files.items()})
+    assert circle(root) == []
+    planted(root, {"albert_ablate/deep/middle.py": text})
+    assert sorted(set(circle(root))) == ["albert_ablate.deep.middle", "albert_ablate.low"]
+
+
+@pytest.mark.parametrize(
+    ("look", "text", "seen"),
+    [
+        (upward, "def f():\n    from analysis import runs\n", ["albert_ablate.low"]),
+        (knowing_hydra, "def f():\n    from omegaconf import OmegaConf\n", {"albert_ablate.low"}),
+        (knowing_hydra, "import hydra.errors", {"albert_ablate.low"}),
+    ],
+)
+def test_a_wrong_import_is_seen(look: Callable[[Path], object], text: str, seen: object, tmp_path: Path) -> None:
+    assert look(planted(tmp_path, {"albert_ablate/low.py": text, "run.py": "import os"})) == seen
