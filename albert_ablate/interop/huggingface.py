@@ -28,6 +28,7 @@ from albert_ablate.interop.config_json import same_groups
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
 from albert_ablate.interop.weights import require_finite
 from albert_ablate.model.pretraining import PretrainingModel
+from albert_ablate.model.sharing import Part
 
 #: Of the heads that transformers puts on a model from here (paper, Table 14).
 _CLASSIFIER_DROPOUT = 0.1
@@ -52,7 +53,8 @@ def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = N
     """
     origin = origin or {}
     require_finite(model.state_dict(), "The run's newest checkpoint")
-    shape, layers = model.shape, model.encoder.layer_blocks
+    shape, sharing = model.shape, model.shape.sharing
+    layers = [(sharing.index(Part.ATTENTION, i), sharing.index(Part.FFN, i)) for i in range(shape.layers)]
     head = origin.get("classifier_dropout", _CLASSIFIER_DROPOUT)
     unshared = shape.share is Share.NONE
     if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":

@@ -17,7 +17,7 @@ from albert_ablate.axes import Share
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.config_json import GELU, complete, defaulted
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
-from albert_ablate.model.sharing import layer_blocks
+from albert_ablate.model.sharing import Part, Sharing
 
 #: Heads that a checkpoint may lack: their names begin so, and what they are called in words.
 _HEADS = {
@@ -169,14 +169,11 @@ def _projection(found: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[di
 
 def _tied(found: dict[str, Tensor], layers: int) -> tuple[Share, dict[str, Tensor]]:
     """The strategy of an unrolled model whose layers hold copies, and its tensors without them."""
-    same = {bank: _equal_blocks(found, bank, layers) for bank in ("attention", "ffn")}
+    same = {part: _equal_blocks(found, part, layers) for part in Part}
     strategies = {(True, True): Share.ALL, (True, False): Share.ATTENTION, (False, True): Share.FFN}
-    share = strategies.get((same["attention"], same["ffn"]), Share.NONE)
-    used = {
-        f"encoder.{bank}.{layer_blocks(share, i, layers)[place]}."
-        for i in range(layers)
-        for place, bank in enumerate(same)
-    }
+    share = strategies.get((same[Part.ATTENTION], same[Part.FFN]), Share.NONE)
+    sharing = Sharing(share, layers)
+    used = {f"encoder.{part}.{sharing.index(part, layer)}." for layer in range(layers) for part in Part}
     kept = {
         name: tensor
         for name, tensor in found.items()
