@@ -70,7 +70,7 @@ class Expand(Block):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.dense = nn.Linear(NARROW, shape.hidden_size)
-        self.norm = nn.LayerNorm(shape.hidden_size)
+        self.norm = Affine(shape.hidden_size)
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
         return self.norm(self.dense(y) + call.x)
@@ -82,6 +82,10 @@ def causal(shape: Shape, layer: int, positions: Tensor) -> Tensor:
 
 def widening(shape: Shape, layer: int, positions: Tensor) -> Tensor:
     return ((positions[:, None] - positions).abs() <= layer)[None, None]
+
+
+def never_asked(shape: Shape, layer: int, positions: Tensor) -> Tensor:
+    raise AssertionError("a kernel of its own makes no T x T matrix")
 
 
 def causal_kernel(q: Tensor, k: Tensor, v: Tensor, view: View, drop: float) -> Tensor:
@@ -102,7 +106,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS, "expand", Kind(Part.FFN, Expand, lambda shape: h + 3 * H, flops))
     monkeypatch.setitem(LAYERS, "hourglass", lambda shape: ("attention", "reduce", "narrow", "narrow", "expand"))
     monkeypatch.setitem(PATTERNS, "causal", Pattern(causal, lambda shape, length: (length + 1) / 2))
-    monkeypatch.setitem(PATTERNS, "kernel", Pattern(causal, PATTERNS["causal"].keys, kernel=causal_kernel))
+    monkeypatch.setitem(PATTERNS, "kernel", Pattern(never_asked, PATTERNS["causal"].keys, causal_kernel))
     monkeypatch.setitem(PATTERNS, "widening", Pattern(widening, lambda shape, length: math.nan, by_layer=True))
 
 
