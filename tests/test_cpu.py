@@ -1,7 +1,5 @@
 """The CPU path, with its gradients by hand, is the same function as the plain modules."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,8 +8,10 @@ from torch.nn import functional as F
 from albert_ablate.axes import Share
 from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.attention import View
+from albert_ablate.model.blocks import AttentionBlock, Block, FeedForwardBlock, LayerCall, SubLayer
 from albert_ablate.model.dropout import Dropout, keep_bits
-from albert_ablate.model.encoder import MASKED_SCORE, AttentionBlock, Encoder, FeedForwardBlock, padding_bias
+from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import MaskedLMHead
 from albert_ablate.model.pretraining import initialise
 
@@ -43,6 +43,16 @@ def masks() -> dict[str, Tensor | None]:
     return {"none": None, "full": torch.ones(B, T, dtype=torch.bool), "tails": tails, "holes": holes}
 
 
+def call(x: Tensor, mask: Tensor | None = None) -> LayerCall:
+    return LayerCall(0, x, View(shape(), 0, mask, x))
+
+
+def fast_path(block: Block, x: Tensor) -> SubLayer:
+    path = block.on_cpu(x.dtype)
+    assert path is not None
+    return path
+
+
 def values_and_gradients(function, module: nn.Module, x: Tensor, weights: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
     x = x.clone().requires_grad_()
     y = function(x)
@@ -55,11 +65,8 @@ def test_attention(kind: str) -> None:
     assert isinstance(block, AttentionBlock)
     x, weights = torch.randn(2, B, T, H, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     mask = masks()[kind]
-    bias = padding_bias(mask, x)
-    plain = values_and_gradients(
-        partial(block.forward, key_bias=None if bias is None else bias.double()), block, x, weights
-    )
-    fast = values_and_gradients(lambda x: block.on_cpu(x.dtype, cpu.Padding(mask, MASKED_SCORE))(x), block, x, weights)
+    plain = values_and_gradients(lambda x: block(x, call(x, mask)), block, x, weights)
+    fast = values_and_gradients(lambda x: fast_path(block, x)(x, call(x, mask)), block, x, weights)
     torch.testing.assert_close(fast, plain, atol=1e-9, rtol=1e-9)
 
 
@@ -70,8 +77,8 @@ def test_feed_forward(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     block = made(FeedForwardBlock(shape(activation=activation)))
     assert isinstance(block, FeedForwardBlock)
     x, weights = torch.randn(2, B, T, H, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    plain = values_and_gradients(block, block, x, weights)
-    fast = values_and_gradients(lambda x: block.on_cpu(x.dtype)(x), block, x, weights)
+    plain = values_and_gradients(lambda x: block(x, call(x)), block, x, weights)
+    fast = values_and_gradients(lambda x: fast_path(block, x)(x, call(x)), block, x, weights)
     torch.testing.assert_close(fast, plain, atol=1e-9, rtol=1e-9)
 
 
@@ -95,10 +102,9 @@ def test_a_whole_encoder_and_its_micro_batches(share: Share) -> None:
 
     def plain() -> Tensor:
         x = encoder.embedding(ids, torch.zeros_like(ids))
-        bias = padding_bias(mask, x)
-        assert bias is not None
-        for a, f in encoder.layer_blocks:  # type: ignore[union-attr]
-            x = encoder.ffn[f](encoder.attention[a](x, bias.double()))  # type: ignore[index]
+        for blocks in encoder.layer_blocks:  # type: ignore[union-attr]
+            for kind, entry in blocks:
+                x = encoder.get_submodule(f"{kind}.{entry}")(x, call(x, mask))
         return x
 
     expected = torch.autograd.grad((plain() * weights).sum(), list(encoder.parameters()))
@@ -155,8 +161,8 @@ def test_attention_dropout_has_the_gradient_of_its_own_noise() -> None:
 
     def function(x: Tensor) -> Tensor:
         torch.manual_seed(3)
-        between = block.on_cpu(x.dtype, cpu.Padding(masks()["tails"], MASKED_SCORE))(x)
-        return other.on_cpu(x.dtype)(between)
+        where = call(x, masks()["tails"])
+        return fast_path(other, x)(fast_path(block, x)(x, where), where)
 
     x = torch.randn(B, T, H, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     assert not torch.equal(function(x), made(block).eval() and function(x))

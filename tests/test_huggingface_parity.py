@@ -7,7 +7,7 @@ from transformers import AlbertConfig, AlbertForPreTraining, BertConfig, BertFor
 
 from albert_ablate.axes import Share
 from albert_ablate.model.architecture import Architecture
-from albert_ablate.model.encoder import AttentionBlock, FeedForwardBlock
+from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 
 VOCABULARY, HIDDEN, LAYERS, HEADS = 97, 48, 6, 4
@@ -93,8 +93,9 @@ def bert(model: PretrainingModel) -> BertForPreTraining:
     """transformers' BERT, every layer given the blocks that ours draws for it (E = H)."""
     theirs = BertForPreTraining(BertConfig(**common())).eval()
     weights = embedding_of(model)
-    for i, (a, f) in enumerate(model.encoder.layer_blocks):
-        attention, ffn, layer = model.encoder.attention[a], model.encoder.ffn[f], f"encoder.layer.{i}"
+    for i, blocks in enumerate(model.encoder.layer_blocks):
+        attention, ffn = (model.encoder.get_submodule(f"{kind}.{entry}") for kind, entry in blocks)
+        layer = f"encoder.layer.{i}"
         assert isinstance(attention, AttentionBlock)
         assert isinstance(ffn, FeedForwardBlock)
         for part in ("query", "key", "value"):
@@ -182,8 +183,8 @@ def unshare(model: PretrainingModel) -> PretrainingModel:
     values = {k: getattr(model.shape, k) for k in model.shape.__dataclass_fields__}
     copy = build_model(Architecture(**values | {"share": Share.NONE, "groups": 1}), seed=0).double().eval()
     state = {k: v for k, v in model.state_dict().items() if not k.startswith(("encoder.attention", "encoder.ffn"))}
-    for i, (a, f) in enumerate(model.encoder.layer_blocks):
-        for bank, index in (("attention", a), ("ffn", f)):
+    for i, blocks in enumerate(model.encoder.layer_blocks):
+        for bank, index in blocks:
             block = getattr(model.encoder, bank)[index].state_dict()
             state |= {f"encoder.{bank}.{i}.{name}": tensor for name, tensor in block.items()}
     copy.load_state_dict(state)
@@ -205,10 +206,10 @@ def test_gradients_of_shared_blocks_are_sums_over_layers(share: Share, groups: i
     copy = unshare(model)
     loss(model).backward()
     loss(copy).backward()
-    for bank, which in (("attention", 0), ("ffn", 1)):
+    for bank in ("attention", "ffn"):
         mine, theirs = getattr(model.encoder, bank), getattr(copy.encoder, bank)
         for index in range(len(mine)):
-            users = [i for i, pair in enumerate(model.encoder.layer_blocks) if pair[which] == index]
+            users = [i for i, blocks in enumerate(model.encoder.layer_blocks) if (bank, index) in blocks]
             for name, parameter in mine[index].named_parameters():
                 total = sum(theirs[i].get_parameter(name).grad for i in users)
                 torch.testing.assert_close(parameter.grad, total, rtol=1e-10, atol=1e-12)

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import Part, Share
 from albert_ablate.model import cpu, dropout
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.attention import View
+from albert_ablate.model.blocks import LayerCall
 from albert_ablate.model.dropout import keep_bits
 from albert_ablate.model.pretraining import PretrainingModel, build_model
-from albert_ablate.model.sharing import bank_sizes, layer_blocks
+from albert_ablate.model.sharing import Sharing
 
 SHARES = list(Share)
 GROUPINGS = [(n, g) for n in (1, 2, 3, 6, 12, 24) for g in (1, 2, 3, 5, 12) if g <= n]
@@ -99,14 +101,18 @@ def test_the_word_table_is_tied_and_gets_gradient_from_both_uses() -> None:
     ],
 )
 def test_the_map_says_which_block_a_layer_uses(share: Share, attention: list[int], ffn: list[int]) -> None:
-    assert [layer_blocks(share, i, 4) for i in range(4)] == list(zip(attention, ffn, strict=True))
-    assert bank_sizes(share, 4) == (max(attention) + 1, max(ffn) + 1)
-    assert Share.of(*share.shared) is share
+    sharing = Sharing(share, 4)
+    for part, expected in ((Part.ATTENTION, attention), (Part.FFN, ffn)):
+        assert [sharing.index(part, layer) for layer in range(4)] == expected
+        assert sharing.size(part) == max(expected) + 1
+    used = [[("attention", a), ("ffn", f)] for a, f in zip(attention, ffn, strict=True)]
+    assert build_model(shape(share), 0).encoder.layer_blocks == used
+    assert Share.of({part for part in Part if share.shares(part)}) is share
 
 
 @pytest.mark.parametrize(("layers", "groups"), GROUPINGS)
 def test_groups_are_contiguous_and_all_used(layers: int, groups: int) -> None:
-    used = [layer_blocks(Share.ALL, i, layers, groups)[0] for i in range(layers)]
+    used = [Sharing(Share.ALL, layers, groups).index(Part.FFN, i) for i in range(layers)]
     assert used == [int(i * groups / layers) for i in range(layers)]
     assert sorted(set(used)) == list(range(groups))
 
@@ -119,7 +125,8 @@ def test_sharing_means_the_same_tensors_and_survives_whatever_is_done_to_the_mod
     restored = build_model(shape(share), 1)
     restored.load_state_dict(model.state_dict())
     for candidate in (model, restored, copy.deepcopy(model), model.to(torch.float64)):
-        blocks = [(candidate.encoder.attention[a], candidate.encoder.ffn[f]) for a, f in candidate.encoder.layer_blocks]
+        encoder = candidate.encoder
+        blocks = [[getattr(encoder, kind)[entry] for kind, entry in layer] for layer in encoder.layer_blocks]
         for part, shared in enumerate((share in (Share.ALL, Share.ATTENTION), share in (Share.ALL, Share.FFN))):
             pointers = [{p.data_ptr() for p in pair[part].parameters()} for pair in blocks]
             if shared:
@@ -232,11 +239,13 @@ def test_dropout_stands_where_the_reference_has_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_blocks_are_post_layer_norm() -> None:
-    block = build_model(shape(), 0).encoder.ffn[0].eval()
+    encoder = build_model(shape(), 0).encoder.eval()
+    block = encoder.ffn[0]
     x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
     inner = F.gelu(F.linear(x, block.inner.weight, block.inner.bias), approximate="tanh")
     expected = F.layer_norm(x + F.linear(inner, block.outer.weight, block.outer.bias), (32,), eps=1e-12)
-    torch.testing.assert_close(block(x), expected)
+    call = LayerCall(0, x, View(encoder.shape, 0, None, x))
+    torch.testing.assert_close(block(x, call), expected)
 
 
 def test_without_a_sentence_objective_pooler_and_head_get_no_gradient() -> None:

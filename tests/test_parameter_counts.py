@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from albert_ablate.axes import Share
 from albert_ablate.hydra_compose import compose
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.heads import SentenceHead
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 
 #: (embed, share): encoder, with pooler, with heads; size base, V = 30,000.
@@ -76,10 +77,10 @@ def test_counts_equal_the_built_model(size: str, share: Share, embed: str) -> No
     assert counts.encoder == total(encoder)
     assert counts.with_pooler == total(encoder, model.pooler)
     assert counts.with_heads == total(model)
-    assert counts.attention == total(encoder.attention)
-    assert counts.ffn == total(encoder.ffn)
+    assert counts.blocks == {"attention": total(encoder.attention), "ffn": total(encoder.ffn)}
     assert counts.projection == total(encoder.embedding.projection)
     assert counts.mlm_head == total(model.mlm_head)
+    assert counts.sentence_head == total(model.sentence_head)
     assert sum(tensor.numel() for tensor in model.state_dict().values()) == counts.with_heads
 
 
@@ -91,5 +92,15 @@ def test_forward_flops_equal_the_counted_ones(embedding: int, share: Share) -> N
     ids = torch.ones(1, 20, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(ids, ids, None, torch.tensor([1, 2, 3]), torch.tensor([9, 9, 9]), torch.tensor([0]))
-    sentence_head = 2 * 32 * 2  # two logits: the one product that the estimate leaves out
-    assert counter.get_total_flops() == shape.forward_flops(20, 3) + sentence_head
+    assert counter.get_total_flops() == shape.forward_flops(20, 3) + SentenceHead.flops(shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.encoder(ids, ids)
+    assert counter.get_total_flops() == shape.encoder_flops(20)
+
+
+def test_a_manifest_names_the_parts_as_ever() -> None:
+    """The keys, their order and the values that manifests hold."""
+    assert list(Architecture(61, 16, 32, 4, 4, 128, 24, Share.FFN).parameters().as_dict().items()) == [
+        ("encoder", 27_536), ("with_pooler", 28_592), ("with_heads", 29_279), ("embedding", 1_424), ("projection", 544),
+        ("attention", 17_152), ("ffn", 8_416), ("pooler", 1_056), ("mlm_head", 621), ("sentence_head", 66),
+    ]  # fmt: skip

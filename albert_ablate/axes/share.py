@@ -1,9 +1,17 @@
 """Which parameters all layers have in common (paper, section 3.1 and Table 4); read by ``model/sharing.py``."""
 
+from collections.abc import Mapping, Set
 from enum import StrEnum
 from typing import Protocol
 
 from albert_ablate.axes.axis import Axis, Settings
+
+
+class Part(StrEnum):
+    """What a strategy shares or does not share."""
+
+    ATTENTION = "attention"
+    FFN = "ffn"
 
 
 class Share(StrEnum):
@@ -14,23 +22,22 @@ class Share(StrEnum):
     FFN = "ffn"
     NONE = "none"
 
-    @property
-    def shared(self) -> tuple[bool, bool]:
-        """Whether layers have (their attention blocks, their feed-forward blocks) in common."""
-        return _SHARED[self]
+    def shares(self, part: Part) -> bool:
+        """Whether layers have this part in common."""
+        return part in _SHARED[self]
 
     @staticmethod
-    def of(attention: bool, ffn: bool) -> "Share":
-        """The strategy under which layers have these blocks in common."""
-        return next(strategy for strategy, shared in _SHARED.items() if shared == (attention, ffn))
+    def of(parts: Set[Part]) -> "Share":
+        """The strategy under which layers have exactly these parts in common."""
+        return next(strategy for strategy, shared in _SHARED.items() if shared == parts)
 
 
-_SHARED = {
-    Share.ALL: (True, True), Share.ATTENTION: (True, False), Share.FFN: (False, True), Share.NONE: (False, False),
+_SHARED: Mapping[Share, Set[Part]] = {
+    Share.ALL: {Part.ATTENTION, Part.FFN}, Share.ATTENTION: {Part.ATTENTION}, Share.FFN: {Part.FFN}, Share.NONE: set(),
 }  # fmt: skip
 
 
-class _Share(Protocol):
+class _Group(Protocol):
     """The group ``share``."""
 
     @property
@@ -46,7 +53,7 @@ class _Share(Protocol):
         """Layers in what a group repeats."""
 
 
-def _contradictions(share: _Share, c: Settings) -> list[str]:
+def _contradictions(share: _Group, c: Settings) -> list[str]:
     found = []
     if share.groups > c.model.layers:
         found.append(

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from albert_ablate.axes import Part
 from albert_ablate.data.tokenizer import CLS, PAD, SEP
 from albert_ablate.data.wordpiece import read_vocabulary, row_order
 from albert_ablate.interop.config_json import same_groups
@@ -51,14 +52,15 @@ def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = N
     """
     origin = origin or {}
     require_finite(model.state_dict(), "The run's newest checkpoint")
-    shape, layers = model.shape, model.encoder.layer_blocks
+    shape, sharing = model.shape, model.shape.sharing
+    layers = [(sharing.index(Part.ATTENTION, i), sharing.index(Part.FFN, i)) for i in range(shape.layers)]
     head = origin.get("classifier_dropout", _CLASSIFIER_DROPOUT)
-    unshared = not any(shape.share.shared)
+    unshared = not any(map(shape.share.shares, Part))
     if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":
         config = _config(model, "bert") | {"classifier_dropout": head}
         return Exported("BertForPreTraining", config, _tensors(model, bert_names(layers)), not unshared)
     came_so = origin.get("num_hidden_groups", shape.groups) == shape.groups  # else layers that happen to be equal
-    tied = all(shape.share.shared) and came_so and same_groups(shape.layers // shape.inner, shape.groups)
+    tied = all(map(shape.share.shares, Part)) and came_so and same_groups(shape.layers // shape.inner, shape.groups)
     n = shape.inner if tied else 1
     stacks: list[Blocks] = [[(g * n + i, g * n + i) for i in range(n)] for g in range(shape.groups)]
     groups: list[Blocks] = stacks if tied else [[pair] for pair in layers]

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from albert_ablate.axes import Objective, Share
+from albert_ablate.axes import Objective, Part, Share
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.config_json import GELU, complete, defaulted
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
-from albert_ablate.model.sharing import layer_blocks
+from albert_ablate.model.sharing import Sharing
 
 #: Heads that a checkpoint may lack: their names begin so, and what they are called in words.
 _HEADS = {
@@ -169,13 +169,10 @@ def _projection(found: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[di
 
 def _tied(found: dict[str, Tensor], layers: int) -> tuple[Share, dict[str, Tensor]]:
     """The strategy of an unrolled model whose layers hold copies, and its tensors without them."""
-    same = {bank: _equal_blocks(found, bank, layers) for bank in ("attention", "ffn")}
-    share = Share.of(**same)
-    used = {
-        f"encoder.{bank}.{layer_blocks(share, i, layers)[place]}."
-        for i in range(layers)
-        for place, bank in enumerate(same)
-    }
+    shared = {part for part in Part if _equal_blocks(found, part, layers)}
+    share = Share.of(shared)
+    sharing = Sharing(share, layers)
+    used = {f"encoder.{part}.{sharing.index(part, layer)}." for layer in range(layers) for part in Part}
     kept = {
         name: tensor
         for name, tensor in found.items()

@@ -7,7 +7,7 @@ GELU computed together with its derivative; padding written only where there is 
 the logits written over them.
 
 Letters: B batch, T tokens, R = B * T rows, H hidden, N heads, D head width, I intermediate, M masked
-positions, E embedding, V vocabulary.
+positions, E embedding, V vocabulary. The shape behind a line is that of what the line makes.
 """
 
 import math
@@ -38,28 +38,32 @@ class Settings:
     tanh_gelu: bool = True
 
 
-class Padding:
-    """Where the keys of (B, T) sequences are padding: columns to overwrite, or a bias for any other mask."""
+class ScoreMask:
+    """Which of (B, N, T, T) attention scores are masked: columns to overwrite, a bias to add, or both.
 
-    def __init__(self, mask: Tensor | None, score: float) -> None:
+    Where real tokens come first in every sequence, padding is a tail of columns, which is cheap to overwrite;
+    whatever else is hidden is a bias.
+    """
+
+    def __init__(self, padding: Tensor | None, visible: Tensor | None, score: float, dtype: torch.dtype) -> None:
+        """``padding``: (B, T), True at real tokens; ``visible``: (B or 1, 1 or N, T or 1, T); ``dtype``: of scores."""
         self.score = score
         self.tails: list[tuple[int, int]] = []  # (sequence, first column of its padding)
-        self.bias: Tensor | None = None
-        if mask is None:
-            return
-        real = mask != 0
-        if bool((real[:, 1:] > real[:, :-1]).any()):
-            self.bias = torch.where(real, 0.0, score)[:, None, None, :]  # (B, 1, 1, T)
-        else:
-            lengths = real.sum(1).tolist()
-            self.tails = [(row, length) for row, length in enumerate(lengths) if length < mask.shape[1]]
+        if padding is not None:
+            if bool((padding[:, 1:] > padding[:, :-1]).any()):
+                keys = padding[:, None, None, :]  # (B, 1, 1, T)
+                visible = keys if visible is None else visible & keys
+            else:
+                lengths = padding.sum(1).tolist()
+                self.tails = [(row, length) for row, length in enumerate(lengths) if length < padding.shape[1]]
+        self.bias = None if visible is None else torch.where(visible, 0.0, score).to(dtype)
 
     def apply(self, scores: Tensor) -> None:
         """Write into (B, N, T, T) scores."""
+        if self.bias is not None:
+            scores.add_(self.bias)
         for row, length in self.tails:
             scores[row, :, :, length:] = self.score
-        if self.bias is not None:
-            scores.add_(self.bias.to(scores.dtype))
 
 
 class Weights:
@@ -141,9 +145,9 @@ class FeedForwardWeights(Weights):
         return tuple(self.summed(name) for name in ("inner", "inner_bias", "outer", "outer_bias", "gamma", "beta"))
 
 
-def attention(x: Tensor, padding: Padding, weights: AttentionWeights, settings: Settings) -> Tensor:
+def attention(x: Tensor, mask: ScoreMask, weights: AttentionWeights, settings: Settings) -> Tensor:
     """LN(x + dropout(output(attention(x)))) for (B, T, H)."""
-    y: Tensor = _Attention.apply(x, weights.token, padding, weights, settings)  # type: ignore[no-untyped-call]
+    y: Tensor = _Attention.apply(x, weights.token, mask, weights, settings)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -156,24 +160,26 @@ def feed_forward(x: Tensor, weights: FeedForwardWeights, settings: Settings) -> 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, token: Tensor, padding: Padding, weights: AttentionWeights, settings: Settings
+        ctx: Any, x: Tensor, token: Tensor, mask: ScoreMask, weights: AttentionWeights, settings: Settings
     ) -> Tensor:
         b, t, h = x.shape
-        n, drop = settings.heads, settings.attention_dropout
-        low_qkv, low_qkv_bias, low_out, low_out_bias = weights.low
-        x = x.contiguous()
-        heads = F.linear(x, low_qkv, low_qkv_bias).view(b, t, 3, n, h // n).permute(2, 0, 3, 1, 4).contiguous()
-        q, k, v = heads.view(3, b * n, t, h // n)
-        scores = torch.bmm(q, k.transpose(1, 2))  # (B * N, T, T)
-        padding.apply(scores.view(b, n, t, t))
-        p = torch.softmax(scores, -1)
+        n, d, drop = settings.heads, h // settings.heads, settings.attention_dropout
+        low_qkv, low_qkv_bias, low_out, low_out_bias = weights.low  # (3H, H), (3H,), (H, H), (H,)
+        x = x.contiguous()  # (B, T, H)
+        qkv = F.linear(x, low_qkv, low_qkv_bias).view(b, t, 3, n, d)  # (B, T, 3, N, D)
+        heads = qkv.permute(2, 0, 3, 1, 4).contiguous()  # (3, B, N, T, D)
+        del qkv
+        q, k, v = heads.view(3, b * n, t, d)  # each (B * N, T, D)
+        scores = torch.bmm(q, k.transpose(1, 2))  # (B * N, T, T): a row a query, a column a key
+        mask.apply(scores.view(b, n, t, t))  # (B, N, T, T)
+        p = torch.softmax(scores, -1)  # (B * N, T, T)
         del scores
-        kept = keep_bits(p, drop) if drop else None
-        context = torch.bmm(p if kept is None else masked(p, kept), v)
-        context = context.view(b, n, t, h // n).transpose(1, 2).reshape(b * t, h)
+        kept = keep_bits(p, drop) if drop else None  # (B * N, T, T)
+        context = torch.bmm(p if kept is None else masked(p, kept), v)  # (B * N, T, D)
+        context = context.view(b, n, t, d).transpose(1, 2).reshape(b * t, h)  # (R, H)
         if drop:
             context.mul_(1 / (1 - drop))
-        added = F.linear(context, low_out, low_out_bias).view(b, t, h)
+        added = F.linear(context, low_out, low_out_bias).view(b, t, h)  # (B, T, H)
         y, *saved = _join(x, added, weights, settings)
         ctx.save_for_backward(x, heads, p, kept, context, *saved)
         ctx.weights, ctx.settings = weights, settings
@@ -184,42 +190,44 @@ class _Attention(torch.autograd.Function):
         x, heads, p, kept, context, *saved = ctx.saved_tensors
         weights, settings = ctx.weights, ctx.settings
         b, t, h = x.shape
-        n, drop = settings.heads, settings.attention_dropout
-        low_qkv, _, low_out, _ = weights.low
-        d_sum, d_added = _split(grad, saved, weights, settings)
-        weights.add("out", d_added.t() @ context)
-        weights.add("out_bias", d_added.sum(0))
-        d_context = (d_added @ low_out).view(b, t, n, h // n).transpose(1, 2).reshape(b * n, t, h // n)
+        n, d, drop = settings.heads, h // settings.heads, settings.attention_dropout
+        low_qkv, _, low_out, _ = weights.low  # (3H, H), (H, H)
+        d_sum, d_added = _split(grad, saved, weights, settings)  # both (R, H)
+        weights.add("out", d_added.t() @ context)  # (H, H)
+        weights.add("out_bias", d_added.sum(0))  # (H,)
+        d_context = (d_added @ low_out).view(b, t, n, d)  # (B, T, N, D)
+        d_context = d_context.transpose(1, 2).reshape(b * n, t, d)  # (B * N, T, D)
         if drop:
             d_context.mul_(1 / (1 - drop))
-        d_heads = torch.empty_like(heads)
-        q, k, v = heads.view(3, b * n, t, h // n)
-        d_q, d_k, d_v = d_heads.view(3, b * n, t, h // n)
-        d_p = torch.bmm(d_context, v.transpose(1, 2))
+        d_heads = torch.empty_like(heads)  # (3, B, N, T, D)
+        q, k, v = heads.view(3, b * n, t, d)  # each (B * N, T, D)
+        d_q, d_k, d_v = d_heads.view(3, b * n, t, d)  # each (B * N, T, D), parts of d_heads
+        d_p = torch.bmm(d_context, v.transpose(1, 2))  # (B * N, T, T)
         if kept is not None:
             d_p.view(kept.dtype).bitwise_and_(kept)
-        torch.bmm((p if kept is None else masked(p, kept)).transpose(1, 2), d_context, out=d_v)
-        d_scores = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)
+        torch.bmm((p if kept is None else masked(p, kept)).transpose(1, 2), d_context, out=d_v)  # (B * N, T, D)
+        d_scores = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)  # (B * N, T, T)
         del d_p
-        torch.bmm(d_scores, k, out=d_q)
-        torch.bmm(d_scores.transpose(1, 2), q, out=d_k)
-        d_qkv = d_heads.permute(1, 3, 0, 2, 4).reshape(b * t, 3 * h)
-        weights.add("qkv", _weight_gradient(d_qkv, x.view(b * t, h)))
-        weights.add("qkv_bias", d_qkv.sum(0))
-        return torch.addmm(d_sum, d_qkv, low_qkv).view(b, t, h), torch.zeros(()), None, None, None
+        torch.bmm(d_scores, k, out=d_q)  # (B * N, T, D)
+        torch.bmm(d_scores.transpose(1, 2), q, out=d_k)  # (B * N, T, D)
+        d_qkv = d_heads.permute(1, 3, 0, 2, 4).reshape(b * t, 3 * h)  # (R, 3H)
+        weights.add("qkv", _weight_gradient(d_qkv, x.view(b * t, h)))  # (3H, H)
+        weights.add("qkv_bias", d_qkv.sum(0))  # (3H,)
+        d_x = torch.addmm(d_sum, d_qkv, low_qkv).view(b, t, h)  # (B, T, H)
+        return d_x, torch.zeros(()), None, None, None
 
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, token: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
-        x = x.contiguous()
+        x = x.contiguous()  # (B, T, H)
         flat = x.view(-1, x.shape[-1])  # (R, H)
-        low_inner, low_inner_bias, low_outer, low_outer_bias = weights.low
+        low_inner, low_inner_bias, low_outer, low_outer_bias = weights.low  # (I, H), (I,), (H, I), (H,)
         active = F.linear(flat, low_inner, low_inner_bias)  # (R, I)
-        slope = torch.empty_like(active) if any(ctx.needs_input_grad) else None
+        slope = torch.empty_like(active) if any(ctx.needs_input_grad) else None  # (R, I)
         gelu_and_slope(active, slope, settings.tanh_gelu)
-        added = F.linear(active, low_outer, low_outer_bias)
-        y, *saved = _join(x, added.view(x.shape), weights, settings)
+        added = F.linear(active, low_outer, low_outer_bias).view(x.shape)  # (B, T, H)
+        y, *saved = _join(x, added, weights, settings)
         ctx.save_for_backward(x, active, slope, *saved)
         ctx.weights, ctx.settings = weights, settings
         return y
@@ -228,15 +236,15 @@ class _FeedForward(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, active, slope, *saved = ctx.saved_tensors
         weights = ctx.weights
-        low_inner, _, low_outer, _ = weights.low
-        d_sum, d_added = _split(grad, saved, weights, ctx.settings)
+        low_inner, _, low_outer, _ = weights.low  # (I, H), (H, I)
+        d_sum, d_added = _split(grad, saved, weights, ctx.settings)  # both (R, H)
         d_before = (d_added @ low_outer).mul_(slope)  # (R, I)
-        d_x = torch.addmm(d_sum, d_before, low_inner)
-        weights.add("outer", _weight_gradient(d_added, active))
-        weights.add("outer_bias", d_added.sum(0))
-        weights.add("inner", _weight_gradient(d_before, x.view(d_x.shape)))
-        weights.add("inner_bias", d_before.sum(0))
-        return d_x.view(x.shape), torch.zeros(()), None, None
+        d_x = torch.addmm(d_sum, d_before, low_inner)  # (R, H)
+        weights.add("outer", _weight_gradient(d_added, active))  # (H, I)
+        weights.add("outer_bias", d_added.sum(0))  # (H,)
+        weights.add("inner", _weight_gradient(d_before, x.view(d_x.shape)))  # (I, H)
+        weights.add("inner_bias", d_before.sum(0))  # (I,)
+        return d_x.view(x.shape), torch.zeros(()), None, None  # (B, T, H)
 
 
 def gelu_and_slope(x: Tensor, slope: Tensor | None, tanh_form: bool) -> None:
@@ -298,12 +306,14 @@ def _turned(x: Tensor) -> Tensor:
 def _join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[Tensor, ...]:
     """LN(x + dropout(added)): the result, then what ``_split`` needs."""
     rate = settings.hidden_dropout
-    keep = keep_bits(added, rate) if rate else added.new_empty(0)
+    keep = keep_bits(added, rate) if rate else added.new_empty(0)  # (B, T, H), or nothing
     if rate:
         added.view(keep.dtype).bitwise_and_(keep)
-    summed = torch.add(x, added, alpha=1 / (1 - rate))
-    gamma, beta = weights.norm
-    y, mean, rstd = torch.native_layer_norm(summed, summed.shape[-1:], gamma, beta, settings.eps)
+    summed = torch.add(x, added, alpha=1 / (1 - rate))  # (B, T, H)
+    gamma, beta = weights.norm  # (H,), (H,)
+    y, mean, rstd = torch.native_layer_norm(  # (B, T, H), (B, T, 1), (B, T, 1)
+        summed, summed.shape[-1:], gamma, beta, settings.eps
+    )
     return y, summed, keep, mean, rstd
 
 
@@ -311,13 +321,13 @@ def _split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Settin
     """Gradients of ``_join``'s sum and of ``added``, both (R, H)."""
     summed, keep, mean, rstd = saved
     h, rate = summed.shape[-1], settings.hidden_dropout
-    d_sum, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(
+    d_sum, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(  # (B, T, H), (H,), (H,)
         grad.contiguous(), summed, [h], mean, rstd, *weights.norm, [True, True, True]
     )
     weights.add("gamma", d_gamma)
     weights.add("beta", d_beta)
-    d_added = masked(d_sum, keep).mul_(1 / (1 - rate)) if rate else d_sum
-    return d_sum.view(-1, h), d_added.view(-1, h)
+    d_added = masked(d_sum, keep).mul_(1 / (1 - rate)) if rate else d_sum  # (B, T, H)
+    return d_sum.view(-1, h), d_added.view(-1, h)  # (R, H), (R, H)
 
 
 def masked_lm_loss(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,24 +339,24 @@ def masked_lm_loss(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> t
 class _MaskedLMLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        low = table.detach().to(x.dtype)
+        low = table.detach().to(x.dtype)  # (V, E)
         logits = F.linear(x, low, bias.detach().to(x.dtype))  # (M, V)
         wide = torch.promote_types(x.dtype, torch.float32)
         needed = any(ctx.needs_input_grad)
         loss, correct = torch.zeros((), dtype=wide), torch.zeros((), dtype=torch.int64)
         for first, part in _pieces(len(logits), logits.shape[1], _LOSS_PIECE):
             rows = slice(first, first + part)
-            target = targets[rows, None]
-            scores = logits[rows].to(wide, copy=True)
-            best, where = scores.max(-1, keepdim=True)
-            correct += (where == target).sum()
+            target = targets[rows, None]  # (part, 1)
+            scores = logits[rows].to(wide, copy=True)  # (part, V)
+            best, where = scores.max(-1, keepdim=True)  # (part, 1), (part, 1)
+            correct += (where == target).sum()  # ()
             scores.sub_(best)
-            loss -= scores.gather(1, target).sum()
-            total = scores.exp_().sum(-1, keepdim=True)
-            loss += total.log().sum()
+            loss -= scores.gather(1, target).sum()  # ()
+            total = scores.exp_().sum(-1, keepdim=True)  # (part, 1)
+            loss += total.log().sum()  # ()
             if needed:
                 scores.div_(total)
-                logits[rows] = scores.scatter_add_(1, target, torch.full_like(total, -1.0))
+                logits[rows] = scores.scatter_add_(1, target, torch.full_like(total, -1.0))  # (part, V)
         if needed:
             ctx.save_for_backward(x, low, logits)
             ctx.wide = table.dtype
@@ -355,7 +365,8 @@ class _MaskedLMLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        x, low, d_logits = ctx.saved_tensors
-        d_x = (d_logits @ low).mul_(grad)
-        d_table = (d_logits.t() @ (x * grad.to(x.dtype))).to(ctx.wide)
-        return d_x, d_table, d_logits.sum(0).to(ctx.wide).mul_(grad), None
+        x, low, d_logits = ctx.saved_tensors  # (M, E), (V, E), (M, V)
+        d_x = (d_logits @ low).mul_(grad)  # (M, E)
+        d_table = (d_logits.t() @ (x * grad.to(x.dtype))).to(ctx.wide)  # (V, E)
+        d_bias = d_logits.sum(0).to(ctx.wide).mul_(grad)  # (V,)
+        return d_x, d_table, d_bias, None

@@ -6,25 +6,38 @@ Letters: B batch, T tokens, E embedding, H hidden, V vocabulary.
 import torch
 from torch import Tensor, nn
 
-from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.dropout import Dropout
+from albert_ablate.model.norms import norm
+from albert_ablate.model.shape import Shape
 
 
 class FactorisedEmbedding(nn.Module):
     """Sum of three E-wide tables, LayerNorm over E, dropout, then E -> H where E differs from H."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         e = shape.embedding_size
         self.word = nn.Embedding(shape.vocab_size, e)
         self.position = nn.Embedding(shape.max_positions, e)
         self.token_type = nn.Embedding(shape.type_vocab_size, e)
-        self.norm = nn.LayerNorm(e, eps=shape.layer_norm_eps)
+        self.norm = norm(e, shape)
         self.dropout = Dropout(shape.hidden_dropout)
         self.projection = nn.Linear(e, shape.hidden_size) if shape.has_projection else nn.Identity()
 
-    def forward(self, input_ids: Tensor, type_ids: Tensor) -> Tensor:
-        """(B, T) and (B, T) integers -> (B, T, H)."""
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    @staticmethod
+    def count(shape: Shape) -> tuple[int, int]:
+        """Parameters of the three tables with their norm, and of the projection."""
+        e, h = shape.embedding_size, shape.hidden_size
+        rows = shape.vocab_size + shape.max_positions + shape.type_vocab_size
+        return rows * e + 2 * e, e * h + h if shape.has_projection else 0
+
+    @staticmethod
+    def flops(shape: Shape, length: int) -> int:
+        """Of one forward pass over ``length`` tokens: the projection; looking up is no product."""
+        return length * 2 * shape.embedding_size * shape.hidden_size if shape.has_projection else 0
+
+    def forward(self, input_ids: Tensor, type_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """(B, T) and (B, T) integers, (B or 1, T) positions or none for 0, 1, 2, ... -> (B, T, H)."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device) if position_ids is None else position_ids
         summed = self.word(input_ids) + self.position(positions) + self.token_type(type_ids)  # (B, T, E)
         return self.projection(self.dropout(self.norm(summed)))  # (B, T, H)

@@ -1,4 +1,4 @@
-"""Pretraining heads (paper, section 3.1; reference run_pretraining).
+"""Pretraining heads (paper, section 3.1; reference run_pretraining), each with its parameters and its FLOPs.
 
 Letters: B batch, M masked positions, E embedding, H hidden, V vocabulary.
 """
@@ -8,16 +8,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate.model import cpu
-from albert_ablate.model.architecture import Architecture
-from albert_ablate.model.encoder import compute_dtype, gelu
+from albert_ablate.model.blocks import gelu
+from albert_ablate.model.encoder import compute_dtype
+from albert_ablate.model.norms import norm
+from albert_ablate.model.shape import Shape
 
 
 class Pooler(nn.Module):
     """tanh(W h_[CLS]); present in every arm, trained only where a sentence objective is."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """Parameters: an H x H matrix with its bias."""
+        return shape.hidden_size * shape.hidden_size + shape.hidden_size
+
+    @staticmethod
+    def flops(shape: Shape) -> int:
+        """Of one forward pass over a sequence; a multiply-add is two."""
+        return 2 * shape.hidden_size * shape.hidden_size
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, H) -> (B, H)."""
@@ -27,12 +39,23 @@ class Pooler(nn.Module):
 class MaskedLMHead(nn.Module):
     """H -> E, GELU, LayerNorm(E), then the transposed word table (tied) plus a bias of its own."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.activation = shape.activation
         self.dense = nn.Linear(shape.hidden_size, shape.embedding_size)
-        self.norm = nn.LayerNorm(shape.embedding_size, eps=shape.layer_norm_eps)
+        self.norm = norm(shape.embedding_size, shape)
         self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """Parameters: H x E with its bias, the norm, a bias a word; the tied word table is the embedding's."""
+        h, e = shape.hidden_size, shape.embedding_size
+        return h * e + e + 2 * e + shape.vocab_size
+
+    @staticmethod
+    def flops(shape: Shape, masked: float) -> float:
+        """Of one forward pass with ``masked`` positions sent to the vocabulary; a multiply-add is two."""
+        return masked * 2 * (shape.hidden_size * shape.embedding_size + shape.embedding_size * shape.vocab_size)
 
     def forward(self, masked: Tensor, word_table: Tensor) -> Tensor:
         """(M, H) hidden states of masked positions and the (V, E) word table -> (M, V) logits."""
@@ -54,9 +77,19 @@ class MaskedLMHead(nn.Module):
 class SentenceHead(nn.Module):
     """Two logits from the pooled output, no dropout. 0 = next / in order, 1 = random / swapped."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.dense = nn.Linear(shape.hidden_size, 2)
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """Parameters: an H x 2 matrix with its bias."""
+        return 2 * shape.hidden_size + 2
+
+    @staticmethod
+    def flops(shape: Shape) -> int:
+        """Of one forward pass over a sequence; a multiply-add is two."""
+        return 4 * shape.hidden_size
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, H) -> (B, 2)."""

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate import streams
-from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
+from albert_ablate.model.norms import first_values
+from albert_ablate.model.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class PretrainingOutput:
 class PretrainingModel(EncoderModel):
     """Encoder with pooler, tied masked-LM head and sentence head."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.encoder = Encoder(shape)
@@ -74,7 +75,7 @@ class PretrainingModel(EncoderModel):
         return logits
 
 
-def build_model(shape: Architecture, seed: int) -> PretrainingModel:
+def build_model(shape: Shape, seed: int) -> PretrainingModel:
     """Build on CPU and initialise from the seed's named streams."""
     with torch.device("meta"):
         model = PretrainingModel(shape)
@@ -85,17 +86,17 @@ def build_model(shape: Architecture, seed: int) -> PretrainingModel:
 
 @torch.no_grad()
 def initialise(model: nn.Module, std: float, seed: int) -> None:
-    """Truncated normal cut at two standard deviations for kernels and tables; biases 0, LN 1 and 0.
+    """Truncated normal cut at two standard deviations for kernels and tables; biases 0, norms as ``norms`` says.
 
     Each tensor draws from a stream named after it, so arms of one seed start from equal weights
     wherever name and shape agree, whatever else they differ in.
     """
-    layer_norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+    norms = first_values(model)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        if id(parameter) in norms:
+            parameter.fill_(norms[id(parameter)])
+        elif name.endswith("bias"):
             parameter.zero_()
-        elif id(parameter) in layer_norms:
-            parameter.fill_(1.0)
         else:
             draw = streams.torch_generator(seed, "init", name)
             nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std, generator=draw)

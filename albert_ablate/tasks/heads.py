@@ -14,6 +14,7 @@ from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler
+from albert_ablate.model.norms import norm
 from albert_ablate.tasks.task import TaskBatch
 from albert_ablate.training.precision import full_precision
 
@@ -66,7 +67,7 @@ class AnswerableSpanModel(nn.Module):
         self.encoder = Encoder(shape)
         self.start = nn.Linear(h, 1)
         self.end_hidden = nn.Linear(2 * h, h)
-        self.end_norm = nn.LayerNorm(h, eps=shape.layer_norm_eps)
+        self.end_norm = norm(h, shape)
         self.end = nn.Linear(h, 1)
         self.answer_hidden = nn.Linear(2 * h, h)
         self.dropout = Dropout(dropout)

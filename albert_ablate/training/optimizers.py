@@ -5,6 +5,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from albert_ablate.config import BudgetConfig, OptimizerConfig
+from albert_ablate.model.norms import first_values
 from albert_ablate.training.lamb import Lamb
 
 
@@ -13,8 +14,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
     AdamW without bias correction is the released code's, which is LAMB without layer adaptation.
 
-    LayerNorms and biases get no weight decay and, under LAMB, no layer adaptation. They are found
-    by module type and identity, so a shared tensor stands in one group, once.
+    Norms and biases get no weight decay and, under LAMB, no layer adaptation. Norms are told by the
+    module's type and the tensor's identity, so a shared tensor stands in one group, once.
     """
     decayed, plain = split_parameters(model)
     betas = (config.beta1, config.beta2)
@@ -31,8 +32,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(decayed and adapted, excluded): excluded are biases and every LayerNorm parameter."""
-    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters(recurse=False)}
+    """(decayed and adapted, excluded): excluded are biases and every parameter of a norm."""
+    norms = first_values(model)
     named = list(model.named_parameters())
     excluded = [p for name, p in named if id(p) in norms or name.endswith("bias")]
     ids = {id(p) for p in excluded}

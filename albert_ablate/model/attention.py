@@ -1,0 +1,101 @@
+"""Attention as a pattern: which pairs of positions see each other, and how attention over them is computed.
+
+Letters: B batch, T tokens, N heads, D head width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from albert_ablate.model import cpu
+from albert_ablate.model.shape import Shape
+
+#: Added to the scores of pairs that do not see each other; finite in half precision, unlike -1e9.
+MASKED_SCORE = -10000.0
+
+#: (q, k, v, each (B, N, T, D); what the layer sees; dropout rate of the probabilities) -> (B, N, T, D)
+Kernel = Callable[[Tensor, Tensor, Tensor, "View", float], Tensor]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which positions see each other where nothing is padding."""
+
+    #: (shape, layer, (T,) positions 0, 1, ... on the model's device) -> (1, 1 or N, T, T), True where the query of
+    #: the row sees the key of the column; None: every pair.
+    visible: Callable[[Shape, int, Tensor], Tensor | None]
+    #: (shape, T) -> how many keys a query sees on average: what FLOPs are counted by.
+    keys: Callable[[Shape, int], float]
+    #: Computes attention in place of the fused kernel and of the hand-written CPU path; None: those do.
+    kernel: Kernel | None = None
+    #: Whether layers differ in ``visible``, those that share their weights too.
+    by_layer: bool = False
+
+
+PATTERNS: dict[str, Pattern] = {
+    "full": Pattern(visible=lambda shape, layer, positions: None, keys=lambda shape, length: length),
+}
+
+
+class View:
+    """What the queries of one layer see in one forward pass: the pattern and the mask, combined."""
+
+    def __init__(self, shape: Shape, layer: int, mask: Tensor | None, x: Tensor) -> None:
+        """``mask``: as in ``Encoder.forward``; ``x``: the (B, T, H) residual stream. Raises ValueError."""
+        self.shape, self.layer = shape, layer
+        self.padding: Tensor | None = None  # (B, T), True at real tokens
+        self._allowed: Tensor | None = None
+        self._length, self._device, self._dtype = x.shape[1], x.device, x.dtype
+        if mask is None:
+            return
+        real = (mask != 0).to(x.device)
+        if mask.dim() == 2:
+            self.padding = real
+        elif mask.dim() == 4:
+            self._allowed = real
+        else:
+            raise ValueError(f"A mask is (B, T) or (B or 1, 1 or N, T or 1, T), not {tuple(mask.shape)}.")
+
+    @cached_property
+    def visible(self) -> Tensor | None:
+        """(B or 1, 1 or N, T or 1, T): the pattern and a mask of four dimensions; None: every pair. No padding."""
+        positions = torch.arange(self._length, device=self._device)
+        pattern = PATTERNS[self.shape.pattern].visible(self.shape, self.layer, positions)
+        return _both(pattern, self._allowed)
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        """(B or 1, 1 or N, T or 1, T) fp32 scores to add, padding included; None: every pair is seen."""
+        keys = None if self.padding is None else self.padding[:, None, None, :]
+        seen = _both(self.visible, keys)
+        return None if seen is None else torch.where(seen, 0.0, MASKED_SCORE)
+
+    @cached_property
+    def score_mask(self) -> cpu.ScoreMask:
+        """The same for the hand-written CPU path."""
+        return cpu.ScoreMask(self.padding, self.visible, MASKED_SCORE, self._dtype)
+
+
+def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b
+
+
+def views(shape: Shape, mask: Tensor | None, x: Tensor) -> list[View]:
+    """One for each layer; the same one where the pattern does not differ between layers."""
+    if PATTERNS[shape.pattern].by_layer:
+        return [View(shape, layer, mask, x) for layer in range(shape.layers)]
+    return [View(shape, 0, mask, x)] * shape.layers
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, view: View, drop: float) -> Tensor:
+    """softmax(q k' / sqrt(D) + bias) v for (B, N, T, D) through PyTorch's fused kernel."""
+    bias = view.bias
+    if bias is not None:
+        bias = bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)

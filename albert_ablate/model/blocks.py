@@ -1,0 +1,177 @@
+"""Sub-layers and what a layer is made of: a list of kinds, each with its module, its weight and its cost.
+
+Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from albert_ablate.axes import Part
+from albert_ablate.model import cpu
+from albert_ablate.model.attention import PATTERNS, View, fused_attention
+from albert_ablate.model.dropout import Dropout
+from albert_ablate.model.norms import norm
+from albert_ablate.model.shape import Shape
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """Where a sub-layer is applied: blocks that layers share are told apart by it."""
+
+    layer: int  # counted from 0
+    x: Tensor  # (B, T, H), the layer's input
+    view: View  # what the layer's queries see
+
+
+#: (running stream (B, T, width), where) -> (B, T, width); the first stream of a layer is its input
+SubLayer = Callable[[Tensor, LayerCall], Tensor]
+
+
+class Block(nn.Module):
+    """A sub-layer with its residual and norm, as a plain module that runs on every device."""
+
+    def forward(self, y: Tensor, call: LayerCall) -> Tensor:
+        """(B, T, width) -> (B, T, width). Widths may differ inside a layer; the last one is H."""
+        raise NotImplementedError
+
+    def on_cpu(self, low: torch.dtype) -> SubLayer | None:
+        """The same function with gradients written by hand, its products in ``low``; None: there is none."""
+        return None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sub-layer. Its name in ``KINDS`` is the name of its bank in the encoder, and of its tensors."""
+
+    part: Part  # the part of a sharing strategy that it follows
+    build: Callable[[Shape], Block]
+    parameters: Callable[[Shape], int]  # of one block
+    flops: Callable[[Shape, int], float]  # (shape, T) -> of one forward pass over a sequence; a multiply-add is two
+
+
+def gelu(x: Tensor, activation: str) -> Tensor:
+    """GELU in the tanh form (the reference's) or the erf form ("gelu_erf")."""
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+
+
+class AttentionBlock(Block):
+    """LN(x + dropout(output(attention(x)))): self-attention with its residual and LayerNorm."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        h = shape.hidden_size
+        self.heads = shape.heads
+        self.query = nn.Linear(h, h)
+        self.key = nn.Linear(h, h)
+        self.value = nn.Linear(h, h)
+        self.output = nn.Linear(h, h)
+        self.norm = norm(h, shape)
+        self.attention_dropout = shape.attention_dropout
+        self.dropout = Dropout(shape.hidden_dropout)
+        self.kernel = PATTERNS[shape.pattern].kernel
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """Parameters: four H x H matrices with biases, and the norm."""
+        h = shape.hidden_size
+        return 4 * (h * h + h) + 2 * h
+
+    @staticmethod
+    def flops(shape: Shape, length: int) -> float:
+        """Four projections a token; each of its queries is compared with keys, then values are averaged."""
+        h, keys = shape.hidden_size, PATTERNS[shape.pattern].keys(shape, length)
+        return length * (8 * h * h + 4 * keys * h)
+
+    @property
+    def active_attention_dropout(self) -> float:
+        """The rate of the probabilities while training, else 0."""
+        return self.attention_dropout if self.training else 0.0
+
+    def forward(self, y: Tensor, call: LayerCall) -> Tensor:
+        """(B, T, H) -> (B, T, H)."""
+        b, t, h = y.shape
+        d = h // self.heads
+
+        def split(z: Tensor) -> Tensor:
+            return z.view(b, t, self.heads, d).transpose(1, 2)  # (B, N, T, D)
+
+        q, k, v = split(self.query(y)), split(self.key(y)), split(self.value(y))
+        context = (self.kernel or fused_attention)(q, k, v, call.view, self.active_attention_dropout)  # (B, N, T, D)
+        context = context.transpose(1, 2).reshape(b, t, h)
+        return self.norm(y + self.dropout(self.output(context)))
+
+    def on_cpu(self, low: torch.dtype) -> SubLayer | None:
+        """Weights are cast once, here; None for a pattern with a kernel of its own."""
+        if self.kernel is not None:
+            return None
+        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads)
+        weights = cpu.AttentionWeights(self.query, self.key, self.value, self.output, self.norm, settings, low)
+        return lambda y, call: cpu.attention(y.to(low), call.view.score_mask, weights, settings)
+
+
+class FeedForwardBlock(Block):
+    """LN(x + dropout(W2 gelu(W1 x))): the feed-forward sub-layer with its residual and LayerNorm."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.activation = shape.activation
+        self.inner = nn.Linear(shape.hidden_size, shape.intermediate_size)
+        self.outer = nn.Linear(shape.intermediate_size, shape.hidden_size)
+        self.norm = norm(shape.hidden_size, shape)
+        self.dropout = Dropout(shape.hidden_dropout)
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """Parameters: H x I and I x H with biases, and the norm."""
+        h, i = shape.hidden_size, shape.intermediate_size
+        return 2 * h * i + i + h + 2 * h
+
+    @staticmethod
+    def flops(shape: Shape, length: int) -> float:
+        """Two products a token."""
+        return length * 4 * shape.hidden_size * shape.intermediate_size
+
+    def forward(self, y: Tensor, call: LayerCall) -> Tensor:
+        """(B, T, H) -> (B, T, H)."""
+        return self.norm(y + self.dropout(self.outer(gelu(self.inner(y), self.activation))))
+
+    def on_cpu(self, low: torch.dtype) -> SubLayer:
+        """Weights are cast once, here."""
+        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh")
+        weights = cpu.FeedForwardWeights(self.inner, self.outer, self.norm, low)
+        return lambda y, call: cpu.feed_forward(y.to(low), weights, settings)
+
+
+KINDS: dict[str, Kind] = {
+    "attention": Kind(Part.ATTENTION, AttentionBlock, AttentionBlock.count, AttentionBlock.flops),
+    "ffn": Kind(Part.FFN, FeedForwardBlock, FeedForwardBlock.count, FeedForwardBlock.flops),
+}
+
+#: Type of layer -> the kinds of its sub-layers, in the order of computation. A kind may stand there several times.
+LAYERS: dict[str, Callable[[Shape], Sequence[str]]] = {
+    "standard": lambda shape: ("attention", "ffn"),
+}
+
+
+def sub_layers(shape: Shape) -> tuple[str, ...]:
+    """The kinds of a layer of ``shape``, in the order of computation."""
+    return tuple(LAYERS[shape.layer_type](shape))
+
+
+def bank_sizes(shape: Shape) -> dict[str, int]:
+    """Kind -> distinct blocks, in the order of a layer. A kind that stands in a layer n times needs n for each copy."""
+    kinds = sub_layers(shape)
+    return {kind: shape.sharing.size(KINDS[kind].part) * kinds.count(kind) for kind in dict.fromkeys(kinds)}
+
+
+def bank_entries(shape: Shape, layer: int) -> list[tuple[str, int]]:
+    """(kind, entry of its bank) of each sub-layer of ``layer``, in the order of computation."""
+    kinds = sub_layers(shape)
+    return [
+        (kind, shape.sharing.index(KINDS[kind].part, layer) * kinds.count(kind) + kinds[:position].count(kind))
+        for position, kind in enumerate(kinds)
+    ]
