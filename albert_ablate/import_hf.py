@@ -21,6 +21,7 @@ from albert_ablate.console import command
 from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError
 from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
 from albert_ablate.hydra_compose import compose
+from albert_ablate.methods import method_of
 from albert_ablate.parse import parse
 from albert_ablate.runs import TOKENIZER_JSON, RunFolder
 
@@ -186,7 +187,7 @@ def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", ori
         )
     state = _state(config, found, source.file)
     identity = digest(origin["files"], 12)
-    counts = config.architecture().parameters().as_dict()
+    counts = method_of(config).parameters().as_dict()
     with building(out) as folder:
         step = folder / "checkpoints" / _STEP
         step.mkdir(parents=True)

@@ -19,6 +19,7 @@ from rich.table import Table
 from albert_ablate.console import command, duration
 from albert_ablate.errors import UserError
 from albert_ablate.hydra_cells import expand, read_words
+from albert_ablate.methods import method_of
 from albert_ablate.sweeping.cells import Cell, Placed, labels, place
 from albert_ablate.sweeping.definition import load
 from albert_ablate.sweeping.estimate import GPU_PEAKS, Estimate, on_gpu, on_this_machine
@@ -78,7 +79,7 @@ class Line:
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the CSV file."""
-        counts = self.cell.config.architecture().parameters().as_dict()
+        counts = method_of(self.cell.config).parameters().as_dict()
         return {
             "cell": self.label, "identity": self.identity, "state": self.state, "tables": " ".join(self.cell.rows),
             "overrides": " ".join(self.cell.overrides), **{f"parameters_{k}": v for k, v in counts.items()},
@@ -151,7 +152,7 @@ def _table(lines: Sequence[Line], common: Sequence[str], timed: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for line in lines:
-        counts = line.cell.config.architecture().parameters()
+        counts = method_of(line.cell.config).parameters()
         millions = f"{counts.encoder / 1e6:.1f} · {counts.with_pooler / 1e6:.1f} · {counts.with_heads / 1e6:.1f}"
         e = line.estimate
         own = (

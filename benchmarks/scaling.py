@@ -43,7 +43,7 @@ def points(seconds: float) -> pd.DataFrame:
                 rows.append({
                     "axis": axis, "value": value, "share": share, "tokens_per_second": one.tokens / found[share].median,
                     "peak_mb": found[share].peak_mb,
-                    "parameters": one.config().architecture().parameters().with_heads,
+                    "parameters": method_of(one.config()).parameters().with_heads,
                 })  # fmt: skip
     return pd.DataFrame(rows)
 

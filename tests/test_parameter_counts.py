@@ -79,8 +79,8 @@ def test_counts_equal_the_built_model(size: str, share: Share, embed: str) -> No
     assert counts.with_heads == total(model)
     assert counts.blocks == {"attention": total(encoder.attention), "ffn": total(encoder.ffn)}
     assert counts.projection == total(encoder.embedding.projection)
-    assert counts.mlm_head == total(model.mlm_head)
-    assert counts.sentence_head == total(model.sentence_head)
+    assert counts.heads["mlm_head"] == total(model.mlm_head)
+    assert counts.heads["sentence_head"] == total(model.sentence_head)
     assert sum(tensor.numel() for tensor in model.state_dict().values()) == counts.with_heads
 
 

@@ -18,8 +18,7 @@ class ParameterCount:
     projection: int
     blocks: Mapping[str, int]  # by kind, in the order of a layer
     pooler: int
-    mlm_head: int
-    sentence_head: int
+    heads: Mapping[str, int]  # of pretraining, by name
 
     @property
     def encoder(self) -> int:
@@ -33,8 +32,8 @@ class ParameterCount:
 
     @property
     def with_heads(self) -> int:
-        """``with_pooler`` plus masked-LM and sentence head: what pretraining holds."""
-        return self.with_pooler + self.mlm_head + self.sentence_head
+        """``with_pooler`` plus the heads: everything that pretraining holds."""
+        return self.with_pooler + sum(self.heads.values())
 
     def as_dict(self) -> dict[str, int]:
         """The three totals and their parts."""
@@ -46,8 +45,7 @@ class ParameterCount:
             "projection": self.projection,
             **self.blocks,
             "pooler": self.pooler,
-            "mlm_head": self.mlm_head,
-            "sentence_head": self.sentence_head,
+            **self.heads,
         }
 
 
@@ -66,8 +64,7 @@ class Architecture(Shape):
             projection=projection,
             blocks={kind: size * KINDS[kind].parameters(self) for kind, size in bank_sizes(self).items()},
             pooler=Pooler.count(self),
-            mlm_head=MaskedLMHead.count(self),
-            sentence_head=SentenceHead.count(self),
+            heads={"mlm_head": MaskedLMHead.count(self), "sentence_head": SentenceHead.count(self)},
         )
 
     def encoder_flops(self, length: int) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from albert_ablate.axes import SENTENCE_TASKS
 from albert_ablate.config import RunConfig
+from albert_ablate.methods import method_of
 from albert_ablate.training.budget import step_flops
 
 if TYPE_CHECKING:  # torch loads slowly, and most of this needs no measurement
@@ -67,7 +68,7 @@ def _steps(config: RunConfig, tokens_per_step: float, step_seconds: float) -> in
 
 
 def _checkpoint_bytes(config: RunConfig) -> int:
-    return _CHECKPOINT_BYTES * config.architecture().parameters().with_heads
+    return _CHECKPOINT_BYTES * method_of(config).parameters().with_heads
 
 
 def _evaluated_sequences(config: RunConfig, steps: int) -> int:
