@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from albert_ablate import console, provenance
+from albert_ablate import console
 from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import PairBatches
@@ -23,7 +23,6 @@ from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer, get_tokenizer
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
 from albert_ablate.data.wordpiece import require_whole
-from albert_ablate.deviations import deviations
 from albert_ablate.distributed import World, joined
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
@@ -36,12 +35,16 @@ from albert_ablate.identity import identity, ingredients, readable_name
 from albert_ablate.lock import locked
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.outcome import disk_in_words, recorded
+from albert_ablate.record.describe import describe_run
+from albert_ablate.record.results import EvaluationTime, Results
+from albert_ablate.record.similarity import Similarity
+from albert_ablate.record.warm_start import WarmStart
 from albert_ablate.runs import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers, untracked
-from albert_ablate.training.budget import budget_words, step_flops
+from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest
 from albert_ablate.training.precision import choose_device, choose_precision, set_up
 from albert_ablate.training.trainer import Trainer
@@ -287,7 +290,7 @@ def _train_and_evaluate(
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
     lone = lone_sentences(prepared.train, objective, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
-    folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, device, precision, world))
+    folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, device, precision, world.size))
     folder.say(
         f"{folder.name}: {shape.parameters().with_pooler / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {device.type} in {precision}"
@@ -295,7 +298,7 @@ def _train_and_evaluate(
     model = build_model(shape, config.seed)
     if start is not None:
         new = load_matching(newest(start.checkpoints), model)
-        folder.write("warm_start.json", {"from": start.name, "tensors_of_its_own": new})
+        folder.write("warm_start.json", WarmStart(from_=start.name, tensors_of_its_own=new))
         folder.say(f"starts with the weights of {start.name}, {len(new)} tensors of its own")
     baselines = NgramBaselines(prepared.train, shape.vocab_size)
     evaluator = Evaluator(model, held_out, objective, baselines, precision, world)
@@ -315,10 +318,11 @@ def _train_and_evaluate(
             if prepared.reference is not None:
                 results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
             similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
-        results["evaluation"] = {"seconds": trainer.curve_seconds + time.perf_counter() - started}
+        spent = EvaluationTime(seconds=trainer.curve_seconds + time.perf_counter() - started)
+        results["evaluation"] = spent.as_json()
         trackers.record(results, similarity)
-    folder.write("similarity.json", similarity)
-    folder.write("results.json", results)
+    folder.write("similarity.json", Similarity.model_validate(similarity))
+    folder.write("results.json", Results.model_validate(results))
     folder.set_status("finished")
     folder.log("finished")
 
@@ -337,32 +341,3 @@ def require_pairs(config: RunConfig, held_out: HeldOut) -> None:
             f"masking.long_words={config.masking.long_words} masks nothing of the held-out pairs: every word has more "
             "pieces than a row's budget. Use masking.long_words=auto."
         )
-
-
-def _manifest(
-    config: RunConfig,
-    paper: RunConfig,
-    name: str,
-    run_id: str,
-    data: dict[str, Any],
-    device: torch.device,
-    precision: str,
-    world: World,
-) -> dict[str, Any]:
-    """Everything a number of this run can be traced to."""
-    shape = config.architecture()
-    per_step = step_flops(config)
-    return {
-        "identity": run_id,
-        "name": name,
-        "source": provenance.commit(),
-        "packages": provenance.packages(),
-        "hardware": provenance.hardware(device),
-        "precision": precision,
-        "processes": world.size,
-        "data": data,
-        "parameters": shape.parameters().as_dict(),
-        "flops_per_step": per_step,
-        "training_flops": per_step * config.budget.steps if config.budget.unit == "steps" else None,
-        "deviations_from_paper": deviations(config, paper),
-    }

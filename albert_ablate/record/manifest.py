@@ -39,12 +39,12 @@ class CorpusSource(Part):
     package: str | None = None
     licence: str | None = None
     planted: dict[str, Any] | None = None  # settings of the planted structure (``config.PlantedConfig``)
-    files: list[str] = []
-    validation_files: list[str] = []
-    hub: list[str] = []  # data sets
-    read_as: dict[str, FormCount] = {}  # form -> its files
-    left_aside: list[str] = []  # files that were not read, in words
-    left_out: dict[str, Whole] = {}  # reason -> sentences, documents or characters
+    files: list[str] = Field(default_factory=list)
+    validation_files: list[str] = Field(default_factory=list)
+    hub: list[str] = Field(default_factory=list)  # data sets
+    read_as: dict[str, FormCount] = Field(default_factory=dict)  # form -> its files
+    left_aside: list[str] = Field(default_factory=list)  # files that were not read, in words
+    left_out: dict[str, Whole] = Field(default_factory=dict)  # reason -> sentences, documents or characters
 
 
 class Side(Part):
@@ -129,9 +129,9 @@ class Imported(Part):
     """The checkpoint that an imported run is made of."""
 
     from_: str | None = Field(default=None, alias="from")  # folder, file or name on the hub
-    files: dict[str, str] = {}  # name -> sha256
-    missing: list[str] = []  # heads that it does not have
-    left_out: list[str] = []  # tensors of a task's head
+    files: dict[str, str] = Field(default_factory=dict)  # name -> sha256
+    missing: list[str] = Field(default_factory=list)  # heads that it does not have
+    left_out: list[str] = Field(default_factory=list)  # tensors of a task's head
     model_type: str | None = None  # of transformers
     num_hidden_groups: Whole | None = None  # of ALBERT
     classifier_dropout: Number | None = None
@@ -144,7 +144,7 @@ class Manifest(Part):
     name: str | None = None  # of the folder when it was made
     imported: Imported | None = None  # absent for a run that was trained here
     source: Code | None = None
-    packages: dict[str, str | None] = {}  # name -> version
+    packages: dict[str, str | None] = Field(default_factory=dict)  # name -> version
     hardware: Hardware = Hardware()
     precision: str | None = None  # bf16 or fp32
     processes: Whole | None = None
@@ -152,4 +152,4 @@ class Manifest(Part):
     parameters: Parameters = Parameters()
     flops_per_step: Number | None = None  # of matrix products
     training_flops: Number | None = None  # of the whole budget; None where it is not in steps
-    deviations_from_paper: list[Deviation] = []
+    deviations_from_paper: list[Deviation] = Field(default_factory=list)

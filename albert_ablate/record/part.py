@@ -5,19 +5,21 @@ stays absent; a field that was set to None is written as null.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from albert_ablate.errors import DamagedFileError
 from albert_ablate.files import read_json, write_json
 
 _READING = object()
@@ -48,6 +50,9 @@ Rate = Annotated[float, _within(1e-9, 1e15)]
 Number = Annotated[float, _within(-1e30, 1e30)]
 #: Lower and upper bound.
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+AnyPart = TypeVar("AnyPart", bound="Part")
 
 
 class Part(BaseModel):
@@ -84,6 +89,21 @@ class Part(BaseModel):
 def write_record(path: Path, record: Part) -> None:
     """Write ``record`` as a JSON file, atomically."""
     write_json(path, record.as_json())
+
+
+def field_of(problem: ErrorDetails) -> str:
+    """``masked_lm.loss``: where a record is wrong; empty where it is no record at all."""
+    return ".".join(map(str, problem["loc"]))
+
+
+def load_record(path: Path, form: type[AnyPart]) -> AnyPart:
+    """A record that a command needs. Raises DamagedFileError that names the first field that is wrong."""
+    try:
+        return form.read(read_json(path))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = f"{field_of(problem)}: " if problem["loc"] else ""
+        raise DamagedFileError(f"{path} is damaged ({where}{problem['msg']}).") from error
 
 
 def amend_record(path: Path, changes: Part) -> None:

@@ -3,6 +3,8 @@
 What a model cannot be asked has no number: every measurement may be absent.
 """
 
+from pydantic import Field
+
 from albert_ablate.record.manifest import Imported
 from albert_ablate.record.part import Interval, Number, Part, Whole
 from albert_ablate.record.tasks import Average, TaskEntry
@@ -119,10 +121,10 @@ class Results(Part):
     masked_lm: MaskedLM | None = None
     nsp: SentenceTask | None = None
     sop: SentenceTask | None = None
-    left_out: dict[str, str] = {}  # sentence task -> why the text cannot give it
+    left_out: dict[str, str] = Field(default_factory=dict)  # sentence task -> why the text cannot give it
     training: Training | None = None
     achievable: Achievable | None = None
     scored: Scored | None = None  # of ``evaluate`` alone
     evaluation: EvaluationTime | None = None
-    tasks: list[TaskEntry] = []
+    tasks: list[TaskEntry] = Field(default_factory=list)
     average: Average | None = None  # absent without the paper's five tasks

@@ -2,6 +2,8 @@
 
 from typing import Literal, get_args
 
+from pydantic import Field
+
 from albert_ablate.record.part import Part, Whole
 
 State = Literal["queued", "running", "finished", "failed", "diverged", "preempted"]
@@ -18,4 +20,4 @@ class Status(Part):
     updated: str | None = None
     host: str | None = None
     pid: int | None = None  # of the process that wrote it
-    time_limits: list[Whole] = []  # the step that was saved each time a time limit was reached
+    time_limits: list[Whole] = Field(default_factory=list)  # the step that was saved each time a time limit was reached

@@ -29,7 +29,7 @@ class SquadPart(Part):
     f1: Number | None = None
 
 
-class SetScores(Part):
+class SetMetrics(Part):
     """One dev set. Its metrics stand beside these fields under the names that the task gives them."""
 
     model_config = ConfigDict(extra="allow")
@@ -59,8 +59,8 @@ class Scores(Part):
 
     step: Whole | None = None
     score: Number  # what checkpoints are chosen by
-    average: Number | None  # what enters the mean over tasks
-    sets: dict[str, SetScores]  # dev set -> its metrics
+    average: Number  # what enters the mean over tasks
+    sets: dict[str, SetMetrics]  # dev set -> its metrics
 
 
 class UnitTraining(Part):
@@ -110,8 +110,8 @@ class Before(Part):
     last: Scores
 
 
-class Reread(Part):
-    """The code and the machine that scored it again."""
+class ScoredAgain(Part):
+    """The code and the machine that scored a fine-tuning again."""
 
     source: Code
     packages: dict[str, str | None]
@@ -122,10 +122,10 @@ class UnitResults(FineTuned, UnitName):
     """``results.json`` of a fine-tuning."""
 
     to_beat: Floors
-    to_beat_each: dict[str, Floors] = {}  # dev set -> metric -> baseline -> its value
+    to_beat_each: dict[str, Floors] = Field(default_factory=dict)  # dev set -> metric -> baseline -> its value
     set_up: SetUp | None = None
     before: Before | None = None  # of one that was scored again
-    reread: Reread | None = None  # of the same
+    reread: ScoredAgain | None = None  # of the same
 
 
 class TaskEntry(Part):
@@ -138,20 +138,20 @@ class TaskEntry(Part):
     seeds: list[Whole]
     score: Number  # median of the best scores
     spread: Interval  # least and greatest of them
-    scores: list[Number] = []  # of each seed
+    scores: list[Number] = Field(default_factory=list)  # of each seed
     last_score: Number
-    last_scores: list[Number] = []
+    last_scores: list[Number] = Field(default_factory=list)
     average: Number | None
-    sets: dict[str, SetScores]
-    last_sets: dict[str, SetScores] = {}
+    sets: dict[str, SetMetrics]
+    last_sets: dict[str, SetMetrics] = Field(default_factory=dict)
     sets_of_seed: Whole | None = None
-    to_beat: Floors = {}
-    to_beat_each: dict[str, Floors] = {}
+    to_beat: Floors = Field(default_factory=dict)
+    to_beat_each: dict[str, Floors] = Field(default_factory=dict)
     selection: str | None = None
     recipe: dict[str, Number | str | bool | None] | None = None
     set_up: SetUp | None = None
     seconds: Number | None = None  # of training, all seeds together
-    units: list[str] = []  # folders
+    units: list[str] = Field(default_factory=list)  # folders
 
 
 class Average(Part):
@@ -178,15 +178,15 @@ class UnitData(Part):
     rows_with_missing_fields_left_out: Whole | None = None
     rows_without_a_gold_label_left_out: Whole | None = None
     train: Whole | None = None  # examples
-    dev: dict[str, Whole] = {}
-    dev_texts_also_in_train: dict[str, Whole] = {}
-    windows: dict[str, Whole] = {}
+    dev: dict[str, Whole] = Field(default_factory=dict)
+    dev_texts_also_in_train: dict[str, Whole] = Field(default_factory=dict)
+    windows: dict[str, Whole] = Field(default_factory=dict)
     train_windows_without_the_answer: Whole | None = None
     dev_questions_scored_by_characters: Whole | None = None
     questions_left_out_because_the_answer_is_not_where_the_file_says: Whole | None = None
     articles_cut: Whole | None = None
-    class_weights: dict[str, Number] = {}
-    notes: list[str] = []
+    class_weights: dict[str, Number] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
 
 
 class UnitManifest(Part):
@@ -202,7 +202,7 @@ class UnitManifest(Part):
     settings: UnitSettings | None = None
     data: UnitData = UnitData()
     source: Code | None = None
-    packages: dict[str, str | None] = {}
+    packages: dict[str, str | None] = Field(default_factory=dict)
     hardware: Hardware = Hardware()
     precision: str | None = None
     heads: str | None = None  # the number format in which the head answers

@@ -15,6 +15,7 @@ from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.distributed import ALONE, World
 from albert_ablate.errors import CheckpointError, DivergedError
 from albert_ablate.model.pretraining import MLM_EPSILON, PretrainingModel
+from albert_ablate.record.results import Training
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import deferred
 from albert_ablate.trackers import Trackers
@@ -120,18 +121,20 @@ class Trainer:
 
     def _record(self, done: int) -> dict[str, Any]:
         """``training`` of ``results.json``."""
-        record = {
-            "steps": done,
-            "tokens": self.tokens,
-            "flops": done * self.flops_per_step,
-            "seconds": self.seconds,
-            "tokens_per_second": self.tokens / self.seconds if self.seconds else None,
-        }
+        record = Training(
+            steps=done,
+            tokens=self.tokens,
+            flops=done * self.flops_per_step,
+            seconds=self.seconds,
+            tokens_per_second=self.tokens / self.seconds if self.seconds else None,
+        )
         if self.config.optimizer.skip_spikes is not None:
-            record["skipped_steps"] = self.skipped
+            record.skipped_steps = self.skipped
         if self.micro_size != self.config.batch.micro_size:
-            record["micro_size"] = self.micro_size
-        return record | ({"processes": self.world.size} if self.world.size > 1 else {})
+            record.micro_size = self.micro_size
+        if self.world.size > 1:
+            record.processes = self.world.size
+        return record.as_json()
 
     def _position(self, done: int, sums: Sums, elapsed: float) -> float:
         """Place on the schedule after ``done`` steps, the unlogged ones in ``sums`` included."""
