@@ -20,9 +20,14 @@ from albert_ablate.axes import SENTENCE_TASKS, Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError
-from albert_ablate.files import digest, read_json, require_writable, write_json
+from albert_ablate.files import digest, require_writable
 from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
 from albert_ablate.hydra_compose import compose_evaluation
+from albert_ablate.record.evaluation import EvaluationRecord
+from albert_ablate.record.manifest import Data, Manifest
+from albert_ablate.record.part import write_record
+from albert_ablate.record.results import EvaluationTime, Results, Scored
+from albert_ablate.record.similarity import Similarity
 from albert_ablate.runs import RunFolder
 
 if TYPE_CHECKING:  # they load torch
@@ -54,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show(record)
     file = options.out or place / _name(record)
     with disk_in_words(str(folder.path.parent), config.paths.cache):
-        write_json(file, record)
+        write_record(file, record)
         if options.out is None:
             _adopt(folder, record)
     console.say(f"\n  {file}")
@@ -78,26 +83,26 @@ def _require_place(place: Path) -> None:
         ) from error
 
 
-def _show(record: dict[str, Any]) -> None:
+def _show(record: EvaluationRecord) -> None:
     from albert_ablate.summary import held_out
 
-    for part in held_out(record["results"]):
+    results = record.results
+    for part in held_out(results.as_json()):
         console.show(part)
-    tasks = [record["results"][task] for task in SENTENCE_TASKS]
-    sentences = "fitted heads stand in" if any(tasks) else "the sentence tasks were not scored"
-    for head in record["missing"]:
+    scored = [getattr(results, task) for task in SENTENCE_TASKS]
+    sentences = "fitted heads stand in" if any(scored) else "the sentence tasks were not scored"
+    for head in record.missing:
         random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else sentences
         console.say(f"  ! It has no {head}: {random}.")
 
 
-def _name(record: dict[str, Any]) -> str:
+def _name(record: EvaluationRecord) -> str:
     """Of a record in the run folder: the same for the same settings, tokens, precision and checkpoint."""
-    tokens = record["data"]["tokens"]["fingerprint"]
-    key = digest([record["settings"], tokens, record["precision"], record["checkpoint"]], 8)
-    return f"{record['settings']['data']['name']}-{key}.json"
+    key = digest([record.settings, record.data.tokens.fingerprint, record.precision, record.checkpoint], 8)
+    return f"{record.settings['data']['name']}-{key}.json"
 
 
-def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     """The record of the run's newest checkpoint, evaluated as ``config`` says. Raises UserError."""
     from albert_ablate.data.prepare import prepare_data
     from albert_ablate.data.vocabulary import tokenizer_file
@@ -139,19 +144,27 @@ def evaluate(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
         if prepared.reference is not None and baselines is not None and prepared.train.document_count:
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
-    results["scored"] = _scored(config, held_out, prepared)
+    scored = _scored(config, held_out, prepared)
     if not at_home:
         trained_on, reason = _own_tokens(folder, config)
-        results["scored"]["seen_in_training"] = seen_in_training(held_out.plain, trained_on)
+        scored.seen_in_training = seen_in_training(held_out.plain, trained_on)
         bars_of(results, held_out.plain, trained_on, reason, pieces)
-    results["evaluation"] = {"seconds": time.perf_counter() - started}
+    measured = Results.model_validate(results)
+    measured.scored = scored
+    measured.evaluation = EvaluationTime(seconds=time.perf_counter() - started)
     groups = ("data", "evaluation", "pairs", "masking")
     settings = {group: config.as_dict()[group] for group in groups}
-    return {
-        "run": folder.name, "state": folder.state(), "checkpoint": checkpoint.name, "precision": machine.precision,
-        "settings": settings, "data": prepared.record, "missing": missing, "results": results,
-        "similarity": similarity,
-    }  # fmt: skip
+    return EvaluationRecord(
+        run=folder.name,
+        state=folder.state(),
+        checkpoint=checkpoint.name,
+        precision=machine.precision,
+        settings=settings,
+        data=Data.model_validate(prepared.record),
+        missing=missing,
+        results=measured,
+        similarity=Similarity.model_validate(similarity),
+    )
 
 
 def _is_own(folder: RunFolder, data: dict[str, Any]) -> bool:
@@ -178,16 +191,17 @@ def _own_tokens(folder: RunFolder, config: RunConfig) -> tuple["TokenStore | Non
     return None, f"the run's own text is not in {config.paths.cache}; scoring the run on it once puts it there"
 
 
-def _scored(config: RunConfig, held_out: "HeldOut", prepared: "Prepared") -> dict[str, Any]:
+def _scored(config: RunConfig, held_out: "HeldOut", prepared: "Prepared") -> Scored:
     """How much of the text the masked-LM numbers cover, and what keeps them from all of it."""
     sides = [prepared.train, prepared.valid]
-    found = held_out.plain.scored() | {
-        "of_documents": sum(side.document_count for side in sides),
-        "of_tokens": sum(len(side.tokens) for side in sides),
-    }
-    held = None if config.data.validation_path else config.data.validation_fraction
-    stopped = len(held_out.plain) == config.evaluation.max_pairs
-    return found | {"held_out_by": held, "stopped": stopped, "max_length": config.pairs.max_length}
+    return Scored(
+        **held_out.plain.scored(),
+        of_documents=sum(side.document_count for side in sides),
+        of_tokens=sum(len(side.tokens) for side in sides),
+        held_out_by=None if config.data.validation_path else config.data.validation_fraction,
+        stopped=len(held_out.plain) == config.evaluation.max_pairs,
+        max_length=config.pairs.max_length,
+    )
 
 
 def _imported(folder: RunFolder) -> dict[str, Any] | None:
@@ -198,14 +212,15 @@ def _imported(folder: RunFolder) -> dict[str, Any] | None:
     return found
 
 
-def _adopt(folder: RunFolder, record: dict[str, Any]) -> None:
+def _adopt(folder: RunFolder, record: EvaluationRecord) -> None:
     """The first evaluation of an imported run becomes its results; its tokenizer's record stays."""
     if _imported(folder) is None or "masked_lm" in folder.read("results.json"):
         return
-    folder.write("results.json", folder.read("results.json") | record["results"])
-    folder.write("similarity.json", record["similarity"])
-    manifest = read_json(folder.path / "manifest.json")
-    folder.write("manifest.json", manifest | {"data": record["data"] | {"tokenizer": manifest["data"]["tokenizer"]}})
+    folder.amend("results.json", record.results)
+    folder.write("similarity.json", record.similarity)
+    data = record.data.model_copy()
+    data.tokenizer = folder.load("manifest.json", Manifest).data.tokenizer
+    folder.amend("manifest.json", Manifest(data=data))
 
 
 if __name__ == "__main__":

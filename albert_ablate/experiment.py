@@ -9,11 +9,10 @@ from typing import Any
 
 import yaml
 
-from albert_ablate import console, provenance
+from albert_ablate import console
 from albert_ablate.config import RunConfig
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.segments import lone_sentences
-from albert_ablate.deviations import deviations
 from albert_ablate.distributed import World, joined
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
@@ -28,12 +27,16 @@ from albert_ablate.methods import WARM_START, method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.outcome import disk_in_words, recorded
+from albert_ablate.record.describe import describe_run
+from albert_ablate.record.results import EvaluationTime, Results
+from albert_ablate.record.similarity import Similarity
+from albert_ablate.record.warm_start import WarmStart
 from albert_ablate.runs import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers, untracked
-from albert_ablate.training.budget import budget_words, step_flops
+from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
@@ -179,8 +182,8 @@ def _pretrain(
         results["training"] = training
         results["evaluation"]["seconds"] += trainer.curve_seconds
         trackers.record(results, similarity)
-    folder.write("similarity.json", similarity)
-    folder.write("results.json", results)
+    folder.write("similarity.json", Similarity.model_validate(similarity))
+    folder.write("results.json", Results.model_validate(results))
     folder.set_status("finished")
     folder.log("finished")
 
@@ -215,7 +218,7 @@ def _begin(
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
     lone = lone_sentences(store, config.objective.name, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
-    folder.write("manifest.json", _manifest(config, paper, folder.name, run_id, data, machine))
+    folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, machine))
     count = method_of(config).parameters().with_pooler
     folder.say(
         f"{folder.name}: {count / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
@@ -232,7 +235,7 @@ def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder
     if WARM_START in parents:
         start = parents[WARM_START]
         new = load_matching(checkpoints[WARM_START], model)
-        folder.write("warm_start.json", {"from": start.name, "tensors_of_its_own": new})
+        folder.write("warm_start.json", WarmStart(from_=start.name, tensors_of_its_own=new))
         folder.say(f"starts with the weights of {start.name}, {len(new)} tensors of its own")
     return model
 
@@ -251,7 +254,7 @@ def _evaluate(
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         pairs = held_out.plain.batches(config.evaluation.similarity_pairs)
         similarity = layer_similarity(evaluator.model.encoder, pairs)
-    results["evaluation"] = {"seconds": time.perf_counter() - started}
+    results["evaluation"] = EvaluationTime(seconds=time.perf_counter() - started).as_json()
     return results, similarity
 
 
@@ -269,29 +272,3 @@ def require_pairs(config: RunConfig, held_out: HeldOut) -> None:
             f"masking.long_words={config.masking.long_words} masks nothing of the held-out pairs: every word has more "
             "pieces than a row's budget. Use masking.long_words=auto."
         )
-
-
-def _manifest(
-    config: RunConfig,
-    paper: RunConfig,
-    name: str,
-    run_id: str,
-    data: dict[str, Any],
-    machine: Machine,
-) -> dict[str, Any]:
-    """Everything a number of this run can be traced to."""
-    per_step = step_flops(config)
-    return {
-        "identity": run_id,
-        "name": name,
-        "source": provenance.commit(),
-        "packages": provenance.packages(),
-        "hardware": provenance.hardware(machine.device),
-        "precision": machine.precision,
-        "processes": machine.world.size,
-        "data": data,
-        "parameters": method_of(config).parameters().as_dict(),
-        "flops_per_step": per_step,
-        "training_flops": per_step * config.budget.steps if config.budget.unit == "steps" else None,
-        "deviations_from_paper": deviations(config, paper),
-    }

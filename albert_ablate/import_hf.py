@@ -21,8 +21,9 @@ from albert_ablate.console import command
 from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError
 from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
 from albert_ablate.hydra_compose import compose
-from albert_ablate.methods import method_of
 from albert_ablate.parse import parse
+from albert_ablate.record.manifest import Imported as ImportedRecord
+from albert_ablate.record.results import Results
 from albert_ablate.runs import TOKENIZER_JSON, RunFolder
 
 if TYPE_CHECKING:
@@ -89,11 +90,13 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = find_tokenizer(folder, _json(folder / "tokenizer_config.json", needed=False), Path(scratch))
         config = _config(out.name, found, tokenizer)
-        origin = {
-            "from": name, "files": {file.name: sha256_file(file) for file in (*files, *tokenizer.read)},
-            "missing": list(found.missing), "left_out": list(found.left_out),
+        origin = ImportedRecord(
+            from_=name,
+            files={file.name: sha256_file(file) for file in (*files, *tokenizer.read)},
+            missing=list(found.missing),
+            left_out=list(found.left_out),
             **kept_for_export(described),
-        }  # fmt: skip
+        )
         _write(out, config, found, tokenizer, origin)
     return found
 
@@ -173,11 +176,11 @@ def _state(config: RunConfig, found: "Imported", vocabulary: Path) -> "dict[str,
     return own | tensors
 
 
-def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", origin: dict[str, Any]) -> None:
+def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", origin: ImportedRecord) -> None:
     from safetensors.torch import save_file
 
-    from albert_ablate import provenance
     from albert_ablate.data.vocabulary import open_tokenizer
+    from albert_ablate.record.describe import describe_import
     from albert_ablate.training.checkpoint import WEIGHTS
 
     tokenizer = open_tokenizer(source.file, config.tokenizer)
@@ -186,8 +189,7 @@ def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", ori
             f"{source.read[0]}: {tokenizer.vocab_size} pieces, but the model has {config.tokenizer.vocab_size}."
         )
     state = _state(config, found, source.file)
-    identity = digest(origin["files"], 12)
-    counts = method_of(config).parameters().as_dict()
+    identity = digest(origin.files, 12)
     with building(out) as folder:
         step = folder / "checkpoints" / _STEP
         step.mkdir(parents=True)
@@ -200,12 +202,10 @@ def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", ori
         shutil.copyfile(source.file, folder / tokenizer.kept_as)
         if source.kept is not None:
             shutil.copyfile(source.kept, folder / TOKENIZER_JSON)
-        record = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
-        manifest = {"identity": identity, "name": out.name, "imported": origin, "source": provenance.commit()}
-        manifest |= {"packages": provenance.packages(), "precision": "fp32", "data": {"tokenizer": record}}
-        write_json(folder / "manifest.json", manifest | {"parameters": counts, "deviations_from_paper": []})
-        write_json(folder / "results.json", {"imported": origin})
-        RunFolder(folder.parent, folder.name).set_status("finished")
+        run = RunFolder(folder.parent, folder.name)
+        run.write("manifest.json", describe_import(config, out.name, identity, origin, tokenizer))
+        run.write("results.json", Results(imported=origin))
+        run.set_status("finished")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from albert_ablate.errors import (
     RunFolderError,
     UserError,
 )
+from albert_ablate.record.status import State
 from albert_ablate.runs import RunFolder
 
 #: Rounds in succession that a time limit may end at the same step.
@@ -39,8 +40,10 @@ def recorded(folder: RunFolder, no_memory: str, time_limits: int) -> Iterator[No
         yield
     except PreemptedError as stop:
         error, saved = _counted(stop, folder, time_limits) if stop.limit else (stop, None)
-        state, code = ("failed", error.exit_code) if isinstance(error, NoProgressError) else ("preempted", None)
-        _record(folder, state, str(error), code, saved)
+        if isinstance(error, NoProgressError):
+            _record(folder, "failed", str(error), error.exit_code, saved)
+        else:
+            _record(folder, "preempted", str(error), limit_at=saved)
         _log(folder, str(error))
         raise error from None
     except PeerLostError as stop:
@@ -138,7 +141,7 @@ def ordinal(number: int) -> str:
 
 
 def _record(
-    folder: RunFolder, state: str, reason: str, exit_code: int | None = None, limit_at: int | None = None
+    folder: RunFolder, state: State, reason: str, exit_code: int | None = None, limit_at: int | None = None
 ) -> None:
     """As far as a full disk allows it: without it the folder still says that its process is gone."""
     try:

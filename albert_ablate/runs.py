@@ -14,16 +14,18 @@ from typing import Any
 
 from albert_ablate import console
 from albert_ablate.errors import RunFolderError
-from albert_ablate.files import read_json, write_json, write_text
+from albert_ablate.files import read_json, write_text
 from albert_ablate.lock import owner, require_free
+from albert_ablate.record.metrics import Line
+from albert_ablate.record.part import AnyPart, Part, amend_record, load_record, write_record
+from albert_ablate.record.status import State, Status
 
 #: The run's SentencePiece model, a copy, so that the folder can be used without the cache.
 TOKENIZER = "spiece.model"
 #: Of an imported run, the tokenizer as the checkpoint had it, where an export would write another.
 TOKENIZER_JSON = "tokenizer.json"
-STATES = ("queued", "running", "finished", "failed", "diverged", "preempted")
 #: Ended by an error of its own; started again only when the same command is given.
-FAILURES = ("failed", "diverged")
+FAILURES: tuple[State, ...] = ("failed", "diverged")
 
 
 def wanted(rerun: str, state: str) -> bool:
@@ -47,7 +49,7 @@ class RunFolder:
         return self.name.rpartition("-")[2]
 
     def state(self) -> str:
-        """One of STATES, or ``missing``; a run whose process died without a word is ``preempted``."""
+        """A ``State``, or ``missing``; a run whose process died without a word is ``preempted``."""
         status = self.status()
         if status is None:
             return "missing"
@@ -72,33 +74,31 @@ class RunFolder:
             return None
         try:
             found: dict[str, Any] = read_json(file)
-            assert found["state"] in STATES
-        except (ValueError, TypeError, KeyError, AssertionError):
+            Status.read(found)
+        except ValueError:
             raise RunFolderError(
                 f"{file} is damaged. Remove it, and the same command continues from the last checkpoint."
             ) from None
         return found
 
     def set_status(
-        self, state: str, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
+        self, state: State, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
     ) -> None:
-        """Record ``state`` (one of STATES), the time, the process and, of a failure, reason and exit code.
+        """Record ``state``, the time, the process and, of a failure, reason and exit code.
 
         ``limit_at``: a time limit was reached with this step saved. ``time_limits`` lists those of all
         rounds; a run that failed and is started again begins a new list.
         """
-        assert state in STATES
         now = datetime.now(UTC).isoformat(timespec="seconds")
         started = (self.status() or {}).get("started", now)
         limits = self.time_limits(again=state == "running") + ([] if limit_at is None else [limit_at])
-        process = {"host": socket.gethostname(), "pid": os.getpid()}
-        write_json(
-            self.path / "status.json",
-            {
-                "state": state, "reason": reason, "exit_code": exit_code, "started": started, "updated": now, **process,
-                **({"time_limits": limits} if limits else {}),
-            },
+        status = Status(
+            state=state, reason=reason, exit_code=exit_code, started=started, updated=now, host=socket.gethostname(),
+            pid=os.getpid(),
         )  # fmt: skip
+        if limits:
+            status.time_limits = limits
+        write_record(self.path / "status.json", status)
 
     def time_limits(self, again: bool = False) -> list[int]:
         """The steps that were saved when a time limit was reached; ``again``: as a new start counts them."""
@@ -109,17 +109,26 @@ class RunFolder:
         """The step of the newest checkpoint; 0 without one."""
         return max((int(path.name[5:]) for path in self.checkpoints.glob("step_*[0-9]")), default=0)
 
-    def write(self, name: str, value: Any) -> None:
-        """A JSON file (or text, for a string) of the folder, atomically."""
+    def write(self, name: str, value: Part | str) -> None:
+        """A record as JSON, or a text, atomically."""
         target = self.path / name
-        write_text(target, value) if isinstance(value, str) else write_json(target, value)
+        write_text(target, value) if isinstance(value, str) else write_record(target, value)
+
+    def amend(self, name: str, changes: Part) -> None:
+        """Replace the fields of a record that ``changes`` has set."""
+        amend_record(self.path / name, changes)
+
+    def load(self, name: str, form: type[AnyPart]) -> AnyPart:
+        """A record of the folder as ``form``. Raises DamagedFileError."""
+        return load_record(self.path / name, form)
 
     def read(self, name: str) -> Any:
         """A JSON file of the folder."""
         return read_json(self.path / name)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """One line of ``metrics.jsonl``."""
+        """One line of ``metrics.jsonl``, of the fields of ``Line``."""
+        Line.model_validate(line)
         with self._metrics.open("a", encoding="utf-8") as out:
             out.write(json.dumps(line, allow_nan=False) + "\n")
             out.flush()
@@ -159,11 +168,11 @@ class SilentFolder(RunFolder):
     """The same folder for a process that must not write: one of several that work on one run."""
 
     def set_status(
-        self, state: str, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
+        self, state: State, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
     ) -> None:
         """Nothing."""
 
-    def write(self, name: str, value: Any) -> None:
+    def write(self, name: str, value: Part | str) -> None:
         """Nothing."""
 
     def append_metrics(self, line: dict[str, Any]) -> None:

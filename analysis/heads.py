@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.record.tasks import UnitManifest
 from albert_ablate.tasks.formats import BEFORE, HEADS
 from analysis.records import read_record
 
@@ -32,7 +33,7 @@ def _precision(folder: Path, units: Any) -> Any:
     if not isinstance(name, str) or Path(name).name != name:
         return None
     try:
-        return read_record(folder / "tasks" / name / "manifest.json").get("precision")
+        return read_record(folder / "tasks" / name / "manifest.json", UnitManifest).get("precision")
     except ValueError:
         return None
 

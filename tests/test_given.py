@@ -15,8 +15,10 @@ from albert_ablate import evaluate, finetune, import_hf, plan
 from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import RunFolderError
 from albert_ablate.experiment import run_folder
-from albert_ablate.files import sha256_file
+from albert_ablate.files import sha256_file, write_json
 from albert_ablate.given import open_run
+from albert_ablate.record.part import write_record
+from albert_ablate.record.tasks import UnitManifest
 from albert_ablate.runs import RunFolder
 from albert_ablate.tasks.units import plan_units
 
@@ -69,7 +71,7 @@ def test_every_way_to_name_a_run(copy: RunFolder, monkeypatch: pytest.MonkeyPatc
 def test_what_is_no_run_is_called_what_it_is(copy: RunFolder) -> None:
     runs, unit = copy.path.parent, copy.path / "tasks" / "sst2-s0-abcdef12"
     unit.mkdir(parents=True)
-    RunFolder(unit.parent, unit.name).write("manifest.json", {"task": "sst2", "seed": 0, "run": copy.name})
+    write_record(unit / "manifest.json", UnitManifest(task="sst2", seed=0, run=copy.name))
     assert f"but the fine-tuning of {copy.path} on sst2, seed 0" in refused(unit)
     moved = shutil.copytree(unit, runs.parent / "moved")
     assert f"but the fine-tuning of {copy.name} on sst2, seed 0" in refused(moved)
@@ -128,7 +130,7 @@ def test_the_names_of_fine_tunings_are_those_of_before(place: Path, copy: RunFol
     config = with_tasks(place, "task=sst2", f"task.data_dir={place / 'data'}")
     names = {plan_units(config, copy, "fp32")[0].folder.name}
     manifest = copy.read("manifest.json")
-    copy.write("manifest.json", {key: value for key, value in manifest.items() if key != "name"})
+    write_json(copy.path / "manifest.json", {key: value for key, value in manifest.items() if key != "name"})
     names.add(plan_units(config, copy, "fp32")[0].folder.name)
     copy.write("manifest.json", "{")
     names.add(plan_units(config, copy, "fp32")[0].folder.name)
@@ -232,7 +234,7 @@ def test_numbers_are_shown_before_they_are_kept(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(evaluate, "write_json", full)
+    monkeypatch.setattr(evaluate, "write_record", full)
     assert evaluate.main([str(copy.path), *SHORT]) == 28
     shown = capsys.readouterr()
     assert "masked-LM loss" in shown.out

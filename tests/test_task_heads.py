@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate import finetune
+from albert_ablate.files import write_json
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.runs import RunFolder
@@ -182,7 +183,7 @@ def old_unit(folder: Path, run: RunFolder, name: str, monkeypatch: pytest.Monkey
         record["group"] = "0123abcd"
         record.pop("heads", None)
         record.get("recipe", {}).pop("heads", None)
-        unit.older.write(file, record)
+        write_json(unit.older.path / file, record)
     collect(run)
     return unit.older
 
@@ -266,7 +267,7 @@ def test_a_score_read_again_is_that_of_the_kept_weights(
     (file,) = run.path.glob("tasks/*/results.json")
     unit = RunFolder(file.parent.parent, file.parent.name)
     known = unit.read("results.json")
-    unit.write("results.json", known | {"recipe": known["recipe"] | {"heads": "bf16"}})
+    write_json(unit.path / "results.json", known | {"recipe": known["recipe"] | {"heads": "bf16"}})
     assert finetune.main([str(run.path), *words(folder), "--reread"]) == 0
     assert {k: unit.read("results.json")[k] for k in ("best", "last")} == {k: known[k] for k in ("best", "last")}
 

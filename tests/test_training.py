@@ -43,7 +43,7 @@ from albert_ablate.axes import Objective
 from albert_ablate.config import RunConfig
 from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import CheckpointError, DivergedError, LockedError, PreemptedError, UserError
-from albert_ablate.files import sha256_file
+from albert_ablate.files import sha256_file, write_json
 from albert_ablate.hydra_compose import paper_setup
 from albert_ablate.identity import identity, ingredients
 from albert_ablate.model.pretraining import PretrainingModel, build_model
@@ -443,7 +443,7 @@ def test_a_folder_left_by_a_process_that_died_is_continued(
     copied = copy_of(finished, tmp_path / "a", "running")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    copied.write("status.json", copied.status() | {"pid": gone.pid})
+    write_json(copied.path / "status.json", copied.status() | {"pid": gone.pid})
     assert start(cell()) == 0
     assert copied.status()["state"] == "finished"
 

@@ -13,6 +13,7 @@ from albert_ablate.data.tokenizer import FIRST_PIECE, MASK
 from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, pair_set
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
+from albert_ablate.record.results import Achievable, BestMaskedLM, BestSentenceTask, Proportion
 
 #: Pairs of the training side from which is counted how pairs are cut, and the most epochs they are taken from.
 _CUTS, _EPOCHS = 100_000, 50
@@ -27,23 +28,25 @@ def achievable(reference: Reference, held_out: HeldOut, train: TokenStore, basel
     ``accuracy`` of a sentence task is what the reference expects to get right of these pairs, given what they show;
     ``realised`` is what it did, with the luck of the pairs that show nothing.
     """
-    found: dict[str, Any] = {"masked_lm": _masked_lm(reference, held_out.plain, train, baselines)}
-    for task, pairs in held_out.tasks.items():
-        predictor = reference.predictor(_cuts(pairs, train, task))
-        right, sure = [], []
-        for start, batch in _batches(pairs):
-            chance = predictor.labels(_seen(pairs, start, batch))
-            right.append((chance > 0.5) == (batch.labels.numpy() == 1))
-            sure.append(np.maximum(chance, 1 - chance))
-        hits = np.concatenate(right)
-        found[task.value] = {
-            "accuracy": float(np.concatenate(sure).mean()),
-            "realised": proportion(int(hits.sum()), len(hits)),
-        }
-    return found
+    masked = _masked_lm(reference, held_out.plain, train, baselines)
+    tasks = {task.value: _sentence_task(reference, pairs, train, task) for task, pairs in held_out.tasks.items()}
+    return Achievable.model_validate({"masked_lm": masked, **tasks}).as_json()
 
 
-def _masked_lm(reference: Reference, pairs: PairSet, train: TokenStore, baselines: NgramBaselines) -> dict[str, Any]:
+def _sentence_task(reference: Reference, pairs: PairSet, train: TokenStore, task: Objective) -> BestSentenceTask:
+    predictor = reference.predictor(_cuts(pairs, train, task))
+    right, sure = [], []
+    for start, batch in _batches(pairs):
+        chance = predictor.labels(_seen(pairs, start, batch))
+        right.append((chance > 0.5) == (batch.labels.numpy() == 1))
+        sure.append(np.maximum(chance, 1 - chance))
+    hits = np.concatenate(right)
+    return BestSentenceTask(
+        accuracy=float(np.concatenate(sure).mean()), realised=Proportion(**proportion(int(hits.sum()), len(hits)))
+    )
+
+
+def _masked_lm(reference: Reference, pairs: PairSet, train: TokenStore, baselines: NgramBaselines) -> BestMaskedLM:
     predictor = reference.predictor(_cuts(pairs, train, IN_ORDER))
     rows: dict[str, list[np.ndarray]] = {"loss": [], "hits": [], "count": [], "chance": []}
     for start, batch in _batches(pairs):
@@ -62,10 +65,13 @@ def _masked_lm(reference: Reference, pairs: PairSet, train: TokenStore, baseline
     count = sums["count"]
     loss, loss_interval = clustered_mean(sums["loss"], count)
     accuracy, interval = clustered_mean(sums["hits"], count, SHARE)
-    return {
-        "loss": loss, "loss_interval": loss_interval, "accuracy": accuracy, "interval": interval,
-        "chance_loss": float(sums["chance"].sum() / count.sum()),
-    }  # fmt: skip
+    return BestMaskedLM(
+        loss=loss,
+        loss_interval=loss_interval,
+        accuracy=accuracy,
+        interval=interval,
+        chance_loss=float(sums["chance"].sum() / count.sum()),
+    )
 
 
 def _without_context(probabilities: np.ndarray, shown: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from albert_ablate.axes import HELD_OUT_SCORES
 from albert_ablate.data.store import TokenStore
 from albert_ablate.evaluation.baselines import NgramBaselines, OtherDocuments
 from albert_ablate.evaluation.heldout import PairSet
+from albert_ablate.record.results import Bars
 
 
 def of_this_text(scored: TokenStore, rest: TokenStore, vocab_size: int) -> OtherDocuments | None:
@@ -36,16 +37,16 @@ def bars_of(
                 results[name]["above_majority"] = above
     if results["masked_lm"] is None:
         return
-    bars: dict[str, Any] = {"of": "this text", "fitted_on": "all of its documents but the one that is scored"}
+    bars = Bars(of="this text", fitted_on="all of its documents but the one that is scored")
     if "unigram_loss" not in results["masked_lm"]:
-        bars = {"of": None, "left_out": "the text has no other document to count pieces in"}
+        bars = Bars(of=None, left_out="the text has no other document to count pieces in")
     if trained_on is None:
-        bars["run_left_out"] = reason
+        bars.run_left_out = reason
     else:
         own = NgramBaselines(trained_on, vocab_size)
         losses = np.concatenate([own.unigram_loss(found.targets) for found in plain.masked()])
-        bars["run_unigram_loss"] = float(losses.mean())
-    results["masked_lm"]["bars"] = bars
+        bars.run_unigram_loss = float(losses.mean())
+    results["masked_lm"]["bars"] = bars.as_json()
 
 
 def seen_in_training(plain: PairSet, trained_on: TokenStore | None) -> int | None:

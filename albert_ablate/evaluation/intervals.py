@@ -1,12 +1,22 @@
 """95% intervals of held-out numbers."""
 
+from typing import TypedDict
+
 import numpy as np
 import scipy  # loads scipy.stats at its first use, half a second that training does not need
 
 CONFIDENCE = 0.95
 
 
-def proportion(hits: int, count: int) -> dict[str, float | int | list[float]]:
+class Wilson(TypedDict):
+    """A share with its Wilson score interval."""
+
+    accuracy: float
+    interval: list[float]
+    examples: int
+
+
+def proportion(hits: int, count: int) -> Wilson:
     """``accuracy`` with its Wilson score interval and the number of examples."""
     interval = scipy.stats.binomtest(hits, count).proportion_ci(CONFIDENCE, method="wilson")
     return {"accuracy": hits / count, "interval": [float(interval.low), float(interval.high)], "examples": count}

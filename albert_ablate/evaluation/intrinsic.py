@@ -20,6 +20,7 @@ from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.methods import Measure
+from albert_ablate.record.results import MaskedLM, Proportion, Results, SentenceTask
 from albert_ablate.training.machine import Machine
 
 _T = TypeVar("_T")
@@ -67,44 +68,40 @@ class Evaluator:
         none beside it.
         """
         left_out = {task.value: reason for task, reason in self.held_out.left_out.items()}
-        found: dict[str, Any] = {"masked_lm": None}
-        if Measure.MASKED_LM in self.measures:
-            found["masked_lm"] = self._masked_lm_record()
-        else:
+        masked = self._masked_lm_record() if Measure.MASKED_LM in self.measures else None
+        if masked is None:
             left_out["masked_lm"] = "not trained by this method"
-        for task in SENTENCE_TASKS:
-            found[task.value] = self._task_record(task)
-        return found | ({"left_out": left_out} if left_out else {})
+        tasks = {task.value: self._task_record(task) for task in SENTENCE_TASKS}
+        found = Results(masked_lm=masked, **tasks)
+        if left_out:
+            found.left_out = left_out
+        return found.as_json()
 
-    def _masked_lm_record(self) -> dict[str, Any]:
+    def _masked_lm_record(self) -> MaskedLM:
         s = self._masked_lm(self.held_out.plain)
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
         accuracy, accuracy_interval = clustered_mean(s["hits"], s["count"], SHARE)
-        record = {
-            "loss": loss,
-            "loss_interval": interval,
-            "accuracy": accuracy,
-            "interval": accuracy_interval,
-            "binomial_interval": proportion(int(s["hits"].sum()), count)["interval"],
-            "examples": count,
-            "sequences": len(s["count"]),
-        }
+        record = MaskedLM(
+            loss=loss,
+            loss_interval=interval,
+            accuracy=accuracy,
+            interval=accuracy_interval,
+            binomial_interval=proportion(int(s["hits"].sum()), count)["interval"],
+            examples=count,
+            sequences=len(s["count"]),
+        )
         if self.baselines is None:
             return record
-        unigram, _ = clustered_mean(s["unigram"], s["count"])
-        bigram, _ = clustered_mean(s["bigram"], s["count"])
         gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
-        return record | {
-            "unigram_loss": unigram,
-            "bigram_loss": bigram,
-            "unigram_accuracy": float(s["frequent"].sum() / count),
-            "gain_over_unigram": gain,
-            "gain_interval": gain_interval,
-            "left_baseline": bool(gain_interval[0] > PLATEAU_MARGIN),
-        }
+        record.unigram_loss, _ = clustered_mean(s["unigram"], s["count"])
+        record.bigram_loss, _ = clustered_mean(s["bigram"], s["count"])
+        record.unigram_accuracy = float(s["frequent"].sum() / count)
+        record.gain_over_unigram, record.gain_interval = gain, gain_interval
+        record.left_baseline = bool(gain_interval[0] > PLATEAU_MARGIN)
+        return record
 
-    def _task_record(self, task: Objective) -> dict[str, Any] | None:
+    def _task_record(self, task: Objective) -> SentenceTask | None:
         pairs = self.held_out.tasks.get(task)
         if pairs is None:
             return None
@@ -114,12 +111,12 @@ class Evaluator:
             hits, head = own, "trained"
         else:
             hits, head = self._fitted_head(task, features) == labels, "fitted on the frozen encoder"
-        record = proportion(int(hits.sum()), len(labels)) | {"head": head}
-        majority = max(labels.mean(), 1 - labels.mean())
-        record["majority_class"] = float(majority)
-        record["left_baseline"] = bool(record["interval"][0] > majority)  # type: ignore[index]
+        majority = float(max(labels.mean(), 1 - labels.mean()))
+        share = proportion(int(hits.sum()), len(labels))
+        above = share["interval"][0] > majority
+        record = SentenceTask(**share, head=head, majority_class=majority, left_baseline=above)
         if own is not None and task is not self.objective:
-            record["own_head"] = proportion(int(own.sum()), len(labels))  # type: ignore[assignment]
+            record.own_head = Proportion(**proportion(int(own.sum()), len(labels)))
         return record
 
     def _fitted_head(self, task: Objective, features: np.ndarray) -> np.ndarray:

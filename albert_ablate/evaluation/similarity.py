@@ -18,6 +18,7 @@ from torch import Tensor
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.model.encoder import Encoder
+from albert_ablate.record.similarity import Similarity, WithoutSpecial
 
 
 @torch.inference_mode()
@@ -44,15 +45,16 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
         special.append(np.isin(ids.numpy(), (CLS, SEP))[real])
         sequences += len(batch)
     distance, angle, marks = np.concatenate(l2), np.concatenate(degrees), np.concatenate(special)
-    return {
-        "l2": distance.mean(0).tolist(),
-        "degrees": angle.mean(0).tolist(),
-        "l2_sd": distance.std(0).tolist(),
-        "degrees_sd": angle.std(0).tolist(),
-        "without_special": {"l2": distance[~marks].mean(0).tolist(), "degrees": angle[~marks].mean(0).tolist()},
-        "tokens": len(distance),
-        "sequences": sequences,
-    }
+    found = Similarity(
+        l2=distance.mean(0).tolist(),
+        degrees=angle.mean(0).tolist(),
+        l2_sd=distance.std(0).tolist(),
+        degrees_sd=angle.std(0).tolist(),
+        without_special=WithoutSpecial(l2=distance[~marks].mean(0).tolist(), degrees=angle[~marks].mean(0).tolist()),
+        tokens=len(distance),
+        sequences=sequences,
+    )
+    return found.as_json()
 
 
 def token_change(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from albert_ablate.files import replacing
 from albert_ablate.methods.method import Term
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
+from albert_ablate.record.tasks import FineTuned, Scores, SetMetrics, UnitTraining
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import Stop
 from albert_ablate.task_config import FineTuneConfig
@@ -181,19 +182,20 @@ class FineTuner(Loop):
                 checkpoint.load_strictly(self._best(self.best_step), self.model)
                 outputs, best = self._on_dev()
             self._write_predictions(outputs)
-        return {
-            "metric": self.task.metric,
-            "best": {"step": self.best_step, **_record(best)},
-            "last": {"step": self.recipe.steps, **_record(last)},
-            "selection": f"best of {len(self.evaluations)} evaluations on the dev set that is reported",
-            "recipe": self.recipe.as_dict() | {"heads": formats.HEADS},
-            "training": {
-                "steps": self.recipe.steps,
-                "epochs": self.recipe.steps / self.batches.per_epoch,
-                "examples": self.recipe.steps * self.batches.batch_size,
-                "seconds": self.seconds,
-            },
-        }
+        record = FineTuned(
+            metric=self.task.metric,
+            best=Scores(step=self.best_step, **_record(best)),
+            last=Scores(step=self.recipe.steps, **_record(last)),
+            selection=f"best of {len(self.evaluations)} evaluations on the dev set that is reported",
+            recipe=self.recipe.as_dict() | {"heads": formats.HEADS},
+            training=UnitTraining(
+                steps=self.recipe.steps,
+                epochs=self.recipe.steps / self.batches.per_epoch,
+                examples=self.recipe.steps * self.batches.batch_size,
+                seconds=self.seconds,
+            ),
+        )
+        return record.as_json()
 
     def measure(self) -> dict[str, Any]:
         """``best`` and ``last`` of the weights that a finished fine-tuning kept, without their steps, scored now.
@@ -270,7 +272,8 @@ class FineTuner(Loop):
 
 def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
     first = next(iter(scores.values()))
-    return {"score": first.score, "average": first.average, "sets": {name: s.metrics for name, s in scores.items()}}
+    sets = {name: SetMetrics.model_validate(found.metrics) for name, found in scores.items()}
+    return Scores(score=first.score, average=first.average, sets=sets).as_json()
 
 
 def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:

@@ -15,6 +15,8 @@ from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import DamagedFileError, DataError, UserError
 from albert_ablate.lock import locked
 from albert_ablate.parse import parse
+from albert_ablate.record.describe import code, hardware
+from albert_ablate.record.tasks import Before, ScoredAgain, Scores, UnitResults
 from albert_ablate.runs import RunFolder
 from albert_ablate.tasks import formats
 from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model
@@ -40,7 +42,7 @@ def waiting(run: RunFolder) -> list[RunFolder]:
     """The run's finished fine-tunings whose heads answered in bf16, sorted by name."""
     folders = [RunFolder(file.parent.parent, file.parent.name) for file in run.path.glob("tasks/[!.]*/results.json")]
     finished = [unit for unit in folders if unit.state() == "finished"]
-    found = (unit for unit in finished if heads_of(unit, unit.read("results.json")) == formats.BEFORE)
+    found = (unit for unit in finished if heads_of(unit, unit.read("results.json")["recipe"]) == formats.BEFORE)
     return sorted(found, key=lambda unit: unit.name)
 
 
@@ -88,7 +90,7 @@ def _reread(
     tokenizer: Tokenizer,
     machine: Machine,
 ) -> Reread:
-    manifest, results = manifest_of(unit), unit.read("results.json")
+    manifest, results = manifest_of(unit), unit.load("results.json", UnitResults)
     name = manifest["task"]
     if not all((unit.path / file).is_file() for file in (BEST, LAST)):
         raise DataError(f"its weights are not there (task.keep_weights=false). Fine-tune it again: task={name}.")
@@ -107,24 +109,16 @@ def _reread(
     if not kept.exists() and (unit.path / PREDICTIONS).exists():  # they are there where this was interrupted
         (unit.path / PREDICTIONS).rename(kept)
     now = tuner.measure()
-    before = {which: results[which] for which in ("best", "last")}
-    unit.write(
-        "results.json",
-        results
-        | {which: before[which] | now[which] for which in before}
-        | {
-            "recipe": results["recipe"] | {"heads": formats.REREAD},
-            "selection": f"{results['selection']}, by scores of its head in {formats.BEFORE}",
-            "before": {"heads": formats.BEFORE, "selection": results["selection"], **before},
-            "reread": {
-                "source": provenance.commit(), "packages": provenance.packages(),
-                "hardware": provenance.hardware(machine.device),
-            },
-        },
-    )  # fmt: skip
+    before = Before(heads=formats.BEFORE, selection=results.selection, best=results.best, last=results.last)
+    results.best = Scores(step=before.best.step, **now["best"])
+    results.last = Scores(step=before.last.step, **now["last"])
+    results.recipe = results.recipe | {"heads": formats.REREAD}
+    results.selection = f"{before.selection}, by scores of its head in {formats.BEFORE}"
+    results.before = before
+    results.reread = ScoredAgain(source=code(), packages=provenance.packages(), hardware=hardware(machine))
+    unit.amend("results.json", results)
     unit.log(f"scored again with the head in {formats.HEADS}; before it answered in {formats.BEFORE}")
-    best, last = ((before[which]["score"], now[which]["score"]) for which in ("best", "last"))
-    return Reread(unit.name, best, last)
+    return Reread(unit.name, (before.best.score, results.best.score), (before.last.score, results.last.score))
 
 
 def _as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: Callable[[str], bool]) -> RunConfig:

@@ -19,6 +19,9 @@ from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
+from albert_ablate.record.describe import code, machine
+from albert_ablate.record.results import Results
+from albert_ablate.record.tasks import Average, SetUp, TaskEntry, UnitData, UnitManifest, UnitResults, UnitSettings
 from albert_ablate.runs import RunFolder, wanted
 from albert_ablate.task_config import PAPER_FIVE, FineTuneConfig, TaskConfig
 from albert_ablate.tasks import formats
@@ -73,9 +76,9 @@ def _folder(config: RunConfig, run: RunFolder, task: TaskConfig, seed: int, valu
     return RunFolder(run.path / "tasks", f"{name}-s{seed}-{digest([*values, seed], 8)}")
 
 
-def heads_of(folder: RunFolder, record: Mapping[str, Any]) -> str:
+def heads_of(folder: RunFolder, recipe: Mapping[str, Any]) -> str:
     """The number format in which the head answered; of before it was recorded, that of the whole fine-tuning."""
-    known = record["recipe"].get("heads")
+    known = recipe.get("heads")
     return str(known or folder.read("manifest.json").get("precision", "unknown"))
 
 
@@ -235,18 +238,7 @@ def _fine_tune(
     pretrained = newest(run.checkpoints) if config.task.start == "pretrained" else None
     model = build_task_model(task, shape, recipe, unit.seed, pretrained, shape.initializer_range)
     folder = unit.folder
-    folder.write(
-        "manifest.json",
-        {
-            "task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group, "run": run.name,
-            "identity": folder.identity,
-            "checkpoint": None if pretrained is None else pretrained.name,
-            "settings": {"common": asdict(config.task), "task": asdict(unit.task)},
-            "data": {"fingerprint": unit.source.fingerprint, "files": unit.source.names(), **task.counts},
-            "source": provenance.commit(), "packages": provenance.packages(),
-            "hardware": provenance.hardware(machine.device), "precision": machine.precision, "heads": formats.HEADS,
-        },
-    )  # fmt: skip
+    folder.write("manifest.json", _manifest(config, run, unit, task, pretrained, machine))
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
     folder.say(
         f"{started}: {recipe.steps:,} steps of {recipe.batch_size} examples, learning rate {recipe.learning_rate:.3g}, "
@@ -268,15 +260,53 @@ def _fine_tune(
         )
         results = tuner.fit()
         trackers.summarise({"best": results["best"]["score"], "last": results["last"]["score"]})
-    results = {"task": unit.task.name, "seed": unit.seed, "start": config.task.start, "group": unit.group} | results
-    own = {"all_tasks": _common(config.task), "task": _own(unit.task)}
-    set_up = own | {"data": unit.source.fingerprint, "precision": machine.precision}
-    to_beat = {name: bars["score"] for name, bars in baselines.items()}
-    each = {name: {k: v for k, v in bars.items() if k != "score"} for name, bars in baselines.items()}
-    folder.write("results.json", results | {"to_beat": to_beat, "to_beat_each": each, "set_up": set_up})
+    record = UnitResults(
+        task=unit.task.name,
+        seed=unit.seed,
+        start=config.task.start,
+        group=unit.group,
+        **results,
+        to_beat={name: bars["score"] for name, bars in baselines.items()},
+        to_beat_each={name: {k: v for k, v in bars.items() if k != "score"} for name, bars in baselines.items()},
+        set_up=SetUp(
+            all_tasks=_common(config.task),
+            task=_own(unit.task),
+            data=unit.source.fingerprint,
+            precision=machine.precision,
+        ),
+    )
+    folder.write("results.json", record)
     tuner.keep_weights()
     folder.set_status("finished")
     tidy(folder)
+
+
+def _manifest(
+    config: RunConfig,
+    run: RunFolder,
+    unit: Unit,
+    task: Task,
+    pretrained: Path | None,
+    device: torch.device,
+    precision: str,
+) -> UnitManifest:
+    """Everything a score of this fine-tuning can be traced to."""
+    return UnitManifest(
+        task=unit.task.name,
+        seed=unit.seed,
+        start=config.task.start,
+        group=unit.group,
+        run=run.name,
+        identity=unit.folder.identity,
+        checkpoint=None if pretrained is None else pretrained.name,
+        settings=UnitSettings(common=asdict(config.task), task=asdict(unit.task)),
+        data=UnitData(fingerprint=unit.source.fingerprint, files=unit.source.names(), **task.counts),
+        source=code(),
+        packages=provenance.packages(),
+        hardware=machine(device),
+        precision=precision,
+        heads=formats.HEADS,
+    )
 
 
 def _out_of_memory(config: RunConfig, unit: Unit) -> str:
@@ -294,45 +324,49 @@ def collect(run: RunFolder) -> None:
         finished = [
             RunFolder(p.parent.parent, p.parent.name) for p in sorted((run.path / "tasks").glob("[!.]*/results.json"))
         ]
-        records = [(unit, unit.read("results.json")) for unit in finished if unit.state() == "finished"]
-        groups: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+        records = [(unit, unit.load("results.json", UnitResults)) for unit in finished if unit.state() == "finished"]
+        groups: dict[tuple[str, str], list[tuple[str, UnitResults]]] = {}
         for unit, record in records:
-            answered = heads_of(unit, record)
-            record["recipe"]["heads"] = answered
-            groups.setdefault((record["group"], answered), []).append((unit.name, record))
-        tasks = [_entry(members) for members in groups.values()]
-        results = run.read("results.json") | {"tasks": tasks}
-        average = paper_average(tasks)
-        run.write("results.json", results | ({"average": average} if average else {}))
+            answered = heads_of(unit, record.recipe)
+            record.recipe = record.recipe | {"heads": answered}
+            groups.setdefault((record.group, answered), []).append((unit.name, record))
+        results = Results(tasks=[_entry(members) for members in groups.values()])
+        average = paper_average(results.as_json()["tasks"])
+        if average:
+            results.average = Average.model_validate(average)
+        run.amend("results.json", results)
 
 
-def _entry(members: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _entry(members: list[tuple[str, UnitResults]]) -> TaskEntry:
     """One task and setting over its seeds: median, range, and the sets of the median seed."""
-    members = sorted(members, key=lambda member: member[1]["seed"])
+    members = sorted(members, key=lambda member: member[1].seed)
     records = [record for _, record in members]
-    best = [record["best"]["score"] for record in records]
+    best = [record.best.score for record in records]
     middle = records[best.index(statistics.median_low(best))]
-    last = [record["last"]["score"] for record in records]
-    return {
-        **{key: middle[key] for key in ("task", "start", "group", "metric")},
-        "seeds": [record["seed"] for record in records],
-        "score": statistics.median(best),
-        "spread": [min(best), max(best)],
-        "scores": best,
-        "last_score": statistics.median(last),
-        "last_scores": last,
-        "average": statistics.median(record["best"]["average"] for record in records),
-        "sets": middle["best"]["sets"],
-        "last_sets": middle["last"]["sets"],
-        "sets_of_seed": middle["seed"],
-        "to_beat": middle["to_beat"],
-        "to_beat_each": middle.get("to_beat_each", {}),  # older ones have the score's alone
-        "selection": middle["selection"],
-        "recipe": middle["recipe"],
-        "set_up": middle.get("set_up"),  # older fine-tunings recorded the recipe alone
-        "seconds": sum(record["training"]["seconds"] for record in records),
-        "units": [name for name, _ in members],
-    }
+    last = [record.last.score for record in records]
+    return TaskEntry(
+        task=middle.task,
+        start=middle.start,
+        group=middle.group,
+        metric=middle.metric,
+        seeds=[record.seed for record in records],
+        score=statistics.median(best),
+        spread=[min(best), max(best)],
+        scores=best,
+        last_score=statistics.median(last),
+        last_scores=last,
+        average=statistics.median(record.best.average for record in records),
+        sets=middle.best.sets,
+        last_sets=middle.last.sets,
+        sets_of_seed=middle.seed,
+        to_beat=middle.to_beat,
+        to_beat_each=middle.to_beat_each,  # empty of older ones, which have the score's alone
+        selection=middle.selection,
+        recipe=middle.recipe,
+        set_up=middle.set_up,  # None of older ones, which recorded the recipe alone
+        seconds=sum(record.training.seconds for record in records),
+        units=[name for name, _ in members],
+    )
 
 
 def paper_average(tasks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

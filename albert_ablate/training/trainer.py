@@ -11,6 +11,7 @@ from albert_ablate.errors import CheckpointError
 from albert_ablate.methods import Term, method_of
 from albert_ablate.methods.batch import StepBatch, StepBatches
 from albert_ablate.model.base import EncoderModel
+from albert_ablate.record.results import Training
 from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import Stop
 from albert_ablate.trackers import Trackers
@@ -158,16 +159,17 @@ class Trainer(Loop):
 
     def finish(self, done: int) -> dict[str, Any]:
         """``training`` of ``results.json``."""
-        record = {
-            "steps": done,
-            "tokens": self.tokens,
-            "flops": done * self.flops_per_step,
-            "seconds": self.seconds,
-            "tokens_per_second": self.tokens / self.seconds if self.seconds else None,
-        }
+        record = Training(
+            steps=done,
+            tokens=self.tokens,
+            flops=done * self.flops_per_step,
+            seconds=self.seconds,
+            tokens_per_second=self.tokens / self.seconds if self.seconds else None,
+        )
         if self.settings.skip_spikes is not None:
-            record["skipped_steps"] = self.skipped
+            record.skipped_steps = self.skipped
         if self.micro_size != self.config.batch.micro_size:
-            record["micro_size"] = self.micro_size
-        world = self.machine.world
-        return record | ({"processes": world.size} if world.size > 1 else {})
+            record.micro_size = self.micro_size
+        if self.machine.world.size > 1:
+            record.processes = self.machine.world.size
+        return record.as_json()

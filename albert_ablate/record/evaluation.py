@@ -1,0 +1,22 @@
+"""A file of ``evaluations/``: a run scored again, or on another text."""
+
+from typing import Any
+
+from albert_ablate.record.manifest import Data
+from albert_ablate.record.part import Part
+from albert_ablate.record.results import Results
+from albert_ablate.record.similarity import Similarity
+
+
+class EvaluationRecord(Part):
+    """What ``albert_ablate.evaluate`` measured, and of what."""
+
+    run: str
+    state: str  # of the run
+    checkpoint: str
+    precision: str
+    settings: dict[str, dict[str, Any]]  # of data, evaluation, pairs and masking, as ``config`` has them
+    data: Data
+    missing: list[str]  # heads that an imported model does not have
+    results: Results
+    similarity: Similarity

@@ -1,0 +1,155 @@
+"""``manifest.json`` of a run: where its numbers come from."""
+
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from albert_ablate.record.part import Number, Part, Whole
+
+
+class Code(Part):
+    """The commit that ran, as ``provenance.commit`` finds it."""
+
+    commit: str | None = None
+    dirty: bool | None = None  # whether the code differed from it
+    unknown: str | None = None  # why one of the two is None
+
+
+class Hardware(Part):
+    """The machine as training saw it."""
+
+    device: str | None = None  # ``cpu``, or the GPU's name
+    processor: str | None = None
+    cores: Whole | None = None
+    threads: Whole | None = None  # of PyTorch
+    system: str | None = None
+    python: str | None = None
+
+
+class FormCount(Part):
+    """Files that were read as one form, such as JSON lines."""
+
+    files: Whole
+    documents: Whole
+
+
+class CorpusSource(Part):
+    """Where a text comes from; each kind of corpus sets its own fields."""
+
+    package: str | None = None
+    licence: str | None = None
+    planted: dict[str, Any] | None = None  # settings of the planted structure (``config.PlantedConfig``)
+    files: list[str] = Field(default_factory=list)
+    validation_files: list[str] = Field(default_factory=list)
+    hub: list[str] = Field(default_factory=list)  # data sets
+    read_as: dict[str, FormCount] = Field(default_factory=dict)  # form -> its files
+    left_aside: list[str] = Field(default_factory=list)  # files that were not read, in words
+    left_out: dict[str, Whole] = Field(default_factory=dict)  # reason -> sentences, documents or characters
+
+
+class Side(Part):
+    """One side of a text: what is trained on, or what is held out."""
+
+    documents: Whole
+    sentences: Whole
+    words: Whole
+
+
+class Text(Part):
+    """The sentences of a corpus."""
+
+    fingerprint: str | None = None
+    train: Side | None = None
+    valid: Side | None = None
+    duplicates_dropped: Whole | None = None  # documents
+
+
+class Vocabulary(Part):
+    """The tokenizer."""
+
+    fingerprint: str | None = None
+    vocab_size: Whole | None = None
+
+
+class Tokens(Part):
+    """The text as tokens, counted on each side."""
+
+    fingerprint: str | None = None
+    train: Whole | None = None
+    valid: Whole | None = None
+
+
+class Masking(Part):
+    """What masking gives on a sample of training pairs (``data.masked_share``)."""
+
+    share: Number  # of the tokens, masked
+    budget_share: Number  # of the tokens, asked for
+    words_per_row: Number
+    tokens_per_row: Number
+    rows_without_target: Whole
+    rows: Whole
+    long_words: str  # the rule for words of more pieces than a row's budget
+
+
+class Data(Part):
+    """The corpus as a run uses it."""
+
+    corpus: str | None = None
+    source: CorpusSource | None = None
+    text: Text = Text()
+    tokenizer: Vocabulary | None = None
+    tokens: Tokens = Tokens()
+    unknown_share: Number | None = None  # of the tokens
+    masking: Masking | None = None  # absent where the text gives no pair
+    marks_dropped: dict[str, Whole] | None = None  # script -> marks; absent where the tokenizer keeps accents
+    pairs_per_epoch: Whole | None = None
+    lone_sentences_left_out: Whole | None = None
+
+
+class Parameters(Part):
+    """Counts by three rules, and of each part of the model, which the architecture names."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Whole] = Field(init=False)
+
+    encoder: Whole | None = None  # without pooler and heads
+    with_pooler: Whole | None = None
+    with_heads: Whole | None = None  # all of them
+
+
+class Deviation(Part):
+    """A setting that differs from the paper's set-up."""
+
+    field: str  # as on the command line
+    ours: Any
+    paper: Any
+
+
+class Imported(Part):
+    """The checkpoint that an imported run is made of."""
+
+    from_: str | None = Field(default=None, alias="from")  # folder, file or name on the hub
+    files: dict[str, str] = Field(default_factory=dict)  # name -> sha256
+    missing: list[str] = Field(default_factory=list)  # heads that it does not have
+    left_out: list[str] = Field(default_factory=list)  # tensors of a task's head
+    model_type: str | None = None  # of transformers
+    num_hidden_groups: Whole | None = None  # of ALBERT
+    classifier_dropout: Number | None = None
+
+
+class Manifest(Part):
+    """Everything that a number of a run can be traced to."""
+
+    identity: str | None = None
+    name: str | None = None  # of the folder when it was made
+    imported: Imported | None = None  # absent for a run that was trained here
+    source: Code | None = None
+    packages: dict[str, str | None] = Field(default_factory=dict)  # name -> version
+    hardware: Hardware = Hardware()
+    precision: str | None = None  # bf16 or fp32
+    processes: Whole | None = None
+    data: Data = Data()
+    parameters: Parameters = Parameters()
+    flops_per_step: Number | None = None  # of matrix products
+    training_flops: Number | None = None  # of the whole budget; None where it is not in steps
+    deviations_from_paper: list[Deviation] = Field(default_factory=list)

@@ -1,0 +1,114 @@
+"""What all records have in common: strict types, unknown fields refused in writing and ignored in reading.
+
+A field that a record may lack has a default. ``as_json`` leaves out what was never set, so an absent field
+stays absent; a field that was set to None is written as null.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from albert_ablate.errors import DamagedFileError
+from albert_ablate.files import read_json, write_json
+
+_READING = object()
+
+
+def _within(low: float, high: float) -> WrapValidator:
+    """A finite number, kept as it was computed (an integer stays one); a reader takes it from ``low`` to ``high``.
+
+    A writer's number has no such bounds: a record of a run that went astray is better than none.
+    """
+
+    def validated(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        check(value)
+        if info.context is _READING and not low <= value <= high:
+            raise PydanticCustomError("magnitude", "Input should be from {low} to {high}", {"low": low, "high": high})
+        return value
+
+    return WrapValidator(validated)
+
+
+#: A count.
+Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
+#: A width or a depth.
+Size = Annotated[int, Field(ge=1, le=2**31)]
+#: Anything per second.
+Rate = Annotated[float, _within(1e-9, 1e15)]
+#: A number that a reader can still average and square.
+Number = Annotated[float, _within(-1e30, 1e30)]
+#: Lower and upper bound.
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+AnyPart = TypeVar("AnyPart", bound="Part")
+
+
+class Part(BaseModel):
+    """A file of a run folder, or a part of one."""
+
+    model_config = ConfigDict(
+        strict=True, allow_inf_nan=False, extra="forbid", validate_assignment=True, populate_by_name=True,
+        protected_namespaces=(),
+    )  # fmt: skip
+
+    @classmethod
+    def read(cls, values: Any) -> Self:
+        """Validate what a file holds; unknown fields, as of another version, are ignored. Raises ValidationError."""
+        return cls.model_validate(values, context=_READING)
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written, in the order of the fields."""
+        # Without warnings: an integer where a float is expected is meant to stay one.
+        return self.model_dump(by_alias=True, exclude_unset=True, warnings=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_unknown(cls, values: Any, info: ValidationInfo) -> Any:
+        if info.context is not _READING or not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if cls._is_known(name, value)}
+
+    @classmethod
+    def _is_known(cls, name: str, value: Any) -> bool:
+        """Whether a reader has a use for a field."""
+        return any(name == (field.alias or key) for key, field in cls.model_fields.items())
+
+
+def write_record(path: Path, record: Part) -> None:
+    """Write ``record`` as a JSON file, atomically."""
+    write_json(path, record.as_json())
+
+
+def field_of(problem: ErrorDetails) -> str:
+    """``masked_lm.loss``: where a record is wrong; empty where it is no record at all."""
+    return ".".join(map(str, problem["loc"]))
+
+
+def load_record(path: Path, form: type[AnyPart]) -> AnyPart:
+    """A record that a command needs. Raises DamagedFileError that names the first field that is wrong."""
+    try:
+        return form.read(read_json(path))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = f"{field_of(problem)}: " if problem["loc"] else ""
+        raise DamagedFileError(f"{path} is damaged ({where}{problem['msg']}).") from error
+
+
+def amend_record(path: Path, changes: Part) -> None:
+    """Replace the fields of a JSON file that ``changes`` has set; the rest stays as it is, of any version.
+
+    Raises DamagedFileError where the file does not parse.
+    """
+    write_json(path, read_json(path) | changes.as_json())

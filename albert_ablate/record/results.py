@@ -1,0 +1,130 @@
+"""``results.json`` of a run: what was measured. Losses are in nats, accuracies are shares, intervals have 95%.
+
+What a model cannot be asked has no number: every measurement may be absent.
+"""
+
+from pydantic import Field
+
+from albert_ablate.record.manifest import Imported
+from albert_ablate.record.part import Interval, Number, Part, Whole
+from albert_ablate.record.tasks import Average, TaskEntry
+
+
+class Bars(Part):
+    """What masked LM on another text than the run's own has to beat (``evaluation.foreign``)."""
+
+    of: str | None = None  # the text whose pieces were counted; None where none were
+    fitted_on: str | None = None
+    left_out: str | None = None  # why none were counted
+    run_left_out: str | None = None  # why the run's own text gives no bar
+    run_unigram_loss: Number | None = None  # by piece frequencies of the run's own text
+
+
+class MaskedLM(Part):
+    """Masked LM on held-out pairs, beside the n-gram baselines of the training text."""
+
+    loss: Number | None = None
+    loss_interval: Interval | None = None  # sequences being independent
+    accuracy: Number | None = None
+    interval: Interval | None = None  # of the accuracy, sequences being independent
+    binomial_interval: Interval | None = None  # of the accuracy, pieces being independent
+    examples: Whole | None = None  # masked pieces
+    sequences: Whole | None = None
+    unigram_loss: Number | None = None
+    bigram_loss: Number | None = None
+    unigram_accuracy: Number | None = None  # of the most frequent piece
+    gain_over_unigram: Number | None = None  # nats
+    gain_interval: Interval | None = None
+    left_baseline: bool | None = None  # whether the gain is above the plateau, with 95% confidence
+    bars: Bars | None = None  # on another text than the run's own
+
+
+class Proportion(Part):
+    """A share of right answers with Wilson's interval."""
+
+    accuracy: Number | None = None
+    interval: Interval | None = None
+    examples: Whole | None = None
+
+
+class SentenceTask(Proportion):
+    """NSP or SOP on held-out pairs."""
+
+    head: str | None = None  # ``trained``, or ``fitted on the frozen encoder``
+    majority_class: Number | None = None  # share of the more frequent label
+    left_baseline: bool | None = None  # whether the accuracy is above it, with 95% confidence
+    own_head: Proportion | None = None  # of the head that was trained on the task of the objective
+    above_majority: bool | None = None  # in place of ``left_baseline`` on another text than the run's own
+
+
+class BestMaskedLM(Part):
+    """The lowest masked-LM loss that is possible on the held-out pairs."""
+
+    loss: Number
+    loss_interval: Interval | None = None
+    accuracy: Number
+    interval: Interval | None = None
+    chance_loss: Number | None = None  # by frequencies of pieces and the piece that is shown
+
+
+class BestSentenceTask(Part):
+    """What the reference expects to get right of a sentence task."""
+
+    accuracy: Number
+    realised: Proportion | None = None  # what it did get right
+
+
+class Achievable(Part):
+    """The best scores, for a corpus that knows how its text came about."""
+
+    masked_lm: BestMaskedLM | None = None
+    nsp: BestSentenceTask | None = None
+    sop: BestSentenceTask | None = None
+
+
+class Training(Part):
+    """What training really used."""
+
+    steps: Whole | None = None
+    tokens: Whole | None = None  # real ones
+    flops: Number | None = None  # of matrix products
+    seconds: Number | None = None  # without evaluation and saving
+    tokens_per_second: Number | None = None
+    skipped_steps: Whole | None = None  # without an update; absent unless ``optimizer.skip_spikes`` is set
+    micro_size: Whole | None = None  # sequences, where it had to be lowered
+    processes: Whole | None = None  # where there were several
+
+
+class Scored(Part):
+    """How much of a text the masked-LM numbers of an evaluation cover."""
+
+    documents: Whole
+    tokens: Whole
+    of_documents: Whole
+    of_tokens: Whole
+    held_out_by: Number | None = None  # data.validation_fraction; None where the text has a validation file
+    stopped: bool | None = None  # whether evaluation.max_pairs ended it
+    max_length: Whole | None = None  # tokens of a sequence
+    seen_in_training: Whole | None = None  # scored documents that the run was trained on; None where not known
+
+
+class EvaluationTime(Part):
+    """What held-out evaluation took."""
+
+    seconds: Number | None = None
+
+
+class Results(Part):
+    """Every measurement of a run."""
+
+    imported: Imported | None = None
+    masked_lm: MaskedLM | None = None
+    nsp: SentenceTask | None = None
+    sop: SentenceTask | None = None
+    left_out: dict[str, str] = Field(default_factory=dict)  # sentence task -> why the text cannot give it
+    training: Training | None = None
+    achievable: Achievable | None = None
+    scored: Scored | None = None  # of ``evaluate`` alone
+    evaluation: EvaluationTime | None = None
+    tasks: list[TaskEntry] = Field(default_factory=list)
+    average: Average | None = None  # absent without the paper's five tasks

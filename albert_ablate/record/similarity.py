@@ -1,0 +1,29 @@
+"""``similarity.json``: how far each layer moves its input (``evaluation.similarity``)."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from albert_ablate.record.part import Number, Part, Whole
+
+#: A value for each layer, layer 1 first.
+Layers = list[Annotated[Number, Field(ge=0)]]
+
+
+class WithoutSpecial(Part):
+    """Means over the tokens that are neither [CLS] nor [SEP]."""
+
+    l2: Layers
+    degrees: Layers
+
+
+class Similarity(Part):
+    """Means over real tokens of held-out sequences without masks, and standard deviations over them."""
+
+    l2: Layers | None = None  # distance between input and output
+    degrees: Layers | None = None  # angle between them
+    l2_sd: Layers | None = None
+    degrees_sd: Layers | None = None
+    without_special: WithoutSpecial | None = None
+    tokens: Whole | None = None
+    sequences: Whole | None = None

@@ -1,0 +1,208 @@
+"""Fine-tunings: ``manifest.json`` and ``results.json`` of one unit, and its entry in the run's ``results.json``."""
+
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from albert_ablate.record.manifest import Code, Hardware
+from albert_ablate.record.part import Interval, Number, Part, Whole
+
+#: Name of a dev set -> baseline -> its score.
+Floors = dict[str, dict[str, Number]]
+
+
+class Metric(Part):
+    """A metric with its interval over the examples of a set."""
+
+    n: Whole | None = None  # examples, where the metric is of a part of the set
+    value: Number
+    interval: Interval
+    classes: Whole | None = None  # that are there or predicted, of a mean over classes
+    of: Whole | None = None  # classes of the task
+
+
+class SquadPart(Part):
+    """Shares over some of SQuAD's questions; None where there are none."""
+
+    n: Whole | None = None
+    exact: Number | None = None
+    f1: Number | None = None
+
+
+class SetMetrics(Part):
+    """One dev set. Its metrics stand beside these fields under the names that the task gives them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Metric | Number] = Field(init=False)  # a number alone: of older versions
+
+    n: Whole | None = None  # examples
+    f1_unit: str | None = None  # of SQuAD: words, characters or both
+    has_answer: SquadPart | None = None
+    no_answer: SquadPart | None = None
+    threshold: Number | None = None  # of SQuAD 2.0's null score
+    threshold_was_searched_on_this_set: bool | None = None
+    best_exact: Number | None = None  # at the threshold that is best for it
+    best_exact_threshold: Number | None = None
+    best_f1: Number | None = None
+    best_f1_threshold: Number | None = None
+    at_threshold_0: SquadPart | None = None
+
+    @classmethod
+    def _is_known(cls, name: str, value: Any) -> bool:
+        """Also what looks like a metric, or has the name of one that older versions wrote as a number."""
+        measured = isinstance(value, dict) and ("value" in value or "interval" in value)
+        return super()._is_known(name, value) or measured or name in ("f1", "exact", "accuracy")
+
+
+class Scores(Part):
+    """Scores of one state of the weights."""
+
+    step: Whole | None = None
+    score: Number  # what checkpoints are chosen by
+    average: Number  # what enters the mean over tasks
+    sets: dict[str, SetMetrics]  # dev set -> its metrics
+
+
+class UnitTraining(Part):
+    """What a fine-tuning used."""
+
+    steps: Whole
+    epochs: Number
+    examples: Whole
+    seconds: Number
+
+
+class UnitName(Part):
+    """Which fine-tuning it is."""
+
+    task: str
+    seed: Whole
+    start: str  # ``pretrained`` or ``random``
+    group: str  # the same for all seeds of one setting
+
+
+class FineTuned(Part):
+    """What ``finetuning.FineTuner`` measures."""
+
+    metric: str  # what the score is
+    best: Scores  # of the best evaluation on the first dev set
+    last: Scores  # of the last step
+    selection: str  # how the best one was chosen, in words
+    recipe: dict[str, Number | str | bool | None]  # ``recipe.Recipe``, and the number format of the head
+    training: UnitTraining
+
+
+class SetUp(Part):
+    """What has to be equal for scores to be compared; settings as ``task_config`` has them."""
+
+    all_tasks: dict[str, Any] | None = None
+    task: dict[str, Any] | None = None
+    data: str | None = None  # fingerprint
+    precision: str | None = None
+
+
+class Before(Part):
+    """Scores of a fine-tuning that was scored again."""
+
+    heads: str  # the number format in which its head answered
+    selection: str
+    best: Scores
+    last: Scores
+
+
+class ScoredAgain(Part):
+    """The code and the machine that scored a fine-tuning again."""
+
+    source: Code
+    packages: dict[str, str | None]
+    hardware: Hardware
+
+
+class UnitResults(FineTuned, UnitName):
+    """``results.json`` of a fine-tuning."""
+
+    to_beat: Floors
+    to_beat_each: dict[str, Floors] = Field(default_factory=dict)  # dev set -> metric -> baseline -> its value
+    set_up: SetUp | None = None
+    before: Before | None = None  # of one that was scored again
+    reread: ScoredAgain | None = None  # of the same
+
+
+class TaskEntry(Part):
+    """One task and setting over its seeds: medians, and the sets of the median seed."""
+
+    task: str
+    start: str
+    group: str | None = None
+    metric: str
+    seeds: list[Whole]
+    score: Number  # median of the best scores
+    spread: Interval  # least and greatest of them
+    scores: list[Number] = Field(default_factory=list)  # of each seed
+    last_score: Number
+    last_scores: list[Number] = Field(default_factory=list)
+    average: Number | None
+    sets: dict[str, SetMetrics]
+    last_sets: dict[str, SetMetrics] = Field(default_factory=dict)
+    sets_of_seed: Whole | None = None
+    to_beat: Floors = Field(default_factory=dict)
+    to_beat_each: dict[str, Floors] = Field(default_factory=dict)
+    selection: str | None = None
+    recipe: dict[str, Number | str | bool | None] | None = None
+    set_up: SetUp | None = None
+    seconds: Number | None = None  # of training, all seeds together
+    units: list[str] = Field(default_factory=list)  # folders
+
+
+class Average(Part):
+    """The mean of the paper's five tasks (Table 2)."""
+
+    value: Number
+    tasks: dict[str, Number]
+    heads: str  # the number format in which all five heads answered
+
+
+class UnitSettings(Part):
+    """The settings of all tasks, and of this one, as ``task_config`` has them."""
+
+    common: dict[str, Any]
+    task: dict[str, Any]
+
+
+class UnitData(Part):
+    """A task's files and examples, with everything that was left out or cut; each family sets its own counts."""
+
+    fingerprint: str | None = None
+    files: dict[str, list[str]] | str | None = None  # set -> names; ``hub`` or ``generated`` without files
+    source: str | None = None  # of generated examples
+    rows_with_missing_fields_left_out: Whole | None = None
+    rows_without_a_gold_label_left_out: Whole | None = None
+    train: Whole | None = None  # examples
+    dev: dict[str, Whole] = Field(default_factory=dict)
+    dev_texts_also_in_train: dict[str, Whole] = Field(default_factory=dict)
+    windows: dict[str, Whole] = Field(default_factory=dict)
+    train_windows_without_the_answer: Whole | None = None
+    dev_questions_scored_by_characters: Whole | None = None
+    questions_left_out_because_the_answer_is_not_where_the_file_says: Whole | None = None
+    articles_cut: Whole | None = None
+    class_weights: dict[str, Number] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+class UnitManifest(Part):
+    """``manifest.json`` of a fine-tuning."""
+
+    task: str | None = None
+    seed: Whole | None = None
+    start: str | None = None
+    group: str | None = None
+    run: str | None = None  # folder of the pretrained run
+    identity: str | None = None
+    checkpoint: str | None = None  # None for a random start
+    settings: UnitSettings | None = None
+    data: UnitData = UnitData()
+    source: Code | None = None
+    packages: dict[str, str | None] = Field(default_factory=dict)
+    hardware: Hardware = Hardware()
+    precision: str | None = None
+    heads: str | None = None  # the number format in which the head answers
