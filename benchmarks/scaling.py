@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.methods import method_of
 from benchmarks.cases import Case, ours
 from benchmarks.measure import first_line, take_turns
 

@@ -71,8 +71,9 @@ class Evaluator:
         masked = self._masked_lm_record() if Measure.MASKED_LM in self.measures else None
         if masked is None:
             left_out["masked_lm"] = "not trained by this method"
-        tasks = {task.value: self._task_record(task) for task in SENTENCE_TASKS}
-        found = Results(masked_lm=masked, **tasks)
+        found = Results(masked_lm=masked)
+        for task in SENTENCE_TASKS:
+            setattr(found, task.value, self._task_record(task))
         if left_out:
             found.left_out = left_out
         return found.as_json()

@@ -19,7 +19,7 @@ from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
-from albert_ablate.record.describe import code, machine
+from albert_ablate.record.describe import code, hardware
 from albert_ablate.record.results import Results
 from albert_ablate.record.tasks import Average, SetUp, TaskEntry, UnitData, UnitManifest, UnitResults, UnitSettings
 from albert_ablate.runs import RunFolder, wanted
@@ -287,8 +287,7 @@ def _manifest(
     unit: Unit,
     task: Task,
     pretrained: Path | None,
-    device: torch.device,
-    precision: str,
+    machine: Machine,
 ) -> UnitManifest:
     """Everything a score of this fine-tuning can be traced to."""
     return UnitManifest(
@@ -303,8 +302,8 @@ def _manifest(
         data=UnitData(fingerprint=unit.source.fingerprint, files=unit.source.names(), **task.counts),
         source=code(),
         packages=provenance.packages(),
-        hardware=machine(device),
-        precision=precision,
+        hardware=hardware(machine),
+        precision=machine.precision,
         heads=formats.HEADS,
     )
 
