@@ -20,14 +20,14 @@ from albert_ablate.model.shape import Shape
 
 @dataclass(frozen=True)
 class LayerCall:
-    """Where a sub-layer is applied: blocks that layers share are told apart by it."""
+    """Where a sub-layer is applied; several layers may apply the same block."""
 
     layer: int  # counted from 0
     x: Tensor  # (B, T, H), the layer's input
     view: View  # what the layer's queries see
 
 
-#: (running stream (B, T, width), where) -> (B, T, width); the first stream of a layer is its input
+#: (running stream (B, T, width), where it is applied) -> (B, T, width). A layer's stream starts as the layer's input.
 SubLayer = Callable[[Tensor, LayerCall], Tensor]
 
 
@@ -82,7 +82,7 @@ class AttentionBlock(Block):
 
     @staticmethod
     def flops(shape: Shape, length: int) -> float:
-        """Four projections a token; each of its queries is compared with keys, then values are averaged."""
+        """Four projections a token, and for each pair of a query and a key a score and a weighted value."""
         h, keys = shape.hidden_size, PATTERNS[shape.pattern].keys(shape, length)
         return length * (8 * h * h + 4 * keys * h)
 
@@ -151,7 +151,7 @@ KINDS: dict[str, Kind] = {
     "ffn": Kind(Part.FFN, FeedForwardBlock, FeedForwardBlock.count, FeedForwardBlock.flops),
 }
 
-#: Type of layer -> the kinds of its sub-layers, in the order of computation. A kind may stand there several times.
+#: Type of layer -> the kinds of its sub-layers, in the order of computation. A kind may occur several times.
 LAYERS: dict[str, Callable[[Shape], Sequence[str]]] = {
     "standard": lambda shape: ("attention", "ffn"),
 }
@@ -163,7 +163,7 @@ def sub_layers(shape: Shape) -> tuple[str, ...]:
 
 
 def bank_sizes(shape: Shape) -> dict[str, int]:
-    """Kind -> distinct blocks, in the order of a layer. A kind that stands in a layer n times needs n for each copy."""
+    """Kind -> number of distinct blocks. A kind that occurs n times in a layer needs n for each copy of its part."""
     kinds = sub_layers(shape)
     return {kind: shape.sharing.size(KINDS[kind].part) * kinds.count(kind) for kind in dict.fromkeys(kinds)}
 

@@ -34,9 +34,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = FactorisedEmbedding(shape)
-        self.kinds = bank_sizes(shape)
+        self.kinds = bank_sizes(shape)  # kind -> blocks in its bank
         for kind, size in self.kinds.items():
             self.add_module(kind, nn.ModuleList(KINDS[kind].build(shape) for _ in range(size)))
+        #: For each layer: (kind, entry of its bank) of each sub-layer, in the order of computation.
         self.layer_blocks = [bank_entries(shape, layer) for layer in range(shape.layers)]
         self.recompute = False  # layers in the backward pass instead of keeping what they computed
 
@@ -46,9 +47,9 @@ class Encoder(nn.Module):
         """(B, T) ids and types -> (B, T, H).
 
         ``mask`` is (B, T), non-zero at real tokens, or (B or 1, 1 or N, T or 1, T), non-zero where the
-        query of the row sees the key of the column; None: there is no padding. The attention pattern
-        holds besides. ``position_ids`` (B or 1, T) choose rows of the position table; None: 0, 1, 2, ...
-        Raises ValueError for a mask with another number of dimensions.
+        query of the row may see the key of the column; None: there is no padding. A pair that the
+        attention pattern hides stays hidden. ``position_ids`` (B or 1, T) are rows of the position
+        table; None: 0, 1, 2, ... Raises ValueError for a mask with another number of dimensions.
         """
         for x in self._states(input_ids, type_ids, mask, position_ids):
             last = x
@@ -86,7 +87,8 @@ def _sub_layer(block: nn.Module, x: Tensor) -> SubLayer:
 def _layer(x: Tensor, steps: Sequence[SubLayer], layer: int, view: View) -> Tensor:
     """One layer: (B, T, H) through its sub-layers -> (B, T, H).
 
-    ``x`` is an argument of its own because a checkpoint restores the noise of its tensors' devices.
+    ``x`` is a separate argument because recomputation restores the random state of the devices of
+    tensor arguments only, and dropout must draw the same noise again.
     """
     call, y = LayerCall(layer, x, view), x
     for step in steps:
