@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from albert_ablate.axes import Objective
+from albert_ablate.axes import SENTENCE_TASKS, Objective
 from albert_ablate.distributed import ALONE, World
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.model.pretraining import PretrainingModel
-from albert_ablate.record.results import MaskedLM, Proportion, Results, SentenceTask
+from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
 from albert_ablate.training.precision import autocast
 
 _T = TypeVar("_T")
@@ -63,16 +63,14 @@ class Evaluator:
         A sentence task that the text cannot give is None, and ``left_out`` says why. Without baselines masked LM has
         none beside it.
         """
-        found = Results(
-            masked_lm=self._masked_lm_record(),
-            nsp=self._task_record(Objective.NSP),
-            sop=self._task_record(Objective.SOP),
-        )
+        found: dict[str, Any] = {"masked_lm": self._masked_lm_record()}
+        for task in SENTENCE_TASKS:
+            found[task.value] = self._task_record(task)
         if self.held_out.left_out:
-            found.left_out = {task.value: reason for task, reason in self.held_out.left_out.items()}
-        return found.as_json()
+            found["left_out"] = {task.value: reason for task, reason in self.held_out.left_out.items()}
+        return found
 
-    def _masked_lm_record(self) -> MaskedLM:
+    def _masked_lm_record(self) -> dict[str, Any]:
         s = self._masked_lm(self.held_out.plain)
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
@@ -87,16 +85,16 @@ class Evaluator:
             sequences=len(s["count"]),
         )
         if self.baselines is None:
-            return record
+            return record.as_json()
         gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
         record.unigram_loss, _ = clustered_mean(s["unigram"], s["count"])
         record.bigram_loss, _ = clustered_mean(s["bigram"], s["count"])
         record.unigram_accuracy = float(s["frequent"].sum() / count)
         record.gain_over_unigram, record.gain_interval = gain, gain_interval
         record.left_baseline = bool(gain_interval[0] > PLATEAU_MARGIN)
-        return record
+        return record.as_json()
 
-    def _task_record(self, task: Objective) -> SentenceTask | None:
+    def _task_record(self, task: Objective) -> dict[str, Any] | None:
         pairs = self.held_out.tasks.get(task)
         if pairs is None:
             return None
@@ -112,7 +110,7 @@ class Evaluator:
         record = SentenceTask(**share, head=head, majority_class=majority, left_baseline=above)
         if task is not self.objective and self.objective is not Objective.NONE:
             record.own_head = Proportion(**proportion(int(own.sum()), len(labels)))
-        return record
+        return record.as_json()
 
     def _fitted_head(self, task: Objective, features: np.ndarray) -> np.ndarray:
         """Predictions on ``features`` of a head fitted on training-side pairs of ``task``."""
