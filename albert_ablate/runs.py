@@ -175,6 +175,9 @@ class SilentFolder(RunFolder):
     def write(self, name: str, value: Part | str) -> None:
         """Nothing."""
 
+    def amend(self, name: str, changes: Part) -> None:
+        """Nothing."""
+
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Nothing."""
 

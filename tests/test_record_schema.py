@@ -205,23 +205,24 @@ class Watched(dict[str, Any]):
         return super().__contains__(key)
 
 
-def lacks(form: Any, path: tuple[str, ...]) -> bool:
-    """Whether a record, or the settings, have no field at ``path``."""
-    for number, key in enumerate(path):
-        forms = [form, *get_args(form)]
-        if dict in forms or any(str(inner).startswith("dict[") for inner in forms):
-            return False  # keys are the writer's own, as the names of packages
-        record = next(f for f in forms if isinstance(f, type) and (issubclass(f, Part) or dataclasses.is_dataclass(f)))
-        if issubclass(record, Part):
-            fields: dict[str, Any] = {f.alias or name: f.annotation for name, f in record.model_fields.items()}
-        else:
-            fields = get_type_hints(record)
-        if key not in fields:
-            return True
-        form = fields[key]
-        if number + 1 < len(path) and form is Any:
-            return False
-    return False
+def records_in(annotation: Any) -> list[Any]:
+    """The record, or the group of settings, of a field that may be None."""
+    types = [inner for inner in (annotation, *get_args(annotation)) if isinstance(inner, type)]
+    return [inner for inner in types if dataclasses.is_dataclass(inner) or issubclass(inner, Part)]
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(record):
+        return get_type_hints(record)
+    return {field.alias or name: field.annotation for name, field in record.model_fields.items()}
+
+
+def lacks(record: Any, path: tuple[str, ...]) -> bool:
+    """Whether there is no field at ``path``. Below what is no record, such as the packages, any key is the writer's."""
+    if not path:
+        return False
+    fields = fields_of(record)
+    return path[0] not in fields or any(lacks(inner, path[1:]) for inner in records_in(fields[path[0]]))
 
 
 def test_every_field_that_analysis_asks_for_is_one_that_is_written(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,12 +238,11 @@ def test_every_field_that_analysis_asks_for_is_one_that_is_written(runs: Path, m
 
 
 def test_the_settings_that_analysis_needs_are_settings_of_a_run() -> None:
-    def paths(form: type[Part], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-        for name, field in form.model_fields.items():
+    def paths(record: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        for name, annotation in fields_of(record).items():
             yield (*above, name)
-            inner = [f for f in (field.annotation, *get_args(field.annotation)) if isinstance(f, type)]
-            for part in (f for f in inner if issubclass(f, Part)):
-                yield from paths(part, (*above, name))
+            for inner in records_in(annotation):
+                yield from paths(inner, (*above, name))
 
     found = list(paths(Settings))
     assert ("data", "planted", "topic") in found

@@ -20,7 +20,7 @@ from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.methods import Measure
-from albert_ablate.record.results import MaskedLM, Proportion, Results, SentenceTask
+from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
 from albert_ablate.training.machine import Machine
 
 _T = TypeVar("_T")
@@ -64,21 +64,19 @@ class Evaluator:
         """The final record: ``masked_lm``, ``nsp`` and ``sop``, each beside its baseline.
 
         A sentence task that the text cannot give, or masked LM of a model without its head, is None, and ``left_out``
-        says why. Without baselines masked LM has
-        none beside it.
+        says why. Without baselines masked LM has none beside it.
         """
         left_out = {task.value: reason for task, reason in self.held_out.left_out.items()}
-        masked = self._masked_lm_record() if Measure.MASKED_LM in self.measures else None
-        if masked is None:
+        found: dict[str, Any] = {"masked_lm": None}
+        if Measure.MASKED_LM in self.measures:
+            found["masked_lm"] = self._masked_lm_record()
+        else:
             left_out["masked_lm"] = "not trained by this method"
-        found = Results(masked_lm=masked)
         for task in SENTENCE_TASKS:
-            setattr(found, task.value, self._task_record(task))
-        if left_out:
-            found.left_out = left_out
-        return found.as_json()
+            found[task.value] = self._task_record(task)
+        return found | ({"left_out": left_out} if left_out else {})
 
-    def _masked_lm_record(self) -> MaskedLM:
+    def _masked_lm_record(self) -> dict[str, Any]:
         s = self._masked_lm(self.held_out.plain)
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
@@ -93,16 +91,16 @@ class Evaluator:
             sequences=len(s["count"]),
         )
         if self.baselines is None:
-            return record
+            return record.as_json()
         gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
         record.unigram_loss, _ = clustered_mean(s["unigram"], s["count"])
         record.bigram_loss, _ = clustered_mean(s["bigram"], s["count"])
         record.unigram_accuracy = float(s["frequent"].sum() / count)
         record.gain_over_unigram, record.gain_interval = gain, gain_interval
         record.left_baseline = bool(gain_interval[0] > PLATEAU_MARGIN)
-        return record
+        return record.as_json()
 
-    def _task_record(self, task: Objective) -> SentenceTask | None:
+    def _task_record(self, task: Objective) -> dict[str, Any] | None:
         pairs = self.held_out.tasks.get(task)
         if pairs is None:
             return None
@@ -118,7 +116,7 @@ class Evaluator:
         record = SentenceTask(**share, head=head, majority_class=majority, left_baseline=above)
         if own is not None and task is not self.objective:
             record.own_head = Proportion(**proportion(int(own.sum()), len(labels)))
-        return record
+        return record.as_json()
 
     def _fitted_head(self, task: Objective, features: np.ndarray) -> np.ndarray:
         """Predictions on ``features`` of a head fitted on training-side pairs of ``task``."""

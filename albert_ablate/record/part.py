@@ -40,6 +40,12 @@ def _within(low: float, high: float) -> WrapValidator:
     return WrapValidator(validated)
 
 
+def _only_in_writing(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    return value if info.context is _READING else check(value)
+
+
+#: Beside the type of a field that its reader checks for itself, so that a wrong value spoils nothing else.
+CheckedByReader = WrapValidator(_only_in_writing)
 #: A count.
 Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
 #: A width or a depth.

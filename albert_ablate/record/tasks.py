@@ -1,11 +1,11 @@
 """Fine-tunings: ``manifest.json`` and ``results.json`` of one unit, and its entry in the run's ``results.json``."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
 from albert_ablate.record.manifest import Code, Hardware
-from albert_ablate.record.part import Interval, Number, Part, Whole
+from albert_ablate.record.part import CheckedByReader, Interval, Number, Part, Whole
 
 #: Name of a dev set -> baseline -> its score.
 Floors = dict[str, dict[str, Number]]
@@ -151,7 +151,7 @@ class TaskEntry(Part):
     recipe: dict[str, Number | str | bool | None] | None = None
     set_up: SetUp | None = None
     seconds: Number | None = None  # of training, all seeds together
-    units: list[str] = Field(default_factory=list)  # folders
+    units: Annotated[list[str], CheckedByReader] = Field(default_factory=list)  # folders
 
 
 class Average(Part):
