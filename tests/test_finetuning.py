@@ -403,6 +403,27 @@ def test_a_kill_between_the_best_weights_and_the_checkpoint(folder: Path, tmp_pa
     assert found["last"] == expected["last"]
 
 
+def test_micro_batches_are_halved_where_that_is_allowed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in pretraining: the record says so, and without dropout the weights are those of small parts from the start."""
+    still = ("tasks.sst2.dropout=0", "tasks.sst2.classifier_dropout=0", "tasks.sst2.batch_size=8")
+    small = tuner(folder, "sst2", tmp_path / "small", *still, "task.micro_size=2")
+    small.fit()
+    halved = tuner(folder, "sst2", tmp_path / "halved", *still, "runtime.oom_halving=true")
+    real = type(halved.model).forward
+
+    def forward(self: Any, batch: Any) -> Any:
+        if self.training and len(batch) > 2:
+            torch.empty(10**15)  # refused by the allocator
+        return real(self, batch)
+
+    monkeypatch.setattr(type(halved.model), "forward", forward)
+    assert halved.fit()["training"]["micro_size"] == 2
+    for name, tensor in small.model.state_dict().items():
+        assert torch.equal(tensor, halved.model.state_dict()[name]), name
+
+
 def test_keep_weights_false_leaves_none(folder: Path, tmp_path: Path) -> None:
     t = tuner(folder, "sst2", tmp_path, "task.keep_weights=false")
     t.fit()

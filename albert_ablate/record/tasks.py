@@ -70,6 +70,7 @@ class UnitTraining(Part):
     epochs: Number
     examples: Whole
     seconds: Number
+    micro_size: Whole | None = None  # sequences, where it had to be lowered
 
 
 class UnitName(Part):

@@ -90,9 +90,9 @@ class FineTuner(Loop):
         self.batches = TaskBatches(task.train, recipe.batch_size, task.name, seed, common.group_by_length)
         schedule, settings = _schedule(recipe, common)
         whole = self.batches.batch_size * task.train.choices  # sequences of a batch
-        self.micro_size_wanted = whole if common.micro_size is None else common.micro_size
+        self.planned_micro_size = whole if common.micro_size is None else common.micro_size
         owner = Owner(folder.identity, described or {})
-        super().__init__(model, settings, schedule, runtime, folder, owner, machine, self.micro_size_wanted)
+        super().__init__(model, settings, schedule, runtime, folder, owner, machine, self.planned_micro_size)
         self.best_step, self.best_score = 0, -math.inf
         every = common.evaluate_every or max(1, math.ceil(recipe.steps / common.evaluations))
         self.evaluations = [*range(every, recipe.steps, every), recipe.steps]
@@ -182,18 +182,21 @@ class FineTuner(Loop):
                 checkpoint.load_strictly(self._best(self.best_step), self.model)
                 outputs, best = self._on_dev()
             self._write_predictions(outputs)
+        training = UnitTraining(
+            steps=self.recipe.steps,
+            epochs=self.recipe.steps / self.batches.per_epoch,
+            examples=self.recipe.steps * self.batches.batch_size,
+            seconds=self.seconds,
+        )
+        if self.micro_size != self.planned_micro_size:
+            training.micro_size = self.micro_size
         record = FineTuned(
             metric=self.task.metric,
             best=Scores(step=self.best_step, **_record(best)),
             last=Scores(step=self.recipe.steps, **_record(last)),
             selection=f"best of {len(self.evaluations)} evaluations on the dev set that is reported",
             recipe=self.recipe.as_dict() | {"heads": formats.HEADS},
-            training=UnitTraining(
-                steps=self.recipe.steps,
-                epochs=self.recipe.steps / self.batches.per_epoch,
-                examples=self.recipe.steps * self.batches.batch_size,
-                seconds=self.seconds,
-            ),
+            training=training,
         )
         return record.as_json()
 

@@ -311,7 +311,7 @@ def _manifest(
 def _out_of_memory(config: RunConfig, unit: Unit) -> str:
     return (
         f"Out of memory while fine-tuning {unit.task.name}. Set task.micro_size={config.task.micro_size or 16} or "
-        f"lower, or tasks.{unit.task.name}.max_length."
+        f"lower, or tasks.{unit.task.name}.max_length. runtime.oom_halving=true lowers the first by itself."
     )
 
 
