@@ -406,7 +406,7 @@ def test_a_kill_between_the_best_weights_and_the_checkpoint(folder: Path, tmp_pa
 def test_micro_batches_are_halved_where_that_is_allowed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in pretraining: the record says so, and without dropout the weights are those of small parts from the start."""
+    """As in pretraining: the record says so; without dropout the weights are those of small parts from the start."""
     still = ("tasks.sst2.dropout=0", "tasks.sst2.classifier_dropout=0", "tasks.sst2.batch_size=8")
     small = tuner(folder, "sst2", tmp_path / "small", *still, "task.micro_size=2")
     small.fit()
