@@ -193,7 +193,7 @@ def test_a_disk_too_full_for_the_status_itself(
 
     def fills(self: RunFolder, line: dict[str, Any]) -> None:
         if line["step"] > 4:
-            patched.setattr("albert_ablate.runs.write_json", full)
+            patched.setattr("albert_ablate.runs.write_record", full)
             patched.setattr(RunFolder, "log", full)
             full()
         real(self, line)
