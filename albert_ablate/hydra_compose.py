@@ -105,8 +105,8 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
     """``newer`` over ``values``, group by group."""
-    both = {k: _updated(values[k], v) for k, v in newer.items() if isinstance(v, dict) and k in values}
-    return values | newer | both
+    groups = {k for k, v in newer.items() if isinstance(v, dict) and isinstance(values.get(k), dict)}
+    return values | newer | {k: _updated(values[k], newer[k]) for k in groups}
 
 
 def paper_setup(config: RunConfig) -> RunConfig:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runhelpers import held_out_of, run, tiny_config
+from runhelpers import held_out_of, read_json, run, tiny_config, write_corpus
 
+from albert_ablate import evaluate
 from albert_ablate.config import PlantedConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.planted import PlantedText
@@ -19,7 +20,7 @@ from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, MASK, SEP
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
-from albert_ablate.hydra_compose import compose
+from albert_ablate.hydra_compose import compose, compose_for_run
 
 PLANTED = PlantedConfig(
     topic=0.5,
@@ -299,3 +300,17 @@ def test_a_run_on_planted_text_is_said_to_be_one(tmp_path: Path) -> None:
     for task in ("nsp", "sop"):
         assert results[task]["interval"][0] <= best[task]["accuracy"]
         assert best[task]["realised"]["examples"] == results[task]["examples"]
+
+
+def test_a_run_on_planted_text_is_scored_and_fine_tuned_later(tmp_path: Path) -> None:
+    """Its settings hold a group that other corpora leave empty: on its own text, on another one, and for a task."""
+    folder = run(planted_config(tmp_path, "budget.steps=4", "budget.warmup_steps=1"))
+    short = ["evaluation.max_pairs=16", "evaluation.probe_pairs=16", "runtime.device=cpu", "runtime.precision=fp32"]
+    assert evaluate.main([str(folder.path), *short]) == 0
+    other = write_corpus(tmp_path / "other.txt")
+    assert evaluate.main([str(folder.path), f"data.path={other}", "data=text", *short]) == 0
+    records = [read_json(file)["data"]["corpus"] for file in (folder.path / "evaluations").iterdir()]
+    assert sorted(records) == ["planted", "text"]
+    config = compose_for_run(folder.path / "config.yaml", ["task=sst2"])
+    assert config.data.planted is not None
+    assert set(config.tasks) == {"sst2"}

@@ -16,8 +16,8 @@ import pytest
 from outcomes import shown
 from runhelpers import ROOT, newest_checkpoint, only_folder, run, start, tiny_config, weights_of
 
-from albert_ablate import experiment
 from albert_ablate.config import RunConfig
+from albert_ablate.data import prepare
 from albert_ablate.errors import CheckpointError, DiskFullError
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
@@ -193,7 +193,7 @@ def test_a_disk_too_full_for_the_status_itself(
 
     def fills(self: RunFolder, line: dict[str, Any]) -> None:
         if line["step"] > 4:
-            patched.setattr("albert_ablate.runs.write_json", full)
+            patched.setattr("albert_ablate.runs.write_record", full)
             patched.setattr(RunFolder, "log", full)
             full()
         real(self, line)
@@ -213,7 +213,7 @@ def test_a_disk_that_fills_up_while_data_are_prepared(tmp_path: Path, monkeypatc
 
     config = tiny_config(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(experiment, "get_stores", full)
+        patched.setattr(prepare, "get_stores", full)
         with pytest.raises(DiskFullError, match="Nothing half written stays"):
             start(config)
     assert run(config).state() == "finished"
