@@ -33,6 +33,8 @@ def test_every_axis_option_composes_with_every_model(model: str) -> None:
     composed = 0
     base = compose([f"model={model}", "embed=full"])
     assert base.embed.size == base.model.hidden == hidden
+    for method in options("method"):
+        assert yaml.safe_load((CONF / f"method/{method}.yaml").read_text())["name"] == method
     for embed in options("embed"):
         size = hidden if embed == "full" else int(embed[1:])
         if size > hidden:
@@ -94,6 +96,8 @@ def test_names_of_the_axes_agree_with_the_files() -> None:
         assert yaml.safe_load((CONF / f"share/{share}.yaml").read_text())["strategy"] == share
     for objective in options("objective"):
         assert yaml.safe_load((CONF / f"objective/{objective}.yaml").read_text()) == {"name": objective}
+    for method in options("method"):
+        assert yaml.safe_load((CONF / f"method/{method}.yaml").read_text())["name"] == method
     for embed in options("embed"):
         size = yaml.safe_load((CONF / f"embed/{embed}.yaml").read_text())["size"]
         assert embed == (f"e{size}" if isinstance(size, int) else "full")
@@ -112,7 +116,7 @@ def test_names_of_the_axes_agree_with_the_files() -> None:
 
 
 def test_every_group_of_conf_is_looked_at_here() -> None:
-    known = {"embed", "share", "objective", "model", "data", "tokenizer", "optimizer", "tracker", "scale"}
+    known = {"embed", "share", "objective", "method", "model", "data", "tokenizer", "optimizer", "tracker", "scale"}
     known |= {"budget", "task", "hydra"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == known
 
