@@ -200,7 +200,9 @@ def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
 
 def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
     """What a colour stands for: a value of its axis, and the other axes where their values are not the commonest."""
-    more = [] if _common(run, chosen) else [axis.words(run[axis.name]) for axis in _OTHERS if axis.shown(run[axis.name])]
+    more = (
+        [] if _common(run, chosen) else [axis.words(run[axis.name]) for axis in _OTHERS if axis.shown(run[axis.name])]
+    )
     return ", ".join([COLOURED.words(run[COLOURED.name]), *more])
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate import finetune
+from albert_ablate.axes import Share
 from albert_ablate.files import write_json
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
@@ -34,7 +35,7 @@ from analysis.runs import load_runs
 
 #: Enough to learn something from 48 pairs.
 STSB = ["tasks.stsb.steps=40", "tasks.stsb.learning_rate=0.003"]
-SHAPE = Architecture(64, 8, 16, 2, 2, 32, 24, "all", initializer_range=0.3)  # type: ignore[arg-type]
+SHAPE = Architecture(64, 8, 16, 2, 2, 32, 24, Share.ALL, initializer_range=0.3)
 CPU = torch.device("cpu")
 
 

@@ -15,8 +15,8 @@ _SECTION = "runs.csv"
 
 
 def _setting(path: str, before: Any = None) -> Callable[[Run], Any]:
-    """A setting; ``before`` where a run has none, as one from before there was the setting."""
-    return lambda run: before if at(run.config, path) is None else at(run.config, path)
+    """A setting; ``before`` where a run's settings lack it, as older ones do; nothing of a run without settings."""
+    return lambda run: before if run.config and at(run.config, path) is None else at(run.config, path)
 
 
 def _result(path: str) -> Callable[[Run], Any]:
