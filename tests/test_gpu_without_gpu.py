@@ -1,0 +1,454 @@
+"""What a GPU needs of a training step, on a machine without one: nothing is read back, and nothing is lost by it."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from runhelpers import (
+    ROOT,
+    make_batches,
+    make_trainer,
+    newest_checkpoint,
+    one_thread,
+    only_folder,
+    read_json,
+    run,
+    start,
+    timeless,
+    tiny_config,
+    weights_of,
+)
+from safetensors.torch import load_file
+from test_lamb import plain_lamb
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn import functional as F
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from albert_ablate.config import RunConfig
+from albert_ablate.data.batches import Batch
+from albert_ablate.errors import DivergedError
+from albert_ablate.methods import METHODS
+from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock
+from albert_ablate.model.heads import MaskedLMHead
+from albert_ablate.model.pretraining import build_model
+from albert_ablate.tasks.task import TaskBatch
+from albert_ablate.training import lamb, loop, step
+from albert_ablate.training.guards import LOOK_EVERY, FiniteGuard
+from albert_ablate.training.lamb import Lamb
+from albert_ablate.training.optimizers import clip_gradient
+from albert_ablate.training.sums import Totals
+from albert_ablate.training.trainer import Trainer
+
+Cell = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpus and cache of all cells."""
+    return tmp_path_factory.mktemp("gpu")
+
+
+@pytest.fixture
+def cell(shared: Path, tmp_path: Path) -> Cell:
+    return lambda *more, runs="a": tiny_config(shared, *more, f"paths.runs={tmp_path / runs}")
+
+
+# --- on the fake accelerator ----------------------------------------------------------------------
+
+#: Operations that one step may take, 5% above what it takes. Fake tensors have no fused attention and no fused norm of
+#: the gradient, so that a real GPU needs fewer.
+BOUNDS = {
+    "lamb all plain": 419, "lamb all dropout": 434, "lamb none plain": 450, "lamb none dropout": 465,
+    "adamw all plain": 393, "adamw all dropout": 407, "adamw none plain": 418, "adamw none dropout": 433,
+    "corrected lamb": 419, "adamw without correction": 393, "fp32": 321, "three micro-batches": 1162,
+    "task sst2": 326, "task squad11": 324, "task squad20": 410, "task race": 340,
+}  # fmt: skip
+CASES = [*BOUNDS, *(f"method {name.value}" for name in METHODS)]
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What ``gpu_steps.py`` found."""
+    script, folder = ROOT / "tests" / "gpu_steps.py", tmp_path_factory.mktemp("steps")
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, env=one_thread() | path, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_fake_accelerator_refuses_what_a_gpu_would_wait_for(steps: dict[str, Any]) -> None:
+    assert steps["refused"] == {"item": True, "bool": True, "tolist": True, "two devices": True}
+
+
+def test_every_case_is_looked_at(steps: dict[str, Any]) -> None:
+    assert steps.keys() == {"refused", *CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_neither_reads_from_the_device_nor_mixes_devices(case: str, steps: dict[str, Any]) -> None:
+    """And it copies nothing to the device but its batch."""
+    assert steps[case]["error"] is None, steps[case]["error"]
+    assert steps[case]["from_host"] == steps[case]["batch_tensors"]
+
+
+@pytest.mark.parametrize("case", BOUNDS)
+def test_a_step_takes_few_operations(case: str, steps: dict[str, Any]) -> None:
+    assert 0.8 * BOUNDS[case] < steps[case]["launches"] <= BOUNDS[case]
+
+
+# --- bad steps that are seen later ------------------------------------------------------------------
+
+
+def state_of(trainer: Any) -> list[Tensor]:
+    """Copies of weights, moments and numbers of steps."""
+    moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    return [tensor.detach().clone() for tensor in (*trainer.model.state_dict().values(), *moments)]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def broken_at(bad: int, where: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss or the gradient of step ``bad``, counted from 0, is ``value``."""
+    real, update = Trainer._accumulate, Trainer.update
+    now = [-1]
+
+    def counted(self: Trainer, number: int, *rest: Any) -> Any:
+        now[0] = number
+        return update(self, number, *rest)
+
+    def broken(self: Trainer, *args: Any) -> Totals:
+        totals = real(self, *args)
+        if now[0] == bad and where == "loss":
+            return Totals(totals.per, totals.values * value)
+        if now[0] == bad:
+            next(p.grad for p in self.model.parameters() if p.grad is not None).view(-1)[3] = value
+        return totals
+
+    monkeypatch.setattr(Trainer, "update", counted)
+    monkeypatch.setattr(Trainer, "_accumulate", broken)
+
+
+OPTIMIZERS = {
+    "lamb": ("optimizer=lamb",),
+    "corrected lamb": ("optimizer=lamb", "optimizer.bias_correction=true"),
+    "adamw": ("optimizer=adamw",),
+    "adamw without correction": ("optimizer=adamw", "optimizer.bias_correction=false"),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("where", "value"), [("loss", math.nan), ("gradient", math.inf), ("gradient", math.nan)])
+def test_a_bad_step_changes_nothing_and_is_named_later(
+    cell: Cell, optimizer: str, where: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = cell(*OPTIMIZERS[optimizer])
+    expected, _ = make_trainer(config)
+    trainer, batches = make_trainer(config)
+    trainer.guard = FiniteGuard(LOOK_EVERY)
+    for number in range(4):
+        expected.update(number, batches[number])
+    broken_at(4, where, value, monkeypatch)
+    for number in range(8):
+        trainer.update(number, batches[number])
+    with pytest.raises(DivergedError, match=f"The {where} is not finite at step 5:") as caught:
+        trainer.settle()
+    assert equal(state_of(trainer), state_of(expected))
+    kept = trainer.folder.path / "diverged" / "step_00000005"
+    assert str(kept) in str(caught.value)
+    assert equal(list(load_file(kept / "batch.safetensors").values()), _sorted(batches[4].tensors()))
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    numbers = read_json(kept / "step.json")
+    assert numbers["step"] == 5
+    assert numbers["learning_rate"] == pytest.approx(learning_rate_of(expected, 4))
+
+
+def learning_rate_of(trainer: Trainer, number: int) -> float:
+    return step.learning_rate(number, trainer.settings, trainer.schedule)
+
+
+def _sorted(tensors: dict[str, Tensor]) -> list[Tensor]:
+    return [tensors[name] for name in sorted(tensors)]
+
+
+def test_it_is_looked_for_at_the_latest_after_so_many_steps(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, batches = make_trainer(cell())
+    trainer.guard = FiniteGuard(4)
+    broken_at(5, "loss", math.nan, monkeypatch)
+    for number in range(7):
+        trainer.update(number, batches[number])
+    with pytest.raises(DivergedError, match="not finite at step 6:"):
+        trainer.update(7, batches[7])
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers look for bad steps as they do on a GPU."""
+    monkeypatch.setattr(step, "FiniteGuard", lambda every: FiniteGuard(LOOK_EVERY))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_without_a_bad_step_has_the_same_bits(cell: Cell, optimizer: str, request: pytest.FixtureRequest) -> None:
+    words = (*OPTIMIZERS[optimizer], "optimizer.clip_norm=1.5", "runtime.log_every=3")
+    at_once = run(cell(*words, runs="at-once"))
+    norms = [line["gradient_norm"] for line in at_once.metrics()]
+    assert min(norms) < 1.5 < max(norms), "some steps are clipped, some are not"
+    request.getfixturevalue("later")
+    looked_at_later = run(cell(*words, runs="later"))
+    assert weights_of(looked_at_later) == weights_of(at_once)
+    assert timeless(looked_at_later.metrics()) == timeless(at_once.metrics())
+
+
+@pytest.mark.usefixtures("later")
+def test_a_bad_step_is_neither_logged_nor_saved(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_at(5, "loss", math.nan, monkeypatch)
+    config = cell("runtime.log_every=4", "runtime.checkpoint_every=4", "evaluation.curve_every=1000")
+    with pytest.raises(DivergedError, match="not finite at step 6:"):
+        start(config)
+    folder = only_folder(config)
+    assert folder.status()["state"] == "diverged"
+    assert newest_checkpoint(folder).name == "step_00000004"
+    assert [line["step"] for line in folder.metrics()] == [4]
+    kept = load_file(folder.path / "diverged" / "step_00000006" / "batch.safetensors")
+    expected = make_batches(config)[5].tensors()
+    assert kept.keys() == expected.keys()
+
+
+def test_a_log_line_has_the_time_of_the_finished_work(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are handed out in no time; the device needs a second for each, and is waited for where a line is made."""
+    now, queued = [0.0], [0]
+    update = Trainer.update
+
+    def handed_out(self: Trainer, *args: Any) -> Any:
+        queued[0] += 1
+        return update(self, *args)
+
+    def waited(self: Trainer) -> None:
+        now[0] += queued[0]
+        queued[0] = 0
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Trainer, "update", handed_out)
+    monkeypatch.setattr(Trainer, "settle", waited)
+    folder = run(cell("runtime.log_every=3", "evaluation.curve_every=1000", "runtime.checkpoint_every=1000"))
+    assert [line["seconds"] for line in folder.metrics()] == [3, 6, 9, 12]
+    assert folder.read("results.json")["training"]["seconds"] == 12
+
+
+# --- the clip and LAMB as they are on a GPU -------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0.1, 1.0, 1e6])
+def test_the_clip_factor_on_the_device_is_that_of_plain_numbers(limit: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    for size in (1e-3, 1.0, 1e3):
+        gradients = [size * torch.randn(shape, generator=draw) for shape in ((30, 7), (11,))]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        plain = [g.clone() for g in gradients]
+        if norm.item() > limit:
+            torch._foreach_mul_(plain, limit / (norm.item() + 1e-6))
+        clip_gradient(gradients, norm, limit)
+        assert equal(gradients, plain)
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LAMB steps tensors together, as on a GPU."""
+    monkeypatch.setattr(lamb, "_on_cpu", lambda tensors: False)
+
+
+@pytest.mark.usefixtures("together")
+@pytest.mark.parametrize("correct", [False, True])
+@pytest.mark.parametrize("adapt", [False, True])
+def test_tensors_stepped_together_equal_the_plain_loop(correct: bool, adapt: bool) -> None:
+    draw = torch.Generator().manual_seed(1)
+    shapes = [(3, 4), (5,), (3, 4), (2, 2, 2)]
+    starts = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
+    starts[1].zero_()  # ratio 1
+    rounds = [[torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes] for _ in range(5)]
+    parameters = [nn.Parameter(tensor.clone()) for tensor in starts]
+    decay = 0.05 if adapt else 0.0
+    groups = [{"params": parameters, "adapt": adapt, "weight_decay": decay}]
+    optimizer = Lamb(groups, lr=0.02, bias_correction=correct)
+    for gradients in rounds:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+    for i, tensor in enumerate(starts):
+        gradients = [each[i] for each in rounds]
+        wanted = plain_lamb(tensor, gradients, [0.02] * 5, adapt=adapt, decay=decay, correct=correct)
+        torch.testing.assert_close(parameters[i].detach(), wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("together")
+@pytest.mark.parametrize("correct", [False, True])
+def test_tensors_stepped_together_stay_where_the_step_is_refused(correct: bool) -> None:
+    parameters = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(5))]
+    groups = [{"params": parameters[:2]}, {"params": parameters[2:], "adapt": False, "weight_decay": 0.0}]
+    optimizer = Lamb(groups, lr=0.1, bias_correction=correct)
+
+    def state() -> list[Tensor]:
+        moments = [value.clone() for each in optimizer.state.values() for value in each.values()]
+        return [*(p.detach().clone() for p in parameters), *moments]
+
+    optimizer.found_inf = torch.zeros(())
+    for value in (1.0, math.nan):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, value)
+        before = state()
+        optimizer.found_inf.fill_(float(value != value))
+        optimizer.step()
+        assert equal(before, state()) == (value != value)
+
+
+# --- the plain path ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The modules as they run on a GPU, without the gradients by hand."""
+
+    def loss(self: MaskedLMHead, masked: Tensor, word_table: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(masked, word_table).float() if masked.dtype != torch.float64 else self(masked, word_table)
+        return F.cross_entropy(logits, targets, reduction="sum"), (logits.detach().argmax(-1) == targets).sum()
+
+    with monkeypatch.context() as patched:
+        for block in (AttentionBlock, FeedForwardBlock):
+            patched.setattr(block, "on_cpu", lambda self, low: None)
+        patched.setattr(MaskedLMHead, "loss", loss)
+        patched.setattr(lamb, "_on_cpu", lambda tensors: False)
+        yield patched
+
+
+def trained(config: RunConfig, precision: str) -> tuple[list[float], list[Tensor]]:
+    """Losses of 20 steps (nats a masked position), and the weights after them."""
+    model = build_model(config.architecture(), 0)
+    if precision == "fp64":
+        model.double()
+    trainer, batches = make_trainer(config, model, "fp32" if precision == "fp64" else precision)
+    losses = []
+    for number in range(20):
+        batch = batches[number]
+        losses.append(trainer.update(number, batch).means(batch.counts())["mlm_loss"])
+    return losses, list(trainer.model.state_dict().values())
+
+
+@pytest.mark.parametrize("share", ["all", "none"])
+@pytest.mark.parametrize("precision", ["fp64", "bf16"])
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw"])
+def test_the_plain_path_trains_like_the_one_by_hand(
+    cell: Cell, share: str, precision: str, optimizer: str, request: pytest.FixtureRequest
+) -> None:
+    config = cell(f"share={share}", f"optimizer={optimizer}", "budget.steps=40", "batch.micro_size=3")
+    by_hand, weights = trained(config, precision)
+    request.getfixturevalue("plain")
+    losses, plain_weights = trained(config, precision)
+    if precision == "fp64":
+        torch.testing.assert_close(plain_weights, weights, rtol=0, atol=1e-9)
+    assert losses == pytest.approx(by_hand, rel=1e-6 if precision == "fp64" else 1e-2)
+    assert by_hand[-1] < by_hand[0]
+
+
+@pytest.mark.usefixtures("plain")
+def test_the_model_compiles_whole_and_once_for_all_seeds(cell: Cell) -> None:
+    config = cell()
+    batch = make_batches(config)[0]
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def loss(model: nn.Module, batch: list[Tensor]) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = model(*batch)
+        return out.mlm_loss_sum + out.sentence_loss_sum
+
+    compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=False)
+    tensors = list(vars(batch).values())
+    for seed in (0, 1):
+        model = build_model(config.architecture(), seed)
+        compiled(model, tensors).backward()
+        found = [p.grad for p in model.parameters()]
+        model.zero_grad()
+        loss(model, tensors).backward()
+        torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+    assert counter.frame_count == 1
+
+
+# --- batches ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The tensors that were pinned; this machine has no memory of that kind."""
+    made: list[Tensor] = []
+
+    def pin(self: Tensor, *_: Any) -> Tensor:
+        made.append(self.clone())
+        return made[-1]
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    return made
+
+
+def batches_of_both_kinds(config: RunConfig) -> list[Batch | TaskBatch]:
+    batch = make_batches(config)[0]
+    return [batch, TaskBatch(batch.input_ids, batch.type_ids, batch.mask, batch.labels, 2)]
+
+
+def test_data_loaders_pin_whole_batches(cell: Cell, pinned: list[Tensor]) -> None:
+    for batch in batches_of_both_kinds(cell()):
+        pinned.clear()
+        moved = pin_memory(batch)
+        assert type(moved) is type(batch)
+        assert list(map(id, moved.tensors().values())) == list(map(id, pinned))
+        assert equal(list(moved.tensors().values()), list(batch.tensors().values()))
+        assert {k: v for k, v in vars(moved).items() if not isinstance(v, Tensor)} == {
+            k: v for k, v in vars(batch).items() if not isinstance(v, Tensor)
+        }
+
+
+def test_what_goes_to_a_gpu_is_pinned_and_the_device_is_waited_for_only_when_asked(
+    cell: Cell, pinned: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, batches = make_trainer(cell("batch.micro_size=3"))
+    batch = batches[0]
+    device = torch.device("cuda")
+    trainer.machine = replace(trainer.machine, device=device)
+    trainer.guard = FiniteGuard(LOOK_EVERY)
+    waits: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    monkeypatch.setattr(Batch, "to", lambda self, device: self)
+    trainer.update(0, batch)
+    assert len(pinned) == 3 * len(batch.tensors())
+    assert not waits
+    trainer.settle()
+    assert waits == [device]
+
+
+def test_a_gpu_is_asked_rarely_and_never_where_spikes_are_looked_for(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nn.Module, "to", lambda self, device: self)
+
+    def guard_of(kind: str, *words: str) -> FiniteGuard:
+        config = cell(*words)
+        trainer, batches = make_trainer(config)
+        machine = replace(trainer.machine, device=torch.device(kind))
+        return Trainer(
+            config, trainer.owner, trainer.model, batches, trainer.folder, machine, dict, trainer.tracker
+        ).guard
+
+    assert guard_of("cuda").every == LOOK_EVERY == 64
+    assert guard_of("cuda", "optimizer.skip_spikes=6").every == 1
+    assert guard_of("cpu").every == 1
