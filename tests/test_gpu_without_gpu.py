@@ -7,26 +7,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from runhelpers import (
     ROOT,
+    equal,
     make_batches,
     make_trainer,
-    newest_checkpoint,
     one_thread,
-    only_folder,
-    read_json,
-    run,
-    start,
-    timeless,
     tiny_config,
-    weights_of,
 )
-from safetensors.torch import load_file
 from test_lamb import plain_lamb
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -35,17 +27,15 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import Batch
-from albert_ablate.errors import DivergedError
 from albert_ablate.methods import METHODS
 from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock
 from albert_ablate.model.heads import MaskedLMHead
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.tasks.task import TaskBatch
-from albert_ablate.training import lamb, loop, step
+from albert_ablate.training import lamb
 from albert_ablate.training.guards import LOOK_EVERY, FiniteGuard
 from albert_ablate.training.lamb import Lamb
 from albert_ablate.training.optimizers import clip_gradient
-from albert_ablate.training.sums import Totals
 from albert_ablate.training.trainer import Trainer
 
 Cell = Callable[..., RunConfig]
@@ -106,146 +96,6 @@ def test_a_step_neither_reads_from_the_device_nor_mixes_devices(case: str, steps
 @pytest.mark.parametrize("case", BOUNDS)
 def test_a_step_takes_few_operations(case: str, steps: dict[str, Any]) -> None:
     assert 0.8 * BOUNDS[case] < steps[case]["launches"] <= BOUNDS[case]
-
-
-# --- bad steps that are seen later ------------------------------------------------------------------
-
-
-def state_of(trainer: Any) -> list[Tensor]:
-    """Copies of weights, moments and numbers of steps."""
-    moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
-    return [tensor.detach().clone() for tensor in (*trainer.model.state_dict().values(), *moments)]
-
-
-def equal(a: list[Tensor], b: list[Tensor]) -> bool:
-    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def broken_at(bad: int, where: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loss or the gradient of step ``bad``, counted from 0, is ``value``."""
-    real, update = Trainer._accumulate, Trainer.update
-    now = [-1]
-
-    def counted(self: Trainer, number: int, *rest: Any) -> Any:
-        now[0] = number
-        return update(self, number, *rest)
-
-    def broken(self: Trainer, *args: Any) -> Totals:
-        totals = real(self, *args)
-        if now[0] == bad and where == "loss":
-            return Totals(totals.per, totals.values * value)
-        if now[0] == bad:
-            next(p.grad for p in self.model.parameters() if p.grad is not None).view(-1)[3] = value
-        return totals
-
-    monkeypatch.setattr(Trainer, "update", counted)
-    monkeypatch.setattr(Trainer, "_accumulate", broken)
-
-
-OPTIMIZERS = {
-    "lamb": ("optimizer=lamb",),
-    "corrected lamb": ("optimizer=lamb", "optimizer.bias_correction=true"),
-    "adamw": ("optimizer=adamw",),
-    "adamw without correction": ("optimizer=adamw", "optimizer.bias_correction=false"),
-}
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("where", "value"), [("loss", math.nan), ("gradient", math.inf), ("gradient", math.nan)])
-def test_a_bad_step_changes_nothing_and_is_named_later(
-    cell: Cell, optimizer: str, where: str, value: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = cell(*OPTIMIZERS[optimizer])
-    expected, _ = make_trainer(config)
-    trainer, batches = make_trainer(config)
-    trainer.guard = FiniteGuard(LOOK_EVERY)
-    for number in range(4):
-        expected.update(number, batches[number])
-    broken_at(4, where, value, monkeypatch)
-    for number in range(8):
-        trainer.update(number, batches[number])
-    with pytest.raises(DivergedError, match=f"The {where} is not finite at step 5:") as caught:
-        trainer.settle()
-    assert equal(state_of(trainer), state_of(expected))
-    kept = trainer.folder.path / "diverged" / "step_00000005"
-    assert str(kept) in str(caught.value)
-    assert equal(list(load_file(kept / "batch.safetensors").values()), _sorted(batches[4].tensors()))
-    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
-    numbers = read_json(kept / "step.json")
-    assert numbers["step"] == 5
-    assert numbers["learning_rate"] == pytest.approx(learning_rate_of(expected, 4))
-
-
-def learning_rate_of(trainer: Trainer, number: int) -> float:
-    return step.learning_rate(number, trainer.settings, trainer.schedule)
-
-
-def _sorted(tensors: dict[str, Tensor]) -> list[Tensor]:
-    return [tensors[name] for name in sorted(tensors)]
-
-
-def test_it_is_looked_for_at_the_latest_after_so_many_steps(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer, batches = make_trainer(cell())
-    trainer.guard = FiniteGuard(4)
-    broken_at(5, "loss", math.nan, monkeypatch)
-    for number in range(7):
-        trainer.update(number, batches[number])
-    with pytest.raises(DivergedError, match="not finite at step 6:"):
-        trainer.update(7, batches[7])
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainers look for bad steps as they do on a GPU."""
-    monkeypatch.setattr(step, "FiniteGuard", lambda every: FiniteGuard(LOOK_EVERY))
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_run_without_a_bad_step_has_the_same_bits(cell: Cell, optimizer: str, request: pytest.FixtureRequest) -> None:
-    words = (*OPTIMIZERS[optimizer], "optimizer.clip_norm=1.5", "runtime.log_every=3")
-    at_once = run(cell(*words, runs="at-once"))
-    norms = [line["gradient_norm"] for line in at_once.metrics()]
-    assert min(norms) < 1.5 < max(norms), "some steps are clipped, some are not"
-    request.getfixturevalue("later")
-    looked_at_later = run(cell(*words, runs="later"))
-    assert weights_of(looked_at_later) == weights_of(at_once)
-    assert timeless(looked_at_later.metrics()) == timeless(at_once.metrics())
-
-
-@pytest.mark.usefixtures("later")
-def test_a_bad_step_is_neither_logged_nor_saved(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken_at(5, "loss", math.nan, monkeypatch)
-    config = cell("runtime.log_every=4", "runtime.checkpoint_every=4", "evaluation.curve_every=1000")
-    with pytest.raises(DivergedError, match="not finite at step 6:"):
-        start(config)
-    folder = only_folder(config)
-    assert folder.status()["state"] == "diverged"
-    assert newest_checkpoint(folder).name == "step_00000004"
-    assert [line["step"] for line in folder.metrics()] == [4]
-    kept = load_file(folder.path / "diverged" / "step_00000006" / "batch.safetensors")
-    expected = make_batches(config)[5].tensors()
-    assert kept.keys() == expected.keys()
-
-
-def test_a_log_line_has_the_time_of_the_finished_work(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are handed out in no time; the device needs a second for each, and is waited for where a line is made."""
-    now, queued = [0.0], [0]
-    update = Trainer.update
-
-    def handed_out(self: Trainer, *args: Any) -> Any:
-        queued[0] += 1
-        return update(self, *args)
-
-    def waited(self: Trainer) -> None:
-        now[0] += queued[0]
-        queued[0] = 0
-
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(Trainer, "update", handed_out)
-    monkeypatch.setattr(Trainer, "settle", waited)
-    folder = run(cell("runtime.log_every=3", "evaluation.curve_every=1000", "runtime.checkpoint_every=1000"))
-    assert [line["seconds"] for line in folder.metrics()] == [3, 6, 9, 12]
-    assert folder.read("results.json")["training"]["seconds"] == 12
 
 
 # --- the clip and LAMB as they are on a GPU -------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One optimizer step on named loss terms: accumulate, clip, refuse what is not finite, update."""
+"""One optimizer step on named loss terms: accumulate, refuse what is not finite, clip, update."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
