@@ -125,10 +125,10 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_without_a_bad_step_has_the_same_bits(
     cell: Cell, optimizer: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    words = (*OPTIMIZERS[optimizer], "optimizer.clip_norm=1.5", "runtime.log_every=3")
+    words = (*OPTIMIZERS[optimizer], "optimizer.clip_norm=2.2", "runtime.log_every=1")
     at_once = run(cell(*words, f"paths.runs={tmp_path / 'at-once'}"))
     norms = [line["gradient_norm"] for line in at_once.metrics()]
-    assert min(norms) < 1.5 < max(norms), "some steps are clipped, some are not"
+    assert min(norms) < 2.2 < max(norms), "some steps are clipped, some are not"
     request.getfixturevalue("later")
     looked_at_later = run(cell(*words, f"paths.runs={tmp_path / 'later'}"))
     assert weights_of(looked_at_later) == weights_of(at_once)
