@@ -78,7 +78,7 @@ class Lamb(Optimizer):
         if _on_cpu(weights):
             for weight, change, ratio in zip(weights, update, ratios.tolist(), strict=True):
                 weight.add_(change, alpha=rate * ratio)
-        else:
+        else:  # one launch for each tensor: PyTorch has no kernel for lists that reads a factor of each from the device
             torch._foreach_addcmul_(weights, update, list(ratios.unbind()), value=rate)
 
     def _adam(
