@@ -27,6 +27,7 @@ from taskhelpers import (
 from torch.nn import functional as F
 
 from albert_ablate import finetune
+from albert_ablate.axes import Share
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import CheckpointError, DataError, DivergedError, PreemptedError, UserError
 from albert_ablate.hydra_compose import compose, compose_for_run
@@ -679,7 +680,7 @@ def test_results_survive_a_second_collection(folder: Path) -> None:
 
 
 def test_initialisation_covers_every_parameter() -> None:
-    shape = Architecture(50, 8, 16, 2, 2, 32, 16, "all")  # type: ignore[arg-type]
+    shape = Architecture(50, 8, 16, 2, 2, 32, 16, Share.ALL)
     with torch.device("meta"):
         model = AnswerableSpanModel(shape, 0.1)
     model.to_empty(device="cpu")
