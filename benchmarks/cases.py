@@ -107,6 +107,7 @@ def ours(case: Case, *more: str) -> Callable[[], Any]:
     def step() -> None:
         number = next(done)
         trainer.update(number, batches[number])
+        trainer.settle()
 
     return step
 

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.data.prepare import Prepared, prepare
@@ -172,6 +175,11 @@ def batch_arrays(batch: Batch) -> list[list[Any]]:
     return [
         getattr(batch, name).tolist() for name in ("input_ids", "type_ids", "mask", "positions", "targets", "labels")
     ]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    """Whether two lists hold the same bits."""
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def read_json(path: Path) -> Any:

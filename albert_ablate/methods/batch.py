@@ -13,8 +13,11 @@ class StepBatch(Protocol):
     def micro(self, size: int) -> Iterable[Self]:
         """Consecutive parts of at most ``size`` sequences."""
 
+    def pin_memory(self) -> Self:
+        """The same batch in memory that a GPU reads while the host goes on. ``DataLoader`` calls it by this name."""
+
     def to(self, device: torch.device) -> Self:
-        """The same batch on ``device``."""
+        """The same batch on ``device``; the host does not wait for the copy from pinned memory."""
 
     def counts(self) -> dict[str, int]:
         """What losses are means over: name -> how many of it the batch holds. In pretraining ``tokens`` is one."""

@@ -49,6 +49,9 @@ class View:
         self.shape, self.layer = shape, layer
         self.padding: Tensor | None = None  # (B, T), True at real tokens
         self._allowed: Tensor | None = None
+        # Filled when they are asked for: torch.compile cannot trace a ``cached_property``.
+        self._visible: tuple[Tensor | None] | None = None
+        self._bias: tuple[Tensor | None] | None = None
         self._length, self._device, self._dtype = x.shape[1], x.device, x.dtype
         if mask is None:
             return
@@ -60,19 +63,23 @@ class View:
         else:
             raise ValueError(f"A mask is (B, T) or (B or 1, 1 or N, T or 1, T), not {tuple(mask.shape)}.")
 
-    @cached_property
+    @property
     def visible(self) -> Tensor | None:
         """(B or 1, 1 or N, T or 1, T): the pattern and a mask of four dimensions; None: every pair. No padding."""
-        positions = torch.arange(self._length, device=self._device)
-        pattern = PATTERNS[self.shape.pattern].visible(self.shape, self.layer, positions)
-        return _both(pattern, self._allowed)
+        if self._visible is None:
+            positions = torch.arange(self._length, device=self._device)
+            pattern = PATTERNS[self.shape.pattern].visible(self.shape, self.layer, positions)
+            self._visible = (_both(pattern, self._allowed),)
+        return self._visible[0]
 
-    @cached_property
+    @property
     def bias(self) -> Tensor | None:
         """(B or 1, 1 or N, T or 1, T) fp32 scores to add, padding included; None: every pair is seen."""
-        keys = None if self.padding is None else self.padding[:, None, None, :]
-        seen = _both(self.visible, keys)
-        return None if seen is None else torch.where(seen, 0.0, MASKED_SCORE)
+        if self._bias is None:
+            keys = None if self.padding is None else self.padding[:, None, None, :]
+            seen = _both(self.visible, keys)
+            self._bias = (None if seen is None else torch.where(seen, 0.0, MASKED_SCORE),)
+        return self._bias[0]
 
     @cached_property
     def score_mask(self) -> cpu.ScoreMask:

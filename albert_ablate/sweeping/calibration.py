@@ -133,6 +133,7 @@ def measure(config: RunConfig) -> Calibration:
     update = sorted(times)[len(times) // 4]  # a short measurement is easily disturbed; this is the machine at rest
     began = time.perf_counter()
     trainer.optimizer.step()
+    trainer.settle()
     optimizer = min(time.perf_counter() - began, update)
     state = 16 * sum(p.numel() for p in trainer.model.parameters())  # weights, gradients and two moments in fp32
     peak = _peak(machine.device)
@@ -155,6 +156,7 @@ def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:
         began = time.perf_counter()
         batch = batches[step]
         trainer.update(step, batch, position=1.0)
+        trainer.settle()
         seconds = time.perf_counter() - began
         tokens.append(batch.counts()["tokens"])
         if step == 0 or (warm < _WARM_UP_SECONDS and step < _WARM_UP_STEPS):

@@ -105,9 +105,13 @@ class FineTuner(Loop):
         """By task, so that tasks of one seed draw differently."""
         return streams.key(self.seed, "task dropout", self.task.name, step)
 
+    def batch_of(self, step: int) -> TaskBatch:
+        """By arithmetic, as every batch."""
+        return self.batches[step]
+
     def stream(self, done: int) -> Iterator[TaskBatch]:
         """Built as they are needed."""
-        return (self.batches[step] for step in range(done, self.recipe.steps))
+        return (self.batch_of(step) for step in range(done, self.recipe.steps))
 
     def scored_at(self, done: int, over: bool) -> bool:
         """At the evaluations, which are spread over the steps."""

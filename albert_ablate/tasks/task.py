@@ -113,8 +113,15 @@ class TaskBatch:
         ids, types, mask = (grid[rows, :width] for grid in (self.input_ids, self.type_ids, self.mask))
         return TaskBatch(ids, types, mask, self.targets[start:stop], self.choices)
 
+    def pin_memory(self) -> "TaskBatch":
+        """The same batch in memory that a GPU reads while the host goes on. ``DataLoader`` calls it by this name."""
+        ids, types, mask, targets = (
+            tensor.pin_memory() for tensor in (self.input_ids, self.type_ids, self.mask, self.targets)
+        )
+        return TaskBatch(ids, types, mask, targets, self.choices)
+
     def to(self, device: torch.device) -> "TaskBatch":
-        """The same batch on ``device``."""
+        """The same batch on ``device``; the host does not wait for the copy from pinned memory."""
         ids, types, mask, targets = (
             tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.type_ids, self.mask, self.targets)
         )

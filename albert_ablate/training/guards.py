@@ -1,12 +1,14 @@
-"""What keeps one bad step from spoiling a run: it is seen before the update, and its batch is kept."""
+"""What keeps one bad step from spoiling a run: it changes nothing, and its batch is kept."""
 
 import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -15,6 +17,8 @@ from albert_ablate.files import building, write_json
 
 #: Steps that the spread of a spike's neighbours is measured over, and how many are needed to judge.
 _WINDOW, _ENOUGH = 128, 32
+#: A device that runs ahead of the host is asked about its steps after so many of them, at the latest.
+LOOK_EVERY = 64
 #: The folder that keeps batches of steps that were not taken.
 BAD_BATCHES = "diverged"
 
@@ -49,11 +53,58 @@ class Spikes:
         return {name: list(values) for name, values in self._recent.items()}
 
 
-def not_finite(losses: Tensor, gradient_norm: float) -> str | None:
-    """Which of a step's ``loss`` and ``gradient`` is not finite; None where both are."""
-    if not bool(losses.isfinite().all()):
-        return "loss"
-    return None if math.isfinite(gradient_norm) else "gradient"
+@dataclass(frozen=True)
+class BadStep:
+    """A step whose loss or gradient is not finite."""
+
+    step: int  # counted from 0
+    rate: float  # its learning rate
+    what: str  # "loss" or "gradient"
+
+
+class FiniteGuard:
+    """Refuses the first step whose losses or gradient norm are not finite, and every step after it.
+
+    A GPU is still computing while the host hands out further steps; asking whether a number is finite would make the
+    host wait for it. With ``every`` above 1 the answer therefore stays on the device, in ``refused``, and the host
+    looks at the numbers of several steps at once. With ``every=1`` it looks at each step before its update.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        #: Scalar on the device, 1.0 from the first bad step on and 0.0 before: ``found_inf`` of PyTorch's optimizers,
+        #: which then change nothing. None with ``every=1``.
+        self.refused: Tensor | None = None
+        self._steps: list[tuple[int, float]] = []  # since the last look: number, learning rate
+        self._rows: list[Tensor] = []  # of the same steps, each (losses + 1,): loss sums, gradient norm
+
+    def add(self, step: int, rate: float, losses: Tensor, gradient_norm: Tensor) -> None:
+        """Take up a step before its update: (n,) loss sums and the norm, a scalar, both on the device."""
+        row = torch.cat([losses, gradient_norm.reshape(1)])
+        self._steps.append((step, rate))
+        self._rows.append(row)
+        if self.every > 1:
+            if self.refused is None:
+                self.refused = torch.zeros((), device=row.device)
+            self.refused.masked_fill_((row * 0).sum() != 0, 1.0)  # zero times inf or NaN is NaN
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to look."""
+        return len(self._rows) >= self.every
+
+    def look(self) -> BadStep | None:
+        """The first bad step since the last look, or None. Waits for the device."""
+        if not self._rows:
+            return None
+        steps, rows = self._steps, torch.stack(self._rows).tolist()
+        self._steps, self._rows = [], []
+        for (step, rate), (*losses, norm) in zip(steps, rows, strict=True):
+            if not all(math.isfinite(loss) for loss in losses):
+                return BadStep(step, rate, "loss")
+            if not math.isfinite(norm):
+                return BadStep(step, rate, "gradient")
+        return None
 
 
 def require_finite_line(line: Mapping[str, float]) -> None:

@@ -1,6 +1,6 @@
 """LAMB as in the reference (lamb_optimizer): layer-wise adaptive Adam for large batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,14 @@ class Lamb(Optimizer):
     ``w -= lr * (|w| / |u|) * u``. No bias correction unless asked; the ratio is not clamped and is
     1 where either norm is 0. Groups with ``adapt=False`` (LayerNorms and biases) take ratio 1.
     Clipping is the caller's. A shared tensor is one tensor and is stepped once.
+
+    On CPU tensors are stepped one after another. On a GPU they are stepped together, and nothing is copied to or from
+    the host.
     """
+
+    #: Scalar on the device of the parameters, or None. Where it is 1.0, ``step`` changes nothing: neither weights nor
+    #: moments nor the number of steps. The name and the meaning are those of PyTorch's fused optimizers.
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -32,49 +39,60 @@ class Lamb(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True}
         super().__init__(params, defaults)
         self.bias_correction = bias_correction
+        self._late: dict[torch.device, Tensor] = {}  # device -> ``_WITHOUT_CORRECTION`` there
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update of every tensor that has a gradient; tensors are processed together."""
+        """One update of every tensor that has a gradient."""
         if closure is not None:
             raise ValueError("Lamb.step takes no closure")
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
-            if weights and weights[0].device.type == "cpu":
+            if weights and _on_cpu(weights):
                 for weight in weights:  # one at a time: what is computed from a tensor is still in the cache
                     self._step_tensors(group, [weight])
             elif weights:
                 self._step_tensors(group, weights)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of every optimizer; the numbers of steps go to the parameters' device, too."""
+        super().load_state_dict(dict(state_dict))
+        for parameter, state in self.state.items():
+            state["step"] = state["step"].to(parameter.device)
+
     def _step_tensors(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         states = [self._state_of(p) for p in weights]
-        for state in states:
-            state["step"] += 1
+        steps = [s["step"] for s in states]
+        torch._foreach_add_(steps, 1)
+        if self.found_inf is not None:
+            torch._foreach_sub_(steps, [self.found_inf] * len(steps))
         rate, decay = group["lr"], group["weight_decay"]
         if not group["adapt"]:
             self._adam(group, weights, weights, states, rate, decay)
             return
         update = list(torch._foreach_mul(weights, -decay))
         self._adam(group, update, weights, states, 1.0, 0.0)  # now -u
-        ratios = [
-            torch.where((w > 0) & (u > 0), w / u, 1.0) for w, u in zip(_norms(weights), _norms(update), strict=True)
-        ]
-        if len(weights) == 1:
-            weights[0].add_(update[0], alpha=rate * float(ratios[0]))
-        else:
-            torch._foreach_mul_(update, ratios)
-            torch._foreach_add_(weights, update, alpha=rate)
+        ratios = _ratios(weights, update)
+        if self.found_inf is not None:
+            ratios *= 1 - self.found_inf
+        if _on_cpu(weights):
+            for weight, change, ratio in zip(weights, update, ratios.tolist(), strict=True):
+                weight.add_(change, alpha=rate * ratio)
+        else:  # one launch for each tensor: PyTorch has no kernel for lists that reads a factor of each from the device
+            torch._foreach_addcmul_(weights, update, list(ratios.unbind()), value=rate)
 
     def _adam(
         self, group: dict[str, Any], into: list[Tensor], weights: list[Tensor], states: list[dict[str, Any]],
         rate: float, decay: float,
     ) -> None:  # fmt: skip
         """PyTorch's fused Adam: new moments, then ``into = into * (1 - rate * decay) - rate * m / (sqrt(v) + eps)``."""
-        device = weights[0].device
         if self.bias_correction:
-            steps = [s["step"].to(device) for s in states]
+            steps = [s["step"] for s in states]
         else:
-            steps = [torch.tensor(_WITHOUT_CORRECTION, device=device)] * len(states)
+            device = weights[0].device
+            if device not in self._late:
+                self._late[device] = torch.full((), _WITHOUT_CORRECTION, device=device)
+            steps = [self._late[device]] * len(states)
         torch._fused_adamw_(
             into,
             [p.grad for p in weights if p.grad is not None],
@@ -83,21 +101,31 @@ class Lamb(Optimizer):
             [],
             steps,
             lr=rate, beta1=group["betas"][0], beta2=group["betas"][1], weight_decay=decay, eps=group["eps"],
-            amsgrad=False, maximize=False,
+            amsgrad=False, maximize=False, found_inf=self.found_inf,
         )  # fmt: skip
 
     def _state_of(self, parameter: Tensor) -> dict[str, Any]:
         state: dict[str, Any] = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros(())
+            state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state
 
 
+def _on_cpu(tensors: list[Tensor]) -> bool:
+    return tensors[0].device.type == "cpu"
+
+
+def _ratios(weights: list[Tensor], update: list[Tensor]) -> Tensor:
+    """(n,) norm of each weight over that of its update; 1 where either is 0."""
+    w, u = torch.stack(_norms(weights)), torch.stack(_norms(update))
+    return (w / u).masked_fill_(~(torch.minimum(w, u) > 0), 1.0)
+
+
 def _norms(tensors: list[Tensor]) -> list[Tensor]:
     """Euclidean norms; on CPU through the dot product, twice as fast."""
-    if tensors[0].device.type == "cpu":
+    if _on_cpu(tensors):
         flat = [t.reshape(-1) for t in tensors]
         return [torch.dot(t, t).sqrt() for t in flat]
     return list(torch._foreach_norm(tensors))

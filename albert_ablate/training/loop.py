@@ -7,7 +7,7 @@ Without checkpoints, signals and further processes it comes down to this:
         for part in batch.micro(micro_size):              # losses are sums, so any division gives the same gradient
             terms = model's loss terms on part
             sum(term.weight * term.loss_sum / count[term.per] for term in terms).backward()
-        clip the gradient; refuse a step that is not finite
+        refuse a step that is not finite; clip the gradient
         optimizer.step()
         if a log line is due: means over the steps since the last one
 
@@ -129,10 +129,16 @@ class Loop(Stepper):
                 position = self.position(done, sums)
                 over = position >= end
                 scored = self.scored_at(done, over)
-                if scored or done % self.runtime.log_every == 0:
+                logged = scored or done % self.runtime.log_every == 0
+                saved = over or stop or agreed.due or self.saved_at(done, scored)
+                if logged or saved:
+                    self.settle()  # a bad step is neither logged nor saved
+                    if world.size == 1:  # a GPU has now finished what it was given: this is the time that it took
+                        sums.seconds = time.perf_counter() - lap
+                if logged:
                     self.log(done, position, sums, scored, bar)
                     sums, lap = Sums(), time.perf_counter()
-                if over or stop or agreed.due or self.saved_at(done, scored):
+                if saved:
                     sums.seconds = time.perf_counter() - lap
                     self._save(saver, done, sums)
                 if stop and not over:

@@ -1,7 +1,9 @@
 """The configured optimizer over a model's parameters, and the learning rate of a step."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from albert_ablate.config import BudgetConfig, OptimizerConfig
@@ -40,13 +42,22 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return [p for _, p in named if id(p) not in ids], excluded
 
 
-def clip_gradient(model: nn.Module, limit: float | None) -> float:
-    """Scale the whole gradient to a norm of at most ``limit`` (None: as it is); returns its norm before."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients).item()
-    if limit is not None and norm > limit:
-        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
-    return norm
+def gradients_of(model: nn.Module) -> list[Tensor]:
+    """The gradients that the backward pass has left."""
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def clip_gradient(gradients: Sequence[Tensor], norm: Tensor, limit: float | None) -> None:
+    """Scale the whole gradient to a norm of at most ``limit``; None leaves it as it is.
+
+    ``norm`` is the gradient's, a scalar on its device; it is not read back from a GPU. The factor is computed in fp64
+    and rounded once.
+    """
+    wide = norm.double()
+    if limit is None or (norm.device.type == "cpu" and wide <= limit):
+        return
+    factor = (torch.full_like(wide, limit) / (wide + 1e-6)).masked_fill_(wide <= limit, 1.0)
+    torch._foreach_mul_(list(gradients), factor.to(norm.dtype))
 
 
 def learning_rate(step: float, optimizer: OptimizerConfig, budget: BudgetConfig) -> float:

@@ -1,4 +1,4 @@
-"""One optimizer step on named loss terms: accumulate, clip, refuse what is not finite, update."""
+"""One optimizer step on named loss terms: accumulate, refuse what is not finite, clip, update."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from albert_ablate.methods.batch import StepBatch
 from albert_ablate.methods.method import Term
 from albert_ablate.outcome import out_of_memory
 from albert_ablate.runs import RunFolder
-from albert_ablate.training.guards import Spikes, keep_batch, not_finite
+from albert_ablate.training.guards import LOOK_EVERY, BadStep, FiniteGuard, Spikes, keep_batch
 from albert_ablate.training.machine import Machine
-from albert_ablate.training.optimizers import build_optimizer, clip_gradient, learning_rate
+from albert_ablate.training.optimizers import build_optimizer, clip_gradient, gradients_of, learning_rate
 from albert_ablate.training.sums import Totals
 
 
@@ -42,7 +42,12 @@ class Stepper(ABC):
         self.optimizer = build_optimizer(self.model, settings)
         self.spikes = Spikes(settings.skip_spikes)
         self.skipped = 0  # steps without an update, over all starts of the run
-        self.gradient_norm = self.learning_rate = 0.0  # of the last step
+        # Whether a step is a spike is decided on the host, before its update.
+        at_once = machine.device.type == "cpu" or settings.skip_spikes is not None
+        self.guard = FiniteGuard(1 if at_once else LOOK_EVERY)
+        self.learning_rate = 0.0  # of the last step
+        self._norm = torch.zeros(())  # of the last step's gradient, on the device
+        self._last: tuple[int, StepBatch] | None = None  # the last step and its batch
 
     @abstractmethod
     def terms(self, batch: Any) -> Sequence[Term]:
@@ -56,6 +61,15 @@ class Stepper(ABC):
     def diverged(self, what: str, step: int) -> str:
         """What to tell the user when the ``what`` (loss or gradient) of ``step``, counted from 1, is not finite."""
 
+    @abstractmethod
+    def batch_of(self, step: int) -> StepBatch:
+        """The batch of ``step``, counted from 0, built again: the share of this process."""
+
+    @property
+    def gradient_norm(self) -> float:
+        """Of the last step, before clipping. Waits for the device."""
+        return self._norm.item()
+
     def update(
         self, step: int, batch: StepBatch, position: float | None = None, counts: Mapping[str, int] | None = None
     ) -> Totals:
@@ -67,7 +81,9 @@ class Stepper(ABC):
         The loss is the sum over the terms of weight x sum / count; micro-batches and processes contribute their
         sums, so any division of the batch gives the same gradient.
 
-        Raises DivergedError, before anything is changed, where a loss or the gradient is not finite.
+        A step whose loss or gradient is not finite changes neither weights nor moments. On CPU it raises DivergedError
+        at once. A GPU is not waited for: there no later step changes anything either, and ``settle`` raises the error,
+        here every ``LOOK_EVERY`` steps.
         """
         world, counts = self.machine.world, batch.counts() if counts is None else counts
         rate = learning_rate(step if position is None else position, self.settings, self.schedule)
@@ -78,20 +94,46 @@ class Stepper(ABC):
         totals = Totals(totals.per, world.sum_tensor(totals.values))
         world.sum_gradients(self.model)
         # The gradient of a shared block is the sum over its layers; the clip acts on that sum.
-        self.gradient_norm = clip_gradient(self.model, self.settings.clip_norm)
-        if (what := not_finite(totals.values, self.gradient_norm)) is not None:
-            words = self.diverged(what, step + 1)
-            if world.main:
-                numbers = {"step": step + 1, "learning_rate": rate}
-                words += f" Its batch is in {keep_batch(self.folder.path, step + 1, batch.tensors(), numbers)}."
-            raise DivergedError(words)
-        leading = next(iter(totals.per))
-        if self.spikes.seen(totals[leading] / max(counts[totals.per[leading]], 1), self.gradient_norm):
+        gradients = gradients_of(self.model)
+        self._norm, self._last = torch.nn.utils.get_total_norm(gradients), (step, batch)
+        self.guard.add(step, rate, totals.values, self._norm)
+        if self.guard.full:
+            self.settle()
+        clip_gradient(gradients, self._norm, self.settings.clip_norm)
+        if self._spike(totals, counts):
             self.skipped += 1
             self.folder.log(f"step {step + 1} skipped: its gradient norm is {self.gradient_norm:.3g}")
         else:
+            self.optimizer.found_inf = self.guard.refused  # type: ignore[attr-defined]
             self.optimizer.step()
         return totals
+
+    def settle(self) -> None:
+        """Wait until the device has finished all that it was given.
+
+        Raises DivergedError where a step was not finite: the weights are those before it, its batch is kept.
+        """
+        if self.machine.device.type == "cuda":
+            torch.cuda.synchronize(self.machine.device)
+        if (bad := self.guard.look()) is not None:
+            raise DivergedError(self._refused(bad))
+
+    def _refused(self, bad: BadStep) -> str:
+        self.learning_rate = bad.rate
+        words = self.diverged(bad.what, bad.step + 1)
+        if self.machine.world.main:
+            assert self._last is not None  # there was a step
+            last, batch = self._last
+            tensors = (batch if bad.step == last else self.batch_of(bad.step)).tensors()
+            numbers = {"step": bad.step + 1, "learning_rate": bad.rate}
+            words += f" Its batch is in {keep_batch(self.folder.path, bad.step + 1, tensors, numbers)}."
+        return words
+
+    def _spike(self, totals: Totals, counts: Mapping[str, int]) -> bool:
+        if self.settings.skip_spikes is None:
+            return False
+        leading = next(iter(totals.per))
+        return self.spikes.seen(totals[leading] / max(counts[totals.per[leading]], 1), self.gradient_norm)
 
     def _gradients(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals:
         """Add up the gradients of the micro-batches.
@@ -113,6 +155,8 @@ class Stepper(ABC):
         self.optimizer.zero_grad(set_to_none=True)
         totals: Totals | None = None
         for part in batch.micro(self.micro_size):
+            if self.machine.device.type == "cuda":  # else the copy would wait for the device
+                part = part.pin_memory()
             moved = part.to(self.machine.device)
             with self.machine.autocast():
                 terms = self.terms(moved)

@@ -72,6 +72,11 @@ class Trainer(Loop):
         pin = self.machine.device.type == "cuda"
         return self.batches.from_step(done, last, self.runtime.workers, pin_memory=pin)
 
+    def batch_of(self, step: int) -> StepBatch:
+        """By arithmetic, as every batch."""
+        batch: StepBatch = self.batches[step]
+        return batch
+
     def position(self, done: int, sums: Sums) -> float:
         """By the unit of the budget."""
         tokens, seconds = self.tokens + sums.counts.get("tokens", 0), self.seconds + sums.seconds

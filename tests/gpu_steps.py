@@ -1,0 +1,135 @@
+"""Optimizer steps on the fake accelerator, in a process of their own: ``python gpu_steps.py FOLDER`` prints JSON.
+
+For each case: how many operations the second step took (the first one makes the optimizer's state, which is then loaded
+as from a checkpoint), how many tensors it copied from the host, and the error that ended it, if one did.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from fake_accelerator import DEVICE, HostBatch, fake, install, moved, on_device
+from runhelpers import make_batches, tiny_config
+from taskhelpers import tokenizer_of, with_tasks, write_race, write_squad, write_sst2
+from torch.utils._pytree import tree_map
+
+from albert_ablate.methods import METHODS, method_of
+from albert_ablate.runs import RunFolder
+from albert_ablate.tasks.finetuning import FineTuner, build_task_model
+from albert_ablate.tasks.load import locate, read
+from albert_ablate.tasks.recipe import resolve
+from albert_ablate.trackers import Trackers
+from albert_ablate.training.checkpoint import Owner
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.step import Stepper
+from albert_ablate.training.trainer import Trainer
+
+DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
+TASKS = ("sst2", "squad11", "squad20", "race")
+
+
+def pretraining_cases() -> dict[str, tuple[str, ...]]:
+    """Name -> overrides."""
+    cases = {
+        f"{optimizer} {share} {'dropout' if dropout else 'plain'}": (
+            f"optimizer={optimizer}", f"share={share}", *dropout,
+        )
+        for optimizer in ("lamb", "adamw") for share in ("all", "none") for dropout in ((), DROPOUT)
+    }  # fmt: skip
+    cases["corrected lamb"] = ("optimizer=lamb", "optimizer.bias_correction=true")
+    cases["adamw without correction"] = ("optimizer=adamw", "optimizer.bias_correction=false")
+    cases["fp32"] = ("runtime.precision=fp32",)
+    cases["three micro-batches"] = ("batch.micro_size=3",)
+    return cases | {f"method {name.value}": (f"method={name.value}",) for name in METHODS}
+
+
+def pretraining(folder: Path, *words: str) -> tuple[Stepper, list[Any]]:
+    """A trainer on the fake device, and three batches."""
+    config = tiny_config(folder, "runtime.precision=bf16", *words)
+    machine = Machine(DEVICE, config.runtime.precision)
+    batches = make_batches(config)
+    model = method_of(config).build({})
+    with on_device():
+        run = RunFolder(folder / "fake", "pretraining")
+        trainer = Trainer(config, Owner("fake"), moved(model), batches, run, machine, dict, Trackers())
+    return trainer, [HostBatch(batches[step]) for step in range(3)]
+
+
+def finetuning(folder: Path, name: str) -> tuple[Stepper, list[Any]]:
+    """A fine-tuning on the fake device, and three batches."""
+    config = with_tasks(folder, f"task={name}", f"task.data_dir={folder / 'data'}")
+    task = read(locate(config.task, config.tasks[name]))(tokenizer_of(folder), 32)
+    recipe = resolve(config.tasks[name], config.task.scaling, task.examples, 32)
+    shape = replace(config.architecture(), hidden_dropout=recipe.dropout, attention_dropout=recipe.dropout)
+    model = build_task_model(task, shape, recipe, 0, None, 0.05)
+    run = RunFolder(folder / "fake", name)
+    run.path.mkdir(parents=True, exist_ok=True)
+    machine = Machine(DEVICE, "bf16")
+    with on_device():
+        tuner = FineTuner(task, moved(model), recipe, config.task, 0, run, machine, config.runtime)
+    return tuner, [HostBatch(tuner.batches[step]) for step in range(3)]
+
+
+def second_step(made: Callable[[], tuple[Stepper, list[Any]]]) -> dict[str, Any]:
+    """What it took, and where the host was asked."""
+    try:
+        stepper, batches = made()
+        with on_device():
+            stepper.update(0, batches[0])
+            stepper.optimizer.load_state_dict(_loaded(stepper.optimizer.state_dict()))
+        with on_device() as counted:
+            stepper.update(1, batches[1])
+    except Exception:
+        return {"error": traceback.format_exc()}
+    parts = len(batches[1].micro(stepper.micro_size))
+    return {
+        "error": None, "launches": counted.launches, "from_host": counted.from_host,
+        "batch_tensors": len(batches[1].tensors()) * parts,
+    }  # fmt: skip
+
+
+def _loaded(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state as a checkpoint gives it back: on the host."""
+    return tree_map(lambda value: fake(value) if isinstance(value, torch.Tensor) else value, state)
+
+
+def refused_reads() -> dict[str, bool]:
+    """Whether the device notices what it is there to notice."""
+    found = {}
+    with on_device():
+        x = torch.ones(3, device=DEVICE)
+        attempts: dict[str, Callable[[], Any]] = {
+            "item": lambda: x.sum().item(), "bool": lambda: bool(x.isfinite().all()), "tolist": x.tolist,
+            "two devices": lambda: x + torch.ones(3),
+        }  # fmt: skip
+        for name, attempt in attempts.items():
+            try:
+                attempt()
+                found[name] = False
+            except Exception:
+                found[name] = True
+    return found
+
+
+def main(folder: Path) -> dict[str, Any]:
+    """Every case."""
+    install()
+    write_race(write_squad(write_squad(write_sst2(folder / "data")), "2.0"))
+    found: dict[str, Any] = {"refused": refused_reads()}
+    for name, words in pretraining_cases().items():
+        found[name] = second_step(lambda words=words: pretraining(folder, *words))
+    for name in TASKS:
+        found[f"task {name}"] = second_step(lambda name=name: finetuning(folder, name))
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))
+    sys.stdout.flush()
+    os._exit(0)
