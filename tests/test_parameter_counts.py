@@ -91,7 +91,9 @@ def test_forward_flops_equal_the_counted_ones(embedding: int, share: Share) -> N
     model = build_model(shape, 0).eval()
     ids = torch.ones(1, 20, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(ids, ids, None, torch.tensor([1, 2, 3]), torch.tensor([9, 9, 9]), torch.tensor([0]))
+        hidden = model.encoder(ids, ids)  # every position, as the convention counts
+        model.masked_lm_logits(hidden[0, 1:4])
+        model.sentence_logits(hidden)
     assert counter.get_total_flops() == shape.forward_flops(20, 3) + SentenceHead.flops(shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.encoder(ids, ids)

@@ -20,6 +20,7 @@ from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.methods import Measure
+from albert_ablate.model.rows import first_rows
 from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
 from albert_ablate.training.machine import Machine
 
@@ -140,8 +141,8 @@ class Evaluator:
         for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
             b = batch.to(device)
             with self.machine.autocast():
-                hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
-                logits = self.model.masked_lm_logits(hidden, b.positions).float()
+                masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)
+                logits = self.model.masked_lm_logits(masked).float()
             m = masked_positions(batch, part)
             values = {
                 "loss": F.cross_entropy(logits, b.targets, reduction="none").double().cpu().numpy(),
@@ -163,10 +164,11 @@ class Evaluator:
         for batch in self._own(pairs.batches(limit)):
             b = batch.to(device)
             with self.machine.autocast():
-                hidden = self.model.encoder(b.input_ids, b.type_ids, b.mask)
+                rows = first_rows(b.input_ids)
+                first = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=rows)  # (B, H)
                 if self.objective.trains_sentences:
-                    logits.append(self.model.sentence_logits(hidden).float().cpu().numpy())
-            states.append(hidden[:, 0].float().cpu().numpy())
+                    logits.append(self.model.sentence_logits(first[:, None]).float().cpu().numpy())
+            states.append(first.float().cpu().numpy())
             labels.append(batch.labels.numpy())
         own = self._joined(logits) if self.objective.trains_sentences else None
         return self._joined(states), own, self._joined(labels)

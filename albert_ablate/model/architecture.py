@@ -82,8 +82,9 @@ class Architecture(Shape):
         """``encoder_flops``, the masked-LM head and the pooler, over a sequence.
 
         ``length`` in tokens, ``masked`` in positions sent to the vocabulary. The two logits of the
-        sentence head are left out, as in every count recorded so far. A training step costs three
-        times this.
+        sentence head are left out, as in every count recorded so far. The last layer counts at every
+        position, although without dropout it is computed only where its states are read. A training
+        step costs three times this.
         """
         from albert_ablate.model.heads import MaskedLMHead, Pooler
 

@@ -1,6 +1,6 @@
 """Sub-layers and what a layer is made of: a list of kinds, each with its module, its weight and its cost.
 
-Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate.
+Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, R rows (chosen positions).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate.axes import Part
-from albert_ablate.model import cpu
+from albert_ablate.model import cpu, cpu_rows
 from albert_ablate.model.attention import PATTERNS, View, fused_attention
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.norms import norm
+from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
 
 
@@ -23,11 +24,15 @@ class LayerCall:
     """Where a sub-layer is applied; several layers may apply the same block."""
 
     layer: int  # counted from 0
-    x: Tensor  # (B, T, H), the layer's input
+    x: Tensor  # (B, T, H), the layer's input; (R, H) where the stream is (R, width)
     view: View  # what the layer's queries see
+    #: The positions of the result that are wanted; None: all. A sub-layer that computes just these gives (R, width);
+    #: the rest of a (B, T, width) result is dropped.
+    rows: Rows | None = None
 
 
 #: (running stream (B, T, width), where it is applied) -> (B, T, width). A layer's stream starts as the layer's input.
+#: A positionwise kind is also given (R, width), a stream of chosen positions, and keeps that shape.
 SubLayer = Callable[[Tensor, LayerCall], Tensor]
 
 
@@ -35,7 +40,7 @@ class Block(nn.Module):
     """A sub-layer with its residual and norm, as a plain module that runs on every device."""
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
-        """(B, T, width) -> (B, T, width). Widths may differ inside a layer; the last one is H."""
+        """(B, T, width) -> (B, T, width), as ``SubLayer``. Widths may differ inside a layer; the last one is H."""
         raise NotImplementedError
 
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
@@ -51,6 +56,8 @@ class Kind:
     build: Callable[[Shape], Block]
     parameters: Callable[[Shape], int]  # of one block
     flops: Callable[[Shape, int], float]  # (shape, T) -> of one forward pass over a sequence; a multiply-add is two
+    #: Whether its result at a position depends on that position of the stream and of the layer's input alone.
+    positionwise: bool = False
 
 
 def gelu(x: Tensor, activation: str) -> Tensor:
@@ -92,7 +99,11 @@ class AttentionBlock(Block):
         return self.attention_dropout if self.training else 0.0
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
-        """(B, T, H) -> (B, T, H)."""
+        """(B, T, H) -> (B, T, H), or (R, H) where rows are chosen.
+
+        Queries are computed at all positions: how many are wanted of a sequence is known on the device alone, and
+        shapes that follow from it would make the host wait.
+        """
         b, t, h = y.shape
         d = h // self.heads
 
@@ -102,6 +113,8 @@ class AttentionBlock(Block):
         q, k, v = split(self.query(y)), split(self.key(y)), split(self.value(y))
         context = (self.kernel or fused_attention)(q, k, v, call.view, self.active_attention_dropout)  # (B, N, T, D)
         context = context.transpose(1, 2).reshape(b, t, h)
+        if call.rows is not None:
+            y, context = call.rows.of(y), call.rows.of(context)  # (R, H)
         return self.norm(y + self.dropout(self.output(context)))
 
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
@@ -110,7 +123,14 @@ class AttentionBlock(Block):
             return None
         settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads)
         weights = cpu.AttentionWeights(self.query, self.key, self.value, self.output, self.norm, settings, low)
-        return lambda y, call: cpu.attention(y.to(low), call.view.score_mask, weights, settings)
+
+        def apply(y: Tensor, call: LayerCall) -> Tensor:
+            y, mask = y.to(low), call.view.score_mask
+            if call.rows is None:
+                return cpu.attention(y, mask, weights, settings)
+            return cpu_rows.attention(y, mask, call.rows, weights, settings)
+
+        return apply
 
 
 class FeedForwardBlock(Block):
@@ -136,7 +156,7 @@ class FeedForwardBlock(Block):
         return length * 4 * shape.hidden_size * shape.intermediate_size
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
-        """(B, T, H) -> (B, T, H)."""
+        """(..., H) -> (..., H)."""
         return self.norm(y + self.dropout(self.outer(gelu(self.inner(y), self.activation))))
 
     def on_cpu(self, low: torch.dtype) -> SubLayer:
@@ -148,7 +168,7 @@ class FeedForwardBlock(Block):
 
 KINDS: dict[str, Kind] = {
     "attention": Kind(Part.ATTENTION, AttentionBlock, AttentionBlock.count, AttentionBlock.flops),
-    "ffn": Kind(Part.FFN, FeedForwardBlock, FeedForwardBlock.count, FeedForwardBlock.flops),
+    "ffn": Kind(Part.FFN, FeedForwardBlock, FeedForwardBlock.count, FeedForwardBlock.flops, positionwise=True),
 }
 
 #: Type of layer -> the kinds of its sub-layers, in the order of computation. A kind may occur several times.
@@ -160,6 +180,11 @@ LAYERS: dict[str, Callable[[Shape], Sequence[str]]] = {
 def sub_layers(shape: Shape) -> tuple[str, ...]:
     """The kinds of a layer of ``shape``, in the order of computation."""
     return tuple(LAYERS[shape.layer_type](shape))
+
+
+def needing_all(shape: Shape) -> int:
+    """How many sub-layers, from a layer's first on, need every position: up to the last that is not positionwise."""
+    return max((n for n, kind in enumerate(sub_layers(shape), 1) if not KINDS[kind].positionwise), default=0)
 
 
 def bank_sizes(shape: Shape) -> dict[str, int]:

@@ -7,7 +7,7 @@ GELU computed together with its derivative; padding written only where there is 
 the logits written over them.
 
 Letters: B batch, T tokens, R = B * T rows, H hidden, N heads, D head width, I intermediate, M masked
-positions, E embedding, V vocabulary. The shape behind a line is that of what the line makes.
+positions, E embedding, V vocabulary, S slots of ``Rows``. The shape behind a line is that of what the line makes.
 """
 
 import math
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.model.dropout import keep_bits, masked
+from albert_ablate.model.rows import Rows
 
 _GELU_PIECE = 1 << 17  # values that stay in the cores' caches with what is computed from them
 _LOSS_PIECE = 1 << 19
@@ -58,12 +59,20 @@ class ScoreMask:
                 self.tails = [(row, length) for row, length in enumerate(lengths) if length < padding.shape[1]]
         self.bias = None if visible is None else torch.where(visible, 0.0, score).to(dtype)
 
-    def apply(self, scores: Tensor) -> None:
-        """Write into (B, N, T, T) scores."""
+    def apply(self, scores: Tensor, rows: Rows | None = None) -> None:
+        """Write into (B, N, T, T) scores, or into the (B, N, S, T) of the queries at ``rows``."""
         if self.bias is not None:
-            scores.add_(self.bias)
+            scores.add_(self.bias if rows is None else self._bias_at(rows))
         for row, length in self.tails:
             scores[row, :, :, length:] = self.score
+
+    def _bias_at(self, rows: Rows) -> Tensor:
+        """(B or 1, 1 or N, S or 1, T) for the queries at ``rows``."""
+        assert self.bias is not None
+        if self.bias.shape[2] == 1:  # the same for every query
+            return self.bias
+        by_query = self.bias.transpose(1, 2).expand(rows.batch, -1, -1, -1)  # (B, T, 1 or N, T)
+        return rows.grid(rows.of(by_query)).transpose(1, 2)
 
 
 class Weights:
@@ -180,7 +189,7 @@ class _Attention(torch.autograd.Function):
         if drop:
             context.mul_(1 / (1 - drop))
         added = F.linear(context, low_out, low_out_bias).view(b, t, h)  # (B, T, H)
-        y, *saved = _join(x, added, weights, settings)
+        y, *saved = join(x, added, weights, settings)
         ctx.save_for_backward(x, heads, p, kept, context, *saved)
         ctx.weights, ctx.settings = weights, settings
         return y
@@ -192,7 +201,7 @@ class _Attention(torch.autograd.Function):
         b, t, h = x.shape
         n, d, drop = settings.heads, h // settings.heads, settings.attention_dropout
         low_qkv, _, low_out, _ = weights.low  # (3H, H), (H, H)
-        d_sum, d_added = _split(grad, saved, weights, settings)  # both (R, H)
+        d_sum, d_added = split(grad, saved, weights, settings)  # both (R, H)
         weights.add("out", d_added.t() @ context)  # (H, H)
         weights.add("out_bias", d_added.sum(0))  # (H,)
         d_context = (d_added @ low_out).view(b, t, n, d)  # (B, T, N, D)
@@ -211,7 +220,7 @@ class _Attention(torch.autograd.Function):
         torch.bmm(d_scores, k, out=d_q)  # (B * N, T, D)
         torch.bmm(d_scores.transpose(1, 2), q, out=d_k)  # (B * N, T, D)
         d_qkv = d_heads.permute(1, 3, 0, 2, 4).reshape(b * t, 3 * h)  # (R, 3H)
-        weights.add("qkv", _weight_gradient(d_qkv, x.view(b * t, h)))  # (3H, H)
+        weights.add("qkv", weight_gradient(d_qkv, x.view(b * t, h)))  # (3H, H)
         weights.add("qkv_bias", d_qkv.sum(0))  # (3H,)
         d_x = torch.addmm(d_sum, d_qkv, low_qkv).view(b, t, h)  # (B, T, H)
         return d_x, torch.zeros(()), None, None, None
@@ -227,7 +236,7 @@ class _FeedForward(torch.autograd.Function):
         slope = torch.empty_like(active) if any(ctx.needs_input_grad) else None  # (R, I)
         gelu_and_slope(active, slope, settings.tanh_gelu)
         added = F.linear(active, low_outer, low_outer_bias).view(x.shape)  # (B, T, H)
-        y, *saved = _join(x, added, weights, settings)
+        y, *saved = join(x, added, weights, settings)
         ctx.save_for_backward(x, active, slope, *saved)
         ctx.weights, ctx.settings = weights, settings
         return y
@@ -237,12 +246,12 @@ class _FeedForward(torch.autograd.Function):
         x, active, slope, *saved = ctx.saved_tensors
         weights = ctx.weights
         low_inner, _, low_outer, _ = weights.low  # (I, H), (H, I)
-        d_sum, d_added = _split(grad, saved, weights, ctx.settings)  # both (R, H)
+        d_sum, d_added = split(grad, saved, weights, ctx.settings)  # both (R, H)
         d_before = (d_added @ low_outer).mul_(slope)  # (R, I)
         d_x = torch.addmm(d_sum, d_before, low_inner)  # (R, H)
-        weights.add("outer", _weight_gradient(d_added, active))  # (H, I)
+        weights.add("outer", weight_gradient(d_added, active))  # (H, I)
         weights.add("outer_bias", d_added.sum(0))  # (H,)
-        weights.add("inner", _weight_gradient(d_before, x.view(d_x.shape)))  # (I, H)
+        weights.add("inner", weight_gradient(d_before, x.view(d_x.shape)))  # (I, H)
         weights.add("inner_bias", d_before.sum(0))  # (I,)
         return d_x.view(x.shape), torch.zeros(()), None, None  # (B, T, H)
 
@@ -286,7 +295,7 @@ def _pieces(count: int, width: int, size: int) -> Iterator[tuple[int, int]]:
         yield first, min(most, count - first)
 
 
-def _weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
+def weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
     """(R, N) and (R, K) -> (N, K). A product with a turned first operand runs at half speed, so the narrow
     one is copied turned where it is wide enough to pay; the result is then a transposed view.
     """
@@ -303,8 +312,8 @@ def _turned(x: Tensor) -> Tensor:
     return turned
 
 
-def _join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[Tensor, ...]:
-    """LN(x + dropout(added)): the result, then what ``_split`` needs."""
+def join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[Tensor, ...]:
+    """LN(x + dropout(added)): the result, then what ``split`` needs."""
     rate = settings.hidden_dropout
     keep = keep_bits(added, rate) if rate else added.new_empty(0)  # (B, T, H), or nothing
     if rate:
@@ -317,8 +326,8 @@ def _join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[T
     return y, summed, keep, mean, rstd
 
 
-def _split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Gradients of ``_join``'s sum and of ``added``, both (R, H)."""
+def split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Gradients of ``join``'s sum and of ``added``, both (R, H)."""
     summed, keep, mean, rstd = saved
     h, rate = summed.shape[-1], settings.hidden_dropout
     d_sum, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(  # (B, T, H), (H,), (H,)

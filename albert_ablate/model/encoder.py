@@ -1,17 +1,19 @@
 """The encoder: an embedding, then layers whose sub-layers come from banks.
 
-Letters: B batch, T tokens, H hidden, N heads, L layers.
+Letters: B batch, T tokens, H hidden, N heads, L layers, R rows (chosen positions).
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from albert_ablate.model.attention import View, views
-from albert_ablate.model.blocks import KINDS, Block, LayerCall, SubLayer, bank_entries, bank_sizes
+from albert_ablate.model.blocks import KINDS, Block, LayerCall, SubLayer, bank_entries, bank_sizes, needing_all
 from albert_ablate.model.embedding import FactorisedEmbedding
+from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
 
 
@@ -39,19 +41,32 @@ class Encoder(nn.Module):
             self.add_module(kind, nn.ModuleList(KINDS[kind].build(shape) for _ in range(size)))
         #: For each layer: (kind, entry of its bank) of each sub-layer, in the order of computation.
         self.layer_blocks = [bank_entries(shape, layer) for layer in range(shape.layers)]
+        self.needing_all = needing_all(shape)  # sub-layers of a layer, from its first on, that need every position
         self.recompute = False  # layers in the backward pass instead of keeping what they computed
 
     def forward(
-        self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        type_ids: Tensor,
+        mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """(B, T) ids and types -> (B, T, H).
+        """(B, T) ids and types -> (B, T, H); with ``rows`` (R,), indices into the flattened B*T grid -> (R, H).
 
         ``mask`` is (B, T), non-zero at real tokens, or (B or 1, 1 or N, T or 1, T), non-zero where the
         query of the row may see the key of the column; None: there is no padding. A pair that the
         attention pattern hides stays hidden. ``position_ids`` (B or 1, T) are rows of the position
         table; None: 0, 1, 2, ... Raises ValueError for a mask with another number of dimensions.
+
+        With ``rows`` the last layer computes only what these positions need; values and gradients are the
+        same up to the order of sums. Not while dropout is active, whose noise depends on the shape of what
+        it is applied to: then every position is computed, and the rows are taken from the result.
         """
-        for x in self._states(input_ids, type_ids, mask, position_ids):
+        chosen = None if rows is None else Rows(rows, *input_ids.shape)
+        if chosen is not None and self._dropout_active:
+            return chosen.of(self(input_ids, type_ids, mask, position_ids))
+        for x in self._states(input_ids, type_ids, mask, position_ids, chosen):
             last = x
         return last
 
@@ -61,8 +76,17 @@ class Encoder(nn.Module):
         """L + 1 tensors (B, T, H): the projected embedding, then the output of each layer."""
         return list(self._states(input_ids, type_ids, mask, position_ids))
 
+    @property
+    def _dropout_active(self) -> bool:
+        return self.training and max(self.shape.hidden_dropout, self.shape.attention_dropout) > 0
+
     def _states(
-        self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None, position_ids: Tensor | None
+        self,
+        input_ids: Tensor,
+        type_ids: Tensor,
+        mask: Tensor | None,
+        position_ids: Tensor | None,
+        rows: Rows | None = None,
     ) -> Iterator[Tensor]:
         x = self.embedding(input_ids, type_ids, position_ids)
         x = x.to(compute_dtype(x))  # one format for the residual stream, whether or not a projection made it
@@ -70,10 +94,11 @@ class Encoder(nn.Module):
         yield x
         for layer, view in enumerate(views(self.shape, mask, x)):
             steps = [banks[kind][entry] for kind, entry in self.layer_blocks[layer]]
+            chosen = rows if layer == self.shape.layers - 1 else None
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(_layer, x, steps, layer, view, use_reentrant=False)
+                x = checkpoint(_layer, x, steps, layer, view, chosen, self.needing_all, use_reentrant=False)
             else:
-                x = _layer(x, steps, layer, view)
+                x = _layer(x, steps, layer, view, chosen, self.needing_all)
             yield x
 
 
@@ -84,14 +109,25 @@ def _sub_layer(block: nn.Module, x: Tensor) -> SubLayer:
     return fast or block
 
 
-def _layer(x: Tensor, steps: Sequence[SubLayer], layer: int, view: View) -> Tensor:
-    """One layer: (B, T, H) through its sub-layers -> (B, T, H).
+def _layer(x: Tensor, steps: Sequence[SubLayer], layer: int, view: View, rows: Rows | None, needing_all: int) -> Tensor:
+    """One layer: (B, T, H) through its sub-layers -> (B, T, H), or (R, H) at ``rows``.
+
+    ``needing_all``: the number of its first sub-layers that need every position. The last of these may give the
+    rows alone, and those after it are given the rows alone.
 
     ``x`` is a separate argument because recomputation restores the random state of the devices of
     tensor arguments only, and dropout must draw the same noise again.
     """
     call, y = LayerCall(layer, x, view), x
-    for step in steps:
+    if rows is None:
+        for step in steps:
+            y = step(y, call)
+        return y
+    for number, step in enumerate(steps[:needing_all], 1):
+        y = step(y, replace(call, rows=rows) if number == needing_all else call)
+    y = y if y.dim() == 2 else rows.of(y)  # (R, width)
+    call = LayerCall(layer, rows.of(x), view)
+    for step in steps[needing_all:]:
         y = step(y, call)
     return y
 

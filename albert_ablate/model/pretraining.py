@@ -14,6 +14,7 @@ from albert_ablate.model.base import EncoderModel
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
 from albert_ablate.model.norms import first_values
+from albert_ablate.model.rows import first_rows
 from albert_ablate.model.shape import Shape
 
 
@@ -53,24 +54,25 @@ class PretrainingModel(EncoderModel):
         flattened B*T grid, ``targets`` (M,) the original ids there; ``sentence_labels`` (B,), or
         None for the arm without a sentence objective, whose pooler and head then get no gradient.
         """
-        hidden = self.encoder(input_ids, type_ids, mask)  # (B, T, H)
+        rows = positions if sentence_labels is None else torch.cat([positions, first_rows(input_ids)])
+        states = self.encoder(input_ids, type_ids, mask, rows=rows)  # (M, H) or (M + B, H)
+        masked, first = states.split([len(positions), len(rows) - len(positions)])  # (M, H), (0 or B, H)
         word_table = self.encoder.embedding.word.weight  # tied: gradient from both uses
-        mlm_loss, mlm_correct = self.mlm_head.loss(hidden.flatten(0, 1)[positions], word_table, targets)
+        mlm_loss, mlm_correct = self.mlm_head.loss(masked, word_table, targets)
         if sentence_labels is None:
             return PretrainingOutput(mlm_loss, mlm_correct, None, None)
-        sentence = self.sentence_logits(hidden).float()  # (B, 2)
+        sentence = self.sentence_logits(first[:, None]).float()  # (B, 2)
         sentence_loss = F.cross_entropy(sentence, sentence_labels, reduction="sum")
         sentence_correct = (sentence.detach().argmax(-1) == sentence_labels).sum()
         return PretrainingOutput(mlm_loss, mlm_correct, sentence_loss, sentence_correct)
 
-    def masked_lm_logits(self, hidden: Tensor, positions: Tensor) -> Tensor:
-        """(B, T, H) last states and (M,) indices into the B*T grid -> (M, V)."""
-        masked = hidden.flatten(0, 1)[positions]
+    def masked_lm_logits(self, masked: Tensor) -> Tensor:
+        """(M, H) last states of masked positions -> (M, V)."""
         logits: Tensor = self.mlm_head(masked, self.encoder.embedding.word.weight)
         return logits
 
     def sentence_logits(self, hidden: Tensor) -> Tensor:
-        """(B, T, H) last states -> (B, 2)."""
+        """(B, T, H) last states, read at the first position -> (B, 2)."""
         logits: Tensor = self.sentence_head(self.pooler(hidden))
         return logits
 

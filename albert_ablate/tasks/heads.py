@@ -15,6 +15,7 @@ from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler
 from albert_ablate.model.norms import norm
+from albert_ablate.model.rows import first_rows
 from albert_ablate.tasks.task import TaskBatch
 from albert_ablate.training.precision import full_precision
 
@@ -34,10 +35,10 @@ class PooledModel(nn.Module):
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """-> (B, outputs), or (B, C) for a choice between C sequences."""
-        hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
-        with full_precision(hidden.device):
-            first = hidden[:, :1].float()  # [CLS], all that the pooler reads
-            logits = self.classifier(self.dropout(self.pooler(first)))
+        rows = first_rows(batch.input_ids)  # [CLS], all that the pooler reads
+        first = self.encoder(batch.input_ids, batch.type_ids, batch.mask, rows=rows)  # (B, H)
+        with full_precision(first.device):
+            logits = self.classifier(self.dropout(self.pooler(first[:, None].float())))
         return logits if batch.choices == 1 else logits.view(-1, batch.choices)
 
 
