@@ -400,6 +400,21 @@ def test_another_base_model_is_another_set_up(frame: pd.DataFrame) -> None:
     assert found.differs == {"model.base": "192×3, elsewhere 256×4"}
 
 
+def test_runs_on_a_gpu_are_another_set_up_than_runs_on_a_cpu(frame: pd.DataFrame) -> None:
+    runs = frame.copy()
+    place = runs.index[(runs["share"] == "all") & (runs["seed"] == 2)][0]
+    runs["device"] = None  # of runs that did not record it: they count as runs on a CPU
+    runs.loc[runs["seed"] == 1, "device"] = "cpu"
+    assert len(select(runs, ARMS).runs["all"]) == 3
+    runs.at[place, "device"] = "NVIDIA H100 80GB HBM3"
+    found = select(runs, ARMS)
+    assert runs.at[place, "run"] not in found.names()
+    assert found.differs == {"device": "cpu, elsewhere cuda"}
+    runs["device"] = "NVIDIA A100-SXM4-80GB"
+    runs.at[place, "device"] = "NVIDIA H100 80GB HBM3"
+    assert len(select(runs, ARMS).runs["all"]) == 3, "cards of one kind are compared"
+
+
 def test_a_setting_that_one_arm_sets_is_not_free_in_the_other(frame: pd.DataFrame) -> None:
     """``spans`` asks for one n-gram length; the other arm's runs still have to be alike in it."""
     runs, run = with_setting(frame, "masking.max_ngram", 1)

@@ -70,7 +70,14 @@ def token_change(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]
 
 
 def _summed(values: Tensor) -> np.ndarray:
-    """The sum over the last axis. On a CPU NumPy adds, whose order of adding the recorded numbers have."""
-    if values.device.type == "cpu":
-        return np.asarray(values.numpy().sum(-1))
+    """The sum over the last axis, on the host."""
+    return _by_numpy(values) if values.device.type == "cpu" else _by_torch(values)
+
+
+def _by_numpy(values: Tensor) -> np.ndarray:
+    """In the order of adding that the recorded numbers have."""
+    return np.asarray(values.numpy().sum(-1))
+
+
+def _by_torch(values: Tensor) -> np.ndarray:
     return np.asarray(values.sum(-1).cpu().numpy())
