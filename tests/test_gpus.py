@@ -23,7 +23,7 @@ from runhelpers import (
     tiny_overrides,
     weights_of,
 )
-from taskhelpers import pretrained, with_tasks, write_sst2
+from taskhelpers import TINY, pretrained, with_tasks, write_sst2
 
 from albert_ablate import finetune
 from albert_ablate.config import RunConfig
@@ -114,7 +114,7 @@ def test_a_run_finished_elsewhere_says_where(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_fine_tuning_stays_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, folder = pretrained(tmp_path)
-    words = ["task=sst2", f"task.data_dir={write_sst2(tmp_path / 'data')}", "tasks.sst2.steps=2"]
+    words = [*TINY, "task=sst2", f"task.data_dir={write_sst2(tmp_path / 'data')}", "tasks.sst2.steps=2"]
     (unit,) = plan_units(with_tasks(tmp_path, *words), folder, "fp32")
     write_json(unit.folder.checkpoints / "step_00000001" / "meta.json", {"device": "cuda", "card": H100})
     command = [str(folder.path), *words, f"paths.cache={tmp_path / 'cache'}", "runtime.precision=fp32"]
@@ -255,7 +255,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Queue:
     ("words", "laptop", "rows", "rate"),
     [
         (["scale=gpu"], 77, 512, 200e12),
-        (["scale=gpu"], 77, 77, 0.5e12),  # as slow as a laptop: no more than that
+        (["scale=gpu"], 77, 51, 0.5e12),  # slower than a laptop
         (["scale=paper"], 5, 32, 200e12),
         (["scale=gpu", "model=nano", "batch.size=4096", "batch.micro_size=512"], 512, 512, 200e12),
     ],
@@ -266,11 +266,8 @@ def test_a_gpu_is_measured_on_what_it_does_in_two_seconds(
     config = compose(words)
     gpu.rate = rate
     found = measure(config)
-    assert gpu.rows[0] == pytest.approx(laptop, abs=25 if laptop == 77 else 1)
-    assert gpu.rows[-1] == (rows if rate > 1e12 else gpu.rows[0])
-    whole = step_flops(config) / gpu.rate
-    launches = config.batch.size / gpu.rows[-1] * 0.001
-    assert found.step_seconds == pytest.approx(whole + launches, rel=0.1), "waited for, and the batch scaled up"
+    assert gpu.rows == [laptop, rows]
+    assert found.step_seconds == pytest.approx(step_flops(config) / rate + 0.001, rel=0.01), "waited for, and scaled up"
     assert found.tokens_per_step == config.batch.size * 100
 
 

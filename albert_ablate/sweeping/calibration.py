@@ -22,7 +22,6 @@ from albert_ablate.errors import UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
-from albert_ablate.model.base import EncoderModel
 from albert_ablate.parse import parse
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.gpus import hardware_here
@@ -126,7 +125,7 @@ def measure(config: RunConfig) -> Calibration:
         peak = state + round((peak - state) * min(micro_size, size) / rows)
     return Calibration(
         step_seconds=(update - optimizer) * size / rows + optimizer,
-        sequence_seconds=_forward_seconds(trainer.model, machine, batches) / rows,
+        sequence_seconds=_forward_seconds(trainer, batches) / rows,
         peak_bytes=peak,
         tokens_per_step=tokens * size / rows,
     )
@@ -191,8 +190,9 @@ def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:
 
 
 @torch.inference_mode()
-def _forward_seconds(model: EncoderModel, machine: Machine, batches: StepBatches) -> float:
-    model.eval()
+def _forward_seconds(trainer: Trainer, batches: StepBatches) -> float:
+    machine = trainer.machine
+    model: Any = trainer.model.eval()
     b = batches[0].to(machine.device)
     times = []
     for _ in range(3):
