@@ -354,8 +354,7 @@ def test_places_are_taken_and_given_back(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("per_gpu", [1, 2])
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize(("launcher", "per_gpu"), [("joblib", 2), ("submitit_local", 1)])
 def test_each_cell_of_a_sweep_sees_one_gpu(launcher: str, per_gpu: int, tmp_path: Path) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
     words = tiny_overrides(
