@@ -129,7 +129,6 @@ def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher)
         kind = launcher_name(hydra_config.hydra)
         gpus = asks_for_gpus(hydra_config.hydra)
         precision = partial(precision_on_cluster, gpus=gpus) if kind == "submitit_slurm" else precision_here
-
         cards = visible_gpus() if kind in ("joblib", "submitit_local") and _may_use_gpus(cells) else []
 
         def launch(some: Sequence[Cell]) -> "list[Outcome | None]":

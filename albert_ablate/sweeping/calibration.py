@@ -34,7 +34,7 @@ from albert_ablate.training.precision import set_up
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when a measurement means something else.
-_FORMAT = 2
+_FORMAT = 3
 #: A measured step takes at most about so long.
 _SECONDS = 2.0
 #: FLOPs of such a step on a laptop's processor; on a GPU those of the trial that says how many it does.
