@@ -136,7 +136,9 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     at_home = _is_own(folder, prepared.record)
     pieces = config.tokenizer.vocab_size
     baselines = (
-        NgramBaselines(prepared.train, pieces) if at_home else of_this_text(prepared.valid, prepared.train, pieces)
+        NgramBaselines(prepared.train, pieces, cache=Path(config.paths.cache))
+        if at_home
+        else of_this_text(prepared.valid, prepared.train, pieces)
     )
     with console.stage("evaluating on held-out documents"):
         results = Evaluator(model, held_out, objective, baselines, machine, measures).results()

@@ -28,6 +28,7 @@ from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.outcome import disk_in_words, recorded
 from albert_ablate.record.describe import describe_run
+from albert_ablate.record.manifest import Manifest
 from albert_ablate.record.results import EvaluationTime, Results
 from albert_ablate.record.similarity import Similarity
 from albert_ablate.record.warm_start import WarmStart
@@ -37,7 +38,7 @@ from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers, untracked
 from albert_ablate.training.budget import budget_words
-from albert_ablate.training.checkpoint import Owner, load_matching, newest
+from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
 from albert_ablate.training.trainer import Trainer
@@ -96,7 +97,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
     state, _ = world.from_main(standing_of(folder, [unit.folder for unit in units]))
     if not wanted(config.rerun, state):
         if state == "finished":
-            console.say(f"\n{folder.path} is finished; nothing to do. Its results:")
+            console.say(f"\n{folder.path} is finished; nothing to do{_elsewhere(folder, machine)}. Its results:")
             console.show(summary(folder))
         else:
             console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
@@ -121,6 +122,12 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
         fine_tune_all(config, folder, units, readers, prepared.tokenizer, machine)
     console.show(summary(folder))
     return 0
+
+
+def _elsewhere(folder: RunFolder, machine: Machine) -> str:
+    """What to add where a finished run was trained on another kind of device than this one."""
+    kind, here = folder.load("manifest.json", Manifest).hardware.kind, machine.device.type
+    return "" if kind == here else f". It was trained on {kind}; rerun=all trains it on {here}"
 
 
 def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: Machine) -> dict[str, RunFolder]:
@@ -164,7 +171,8 @@ def _pretrain(
     batches, held_out = _batches(config, prepared, machine.world)
     owner = _begin(config, paper, prepared, folder, machine, batches)
     model = _model(config, folder, parents)
-    baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size)
+    cache = Path(config.paths.cache)
+    baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
     method = method_of(config)
     evaluator = Evaluator(model, held_out, config.objective.name, baselines, machine, method.measures)
     with open_trackers(config if machine.world.main else untracked(config), folder, owner.identity) as trackers:
@@ -210,7 +218,11 @@ def _begin(
     machine: Machine,
     batches: StepBatches,
 ) -> Owner:
-    """Write settings, tokenizer and manifest into the run folder; returns what its checkpoints belong to."""
+    """Write settings, tokenizer and manifest into the run folder; returns what its checkpoints belong to.
+
+    Raises CheckpointError, before anything is written, where the run was begun on another kind of device.
+    """
+    another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
     store = prepared.train
     run_id = identity(config, store.fingerprint, machine.precision)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
@@ -225,7 +237,10 @@ def _begin(
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {machine.device.type} in "
         f"{machine.precision}"
     )
-    return Owner(run_id, ingredients(config, store.fingerprint, machine.precision))
+    if another_card is not None:
+        folder.say(f"{folder.name}: {another_card}")
+    made_from = ingredients(config, store.fingerprint, machine.precision)
+    return Owner(run_id, made_from, machine.device.type, machine.card)
 
 
 def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder]) -> EncoderModel:

@@ -120,21 +120,23 @@ def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher)
         cells = expand(read)
         from albert_ablate.distributed import require_one_process
         from albert_ablate.outcome import disk_in_words
+        from albert_ablate.sweeping.cards import shared
         from albert_ablate.sweeping.engine import run_sweep  # after the settings are found good: torch loads slowly
-        from albert_ablate.training.precision import precision_here, precision_on_cluster
+        from albert_ablate.sweeping.gpus import precision_here, precision_on_cluster, visible_gpus
 
         require_one_process("A sweep")
         name = read.name or f"grid-{len(cells)}"
         kind = launcher_name(hydra_config.hydra)
         gpus = asks_for_gpus(hydra_config.hydra)
         precision = partial(precision_on_cluster, gpus=gpus) if kind == "submitit_slurm" else precision_here
+        cards = visible_gpus() if kind in ("joblib", "submitit_local") and _may_use_gpus(cells) else []
 
         def launch(some: Sequence[Cell]) -> "list[Outcome | None]":
-            threads = _threads(kind, hydra_config.hydra.launcher, len(some))
+            threads = _threads(kind, hydra_config.hydra.launcher, some, len(cards))
             returned = launcher.launch([for_launch(cell, threads) for cell in some], initial_job_idx=0)
             return [_answer(job) for job in returned]
 
-        with disk_in_words(cells[0].config.paths.runs, cells[0].config.paths.cache):
+        with disk_in_words(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
             code = run_sweep(name, cells, read.rerun, launch, kind == "basic", precision)
     except UserError as error:
         _leave(error)
@@ -189,20 +191,36 @@ def _require_training(sweeps: Sequence[str]) -> None:
         )
 
 
-def _threads(kind: str, launcher: DictConfig, cells: int) -> int | None:
-    """CPU threads of each job where a launcher runs several on this machine at once, else None."""
+def _may_use_gpus(cells: Sequence[Cell]) -> bool:
+    return any(cell.config.runtime.device != "cpu" for cell in cells)
+
+
+def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) -> int | None:
+    """CPU threads of each job where a launcher runs several on this machine at once, else None.
+
+    Of cells that share ``gpus``, only those with a place on one compute.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if kind not in ("joblib", "submitit_local"):
+        return None
+    at_once = len(cells)
     if kind == "joblib":
         jobs = launcher.get("n_jobs") or 1
-        return max(1, cores // min(jobs if jobs > 0 else max(cores + 1 + jobs, 1), cells))
-    if kind == "submitit_local":
-        if cells > cores:
+        at_once = min(jobs if jobs > 0 else max(cores + 1 + jobs, 1), at_once)
+    if gpus:
+        places = gpus * max(cell.config.runtime.cells_per_gpu for cell in cells)
+        if places < at_once:
             console.say(
-                f"submitit_local starts all {cells} cells at once, on {cores} cores. To start {cores} at a time: "
-                f"hydra/launcher=joblib hydra.launcher.n_jobs={cores}"
+                f"{at_once} jobs for {gpus} GPU{'s' * (gpus > 1)}: {places} cells compute at once, the others wait for "
+                "a place. Small models may share a GPU: runtime.cells_per_gpu=2 or more"
             )
-        return max(1, cores // cells)
-    return None
+        at_once = min(at_once, places)
+    elif kind == "submitit_local" and at_once > cores:
+        console.say(
+            f"submitit_local starts all {at_once} cells at once, on {cores} cores. To start {cores} at a time: "
+            f"hydra/launcher=joblib hydra.launcher.n_jobs={cores}"
+        )
+    return max(1, cores // at_once)
 
 
 def _leave(error: UserError) -> NoReturn:

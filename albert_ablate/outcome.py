@@ -23,6 +23,8 @@ from albert_ablate.runs import RunFolder
 
 #: Rounds in succession that a time limit may end at the same step.
 _SAME_STEP = 3
+#: Allocations that are refused in other words than torch's: the system's, cuBLAS's and the CUDA runtime's.
+_NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Of a folder that cannot be made or written.
 _REFUSED = (
@@ -80,7 +82,9 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation was refused, on the device or by the machine."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _NO_MEMORY)
 
 
 @contextmanager

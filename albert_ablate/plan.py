@@ -90,8 +90,8 @@ class Line:
 
 def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list[Line]:
     from albert_ablate.sweeping.calibration import calibrate  # torch loads slowly
+    from albert_ablate.sweeping.gpus import precision_here
     from albert_ablate.sweeping.real_tokens import RealTokens
-    from albert_ablate.training.precision import precision_here
 
     local = all(cell.config.data.source != "hub" for cell in cells) and clock in ("here", None)
     placed = (

@@ -151,10 +151,15 @@ def _version(name: str) -> str | None:
         return None
 
 
+def card(device: torch.device) -> str:
+    """The GPU's name; ``cpu`` where there is none. Opens a CUDA context on a GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The machine as training saw it."""
+    """The machine as training saw it. Opens a CUDA context on a GPU."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": card(device),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -111,21 +111,27 @@ def opened(own: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def keys(runs: pd.DataFrame, settings: Mapping[Any, Settings], free: Sequence[str]) -> dict[Any, str]:
     """Index -> set-up: equal for runs whose settings outside ``free`` are equal.
 
-    Corpus and tokenizer are told by the tokens that they gave; where the tokens are free, by their settings. A run
-    without a manifest yet is of the set-up of those whose settings it has.
+    Corpus and tokenizer are told by the tokens that they gave; where the tokens are free, by their settings. Number
+    format and kind of device count as settings do. A run without a manifest yet is of the set-up of those whose
+    settings it has.
     """
     found, by_settings = {}, {}
-    columns = (runs[name] for name in ("tokens_fingerprint", "precision"))
-    for place, fingerprint, precision in zip(runs.index, *columns, strict=True):
+    columns = (runs[name] for name in ("tokens_fingerprint", "precision", "device"))
+    for place, fingerprint, precision, device in zip(runs.index, *columns, strict=True):
         kept = {k: v for k, v in settings[place].items() if not under(k, free)}
         rest = kept if TOKENS in free else {k: v for k, v in kept.items() if not under(k, ("data", "tokenizer"))}
         own = _digest(kept)
         if isinstance(fingerprint, str):  # NaN where the run has none yet
             tokens = "" if TOKENS in free else fingerprint
-            by_settings[own] = found[place] = _digest(rest, tokens, precision)
+            by_settings[own] = found[place] = _digest(rest, tokens, precision, device_kind(device))
         else:
             found[place] = own
     return {place: by_settings.get(key, key) for place, key in found.items()}
+
+
+def device_kind(device: Any) -> str:
+    """``cpu`` or ``cuda`` of a run's ``device``; a run that did not record it counts as one on a CPU."""
+    return "cpu" if pd.isna(device) or device == "cpu" else "cuda"
 
 
 def within_arm(
@@ -154,6 +160,8 @@ def differences(one: Mapping[Any, Any], others: Sequence[Mapping[Any, Any]], fre
             found.setdefault("data", (data, {}))[1][_data_words(other)] = None
         if other["precision"] != one["precision"]:
             found.setdefault("precision", (str(one["precision"]), {}))[1][str(other["precision"])] = None
+        if device_kind(other["device"]) != device_kind(one["device"]):
+            found.setdefault("device", (device_kind(one["device"]), {}))[1][device_kind(other["device"])] = None
         for path in sorted(set(ours) | set(theirs)):
             a, b = ours.get(path, BEFORE.get(path)), theirs.get(path, BEFORE.get(path))
             if a != b:

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runhelpers import held_out_of, tiny_config
+from runhelpers import batch_arrays, held_out_of, tiny_config
 from torch import Tensor, nn
 
 from albert_ablate.axes import Objective
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.store import TokenStore
+from albert_ablate.errors import DataError
+from albert_ablate.evaluation import baselines as baselines_module
+from albert_ablate.evaluation import heldout
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines, OtherDocuments
 from albert_ablate.evaluation.heldout import HeldOut
 from albert_ablate.evaluation.intervals import clustered_mean, proportion
@@ -117,6 +120,65 @@ def test_baselines_of_a_long_store_are_those_of_its_blocks(monkeypatch: pytest.M
     whole = NgramBaselines(store_of(tokens), 20).unigram_loss(np.arange(20))
     monkeypatch.setattr("albert_ablate.evaluation.baselines._BIGRAM_TOKENS", 64)
     np.testing.assert_allclose(NgramBaselines(store_of(tokens), 20).unigram_loss(np.arange(20)), whole)
+
+
+def test_tables_of_a_long_text_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(np.random.default_rng(0).integers(0, 20, 1000).tolist())
+    left, targets = np.random.default_rng(1).integers(0, 20, (2, 500))
+    expected = NgramBaselines(store, 20).scores(left, targets, targets)
+    assert NgramBaselines(store, 20, cache=tmp_path).probabilities.sum() == pytest.approx(1)
+    assert not list(tmp_path.iterdir()), "a short text is counted again"
+    monkeypatch.setattr(baselines_module, "_KEPT_FROM", 1000)
+    NgramBaselines(store, 20, cache=tmp_path)
+    monkeypatch.setattr(np, "unique", None)  # would count again
+    again = NgramBaselines(store, 20, cache=tmp_path).scores(left, targets, targets)
+    for name, values in expected.items():
+        assert np.array_equal(values, again[name]), name
+    monkeypatch.undo()
+    monkeypatch.setattr(baselines_module, "_KEPT_FROM", 1000)
+    NgramBaselines(store, 21, cache=tmp_path)
+    assert len(list((tmp_path / "ngrams").iterdir())) == 2, "another vocabulary, other tables"
+    for file in (tmp_path / "ngrams").rglob("pairs.npy"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="damaged"):
+        NgramBaselines(store, 20, cache=tmp_path)
+
+
+# --- held-out batches ------------------------------------------------------------------------------
+
+
+def test_held_out_batches_are_assembled_once_and_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path, "batch.micro_size=4", "evaluation.max_pairs=16")
+    made = []
+    original = heldout.assemble
+    monkeypatch.setattr(heldout, "assemble", lambda *values: (made.append(values), original(*values))[1])
+    _, held_out = held_out_of(config)
+    first = [batch_arrays(batch) for batch in held_out.plain.batches(7)]
+    assert [len(labels) for *_, labels in first] == [4, 3]
+    assert len(made) == 2
+    assert [batch_arrays(batch) for batch in held_out.plain.batches(7)] == first
+    assert len(made) == 2, "the same batches"
+    whole = list(held_out.plain.batches())
+    assert (len(whole), len(made)) == (4, 2 + 3), "one of them was a whole one"
+    size = sum(tensor.nbytes for tensor in whole[0].tensors().values())
+    monkeypatch.setattr(heldout, "_KEPT_BYTES", 2.5 * size)
+    made.clear()
+    _, bounded = held_out_of(config)
+    again = [batch_arrays(batch) for _ in range(2) for batch in bounded.plain.batches()]
+    assert again == 2 * [batch_arrays(batch) for batch in whole]
+    assert len(made) == 4 + 2, "two had room"
+
+
+def test_a_curve_point_scores_no_baselines(tmp_path: Path) -> None:
+    """They do not change along the curve, and a search for every neighbour takes as long as the model."""
+    config = tiny_config(tmp_path)
+    prepared, held_out = held_out_of(config)
+    baselines = NgramBaselines(prepared.train, 200)
+    baselines.scores = None  # type: ignore[assignment, method-assign]
+    evaluator = Evaluator(build_model(config.architecture(), 0), held_out, Objective.SOP, baselines, CPU)
+    assert set(evaluator.curve_point(16)) == {"mlm_loss", "mlm_accuracy", "sentence_accuracy"}
+    with pytest.raises(TypeError):
+        evaluator.results()
 
 
 # --- heads fitted on a frozen encoder, with a planted answer --------------------------------------

@@ -106,7 +106,7 @@ def test_a_run_with_a_sentence_objective_is_evaluated_on_sentences_alone(titles:
     words = ["data=text", f"data.path={titles}", "data.validation_fraction=0.2", "pairs.single_sentence=alone"]
     words += ["pairs.max_length=32", "evaluation.max_pairs=32"]
     config = compose_evaluation(done.path / "config.yaml", words)
-    results = evaluate(done, config)["results"]
+    results = evaluate(done, config).results.as_json()
     assert results["masked_lm"]["sequences"] == 32
     assert results["left_out"]["sop"] == "no document has two sentences"
 

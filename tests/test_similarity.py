@@ -14,6 +14,7 @@ from test_import import bert
 from albert_ablate.axes import Objective, Share
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.tokenizer import CLS, MASK, SEP
+from albert_ablate.evaluation import similarity
 from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity, token_change
 from albert_ablate.export import main as export_command
@@ -63,6 +64,29 @@ def test_angle_ignores_scale_and_distance_ignores_a_common_shift() -> None:
     x, y = (torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     np.testing.assert_allclose(token_change(x, 3 * y)[1], token_change(x, y)[1], rtol=1e-6)
     np.testing.assert_allclose(token_change(x + 2, y + 2)[0], token_change(x, y)[0], rtol=1e-5)
+
+
+def test_on_a_cpu_the_numbers_are_those_of_numpys_norms_to_the_bit() -> None:
+    """Which are what was recorded before the sums were taken where the states are."""
+    a, b = (torch.randn(4, 33, 192, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    x, y = a.double().numpy(), b.double().numpy()
+    cosine = (x * y).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1))
+    distance, angle = token_change(a, b)
+    assert (distance == np.linalg.norm(y - x, axis=-1)).all()
+    assert (angle == np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))).all()
+
+
+def test_sums_of_the_device_agree_and_alone_come_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches = encoder(), [batch([9, 3]), batch([5, 4, 7])]
+    expected = layer_similarity(model, batches)
+    moved: list[tuple[int, ...]] = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: (moved.append(tuple(tensor.shape)), cpu(tensor))[1])
+    monkeypatch.setattr(similarity, "_by_numpy", similarity._by_torch)
+    found = layer_similarity(model, batches)
+    for key in ("l2", "degrees", "l2_sd", "degrees_sd"):
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-12)
+    assert set(moved) == {(2, 9), (3, 9)}, "no states, only a number for each token"
 
 
 def by_hand(model: Encoder, batches: list[Batch]) -> tuple[np.ndarray, np.ndarray]:

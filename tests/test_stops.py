@@ -17,8 +17,8 @@ from albert_ablate.outcome import ordinal, recorded
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.cells import Cell, Placed, place
 from albert_ablate.sweeping.engine import run_sweep
+from albert_ablate.sweeping.gpus import precision_here
 from albert_ablate.sweeping.process import Outcome
-from albert_ablate.training.precision import precision_here
 
 LIMIT = PreemptedError("Time limit reached at step 5 of 12", "the same command continues from there", limit=True)
 

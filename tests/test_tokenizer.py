@@ -1,6 +1,7 @@
 """Cleaning, training, word starts and the checks of a foreign model."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from runhelpers import tiny_overrides, write_corpus
 
 from albert_ablate.config import TokenizerConfig
 from albert_ablate.data.corpora import open_corpus
+from albert_ablate.data.store import get_stores
 from albert_ablate.data.text import prepare_text
 from albert_ablate.data.tokenizer import Tokenizer, clean, starts_word
 from albert_ablate.data.vocabulary import get_tokenizer
+from albert_ablate.data.vocabulary_training import trained_with
 from albert_ablate.errors import DataError
 from albert_ablate.hydra_compose import compose
 
@@ -169,3 +172,28 @@ def test_a_model_that_does_not_fit_is_refused(
 def test_an_impossible_vocabulary_is_refused(text: Path, settings: TokenizerConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tokenizer.vocab_size=200000 .*Set it to \d+ or less"):
         get_tokenizer(dataclasses.replace(settings, vocab_size=200_000), text, tmp_path)
+
+
+def test_a_cache_that_came_without_its_text(
+    settings: TokenizerConfig, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied to a machine with another version of the library, it holds no tokenizer for that version."""
+    cache = tmp_path / "cache"
+    copied = Path(shutil.copytree(text, cache / "text" / text.name))
+    kept = get_tokenizer(settings, copied, cache)
+    for side in ("train", "valid"):
+        (copied / f"{side}.txt").unlink()
+    assert get_tokenizer(settings, copied, cache).path == kept.path, "for this version there is one"
+    with pytest.raises(DataError, match=r"train\.txt is not there: the cache was copied without its text"):
+        get_stores(copied, kept, cache)
+    monkeypatch.setattr(sentencepiece, "__version__", "9.8.7")
+    with pytest.raises(DataError) as caught:
+        get_tokenizer(settings, copied, cache)
+    said = str(caught.value)
+    assert "trained on this text with these settings by sentencepiece 9.8.7, which is installed here" in said
+    assert said.endswith(f"tokenizer.model_path={kept.path}.")
+    given = dataclasses.replace(settings, model_path=str(kept.path))
+    assert get_tokenizer(given, copied, cache).fingerprint == kept.fingerprint, "as the message says"
+    with pytest.raises(DataError, match=f"remove {copied}"):
+        get_tokenizer(dataclasses.replace(settings, vocab_size=150), copied, cache)
+    assert trained_with(dataclasses.replace(settings, name="bpe")) == "sentencepiece 9.8.7"

@@ -21,6 +21,8 @@ from analysis.cells import main_selection, select
 from analysis.claims import Claim, judge
 from analysis.compare import changes
 from analysis.metrics import resolution, summarised
+from analysis.recount import arms as recounted
+from analysis.recount.runs import Run
 from analysis.report import gather
 from analysis.runs import load_runs
 from analysis.setups import flatten
@@ -398,6 +400,34 @@ def test_another_base_model_is_another_set_up(frame: pd.DataFrame) -> None:
     found = select(runs, ARMS)
     assert len(found.runs["all"]) == 2
     assert found.differs == {"model.base": "192×3, elsewhere 256×4"}
+
+
+def test_runs_on_a_gpu_are_another_set_up_than_runs_on_a_cpu(frame: pd.DataFrame) -> None:
+    runs = frame.copy()
+    place = runs.index[(runs["share"] == "all") & (runs["seed"] == 2)][0]
+    runs["device"] = None  # of runs that did not record it: they count as runs on a CPU
+    runs.loc[runs["seed"] == 1, "device"] = "cpu"
+    assert len(select(runs, ARMS).runs["all"]) == 3
+    runs.at[place, "device"] = "NVIDIA H100 80GB HBM3"
+    found = select(runs, ARMS)
+    assert runs.at[place, "run"] not in found.names()
+    assert found.differs == {"device": "cpu, elsewhere cuda"}
+    runs["device"] = "NVIDIA A100-SXM4-80GB"
+    runs.at[place, "device"] = "NVIDIA H100 80GB HBM3"
+    assert len(select(runs, ARMS).runs["all"]) == 3, "cards of one kind are compared"
+
+
+def test_a_second_count_takes_the_same_runs_of_unlike_devices(tmp_path: Path) -> None:
+    folders = {(share, seed): write_cell(tmp_path, ARMS[share], seed) for share in ARMS for seed in range(3)}
+    for (share, seed), folder in folders.items():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["hardware"] = {} if seed == 0 else {"device": "NVIDIA H100" if (share, seed) == ("all", 2) else "cpu"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = select(load_runs(tmp_path), ARMS)
+    again = recounted.select([Run(folder) for folder in folders.values()], ARMS.values())
+    taken = [[run.name for run in arm.runs] for arm in again]
+    assert [sorted(found.runs[share]["run"]) for share in ARMS] == [sorted(names) for names in taken]
+    assert [len(names) for names in taken] == [2, 3]
 
 
 def test_a_setting_that_one_arm_sets_is_not_free_in_the_other(frame: pd.DataFrame) -> None:

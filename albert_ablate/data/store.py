@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_ablate import streams
-from albert_ablate.data.text import intact, text_info
+from albert_ablate.data.text import intact, side_of_text, text_info
 from albert_ablate.data.tokenizer import UNK, Tokenizer
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
@@ -75,7 +75,7 @@ def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStor
     if not folder.is_dir():
         with building(folder) as temporary:
             for side in ("train", "valid"):
-                write_side(text / f"{side}.txt", tokenizer, temporary / side)
+                write_side(side_of_text(text, side), tokenizer, temporary / side)
             write_json(temporary / "info.json", {"fingerprint": fingerprint, "text": text.name})
     return _open(folder, "train"), _open(folder, "valid")
 

@@ -205,6 +205,17 @@ def _require_both(corpus: Corpus, counts: dict[str, Any], trains: bool) -> None:
         )
 
 
+def side_of_text(folder: Path, side: str) -> Path:
+    """The sentences of one ``side`` of a prepared text. Raises DataError where the cache came without them."""
+    file = folder / f"{side}.txt"
+    if not file.is_file():
+        raise DataError(
+            f"{file} is not there: the cache was copied without its text. Copy the text too, or remove {folder}, and "
+            "it is prepared from the corpus again."
+        )
+    return file
+
+
 def sentences_of(path: Path) -> Iterator[str]:
     """Every sentence of a prepared text file, without document boundaries."""
     with path.open(encoding="utf-8") as lines:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from albert_ablate.config import TokenizerConfig
-from albert_ablate.data.text import sentences_of, text_info
+from albert_ablate.data.text import sentences_of, side_of_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.data.vocabulary_training import KEPT_AS, train, training_fingerprint
+from albert_ablate.data.vocabulary_training import KEPT_AS, train, trained_with, training_fingerprint
 from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.wordpiece import NAME, VOCABULARY, WordPiece
 from albert_ablate.errors import DataError
@@ -30,11 +30,26 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
     """One trained on the training side of ``text``, cached by content, or the configured model file."""
     model = _model(config, text, cache)
     if config.model_path is None and not model.parent.is_dir():
+        source = _training_text(config, text, cache)
         with building(model.parent) as temporary:
-            (temporary / model.name).write_bytes(
-                train(config, lambda: _without_unknown(sentences_of(text / "train.txt")))
-            )
+            (temporary / model.name).write_bytes(train(config, lambda: _without_unknown(sentences_of(source))))
     return _opened(model, config)
+
+
+def _training_text(config: TokenizerConfig, text: Path, cache: Path) -> Path:
+    """The training side of ``text``. Raises DataError where it is not there, with the tokenizers that are."""
+    try:
+        return side_of_text(text, "train")
+    except DataError as error:
+        kept = sorted((cache / "tokenizers").glob(f"{config.name}-{config.vocab_size}-*/{KEPT_AS[config.name]}"))
+        if not kept:
+            raise
+        raise DataError(
+            f"No tokenizer in {cache} was trained on this text with these settings by {trained_with(config)}, which is "
+            f"installed here, and the text to train one on is not there: {text}. Install the version of the library "
+            "that the cached tokenizer was trained with, or take a cached one as it is: tokenizer.model_path="
+            f"{' or '.join(map(str, kept))}."
+        ) from error
 
 
 def find_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer | None:

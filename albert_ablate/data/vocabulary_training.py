@@ -39,6 +39,13 @@ def training_fingerprint(config: TokenizerConfig, text: str) -> str:
     return digest(parts if config.name == "unigram" else [config.name, *parts])
 
 
+def trained_with(config: TokenizerConfig) -> str:
+    """The library that trains such a tokenizer, and its version, which the tokenizer depends on."""
+    if config.name == wordpiece.NAME:
+        return f"tokenizers {wordpiece.library().__version__}"
+    return f"sentencepiece {sentencepiece.__version__}"
+
+
 def train(config: TokenizerConfig, sentences: Callable[[], Iterable[str]]) -> bytes:
     """The file's content; ``sentences`` may be called twice.
 

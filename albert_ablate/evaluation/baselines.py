@@ -1,10 +1,14 @@
 """What a result has to beat: the unigram model, the bigram model and the majority class."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
 from albert_ablate.data.store import TokenStore
+from albert_ablate.data.text import intact
+from albert_ablate.files import building, digest
 
 #: A run whose held-out masked-LM loss is not at least this many nats below the unigram baseline
 #: is marked as still on its plateau: arms compared there compare nothing.
@@ -14,23 +18,65 @@ PLATEAU_MARGIN = 0.1
 _BIGRAM_PRIOR = 50.0
 #: Tokens counted for the bigram model, so that its table fits in memory for any corpus.
 _BIGRAM_TOKENS = 20_000_000
+#: Texts of fewer tokens are counted anew by every run: that takes a fraction of a second.
+_KEPT_FROM = 2_000_000
+#: Raise when the tables of the same tokens change.
+_TABLES_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NgramTables:
+    """Counts of pieces and of neighbours."""
+
+    counts: np.ndarray  # (V,) float64, of each piece in the whole text
+    pairs: np.ndarray  # (P,) int64, left x V + right, sorted: the pairs of neighbours that occur
+    pair_counts: np.ndarray  # (P,) int64
+    followed: np.ndarray  # (V,) int64, neighbours at the right of each piece
+
+    @classmethod
+    def of(cls, stores: Sequence[TokenStore], vocab_size: int) -> "NgramTables":
+        """Count the pieces of all ``stores`` and the first neighbours in them."""
+        counts = np.zeros(vocab_size)
+        for store in stores:
+            for start in range(0, len(store.tokens), _BIGRAM_TOKENS):
+                counts += np.bincount(store.tokens[start : start + _BIGRAM_TOKENS], minlength=vocab_size)
+        tokens = np.concatenate([store.tokens[:_BIGRAM_TOKENS].astype(np.int64) for store in stores])
+        tokens = tokens[:_BIGRAM_TOKENS]
+        pairs, pair_counts = np.unique(tokens[:-1] * vocab_size + tokens[1:], return_counts=True)
+        return cls(counts, pairs, pair_counts, np.bincount(tokens[:-1], minlength=vocab_size))
+
+    @classmethod
+    def kept(cls, train: TokenStore, vocab_size: int, cache: Path) -> "NgramTables":
+        """Those of a text's training tokens; of a long text they are counted once and kept in ``cache``.
+
+        Raises DataError where the cached folder is damaged.
+        """
+        if len(train.tokens) < _KEPT_FROM:
+            return cls.of([train], vocab_size)
+        key = digest([_TABLES_FORMAT, train.fingerprint, len(train.tokens), vocab_size, _BIGRAM_TOKENS])
+        folder, names = cache / "ngrams" / key, [field.name for field in fields(cls)]
+        if not folder.is_dir():
+            tables = cls.of([train], vocab_size)
+            with building(folder) as temporary:
+                for name in names:
+                    np.save(temporary / f"{name}.npy", getattr(tables, name))
+        with intact(folder):
+            return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
 
 
 class NgramBaselines:
     """Unigram and left-neighbour bigram models of the training tokens."""
 
-    def __init__(self, store: TokenStore, vocab_size: int, more: Sequence[TokenStore] = ()) -> None:
-        counts = np.zeros(vocab_size)
-        for part in (store, *more):
-            for start in range(0, len(part.tokens), _BIGRAM_TOKENS):
-                counts += np.bincount(part.tokens[start : start + _BIGRAM_TOKENS], minlength=vocab_size)
-        self._counts = counts + 1  # so that no piece has probability 0
-        self.probabilities: np.ndarray = self._counts / self._counts.sum()  # (V,)
-        tokens = np.concatenate([part.tokens[:_BIGRAM_TOKENS].astype(np.int64) for part in (store, *more)])
-        tokens = tokens[:_BIGRAM_TOKENS]
+    def __init__(
+        self, store: TokenStore, vocab_size: int, more: Sequence[TokenStore] = (), cache: Path | None = None
+    ) -> None:
+        """Of ``store`` and ``more``, or of a text's training tokens with the tables that ``cache`` has or gets."""
+        stores = [store, *more]
+        tables = NgramTables.of(stores, vocab_size) if cache is None else NgramTables.kept(store, vocab_size, cache)
         self._vocab_size = vocab_size
-        self._pairs, self._pair_counts = np.unique(tokens[:-1] * vocab_size + tokens[1:], return_counts=True)
-        self._followed = np.bincount(tokens[:-1], minlength=vocab_size)
+        self._counts = tables.counts + 1  # so that no piece has probability 0
+        self.probabilities: np.ndarray = self._counts / self._counts.sum()  # (V,)
+        self._pairs, self._pair_counts, self._followed = tables.pairs, tables.pair_counts, tables.followed
 
     @property
     def most_frequent(self) -> int:

@@ -16,6 +16,23 @@ from albert_ablate.data.store import TokenStore
 _SEED = 0
 #: An epoch that training never reaches: a fitted head is not fitted on the pairs of a run's own first epoch.
 _PROBE_EPOCH = -1
+#: Of one set of pairs, assembled: 4,096 pairs of length 512 take 19 MiB. A run reads five sets.
+_KEPT_BYTES = 64 * 2**20
+
+
+class _Kept:
+    """Assembled batches, by their first and last pair, as far as they fit into ``_KEPT_BYTES``."""
+
+    def __init__(self) -> None:
+        self.batches: dict[tuple[int, int], Batch] = {}
+        self._bytes = 0
+
+    def keep(self, span: tuple[int, int], batch: Batch) -> None:
+        """Keep ``batch`` where there is room."""
+        size = sum(tensor.nbytes for tensor in batch.tensors().values())
+        if self._bytes + size <= _KEPT_BYTES:
+            self.batches[span] = batch
+            self._bytes += size
 
 
 @dataclass(frozen=True)
@@ -26,23 +43,38 @@ class PairSet:
     pairs: Pairs
     word_starts: np.ndarray
     config: RunConfig
+    _kept: _Kept = field(default_factory=_Kept, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
-        """The first ``limit`` pairs in order, in batches of the configured micro size."""
-        for part in self.parts(limit):
-            keys = streams.hashed(streams.key(_SEED, "held-out masks"), part.document, part.ordinal)
-            length = self.config.pairs.max_length
-            yield assemble(self.store, part, self.word_starts, keys, length, self.config.masking)
+        """The first ``limit`` pairs in order, in batches of the configured micro size.
+
+        Batches are kept for the next call, up to 64 MiB of them, so they are for reading only.
+        """
+        for span in self._spans(limit):
+            batch = self._kept.batches.get(span)
+            if batch is None:
+                batch = self._assembled(span)
+                self._kept.keep(span, batch)
+            yield batch
+
+    def _assembled(self, span: tuple[int, int]) -> Batch:
+        part = self.pairs.take(slice(*span))
+        keys = streams.hashed(streams.key(_SEED, "held-out masks"), part.document, part.ordinal)
+        length = self.config.pairs.max_length
+        return assemble(self.store, part, self.word_starts, keys, length, self.config.masking)
+
+    def _spans(self, limit: int | None) -> Iterator[tuple[int, int]]:
+        """(first, last + 1) pair of each batch."""
+        count = len(self) if limit is None else min(limit, len(self))
+        size = self.config.batch.micro_size
+        return ((start, min(start + size, count)) for start in range(0, count, size))
 
     def parts(self, limit: int | None = None) -> Iterator[Pairs]:
         """The pairs of each batch of ``batches``."""
-        count = len(self) if limit is None else min(limit, len(self))
-        size = self.config.batch.micro_size
-        for start in range(0, count, size):
-            yield self.pairs.take(slice(start, min(start + size, count)))
+        return (self.pairs.take(slice(*span)) for span in self._spans(limit))
 
     def masked(self, limit: int | None = None) -> Iterator["Masked"]:
         """The masked positions of each batch of ``batches``."""

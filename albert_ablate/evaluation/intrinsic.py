@@ -51,7 +51,7 @@ class Evaluator:
         """Masked-LM and own sentence numbers on the first ``pairs`` held-out pairs."""
         point = {}
         if Measure.MASKED_LM in self.measures:
-            mlm = self._masked_lm(self.held_out.plain, pairs)
+            mlm = self._masked_lm(self.held_out.plain, None, pairs)
             count = max(mlm["count"].sum(), 1)  # a few pairs may have no masked position
             point = {"mlm_loss": float(mlm["loss"].sum() / count), "mlm_accuracy": float(mlm["hits"].sum() / count)}
         task = self.held_out.tasks.get(self.objective)
@@ -78,7 +78,7 @@ class Evaluator:
         return found | ({"left_out": left_out} if left_out else {})
 
     def _masked_lm_record(self) -> dict[str, Any]:
-        s = self._masked_lm(self.held_out.plain)
+        s = self._masked_lm(self.held_out.plain, self.baselines)
         count = int(s["count"].sum())
         loss, interval = clustered_mean(s["loss"], s["count"])
         accuracy, accuracy_interval = clustered_mean(s["hits"], s["count"], SHARE)
@@ -132,11 +132,13 @@ class Evaluator:
         return predictions
 
     @torch.inference_mode()
-    def _masked_lm(self, pairs: PairSet, limit: int | None = None) -> dict[str, np.ndarray]:
-        """Sums over each sequence's masked positions: (sequences,) arrays."""
+    def _masked_lm(
+        self, pairs: PairSet, baselines: NgramBaselines | None, limit: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Sums over each sequence's masked positions, of ``baselines`` too: (sequences,) arrays."""
         self.model.eval()
         device = self.machine.device
-        bars = ("unigram", "bigram", "frequent") if self.baselines is not None else ()
+        bars = ("unigram", "bigram", "frequent") if baselines is not None else ()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "count", *bars)}
         for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
             b = batch.to(device)
@@ -149,8 +151,8 @@ class Evaluator:
                 "hits": (logits.argmax(-1) == b.targets).cpu().numpy(),
                 "count": np.ones(len(m.targets)),
             }
-            if self.baselines is not None:
-                values |= self.baselines.scores(m.left, m.targets, m.document)
+            if baselines is not None:
+                values |= baselines.scores(m.left, m.targets, m.document)
             for name, value in values.items():
                 rows[name].append(np.bincount(m.row, weights=value, minlength=len(batch)))
         return {name: self._joined(parts) for name, parts in rows.items()}

@@ -3,7 +3,7 @@
 The paper gives neither text nor averaging. Here: evaluation mode, fp32 forward; h_0 is the
 embedding after the E -> H projection, h_l the output of layer l; for each real token the L2
 distance ||h_l - h_(l-1)|| and the angle between h_l and h_(l-1) in degrees, computed in float64
-with the cosine clipped to [-1, 1]; then the mean over all real tokens of a fixed sample of
+where the model is, with the cosine clipped to [-1, 1]; then the mean over all real tokens of a fixed sample of
 held-out sequences without masks, so that every token weighs the same.
 """
 
@@ -38,7 +38,7 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
         ids = batch.input_ids.clone()
         ids.view(-1)[batch.positions] = batch.targets.to(ids.dtype)  # undo the masks
         states = encoder.hidden_states(ids.to(device), batch.type_ids.to(device), batch.mask.to(device))
-        pairs = [token_change(a, b) for a, b in pairwise(states)]
+        pairs = [token_change(before, after) for before, after in pairwise(states)]
         real = batch.mask.numpy()
         l2.append(np.stack([distance[real] for distance, _ in pairs], axis=1))
         degrees.append(np.stack([angle[real] for _, angle in pairs], axis=1))
@@ -58,8 +58,26 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
 
 
 def token_change(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(B, T, H) states around a layer -> (B, T) L2 distances and (B, T) angles in degrees."""
-    x, y = before.double().cpu().numpy(), after.double().cpu().numpy()
-    norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
-    cosine = (x * y).sum(-1) / np.maximum(norms, np.finfo(np.float64).tiny)
-    return np.linalg.norm(y - x, axis=-1), np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    """(B, T, H) states around a layer -> (B, T) L2 distances and (B, T) angles in degrees.
+
+    The sums over H are taken where the states are; only the (B, T) sums come to the host.
+    """
+    x, y = before.double(), after.double()
+    change = y - x
+    norms = np.sqrt(_summed(x * x)) * np.sqrt(_summed(y * y))
+    cosine = _summed(x * y) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return np.sqrt(_summed(change * change)), np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
+def _summed(values: Tensor) -> np.ndarray:
+    """The sum over the last axis, on the host."""
+    return _by_numpy(values) if values.device.type == "cpu" else _by_torch(values)
+
+
+def _by_numpy(values: Tensor) -> np.ndarray:
+    """In the order of adding that the recorded numbers have."""
+    return np.asarray(values.numpy().sum(-1))
+
+
+def _by_torch(values: Tensor) -> np.ndarray:
+    return np.asarray(values.sum(-1).cpu().numpy())

@@ -25,6 +25,11 @@ class Hardware(Part):
     system: str | None = None
     python: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """Of the device: ``cpu`` or ``cuda``. A run that did not record its device counts as one on a CPU."""
+        return "cpu" if self.device in (None, "cpu") else "cuda"
+
 
 class FormCount(Part):
     """Files that were read as one form, such as JSON lines."""

@@ -2,7 +2,7 @@
 
 Measured in a process of its own, so that its peak memory is that of the step; kept in
 ``cache/calibration/``. A batch too large for a short measurement is measured on fewer sequences and
-scaled.
+scaled. What is timed on a GPU is waited for: its work is only queued when a call returns.
 """
 
 import statistics
@@ -15,30 +15,31 @@ from typing import Any
 
 import torch
 
-from albert_ablate import console, provenance
 from albert_ablate.axes import AXES
 from albert_ablate.config import RunConfig
-from albert_ablate.data.prepare import prepare_data
+from albert_ablate.data.prepare import Prepared, prepare_data
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
-from albert_ablate.model.base import EncoderModel
 from albert_ablate.parse import parse
 from albert_ablate.runs import RunFolder
-from albert_ablate.sweeping.process import server
+from albert_ablate.sweeping.gpus import hardware_here
+from albert_ablate.sweeping.process import UnansweredError, answer_apart
 from albert_ablate.trackers import Trackers
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
-from albert_ablate.training.precision import choose_device, set_up
+from albert_ablate.training.precision import set_up
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when a measurement means something else.
-_FORMAT = 2
-#: FLOPs of one measured step: about two seconds of a laptop's processor.
-_STEP_FLOPS = 1.5e12
+_FORMAT = 3
+#: A measured step takes at most about so long.
 _SECONDS = 2.0
+#: FLOPs of such a step on a laptop's processor; on a GPU those of the trial that says how many it does.
+_STEP_FLOPS = 1.5e12
+_TRIAL_STEPS = 4
 _WARM_UP_SECONDS = 2.0
 _WARM_UP_STEPS = 100  # at most, and as many again at most are measured
 _LEAST_STEPS = 8
@@ -79,72 +80,96 @@ def _key(config: RunConfig) -> str:
     parts["model"] = {k: x for k, x in v["model"].items() if k != "name"}
     parts["optimizer"] = v["optimizer"]["name"]
     parts |= {key: v["runtime"][key] for key in ("device", "precision", "threads", "workers")}
-    parts |= {"hardware": provenance.hardware(choose_device(config.runtime)), "torch": torch.__version__}
+    parts |= {"hardware": hardware_here(config.runtime), "torch": torch.__version__}
     return digest([_FORMAT, parts])
 
 
 def _measured_apart(config: RunConfig) -> dict[str, Any]:
-    context = server()
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(config.as_dict(), send))
-    process.start()
-    send.close()
     try:
-        found = receive.recv()
-    except EOFError:
-        process.join()
-        raise UserError(
-            f"The calibration ended with code {process.exitcode}; the step may not fit in memory."
-        ) from None
-    process.join()
-    if isinstance(found, str):
-        raise UserError(f"The calibration failed: {found}")
-    return dict(found)
+        return answer_apart(_measure, config.as_dict())
+    except UnansweredError as error:
+        raise UserError(f"The calibration: {error}; the step may not fit in memory.") from None
+    except UserError as error:
+        raise UserError(f"The calibration failed: {error}") from None
 
 
-def _measure(values: dict[str, Any], send: Any) -> None:
+def _measure(values: dict[str, Any]) -> dict[str, Any]:
     """Body of the process."""
-    console.silence()
-    try:
-        send.send(asdict(measure(parse(values))))
-    except Exception as error:
-        send.send(f"{type(error).__name__}: {error}")
+    return asdict(measure(parse(values)))
 
 
 def measure(config: RunConfig) -> Calibration:
     """Time some steps in this process."""
     machine = Machine.of(config.runtime)
     set_up(config.runtime)
-    size = config.batch.size
-    flops = step_flops(config) / size
-    rows = max(1, min(config.batch.micro_size, size, int(_STEP_FLOPS / flops)))
-    if size <= config.batch.micro_size and rows >= size / 2:
-        rows = size
-    still = replace(config.budget, steps=2**40, warmup_steps=2**40 - 1)  # rates so small that nothing can diverge
-    short = replace(config, batch=replace(config.batch, size=rows, micro_size=rows), budget=still)
     prepared = prepare_data(config)
-    config = prepared.settled(config)
-    method = method_of(replace(config, batch=short.batch, seed=0))
-    batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
-    with tempfile.TemporaryDirectory() as folder:
-        model, place = method.build({}), RunFolder(Path(folder), "calibration")
-        trainer = Trainer(short, Owner("calibration"), model, batches, place, machine, dict, Trackers())
+    with tempfile.TemporaryDirectory() as place:
+        folder = RunFolder(Path(place), "calibration")
+        rows = rows_of(config, _STEP_FLOPS)
+        if machine.device.type == "cuda":
+            trial = _trainer(config, prepared, machine, folder, rows)
+            rows = rows_of(config, _SECONDS * _flops_per_second(*trial))
+            del trial
+            torch.cuda.reset_peak_memory_stats(machine.device)
+        trainer, batches = _trainer(config, prepared, machine, folder, rows)
         times, tokens = _steps(trainer, batches)
     update = sorted(times)[len(times) // 4]  # a short measurement is easily disturbed; this is the machine at rest
     began = time.perf_counter()
     trainer.optimizer.step()
     trainer.settle()
     optimizer = min(time.perf_counter() - began, update)
+    size, micro_size = config.batch.size, config.batch.micro_size
     state = 16 * sum(p.numel() for p in trainer.model.parameters())  # weights, gradients and two moments in fp32
     peak = _peak(machine.device)
-    if rows < config.batch.micro_size:
-        peak = state + round((peak - state) * min(config.batch.micro_size, size) / rows)
+    if rows < micro_size:
+        peak = state + round((peak - state) * min(micro_size, size) / rows)
     return Calibration(
         step_seconds=(update - optimizer) * size / rows + optimizer,
-        sequence_seconds=_forward_seconds(model, machine, batches) / rows,
+        sequence_seconds=_forward_seconds(trainer, batches) / rows,
         peak_bytes=peak,
         tokens_per_step=tokens * size / rows,
     )
+
+
+def rows_of(config: RunConfig, flops: float) -> int:
+    """How many sequences to measure: those of about ``flops``, at most a micro-batch, and whole batches where near."""
+    size, micro_size = config.batch.size, config.batch.micro_size
+    rows = max(1, min(micro_size, size, int(flops / (step_flops(config) / size))))
+    return size if size <= micro_size and rows >= size / 2 else rows
+
+
+def _flops_per_second(trainer: Trainer, batches: StepBatches) -> float:
+    """What the device does in such steps; less than it can where their sequences do not fill it."""
+    seconds = min(_timed_step(trainer, batches, step)[0] for step in range(_TRIAL_STEPS))
+    return step_flops(trainer.config) / seconds
+
+
+def _trainer(
+    config: RunConfig, prepared: Prepared, machine: Machine, folder: RunFolder, rows: int
+) -> tuple[Trainer, StepBatches]:
+    """A trainer on batches of ``rows`` sequences, at rates so small that nothing can diverge, and its batches."""
+    batch = replace(config.batch, size=rows, micro_size=rows)
+    still = replace(config.budget, steps=2**40, warmup_steps=2**40 - 1)
+    method = method_of(replace(prepared.settled(config), batch=batch, seed=0))
+    batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
+    short = replace(config, batch=batch, budget=still)
+    owner = Owner("calibration", device=machine.device.type, card=machine.card)
+    return Trainer(short, owner, method.build({}), batches, folder, machine, dict, Trackers()), batches
+
+
+def _timed_step(trainer: Trainer, batches: StepBatches, step: int) -> tuple[float, int]:
+    """(seconds, real tokens) of a whole optimizer step, its batch included."""
+    began = time.perf_counter()
+    batch = batches[step]
+    trainer.update(step, batch, position=1.0)
+    trainer.settle()
+    return time.perf_counter() - began, batch.counts()["tokens"]
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was given; a CPU has when a call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:
@@ -153,12 +178,8 @@ def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:
     tokens: list[int] = []
     warm = 0.0
     for step in range(2 * _WARM_UP_STEPS):
-        began = time.perf_counter()
-        batch = batches[step]
-        trainer.update(step, batch, position=1.0)
-        trainer.settle()
-        seconds = time.perf_counter() - began
-        tokens.append(batch.counts()["tokens"])
+        seconds, count = _timed_step(trainer, batches, step)
+        tokens.append(count)
         if step == 0 or (warm < _WARM_UP_SECONDS and step < _WARM_UP_STEPS):
             warm += seconds
             continue
@@ -169,8 +190,9 @@ def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:
 
 
 @torch.inference_mode()
-def _forward_seconds(model: EncoderModel, machine: Machine, batches: StepBatches) -> float:
-    model.eval()
+def _forward_seconds(trainer: Trainer, batches: StepBatches) -> float:
+    machine = trainer.machine
+    model: Any = trainer.model.eval()
     b = batches[0].to(machine.device)
     times = []
     for _ in range(3):

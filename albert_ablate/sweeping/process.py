@@ -9,17 +9,19 @@ import os
 import signal
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from albert_ablate import console
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import LockedError, PreemptedError, UserError
 from albert_ablate.parse import parse
 from albert_ablate.stopping import blocked, limits_postponed, stoppable, unblocked
+from albert_ablate.sweeping.cards import own_gpu
 
 #: Loaded once for all cells of a sweep: what a run loads late, and joblib, whose worker processes hand
 #: their way of starting processes on to a cell, which has to know it.
@@ -29,6 +31,13 @@ _PRELOAD = [
 ]  # fmt: skip
 #: Seconds that a cell gets to save after a stop signal.
 _GRACE = 120.0
+
+
+Answer = TypeVar("Answer")
+
+
+class UnansweredError(UserError):
+    """A process that was to answer a question ended without a word."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,36 @@ def run_in_process(config: RunConfig, paper: RunConfig) -> Outcome:
     return found
 
 
+def answer_apart(question: Callable[..., Answer], *values: Any) -> Answer:
+    """What ``question`` returns in a process of its own; what it opens there, such as a CUDA context, ends with it.
+
+    Raises UserError where it fails or the process ends without an answer.
+    """
+    receive, send = server().Pipe(duplex=False)
+    process = server().Process(target=_answer, args=(question, values, send))
+    process.start()
+    send.close()
+    try:
+        answer, problem = receive.recv()
+    except EOFError:
+        process.join()
+        raise UnansweredError(f"its process ended with code {process.exitcode}") from None
+    process.join()
+    if problem is not None:
+        raise UserError(problem)
+    found: Answer = answer
+    return found
+
+
+def _answer(question: Callable[..., Any], values: tuple[Any, ...], send: Connection) -> None:
+    """Body of that process."""
+    console.silence()
+    try:
+        send.send((question(*values), None))
+    except Exception as error:
+        send.send((None, f"{type(error).__name__}: {error}"))
+
+
 def server() -> Any:
     """The multiprocessing context whose server process loads the libraries before the first fork."""
     context: Any = multiprocessing.get_context("forkserver")
@@ -124,7 +163,9 @@ def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Conn
             threading.Thread(target=_leave_with_parent, name="parent watch", daemon=True).start()
             from albert_ablate.experiment import run_cell
 
-            run_cell(parse(values), parse(paper))
+            config = parse(values)
+            with own_gpu(config.runtime.device, config.runtime.cells_per_gpu):
+                run_cell(config, parse(paper))
         outcome = Outcome(0)
     except LockedError as error:
         outcome = Outcome(0, str(error), elsewhere=True)

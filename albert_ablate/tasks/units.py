@@ -30,7 +30,7 @@ from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Baselines, Task
 from albert_ablate.trackers import open_trackers
-from albert_ablate.training.checkpoint import newest
+from albert_ablate.training.checkpoint import newest, require_device
 from albert_ablate.training.machine import Machine
 
 #: Raise when the same settings would fine-tune to other numbers.
@@ -238,6 +238,9 @@ def _fine_tune(
     pretrained = newest(run.checkpoints) if config.task.start == "pretrained" else None
     model = build_task_model(task, shape, recipe, unit.seed, pretrained, shape.initializer_range)
     folder = unit.folder
+    another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
+    if another_card is not None:
+        folder.say(f"{folder.name}: {another_card}")
     folder.write("manifest.json", _manifest(config, run, unit, task, pretrained, machine))
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
     folder.say(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from albert_ablate.errors import CheckpointError, DiskFullError
+from albert_ablate.errors import CheckpointError, DamagedFileError, DiskFullError
 from albert_ablate.files import building, differences, read_json, replacing, sha256_file, write_json
 
 _NAME = re.compile(r"step_(\d{8})$")
@@ -30,6 +30,8 @@ class Owner:
 
     identity: str
     described: dict[str, Any] = field(default_factory=dict)  # what it is made from; read to say what differs
+    device: str = "cpu"  # the kind that it is trained on: cpu or cuda
+    card: str = "cpu"  # the GPU's name; cpu where there is none
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def save(
                 torch.save(state.optimizer, out)
             hashes = {name: sha256_file(temporary / name) for name in (WEIGHTS, STATE)}
             belongs = {"identity": owner.identity, "described": owner.described}
+            belongs |= {"device": owner.device, "card": owner.card}
             others = {path.name: sha256_file(path) for path in beside}
             write_json(
                 temporary / "meta.json", {"step": step, **belongs, "sha256": hashes, "beside": others, **progress}
@@ -126,6 +129,35 @@ def intact(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return meta if good else None
+
+
+def require_device(folder: Path, device: str, card: str) -> str | None:
+    """Raise CheckpointError where the newest checkpoint of ``folder`` was written on another kind of ``device``.
+
+    CPU and CUDA round and sum differently, so the run would end with numbers that neither of them gives. Returns what
+    to say where only the ``card`` is another one. A checkpoint that does not name its device was written on a CPU.
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            meta = read_json(path / "meta.json")
+            begun_on, first_card = str(meta.get("device", "cpu")), str(meta.get("card", "cpu"))
+        except (OSError, DamagedFileError, AttributeError):
+            continue  # damaged; the one before it is used
+        if begun_on != device:
+            there = "runtime.device=cpu" if begun_on == "cpu" else "runtime.device=cuda on a machine with a GPU"
+            raise CheckpointError(
+                f"{folder.parent} was begun on {_in_words(begun_on, first_card)} and would continue on "
+                f"{_in_words(device, card)}: it would end with numbers that neither gives. Continue it with {there}; "
+                "rerun=all starts it anew, and so does removing its checkpoints."
+            )
+        if first_card != card:
+            return f"begun on {first_card}, continues on {card}: the last digits of its numbers may differ"
+        return None
+    return None
+
+
+def _in_words(device: str, card: str) -> str:
+    return "a CPU" if device == "cpu" else f"a GPU ({card})"
 
 
 def load_latest(

@@ -77,6 +77,10 @@ class Loop(Stepper):
     def scored_at(self, done: int, over: bool) -> bool:
         """Whether the held-out scores are due after step ``done``; ``over``: it is the last."""
 
+    def logged_at(self, done: int, seconds: float) -> bool:
+        """Whether a log line is due after step ``done``; ``seconds`` since the last, by the first process's clock."""
+        return done % self.runtime.log_every == 0
+
     @abstractmethod
     def saved_at(self, done: int, scored: bool) -> bool:
         """Whether a checkpoint is due after step ``done``, whatever the clock says."""
@@ -129,7 +133,7 @@ class Loop(Stepper):
                 position = self.position(done, sums)
                 over = position >= end
                 scored = self.scored_at(done, over)
-                logged = scored or done % self.runtime.log_every == 0
+                logged = scored or self.logged_at(done, sums.seconds)
                 saved = over or stop or agreed.due or self.saved_at(done, scored)
                 if logged or saved:
                     self.settle()  # a bad step is neither logged nor saved

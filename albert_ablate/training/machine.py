@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from albert_ablate import provenance
 from albert_ablate.config import RuntimeConfig
 from albert_ablate.distributed import ALONE, World
 from albert_ablate.training.precision import autocast, choose_device, choose_precision
@@ -23,6 +24,11 @@ class Machine:
         """As configured, for a single process. Raises ConfigError where the device is not there."""
         device = choose_device(runtime)
         return cls(device, choose_precision(runtime, device))
+
+    @property
+    def card(self) -> str:
+        """The GPU's name; ``cpu`` where there is none."""
+        return provenance.card(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context in which matrix products run in ``precision``; weights and updates stay fp32."""

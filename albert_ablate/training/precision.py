@@ -29,6 +29,8 @@ def set_up(config: RuntimeConfig) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
+        # Nothing here reads memory before it is written, and filling it with NaN takes time.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (unknown to its types)
     given = os.environ.get("SLURM_CPUS_PER_TASK")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -37,32 +39,20 @@ def set_up(config: RuntimeConfig) -> None:
 
 
 def choose_precision(config: RuntimeConfig, device: torch.device) -> str:
-    """Either "bf16" or "fp32". ``auto`` is bf16 where the hardware multiplies it faster than fp32."""
+    """Either "bf16" or "fp32". ``auto`` is bf16 where the hardware multiplies it faster than fp32.
+
+    Asking a GPU opens a CUDA context.
+    """
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if gpu_multiplies_bf16() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-def precision_here(config: RuntimeConfig) -> str:
-    """The number format of a run on this machine. Raises ConfigError where the device is not there."""
-    return choose_precision(config, choose_device(config))
-
-
-def precision_on_cluster(config: RuntimeConfig, gpus: bool) -> str:
-    """The number format of a run on a cluster's machines, with ``gpus`` where its jobs are given some.
-
-    Raises ConfigError where only those machines can tell: the format is part of a run's identity.
-    """
-    if config.precision == "auto" and not torch.cuda.is_available() and (gpus or config.device == "cuda"):
-        raise ConfigError(
-            "runtime.precision=auto: the number format is part of a run's identity, and this machine has no GPU to "
-            "choose it by. Say runtime.precision=bf16, or fp32 for GPUs without bf16."
-        )
-    if config.device == "cuda" and not torch.cuda.is_available():
-        return config.precision
-    return precision_here(config)
+def gpu_multiplies_bf16() -> bool:
+    """Whether the GPU has instructions for bf16; emulated, it is slower than fp32. Opens a CUDA context."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

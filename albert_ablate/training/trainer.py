@@ -25,6 +25,8 @@ from albert_ablate.training.sums import Sums
 
 #: Where a budget of tokens or seconds says how long to train, no step is the last.
 _NO_LAST_STEP = 2**40
+#: Of metrics.jsonl, on a GPU; lines with held-out scores are written whenever they are due.
+_SECONDS_BETWEEN_LINES = 1.0
 
 
 class Trainer(Loop):
@@ -85,6 +87,15 @@ class Trainer(Loop):
     def scored_at(self, done: int, over: bool) -> bool:
         """The held-out curve has a point every ``evaluation.curve_every`` steps and at the end."""
         return over or done % self.config.evaluation.curve_every == 0
+
+    def logged_at(self, done: int, seconds: float) -> bool:
+        """Every ``runtime.log_every`` steps; on a GPU, whose steps may take a millisecond, not twice in a second.
+
+        A line waits for the device and for the disk.
+        """
+        if self.machine.device.type == "cuda" and seconds < _SECONDS_BETWEEN_LINES:
+            return False
+        return super().logged_at(done, seconds)
 
     def saved_at(self, done: int, scored: bool) -> bool:
         """Every ``runtime.checkpoint_every`` steps."""

@@ -192,7 +192,8 @@ def _setups(runs: Iterable[Run], free: Sequence[str]) -> dict[Run, str]:
             kept = {path: value for path, value in kept.items() if not _under(path, ("data", "tokenizer"))}
         if tokens:
             fingerprint = "" if "tokens" in free else tokens
-            by_settings[own] = found[run] = _text(kept, fingerprint, run.manifest.get("precision"))
+            on_cpu = at(run.manifest, "hardware.device") in (None, "cpu")  # unlike kinds of device are unlike set-ups
+            by_settings[own] = found[run] = _text(kept, fingerprint, run.manifest.get("precision"), on_cpu)
         else:
             found[run] = own
     return {run: by_settings.get(key, key) for run, key in found.items()}

@@ -1,6 +1,7 @@
 """On PYTHONPATH, makes the training of chosen seeds fail: seed 1 raises, 2 exits, 3 runs out of
 memory, 4 is killed (once, or always with FAULT_ALWAYS). FAULT_STEP_SECONDS makes every step longer.
-Python imports this by itself at start."""
+With FAULT_GPUS a sweep sees so many GPUs, and each cell writes into the file FAULT_SEEN which of them it
+sees, where it begins and where it ends. Python imports this by itself at start."""
 
 import importlib.abc
 import importlib.machinery
@@ -35,16 +36,43 @@ def _break(trainer) -> None:
     trainer.Trainer.update = broken
 
 
+def _count(gpus) -> None:
+    gpus.torch.cuda.device_count = lambda: int(os.environ["FAULT_GPUS"])
+
+
+def _tell(experiment) -> None:
+    run_cell = experiment.run_cell
+
+    def told(config, paper):
+        def say(what):
+            line = f"{what} {os.environ.get('CUDA_VISIBLE_DEVICES')} {config.seed}\n"
+            with open(os.environ["FAULT_SEEN"], "a") as out:
+                out.write(line)
+
+        say("begins")
+        try:
+            return run_cell(config, paper)
+        finally:
+            say("ends")
+
+    experiment.run_cell = told
+
+
+_CHANGES = {"albert_ablate.training.trainer": _break}
+if "FAULT_GPUS" in os.environ:
+    _CHANGES |= {"albert_ablate.sweeping.gpus": _count, "albert_ablate.experiment": _tell}
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name != "albert_ablate.training.trainer":
+        if name not in _CHANGES:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module
 
         def exec_module(module) -> None:
             execute(module)
-            _break(module)
+            _CHANGES[name](module)
 
         spec.loader.exec_module = exec_module
         return spec
