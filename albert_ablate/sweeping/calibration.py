@@ -166,12 +166,6 @@ def _timed_step(trainer: Trainer, batches: StepBatches, step: int) -> tuple[floa
     return time.perf_counter() - began, batch.counts()["tokens"]
 
 
-def _wait(device: torch.device) -> None:
-    """Until the device has done what it was given; a CPU has when a call returns."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:
     """(seconds of each measured step, real tokens of a batch). The first steps warm up and do not count."""
     times: list[float] = []
