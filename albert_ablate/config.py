@@ -159,7 +159,7 @@ class DataConfig:
     """The corpus."""
 
     name: Name
-    source: Literal["embedded", "files", "hub", "planted"]
+    source: Literal["embedded", "files", "hub", "planted", "packed"]
     path: Place | None
     validation_path: Place | None
     validation_fraction: Annotated[float, Field(gt=0, le=1)]  # 1: all of a text that is scored, not trained on

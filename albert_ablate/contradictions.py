@@ -62,8 +62,14 @@ def _budget_contradictions(budget: BudgetConfig) -> list[str]:
 def _data_contradictions(data: DataConfig) -> list[str]:
     if data.source == "files" and data.path is None:
         return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
-    given: dict[str, str | int | None] = {"data.path": data.path, "data.validation_path": data.validation_path}
-    given["data.documents_of"] = data.documents_of
+    if data.source == "packed" and data.path is None:
+        return [
+            f"data.path is empty: data={data.name} reads a file that `python -m albert_ablate.pack` wrote. Name it."
+        ]
+    if data.source == "packed" and data.validation_fraction == 1:
+        return ["data.validation_fraction=1: a packed corpus is divided already. Use data=text to divide a text anew."]
+    given: dict[str, str | int | None] = {} if data.source == "packed" else {"data.path": data.path}
+    given |= {"data.validation_path": data.validation_path, "data.documents_of": data.documents_of}
     if data.source != "files" and any(given.values()):
         named = ", ".join(f"{field}={value}" for field, value in given.items() if value)
         return [f"{named}: no effect with data={data.name}. Use data=text to read files."]

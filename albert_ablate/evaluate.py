@@ -200,7 +200,7 @@ def _scored(config: RunConfig, held_out: "HeldOut", prepared: "Prepared") -> Sco
         **held_out.plain.scored(),
         of_documents=sum(side.document_count for side in sides),
         of_tokens=sum(len(side.tokens) for side in sides),
-        held_out_by=None if config.data.validation_path else config.data.validation_fraction,
+        held_out_by=prepared.held_out_by,
         stopped=len(held_out.plain) == config.evaluation.max_pairs,
         max_length=config.pairs.max_length,
     )

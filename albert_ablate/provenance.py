@@ -29,6 +29,8 @@ _ELSEWHERE = (
     "GIT_CONFIG_PARAMETERS", "GIT_LITERAL_PATHSPECS", "GIT_ICASE_PATHSPECS",
 )  # fmt: skip
 _SECONDS = 20
+#: In the project's folder: the commit of a tree that was copied without its repository, as ``stamp`` gives it.
+STAMP = "COMMIT"
 
 
 class _UnknownError(Exception):
@@ -99,8 +101,38 @@ def _git(root: Path, *words: str) -> str:
     return done.stdout
 
 
+def stamp() -> str:
+    """The content of ``STAMP`` for a copy of this checkout: its commit, and a digest of the files that a run reads."""
+    root = Path(__file__).resolve().parent.parent
+    return json.dumps(commit() | {"read": _read_digest(root)}) + "\n"
+
+
+def _read_digest(root: Path) -> str:
+    """Over names and contents of the files that a run reads."""
+    files = (file for folder in _READ for file in (root / folder).rglob("*") if file.suffix in _READ[folder])
+    total = hashlib.sha256()
+    for file in sorted(files):
+        total.update(f"{file.relative_to(root).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _stamped(root: Path) -> dict[str, Any] | None:
+    """What the stamp of a copied tree says, and whether what a run reads is still as it was then; None without one."""
+    try:
+        found = json.loads((root / STAMP).read_text(encoding="utf-8"))
+        named, dirty, read = found["commit"], found["dirty"], found["read"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not re.fullmatch("[0-9a-f]{40,64}", str(named)) or not isinstance(dirty, bool):
+        return None
+    return {"commit": named, "dirty": dirty or read != _read_digest(root)}
+
+
 def _exported(root: Path) -> dict[str, Any]:
-    """Of a tree without git: what ``git archive`` wrote into it, which GitHub's downloads are made with, too."""
+    """Of a tree without git: its stamp, or what ``git archive`` wrote into it, as into GitHub's downloads."""
+    stamped = _stamped(root)
+    if stamped is not None:
+        return stamped
     try:
         found = re.search(r"^node: ([0-9a-f]{40,64})$", (root / ".git_archival.txt").read_text(encoding="utf-8"), re.M)
     except (OSError, UnicodeDecodeError):

@@ -1,25 +1,14 @@
-"""The same pretraining step twice: ours, and transformers' with its own collator and AdamW."""
+"""Models and batches of made-up text that are measured, and the same text as transformers takes it."""
 
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.store import TokenStore
 from albert_ablate.hydra_compose import compose
-from albert_ablate.model.pretraining import build_model
-from albert_ablate.runs import RunFolder
-from albert_ablate.trackers import Trackers
-from albert_ablate.training.checkpoint import Owner
-from albert_ablate.training.machine import Machine
-from albert_ablate.training.precision import autocast, choose_precision, set_up
-from albert_ablate.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -91,81 +80,6 @@ def batches_of(case: Case, config: RunConfig | None = None) -> PairBatches:
     return PairBatches(
         made_up_store(case.v), word_starts(case.v), config.objective.name, config.pairs, config.masking, case.b, 0
     )
-
-
-def ours(case: Case, *more: str) -> Callable[[], Any]:
-    """One optimizer step: batch, forward, backward, clip, update."""
-    config = case.config(*more)
-    set_up(config.runtime)
-    folder = RunFolder(Path(tempfile.mkdtemp()), "benchmark")
-    model = build_model(config.architecture(), 0)
-    batches = batches_of(case, config)
-    machine = Machine.of(config.runtime)
-    trainer = Trainer(config, Owner("benchmark"), model, batches, folder, machine, dict, Trackers())
-    done = iter(range(10**9))
-
-    def step() -> None:
-        number = next(done)
-        trainer.update(number, batches[number])
-        trainer.settle()
-
-    return step
-
-
-def transformers_step(case: Case, compiled: bool = False) -> Callable[[], Any]:
-    """The same step in transformers' usual way: Trainer-style loop, bf16 autocast, labels at every position."""
-    from transformers import (
-        AlbertConfig,
-        AlbertForPreTraining,
-        BertConfig,
-        BertForPreTraining,
-        DataCollatorForLanguageModeling,
-        get_linear_schedule_with_warmup,
-    )
-
-    settings: dict[str, Any] = {
-        "vocab_size": case.v, "hidden_size": case.h, "num_hidden_layers": case.layers,
-        "num_attention_heads": case.heads, "intermediate_size": 4 * case.h, "hidden_act": "gelu_new",
-        "hidden_dropout_prob": case.dropout, "attention_probs_dropout_prob": case.dropout,
-    }  # fmt: skip
-    model: Any
-    if case.share == "all":
-        model, label = AlbertForPreTraining(AlbertConfig(embedding_size=case.e, **settings)), "sentence_order_label"
-    else:
-        model, label = BertForPreTraining(BertConfig(**settings)), "next_sentence_label"
-    model.to(case.device).train()
-    if compiled:
-        model = torch.compile(model)
-    device = torch.device(case.device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, weight_decay=0.01, fused=True if device.type == "cuda" else None
-    )
-    schedule = get_linear_schedule_with_warmup(optimizer, 100, 10_000)
-    collator = DataCollatorForLanguageModeling(tokenizer_of(case.v), mlm_probability=0.15)
-    examples = examples_of(case)
-    place = iter(range(10**9))
-    precision = choose_precision(case.config().runtime, device)
-
-    def step() -> None:
-        at = next(place) * case.b
-        chosen = [examples[(at + i) % len(examples)] for i in range(case.b)]
-        batch = collator([{k: v for k, v in e.items() if k != "label"} for e in chosen])
-        batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-        batch[label] = torch.tensor([e["label"] for e in chosen], device=device)
-        usual_update(model, batch, optimizer, schedule, precision)
-
-    return step
-
-
-def usual_update(model: Any, batch: Any, optimizer: Any, schedule: Any, precision: str) -> None:
-    """PEER: one step as transformers' examples and Trainer have it."""
-    with autocast(precision, model.device):
-        loss = model(**batch).loss
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad()
 
 
 def tokenizer_of(v: int) -> Any:

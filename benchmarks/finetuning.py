@@ -40,8 +40,8 @@ from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.squad_data import build_windows, read_squad
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import autocast, choose_precision, set_up
-from benchmarks.cases import usual_update
 from benchmarks.measure import first_line, report, take_turns
+from benchmarks.sides import usual_update
 
 _CPU = torch.device("cpu")
 

@@ -85,6 +85,27 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def median_seconds(step: Callable[[], Any], seconds: float, device: str, together: int = 5) -> float:
+    """Median seconds of a call: one call warms up, then rounds of ``together`` calls for ``seconds``, three at least.
+
+    A GPU is waited for at the end of a round, so that it may run behind the host within one.
+    """
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else bool
+    step()
+    wait()
+    rounds: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rounds) < 3:
+        began = time.perf_counter()
+        for _ in range(together):
+            step()
+        wait()
+        rounds.append((time.perf_counter() - began) / together)
+    return statistics.median(rounds)
+
+
 def first_line(doc: str | None) -> str:
     """What a command's help says of it."""
     return (doc or "").partition("\n")[0]

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.methods import method_of
-from benchmarks.cases import Case, ours
+from benchmarks.cases import Case
 from benchmarks.measure import first_line, take_turns
+from benchmarks.sides import ours
 
 os.environ["MPLBACKEND"] = "Agg"  # before it is loaded: one that it does not know is an error
 from matplotlib import pyplot as plt

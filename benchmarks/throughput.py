@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case, ours, transformers_step
+from benchmarks.cases import Case
 from benchmarks.measure import first_line, gemm, gemm_flops, report, take_turns
+from benchmarks.sides import ours, transformers_step
 
 CASES = {
     "nano": Case("nano 64 x 64", h=128, layers=4, e=128, v=4000, b=64, t=64),

@@ -65,7 +65,7 @@ def test_share_and_objective_reach_the_configuration(share: str, objective: str)
 @pytest.mark.parametrize(
     "override",
     [f"{group}={name}" for group in ("scale", "optimizer", "tokenizer") for name in options(group)]
-    + [f"data={name}" for name in options("data") if name != "text"]
+    + [f"data={name}" for name in options("data") if name not in ("text", "packed")]
     + [f"model={name}" for name in options("model")],
 )
 def test_every_option_composes_and_is_the_one_that_was_asked_for(override: str) -> None:
@@ -84,9 +84,12 @@ def test_every_scale_has_a_rate_for_every_optimizer(scale: str, optimizer: str) 
     assert chosen.optimizer.learning_rate == 0.125
 
 
-def test_text_needs_a_path_and_takes_one(tmp_path: Path) -> None:
-    made = compose(["data=text", f"data.path={tmp_path}"])
-    assert (made.data.name, made.data.source, made.data.path) == ("text", "files", str(tmp_path))
+@pytest.mark.parametrize(("name", "source"), [("text", "files"), ("packed", "packed")])
+def test_text_needs_a_path_and_takes_one(name: str, source: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.path is empty"):
+        compose([f"data={name}"])
+    made = compose([f"data={name}", f"data.path={tmp_path}"])
+    assert (made.data.name, made.data.source, made.data.path) == (name, source, str(tmp_path))
 
 
 def test_names_of_the_axes_agree_with_the_files() -> None:

@@ -138,6 +138,39 @@ def test_an_exported_tree_names_the_commit_it_was_exported_from(checkout: tuple[
     assert commit(out)["commit"] is None
 
 
+def test_a_stamped_copy_names_its_commit_and_knows_whether_it_was_changed(
+    checkout: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, head = checkout
+    (folder / "COMMIT").write_text(commit_stamp(folder))
+    assert commit(folder) == {"commit": head, "dirty": False}, "git is asked where there is a repository"
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".git"))
+    assert commit(copy) == {"commit": head, "dirty": False}
+    (copy / "README.md").write_text("other")
+    (copy / "albert_ablate" / "__pycache__").mkdir(exist_ok=True)
+    (copy / "albert_ablate" / "__pycache__" / "a.pyc").write_text("")
+    assert commit(copy)["dirty"] is False, "a run reads none of these"
+    (copy / "conf" / "config.yaml").write_text("seed: 1\n")
+    assert commit(copy) == {"commit": head, "dirty": True}
+    (folder / "albert_ablate" / "more.py").write_text("")
+    (copy / "COMMIT").write_text(commit_stamp(folder))
+    assert commit(copy) == {"commit": head, "dirty": True}, "it was changed before it was copied"
+    for damaged in ("", "{}", '{"commit": "main", "dirty": false, "read": ""}', '{"commit": null, "dirty": null}'):
+        (copy / "COMMIT").write_text(damaged)
+        assert commit(copy)["commit"] is None
+
+
+def commit_stamp(place: Path) -> str:
+    """What the package at ``place`` writes for copies of it."""
+    probe = PROBE.replace("import commit; print(json.dumps(commit()))", "import stamp; print(stamp(), end='')")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "PYTHONPATH"))}
+    done = subprocess.run(
+        [sys.executable, "-c", probe, str(place)], env=clean, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
 def test_worktrees_submodules_shallow_clones_and_links(checkout: tuple[Path, str], tmp_path: Path) -> None:
     folder, head = checkout
     git(folder, "worktree", "add", "-q", str(tmp_path / "worktree"))

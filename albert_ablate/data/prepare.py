@@ -10,6 +10,7 @@ from albert_ablate.config import RunConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.marks import dropped_marks
 from albert_ablate.data.masked_share import settle
+from albert_ablate.data.packed import Encoded, open_packed
 from albert_ablate.data.reference import Reference
 from albert_ablate.data.segments import needs_second_document
 from albert_ablate.data.store import TokenStore, get_stores
@@ -32,6 +33,7 @@ class Prepared:
     valid: TokenStore
     tokenizer: Tokenizer
     record: dict[str, Any]  # for the manifest
+    held_out_by: float | None = None  # data.validation_fraction that divided the text
     reference: Reference | None = None  # what can be achieved, of a corpus that knows
 
     @property
@@ -56,10 +58,16 @@ def prepare(config: RunConfig) -> Prepared:
     return prepared
 
 
-def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
-    """``prepare`` for every objective. A text that is only scored (not ``trains``) may be held out whole."""
+def encode(config: RunConfig, trains: bool = True) -> tuple[Encoded, Reference | None]:
+    """The corpus as tokens, whole, and what can be achieved on it, where the corpus knows.
+
+    A text that is only scored (not ``trains``) may be held out whole.
+    """
     cache = Path(config.paths.cache)
-    started = time.perf_counter()
+    if config.data.source == "packed":
+        assert config.data.path is not None  # validated with the configuration
+        with console.stage("unpacking tokens"):
+            return open_packed(Path(config.data.path).expanduser(), config.tokenizer, cache), None
     with console.stage("reading documents and splitting sentences"):
         corpus = open_corpus(config.data)
         text = prepare_text(corpus, config.data.language, config.data.validation_fraction, cache, trains)
@@ -68,12 +76,22 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
         tokenizer = get_tokenizer(config.tokenizer, text, cache)
         reference = corpus.reference(tokenizer) if corpus.reference is not None else None
     with console.stage("turning sentences into tokens"):
-        whole, valid = get_stores(text, tokenizer, cache)
-        train = whole.part(config.data.fraction)
-    prepared = Prepared(train, valid, tokenizer, {})
+        train, valid = get_stores(text, tokenizer, cache)
+    marks = dropped_marks(text, config.tokenizer, cache) if config.tokenizer.strip_accents else None
+    held_out_by = None if config.data.validation_path else config.data.validation_fraction
+    return Encoded(config.data.name, info, tokenizer, train, valid, marks, held_out_by), reference
+
+
+def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
+    """``prepare`` for every objective. A text that is only scored (not ``trains``) may be held out whole."""
+    started = time.perf_counter()
+    encoded, reference = encode(config, trains)
+    info, tokenizer, valid = encoded.info, encoded.tokenizer, encoded.valid
+    train = encoded.train.part(config.data.fraction)
+    prepared = Prepared(train, valid, tokenizer, {}, encoded.held_out_by)
     unknown = prepared.measured.unknown_share()
     record = {
-        "corpus": config.data.name,
+        "corpus": encoded.corpus,
         "source": info["source"],
         "text": {k: info[k] for k in ("fingerprint", "train", "valid", "duplicates_dropped")},
         "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
@@ -83,25 +101,25 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
     seconds = time.perf_counter() - started
     sides = info["train"], info["valid"]
     console.say(
-        f"data {config.data.name}: {sides[0]['documents']:,} documents, {sides[0]['words'] / 1e6:.2f} M words, "
+        f"data {encoded.corpus}: {sides[0]['documents']:,} documents, {sides[0]['words'] / 1e6:.2f} M words, "
         f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
         f"{sides[1]['documents']:,} documents held out ({console.duration(seconds)})"
     )
     stated = info["met"].get("unknown_words", 0) / (len(train.tokens) + len(valid.tokens))  # the source says so itself
     if unknown - stated > _MANY_UNKNOWN:
         console.say(
-            f"data {config.data.name}: ! {unknown:.1%} of the tokens are unknown: the vocabulary has no piece for "
+            f"data {encoded.corpus}: ! {unknown:.1%} of the tokens are unknown: the vocabulary has no piece for "
             "them. Train a tokenizer on this text (tokenizer=unigram or bpe, without tokenizer.model_path), or raise "
             "tokenizer.character_coverage. WordPiece knows no word of more than 100 characters."
         )
+    cache = Path(config.paths.cache)
     masking, share = settle(config.masking, config.pairs, prepared.measured, tokenizer, cache)
     if share is not None:
         console.say(share.line(masking.long_words))
         record["masking"] = share.record(masking.long_words)
-    if config.tokenizer.strip_accents:
-        marks = dropped_marks(text, config.tokenizer, cache)
-        record["marks_dropped"] = marks.scripts
-        if (warning := marks.words(config.data.language, config.tokenizer.name == WORDPIECE)) is not None:
+    if encoded.marks is not None:
+        record["marks_dropped"] = encoded.marks.scripts
+        if (warning := encoded.marks.words(config.data.language, config.tokenizer.name == WORDPIECE)) is not None:
             console.say(warning)
     return replace(prepared, record=record, reference=reference)
 

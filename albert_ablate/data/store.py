@@ -16,6 +16,7 @@ from albert_ablate.files import building, digest, read_json, write_json
 
 #: Raise when the files' content changes for the same key.
 STORE_FORMAT = 1
+SIDES = ("train", "valid")
 _COUNTED = 10_000_000
 _SENTENCES_PER_BLOCK = 50_000
 _CHARACTERS_PER_BLOCK = 8_000_000  # where sentences are long
@@ -63,8 +64,8 @@ class TokenStore:
         tokens = [self.tokens[self.sentences[s.start] : self.sentences[s.stop]] for s in spans]
         return TokenStore(
             tokens=np.concatenate(tokens),
-            sentences=_offsets(np.concatenate(lengths)),
-            documents=_offsets(np.array([len(found) for found in lengths])),
+            sentences=offsets(np.concatenate(lengths)),
+            documents=offsets(np.array([len(found) for found in lengths])),
             fingerprint=digest([self.fingerprint, fraction]),
         )
 
@@ -74,20 +75,25 @@ def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStor
     fingerprint, folder = _place(text, tokenizer, cache)
     if not folder.is_dir():
         with building(folder) as temporary:
-            for side in ("train", "valid"):
+            for side in SIDES:
                 write_side(side_of_text(text, side), tokenizer, temporary / side)
             write_json(temporary / "info.json", {"fingerprint": fingerprint, "text": text.name})
-    return _open(folder, "train"), _open(folder, "valid")
+    return open_side(folder, "train"), open_side(folder, "valid")
 
 
 def find_train(text: Path, tokenizer: Tokenizer, cache: Path) -> TokenStore | None:
     """The training store of a prepared text, where it is built already. Raises DataError where it is damaged."""
     _, folder = _place(text, tokenizer, cache)
-    return _open(folder, "train") if folder.is_dir() else None
+    return open_side(folder, "train") if folder.is_dir() else None
+
+
+def store_fingerprint(text: str, tokenizer: str) -> str:
+    """That of the tokens, of the fingerprints of their text and of their tokenizer."""
+    return digest([STORE_FORMAT, text, tokenizer])
 
 
 def _place(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[str, Path]:
-    fingerprint = digest([STORE_FORMAT, text_info(text)["fingerprint"], tokenizer.fingerprint])
+    fingerprint = store_fingerprint(text_info(text)["fingerprint"], tokenizer.fingerprint)
     return fingerprint, cache / "tokens" / f"{text.name.rsplit('-', 1)[0]}-{fingerprint}"
 
 
@@ -103,11 +109,12 @@ def find_training(cache: Path, fingerprint: str, fraction: float) -> TokenStore 
         except DataError:  # damaged, and said when it is needed
             continue
         if fingerprint == (whole if fraction == 1 else digest([whole, fraction])):
-            return _open(info.parent, "train").part(fraction)
+            return open_side(info.parent, "train").part(fraction)
     return None
 
 
-def _open(folder: Path, side: str) -> TokenStore:
+def open_side(folder: Path, side: str) -> TokenStore:
+    """One of ``SIDES`` of a folder of tokens, memory-mapped. Raises DataError where the folder is damaged."""
     with intact(folder):  # np.load makes no objects: allow_pickle is off
         store = TokenStore(
             tokens=np.load(folder / side / "tokens.npy", mmap_mode="r"),
@@ -149,11 +156,12 @@ def write_side(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
         tokens[:] = np.memmap(raw, dtype=kind, mode="r")
     tokens.flush()
     raw.unlink()
-    np.save(folder / "sentences.npy", _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])))
-    np.save(folder / "documents.npy", _offsets(np.asarray(sentences_in, dtype=np.int64)))
+    np.save(folder / "sentences.npy", offsets(np.concatenate([np.zeros(0, np.int64), *lengths])))
+    np.save(folder / "documents.npy", offsets(np.asarray(sentences_in, dtype=np.int64)))
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
+def offsets(lengths: np.ndarray) -> np.ndarray:
+    """(n,) lengths -> (n + 1,) int64: where each part begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 

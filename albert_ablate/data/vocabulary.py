@@ -33,7 +33,7 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
         source = _training_text(config, text, cache)
         with building(model.parent) as temporary:
             (temporary / model.name).write_bytes(train(config, lambda: _without_unknown(sentences_of(source))))
-    return _opened(model, config)
+    return opened(model, config)
 
 
 def _training_text(config: TokenizerConfig, text: Path, cache: Path) -> Path:
@@ -55,7 +55,7 @@ def _training_text(config: TokenizerConfig, text: Path, cache: Path) -> Path:
 def find_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer | None:
     """The same where it is trained already. Raises DataError where it cannot be used."""
     model = _model(config, text, cache)
-    return _opened(model, config) if model.is_file() else None
+    return opened(model, config) if model.is_file() else None
 
 
 def _model(config: TokenizerConfig, text: Path, cache: Path) -> Path:
@@ -66,7 +66,8 @@ def _model(config: TokenizerConfig, text: Path, cache: Path) -> Path:
     return cache / "tokenizers" / f"{config.name}-{config.vocab_size}-{fingerprint}" / KEPT_AS[config.name]
 
 
-def _opened(model: Path, config: TokenizerConfig) -> Tokenizer:
+def opened(model: Path, config: TokenizerConfig) -> Tokenizer:
+    """``model`` as ``config`` says. Raises DataError where it has another number of pieces than that."""
     tokenizer = open_tokenizer(model, config)
     if tokenizer.vocab_size != config.vocab_size:
         raise DataError(

@@ -8,6 +8,7 @@ import numpy as np
 from albert_ablate.config import PairsConfig, RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
+from albert_ablate.data.packed import find_packed
 from albert_ablate.data.segments import SPECIAL_TOKENS, needs_second_document
 from albert_ablate.data.store import TokenStore, find_train
 from albert_ablate.data.text import text_folder
@@ -47,6 +48,8 @@ class RealTokens:
 def prepared_train(config: RunConfig) -> TokenStore | None:
     """The training tokens of ``config`` where the cache has them; nothing is prepared."""
     cache = Path(config.paths.cache)
+    if config.data.source == "packed":
+        return _part(find_packed(Path(config.data.path or "").expanduser(), cache), config)
     if not any((cache / "text").glob(f"{config.data.name}-*")):
         return None  # before large files are hashed
     try:
@@ -55,6 +58,10 @@ def prepared_train(config: RunConfig) -> TokenStore | None:
         whole = None if tokenizer is None else find_train(text, tokenizer, cache)
     except UserError:  # no such file, say: told where the run is started
         return None
+    return _part(whole, config)
+
+
+def _part(whole: TokenStore | None, config: RunConfig) -> TokenStore | None:
     return None if whole is None else whole.part(config.data.fraction)
 
 

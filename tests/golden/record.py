@@ -25,15 +25,15 @@ CELLS = [
 DROPOUT = "e32-all-sop-dropout"
 
 
-def losses(folder: Path, cell: str, precision: str) -> list[float]:
-    """Mean masked-LM loss plus mean sentence loss of each of the first 50 steps."""
+def losses(folder: Path, cell: str, precision: str, *more: str) -> list[float]:
+    """Mean masked-LM loss plus mean sentence loss of each of the first 50 steps, with ``more`` settings."""
     embed, share, objective, *dropout = cell.split("-")
     rate = 0.1 if dropout else 0.0
     config = tiny_config(
         folder, f"embed={embed}", "embed.size=32" if embed == "e32" else "embed.size=64", f"share={share}",
         f"objective={objective}", "model.hidden=64", "model.layers=3", "model.intermediate=256", "batch.size=32",
         "batch.micro_size=32", f"budget.steps={STEPS}", "budget.warmup_steps=10",
-        f"model.hidden_dropout={rate}", f"model.attention_dropout={rate}",
+        f"model.hidden_dropout={rate}", f"model.attention_dropout={rate}", *more,
     )  # fmt: skip
     trainer, batches = make_trainer(config, precision=precision)
     found = []

@@ -1,0 +1,92 @@
+"""Before the machine is rented: pack what has to travel into one folder.
+
+``python -m benchmarks.rented_gpu.prepare data=text 'data.path=texts/*.jsonl.xz' tokenizer.vocab_size=8000``
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from albert_ablate import console
+from albert_ablate.errors import ConfigError
+from albert_ablate.hydra_compose import compose
+from albert_ablate.pack import pack
+from albert_ablate.provenance import stamp
+from benchmarks.rented_gpu.places import PACK, ROOT, STAMP, TASKS, WHEELS
+
+#: Megabytes of everything together; what travels beside it is the project, about two.
+LIMIT = 60
+#: What an image with PyTorch, transformers, scikit-learn and pandas lacks, or has in another version than the one whose
+#: tokenizers and identities are on record.
+PACKAGES = (
+    "hydra-core", "omegaconf", "antlr4-python3-runtime", "pydantic", "pydantic_core", "annotated-types",
+    "typing-inspection", "typing_extensions", "sentencex", "sentencepiece",
+)  # fmt: skip
+#: Of one of them there is no wheel: it is built here.
+_BUILT = ("antlr4-python3-runtime",)
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+
+
+@console.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 1 where more would travel than the limit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.rented_gpu.prepare", description="Pack what has to travel to a rented machine."
+    )
+    parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="data and tokenizer, as of a run")
+    parser.add_argument("--out", type=Path, default=ROOT / "rented", help="the folder to write")
+    parser.add_argument("--tasks", type=Path, help="files of fine-tuning tasks, in the form of task.data_dir")
+    parser.add_argument("--python", default="3.12", help="version of Python there")
+    parser.add_argument("--no-wheels", action="store_true", help="the packages are there already")
+    options = parser.parse_intermixed_args(arguments)
+    config = compose(options.settings)
+    options.out.mkdir(parents=True, exist_ok=True)
+    pack(options.out / PACK, config)
+    if not options.no_wheels:
+        collect_wheels(options.out / WHEELS, versions(), options.python)
+    if options.tasks is not None:
+        shutil.rmtree(options.out / TASKS, ignore_errors=True)
+        shutil.copytree(options.tasks, options.out / TASKS)
+    (options.out / STAMP).write_text(stamp(), encoding="utf-8")
+    sizes = {part.name: megabytes(part) for part in sorted(options.out.iterdir())}
+    for name, size in sizes.items():
+        console.say(f"  {size:6.1f} MB  {name}")
+    total = sum(sizes.values())
+    console.say(f"  {total:6.1f} MB  in {options.out}; at most {LIMIT} may travel")
+    return int(total > LIMIT)
+
+
+def versions() -> dict[str, str]:
+    """Package -> the version of ``constraints.txt``."""
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    return {name: pins[name] for name in PACKAGES}
+
+
+def collect_wheels(folder: Path, pins: dict[str, str], python: str) -> None:
+    """Download wheels for that Python on 64-bit Linux, and build those that nobody offers. Raises ConfigError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
+    ready = [f"{name}=={pin}" for name, pin in pins.items() if name not in _BUILT]
+    built = [f"{name}=={pins[name]}" for name in _BUILT]
+    binary = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *platforms]
+    for words in (
+        ["download", "--quiet", "--no-deps", *binary, "--dest", str(folder), *ready],
+        ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), *built],
+    ):
+        done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ConfigError(f"pip {words[0]}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+
+
+def megabytes(place: Path) -> float:
+    """Of a file or a folder."""
+    files = place.rglob("*") if place.is_dir() else [place]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main())

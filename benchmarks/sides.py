@@ -1,0 +1,186 @@
+"""The same pretraining step twice: ours, and transformers' with its own collator and AdamW."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from albert_ablate.config import RunConfig
+from albert_ablate.model.pretraining import build_model
+from albert_ablate.runs import RunFolder
+from albert_ablate.trackers import Trackers
+from albert_ablate.training.checkpoint import Owner
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.precision import autocast, choose_precision, set_up
+from albert_ablate.training.trainer import Trainer
+from benchmarks.cases import Case, batches_of, examples_of, tokenizer_of
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: how a batch is made, and what an optimizer step does with it."""
+
+    batches: Any  # item ``step`` is a batch on the CPU
+    update: Callable[[int, Any], Any]  # of a step and its batch, which it moves to the device
+    resident: Callable[[Any], Any]  # a batch that lies on the device already and is not moved again
+
+
+@dataclass(frozen=True)
+class Resident:
+    """One of our batches on the device: ``update`` takes it whole, and only what it computes is timed."""
+
+    moved: Any
+    counted: dict[str, int]
+
+    def micro(self, _size: int) -> list["Resident"]:
+        """Itself: the batch is one micro-batch."""
+        return [self]
+
+    def to(self, _device: torch.device) -> Any:
+        """The batch, which is there."""
+        return self.moved
+
+    def counts(self) -> dict[str, int]:
+        """As counted on the CPU, so that nothing waits for the device."""
+        return self.counted
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor by its name."""
+        found: dict[str, torch.Tensor] = self.moved.tensors()
+        return found
+
+
+def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder: Path | None = None) -> Trainer:
+    """The trainer of a case, or of ``config``, on made-up text. Raises UserError."""
+    config = config or case.config(*more)
+    set_up(config.runtime)
+    run = RunFolder(folder or Path(tempfile.mkdtemp()), "benchmark")
+    model = build_model(config.architecture(), config.seed)
+    machine = Machine.of(config.runtime)
+    return Trainer(
+        config, Owner("benchmark"), model, batches_of(case, config), run, machine, held_out=dict, tracker=Trackers()
+    )
+
+
+def ours(case: Case, *more: str) -> Callable[[], Any]:
+    """One optimizer step: batch, forward, backward, clip, update."""
+    return in_line(our_side(case, *more))
+
+
+def our_side(case: Case, *more: str) -> Side:
+    """Ours."""
+    trainer = our_trainer(case, *more)
+
+    def resident(batch: Any) -> Resident:
+        return Resident(batch.to(trainer.machine.device), batch.counts())
+
+    return Side(trainer.batches, trainer.update, resident)
+
+
+def in_line(side: Side) -> Callable[[], Any]:
+    """The whole step, one thing after another: the batch is made where the step needs it."""
+    done = count()
+
+    def step() -> None:
+        number = next(done)
+        side.update(number, side.batches[number])
+
+    return step
+
+
+def prefetched(side: Side, workers: int, device: str) -> Callable[[], Any]:
+    """The whole step with batches made ahead by ``workers`` processes; 0: in line, as a CPU has no use for them."""
+    if workers == 0:
+        return in_line(side)
+    loader = DataLoader(
+        side.batches, batch_size=None, sampler=range(10**9), num_workers=workers, prefetch_factor=4,
+        pin_memory=device == "cuda",
+    )  # fmt: skip
+    stream = enumerate(loader)
+    return lambda: side.update(*next(stream))
+
+
+def device_alone(side: Side) -> Callable[[], Any]:
+    """A step on one batch that lies on the device: no batch is made and none is moved."""
+    batch = side.resident(side.batches[0])
+    done = count()
+    return lambda: side.update(next(done), batch)
+
+
+def transformers_step(case: Case, compiled: bool = False) -> Callable[[], Any]:
+    """The same step in transformers' usual way: Trainer-style loop, bf16 autocast, labels at every position."""
+    return in_line(transformers_side(case, compiled))
+
+
+class Collated(Dataset[Any]):
+    """Transformers' batches: its collator on examples, with the label of the sentence task."""
+
+    def __init__(self, case: Case, label: str) -> None:
+        from transformers import DataCollatorForLanguageModeling
+
+        self._case = case
+        self._label = label
+        self._examples = examples_of(case)
+        self._collator = DataCollatorForLanguageModeling(tokenizer_of(case.v), mlm_probability=0.15)
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        at, size = step * self._case.b, len(self._examples)
+        chosen = [self._examples[(at + i) % size] for i in range(self._case.b)]
+        batch = dict(self._collator([{k: v for k, v in e.items() if k != "label"} for e in chosen]))
+        batch[self._label] = torch.tensor([e["label"] for e in chosen])
+        return batch
+
+
+def transformers_side(case: Case, compiled: bool = False) -> Side:
+    """PEER: AlbertForPreTraining or BertForPreTraining with its collator and fused AdamW."""
+    from transformers import (
+        AlbertConfig,
+        AlbertForPreTraining,
+        BertConfig,
+        BertForPreTraining,
+        get_linear_schedule_with_warmup,
+    )
+
+    settings: dict[str, Any] = {
+        "vocab_size": case.v, "hidden_size": case.h, "num_hidden_layers": case.layers,
+        "num_attention_heads": case.heads, "intermediate_size": 4 * case.h, "hidden_act": "gelu_new",
+        "hidden_dropout_prob": case.dropout, "attention_probs_dropout_prob": case.dropout,
+    }  # fmt: skip
+    model: Any
+    if case.share == "all":
+        model, label = AlbertForPreTraining(AlbertConfig(embedding_size=case.e, **settings)), "sentence_order_label"
+    else:
+        model, label = BertForPreTraining(BertConfig(**settings)), "next_sentence_label"
+    model.to(case.device).train()
+    if compiled:
+        model = torch.compile(model)
+    device = torch.device(case.device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, weight_decay=0.01, fused=True if device.type == "cuda" else None
+    )
+    schedule = get_linear_schedule_with_warmup(optimizer, 100, 10_000)
+    precision = choose_precision(case.config().runtime, device)
+
+    def moved(batch: dict[str, Any]) -> dict[str, Any]:
+        return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
+    def update(_step: int, batch: dict[str, Any]) -> None:
+        usual_update(model, moved(batch), optimizer, schedule, precision)
+
+    return Side(Collated(case, label), update, moved)
+
+
+def usual_update(model: Any, batch: Any, optimizer: Any, schedule: Any, precision: str) -> None:
+    """PEER: one step as transformers' examples and Trainer have it."""
+    with autocast(precision, model.device):
+        loss = model(**batch).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()

@@ -1,0 +1,276 @@
+"""A quarter of an hour on a rented GPU, rehearsed on a CPU: what is run at which speed, limits of time, results."""
+
+import itertools
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runhelpers import ROOT, one_thread, read_json, tiny_overrides, write_corpus
+
+sys.path.insert(0, str(ROOT))
+
+from albert_ablate.hydra_compose import compose
+from analysis.cells import select
+from analysis.runs import load_runs
+from benchmarks.alone import Answer, Call, alone, together
+from benchmarks.rented_gpu import results
+from benchmarks.rented_gpu.campaign import Campaign, take, work_off
+from benchmarks.rented_gpu.crew import Outcome
+from benchmarks.rented_gpu.first import decide
+from benchmarks.rented_gpu.ladder import Job, blocks, jobs, tunings
+from benchmarks.rented_gpu.places import Places
+from benchmarks.rented_gpu.prepare import PACKAGES, main, versions
+from benchmarks.rented_gpu.results import LARGEST, MOST, pack
+from benchmarks.rented_gpu.sections import Section, run_sections
+from benchmarks.rented_gpu.sizes import FULL, TINY, budget
+
+
+@pytest.mark.parametrize(
+    ("speed", "cells", "billions"),
+    [(9e6, 45, 2.16), (7.5e6, 45, 2.16), (7.4e6, 33, 1.44), (3e6, 17, 0.78), (2e6, 9, 0.405), (0.9e6, 9, 0.252),
+     (0.89e6, 0, 0.0)],
+)  # fmt: skip
+def test_the_ladder_from_speed_to_cells(speed: float, cells: int, billions: float) -> None:
+    chosen = blocks(speed)
+    made = jobs(chosen, FULL, 0.004)
+    assert len(made) == len({job.words for job in made}) == cells
+    assert sum(job.tokens for job in made) == pytest.approx(billions * 1e9)
+    assert sum(block.total for block in chosen) == pytest.approx(billions * 1e9)
+
+
+def test_a_cut_of_the_queue_leaves_whole_seeds() -> None:
+    made = jobs(blocks(8e6), FULL, 0.004)
+    seeds = [next(word for word in job.words if word.startswith("seed=")) for job in made]
+    assert [(seed, len(list(group))) for seed, group in itertools.groupby(seeds[:21])] == [
+        ("seed=0", 3), ("seed=1", 3), ("seed=2", 3), ("seed=0", 4), ("seed=1", 4), ("seed=2", 4),
+    ]  # fmt: skip
+    assert [job.tuning for job in tunings(blocks(8e6), FULL, 0.004, "tasks")] == [True] * 9
+
+
+def test_every_cell_is_a_valid_configuration(tmp_path: Path) -> None:
+    here = (f"data.path={tmp_path}", "data=packed")
+    made = jobs(blocks(8e6), FULL, 0.004)
+    for job in (made[0], made[12], made[26], made[44], tunings(blocks(8e6), FULL, 0.004, "tasks")[8]):
+        config = compose([*job.words, *here])
+        assert config.budget.amount() == job.tokens or job.tuning
+        assert config.budget.steps * FULL.batch_tokens == pytest.approx(config.budget.amount(), rel=1e-3)
+        assert (config.model.hidden, config.model.layers, config.pairs.max_length) == (192, 6, 128)
+    assert compose([*TINY.model, *budget(10, TINY), *here]).budget.steps == 4
+
+
+def test_the_first_job_that_fits_is_taken() -> None:
+    queue = [Job("long", (), 100), Job("short", (), 10), Job("shorter", (), 5)]
+    taken = take(queue, 12, lambda job: job.tokens)
+    assert taken is not None
+    assert taken.name == "short"
+    assert [job.name for job in queue] == ["long", "shorter"]
+    assert take(queue, 4, lambda job: job.tokens) is None
+    assert len(queue) == 2
+
+
+class LosingCrew:
+    """One worker; ``lost``: how often its process dies in the job of that name."""
+
+    def __init__(self, lost: dict[str, int]) -> None:
+        self.lost = lost
+        self.given: list[str] = []
+        self.job: Job | None = None
+
+    def idle(self) -> list[int]:
+        return [] if self.job else [0]
+
+    def running(self) -> list[Job]:
+        return [self.job] if self.job else []
+
+    def give(self, worker: int, job: Job) -> None:
+        self.job = job
+        self.given.append(job.name)
+
+    def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
+        job, self.job = self.job, None
+        assert job is not None
+        self.lost[job.name] = self.lost.get(job.name, 0) - 1
+        return [(job, Outcome("lost" if self.lost[job.name] >= 0 else "finished", 1.0))]
+
+
+def test_a_lost_cell_is_tried_once_more_at_the_end_and_the_rest_is_noted(tmp_path: Path) -> None:
+    places = Places(tmp_path, tmp_path, tmp_path)
+    end = time.monotonic() + TINY.campaign
+    campaign = Campaign(places, TINY, {}, end, {"jobs": {}}, packed_at=end, speed=1.0)
+    crew = LosingCrew({"a": 1, "b": 2})
+    queue = [Job(name, (), 1) for name in "abc"] + [Job("too long", (), 1e6)]
+    work_off(campaign, crew, queue, end)
+    assert crew.given == ["a", "b", "c", "a", "b"]
+    states = {name: job["state"] for name, job in read_json(places.journal)["jobs"].items()}
+    assert states == {"a": "finished", "b": "lost", "c": "finished", "too long": "not started"}
+
+
+class Clock:
+    """Time that passes only where work is done."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    def together(self, calls: Sequence[Call], seconds: float) -> list[Answer]:
+        """Each call is the number of seconds that it needs."""
+        needed = [call[0] for call in calls]
+        self.time += min(max(needed), seconds)
+        late = Answer(error=f"not finished after {seconds:.0f} s")
+        return [Answer("done") if one <= seconds else late for one in needed]
+
+
+def test_sections_are_cut_at_their_limit_and_skipped_where_time_is_short() -> None:
+    clock, seen = Clock(), list[list[str]]()
+    sections = [
+        Section("quick", 10, 5, lambda ask: ask(3)),
+        Section("slow", 10, 5, lambda ask: ask(50)),
+        Section("twice", 10, 5, lambda ask: [ask(6), ask(6)]),
+        Section("too late", 10, 8, lambda ask: ask(1)),
+        Section("short", 10, 2, lambda ask: ask(1)),
+    ]
+    found = run_sections(sections, 30, clock.now, clock.together, lambda known: seen.append(list(known)))
+    assert found == {
+        "quick": {"value": "done", "seconds": 3},
+        "slow": {"error": "not finished after 10 s", "seconds": 10},
+        "twice": {"error": "not finished after 4 s", "seconds": 10},
+        "too late": {"skipped": "7 s left, 8 needed"},
+        "short": {"value": "done", "seconds": 1},
+    }
+    assert [len(names) for names in seen] == [1, 2, 3, 4, 5]
+    assert clock.now() <= 130
+
+
+def sleeper(folder: str, seconds: float) -> int:
+    """Starts a process of its own, as a loader of batches does."""
+    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
+    (Path(folder) / "pid").write_text(str(child.pid))
+    time.sleep(seconds)
+    return 1
+
+
+def failing() -> None:
+    raise ValueError("of this kind")
+
+
+def dying() -> None:
+    os._exit(9)
+
+
+def test_a_call_that_hangs_fails_or_dies_ends_nothing_else(tmp_path: Path) -> None:
+    assert alone(os.getpid, seconds=120).error is None  # the libraries are loaded
+    began = time.monotonic()
+    answers = together([(sleeper, (str(tmp_path), 60.0)), (os.getpid, ()), (failing, ()), (dying, ())], 8)
+    assert time.monotonic() - began < 30
+    assert answers[0].error == "not finished after 8 s"
+    assert answers[1].value not in (None, os.getpid())
+    assert answers[2].error == "ValueError: of this kind"
+    assert answers[3].error is not None
+    assert "code 9" in answers[3].error
+    time.sleep(0.2)
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z", "what it started is ended too"
+
+
+def test_the_campaign_starts_only_on_right_losses() -> None:
+    speeds = {"value": {"1": 4e6, "3": 7e6}}
+    right, wrong = {"value": {"passed": True}}, {"value": {"passed": False}}
+    found = decide({"golden losses": right, "speed": speeds}, FULL)
+    assert (found["go"], found["processes"], found["tokens_per_second"]) == (True, 3, 7e6)
+    for golden, measured in (
+        (wrong, speeds),
+        ({"error": "x"}, speeds),
+        ({"skipped": "x"}, speeds),
+        (right, {"error": "x"}),
+    ):
+        assert decide({"golden losses": golden, "speed": measured}, FULL)["go"] is False
+
+
+def test_versions_of_the_wheels_are_those_on_record() -> None:
+    assert list(versions()) == list(PACKAGES)
+    assert versions()["sentencepiece"] == "0.2.3"
+
+
+def test_results_that_are_too_large_are_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "LARGEST", 100_000)
+    places = Places(tmp_path, tmp_path / "work", tmp_path / "out")
+    run = places.runs / "a"
+    for name in ("results.json", "metrics.jsonl", "checkpoints/step_1/model.safetensors", "tasks/x/best.safetensors"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("{}")
+    (run / "tasks" / "x" / "predictions").mkdir()
+    (run / "tasks" / "x" / "predictions" / "dev.json").write_bytes(os.urandom(100_000))
+    places.trace.write_bytes(bytes(100_001))
+    assert pack(places, weights=False) == ["predictions of the fine-tunings", "trace.json.gz: 0.1 MiB"]
+    with tarfile.open(places.packed / "runs.tar.xz") as archive:
+        assert archive.getnames() == ["runs/a/metrics.jsonl", "runs/a/results.json"]
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, list[str]]:
+    """Everything, on a CPU: prepared, first, campaign, collected."""
+    folder = tmp_path_factory.mktemp("rented")
+    write_corpus(folder / "corpus.txt", documents=80)
+    sst2 = folder / "tasks" / "sst2"
+    sst2.mkdir(parents=True)
+    for name, count in (("train", 40), ("dev", 12)):
+        rows = [f"{'good' if n % 2 else 'bad'} film number {n}\t{n % 2}" for n in range(count)]
+        (sst2 / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    words = [w for w in tiny_overrides(folder) if w.startswith(("data", "tokenizer", "paths.cache"))]
+    carried = folder / "carried"
+    assert main([*words, "--out", str(carried), "--tasks", str(folder / "tasks"), "--no-wheels"]) == 0
+    places = Places(carried, folder / "work", folder / "out")
+    said = [command("first", places), command("collect", places, "--seconds", "200")]
+    return places, said
+
+
+def command(name: str, places: Places, *more: str) -> str:
+    words = [sys.executable, "-m", f"benchmarks.rented_gpu.{name}", *places.words(), "--tiny", *more]
+    done = subprocess.run(words, cwd=ROOT, env=one_thread(), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("rented")
+def test_a_rehearsal_checks_measures_and_decides(rehearsal: tuple[Places, list[str]]) -> None:
+    places, said = rehearsal
+    checks = read_json(places.out / "checks.json")
+    sections: dict[str, Any] = checks["sections"]
+    assert {name: found for name, found in sections.items() if "error" in found} == {}
+    assert sections["golden losses"]["value"]["passed"] is True
+    assert sections["corpus"]["value"]["source"]["commit"]
+    assert "campaign started" in said[0]
+    assert read_json(places.out / "decisions.json")["go"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("rented")
+def test_a_rehearsal_brings_ordinary_runs_back(rehearsal: tuple[Places, list[str]], tmp_path: Path) -> None:
+    places, said = rehearsal
+    files = sorted(places.out.iterdir())
+    assert len(files) <= MOST
+    assert max(file.stat().st_size for file in files) <= LARGEST
+    journal = read_json(places.out / "campaign.json")
+    assert "why" not in journal
+    assert journal["ended"] is True
+    states = {name: job["state"] for name, job in journal["jobs"].items() if not name.startswith("pilot")}
+    assert set(states.values()) == {"finished"}, said[1]
+    assert len(states) == 18, "nine cells and their fine-tunings"
+    with tarfile.open(places.out / "runs.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    runs = load_runs(tmp_path / "runs")
+    assert len(runs) == 9
+    terms = {name: {"size": "base", "embedding": "H/6", "objective": name, "share": "all"} for name in ("nsp", "sop")}
+    chosen = select(runs, terms)
+    assert {arm: sorted(frame["seed"]) for arm, frame in chosen.runs.items()} == {"nsp": [0, 1, 2], "sop": [0, 1, 2]}
+    with tarfile.open(places.out / "weights-1.tar") as archive:
+        assert len(archive.getnames()) == 9
