@@ -53,7 +53,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     shown.
     """
     runs = runs[runs["state"] != "copy"]
-    axes = [axis.name for axis in AXES]
+    axes = [axis.name for axis in AXES if any(axis.shown(value) for value in runs[axis.name].dropna())]
     table = runs[["model", *axes]].copy()
     planned = [flatten(config).get("budget.steps") for config in runs["config"]]
     table["steps"] = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]

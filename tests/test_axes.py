@@ -9,14 +9,15 @@ import pytest
 import yaml
 from golden.identities import FILE, named, rows
 from recipes import blocks, copied, inside, touched
-from runhelpers import tiny_overrides
+from runhelpers import run, tiny_config, tiny_overrides
 
 from albert_ablate.axes import AXES, Axis
 from albert_ablate.config import CONF, RunConfig
 from albert_ablate.hydra_compose import compose
 from albert_ablate.identity import BEFORE
 from analysis.arms import arm_names, in_order
-from analysis.runs import COLUMNS
+from analysis.compare import compare
+from analysis.runs import COLUMNS, load_runs
 from analysis.terms import settings_of
 
 RECIPE = "How to add an axis"
@@ -63,6 +64,13 @@ def test_values_are_told_apart_everywhere(axis: Axis) -> None:
     runs = pd.DataFrame(rows)
     assert len(set(arm_names(runs))) == len(axis.labels)
     assert list(in_order(runs)[axis.name]) == [str(value) for value in axis.labels]
+
+
+def test_a_table_of_runs_has_no_column_for_an_axis_that_nothing_is_said_of(tmp_path: Path) -> None:
+    """One that came later, where every run has its value of before: the table fits a terminal as it did."""
+    run(tiny_config(tmp_path))
+    shown = {axis.name for axis in AXES if axis.before is None}
+    assert {axis.name for axis in AXES} & set(compare(load_runs(tmp_path / "runs"))) == shown
 
 
 def test_what_came_later_has_a_value_of_before() -> None:
