@@ -3,17 +3,20 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from albert_ablate.config import RunConfig
 from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.data.prepare import Prepared, prepare
+from albert_ablate.errors import PreemptedError
 from albert_ablate.evaluation.heldout import build_held_out
 from albert_ablate.experiment import run_cell
 from albert_ablate.hydra_compose import compose, paper_setup
@@ -101,6 +104,21 @@ def run(config: RunConfig) -> RunFolder:
 def start(config: RunConfig) -> int:
     """Run a cell as ``run.py`` does; errors come out."""
     return run_cell(config, paper_setup(config))
+
+
+def stopped_in(step: int, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the cell until a stop signal comes in ``step``."""
+    real = Trainer.update
+
+    def signalled(self: Trainer, number: int, *rest: Any) -> Any:
+        if number == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, number, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "update", signalled)
+        with pytest.raises(PreemptedError):
+            start(config)
 
 
 def only_folder(config: RunConfig) -> RunFolder:

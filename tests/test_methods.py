@@ -1,9 +1,7 @@
 """The port for methods: named loss terms, runs that come first, and how a method is added."""
 
 import json
-import os
-import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,18 +10,15 @@ import pandas as pd
 import pytest
 import torch
 from recipes import blocks, copied, inside, touched
-from runhelpers import make_trainer, newest_checkpoint, run, run_folders, start, tiny_config, tiny_overrides
+from runhelpers import make_trainer, newest_checkpoint, run, run_folders, start, stopped_in, tiny_config, tiny_overrides
 
 from albert_ablate.axes import MethodName
-from albert_ablate.config import RunConfig
-from albert_ablate.errors import PreemptedError
 from albert_ablate.hydra_cells import expand, read_words
 from albert_ablate.methods import METHODS, Parent, Term, method_of
 from albert_ablate.methods.mlm import MaskedLM
 from albert_ablate.runs import RunFolder
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.sums import Sums, Totals
-from albert_ablate.training.trainer import Trainer
 
 RECIPE = "How to add a method"
 
@@ -207,23 +202,8 @@ def test_a_killed_run_of_any_terms_ends_with_the_same_lines(
     monkeypatch.setitem(METHODS, MethodName.MLM, Weighted)
     whole = run(tiny_config(shared, f"paths.runs={tmp_path / 'whole'}"))
     config = tiny_config(shared, f"paths.runs={tmp_path / 'parts'}")
-    _stopped_after(config, 5, monkeypatch)
+    stopped_in(4, config, monkeypatch)
     parts = run(config)
     clock = ("seconds", "tokens_per_second")
     same = [[{k: v for k, v in line.items() if k not in clock} for line in f.metrics()] for f in (whole, parts)]
     assert same[0] == same[1]
-
-
-def _stopped_after(config: RunConfig, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop a run by a signal, between two log lines."""
-    real: Callable[..., Any] = Trainer.update
-
-    def signalled(self: Trainer, number: int, *rest: Any) -> Any:
-        if number == steps - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, number, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "update", signalled)
-        with pytest.raises(PreemptedError):
-            start(config)

@@ -91,8 +91,8 @@ class FineTuner(Loop):
         schedule, settings = _schedule(recipe, common)
         whole = self.batches.batch_size * task.train.choices  # sequences of a batch
         self.planned_micro_size = whole if common.micro_size is None else common.micro_size
-        owner = Owner(folder.identity, described or {}, machine.device.type, machine.card)
-        super().__init__(model, settings, schedule, runtime, folder, owner, machine, self.planned_micro_size)
+        self.owner = Owner(folder.identity, described or {}, machine.device.type, machine.card)
+        super().__init__(model, settings, schedule, runtime, folder, machine, self.planned_micro_size)
         self.best_step, self.best_score = 0, -math.inf
         every = common.evaluate_every or max(1, math.ceil(recipe.steps / common.evaluations))
         self.evaluations = [*range(every, recipe.steps, every), recipe.steps]

@@ -22,17 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.console import Progress
 from albert_ablate.methods.batch import StepBatch
-from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import Stop, deferred
 from albert_ablate.training import checkpoint
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.guards import Spikes
-from albert_ablate.training.machine import Machine
 from albert_ablate.training.saving import Saver
 from albert_ablate.training.step import Stepper
 from albert_ablate.training.sums import Sums
@@ -54,20 +49,8 @@ class Loop(Stepper):
     title = "training"  # of the progress bar
     keep_checkpoints = 2
 
-    def __init__(
-        self,
-        model: nn.Module,
-        settings: OptimizerConfig,
-        schedule: BudgetConfig,
-        runtime: RuntimeConfig,
-        folder: RunFolder,
-        owner: Owner,
-        machine: Machine,
-        micro_size: int,
-    ) -> None:
-        super().__init__(model, settings, schedule, runtime, folder, machine, micro_size)
-        self.owner = owner
-        self.seconds = 0.0  # spent training up to the last log line, over all starts of the run
+    owner: Owner  # what its checkpoints belong to
+    seconds = 0.0  # spent training up to the last log line, over all starts of the run
 
     @abstractmethod
     def stream(self, done: int) -> Iterator[Any]:
@@ -197,7 +180,6 @@ class Loop(Stepper):
     def _save(self, saver: Saver, step: int, sums: Sums) -> None:
         if not self.machine.world.main:
             return
-        saver.wait()
         plain = {"seconds": self.seconds, "sums": sums.as_dict(), "processes": self.machine.world.size}
         plain |= {"micro_size": self.micro_size, "skipped": self.skipped}
         if self.settings.skip_spikes is not None:

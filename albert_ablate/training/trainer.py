@@ -44,9 +44,8 @@ class Trainer(Loop):
         tracker: Trackers,
     ) -> None:
         runtime = config.runtime
-        super().__init__(
-            model, config.optimizer, config.budget, runtime, folder, owner, machine, config.batch.micro_size
-        )
+        super().__init__(model, config.optimizer, config.budget, runtime, folder, machine, config.batch.micro_size)
+        self.owner = owner
         self.keep_checkpoints = runtime.keep_checkpoints
         self.config = config
         self.method = method_of(config)

@@ -1,8 +1,6 @@
 """What keeps one bad step, or too little memory, from spoiling a run."""
 
 import math
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from outcomes import shown
-from runhelpers import make_trainer, only_folder, run, start, tiny_config, weights_of
+from runhelpers import make_trainer, only_folder, run, start, stopped_in, tiny_config, weights_of
 
 from albert_ablate.config import RunConfig
-from albert_ablate.errors import DivergedError, MemoryExhaustedError, PreemptedError
+from albert_ablate.errors import DivergedError, MemoryExhaustedError
 from albert_ablate.files import read_json
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.training.guards import Spikes
@@ -155,21 +153,6 @@ def test_a_bad_step_is_seen_before_the_update(
 
 
 # --- memory ---------------------------------------------------------------------------------------
-
-
-def stopped_in(step: int, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the cell until a stop signal comes in ``step``."""
-    real = Trainer.update
-
-    def signalled(self: Trainer, number: int, *rest: Any) -> Any:
-        if number == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, number, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "update", signalled)
-        with pytest.raises(PreemptedError):
-            start(config)
 
 
 def exhausted_above(sequences: int, monkeypatch: pytest.MonkeyPatch) -> None:
