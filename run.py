@@ -2,7 +2,7 @@
 
 import sys
 
-from albert_ablate.hydra_app import main
+from albert_ablate.door.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

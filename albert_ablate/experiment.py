@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from albert_ablate import console
-from albert_ablate.config import RunConfig
+from albert_ablate.config.identity import identity, ingredients, readable_name
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.segments import lone_sentences
-from albert_ablate.distributed import World, joined
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
@@ -21,26 +21,26 @@ from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.files import require_writable
-from albert_ablate.identity import identity, ingredients, readable_name
-from albert_ablate.lock import locked
 from albert_ablate.methods import WARM_START, method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
-from albert_ablate.outcome import disk_in_words, recorded
-from albert_ablate.record.describe import describe_run
+from albert_ablate.record.folder import RunFolder, SilentFolder, standing_of, wanted
+from albert_ablate.record.lock import locked
 from albert_ablate.record.manifest import Manifest
+from albert_ablate.record.outcome import disk_in_words, recorded
 from albert_ablate.record.results import EvaluationTime, Results
 from albert_ablate.record.similarity import Similarity
+from albert_ablate.record.summary import summary
 from albert_ablate.record.warm_start import WarmStart
-from albert_ablate.runs import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.stopping import stoppable
-from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
-from albert_ablate.trackers import open_trackers, untracked
 from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
+from albert_ablate.training.describe import describe_run
+from albert_ablate.training.distributed import World, joined
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
+from albert_ablate.training.trackers import open_trackers, untracked
 from albert_ablate.training.trainer import Trainer
 
 _LONE = (

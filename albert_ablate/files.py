@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from albert_ablate.compressed import unpacked
 from albert_ablate.errors import DamagedFileError, DataError
-from albert_ablate.packing import unpacked
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,19 +22,20 @@ from albert_ablate.axes import AXES
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
-from albert_ablate.tasks import formats
-from analysis import cautions, heads, render
-from analysis.arms import full_names
-from analysis.cells import Selection, main_selection
-from analysis.metrics import SENTENCE_SCORES, tasks_of, unfit
-from analysis.places import require_file
-from analysis.provenance import different
-from analysis.runs import load_runs
-from analysis.setups import flatten
-from analysis.statistics import p_two_sided
-from analysis.tables import Comparison, Row, compare_arms, corrected
-from analysis.tables import Table as PaperTable
-from analysis.task_setups import apart
+from albert_ablate.record import formats
+from analysis.judge.metrics import SENTENCE_SCORES, tasks_of, unfit
+from analysis.judge.statistics import p_two_sided
+from analysis.judge.tables import Comparison, Row, compare_arms, corrected
+from analysis.judge.tables import Table as PaperTable
+from analysis.read import cautions, heads
+from analysis.read.arms import full_names
+from analysis.read.cells import Selection, main_selection
+from analysis.read.places import require_file
+from analysis.read.runs import load_runs
+from analysis.read.setups import flatten
+from analysis.read.task_setups import apart
+from analysis.write import render
+from analysis.write.sources import different
 
 _NOTE = """
 MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples

@@ -14,8 +14,8 @@ from typing import Any
 from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import differences, sha256_file
-from analysis.places import require_run_folder
-from analysis.runs import load_metrics, load_runs
+from analysis.read.places import require_run_folder
+from analysis.read.runs import load_metrics, load_runs
 
 #: Columns that a clock gives.
 _CLOCK = ("seconds", "tokens_per_second", "examples_per_second")

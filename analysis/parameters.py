@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_ablate.console import command
-from albert_ablate.hydra_cells import expand, read_words
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.compose import compose
 from albert_ablate.sweeping.cells import labels
-from analysis import paper
-from analysis.tables import arms_of
+from analysis.judge.tables import arms_of
+from analysis.read import paper
 
 _RULES = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
 #: Counts that give a printed number, the commoner first.

@@ -18,25 +18,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from albert_ablate.config import DataConfig, PairsConfig, RunConfig
+from albert_ablate.commands.import_hf import import_checkpoint
+from albert_ablate.config.schema import DataConfig, PairsConfig, RunConfig
 from albert_ablate.console import command
 from albert_ablate.data.segments import Pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
+from albert_ablate.door.compose import compose_for_run
 from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import PairSet
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.files import read_json
-from albert_ablate.hydra_compose import compose_for_run
-from albert_ablate.import_hf import import_checkpoint
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
-from analysis import style
-from analysis.paper_figures import draw_layers, layers_of
-from analysis.places import inside, require_ours, require_writable
-from analysis.same_text import read_text, same_pairs, stores_of
+from analysis.draw import style
+from analysis.draw.paper import draw_layers, layers_of
+from analysis.read.places import inside, require_ours, require_writable
+from analysis.read.same_text import read_text, same_pairs, stores_of
 
 #: Tokens of the shortest sequence (``pairs.max_length``).
 _SHORTEST = 8

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.store import TokenStore
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.compose import compose
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.store import write_side
 from albert_ablate.data.text import prepare_text
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary import get_tokenizer
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.compose import compose
 from benchmarks.cases import Case, batches_of, examples_of, made_up_store, tokenizer_of, word_starts
 from benchmarks.measure import first_line, report, take_turns
 from benchmarks.plain_data import instances

@@ -27,17 +27,17 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )  # fmt: skip
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
+from albert_ablate.config.tasks import GlueConfig
 from albert_ablate.data.prepare import prepare_data
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.hydra_compose import compose
-from albert_ablate.runs import RunFolder
-from albert_ablate.task_config import GlueConfig
-from albert_ablate.tasks.examples import limit_sets, read_glue, task_files
+from albert_ablate.door.compose import compose
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
-from albert_ablate.tasks.squad_data import build_windows, read_squad
+from albert_ablate.tasks.squad.data import build_windows, read_squad
+from albert_ablate.tasks.texts.examples import limit_sets, read_glue, task_files
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import autocast, choose_precision, set_up
 from benchmarks.measure import first_line, report, take_turns

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from albert_ablate.config import OptimizerConfig
+from albert_ablate.config.schema import OptimizerConfig
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.training.optimizers import build_optimizer
 from benchmarks.cases import Case

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.runs import RunFolder
-from albert_ablate.trackers import Trackers
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import autocast, choose_precision, set_up
+from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 from benchmarks.cases import Case, batches_of, examples_of, tokenizer_of
 

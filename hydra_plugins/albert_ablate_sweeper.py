@@ -1,6 +1,6 @@
 """The sweeper of ``conf/hydra/sweeper/ablation.yaml``: Hydra's plug-in point for ``-m``.
 
-It hands the command line to ``albert_ablate.hydra_app``, which lists the cells and gives them to
+It hands the command line to ``albert_ablate.door.app``, which lists the cells and gives them to
 whichever launcher is configured. This folder is a namespace package that Hydra searches.
 """
 
@@ -17,7 +17,7 @@ class AblationSweeper(Sweeper):
         """Make the launcher."""
         from hydra.core.plugins import Plugins
 
-        from albert_ablate.hydra_app import across_time_limits
+        from albert_ablate.door.app import across_time_limits
 
         across_time_limits(config)
         self.composed = config
@@ -27,6 +27,6 @@ class AblationSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the cells that the overrides ``arguments`` describe, then leave with the sweep's exit code."""
-        from albert_ablate.hydra_app import multirun
+        from albert_ablate.door.app import multirun
 
         multirun(arguments, self.composed, self.launcher)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from albert_ablate.config import MaskingConfig, PairsConfig
+from albert_ablate.config.schema import MaskingConfig, PairsConfig
 from albert_ablate.data.store import TokenStore
 
 

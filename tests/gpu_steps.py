@@ -20,14 +20,14 @@ from taskhelpers import tokenizer_of, with_tasks, write_race, write_squad, write
 from torch.utils._pytree import tree_map
 
 from albert_ablate.methods import METHODS, method_of
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
-from albert_ablate.trackers import Trackers
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.step import Stepper
+from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 
 DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")

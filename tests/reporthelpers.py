@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from albert_ablate.sweeping.relative import embedding_of, shape_of
-from analysis.runs import COLUMNS, load_runs
-from analysis.tables import arms_of
+from analysis.judge.tables import arms_of
+from analysis.read.runs import COLUMNS, load_runs
 
 #: What a choice adds to masked-LM accuracy, in the direction the paper found.
 PAPER_LIKE = {("share", "none"): 0.020, ("share", "attention"): 0.018, ("share", "ffn"): 0.004, ("share", "all"): 0.0}

@@ -13,19 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.data.prepare import Prepared, prepare
+from albert_ablate.door.compose import compose, paper_setup
 from albert_ablate.errors import PreemptedError
 from albert_ablate.evaluation.heldout import build_held_out
 from albert_ablate.experiment import run_cell
-from albert_ablate.hydra_compose import compose, paper_setup
 from albert_ablate.model.pretraining import PretrainingModel, build_model
-from albert_ablate.runs import RunFolder
-from albert_ablate.trackers import Trackers
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import choose_device
+from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,10 +8,10 @@ from typing import Any
 
 from runhelpers import run, tiny_config, tiny_overrides
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.hydra_compose import compose
-from albert_ablate.runs import TOKENIZER, RunFolder
+from albert_ablate.door.compose import compose
+from albert_ablate.record.folder import TOKENIZER, RunFolder
 
 PLACES = ["Paris", "Oslo", "Lima", "Cairo", "Quito", "Dakar"]
 GOOD, BAD = ["fine", "lovely", "great", "superb"], ["awful", "dull", "bad", "poor"]

@@ -14,13 +14,13 @@ from test_copies import edit
 from albert_ablate.files import read_json
 from analysis.compare import changes, compare, compare_tasks
 from analysis.compare import main as compare_command
+from analysis.draw.plotting import NothingToDraw
+from analysis.draw.style import MUTED, inline, write
 from analysis.figures import FIGURES, draw_all
-from analysis.page import costs
+from analysis.judge.tables import arms_of
 from analysis.parameters import paper_cells
-from analysis.plotting import NothingToDraw
-from analysis.runs import COLUMNS, load_metrics, load_runs
-from analysis.style import MUTED, inline, write
-from analysis.tables import arms_of
+from analysis.read.runs import COLUMNS, load_metrics, load_runs
+from analysis.write.page import costs
 
 ROOT = Path(__file__).resolve().parent.parent
 SOP = {"size": "base", "embedding": "H/6", "share": "all", "objective": "sop"}

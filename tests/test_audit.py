@@ -18,22 +18,24 @@ from reporthelpers import cells, write_cell
 from runhelpers import start
 from taskhelpers import pretrained, tokenizer_of, with_tasks, write_race, write_squad, write_sst2
 
+from albert_ablate.door.compose import compose
 from albert_ablate.evaluation.intervals import proportion
-from albert_ablate.hydra_compose import compose
-from albert_ablate.tasks import generated, metrics, squad_metrics
+from albert_ablate.tasks import metrics
 from albert_ablate.tasks.load import locate, read
+from albert_ablate.tasks.squad import metrics as squad_metrics
+from albert_ablate.tasks.texts import generated
 from analysis import audit as command
-from analysis import statistics
 from analysis.audit import Reported, audit, summary
-from analysis.claims import load_claims
-from analysis.page import markdown
+from analysis.judge import statistics
+from analysis.judge.claims import load_claims
+from analysis.judge.tables import REFERENCES, arms_of
+from analysis.read.runs import load_runs
 from analysis.recount import gold, measures, rules, student, tables
 from analysis.recount.checks import DISAGREES, OPEN, Check
 from analysis.recount.held_out import wilson
 from analysis.recount.predictions import count
 from analysis.report import frames, gather
-from analysis.runs import load_runs
-from analysis.tables import REFERENCES, arms_of
+from analysis.write.page import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,13 +12,13 @@ from recipes import blocks, copied, inside, touched
 from runhelpers import run, tiny_config, tiny_overrides
 
 from albert_ablate.axes import AXES, Axis
-from albert_ablate.config import CONF, RunConfig
-from albert_ablate.hydra_compose import compose
-from albert_ablate.identity import BEFORE
-from analysis.arms import arm_names, in_order
+from albert_ablate.config.identity import BEFORE
+from albert_ablate.config.schema import CONF, RunConfig
+from albert_ablate.door.compose import compose
 from analysis.compare import compare
-from analysis.runs import COLUMNS, load_runs
-from analysis.terms import settings_of
+from analysis.judge.terms import settings_of
+from analysis.read.arms import arm_names, in_order
+from analysis.read.runs import COLUMNS, load_runs
 
 RECIPE = "How to add an axis"
 GOLDEN = pd.read_csv(FILE, dtype=str).to_dict("records")

@@ -10,13 +10,13 @@ import pytest
 from reporthelpers import cells, write_cell
 
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean
-from analysis import render
-from analysis.claims import Claim, judge, load_claims
 from analysis.compare import changes, compare
-from analysis.metrics import within
+from analysis.judge.claims import Claim, judge, load_claims
+from analysis.judge.metrics import within
+from analysis.judge.statistics import estimate, p_above, paired
+from analysis.read.runs import load_runs
 from analysis.report import gather, write
-from analysis.runs import load_runs
-from analysis.statistics import estimate, p_above, paired
+from analysis.write import render
 
 TASKS = ("sst2", "squad11")
 

@@ -3,9 +3,9 @@
 import pytest
 from runhelpers import only_folder, run, tiny_config
 
+from albert_ablate.config.identity import identity
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_compose import compose
-from albert_ablate.identity import identity
 from albert_ablate.training.budget import position, step_flops
 
 

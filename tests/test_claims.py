@@ -9,10 +9,10 @@ import yaml
 from reporthelpers import cells, loaded, write_cell, write_sweep
 
 from albert_ablate.errors import ConfigError
-from analysis import paper
-from analysis.claims import Claim, judge, load_all, load_claims, scorecard
-from analysis.metrics import roughness
-from analysis.runs import COLUMNS, load_runs
+from analysis.judge.claims import Claim, judge, load_all, load_claims, scorecard
+from analysis.judge.metrics import roughness
+from analysis.read import paper
+from analysis.read.runs import COLUMNS, load_runs
 
 
 def of(verdicts: list, name: str):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from albert_ablate.door.app import main
+from albert_ablate.door.compose import compose, compose_for_run
+from albert_ablate.door.options import require_supported
+from albert_ablate.door.words import parsed, readable
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_app import main
-from albert_ablate.hydra_compose import compose, compose_for_run
-from albert_ablate.hydra_options import require_supported
-from albert_ablate.hydra_words import parsed, readable
 
 READ = [
     ("data.path=корпус.txt", "корпус.txt"),

@@ -11,13 +11,13 @@ import torch
 import yaml
 from runhelpers import command_line, run_folders, start, tiny_overrides, write_corpus
 
-from albert_ablate import config as config_module
 from albert_ablate.axes import Objective, Share
-from albert_ablate.config import CONF, RunConfig
+from albert_ablate.config import schema as config_module
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.data.prepare import prepare
+from albert_ablate.door.compose import PAPER_MODELS, compose, paper_setup
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.hydra_compose import PAPER_MODELS, compose, paper_setup
-from albert_ablate.parse import parse
 
 
 def options(group: str) -> list[str]:

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 from reporthelpers import cells, write_cell, write_sweep
 
-from albert_ablate.hydra_cells import expand, read_words
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.compose import compose
 from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import compare, report
-from analysis.claims import load_all, load_claims
-from analysis.controls import CLAIMS, controls_of, divided, frame, without_structure
 from analysis.figures import draw_all
-from analysis.page import costs
-from analysis.planted import strengths
-from analysis.runs import load_runs
-from analysis.tables import build
+from analysis.judge.claims import load_all, load_claims
+from analysis.judge.controls import CLAIMS, controls_of, divided, frame, without_structure
+from analysis.judge.tables import build
+from analysis.read.planted import strengths
+from analysis.read.runs import load_runs
+from analysis.write.page import costs
 
 STRONG = {"data.planted.topic": 0.9, "data.planted.order": 0.6, "data.planted.local": 0.6}
 BLANK = dict.fromkeys(STRONG, 0)

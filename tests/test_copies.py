@@ -12,12 +12,12 @@ import pytest
 from reporthelpers import cells, write_cell
 
 from analysis import compare, report
-from analysis.arm_figures import seed_spread
-from analysis.cells import main_setup
-from analysis.claims import judge, load_claims
-from analysis.page import costs, markdown
+from analysis.draw.arms import seed_spread
+from analysis.judge.claims import judge, load_claims
+from analysis.read.cells import main_setup
+from analysis.read.runs import load_runs
 from analysis.report import gather
-from analysis.runs import load_runs
+from analysis.write.page import costs, markdown
 
 ARMS = cells("table5")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from albert_ablate.config import DataConfig, HubSource
+from albert_ablate.config.schema import DataConfig, HubSource
 from albert_ablate.data import corpora
 from albert_ablate.data.corpora import Corpus, open_corpus, read_prose, read_sentences
 from albert_ablate.data.text import prepare_text, split_sentences, text_info
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError
-from albert_ablate.hydra_compose import compose
 
 DOCUMENTS = ["First of one. Second of one.\nNew paragraph of one.", "First of two. Second of two.", "Only of three."]
 

@@ -13,20 +13,20 @@ from rich.console import Console
 from runhelpers import run, start, tiny_config, write_corpus
 from test_import import bert
 
+from albert_ablate.commands.evaluate import main
+from albert_ablate.commands.import_hf import main as import_command
 from albert_ablate.data.prepare import prepare_data
 from albert_ablate.data.store import find_training
+from albert_ablate.door.compose import compose_evaluation
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.evaluate import main
 from albert_ablate.evaluation.heldout import build_held_out
 from albert_ablate.files import read_json, write_json
-from albert_ablate.hydra_compose import compose_evaluation
-from albert_ablate.import_hf import main as import_command
-from albert_ablate.runs import RunFolder
-from albert_ablate.summary import summary
-from analysis.cells import main_setup, matching
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.summary import summary
 from analysis.compare import _loss
-from analysis.metrics import unfit
-from analysis.runs import load_runs
+from analysis.judge.metrics import unfit
+from analysis.read.cells import main_setup, matching
+from analysis.read.runs import load_runs
 
 SHORT = ["evaluation.max_pairs=16", "evaluation.probe_pairs=16", "evaluation.similarity_pairs=8"]
 SHORT += ["runtime.threads=1", "runtime.precision=fp32", "runtime.device=cpu"]

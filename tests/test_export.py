@@ -17,13 +17,13 @@ from test_huggingface_parity import SHAPES, architecture, assert_equal, ours
 from transformers import AlbertForPreTraining, AutoModel, AutoModelForPreTraining, AutoTokenizer
 
 from albert_ablate.axes import Share
+from albert_ablate.commands.export import main, tokenizer_settings
 from albert_ablate.data.prepare import prepare_data
 from albert_ablate.data.text import sentences_of
 from albert_ablate.data.tokenizer import Tokenizer, clean
 from albert_ablate.data.vocabulary import open_tokenizer
-from albert_ablate.export import main, tokenizer_settings
+from albert_ablate.door.compose import compose
 from albert_ablate.files import read_json, sha256_file
-from albert_ablate.hydra_compose import compose
 from albert_ablate.interop.huggingface import to_huggingface
 from albert_ablate.interop.tokenizer_json import tokenizer_json
 from albert_ablate.interop.tokenizer_read import find_tokenizer

@@ -26,27 +26,27 @@ from taskhelpers import (
 )
 from torch.nn import functional as F
 
-from albert_ablate import finetune
 from albert_ablate.axes import Share
-from albert_ablate.config import RunConfig
+from albert_ablate.commands import finetune
+from albert_ablate.config.schema import RunConfig
+from albert_ablate.config.tasks import PAPER_FIVE
+from albert_ablate.door.compose import compose, compose_for_run
 from albert_ablate.errors import CheckpointError, DataError, DivergedError, PreemptedError, UserError
-from albert_ablate.hydra_compose import compose, compose_for_run
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
-from albert_ablate.runs import RunFolder
-from albert_ablate.task_config import PAPER_FIVE
-from albert_ablate.tasks import squad_metrics
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.heads import AnswerableSpanModel, forbidden
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
-from albert_ablate.tasks.squad import SquadTask
+from albert_ablate.tasks.squad import metrics as squad_metrics
+from albert_ablate.tasks.squad.task import SquadTask
 from albert_ablate.tasks.task import Task
 from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.checkpoint import checkpoints
 from albert_ablate.training.machine import Machine
 from analysis.compare import compare_tasks
-from analysis.runs import load_runs
+from analysis.read.runs import load_runs
 
 #: Table 14 of the paper: rate, batch, encoder dropout, steps, warm-up, length, and official training examples.
 TABLE14 = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from runhelpers import run, tiny_config
 
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from analysis.first_difference import first_difference, main
 
 

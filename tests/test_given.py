@@ -11,15 +11,15 @@ import pytest
 from runhelpers import read_json, run, tiny_config, write_corpus
 from taskhelpers import TINY, with_tasks, write_sst2
 
-from albert_ablate import evaluate, finetune, import_hf, plan
+from albert_ablate.commands import evaluate, finetune, import_hf, plan
+from albert_ablate.commands.given import open_run
 from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import RunFolderError
 from albert_ablate.experiment import run_folder
 from albert_ablate.files import sha256_file, write_json
-from albert_ablate.given import open_run
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.part import write_record
 from albert_ablate.record.tasks import UnitManifest
-from albert_ablate.runs import RunFolder
 from albert_ablate.tasks.units import plan_units
 
 SHORT = ["evaluation.max_pairs=16", "evaluation.probe_pairs=16", "evaluation.similarity_pairs=8", "runtime.threads=1"]

@@ -25,7 +25,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import Batch
 from albert_ablate.methods import METHODS
 from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock

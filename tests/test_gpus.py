@@ -25,13 +25,13 @@ from runhelpers import (
 )
 from taskhelpers import TINY, pretrained, with_tasks, write_sst2
 
-from albert_ablate import finetune
-from albert_ablate.config import RunConfig
+from albert_ablate.commands import finetune
+from albert_ablate.config.schema import RunConfig
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import CheckpointError, PreemptedError, UserError
 from albert_ablate.files import read_json, write_json
-from albert_ablate.hydra_compose import compose
-from albert_ablate.outcome import out_of_memory
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.outcome import out_of_memory
 from albert_ablate.sweeping import calibration, cards, gpus
 from albert_ablate.sweeping.calibration import kept, measure, rows_of
 from albert_ablate.sweeping.cards import own_gpu, shared

@@ -9,8 +9,8 @@ import pytest
 from runhelpers import ROOT
 
 #: All that may know Hydra.
-DOOR = {"albert_ablate.hydra_app", "albert_ablate.hydra_compose", "albert_ablate.hydra_options",
-        "albert_ablate.hydra_words"}  # fmt: skip
+DOOR = {"albert_ablate.door.app", "albert_ablate.door.compose", "albert_ablate.door.options",
+        "albert_ablate.door.words"}  # fmt: skip
 
 
 def sources(root: Path) -> dict[str, Path]:

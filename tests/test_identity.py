@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from runhelpers import tiny_config, write_corpus
 
+from albert_ablate.config.identity import BEFORE, INCIDENTAL, comparable, identity, readable_name
+from albert_ablate.config.parse import parse
 from albert_ablate.data.prepare import prepare
-from albert_ablate.hydra_compose import compose
-from albert_ablate.identity import BEFORE, INCIDENTAL, comparable, identity, readable_name
-from albert_ablate.parse import parse
-from analysis.setups import settings_of_run
+from albert_ablate.door.compose import compose
+from analysis.read.setups import settings_of_run
 
 #: What the tests below change, whatever the presets say.
 KNOWN = [

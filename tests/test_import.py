@@ -25,13 +25,13 @@ from transformers import (
     BertTokenizer,
 )
 
+from albert_ablate.commands.export import main as export_command
+from albert_ablate.commands.finetune import main as finetune
+from albert_ablate.commands.import_hf import main
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
-from albert_ablate.export import main as export_command
-from albert_ablate.finetune import main as finetune
-from albert_ablate.hydra_compose import compose_for_run
-from albert_ablate.import_hf import main
+from albert_ablate.door.compose import compose_for_run
 from albert_ablate.model.pretraining import PretrainingModel, build_model
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import load_weights, newest
 
 TOLERANCE = 1e-5

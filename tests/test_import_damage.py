@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_import import PIECES, albert, bert, change_config, imported, opened, spiece
 from transformers import AlbertConfig, AutoModelForPreTraining, BertConfig, logging
 
-from albert_ablate.import_hf import main
+from albert_ablate.commands.import_hf import main
 from albert_ablate.interop.config_json import DEFAULTS
 from albert_ablate.model.pretraining import PretrainingModel
 

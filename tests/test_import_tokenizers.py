@@ -16,14 +16,14 @@ from test_import import albert, bert, imported
 from test_kinds import SIZES, TAKEN, TEXT, exported, model_of, settings
 from transformers import AlbertTokenizer, AutoTokenizer, BertTokenizer
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.commands.export import main as export
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary import open_tokenizer
 from albert_ablate.data.vocabulary_training import KEPT_AS, train
 from albert_ablate.errors import DataError
-from albert_ablate.export import main as export
 from albert_ablate.interop.tokenizer_read import Found, find_tokenizer
-from albert_ablate.runs import TOKENIZER, TOKENIZER_JSON
+from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
 
 
 @cache

@@ -17,18 +17,18 @@ from runhelpers import run, tiny_config, write_corpus
 from taskhelpers import write_sst2
 from transformers import AutoTokenizer, BertTokenizer
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.commands.evaluate import main as evaluate
+from albert_ablate.commands.export import main as export
+from albert_ablate.commands.export import tokenizer_settings
+from albert_ablate.commands.finetune import main as finetune
+from albert_ablate.commands.import_hf import main as import_model
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.prepare import prepare
 from albert_ablate.data.tokenizer import Tokenizer, clean
 from albert_ablate.data.vocabulary import open_tokenizer
 from albert_ablate.data.vocabulary_training import KEPT_AS, train
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.evaluate import main as evaluate
-from albert_ablate.export import main as export
-from albert_ablate.export import tokenizer_settings
-from albert_ablate.finetune import main as finetune
-from albert_ablate.hydra_compose import compose
-from albert_ablate.import_hf import main as import_model
 from albert_ablate.interop.tokenizer_json import tokenizer_json
 
 TEXT = [sentence for language in WORDS for sentence in sentences(language)]
@@ -122,7 +122,7 @@ def test_a_model_that_cannot_be_is_refused_in_words(name: str, tmp_path: Path) -
 def test_training_gives_the_same_bytes_in_another_process(kind: str) -> None:
     """The tokenizers library numbers pieces by a hash table that differs from process to process."""
     code = (
-        "import hashlib; from languages import sentences; from albert_ablate.hydra_compose import compose; "
+        "import hashlib; from languages import sentences; from albert_ablate.door.compose import compose; "
         "from albert_ablate.data.vocabulary_training import train; text = [*sentences('de'), *sentences('ru')]; "
         f"config = compose(['tokenizer={kind}', 'tokenizer.vocab_size=180']); "
         "print(hashlib.sha256(train(config.tokenizer, lambda: iter(text))).hexdigest())"

@@ -13,17 +13,17 @@ import torch
 from taskhelpers import task_config, tokenizer_of, with_tasks, write_sst2
 from torch.nn import functional as F
 
+from albert_ablate.config.tasks import TextConfig
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.hydra_compose import compose
-from albert_ablate.task_config import TextConfig
 from albert_ablate.tasks import metrics
-from albert_ablate.tasks.balance import class_notes, weigh
-from albert_ablate.tasks.examples import limit_sets, read_glue, read_text
-from albert_ablate.tasks.labels import close, same
 from albert_ablate.tasks.load import locate, read
-from albert_ablate.tasks.sentences import SentenceTask
-from albert_ablate.tasks.sets import ExampleSets
 from albert_ablate.tasks.task import Task, TaskBatch
+from albert_ablate.tasks.texts.balance import class_notes, weigh
+from albert_ablate.tasks.texts.examples import limit_sets, read_glue, read_text
+from albert_ablate.tasks.texts.labels import close, same
+from albert_ablate.tasks.texts.sets import ExampleSets
+from albert_ablate.tasks.texts.task import SentenceTask
 from albert_ablate.tasks.units import LATER, _length_notes, _own, plan_units
 
 OWN, REGRESSION = "tasks.text_classification", "tasks.text_regression."

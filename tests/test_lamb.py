@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from albert_ablate.axes import Share
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.compose import compose
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.training.lamb import Lamb

@@ -13,9 +13,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 from runhelpers import run_folders, tiny_overrides
 
-from albert_ablate.hydra_app import multirun
-from albert_ablate.hydra_words import initialised
-from albert_ablate.runs import RunFolder
+from albert_ablate.door.app import multirun
+from albert_ablate.door.words import initialised
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping import engine
 from albert_ablate.sweeping.process import Outcome
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from albert_ablate import lock as lock_module
 from albert_ablate.errors import LockedError
-from albert_ablate.lock import Lock, locked, owner
+from albert_ablate.record import lock as lock_module
+from albert_ablate.record.lock import Lock, locked, owner
 
 
 def backdated(folder: Path, seconds: float, **changes: object) -> None:
@@ -121,7 +121,7 @@ def test_of_many_that_want_a_dead_owners_folder_one_gets_it(tmp_path: Path) -> N
 def test_an_owner_that_was_taken_over_leaves_at_once(tmp_path: Path) -> None:
     """Asleep for longer than a minute, then awake: two writers would be worse than a sudden end."""
     script = (
-        "import sys, time, pathlib, albert_ablate.lock as m; m.BEAT_SECONDS = 0.05; "
+        "import sys, time, pathlib, albert_ablate.record.lock as m; m.BEAT_SECONDS = 0.05; "
         "m.Lock(pathlib.Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(30)"
     )
     sleeper = subprocess.Popen(

@@ -10,15 +10,15 @@ from rich.console import Console
 from runhelpers import read_json, run, start, tiny_overrides, write_corpus
 
 from albert_ablate.axes import Objective
+from albert_ablate.commands.evaluate import evaluate
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.segments import build_pairs, lone_sentences
 from albert_ablate.data.tokenizer import CLS, SEP
+from albert_ablate.door.compose import compose, compose_evaluation
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.evaluate import evaluate
-from albert_ablate.hydra_compose import compose, compose_evaluation
-from albert_ablate.summary import summary
+from albert_ablate.record.summary import summary
 from analysis.compare import compare
-from analysis.runs import load_runs
+from analysis.read.runs import load_runs
 
 ALONE = pair_settings(single_sentence="alone", short_probability=0.0)
 

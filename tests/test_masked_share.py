@@ -13,6 +13,7 @@ from languages import sentences
 from runhelpers import make_trainer, tiny_config, write_corpus
 
 from albert_ablate import streams
+from albert_ablate.config.identity import identity
 from albert_ablate.data.batches import Batch, PairBatches
 from albert_ablate.data.masked_share import MaskedShare
 from albert_ablate.data.masking import mask_batch, masking_budget
@@ -20,7 +21,6 @@ from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import DataError
 from albert_ablate.evaluation.heldout import build_held_out
 from albert_ablate.experiment import require_pairs
-from albert_ablate.identity import identity
 
 _SHORT = ["abe", "ko", "tun", "li"]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from albert_ablate import streams
-from albert_ablate.config import MaskingConfig
+from albert_ablate.config.schema import MaskingConfig
 from albert_ablate.data.masking import Masked, mask_batch
 from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, MASK, PAD, SEP
 

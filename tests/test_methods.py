@@ -13,10 +13,10 @@ from recipes import blocks, copied, inside, touched
 from runhelpers import make_trainer, newest_checkpoint, run, run_folders, start, stopped_in, tiny_config, tiny_overrides
 
 from albert_ablate.axes import MethodName
-from albert_ablate.hydra_cells import expand, read_words
+from albert_ablate.door.cells import expand, read_words
 from albert_ablate.methods import METHODS, Parent, Term, method_of
 from albert_ablate.methods.mlm import MaskedLM
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.sums import Sums, Totals
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from albert_ablate.commands.finetune import main as finetune
+from albert_ablate.commands.import_hf import main
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
+from albert_ablate.door.compose import compose_for_run
 from albert_ablate.files import read_json
-from albert_ablate.finetune import main as finetune
-from albert_ablate.hydra_compose import compose_for_run
-from albert_ablate.import_hf import main
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.training.checkpoint import load_weights, newest
 from analysis.similarity import measure

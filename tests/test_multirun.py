@@ -21,7 +21,7 @@ from runhelpers import (
     weights_of,
 )
 
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from runhelpers import batch_arrays, make_batches, read_json, run, start, tiny_config, tiny_overrides
 
+from albert_ablate.commands.evaluate import main as evaluate
+from albert_ablate.commands.pack import main, pack
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.store import find_training
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.evaluate import main as evaluate
 from albert_ablate.experiment import run_folder
-from albert_ablate.hydra_compose import compose
-from albert_ablate.pack import main, pack
 from albert_ablate.sweeping.real_tokens import RealTokens
 
 
@@ -165,14 +165,14 @@ def test_damaged_and_foreign_files_are_refused_in_words(kind: str, folder: Path,
     assert f"data.path={bad}: {'' if kind in ('missing', 'folder') else 'damaged, or no packed corpus'}" in str(
         error.value
     )
-    assert expected.get(kind, "albert_ablate.pack") in str(error.value)
+    assert expected.get(kind, "albert_ablate.commands.pack") in str(error.value)
     tokens = tmp_path / "cache" / "tokens"
     assert not tokens.exists() or not list(tokens.iterdir()), "nothing half unpacked stays"
 
 
 def test_settings_that_have_no_effect_are_refused(folder: Path, tmp_path: Path) -> None:
     for words, said in (
-        (["data.path=null"], "albert_ablate.pack"),
+        (["data.path=null"], "albert_ablate.commands.pack"),
         (["data.validation_path=x.txt"], "no effect with data=packed"),
         (["data.validation_fraction=1"], "divided already"),
     ):

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from albert_ablate.axes import Share
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.compose import compose
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.heads import SentenceHead
 from albert_ablate.model.pretraining import PretrainingModel, build_model

@@ -12,7 +12,7 @@ import pytest
 from reporthelpers import cells, write_cell
 
 from analysis import compare, figures, first_difference, report, similarity
-from analysis.runs import load_runs
+from analysis.read.runs import load_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("report", "compare", "figures")
@@ -101,7 +101,7 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
     command: str, runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (runs.parent / "file").touch()
-    monkeypatch.setattr("analysis.runs._row", lambda _: pytest.fail("runs were read before"))
+    monkeypatch.setattr("analysis.read.runs._row", lambda _: pytest.fail("runs were read before"))
     for out in (runs.parent / "file", runs.parent / "file" / "deep" / "out"):
         assert call(command, str(runs), "--out", str(out)) == 1
         assert f"--out {out}: cannot be written" in capsys.readouterr().err

@@ -10,8 +10,8 @@ from datahelpers import make_store
 from runhelpers import ROOT, tiny_overrides
 from test_sweep_files import cells
 
-from albert_ablate.hydra_compose import compose
-from albert_ablate.plan import main
+from albert_ablate.commands.plan import main
+from albert_ablate.door.compose import compose
 from albert_ablate.sweeping import calibration
 from albert_ablate.sweeping.calibration import Calibration, calibrate, measure
 from albert_ablate.sweeping.cells import labels

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from runhelpers import held_out_of, read_json, run, tiny_config, write_corpus
 
-from albert_ablate import evaluate
-from albert_ablate.config import PlantedConfig
+from albert_ablate.commands import evaluate
+from albert_ablate.config.schema import PlantedConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.planted import PlantedText
 from albert_ablate.data.planted_reference import PlantedReference
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.reference import Cuts, Seen
 from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, MASK, SEP
+from albert_ablate.door.compose import compose, compose_for_run
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
-from albert_ablate.hydra_compose import compose, compose_for_run
 
 PLANTED = PlantedConfig(
     topic=0.5,

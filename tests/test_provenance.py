@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from reporthelpers import cells, write_cell
 
-from analysis.provenance import facts
-from analysis.runs import load_runs
+from analysis.read.runs import load_runs
+from analysis.write.sources import facts
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Calls ``commit`` of the package in a folder without loading torch, which it needs for other things.
 PROBE = (
     "import json, sys, types; sys.modules['torch'] = types.ModuleType('torch'); sys.modules['torch'].device = None;"
-    "sys.path.insert(0, sys.argv[1]); from albert_ablate.provenance import commit; print(json.dumps(commit()))"
+    "sys.path.insert(0, sys.argv[1]); from albert_ablate.record.provenance import commit; print(json.dumps(commit()))"
 )
 FILES = ("pyproject.toml", ".gitattributes", ".git_archival.txt", "albert_ablate/__init__.py",
-         "albert_ablate/provenance.py", "conf/config.yaml", "README.md")  # fmt: skip
+         "albert_ablate/record/provenance.py", "conf/config.yaml", "README.md")  # fmt: skip
 
 
 def git(folder: Path, *words: str, **more: str) -> str:
@@ -77,7 +77,7 @@ def test_a_checkout_knows_its_commit(checkout: tuple[Path, str]) -> None:
     [
         ("my_corpus.txt", False), ("runs/x/config.yaml", False), ("notes.py", False), ("albert_ablate/notes.md", False),
         ("albert_ablate/more.py", True), ("albert_ablate/data/more.py", True), ("conf/model/mine.yaml", True),
-        ("README.md", True), ("albert_ablate/provenance.py", True),
+        ("README.md", True), ("albert_ablate/record/provenance.py", True),
     ],
 )  # fmt: skip
 def test_dirty_is_what_may_change_numbers(name: str, dirty: bool, checkout: tuple[Path, str]) -> None:
@@ -95,7 +95,7 @@ def test_dirty_is_what_may_change_numbers(name: str, dirty: bool, checkout: tupl
 def test_inside_another_repository_there_is_no_commit(place: str, tmp_path: Path) -> None:
     """A virtual environment in it, the package copied to its top, and copied into a folder of it, tracked."""
     theirs = tmp_path / "theirs"
-    files = ["albert_ablate/__init__.py", "albert_ablate/provenance.py"]
+    files = ["albert_ablate/__init__.py", "albert_ablate/record/provenance.py"]
     tree(theirs / place, *(FILES if place.startswith("third") else files))
     if place == ".":
         (theirs / "pyproject.toml").write_text('[project]\nname = "theirs"\n')
@@ -211,7 +211,7 @@ def installed(site: Path, origin: dict[str, Any] | None) -> Path:
     import base64
     import hashlib
 
-    names = ["albert_ablate/__init__.py", "albert_ablate/provenance.py"]
+    names = ["albert_ablate/__init__.py", "albert_ablate/record/provenance.py"]
     tree(site, *names)
     info = site / "albert_ablate-0.1.0.dist-info"
     info.mkdir()
@@ -252,7 +252,7 @@ def test_the_record_of_another_installation_is_not_taken(tmp_path: Path) -> None
     """A copy of the package that hides an installed one."""
     vcs = {"url": "u", "vcs_info": {"vcs": "git", "commit_id": "c" * 40}}
     site = installed(tmp_path / "site", vcs)
-    copy = tree(tmp_path / "copy", "albert_ablate/__init__.py", "albert_ablate/provenance.py")
+    copy = tree(tmp_path / "copy", "albert_ablate/__init__.py", "albert_ablate/record/provenance.py")
     assert commit(copy, PYTHONPATH=str(site))["commit"] is None
 
 

@@ -11,7 +11,7 @@ from albert_ablate.axes import Objective
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.segments import build_pairs
 from albert_ablate.data.tokenizer import UNK
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.compose import compose
 
 FOLDER = os.environ.get("ALBERT_ABLATE_DATA")
 pytestmark = [pytest.mark.data, pytest.mark.skipif(not FOLDER, reason="ALBERT_ABLATE_DATA is not set")]

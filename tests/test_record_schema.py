@@ -15,10 +15,11 @@ from taskhelpers import TINY, write_sst2
 from test_import import bert
 from test_planted import planted_config
 
-from albert_ablate import evaluate, import_hf
-from albert_ablate.config import RunConfig
+from albert_ablate.commands import evaluate, import_hf
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import DamagedFileError
 from albert_ablate.record.evaluation import EvaluationRecord
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.manifest import Data, Manifest, Parameters
 from albert_ablate.record.metrics import Line
 from albert_ablate.record.part import Part
@@ -28,11 +29,10 @@ from albert_ablate.record.similarity import Similarity
 from albert_ablate.record.status import Status
 from albert_ablate.record.tasks import SetMetrics, UnitManifest, UnitResults
 from albert_ablate.record.warm_start import WarmStart
-from albert_ablate.runs import RunFolder
 from analysis import compare, report
-from analysis.claims import load_claims
-from analysis.records import read_record
-from analysis.runs import load_runs
+from analysis.judge.claims import load_claims
+from analysis.read.records import read_record
+from analysis.read.runs import load_runs
 
 FORMS: dict[str, type[Part]] = {
     "status.json": Status, "manifest.json": Manifest, "results.json": Results, "similarity.json": Similarity,
@@ -227,7 +227,7 @@ def lacks(record: Any, path: tuple[str, ...]) -> bool:
 
 def test_every_field_that_analysis_asks_for_is_one_that_is_written(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[tuple[str, ...]] = set()
-    monkeypatch.setattr("analysis.runs.read_record", lambda file: Watched(read_record(file), asked, (file.name,)))
+    monkeypatch.setattr("analysis.read.runs.read_record", lambda file: Watched(read_record(file), asked, (file.name,)))
     assert set(load_runs(runs)["note"]) == {""}
     forms = FORMS | {"config.yaml": RunConfig}
     assert {path[0] for path in asked} == set(forms)

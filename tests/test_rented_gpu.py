@@ -15,9 +15,9 @@ from runhelpers import ROOT, one_thread, read_json, tiny_overrides, write_corpus
 
 sys.path.insert(0, str(ROOT))
 
-from albert_ablate.hydra_compose import compose
-from analysis.cells import select
-from analysis.runs import load_runs
+from albert_ablate.door.compose import compose
+from analysis.read.cells import select
+from analysis.read.runs import load_runs
 from benchmarks.alone import Answer, Call, alone, together
 from benchmarks.rented_gpu import results
 from benchmarks.rented_gpu.campaign import Campaign, take, work_off

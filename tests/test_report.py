@@ -12,10 +12,10 @@ import pytest
 from reporthelpers import cells, write_cell, write_sweep
 
 from analysis import report as command
-from analysis.claims import load_claims
-from analysis.page import html, markdown, missing, summary
+from analysis.judge.claims import load_claims
+from analysis.read.runs import load_runs
 from analysis.report import gather, where
-from analysis.runs import load_runs
+from analysis.write.page import html, markdown, missing, summary
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -115,7 +115,7 @@ def test_a_wrong_claims_file_ends_with_words(written: Path, capsys: pytest.Captu
 def test_an_upload_takes_tables_and_page(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
-    from analysis.upload import upload
+    from analysis.write.upload import upload
 
     logged: dict[str, Any] = {}
 

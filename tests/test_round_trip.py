@@ -9,11 +9,11 @@ from runhelpers import run, tiny_config
 from test_import import opened
 from transformers import AutoModelForPreTraining, AutoModelForSequenceClassification, AutoTokenizer
 
+from albert_ablate.commands.export import main as export
+from albert_ablate.commands.import_hf import main as import_model
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
-from albert_ablate.export import main as export
-from albert_ablate.hydra_compose import compose_for_run
-from albert_ablate.import_hf import main as import_model
+from albert_ablate.door.compose import compose_for_run
 
 TEXT = ["Bade fogo, kanse bade!", "Dade 12 (nÔse) vore-pame.", "Kanse tobe?"]
 ARMS = {

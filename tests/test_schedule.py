@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from albert_ablate.config import BudgetConfig, OptimizerConfig
-from albert_ablate.hydra_compose import compose
+from albert_ablate.config.schema import BudgetConfig, OptimizerConfig
+from albert_ablate.door.compose import compose
 from albert_ablate.training.optimizers import learning_rate
 
 

@@ -12,17 +12,17 @@ from runhelpers import run, tiny_config
 from test_import import bert
 
 from albert_ablate.axes import Objective, Share
+from albert_ablate.commands.export import main as export_command
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.tokenizer import CLS, MASK, SEP
+from albert_ablate.door.compose import compose
 from albert_ablate.evaluation import similarity
 from albert_ablate.evaluation.heldout import pair_set
 from albert_ablate.evaluation.similarity import layer_similarity, token_change
-from albert_ablate.export import main as export_command
-from albert_ablate.hydra_compose import compose
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import build_model
-from analysis.same_text import read_text, same_pairs, stores_of
+from analysis.read.same_text import read_text, same_pairs, stores_of
 from analysis.similarity import main as similarity_command
 from analysis.similarity import measure, measure_all
 

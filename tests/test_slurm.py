@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from runhelpers import ROOT, only_folder, run, run_folders, timeless, tiny_config, tiny_overrides, weights_of
 
-from albert_ablate.lock import owner
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.lock import owner
 
 pytestmark = [
     pytest.mark.slurm,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.text import squad as torchmetrics_squad
 
-from albert_ablate.tasks import squad_metrics as m
+from albert_ablate.tasks.squad import metrics as m
 
 CASES = json.loads((Path(__file__).parent / "squad" / "oracle_v2.json").read_text(encoding="utf-8"))
 
@@ -195,9 +195,9 @@ def test_segments_are_those_of_cmrc_2018(text: str) -> None:
     ],
 )  # fmt: skip
 def test_which_paragraphs_are_scored_by_characters(text: str, unspaced: bool) -> None:
-    from albert_ablate.task_config import SquadConfig
-    from albert_ablate.tasks.squad import by_characters
-    from albert_ablate.tasks.squad_data import Question, SquadSet
+    from albert_ablate.config.tasks import SquadConfig
+    from albert_ablate.tasks.squad.data import Question, SquadSet
+    from albert_ablate.tasks.squad.task import by_characters
 
     assert SquadConfig.__dataclass_fields__["f1_unit"]
     found = SquadSet([text], [Question("q", 0, "?", (), -1)])

@@ -9,10 +9,10 @@ import pytest
 from reporthelpers import simulated
 from scipy import stats
 
-from analysis.cells import select
-from analysis.claims import Claim, judge
-from analysis.statistics import estimate, holm, p_above, p_below, p_two_sided, paired, seeds_needed
-from analysis.tables import arms_of, compare_arms
+from analysis.judge.claims import Claim, judge
+from analysis.judge.statistics import estimate, holm, p_above, p_below, p_two_sided, paired, seeds_needed
+from analysis.judge.tables import arms_of, compare_arms
+from analysis.read.cells import select
 
 SWEEPS = 500
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from albert_ablate.commands.status import main
 from albert_ablate.files import write_json
-from albert_ablate.runs import RunFolder
-from albert_ablate.status import main
+from albert_ablate.record.folder import RunFolder
 
 
 @pytest.fixture

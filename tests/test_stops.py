@@ -13,8 +13,8 @@ from runhelpers import ROOT, one_thread, only_folder, run_folders, tiny_config, 
 
 from albert_ablate import stopping
 from albert_ablate.errors import NoProgressError, PreemptedError
-from albert_ablate.outcome import ordinal, recorded
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.outcome import ordinal, recorded
 from albert_ablate.sweeping.cells import Cell, Placed, place
 from albert_ablate.sweeping.engine import run_sweep
 from albert_ablate.sweeping.gpus import precision_here

@@ -12,7 +12,7 @@ from albert_ablate.data.store import get_stores
 from albert_ablate.data.text import prepare_text
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary import get_tokenizer
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.compose import compose
 
 
 @pytest.fixture(scope="module")

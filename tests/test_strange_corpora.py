@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from runhelpers import tiny_overrides
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.text import prepare_text, text_info
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import UserError
-from albert_ablate.hydra_compose import compose
 
 # --- scripts -------------------------------------------------------------------------------------
 

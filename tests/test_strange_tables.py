@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from taskhelpers import task_config
 
+from albert_ablate.config.tasks import TextConfig
 from albert_ablate.errors import UserError
-from albert_ablate.task_config import TextConfig
-from albert_ablate.tasks.examples import read_text
 from albert_ablate.tasks.tables import named
+from albert_ablate.tasks.texts.examples import read_text
 
 NFD = unicodedata.normalize("NFD", "négatif")
 #: Spellings that stand in a column -> the class of each; None: refused.

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
+from albert_ablate.config.identity import settings_digest
+from albert_ablate.door.cells import expand, read_words
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_cells import expand, read_words
-from albert_ablate.identity import settings_digest
 from albert_ablate.methods.parents import warm_start
 from albert_ablate.sweeping.cells import Cell, labels
 from albert_ablate.sweeping.definition import SWEEPS, load, sweep_names

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from runhelpers import ROOT, one_thread, run_folders, tiny_overrides, weights_of
 
-from albert_ablate.lock import owner
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.lock import owner
 
 pytestmark = [pytest.mark.xdist_group("sweeps"), pytest.mark.slow]
 

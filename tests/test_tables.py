@@ -12,15 +12,16 @@ import yaml
 from reporthelpers import PAPER_LIKE, cells, loaded, write_cell, write_sweep
 
 from albert_ablate.sweeping.relative import embedding_of, shape_of
-from analysis import paper, render
-from analysis.cells import main_setup, select
-from analysis.claims import judge, load_claims
-from analysis.metrics import METRICS, unfit, values
-from analysis.page import costs
+from analysis.judge.claims import judge, load_claims
+from analysis.judge.metrics import METRICS, unfit, values
+from analysis.judge.recipes import SETTINGS, leaderboard, recipe_table, recipes
+from analysis.judge.tables import REFERENCES, Table, arms_of, build, configurations
 from analysis.parameters import count, words_of
-from analysis.recipes import SETTINGS, leaderboard, recipe_table, recipes
-from analysis.runs import load_runs
-from analysis.tables import REFERENCES, Table, arms_of, build, configurations
+from analysis.read import paper
+from analysis.read.cells import main_setup, select
+from analysis.read.runs import load_runs
+from analysis.write import render
+from analysis.write.page import costs
 
 DOWNSTREAM = [*REFERENCES]
 FIVE = ("squad11", "squad20", "mnli", "sst2", "race")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from taskhelpers import sentiment, squad_content, task_config, write_race, write_squad, write_sst2, write_tsv
 
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError
-from albert_ablate.hydra_compose import compose
-from albert_ablate.tasks.examples import ExampleSets, read_glue, read_text, task_files
-from albert_ablate.tasks.generated import ERAS, read_generated
-from albert_ablate.tasks.glue import GLUE
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.race import race_files, read_race
-from albert_ablate.tasks.squad_data import read_squad
+from albert_ablate.tasks.squad.data import read_squad
+from albert_ablate.tasks.texts.examples import ExampleSets, read_glue, read_text, task_files
+from albert_ablate.tasks.texts.generated import ERAS, read_generated
+from albert_ablate.tasks.texts.glue import GLUE
 
 PAIR = ["A plane takes off.", "A jet leaves."]
 #: task -> (file, header or None, a good row, target) in the official form of gluebenchmark.com.

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from taskhelpers import squad_content, task_config, tokenizer_of
 
 from albert_ablate.data.tokenizer import CLS, SEP, Tokenizer, clean
-from albert_ablate.tasks.alignment import align, clean_with_places
 from albert_ablate.tasks.batches import TaskBatches, in_order
 from albert_ablate.tasks.race import filled
-from albert_ablate.tasks.sentences import trim
-from albert_ablate.tasks.squad_data import (
+from albert_ablate.tasks.squad.alignment import align, clean_with_places
+from albert_ablate.tasks.squad.data import (  # fmt: skip
     Question,
     SquadSet,
     build_windows,
@@ -23,8 +22,9 @@ from albert_ablate.tasks.squad_data import (
     gold_pieces,
     max_context,
     read_squad,
-)  # fmt: skip
+)
 from albert_ablate.tasks.task import FeatureSet, Sequences
+from albert_ablate.tasks.texts.task import trim
 
 FOLDER = os.environ.get("ALBERT_ABLATE_DATA")
 
@@ -188,7 +188,7 @@ def test_the_first_64_pieces_of_a_question_count(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(("file", "version", "least"), [("dev-v1.1", "1.1", 0.997), ("dev-v2.0", "2.0", 0.997)])
 def test_gold_answers_come_back(tokenizer: Tokenizer, file: str, version: str, least: float) -> None:
     """Text -> pieces -> gold positions -> text, for every question; what is lost begins or ends inside a piece."""
-    from albert_ablate.tasks import squad_metrics
+    from albert_ablate.tasks.squad import metrics as squad_metrics
 
     found = read_squad(Path(str(FOLDER)) / "squad" / f"{file}.json.xz", version)
     pieces = align(found.paragraphs, tokenizer)

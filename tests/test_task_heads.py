@@ -16,23 +16,23 @@ from taskhelpers import TINY, pretrained, with_tasks, write_tsv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from albert_ablate import finetune
 from albert_ablate.axes import Share
+from albert_ablate.commands import finetune
 from albert_ablate.files import write_json
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.model.rows import first_rows
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks import heads
 from albert_ablate.tasks.heads import AnswerableSpanModel, PooledModel, SpanModel, forbidden
 from albert_ablate.tasks.task import TaskBatch
 from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.precision import autocast
-from analysis.cells import main_selection
 from analysis.compare import changes, compare_tasks
-from analysis.heads import sentences
-from analysis.metrics import values
-from analysis.runs import load_runs
+from analysis.judge.metrics import values
+from analysis.read.cells import main_selection
+from analysis.read.heads import sentences
+from analysis.read.runs import load_runs
 
 #: Enough to learn something from 48 pairs.
 STSB = ["tasks.stsb.steps=40", "tasks.stsb.learning_rate=0.003"]

@@ -10,7 +10,7 @@ import pytest
 from test_import import albert, assert_equal, imported, spiece
 from transformers import AlbertForMaskedLM
 
-from albert_ablate.import_hf import main
+from albert_ablate.commands.import_hf import main
 
 tensorflow = pytest.importorskip("tensorflow")
 __all__ = ["spiece"]  # a fixture

@@ -9,15 +9,15 @@ import pytest
 import sentencepiece
 from runhelpers import tiny_overrides, write_corpus
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.store import get_stores
 from albert_ablate.data.text import prepare_text
 from albert_ablate.data.tokenizer import Tokenizer, clean, starts_word
 from albert_ablate.data.vocabulary import get_tokenizer
 from albert_ablate.data.vocabulary_training import trained_with
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError
-from albert_ablate.hydra_compose import compose
 
 Change = Callable[..., TokenizerConfig]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from runhelpers import tiny_overrides
 
-from albert_ablate import trackers
+from albert_ablate.door.compose import compose, paper_setup
 from albert_ablate.errors import DivergedError
 from albert_ablate.experiment import run_cell
-from albert_ablate.hydra_compose import compose, paper_setup
+from albert_ablate.training import trackers
 
 
 class _Settings:

@@ -40,15 +40,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from albert_ablate.axes import Objective
-from albert_ablate.config import RunConfig
+from albert_ablate.config.identity import identity, ingredients
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import prepare
+from albert_ablate.door.compose import paper_setup
 from albert_ablate.errors import CheckpointError, DivergedError, LockedError, PreemptedError, UserError
 from albert_ablate.files import sha256_file, write_json
-from albert_ablate.hydra_compose import paper_setup
-from albert_ablate.identity import identity, ingredients
 from albert_ablate.model.pretraining import PretrainingModel, build_model
-from albert_ablate.parse import parse
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training import checkpoint
 
 OBJECTIVES = [o.value for o in Objective]
@@ -419,7 +419,7 @@ def test_a_folder_in_use_by_another_process_is_refused(
 ) -> None:
     copied = copy_of(finished, tmp_path / "a", "running")
     script = (
-        "import sys, time, pathlib; from albert_ablate.lock import Lock; "
+        "import sys, time, pathlib; from albert_ablate.record.lock import Lock; "
         "Lock(pathlib.Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(copied.path)], stdout=subprocess.PIPE, cwd=ROOT)
@@ -734,8 +734,8 @@ def test_manifest(finished: RunFolder, shared: Path) -> None:
 
 
 def test_the_paper_preset_states_no_deviation_from_itself() -> None:
-    from albert_ablate.deviations import deviations
-    from albert_ablate.hydra_compose import compose
+    from albert_ablate.config.deviations import deviations
+    from albert_ablate.door.compose import compose
 
     config = compose(["scale=paper"])
     assert deviations(config, paper_setup(config)) == []

@@ -14,20 +14,20 @@ import yaml
 from reporthelpers import simulated, write_cell
 from scipy import stats
 
-from albert_ablate.hydra_compose import compose
-from analysis import page, render
-from analysis.cautions import of_runs
-from analysis.cells import main_selection, select
-from analysis.claims import Claim, judge
+from albert_ablate.door.compose import compose
 from analysis.compare import changes
-from analysis.metrics import resolution, summarised
+from analysis.judge.claims import Claim, judge
+from analysis.judge.metrics import resolution, summarised
+from analysis.judge.statistics import estimate, holm, p_two_sided, paired, seeds_for_band
+from analysis.judge.tables import arms_of, build, compare_arms
+from analysis.read.cautions import of_runs
+from analysis.read.cells import main_selection, select
+from analysis.read.runs import load_runs
+from analysis.read.setups import flatten
 from analysis.recount import arms as recounted
 from analysis.recount.runs import Run
 from analysis.report import gather
-from analysis.runs import load_runs
-from analysis.setups import flatten
-from analysis.statistics import estimate, holm, p_two_sided, paired, seeds_for_band
-from analysis.tables import arms_of, build, compare_arms
+from analysis.write import page, render
 
 UNSHARED, SHARED = arms_of("table4")["table4.8"], arms_of("table4")["table4.5"]
 CLAIM = Claim("c", "Sharing costs.", {"none": "table4.8", "all": "table4.5"}, {"none": 1, "all": -1}, ["MLM"], above=0)

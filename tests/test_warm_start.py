@@ -4,10 +4,10 @@ import pytest
 from runhelpers import newest_checkpoint, run, run_folders, start, tiny_config, weights_of
 from safetensors.torch import load_file
 
+from albert_ablate.config.identity import identity
 from albert_ablate.errors import ConfigError, LockedError, PreemptedError
-from albert_ablate.identity import identity
-from albert_ablate.lock import locked
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.lock import locked
 from albert_ablate.training.trainer import Trainer
 
 WARM = ["model.layers=4", "warm_start.layers=[1,2]", "model.name=deep-4x32"]

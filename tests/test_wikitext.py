@@ -21,7 +21,7 @@ from albert_ablate.data.text import prepare_text, split_sentences, text_info
 from albert_ablate.data.tokenizer import UNK
 from albert_ablate.data.vocabulary import get_tokenizer
 from albert_ablate.data.wikitext import UNKNOWN, detokenised, heading_level
-from albert_ablate.hydra_compose import compose
+from albert_ablate.door.compose import compose
 
 #: Four articles' worth of lines, as WikiText writes them.
 ARTICLE = """ \n = {title} = \n \n {title} , known as the " cutter " , is a <unk> of 20 @,@ 000 ( twenty @-@ odd ) . \

@@ -10,7 +10,7 @@ from runhelpers import tiny_config, tiny_overrides, write_corpus
 from albert_ablate.data.prepare import prepare
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.words import starts_word, word_piece_starts
-from albert_ablate.hydra_compose import compose, compose_for_run
+from albert_ablate.door.compose import compose, compose_for_run
 
 
 @pytest.mark.parametrize(

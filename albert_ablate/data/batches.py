@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from albert_ablate import streams
 from albert_ablate.axes import Objective
-from albert_ablate.config import MaskingConfig, PairsConfig
+from albert_ablate.config.schema import MaskingConfig, PairsConfig
 from albert_ablate.data.masking import mask_batch
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore

@@ -16,7 +16,7 @@ from itertools import chain, islice, pairwise, takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from albert_ablate.config import DataConfig
+from albert_ablate.config.schema import DataConfig
 from albert_ablate.data.forms import ROWS, Form, bare_suffix, form_of
 from albert_ablate.data.planted import PlantedText
 from albert_ablate.data.planted_reference import planted_reference

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Literal
 
-from albert_ablate.config import DataConfig
+from albert_ablate.compressed import SUFFIXES, unpacked
+from albert_ablate.config.schema import DataConfig
 from albert_ablate.data import scripts
 from albert_ablate.data.tables import Dialect, find_table
 from albert_ablate.data.wikitext import is_wikitext
 from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import open_text
-from albert_ablate.packing import SUFFIXES, unpacked
 
 #: Characters of the largest file of JSON that is read as a whole.
 _LARGEST = 100_000_000

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.text import sentences_of, text_info
 from albert_ablate.files import digest, read_json, write_json
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from albert_ablate import streams
 from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS
-from albert_ablate.config import MaskingConfig, PairsConfig
+from albert_ablate.config.schema import MaskingConfig, PairsConfig
 from albert_ablate.data.batches import grid
 from albert_ablate.data.masking import find_words, mask_batch, masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from albert_ablate import streams
-from albert_ablate.config import MaskingConfig
+from albert_ablate.config.schema import MaskingConfig
 from albert_ablate.data.tokenizer import FIRST_PIECE, MASK, UNK
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.marks import Marks
 from albert_ablate.data.store import SIDES, TokenStore, offsets, open_side, store_fingerprint
 from albert_ablate.data.text import intact

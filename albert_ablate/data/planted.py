@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from albert_ablate import streams
-from albert_ablate.config import PlantedConfig
+from albert_ablate.config.schema import PlantedConfig
 from albert_ablate.files import digest
 
 #: Raise when the same settings would give another text.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate import console
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.marks import dropped_marks
 from albert_ablate.data.masked_share import settle

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from albert_ablate.compressed import packing_of, unpacked
 from albert_ablate.errors import DataError
-from albert_ablate.packing import packing_of, unpacked
 
 #: Characters of the largest JSON file: it is held in memory.
 _LARGEST = 100_000_000

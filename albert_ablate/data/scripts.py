@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from albert_ablate.unspaced import UNSPACED
+from albert_ablate.data.unspaced import UNSPACED
 
 #: Unicode's property Sentence_Terminal (version 16): first and last character of each run.
 _SENTENCE_TERMINAL = """

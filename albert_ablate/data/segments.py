@@ -17,7 +17,7 @@ import numpy as np
 
 from albert_ablate import streams
 from albert_ablate.axes import Objective
-from albert_ablate.config import PairsConfig
+from albert_ablate.config.schema import PairsConfig
 from albert_ablate.data.store import TokenStore
 
 #: [CLS] A [SEP] B [SEP]

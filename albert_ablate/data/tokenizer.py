@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.sentencepiece_model import read_model, require_usable, unreadable
 from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.words import rule_in_digest, word_starts
 from albert_ablate.data.words import starts_word as starts_word
 from albert_ablate.errors import DataError
 from albert_ablate.files import digest, sha256_file
-from albert_ablate.runs import TOKENIZER
+from albert_ablate.record.folder import TOKENIZER
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 #: Ids below this are special: never masked, never drawn as random replacements.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.text import sentences_of, side_of_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary_training import KEPT_AS, train, trained_with, training_fingerprint
@@ -12,7 +12,7 @@ from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.wordpiece import NAME, VOCABULARY, WordPiece
 from albert_ablate.errors import DataError
 from albert_ablate.files import building
-from albert_ablate.runs import TOKENIZER
+from albert_ablate.record.folder import TOKENIZER
 
 
 def open_tokenizer(path: Path, config: TokenizerConfig) -> Tokenizer:

@@ -11,12 +11,12 @@ from typing import Any
 
 import sentencepiece
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data import wordpiece
 from albert_ablate.data.tokenizer import PAD, SPECIALS, UNK, clean
 from albert_ablate.errors import DataError
 from albert_ablate.files import digest
-from albert_ablate.runs import TOKENIZER
+from albert_ablate.record.folder import TOKENIZER
 from albert_ablate.stopping import interruptible
 
 #: The file of each kind.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.tokenizer import Tokenizer, encoded_around_unknown
 from albert_ablate.data.words import rule_in_digest, word_piece_starts
 from albert_ablate.errors import DataError

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from albert_ablate.unspaced import UNSPACED
+from albert_ablate.data.unspaced import UNSPACED
 
 #: ``tokenizer.words``.
 Rule = Literal["script", "spaces", "reference"]

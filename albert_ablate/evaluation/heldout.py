@@ -7,7 +7,7 @@ import numpy as np
 
 from albert_ablate import streams
 from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS, Objective
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import Batch, assemble
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore

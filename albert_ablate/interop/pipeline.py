@@ -7,7 +7,7 @@ from typing import Any
 
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.errors import DataError
-from albert_ablate.runs import TOKENIZER
+from albert_ablate.record.folder import TOKENIZER
 
 #: Added tokens that are named where there are many.
 _NAMED = 8

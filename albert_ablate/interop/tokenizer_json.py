@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from albert_ablate.config import TokenizerConfig
+from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.sentencepiece_model import BYTE, NORMAL, USER_DEFINED, model_type, read_model
 from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, SEP, UNK, combining_marks
 

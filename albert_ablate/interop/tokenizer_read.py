@@ -15,7 +15,7 @@ from albert_ablate.data.tokenizer import SPECIALS as SENTENCEPIECE_SPECIALS
 from albert_ablate.data.wordpiece import LONGEST_WORD, NAME, SPECIALS, VOCABULARY, read_vocabulary
 from albert_ablate.errors import DataError
 from albert_ablate.interop.pipeline import by_id, pieces_of, read_pipeline, require_plain
-from albert_ablate.runs import TOKENIZER, TOKENIZER_JSON
+from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
 
 #: Settings of tokenizer_config.json that are true, false or not there.
 _FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars", "split_digit_commas")

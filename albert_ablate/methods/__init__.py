@@ -1,7 +1,7 @@
 """The methods of pretraining. ``METHODS`` is the table that ``method=`` chooses from."""
 
 from albert_ablate.axes.method import MethodName
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.methods.method import Measure, Method, Term
 from albert_ablate.methods.mlm import MaskedLM
 from albert_ablate.methods.parents import WARM_START, Parent

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from albert_ablate.config import ModelConfig, RunConfig
+from albert_ablate.config.schema import ModelConfig, RunConfig
 
 #: The child begins with every tensor of this parent whose name and shape it has (paper, appendix A.1).
 WARM_START = "warm start"

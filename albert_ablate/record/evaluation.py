@@ -9,7 +9,7 @@ from albert_ablate.record.similarity import Similarity
 
 
 class EvaluationRecord(Part):
-    """What ``albert_ablate.evaluate`` measured, and of what."""
+    """What ``albert_ablate.commands.evaluate`` measured, and of what."""
 
     run: str
     state: str  # of the run

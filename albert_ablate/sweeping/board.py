@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_ablate.console import duration
-from albert_ablate.runs import FAILURES
+from albert_ablate.record.folder import FAILURES
 from albert_ablate.sweeping.record import Standing
 
 _MARKS = {

@@ -16,21 +16,21 @@ from typing import Any
 import torch
 
 from albert_ablate.axes import AXES
-from albert_ablate.config import RunConfig
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import Prepared, prepare_data
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
-from albert_ablate.parse import parse
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping.gpus import hardware_here
 from albert_ablate.sweeping.process import UnansweredError, answer_apart
-from albert_ablate.trackers import Trackers
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
+from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when a measurement means something else.

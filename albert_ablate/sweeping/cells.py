@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from albert_ablate.axes import AXES
-from albert_ablate.config import RunConfig, RuntimeConfig
+from albert_ablate.config.identity import readable_name
+from albert_ablate.config.schema import RunConfig, RuntimeConfig
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest
-from albert_ablate.identity import readable_name
-from albert_ablate.runs import RunFolder, standing_of
+from albert_ablate.record.folder import RunFolder, standing_of
 
 _ALIASES = {"warm_start.layers": "after"}
 _SHAPE = ("model.name", "model.hidden", "model.layers", "model.heads", "model.intermediate")

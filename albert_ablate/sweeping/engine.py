@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from albert_ablate import console
-from albert_ablate.config import RuntimeConfig
+from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.files import require_writable
-from albert_ablate.lock import owner
-from albert_ablate.runs import FAILURES, standing_of, wanted
+from albert_ablate.record.folder import FAILURES, standing_of, wanted
+from albert_ablate.record.lock import owner
 from albert_ablate.stopping import interrupting
 from albert_ablate.sweeping.board import Watch, board, counts
 from albert_ablate.sweeping.cells import Cell, Placed, Stand, place

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from albert_ablate.axes import SENTENCE_TASKS
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.methods import method_of
 from albert_ablate.training.budget import step_flops
 

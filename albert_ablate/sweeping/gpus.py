@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from albert_ablate import provenance
-from albert_ablate.config import RuntimeConfig
+from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.errors import ConfigError
+from albert_ablate.record import provenance
 from albert_ablate.sweeping.process import answer_apart
 from albert_ablate.training.precision import choose_device, choose_precision, gpu_multiplies_bf16
 

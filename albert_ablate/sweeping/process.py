@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from albert_ablate import console
-from albert_ablate.config import RunConfig
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import LockedError, PreemptedError, UserError
-from albert_ablate.parse import parse
 from albert_ablate.stopping import blocked, limits_postponed, stoppable, unblocked
 from albert_ablate.sweeping.cards import own_gpu
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from albert_ablate.config import PairsConfig, RunConfig
+from albert_ablate.config.schema import PairsConfig, RunConfig
 from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.packed import find_packed

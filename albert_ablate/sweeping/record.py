@@ -10,8 +10,8 @@ from typing import Any
 
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import digest, read_json, write_json
-from albert_ablate.lock import owner
-from albert_ablate.runs import RunFolder, standing_of
+from albert_ablate.record.folder import RunFolder, standing_of
+from albert_ablate.record.lock import owner
 from albert_ablate.sweeping.cells import Placed
 
 #: Folder of the records, beside the run folders.

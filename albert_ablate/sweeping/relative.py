@@ -22,7 +22,7 @@ from fractions import Fraction
 from typing import Any
 
 from albert_ablate.axes import EMBED
-from albert_ablate.config import CONF, ModelConfig, RunConfig
+from albert_ablate.config.schema import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
 
 #: The setting that the term ``embedding`` gives.

@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 from albert_ablate import console, streams
-from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
+from albert_ablate.config.schema import BudgetConfig, OptimizerConfig, RuntimeConfig
+from albert_ablate.config.tasks import FineTuneConfig
 from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError
 from albert_ablate.files import replacing
 from albert_ablate.methods.method import Term
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
+from albert_ablate.record import formats
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import FineTuned, Scores, SetMetrics, UnitTraining
-from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import Stop
-from albert_ablate.task_config import FineTuneConfig
-from albert_ablate.tasks import formats
 from albert_ablate.tasks.batches import TaskBatches, in_order
 from albert_ablate.tasks.recipe import Recipe
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from albert_ablate.config.tasks import HubTask
 from albert_ablate.errors import DataError
-from albert_ablate.task_config import HubTask
 from albert_ablate.tasks.tables import Row
 
 

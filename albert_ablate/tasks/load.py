@@ -4,9 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.files import digest, sha256_file
-from albert_ablate.task_config import (
+from albert_ablate.config.tasks import (  # fmt: skip
     FineTuneConfig,
     GeneratedConfig,
     GlueConfig,
@@ -14,17 +12,19 @@ from albert_ablate.task_config import (
     SquadConfig,
     TaskConfig,
     TextConfig,
-)  # fmt: skip
-from albert_ablate.tasks.balance import class_notes, weigh
-from albert_ablate.tasks.examples import limit_sets, limited, read_glue, read_text, task_files
-from albert_ablate.tasks.generated import generated_fingerprint, read_generated
+)
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.files import digest, sha256_file
 from albert_ablate.tasks.race import RaceTask, race_files, read_race
-from albert_ablate.tasks.sentences import SentenceTask
-from albert_ablate.tasks.sets import ExampleSets
-from albert_ablate.tasks.squad import SquadTask, by_characters
-from albert_ablate.tasks.squad_data import SquadSet, hub_squad, read_squad
+from albert_ablate.tasks.squad.data import SquadSet, hub_squad, read_squad
+from albert_ablate.tasks.squad.task import SquadTask, by_characters
 from albert_ablate.tasks.tables import find, named
 from albert_ablate.tasks.task import Task
+from albert_ablate.tasks.texts.balance import class_notes, weigh
+from albert_ablate.tasks.texts.examples import limit_sets, limited, read_glue, read_text, task_files
+from albert_ablate.tasks.texts.generated import generated_fingerprint, read_generated
+from albert_ablate.tasks.texts.sets import ExampleSets
+from albert_ablate.tasks.texts.task import SentenceTask
 
 #: Turns what was read into token sequences of at most so many tokens.
 Make = Callable[[Tokenizer, int], Task]

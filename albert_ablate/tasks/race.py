@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from albert_ablate.config.tasks import FineTuneConfig, RaceConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import DataError
 from albert_ablate.model.architecture import Architecture
-from albert_ablate.task_config import FineTuneConfig, RaceConfig
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.hub import hub_rows

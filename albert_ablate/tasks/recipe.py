@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from albert_ablate.task_config import ScalingConfig, TaskBase
+from albert_ablate.config.tasks import ScalingConfig, TaskBase
 
 
 @dataclass(frozen=True)

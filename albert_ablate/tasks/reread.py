@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from albert_ablate import console, provenance
-from albert_ablate.config import RunConfig
+from albert_ablate import console
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import DamagedFileError, DataError, UserError
-from albert_ablate.lock import locked
-from albert_ablate.parse import parse
-from albert_ablate.record.describe import code, hardware
+from albert_ablate.record import formats, provenance
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.lock import locked
 from albert_ablate.record.tasks import Before, ScoredAgain, Scores, UnitResults
-from albert_ablate.runs import RunFolder
-from albert_ablate.tasks import formats
 from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
 from albert_ablate.tasks.units import LATER, collect, heads_of
+from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
 
 #: Settings that say where a task's files are: those of the command, where it has them.

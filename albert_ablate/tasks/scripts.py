@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from albert_ablate.unspaced import UNSPACED
+from albert_ablate.data.unspaced import UNSPACED
 
 _HANGUL = "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"
 _MIXED = re.compile(f"[{UNSPACED}{_HANGUL}]|[^\\s{UNSPACED}{_HANGUL}]+")

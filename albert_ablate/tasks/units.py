@@ -12,26 +12,26 @@ from typing import Any
 
 from filelock import FileLock
 
-from albert_ablate import console, provenance
-from albert_ablate.config import RunConfig
+from albert_ablate import console
+from albert_ablate.config.schema import RunConfig
+from albert_ablate.config.tasks import PAPER_FIVE, FineTuneConfig, TaskConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.files import digest, read_json, write_json
-from albert_ablate.lock import guard_file, locked
-from albert_ablate.outcome import recorded
-from albert_ablate.record.describe import code, hardware
+from albert_ablate.record import formats, provenance
+from albert_ablate.record.folder import RunFolder, wanted
+from albert_ablate.record.lock import guard_file, locked
+from albert_ablate.record.outcome import recorded
 from albert_ablate.record.results import Results
 from albert_ablate.record.tasks import Average, SetUp, TaskEntry, UnitData, UnitManifest, UnitResults, UnitSettings
-from albert_ablate.runs import RunFolder, wanted
-from albert_ablate.task_config import PAPER_FIVE, FineTuneConfig, TaskConfig
-from albert_ablate.tasks import formats
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Baselines, Task
-from albert_ablate.trackers import open_trackers
 from albert_ablate.training.checkpoint import newest, require_device
+from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
+from albert_ablate.training.trackers import open_trackers
 
 #: Raise when the same settings would fine-tune to other numbers.
 NUMERICS = 1

@@ -1,6 +1,6 @@
 """Equal budgets: steps, tokens, FLOPs or seconds, one schedule for all of them."""
 
-from albert_ablate.config import BudgetConfig, RunConfig
+from albert_ablate.config.schema import BudgetConfig, RunConfig
 from albert_ablate.methods import method_of
 
 

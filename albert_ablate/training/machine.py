@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from albert_ablate import provenance
-from albert_ablate.config import RuntimeConfig
-from albert_ablate.distributed import ALONE, World
+from albert_ablate.config.schema import RuntimeConfig
+from albert_ablate.record import provenance
+from albert_ablate.training.distributed import ALONE, World
 from albert_ablate.training.precision import autocast, choose_device, choose_precision
 
 

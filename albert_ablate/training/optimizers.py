@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from albert_ablate.config import BudgetConfig, OptimizerConfig
+from albert_ablate.config.schema import BudgetConfig, OptimizerConfig
 from albert_ablate.model.norms import first_values
 from albert_ablate.training.lamb import Lamb
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from albert_ablate.config import RuntimeConfig
+from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.training.memory import keep_freed_memory
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from albert_ablate.config import BudgetConfig, OptimizerConfig, RuntimeConfig
+from albert_ablate.config.schema import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.errors import DivergedError
 from albert_ablate.methods.batch import StepBatch
 from albert_ablate.methods.method import Term
-from albert_ablate.outcome import out_of_memory
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.outcome import out_of_memory
 from albert_ablate.training.guards import LOOK_EVERY, BadStep, FiniteGuard, Spikes, keep_batch
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.optimizers import build_optimizer, clip_gradient, gradients_of, learning_rate

@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from albert_ablate import streams
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError
 from albert_ablate.methods import Term, method_of
 from albert_ablate.methods.batch import StepBatch, StepBatches
 from albert_ablate.model.base import EncoderModel
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.results import Training
-from albert_ablate.runs import RunFolder
 from albert_ablate.stopping import Stop
-from albert_ablate.trackers import Trackers
 from albert_ablate.training.budget import budget_words, step_flops
 from albert_ablate.training.budget import position as schedule_position
 from albert_ablate.training.checkpoint import Owner
@@ -22,6 +21,7 @@ from albert_ablate.training.guards import require_finite_line
 from albert_ablate.training.loop import Loop
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.sums import Sums
+from albert_ablate.training.trackers import Trackers
 
 #: Where a budget of tokens or seconds says how long to train, no step is the last.
 _NO_LAST_STEP = 2**40

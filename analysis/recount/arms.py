@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate.axes import AXES
-from albert_ablate.config import CONF
-from albert_ablate.identity import BEFORE, INCIDENTAL, UNSAID
+from albert_ablate.config.identity import BEFORE, INCIDENTAL, UNSAID
+from albert_ablate.config.schema import CONF
 from analysis.recount.files import at, flat, read_yaml
 from analysis.recount.runs import Run
 from analysis.recount.task_setups import one_setup_each

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from albert_ablate.tasks.glue import GLUE, GlueTask
+from albert_ablate.tasks.texts.glue import GLUE, GlueTask
 from analysis.recount.files import open_text
 
 _PACKED = ("", ".xz", ".gz")

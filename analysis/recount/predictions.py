@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from albert_ablate.tasks.glue import GLUE
+from albert_ablate.tasks.texts.glue import GLUE
 from analysis.recount import gold
 from analysis.recount.files import mean, open_text, read_json
 from analysis.recount.gold import NoGoldError
@@ -70,7 +70,7 @@ def _glue(
     spec = GLUE[task["name"]]
     answers = gold.glue(task["name"], name, common, task, data)
     if task.get("max_dev"):
-        from albert_ablate.tasks.examples import limited  # torch loads slowly
+        from albert_ablate.tasks.texts.examples import limited  # torch loads slowly
 
         answers = limited(answers, task["max_dev"], "dev")
     rows = _tsv(found.file)

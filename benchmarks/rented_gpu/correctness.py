@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import prepare
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import PreemptedError
-from albert_ablate.hydra_compose import compose
 from albert_ablate.methods import method_of
-from albert_ablate.runs import RunFolder
-from albert_ablate.trackers import Trackers
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
+from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 from benchmarks.rented_gpu.places import ROOT, Places
 from benchmarks.rented_gpu.sections import Ask

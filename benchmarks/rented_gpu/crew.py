@@ -118,8 +118,8 @@ def _work(line: Connection, log: str) -> None:
 
 def run_words(words: tuple[str, ...]) -> Outcome:
     """Run the cell that these words describe."""
+    from albert_ablate.door.compose import compose, paper_setup
     from albert_ablate.experiment import run_cell
-    from albert_ablate.hydra_compose import compose, paper_setup
 
     began = time.monotonic()
     try:

@@ -84,8 +84,8 @@ def sections_of(places: Places, size: Any, compiling: Any) -> list[Any]:
 def unpacked(places: Places, size: Any) -> dict[str, Any]:
     """Unpack the corpus into the cache; returns what is known of it."""
     from albert_ablate.data.prepare import prepare
-    from albert_ablate.hydra_compose import compose
-    from albert_ablate.provenance import commit
+    from albert_ablate.door.compose import compose
+    from albert_ablate.record.provenance import commit
     from benchmarks.rented_gpu.correctness import words_of
 
     prepared = prepare(compose(words_of(places, size)))

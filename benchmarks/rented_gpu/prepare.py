@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from albert_ablate import console
+from albert_ablate.commands.pack import pack
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_compose import compose
-from albert_ablate.pack import pack
-from albert_ablate.provenance import stamp
+from albert_ablate.record.provenance import stamp
 from benchmarks.rented_gpu.places import PACK, ROOT, STAMP, TASKS, WHEELS
 
 #: Megabytes of everything together; what travels beside it is the project, about two.

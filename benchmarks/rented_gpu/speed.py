@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from albert_ablate.hydra_compose import compose
-from albert_ablate.runs import RunFolder
+from albert_ablate.door.compose import compose
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping.process import server
 from benchmarks.gpu import compare, gemm_rate
 from benchmarks.measure import median_seconds

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from albert_ablate.config import CONF
-from albert_ablate.hydra_compose import compose
-from albert_ablate.identity import identity, readable_name
+from albert_ablate.config.identity import identity, readable_name
+from albert_ablate.config.schema import CONF
+from albert_ablate.door.compose import compose
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "identities.csv"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from runhelpers import tiny_config
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pandas as pd  # noqa: E402
 from killing import assert_equal_records, killed_until_done  # noqa: E402
 from runhelpers import run_folders  # noqa: E402
 
-from albert_ablate.runs import RunFolder  # noqa: E402
-from analysis.style import COLOURS, Drawing, canvas, styled, write  # noqa: E402
+from albert_ablate.record.folder import RunFolder  # noqa: E402
+from analysis.draw.style import COLOURS, Drawing, canvas, styled, write  # noqa: E402
 
 SETTINGS = ["budget.steps=300", "budget.warmup_steps=40", "runtime.log_every=5", "runtime.checkpoint_every=40"]
 SETTINGS += ["evaluation.max_pairs=256", "evaluation.probe_pairs=256", "runtime.threads=1"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from albert_ablate.outcome import disk_is_full
+from albert_ablate.record.outcome import disk_is_full
 from albert_ablate.training import checkpoint
 
 KINDS = {"fail": 1, "full": 2, "short": 3, "crash": 4}

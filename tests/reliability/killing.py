@@ -12,7 +12,7 @@ import yaml
 from runhelpers import ROOT, newest_checkpoint, one_thread, timeless
 
 from albert_ablate.files import read_json
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 
 #: What a clock gave, in results.
 _TIMING = ("seconds", "tokens_per_second", "evaluation")

@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from killing import assert_equal_records, begin  # noqa: E402
 from runhelpers import run_folders, tiny_overrides  # noqa: E402
 
-from albert_ablate.runs import RunFolder  # noqa: E402
+from albert_ablate.record.folder import RunFolder  # noqa: E402
 
 CELLS = ["-m", "embed.size=8,16", "share=all,none", "seed=0,1"]
 SETTINGS = ["budget.steps=200", "budget.warmup_steps=20", "runtime.checkpoint_every=20", "runtime.retries=2"]

@@ -9,11 +9,11 @@ import pytest
 from outcomes import shown
 from runhelpers import command_line, run, tiny_config, tiny_overrides
 
-from albert_ablate.evaluate import main as evaluate
-from albert_ablate.export import main as export
-from albert_ablate.finetune import main as finetune
-from albert_ablate.runs import RunFolder
-from albert_ablate.status import main as status
+from albert_ablate.commands.evaluate import main as evaluate
+from albert_ablate.commands.export import main as export
+from albert_ablate.commands.finetune import main as finetune
+from albert_ablate.commands.status import main as status
+from albert_ablate.record.folder import RunFolder
 
 COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "finetune": lambda run: [str(run), "task=word_order"],

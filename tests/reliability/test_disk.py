@@ -16,11 +16,11 @@ import pytest
 from outcomes import shown
 from runhelpers import ROOT, newest_checkpoint, only_folder, run, start, tiny_config, weights_of
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data import prepare
 from albert_ablate.errors import CheckpointError, DiskFullError
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training import checkpoint
 
 HERE = Path(__file__).parent
@@ -193,7 +193,7 @@ def test_a_disk_too_full_for_the_status_itself(
 
     def fills(self: RunFolder, line: dict[str, Any]) -> None:
         if line["step"] > 4:
-            patched.setattr("albert_ablate.runs.write_record", full)
+            patched.setattr("albert_ablate.record.folder.write_record", full)
             patched.setattr(RunFolder, "log", full)
             full()
         real(self, line)

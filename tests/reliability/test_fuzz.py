@@ -22,25 +22,25 @@ from runhelpers import run, tiny_config, write_corpus
 from safetensors.torch import save
 from taskhelpers import sentiment, squad_content, write_race
 
-from albert_ablate.config import DataConfig, RunConfig
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import DataConfig, RunConfig
 from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.wordpiece import read_vocabulary
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import CheckpointError, ConfigError, DataError
-from albert_ablate.hydra_compose import compose
 from albert_ablate.interop.weights import read_tensors
 from albert_ablate.model.pretraining import build_model
-from albert_ablate.parse import parse
-from albert_ablate.runs import TOKENIZER
-from albert_ablate.tasks.examples import read_glue, read_text
+from albert_ablate.record.folder import TOKENIZER
 from albert_ablate.tasks.race import read_race
-from albert_ablate.tasks.squad_data import misplaced, read_squad
+from albert_ablate.tasks.squad.data import misplaced, read_squad
 from albert_ablate.tasks.tables import read_rows
+from albert_ablate.tasks.texts.examples import read_glue, read_text
 from albert_ablate.training.checkpoint import load_matching, load_weights
-from analysis.claims import load_claims
 from analysis.compare import compare, compare_tasks
-from analysis.runs import load_metrics, load_runs
+from analysis.judge.claims import load_claims
+from analysis.read.runs import load_metrics, load_runs
 
 FEW = settings(max_examples=40, deadline=None)
 #: What a reader may say of a bad file.

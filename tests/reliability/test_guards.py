@@ -10,7 +10,7 @@ import torch
 from outcomes import shown
 from runhelpers import make_trainer, only_folder, run, start, stopped_in, tiny_config, weights_of
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import DivergedError, MemoryExhaustedError
 from albert_ablate.files import read_json
 from albert_ablate.model.pretraining import PretrainingModel, build_model
@@ -92,7 +92,7 @@ def test_without_a_spike_every_step_counts(cell: Cell) -> None:
 
 
 def test_skipping_is_another_run_and_not_skipping_the_same_as_ever(cell: Cell) -> None:
-    from albert_ablate.identity import identity
+    from albert_ablate.config.identity import identity
 
     plain, guarded = cell(), cell("optimizer.skip_spikes=6")
     assert identity(plain, "store", "fp32") != identity(guarded, "store", "fp32")
@@ -100,7 +100,7 @@ def test_skipping_is_another_run_and_not_skipping_the_same_as_ever(cell: Cell) -
 
 
 def _ingredients(config: RunConfig) -> list[str]:
-    from albert_ablate.identity import ingredients
+    from albert_ablate.config.identity import ingredients
 
     return list(ingredients(config, "store", "fp32")["optimizer"])
 

@@ -21,8 +21,8 @@ from albert_ablate.data.corpora import open_corpus
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.data.text import LONGEST, divided, prepare_text, split_sentences, text_info, without_control
 from albert_ablate.data.tokenizer import UNK
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError
-from albert_ablate.hydra_compose import compose
 
 
 def prepared(folder: Path, content: str | bytes, *more: str, name: str = "own.txt") -> Prepared:

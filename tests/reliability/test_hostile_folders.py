@@ -19,11 +19,11 @@ from runhelpers import newest_checkpoint, read_json, run, start, tiny_config
 from albert_ablate.errors import CheckpointError, UserError
 from albert_ablate.files import sha256_file
 from albert_ablate.interop.weights import read_tensors
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from analysis import compare, report
-from analysis.claims import load_claims
 from analysis.compare import changes, compare_tasks
-from analysis.runs import load_metrics, load_runs
+from analysis.judge.claims import load_claims
+from analysis.read.runs import load_metrics, load_runs
 
 
 class Payload:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from runhelpers import command_line, run, run_folders, tiny_config, tiny_overrides
 
+from albert_ablate.config.parse import parse
+from albert_ablate.door.compose import compose, compose_for_run
 from albert_ablate.errors import ConfigError
-from albert_ablate.hydra_compose import compose, compose_for_run
-from albert_ablate.parse import parse
 
 NAME = ["becomes part of a folder's name", "no /"]
 LONG = "x" * 101

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from albert_ablate.config import TaskConfig
+from albert_ablate.config.schema import TaskConfig
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError
-from albert_ablate.hydra_compose import compose
-from albert_ablate.tasks.examples import read_glue, read_text
 from albert_ablate.tasks.race import read_race
-from albert_ablate.tasks.squad_data import read_squad
+from albert_ablate.tasks.squad.data import read_squad
 from albert_ablate.tasks.tables import read_rows
+from albert_ablate.tasks.texts.examples import read_glue, read_text
 
 DEEP = "[" * 100_000
 LONG = '{"text": ' + "1" * 5000 + "}"

@@ -11,7 +11,7 @@ from outcomes import shown
 from runhelpers import only_folder, tiny_config, tiny_overrides
 from taskhelpers import write_sst2
 
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 
 #: Long enough to be killed while it trains.
 TRAINING = ["budget.steps=400", "budget.warmup_steps=20", "runtime.log_every=7", "runtime.checkpoint_every=25"]

@@ -24,7 +24,7 @@ from taskhelpers import pretrained, write_sst2
 from test_finetuning import tuner
 from torch import Tensor
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import DivergedError
 from albert_ablate.training import loop, step

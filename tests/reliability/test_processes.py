@@ -15,7 +15,7 @@ from outcomes import shown
 from runhelpers import ROOT, newest_checkpoint, one_thread, only_folder, run, tiny_config, tiny_overrides
 from safetensors.torch import load_file
 
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from albert_ablate import streams
 from albert_ablate.axes import Objective
-from albert_ablate.config import RunConfig
+from albert_ablate.config.identity import identity, readable_name, settings_digest
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import assemble
 from albert_ablate.data.corpora import Corpus
 from albert_ablate.data.masking import mask_batch
 from albert_ablate.data.segments import build_pairs
 from albert_ablate.data.text import LONGEST, divided, prepare_text, split_sentences, text_info, without_control
 from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, MASK, PAD, SEP, UNK
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
-from albert_ablate.hydra_compose import compose
-from albert_ablate.identity import identity, readable_name, settings_digest
-from albert_ablate.parse import parse
 
 #: Every setting there is, with no word of a preset in it.
 BASE = json.dumps(compose(["data=text", "data.path=corpus.txt", "task=sst2"]).as_dict())

@@ -11,10 +11,10 @@ import pytest
 import torch
 from runhelpers import make_trainer, newest_checkpoint, run, start, tiny_config, weights_of
 
-from albert_ablate.config import RunConfig
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import UserError
 from albert_ablate.files import read_json
-from albert_ablate.runs import RunFolder
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.training import checkpoint
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.saving import Saver

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from albert_ablate.hydra_app import main
+from albert_ablate.door.app import main
 
 
 def say_threads() -> None:

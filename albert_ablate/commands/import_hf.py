@@ -1,0 +1,212 @@
+"""A checkpoint of transformers as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
+
+Reads ALBERT and BERT (safetensors, or .bin without running its pickles) and TensorFlow's ALBERT
+release with their tokenizer, and writes a run folder that fine-tuning, evaluation and analysis take
+like one trained here.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import RunConfig
+from albert_ablate.console import command
+from albert_ablate.door.compose import compose
+from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError
+from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
+from albert_ablate.record.folder import TOKENIZER_JSON, RunFolder
+from albert_ablate.record.manifest import Imported as ImportedRecord
+from albert_ablate.record.results import Results
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from albert_ablate.interop.imported import Imported
+    from albert_ablate.interop.tokenizer_read import Found
+
+_WANTED = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "spiece.model",
+    "vocab.txt",
+    "tokenizer*.json",
+    "added_tokens.json",
+]
+_STEP = "step_00000000"
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m albert_ablate.import_hf", description="An ALBERT or BERT checkpoint as a run."
+    )
+    parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
+    parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
+    options = parser.parse_args(arguments)
+    found = import_checkpoint(options.checkpoint, options.out)
+    lacks = f"; it has no {', no '.join(found.missing)}: random weights there" if found.missing else ""
+    leaves = f"; left out, the head of a task: {', '.join(found.left_out)}" if found.left_out else ""
+    print(f"{options.out}: imported{lacks}{leaves}")
+    return 0
+
+
+def import_checkpoint(name: str, out: Path) -> "Imported":
+    """Write the run folder ``out``; returns what was read. Raises UserError."""
+    if out.exists():
+        raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
+    try:
+        require_writable(out.parent)
+    except OSError as error:
+        raise RunFolderError(
+            f"{out.parent} cannot be written ({error.strerror}). Name a folder of your own."
+        ) from error
+    from albert_ablate.interop.config_json import complete, kept_for_export
+    from albert_ablate.interop.imported import from_huggingface
+    from albert_ablate.interop.tensorflow import CONFIG, checkpoint_prefix, read_release
+    from albert_ablate.interop.tokenizer_read import find_tokenizer
+    from albert_ablate.interop.weights import read_tensors
+
+    prefix = checkpoint_prefix(name)
+    folder = _folder(name) if prefix is None else prefix.parent
+    if prefix is None:
+        described = _json(folder / "config.json")
+        complete(described)  # before the weights, which may be large
+        tensors, files = read_tensors(folder)
+        files.append(folder / "config.json")
+    else:
+        described, tensors, files = read_release(prefix)
+        files.append(folder / CONFIG)
+    found = from_huggingface(described, tensors)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = find_tokenizer(folder, _json(folder / "tokenizer_config.json", needed=False), Path(scratch))
+        config = _config(out.name, found, tokenizer)
+        origin = ImportedRecord(
+            from_=name,
+            files={file.name: sha256_file(file) for file in (*files, *tokenizer.read)},
+            missing=list(found.missing),
+            left_out=list(found.left_out),
+            **kept_for_export(described),
+        )
+        _write(out, config, found, tokenizer, origin)
+    return found
+
+
+def _folder(name: str) -> Path:
+    """A local folder, or the hub's copy."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ModuleNotFoundError as error:
+        raise DataError(f"{name}: no such folder. Names on the hub need `pip install -e '.[huggingface]'`.") from error
+    try:
+        found = Path(snapshot_download(name, allow_patterns=_WANTED))
+        if not list(found.glob("*.safetensors")):
+            found = Path(snapshot_download(name, allow_patterns=[*_WANTED, "pytorch_model*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(
+            f"{name}: no such folder, and the hub gave nothing ({type(error).__name__}). Without network access, "
+            "name a folder with config.json, weights and tokenizer."
+        ) from error
+    return found
+
+
+def _json(path: Path, needed: bool = True) -> dict[str, Any]:
+    if not path.is_file():
+        if needed:
+            raise ForeignCheckpointError(f"{path.parent}: no {path.name} there; is it a checkpoint of transformers?")
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ForeignCheckpointError(f"{path}: not JSON ({error}).") from None
+    if not isinstance(found, dict):
+        raise ForeignCheckpointError(f"{path}: a JSON object is expected.")
+    return found
+
+
+def _config(name: str, found: "Imported", tokenizer: "Found") -> RunConfig:
+    """The settings of the imported model, and the paper's for everything that it does not say."""
+    values = compose(["scale=paper", "data=embedded"]).as_dict()
+    for group, own in found.settings.items():
+        values[group] |= own
+    values["tokenizer"] |= {"name": tokenizer.name, "lowercase": tokenizer.lowercase}
+    values["tokenizer"] |= {
+        "strip_accents": tokenizer.strip_accents,
+        "split_digit_commas": tokenizer.split_digit_commas,
+    }
+    values["model"]["name"] = name
+    values["scale"]["name"] = "imported"
+    values["pairs"]["max_length"] = min(values["pairs"]["max_length"], values["model"]["max_positions"])
+    return parse(values)
+
+
+def _state(config: RunConfig, found: "Imported", vocabulary: Path) -> "dict[str, Tensor]":
+    """Every tensor of our model; those of missing heads as a new model has them. Raises ForeignCheckpointError."""
+    import torch
+
+    from albert_ablate.data.wordpiece import NAME, read_vocabulary, row_order
+    from albert_ablate.interop.imported import some
+    from albert_ablate.model.pretraining import build_model
+
+    own, tensors = build_model(config.architecture(), config.seed).state_dict(), dict(found.tensors)
+    wrong = [
+        f"{name} is {list(tensor.shape)}, {list(own[name].shape)} expected"
+        for name, tensor in sorted(tensors.items())
+        if own[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise ForeignCheckpointError(f"The tensors do not fit config.json: {some(wrong)}.")
+    if config.tokenizer.name == NAME:
+        order = torch.from_numpy(row_order(read_vocabulary(vocabulary), config.tokenizer.vocab_size, vocabulary))
+        for name in ("encoder.embedding.word.weight", "mlm_head.bias"):
+            if name in tensors:
+                tensors[name] = tensors[name][order]
+    return own | tensors
+
+
+def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", origin: ImportedRecord) -> None:
+    from safetensors.torch import save_file
+
+    from albert_ablate.data.vocabulary import open_tokenizer
+    from albert_ablate.training.checkpoint import WEIGHTS
+    from albert_ablate.training.describe import describe_import
+
+    tokenizer = open_tokenizer(source.file, config.tokenizer)
+    if tokenizer.vocab_size != config.tokenizer.vocab_size:
+        raise DataError(
+            f"{source.read[0]}: {tokenizer.vocab_size} pieces, but the model has {config.tokenizer.vocab_size}."
+        )
+    state = _state(config, found, source.file)
+    identity = digest(origin.files, 12)
+    with building(out) as folder:
+        step = folder / "checkpoints" / _STEP
+        step.mkdir(parents=True)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, step / WEIGHTS)
+        meta = {"step": 0, "identity": identity, "sha256": {WEIGHTS: sha256_file(step / WEIGHTS)}}
+        write_json(step / "meta.json", meta)
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        shutil.copyfile(source.file, folder / tokenizer.kept_as)
+        if source.kept is not None:
+            shutil.copyfile(source.kept, folder / TOKENIZER_JSON)
+        run = RunFolder(folder.parent, folder.name)
+        run.write("manifest.json", describe_import(config, out.name, identity, origin, tokenizer))
+        run.write("results.json", Results(imported=origin))
+        run.set_status("finished")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

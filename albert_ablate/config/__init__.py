@@ -1,0 +1,1 @@
+"""What a run is: its typed, frozen settings, what they may hold, and what makes two runs the same."""

@@ -1,0 +1,361 @@
+"""The typed configuration: frozen dataclasses, what a field of theirs may hold, and what follows from them.
+
+Values come from ``conf/`` alone; no field has a default here. ``parse.parse`` makes a ``RunConfig`` of plain values.
+"""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from albert_ablate.axes import AXES, MethodName, Objective, Share
+from albert_ablate.config.tasks import (
+    Count,
+    FineTuneConfig,
+    Fraction,
+    OpenFraction,
+    Positive,
+    PositiveFloat,
+    TaskConfig,
+    UpdateConfig,
+)
+from albert_ablate.data.splitting import known_code
+from albert_ablate.model.architecture import Architecture
+
+#: Where every default stands.
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+def _plain_name(name: str) -> str:
+    """A part of a folder's name. Raises ValueError for one that would lead out of the folder that it is in."""
+    if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
+        raise ValueError("it becomes part of a folder's name: give 1 to 100 characters, no / and no \\ among them")
+    return name
+
+
+def _language(code: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*", code):
+        raise ValueError("give a language's code, such as en or pt-br")
+    return known_code(code)
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+#: A file, a folder or a pattern.
+Place = Annotated[str, Field(min_length=1)]
+Strength = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RatesConfig:
+    """A scale's learning rate for each optimizer; ``optimizer.learning_rate`` is what counts."""
+
+    lamb: PositiveFloat
+    adamw: PositiveFloat
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ScaleConfig:
+    """The preset that set the other groups."""
+
+    name: Name
+    learning_rate: RatesConfig
+    seconds: Positive  # of training, for budget=seconds
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EmbedConfig:
+    """Axis 1."""
+
+    size: Positive  # E
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ShareConfig:
+    """Axis 2."""
+
+    strategy: Share
+    groups: Positive  # runs of layers with parameters of their own (paper, section 4.5)
+    inner: Positive  # layers in what a group repeats
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ObjectiveConfig:
+    """Axis 3."""
+
+    name: Objective
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MethodConfig:
+    """What a training step optimises."""
+
+    name: MethodName
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """Shape of the encoder but for the embedding width and the vocabulary."""
+
+    name: Name
+    hidden: Positive
+    layers: Positive
+    heads: Positive
+    intermediate: Positive
+    max_positions: Annotated[int, Field(ge=8)]
+    type_vocab: Positive
+    projection: Literal["auto", "always"]  # of the embedding at E = H
+    hidden_dropout: Fraction
+    attention_dropout: Fraction
+    activation: Literal["gelu_tanh", "gelu_erf"]
+    initializer_range: PositiveFloat
+    layer_norm_eps: PositiveFloat
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HubSource:
+    """One Hugging Face dataset and how its rows become documents."""
+
+    path: str
+    config: str | None
+    revision: str | None
+    split: str
+    validation_split: str | None
+    data_files: str | None
+    text_column: str
+    documents: Literal["row", "headings", "rows_of_sentences"]
+    rows_per_document: Annotated[int, Field(ge=2)]
+    max_documents: Positive | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PlantedConfig:
+    """Text drawn from a known structure (``data/planted.py``); strengths are probabilities."""
+
+    topic: Strength  # that a word is of its document's topic
+    order: Strength  # that a sentence begins with the marker of its place
+    local: Strength  # that a word is determined by its left neighbour
+    documents: Annotated[int, Field(ge=20, le=10_000_000)]
+    sentences: Annotated[int, Field(ge=2, le=1000)]  # of a document
+    words: Annotated[int, Field(ge=2, le=1000)]  # of a sentence
+    markers: Annotated[int, Field(ge=2, le=1000)]  # that a document's sentences go through again and again
+    vocabulary: Annotated[int, Field(ge=4, le=100_000)]  # words of all topics, markers not counted
+    topics: Annotated[int, Field(ge=2)]
+    pieces: Annotated[int, Field(ge=32)]  # of a tokenizer that has each word as a piece
+    seed: Count  # of the text, whatever the run's is
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """The corpus."""
+
+    name: Name
+    source: Literal["embedded", "files", "hub", "planted", "packed"]
+    path: Place | None
+    validation_path: Place | None
+    validation_fraction: Annotated[float, Field(gt=0, le=1)]  # 1: all of a text that is scored, not trained on
+    fraction: Annotated[float, Field(gt=0, le=1)]  # of the training documents, chosen at random, that are used
+    format: Literal["auto", "sentences", "prose", "headings"]
+    documents_of: Annotated[int, Field(ge=2)] | None  # sentences, for files without marks between documents
+    text_column: str
+    language: Annotated[str, AfterValidator(_language)]
+    hub: tuple[HubSource, ...]
+    planted: PlantedConfig | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PairsConfig:
+    """How documents become segment pairs (paper, section 4.1)."""
+
+    max_length: Annotated[int, Field(ge=8)]
+    short_probability: Annotated[float, Field(ge=0, le=1)]
+    single_sentence: Literal["extend", "skip", "released", "alone"]
+    nsp_tail: Literal["put_back", "drop"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MaskingConfig:
+    """n-gram masking (paper, section 4.1)."""
+
+    probability: OpenFraction
+    max_ngram: Annotated[int, Field(ge=1, le=10)]
+    max_predictions: Positive | None
+    copies: Positive | None
+    long_words: Literal["auto", "whole", "pieces"]  # words that do not fit the budget
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TokenizerConfig:
+    """SentencePiece unigram (paper, section 4.1), or another kind."""
+
+    name: Literal["unigram", "bpe", "wordpiece"]
+    words: Literal["script", "spaces", "reference"]  # what opens a word for whole-word masking
+    model_path: Place | None
+    vocab_size: Annotated[int, Field(ge=32)]
+    lowercase: bool
+    strip_accents: bool
+    split_digit_commas: bool
+    character_coverage: Annotated[float, Field(gt=0.9, le=1)]
+    training_sentences: Annotated[int, Field(ge=1000)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerConfig(UpdateConfig):
+    """Update rule and learning-rate schedule of pretraining (reference optimization)."""
+
+    name: Literal["lamb", "adamw"]
+    learning_rate: PositiveFloat
+    skip_spikes: PositiveFloat | None  # leave out steps so many standard deviations above those before
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BudgetConfig:
+    """How long to train. The amount of ``unit`` ends the training; the schedule's shape is that of
+    ``steps`` and ``warmup_steps``, stretched over the amount.
+    """
+
+    unit: Literal["steps", "tokens", "flops", "seconds"]
+    steps: Positive
+    warmup_steps: Count
+    tokens: Positive | None  # real tokens, padding left out
+    flops: PositiveFloat | None  # of the matrix products, forward and backward
+    seconds: PositiveFloat | None  # of training, without evaluation and saving
+
+    def amount(self) -> float:
+        """How much of ``unit`` a run may use."""
+        amounts = {"steps": self.steps, "tokens": self.tokens, "flops": self.flops, "seconds": self.seconds}
+        amount = amounts[self.unit]
+        assert amount is not None  # parse() refuses it
+        return amount
+
+
+@dataclass(frozen=True, config=_STRICT)
+class WarmStartConfig:
+    """Shallower networks that are trained first, each from the one before (paper, appendix A.1)."""
+
+    layers: tuple[Positive, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BatchConfig:
+    """Sequences in an optimizer step, and in one forward pass."""
+
+    size: Positive
+    micro_size: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """Held-out evaluation."""
+
+    max_pairs: Annotated[int, Field(ge=16)]  # at the end, for each task
+    curve_every: Positive  # steps between points of the held-out curve
+    curve_pairs: Positive
+    probe_pairs: Annotated[int, Field(ge=16)]  # training pairs for a head fitted on the frozen encoder
+    similarity_pairs: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RuntimeConfig:
+    """Where and how to run. Only ``precision`` changes the numbers by intent."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "bf16", "fp32"]
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
+    workers: Annotated[int, Field(ge=0, le=1024)]
+    log_every: Positive
+    checkpoint_every: Positive
+    checkpoint_minutes: PositiveFloat | None
+    async_checkpoints: bool
+    keep_checkpoints: Positive
+    retries: Count  # times that a sweep starts a cell again whose process was killed
+    time_limits: Positive  # of a cluster, that a run may reach before it is given up
+    cells_per_gpu: Annotated[int, Field(ge=1, le=1024)]  # of a sweep, at once
+    oom_halving: bool
+    activation_checkpointing: bool
+    deterministic: bool
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PathsConfig:
+    """Folders, relative to where the command is run."""
+
+    runs: Place
+    cache: Place
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrackerConfig:
+    """Mirrors of the metrics, any of them at once; the run folder is always the record."""
+
+    wandb: bool
+    tensorboard: bool
+    project: Name | None
+    mode: Literal["offline", "online", "disabled"] | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """One cell of an ablation."""
+
+    seed: Count
+    sweep: str | None  # the sweep that a cell belongs to
+    rerun: Literal["missing", "failed", "all"]
+    scale: ScaleConfig
+    embed: EmbedConfig
+    share: ShareConfig
+    objective: ObjectiveConfig
+    method: MethodConfig
+    model: ModelConfig
+    data: DataConfig
+    pairs: PairsConfig
+    masking: MaskingConfig
+    tokenizer: TokenizerConfig
+    optimizer: OptimizerConfig
+    budget: BudgetConfig
+    warm_start: WarmStartConfig
+    batch: BatchConfig
+    evaluation: EvaluationConfig
+    task: FineTuneConfig
+    tasks: dict[str, TaskConfig]
+    runtime: RuntimeConfig
+    paths: PathsConfig
+    tracker: TrackerConfig
+
+    def architecture(self) -> Architecture:
+        """What the model is built from."""
+        m = self.model
+        return Architecture(
+            vocab_size=self.tokenizer.vocab_size,
+            embedding_size=self.embed.size,
+            hidden_size=m.hidden,
+            layers=m.layers,
+            heads=m.heads,
+            intermediate_size=m.intermediate,
+            max_positions=m.max_positions,
+            share=self.share.strategy,
+            groups=self.share.groups,
+            inner=self.share.inner,
+            projection=m.projection == "always",
+            type_vocab_size=m.type_vocab,
+            hidden_dropout=m.hidden_dropout,
+            attention_dropout=m.attention_dropout,
+            activation=m.activation,
+            layer_norm_eps=m.layer_norm_eps,
+            initializer_range=m.initializer_range,
+            choices=tuple((axis.group, str(axis.value(self))) for axis in AXES if axis.before is not None),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested values, for YAML and JSON."""
+        plain: dict[str, Any] = pydantic.TypeAdapter(RunConfig).dump_python(self, mode="json")
+        return plain

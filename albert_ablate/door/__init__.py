@@ -1,0 +1,1 @@
+"""The way in from Hydra: the only code that imports hydra and omegaconf."""

@@ -1,0 +1,228 @@
+"""The door: with ``hydra_words``, ``hydra_options`` and the plug-in, the only code that imports hydra and omegaconf.
+
+``main`` is what ``run.py`` calls. With ``-m`` Hydra's sweeper hands the command line to
+``multirun``, and each cell comes back through the launcher to ``_task``.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+from albert_ablate import console
+from albert_ablate.config.schema import CONF, RunConfig
+from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.compose import paper_setup, to_run_config
+from albert_ablate.door.options import asks_for_gpus, launcher_name, require_supported
+from albert_ablate.door.words import REFUSALS, explained, readable, searchpath, single_values
+from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
+from albert_ablate.sweeping.cells import Cell, for_launch
+
+if TYPE_CHECKING:
+    from albert_ablate.sweeping.process import Outcome
+
+
+class _Exit(SystemExit):
+    """Our own exit code, as opposed to Hydra's."""
+
+    code: int
+
+
+def main() -> int:
+    """Entry point of ``run.py``. Returns the exit code: 0, that of the worst failure, or 2 for wrong settings.
+
+    Output that cannot be written is no failure here: the run folder is the record.
+    """
+    return console.as_process(_main)
+
+
+def _main() -> int:
+    options = get_args_parser().parse_intermixed_args()
+    try:
+        _require_known(options)
+        words = list(options.overrides) if options.shell_completion else readable(options.overrides)
+        multirun = not options.shell_completion and require_supported(words, options.multirun, options.config_dir)
+        path = searchpath(options.config_dir)
+        left = sys.argv[1:]
+        for word in options.overrides:
+            left.remove(word)
+        sys.argv[1:] = [*words, *left]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses instead of printing it
+        try:
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_task)()
+        except REFUSALS as error:
+            raise explained(single_values(words) if multirun else words, error, path) from None
+        except OSError as error:  # of a folder that Hydra makes; what a run meets is put into words there
+            if error.filename is None:
+                raise
+            raise RunFolderError(f"{error.filename}: {error.strerror}.") from error
+    except _Exit as stop:
+        return stop.code
+    return 0
+
+
+def _require_known(options: argparse.Namespace) -> None:
+    """Raises ConfigError for options of Hydra that have no use here, or none together."""
+    if options.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun: the command that started a run is what continues it.")
+    for name in ("config_name", "config_path"):
+        if getattr(options, name) is not None:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: the configuration is that of conf/. A file of settings of your own goes "
+                "into a group: --config-dir FOLDER +GROUP=NAME, for FOLDER/GROUP/NAME.yaml."
+            )
+    given = {"--run": options.run, "--multirun": options.multirun, "--cfg": options.cfg, "--info": options.info}
+    commands = [name for name, said in given.items() if said]
+    if len(commands) > 1:
+        raise ConfigError(f"{' and '.join(commands)}: one of them alone.")
+    for name in ("resolve", "package"):
+        if getattr(options, name) and not (options.cfg or options.help):
+            raise ConfigError(f"--{name}: belongs to --cfg, as in python run.py --cfg job --{name}.")
+
+
+def _task(composed: DictConfig) -> Any:
+    """What Hydra calls: for a single run the run itself, for a cell of a sweep its process."""
+    in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    try:
+        config = to_run_config(composed)
+        if in_sweep:
+            from albert_ablate.sweeping.process import run_in_process
+
+            return run_in_process(config, paper_setup(config))
+        _require_multirun(config)
+        from albert_ablate.experiment import run_cell  # after the settings are found good: torch loads slowly
+
+        run_cell(config, paper_setup(config))
+    except UserError as error:
+        _leave(error)
+    except KeyboardInterrupt:
+        if in_sweep:
+            raise
+        print("\nInterrupted before training; what is cached stays.", file=sys.stderr)
+        raise _Exit(PreemptedError.exit_code) from None
+
+
+def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher) -> None:
+    """Run the cells that ``words`` describe with ``launcher``; leaves with the sweep's exit code."""
+    try:
+        read = read_words(words)
+        _require_training(read.sweeps)
+        cells = expand(read)
+        from albert_ablate.record.outcome import disk_in_words
+        from albert_ablate.sweeping.cards import shared
+        from albert_ablate.sweeping.engine import run_sweep  # after the settings are found good: torch loads slowly
+        from albert_ablate.sweeping.gpus import precision_here, precision_on_cluster, visible_gpus
+        from albert_ablate.training.distributed import require_one_process
+
+        require_one_process("A sweep")
+        name = read.name or f"grid-{len(cells)}"
+        kind = launcher_name(hydra_config.hydra)
+        gpus = asks_for_gpus(hydra_config.hydra)
+        precision = partial(precision_on_cluster, gpus=gpus) if kind == "submitit_slurm" else precision_here
+        cards = visible_gpus() if kind in ("joblib", "submitit_local") and _may_use_gpus(cells) else []
+
+        def launch(some: Sequence[Cell]) -> "list[Outcome | None]":
+            threads = _threads(kind, hydra_config.hydra.launcher, some, len(cards))
+            returned = launcher.launch([for_launch(cell, threads) for cell in some], initial_job_idx=0)
+            return [_answer(job) for job in returned]
+
+        with disk_in_words(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
+            code = run_sweep(name, cells, read.rerun, launch, kind == "basic", precision)
+    except UserError as error:
+        _leave(error)
+    if code:
+        raise _Exit(code)
+
+
+def _answer(job: JobReturn) -> "Outcome | None":
+    """How a cell ended, or None where its job says nothing of it."""
+    from albert_ablate.sweeping.process import Outcome
+
+    found = job.return_value if job.status is JobStatus.COMPLETED else None
+    return found if isinstance(found, Outcome) else None
+
+
+def across_time_limits(composed: DictConfig) -> None:
+    """Have SLURM's jobs put back into the queue at a time limit as often as a run may reach one.
+
+    submitit's own default is never. A number that the user gives stays, 0 included: then the sweep
+    submits the cell again.
+    """
+    launcher = composed.hydra.launcher
+    given = any(
+        word.lstrip("+").startswith("hydra.launcher.max_num_timeout=") for word in composed.hydra.overrides.hydra
+    )
+    if launcher.get("max_num_timeout") == 0 and not given:
+        with open_dict(composed):
+            launcher.max_num_timeout = composed.runtime.time_limits
+
+
+def _require_multirun(config: RunConfig) -> None:
+    """A forgotten -m must not run one default cell. Raises ConfigError."""
+    if config.sweep is not None:
+        from albert_ablate.sweeping.definition import load
+
+        load(config.sweep)
+        raise ConfigError(
+            f"sweep={config.sweep} has many cells and needs -m: python run.py -m sweep={config.sweep} ... "
+            f"To see them first: python -m albert_ablate.plan sweep={config.sweep}"
+        )
+
+
+def _require_training(sweeps: Sequence[str]) -> None:
+    """Raises ConfigError for a sweep that only lists configurations."""
+    from albert_ablate.sweeping.definition import load
+
+    counted = [name for name in sweeps if load(name).counts_only]
+    if counted:
+        raise ConfigError(
+            f"sweep={counted[0]} lists configurations and trains nothing. "
+            f"To see them: python -m albert_ablate.plan sweep={counted[0]}"
+        )
+
+
+def _may_use_gpus(cells: Sequence[Cell]) -> bool:
+    return any(cell.config.runtime.device != "cpu" for cell in cells)
+
+
+def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) -> int | None:
+    """CPU threads of each job where a launcher runs several on this machine at once, else None.
+
+    Of cells that share ``gpus``, only those with a place on one compute.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if kind not in ("joblib", "submitit_local"):
+        return None
+    at_once = len(cells)
+    if kind == "joblib":
+        jobs = launcher.get("n_jobs") or 1
+        at_once = min(jobs if jobs > 0 else max(cores + 1 + jobs, 1), at_once)
+    if gpus:
+        places = gpus * max(cell.config.runtime.cells_per_gpu for cell in cells)
+        if places < at_once:
+            console.say(
+                f"{at_once} jobs for {gpus} GPU{'s' * (gpus > 1)}: {places} cells compute at once, the others wait for "
+                "a place. Small models may share a GPU: runtime.cells_per_gpu=2 or more"
+            )
+        at_once = min(at_once, places)
+    elif kind == "submitit_local" and at_once > cores:
+        console.say(
+            f"submitit_local starts all {at_once} cells at once, on {cores} cores. To start {cores} at a time: "
+            f"hydra/launcher=joblib hydra.launcher.n_jobs={cores}"
+        )
+    return max(1, cores // at_once)
+
+
+def _leave(error: UserError) -> NoReturn:
+    """Print the error's message and leave with its exit code, past Hydra, which would print a traceback."""
+    raise _Exit(console.tell(error)) from None

@@ -1,0 +1,116 @@
+"""Words of the command line -> ``RunConfig``, alone or over the settings that a run recorded (part of the door)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from albert_ablate.axes import AXES
+from albert_ablate.config.identity import BEFORE
+from albert_ablate.config.parse import parse
+from albert_ablate.config.schema import CONF, RunConfig
+from albert_ablate.door.words import REFUSALS, explained, first_words, initialised, readable
+from albert_ablate.errors import ConfigError, RunFolderError
+
+#: The four sizes of the paper's Table 1.
+PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
+
+
+def to_run_config(composed: DictConfig) -> RunConfig:
+    """Composed Hydra config -> typed, validated dataclasses. Raises ConfigError."""
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
+    assert isinstance(values, dict)
+    return parse({str(k): v for k, v in values.items()})
+
+
+def compose(overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration that ``python run.py`` would run with these overrides. Raises ConfigError."""
+    return to_run_config(_composed(overrides))
+
+
+def _composed(words: Sequence[str]) -> DictConfig:
+    with initialised():
+        try:
+            return hydra_compose("config", readable(words))
+        except REFUSALS as error:
+            raise explained(words, error) from None
+
+
+#: Settings of a fine-tuning; everything else is the run's own.
+_TASK_KEYS = ("task", "tasks", "runtime", "tracker", "rerun")
+FINE_TUNING_GROUPS = (*_TASK_KEYS, "paths")
+
+
+def compose_for_run(recorded: Path, words: Sequence[str]) -> RunConfig:
+    """A finished run's recorded settings with the task settings of ``words``. Raises ConfigError."""
+    taken = [*_TASK_KEYS, *({_group(word) for word in words} & {"paths"})]
+    return _composed_over(recorded, words, FINE_TUNING_GROUPS, taken, "Settings of a fine-tuning are")
+
+
+#: Settings of an evaluation of a finished run.
+_EVALUATION_KEYS = ("data", "evaluation", "pairs", "runtime", "paths")
+
+
+def compose_evaluation(recorded: Path, words: Sequence[str]) -> RunConfig:
+    """A finished run's recorded settings with those groups that ``words`` name as composed now. Raises ConfigError."""
+    named = {_group(word) for word in words} | {"runtime"}
+    return _composed_over(recorded, words, _EVALUATION_KEYS, sorted(named), "Settings of an evaluation are")
+
+
+def _group(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~").split(".")[0]
+
+
+def _composed_over(
+    recorded: Path, words: Sequence[str], allowed: Sequence[str], taken: Sequence[str], what: str
+) -> RunConfig:
+    """The recorded settings, but for the groups ``taken``, which are those of the words."""
+    foreign = [word for word in words if _group(word) not in allowed]
+    if foreign:
+        known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in allowed)
+        raise ConfigError(f"{foreign[0]}: the run is trained already. {what} {known}.")
+    own = _recorded(recorded)
+    scale = [f"scale={own['scale']['name']}"] if (CONF / "scale" / f"{own['scale']['name']}.yaml").is_file() else []
+    try:
+        composed = OmegaConf.to_container(_composed([*scale, *words]), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'configuration'}: {first_words(error)}") from None
+    assert isinstance(composed, dict)
+    before: dict[str, Any] = {}
+    for field, value in BEFORE.items():
+        group, _, key = field.partition(".")
+        before.setdefault(group, {})[key] = value
+    values = _updated(_updated({str(k): v for k, v in composed.items()}, before), own)
+    return parse(values | {str(k): composed[k] for k in (*taken, "rerun")})
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """A run's ``config.yaml``. Raises RunFolderError where it is damaged."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert isinstance(found["scale"]["name"], str)
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise RunFolderError(
+            f"{path} is damaged ({type(error).__name__}); the run's settings cannot be read."
+        ) from error
+    return dict(found)
+
+
+def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """``newer`` over ``values``, group by group."""
+    groups = {k for k, v in newer.items() if isinstance(v, dict) and isinstance(values.get(k), dict)}
+    return values | newer | {k: _updated(values[k], newer[k]) for k in groups}
+
+
+def paper_setup(config: RunConfig) -> RunConfig:
+    """The paper preset with the axes of ``config``, in its own size where that is one of the paper's."""
+    model = config.model.name if config.model.name in PAPER_MODELS else "base"
+    axes = [f"{axis.group}={axis.value(config)}" for axis in AXES if axis.labels]  # E is that of the paper's scale
+    return compose(["scale=paper", f"model={model}", *axes])

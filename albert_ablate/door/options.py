@@ -1,0 +1,105 @@
+"""Hydra's own settings: which of them a run or a sweep can have (part of the door)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from albert_ablate.door.words import REFUSALS, explained, initialised, options_of, parsed, searchpath, single_values
+from albert_ablate.errors import ConfigError
+
+#: The launchers whose answers a sweep can count: they wait for their cells and say how each ended.
+LAUNCHERS = {
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "basic",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "joblib",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "submitit_local",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": "submitit_slurm",
+}
+_SWEEPER = "hydra_plugins.albert_ablate_sweeper.AblationSweeper"
+_ONE_SWEEPER = (
+    "sweeps are run by this project's own sweeper, which skips what is finished, resumes and counts. "
+    "Leave it out; cells are listed as in docs/sweeps.md."
+)
+
+
+def require_supported(words: Sequence[str], multirun: bool, config_dir: str | None = None) -> bool:
+    """Whether ``words`` make a sweep, by ``multirun`` or by ``hydra.mode``; their settings of Hydra are checked.
+
+    Raises ConfigError for a setting of Hydra that would be without effect or in the way.
+    """
+    path = searchpath(config_dir)
+    overrides = parsed(words)
+    refused = [said for said in map(_refused, overrides) if said]
+    if refused:
+        raise ConfigError(refused)
+    if not path and not any(o.is_hydra_override() for o in overrides):
+        return multirun  # Hydra's part is that of conf/config.yaml
+    kept = single_values(words)
+    with initialised():
+        try:
+            composed = compose("config", [*path, *kept], return_hydra_config=True).hydra
+        except REFUSALS as error:
+            raise explained(kept, error, path) from None
+    hydra: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
+    mode = hydra["mode"] and hydra["mode"].name
+    if multirun and mode == "RUN":
+        raise ConfigError("hydra.mode=RUN: with -m there are several runs. Leave one of the two out.")
+    multirun = multirun or mode == "MULTIRUN"
+    if problems := _problems(hydra, multirun):
+        raise ConfigError(problems)
+    return multirun
+
+
+def launcher_name(hydra: DictConfig) -> str:
+    """Of the launcher that is configured: one of LAUNCHERS' values."""
+    return LAUNCHERS[hydra.launcher.get("_target_", "")]
+
+
+def asks_for_gpus(hydra: DictConfig) -> bool:
+    """Whether the jobs of a cluster are given GPUs."""
+    settings: dict[str, Any] = OmegaConf.to_container(hydra.launcher, resolve=True)  # type: ignore[assignment]
+    extra = settings.get("additional_parameters") or {}
+    said = [settings.get("gpus_per_node"), settings.get("gpus_per_task"), settings.get("gres")]
+    said += [value for key, value in extra.items() if key.replace("-", "_") in ("gpus", "gpus_per_node", "gres")]
+    return any(said)
+
+
+def _refused(override: Override) -> str | None:
+    """What is wrong with a setting of Hydra whatever the others say."""
+    key, line, name = override.key_or_group, str(override.input_line), override.value()
+    if override.is_hydra_override() and override.is_sweep_override():
+        return f"{line}: Hydra's own settings have one value for the whole sweep."
+    if (key == "hydra/sweeper" and name != "ablation") or key.startswith("hydra.sweeper"):
+        return f"{line}: {_ONE_SWEEPER}"
+    if key == "hydra.searchpath":
+        return f"{line}: give a folder of configurations as --config-dir FOLDER."
+    if key == "hydra/launcher" and name not in LAUNCHERS.values():
+        return f"{line}: cells can be started by {', '.join(LAUNCHERS.values())}."
+    if key == "hydra/launcher" and name not in options_of("hydra/launcher"):
+        return f"{line}: it is not installed. pip install hydra-{str(name).partition('_')[0]}-launcher"
+    return None
+
+
+def _problems(hydra: dict[str, Any], multirun: bool) -> list[str]:
+    """What the composed settings of Hydra ask for and cannot have, whichever file says it."""
+    problems = []
+    if hydra["sweeper"] != {"_target_": _SWEEPER}:
+        problems.append(f"hydra.sweeper: {_ONE_SWEEPER}")
+    launcher = hydra["launcher"]
+    target = launcher.get("_target_") if isinstance(launcher, dict) else launcher
+    if target not in LAUNCHERS:
+        problems.append(f"hydra.launcher: cells can be started by {', '.join(LAUNCHERS.values())}, not by {target}.")
+    if hydra["job"]["chdir"]:
+        problems.append(
+            "hydra.job.chdir=true: a run does not change the folder; relative paths are those of the folder where the "
+            "command is given. Leave it out, and say with paths.runs=... where results go."
+        )
+    if multirun and hydra["job"]["env_set"]:
+        names = ", ".join(map(str, hydra["job"]["env_set"]))
+        problems.append(
+            f"hydra.job.env_set: the processes of a sweep are started before Hydra sets {names}. Set it before the "
+            "command, as NAME=value python run.py -m ..., or for cluster jobs in hydra.launcher.setup."
+        )
+    return problems

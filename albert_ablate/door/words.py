@@ -1,0 +1,341 @@
+"""Words of the command line in Hydra's grammar, and what is wrong with them in ours (part of the door).
+
+A value that Hydra's grammar cannot read (``data.path=корпус.txt``, ``labels=[positiv,négatif]``) is put
+in quotes where it can mean one thing only. What Hydra refuses is said with the setting, the values there
+are and the nearest name.
+"""
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from albert_ablate.config.schema import CONF
+from albert_ablate.errors import ConfigError
+from albert_ablate.sweeping.definition import LISTS
+
+#: What Hydra and OmegaConf raise for wrong words; ValueError for an option of a group that is no name.
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+_FUNCTIONS = ("choice", "range", "glob", "sort", "shuffle", "interval", "tag", "int", "float", "str", "bool")
+#: So many values of one key are a slip: 1e6 where 6 was meant.
+_MOST_VALUES = 10_000
+_FUNCTION = re.compile(r"(\w+)\s*\((.*)\)", re.DOTALL)
+_KEY = re.compile(r"(?:\+\+?|~)?[A-Za-z_$][\w$./@:-]*", re.ASCII)
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+#: Where Hydra's messages turn to advice that does not hold here.
+_ADVICE = re.compile(r"To append to your|Config search path|Either remove|See https?://|Set the environment|full_key:")
+
+
+@contextmanager
+def initialised() -> Iterator[None]:
+    """Hydra initialised on ``conf/``: by ``run.py`` already, or for the length of the body."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def readable(words: Sequence[str]) -> list[str]:
+    """Words that Hydra can read, values in quotes where that is needed. Raises ConfigError.
+
+    ``task=mnli,sst2`` becomes ``task=[mnli,sst2]``: a run has several tasks and trackers at once.
+    """
+    return [_readable(word) for word in words]
+
+
+@lru_cache(4096)
+def _readable(word: str) -> str:
+    several = re.fullmatch(rf"({'|'.join(LISTS)})=(\w+(?:,\w+)+)", word)
+    word = f"{several[1]}=[{several[2]}]" if several else word
+    key, equals, value = word.partition("=")
+    if not key or (not equals and not key.startswith("~")):
+        raise ConfigError(f"{word}: not a setting. Settings are given as name=value, such as seed=1.")
+    if not _KEY.fullmatch(key):
+        raise ConfigError(f"{key}: there is no such setting. Names are those of `python run.py --cfg job`.")
+    if value.startswith("[") and key not in LISTS and (CONF / key).is_dir():
+        raise ConfigError(f"{word}: {key} takes one option. For a run of each: python run.py -m {key}={value[1:-1]}")
+    refusal = _refusal(word)
+    if refusal is None:
+        return word
+    function = _FUNCTION.fullmatch(value)
+    if function and function[1] in _FUNCTIONS and value.isascii():
+        raise ConfigError(f"{word}: {first_words(refusal)}")
+    try:
+        quoted = f"{key}={','.join(_quoted(key, part) for part in _parts(value))}"
+    except ValueError:
+        quoted = ""
+    if _refusal(quoted) is not None:
+        raise ConfigError(
+            f"{word}: the value cannot be read; brackets, quotes and commas must fit together. "
+            f"If it is meant as it stands, put the value in quotes: {_in_quotes(key, value)}"
+        )
+    return quoted
+
+
+def _refusal(word: str) -> HydraException | None:
+    """Why Hydra's grammar does not take ``word``, or None."""
+    try:
+        _parser().parse_override(word)
+    except HydraException as error:
+        return error
+    return None
+
+
+def _parts(value: str) -> list[str]:
+    """``value`` at its commas, those in brackets and quotes left out."""
+    parts, open_, quote = [""], "", ""
+    for place, letter in enumerate(value):
+        if quote:
+            quote = "" if letter == quote and value[place - 1] != "\\" else quote
+        elif letter in "'\"" and not parts[-1].strip(" [{(:="):
+            quote = letter
+        elif letter in _CLOSING:
+            open_ += _CLOSING[letter]
+        elif open_ and letter == open_[-1]:
+            open_ = open_[:-1]
+        if letter == "," and not open_ and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _quoted(key: str, part: str) -> str:
+    """One value, in quotes where Hydra cannot read it without.
+
+    Raises ConfigError for a function that there is not, and ValueError where it could mean several things.
+    """
+    text = part.strip()
+    if text and _refusal(f"k={text}") is None:
+        return part
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{','.join(_quoted(key, inner) for inner in _parts(text[1:-1]))}]"
+    if function := _FUNCTION.fullmatch(text):
+        name, inside = function.groups()
+        if name not in _FUNCTIONS:
+            raise ConfigError(
+                f"{key}={text}: there is no function {name}; there are {', '.join(_FUNCTIONS)}. "
+                f"If it is meant as it stands, put the value in quotes: {_in_quotes(key, text)}"
+            )
+        arguments = [re.fullmatch(r"\s*(\w+=)?(.*)", inner, re.DOTALL) for inner in _parts(inside)]
+        return f"{name}({','.join((a[1] or '') + _quoted(key, a[2]) for a in arguments if a)})"
+    if not text or text[0] in "'\"[{(" or text[-1] in "]}":
+        raise ValueError(part)
+    if text.startswith("~/"):
+        text = os.path.expanduser(text)
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _in_quotes(key: str, value: str) -> str:
+    """The word as a shell takes it, with ``value`` as one text."""
+    if "'" in value or '"' in value:
+        return shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+    return f"{key}='\"{value}\"'"
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """Hydra's reading of words. Raises ConfigError."""
+    return [_parser().parse_override(word) for word in readable(words)]
+
+
+def single_values(words: Sequence[str]) -> list[str]:
+    """The words that sweep over nothing."""
+    return [str(override.input_line) for override in parsed(words) if not override.is_sweep_override()]
+
+
+def values_of(override: Override) -> list[str]:
+    """The value or the swept values of a word. Raises ConfigError where they cannot be listed."""
+    if not override.is_sweep_override():
+        return [str(override.get_value_element_as_str())]
+    line = override.input_line
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{line}: an interval is no list of cells. List the values: key=a,b,c.")
+    override.config_loader = GlobalHydra.instance().config_loader()
+    try:
+        values = [str(value) for value in islice(override.sweep_string_iterator(), _MOST_VALUES + 1)]
+    except (HydraException, ValueError, TypeError) as error:
+        raise ConfigError(f"{line}: {first_words(error)}") from None
+    if len(values) > _MOST_VALUES:
+        raise ConfigError(f"{line}: more than {_MOST_VALUES:,} values.")
+    if not values:
+        options = override.config_loader.get_group_options(override.key_or_group)
+        there = f" There are: {', '.join(options)}." if options else " A glob chooses among the options of a group."
+        raise ConfigError(f"{line}: no value fits.{there if 'glob' in str(line) else ''}")
+    return values
+
+
+def texts_of(override: Override) -> list[str]:
+    """``values_of`` as plain texts, without quotes and escapes."""
+    found = override.sweep_iterator() if values_of(override) and override.is_sweep_override() else [override.value()]
+    return [v.text if isinstance(v, QuotedString) else "null" if v is None else str(v) for v in found]
+
+
+def one_value(key: str, value: Any) -> str:
+    """The word that gives ``key`` a value of a sweep file. Raises ConfigError where it stands for several."""
+    (override,) = parsed([f"{key}={value}"])
+    if override.is_sweep_override():
+        raise ConfigError(
+            f"{key}: {value}, in a sweep file: several values are a list, as {key}: [a, b]; functions such as range "
+            "belong on the command line. If it is one value, put it in quotes twice: "
+            f"{key}: {QuotedString(str(value), Quote.single).with_quotes()!r}"
+        )
+    return str(override.input_line)
+
+
+def explained(words: Sequence[str], error: Exception, path: Sequence[str] = ()) -> ConfigError:
+    """What is wrong with ``words``, which Hydra refused with ``error``; ``path`` is that of ``searchpath``."""
+    overrides = parsed(words)
+    problems = [_needs_multirun(o) for o in overrides if o.is_sweep_override()]
+    with initialised():
+        try:
+            problems = problems or _misnamed(overrides, path)
+        except REFUSALS:
+            problems = []
+    if not problems and type(error) is ValueError:
+        raise error  # not of the words
+    return ConfigError(problems or first_words(error))
+
+
+def options_of(group: str, path: Sequence[str] = ()) -> list[str]:
+    """The options of a group; none where there is no such group."""
+    with initialised():
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, config_name="config", overrides=list(path))
+
+
+def _misnamed(overrides: Sequence[Override], path: Sequence[str]) -> list[str]:
+    """Options and settings that there are not."""
+    groups = [o for o in overrides if "." not in o.key_or_group and options_of(o.key_or_group, path)]
+    choices = compose("config", list(path), return_hydra_config=True).hydra.runtime.choices
+    problems = [p for o in groups for p in _option_problems(o, options_of(o.key_or_group, path), choices)]
+    if problems:
+        return problems
+    chosen = [str(o.input_line) for o in groups]
+    there = OmegaConf.to_container(compose("config", [*path, *chosen], return_hydra_config=True), resolve=False)
+    assert isinstance(there, dict)
+    return [p for o in overrides if o not in groups for p in _key_problems(o, there)]
+
+
+def _needs_multirun(override: Override) -> str:
+    line, key, value = str(override.input_line), override.get_key_element(), override.get_value_string()
+    as_list = shlex.quote(f"{key}=[{value}]")
+    for_list = f"For one list: {as_list}. " if override.value_type is ValueType.SIMPLE_CHOICE_SWEEP else ""
+    return (
+        f"{line}: several values. For a run of each: python run.py -m {shlex.quote(line)}. {for_list}"
+        f"For one text, in quotes: {_in_quotes(key, value)}"
+    )
+
+
+def _option_problems(override: Override, options: Sequence[str], choices: DictConfig) -> Iterator[str]:
+    """What is wrong with the choice of one of a group's ``options``; ``choices`` are the default ones."""
+    group, line, value = override.key_or_group, str(override.input_line), override.value()
+    there, default = f"There are: {', '.join(options)}.", group in choices or group in LISTS
+    if override.is_delete():
+        yield f"{line}: {group} cannot be left out. {there}"
+        return
+    if override.is_force_add():
+        yield f"{line}: ++ is for single settings. Leave it out: {line[2:]}"
+    elif override.package is not None:
+        yield f"{line}: packages (@) are not used here. Say {group}=... alone."
+    elif override.is_add() and default:
+        yield f"{line}: {group} has an option already. Leave out the +: {line[1:]}"
+    elif not override.is_add() and not default:
+        yield f"{line}: {group} is a group of your own, which is added with a +: +{line}"
+    if isinstance(value, dict) or (isinstance(value, list) and group not in LISTS):
+        yield f"{line}: {group} takes the name of one option. {there}"
+        return
+    for option in value if isinstance(value, list) else [value]:
+        named = "null" if option is None else str(option)
+        if "${" not in named and named not in options and not _nested(group, named):
+            yield f"{group}={named}: there is no such option. {_nearest(named, options, f'{group}=')}{there}"
+
+
+def _nested(group: str, option: str) -> bool:
+    folder, _, name = option.rpartition("/")
+    return bool(folder) and name in options_of(f"{group}/{folder}")
+
+
+def _key_problems(override: Override, there: dict[Any, Any]) -> Iterator[str]:
+    """What is wrong with the name of a single setting, beside the composed settings that are ``there``."""
+    key, line = override.key_or_group, str(override.input_line)
+    if override.package is not None:
+        yield f"{line}: packages (@) are not used here. Say {key}=... alone."
+        return
+    node, above = there, ""
+    for part in key.split("."):
+        if not isinstance(node, dict):
+            yield f"{key}: {above} is one value and has no settings below it. Give it whole: {above}=..."
+            return
+        if part not in node:
+            if not (override.is_add() or override.is_force_add()):
+                yield _unknown(key, above, part, node, there)
+            return
+        node, above = node[part], f"{above}.{part}".lstrip(".")
+    if override.is_add():
+        yield f"{line}: {key} is there already. Leave out the +: {line[1:]}"
+
+
+def _unknown(key: str, group: str, part: str, node: dict[Any, Any], there: dict[Any, Any]) -> str:
+    """Words for a setting that ``group`` does not have."""
+    if group == "tasks" and part in options_of("task"):
+        return f"{key}: the run has no task {part}. Add task={part}."
+    names = [str(name) for name in node if group or name != "hydra"]
+    same = [name for name in _paths(there) if name.rpartition(".")[2] == part and not name.startswith("hydra.")]
+    if near := difflib.get_close_matches(part, names, n=1, cutoff=0.6):
+        rest = key.removeprefix(f"{group}.".lstrip(".")).removeprefix(part)
+        hint = f"Did you mean {f'{group}.{near[0]}'.lstrip('.')}{rest}? "
+    elif part in options_of(group):
+        hint = f"Did you mean {group}={part}? "
+    else:
+        hint = f"Did you mean {' or '.join(same)}? " if 0 < len(same) < 4 else ""
+    return f"{key}: there is no such setting. {hint}{group or 'The top level'} has: {', '.join(names) or 'nothing'}."
+
+
+def _paths(node: dict[Any, Any], above: str = "") -> Iterator[str]:
+    """The name of every setting and group."""
+    for key, value in node.items():
+        name = f"{above}.{key}".lstrip(".")
+        yield name
+        if isinstance(value, dict):
+            yield from _paths(value, name)
+
+
+def _nearest(word: str, known: Sequence[str], prefix: str) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean {prefix}{near[0]}? " if near else ""
+
+
+def first_words(error: Exception) -> str:
+    """Hydra's message and its cause, without its search path and its advice."""
+    causes = [error, error.__cause__] if isinstance(error.__cause__, OmegaConfBaseException) else [error]
+    lines = [line.strip() for cause in causes for line in _ADVICE.split(str(cause))[0].splitlines()]
+    return " ".join(filter(None, lines))
+
+
+def searchpath(folder: str | None) -> list[str]:
+    """The word that adds the configurations in ``folder``. Raises ConfigError where there is no such folder."""
+    if folder is None:
+        return []
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir {folder}: there is no such folder.")
+    return [f"hydra.searchpath=[{QuotedString(f'file://{Path(folder).resolve()}', Quote.single).with_quotes()}]"]

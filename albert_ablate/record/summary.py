@@ -1,0 +1,277 @@
+"""A finished run on the terminal: what was measured, what it has to beat, where it lies."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from albert_ablate.axes import HELD_OUT_SCORES, SENTENCE_TASKS
+from albert_ablate.console import duration
+from albert_ablate.record import formats
+from albert_ablate.record.folder import RunFolder
+
+_COUNTS = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
+
+
+def summary(folder: RunFolder) -> RenderableType:
+    """What a person asks first of ``results.json`` and ``manifest.json``; fits 80 columns."""
+    results, manifest = folder.read("results.json"), folder.read("manifest.json")
+    return Group(
+        Text(f"\n{folder.name}", style="bold"),
+        _facts(manifest, results.get("training")),
+        *held_out(results),
+        *_tasks(results),
+        Text(f"  {folder.path}\n", style="cyan"),
+    )
+
+
+def _facts(manifest: dict[str, Any], training: dict[str, Any] | None) -> Text:
+    millions = [f"{manifest['parameters'][key] / 1e6:.2f} M {label}" for key, label in _COUNTS.items()]
+    parameters = f"  parameters  {' · '.join(millions)}\n"
+    if training is None:
+        return Text(f"{parameters}  imported    from {manifest['imported']['from']}\n")
+    return Text(
+        f"{parameters}"
+        f"  trained     {training['steps']:,} steps, {training['tokens'] / 1e6:.1f} M tokens in "
+        f"{duration(training['seconds'])} ({training['tokens_per_second']:,.0f} tokens/s, {manifest['precision']})\n"
+    )
+
+
+def held_out(results: dict[str, Any]) -> list[RenderableType]:
+    """Scores on held-out documents and what they allow to say; nothing for a run that was not evaluated."""
+    return [_scores(results), _notes(results), _verdict(results)] if "masked_lm" in results else []
+
+
+def _scores(results: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    best = results.get("achievable")
+    documents = "scored documents" if _foreign(results) else "held-out documents"
+    table.add_column(f"  {documents}", min_width=23 if best else 24)
+    table.add_column("result", justify="right", style="bold")
+    table.add_column("95% interval", justify="right")
+    table.add_column("achievable, and chance" if best else "to beat")
+    m = results["masked_lm"]
+    if m is None:
+        table.add_row("  masked LM", "—", "—", results["left_out"]["masked_lm"])
+    else:
+        _masked_lm_rows(table, results, m)
+    for key, kind in SENTENCE_TASKS.items():
+        task = results[key]
+        if task is None:
+            table.add_row(
+                f"  {kind.title}", "—", "—", results.get("left_out", {}).get(key, "needs two documents on each side")
+            )
+            continue
+        mark = "" if task["head"] == "trained" else " *"
+        bar = f"{task['majority_class']:.1%} majority class"
+        if best:
+            bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
+        table.add_row(f"  {kind.title}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
+    return table
+
+
+def _masked_lm_rows(table: Table, results: dict[str, Any], m: dict[str, Any]) -> None:
+    best = results.get("achievable")
+    low, high = m["loss_interval"]
+    bars, *more = _loss_bars(results)
+    if best:
+        bars = f"{best['masked_lm']['loss']:.3f} achievable, {best['masked_lm']['chance_loss']:.3f} chance"
+    table.add_row("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}", bars)
+    for bar in more:
+        table.add_row("", "", "", bar)
+    piece = "most frequent, this text" if _foreign(results) else "most frequent piece"
+    most = f"{m['unigram_accuracy']:.1%} {piece}" if "unigram_accuracy" in m else "—"
+    if best:
+        most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m.get('unigram_accuracy', float('nan')):.1%} chance"
+    table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
+
+
+def _foreign(results: dict[str, Any]) -> bool:
+    """Whether the scores are of a text that the run was not trained on; of an imported model every text is one."""
+    foreign = ("bars", "above_majority")  # entries that only the evaluation of another text makes
+    scores = [results[name] or {} for name in HELD_OUT_SCORES]
+    return "imported" in results or any(entry in score for score in scores for entry in foreign)
+
+
+def _loss_bars(results: dict[str, Any]) -> list[str]:
+    """What the masked-LM loss has to beat, a line each."""
+    m = results["masked_lm"]
+    known = {name: f"{m[f'{name}_loss']:.3f} {name}" for name in ("unigram", "bigram") if f"{name}_loss" in m}
+    if not _foreign(results):
+        return [" · ".join(known.values())]
+    own = m.get("bars", {}).get("run_unigram_loss")
+    lines = [f"{bar}, this text" for bar in known.values()]
+    return [*lines, *([] if own is None else [f"{own:.3f} unigram, run's own text"])] or ["—"]
+
+
+def _tasks(results: dict[str, Any]) -> list[RenderableType]:
+    """Fine-tuned tasks: the best evaluation on dev of the median seed, and the last one."""
+    entries = results.get("tasks", [])
+    if not entries:
+        return []
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    table.add_column("\n  fine-tuned", min_width=18, overflow="fold")
+    table.add_column("\nmetric")
+    table.add_column("best\non dev", justify="right", style="bold")
+    table.add_column("\n95% interval", justify="right")
+    table.add_column("\nlast", justify="right")
+    table.add_column("to beat: majority\n· bag of words")
+    names = [(entry["task"], entry["start"]) for entry in entries]
+    for entry in entries:
+        several = names.count((entry["task"], entry["start"])) > 1
+        for row in _task_rows(entry, f" {entry['group'][:4]}" if several else ""):
+            table.add_row(*row)
+    notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
+    found: list[RenderableType] = [table, Text(notes, style="dim")]
+    average = results.get("average")
+    if average:
+        words = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
+        found.append(Text(words, style="bold"))
+    return found
+
+
+def _task_rows(entry: dict[str, Any], mark: str) -> list[list[str]]:
+    """A line a metric, and one for the score where it is a mean of several: each with what was measured of it alone.
+
+    All are of the median seed. ``mark`` tells settings of one task apart: the first digits of their group.
+    """
+    start = mark + ("" if entry["start"] == "pretrained" else ", random start") + _heads(entry)
+    own, seed = entry["metric"], entry["seeds"].index(entry["sets_of_seed"])
+    rows: list[list[str]] = []
+    for name, scores in entry["sets"].items():
+        first, begin = not rows, len(rows)
+        metrics = {k: v for k, v in scores.items() if isinstance(v, dict) and "interval" in v}
+        lasts = entry.get("last_sets", {}).get(name, {})  # older folders have the score's alone
+        floors = entry.get("to_beat_each", {}).get(name, {})
+        scored = [f"{entry['last_scores'][seed]:.1%}" if first else "", _bars(entry["to_beat"].get(name, {}), "{:.1%}")]
+        if first and own not in metrics:
+            mean = "mean of both" if own.count(" and ") == 1 else "mean"
+            rows += [["", mean, f"{entry['scores'][seed]:.1%}", "—", *scored], *_seeds(entry)]
+        for metric, found in metrics.items():
+            form = "{:.3f}" if "error" in metric else "{:.1%}"
+            value, low, high = (form.format(v) for v in (found["value"], *found["interval"]))
+            last, bars = scored if metric == own else ["", ""]
+            if metric in lasts:
+                last = form.format(lasts[metric]["value"])
+            if metric in floors:
+                bars = _bars(floors[metric], form)
+            part = f" ({found['classes']} of {found['of']})" if found.get("classes", 0) < found.get("of", 0) else ""
+            rows.append(["", metric.replace("_", " ") + part, value, f"{low} to {high}", last, bars])
+            if metric == own and first:
+                rows += _seeds(entry)
+        set_name = f" {name}" if len(entry["sets"]) > 1 else ""
+        if rows[begin:]:
+            rows[begin][0] = f"  {entry['task']}{set_name}{start}"
+    return rows
+
+
+def _bars(floor: dict[str, float], form: str) -> str:
+    return " · ".join(form.format(value) for value in floor.values())
+
+
+def _seeds(entry: dict[str, Any]) -> list[list[str]]:
+    """The line below the score where there are several seeds."""
+    if len(entry["seeds"]) == 1:
+        return []
+    low, high = entry["spread"]
+    words = f"{len(entry['seeds'])} seeds: {entry['score']:.1%} median, {low:.1%} to {high:.1%}"
+    return [["", "", "", "", "", words]]
+
+
+def _heads(entry: dict[str, Any]) -> str:
+    """What to know of a score whose head did not answer in fp32 when it was trained."""
+    return formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS))
+
+
+def _percent(interval: list[float]) -> str:
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"
+
+
+def _notes(results: dict[str, Any]) -> Text:
+    tasks = [results[key] for key in SENTENCE_TASKS if results[key] is not None]
+    pairs = " and ".join(dict.fromkeys(f"{task['examples']:,}" for task in tasks)) or "no"
+    fitted = any(task["head"] != "trained" for task in tasks)
+    star = "* head fitted on the frozen encoder · " if fitted else ""
+    masked = results["masked_lm"]
+    pieces = f"{masked['examples']:,} pieces, " if masked else ""
+    text = f"  {star}{pieces}{pairs} pairs\n"
+    return Text(text + "".join(f"  {line}\n" for line in _coverage(results)), style="dim")
+
+
+def _coverage(results: dict[str, Any]) -> list[str]:
+    """How much of a text was scored by ``evaluate``."""
+    scored = results.get("scored")
+    if scored is None:
+        return []
+    documents, of = scored["documents"], scored["of_documents"]
+    lines = [f"scored: {documents:,} of {of:,} documents, {scored['tokens']:,} of {scored['of_tokens']:,} pieces"]
+    if documents < of and scored["held_out_by"] not in (None, 1):
+        advice = "; 1 scores the whole text" if _foreign(results) else ""
+        lines.append(f"held out by data.validation_fraction={scored['held_out_by']:g}{advice}")
+    if scored["stopped"]:
+        lines.append("evaluation.max_pairs ends there; raise it to score more")
+    elif documents == of and scored["tokens"] < scored["of_tokens"]:
+        lines.append(f"the rest is cut off where a sequence is full (pairs.max_length={scored['max_length']})")
+    return lines
+
+
+def _verdict(results: dict[str, Any]) -> Text:
+    """Whether the run may be compared at all; of another text than its own, how it stands to that."""
+    if _foreign(results):
+        return _verdict_on_this_text(results)
+    m = results["masked_lm"]
+    if m is None:
+        return Text("\n").join(_above_chance(results, "above chance", "not above chance yet"))
+    gain = m["gain_over_unigram"]
+    if not m["left_baseline"]:
+        return Text(
+            f"  ! Still on its plateau: masked LM is {abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} than\n"
+            "    the unigram baseline. Arms compared here compare nothing; train longer.",
+            style="bold yellow",
+        )
+    lines = Text(f"  ✓ Masked LM is {gain:.2f} nats better than the unigram baseline.", style="green")
+    if m["loss"] > m["bigram_loss"]:
+        lines.append("\n  ! It is not better than the bigram baseline yet.", style="yellow")
+    return Text("\n").join([lines, *_above_chance(results, "above chance", "not above chance yet")])
+
+
+def _above_chance(results: dict[str, Any], yes: str, no: str) -> list[Text]:
+    """A line for each sentence task that has a trained head; ``yes`` and ``no`` are how it ends."""
+    lines = []
+    for key, kind in SENTENCE_TASKS.items():
+        task = results[key]
+        if task is not None and task["head"] == "trained":
+            above = task.get("above_majority", task.get("left_baseline"))
+            mark, verdict, style = ("✓", yes, "green") if above else ("!", no, "yellow")
+            lines.append(Text(f"  {mark} {kind.title[0].upper()}{kind.title[1:]} is {verdict}.", style=style))
+    return lines
+
+
+def _verdict_on_this_text(results: dict[str, Any]) -> Text:
+    """What a text that the run was not trained on lets one say: nothing of its training."""
+    m = results["masked_lm"] or {}
+    bars = m.get("bars", {})
+    lines = Text()
+    if "gain_over_unigram" in m:
+        (low, high), gain = m["gain_interval"], m["gain_over_unigram"]
+        how = f"{abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} than the piece frequencies of this text"
+        if low <= 0 <= high:
+            how += ",\n    less than its interval tells apart"
+        mark, style = ("✓", "green") if low > 0 else ("!", "yellow")
+        lines.append(f"  {mark} Masked LM is {how}.", style=style)
+    elif m:
+        lines.append(f"  ! No bar of this text: {bars.get('left_out', 'none was recorded')}.", style="yellow")
+    if "run_unigram_loss" in bars:
+        gain_at_home = bars["run_unigram_loss"] - m["loss"]
+        how = "better" if gain_at_home > 0 else "worse"
+        mark, style = ("✓", "green") if gain_at_home > 0 else ("!", "yellow")
+        text = f"\n  {mark} It is {abs(gain_at_home):.3f} nats {how} than those of the run's own text."
+        lines.append(text, style=style)
+    elif "run_left_out" in bars:
+        lines.append(f"\n    No bar of the run's own text: {bars['run_left_out']}.", style="dim")
+    if seen := results.get("scored", {}).get("seen_in_training"):
+        text = f"\n  ! {seen:,} of the scored documents are among those that the run was trained on."
+        lines.append(text, style="bold yellow")
+    here = "above chance on this text"
+    return Text("\n").join([lines, *_above_chance(results, here, f"not {here}")])

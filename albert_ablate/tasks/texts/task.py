@@ -1,0 +1,199 @@
+"""Classification and regression of one or two texts (reference classifier_utils)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.model.architecture import Architecture
+from albert_ablate.tasks import metrics
+from albert_ablate.tasks.heads import PooledModel
+from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.texts.glue import GLUE
+from albert_ablate.tasks.texts.sets import Example, ExampleSets
+
+_METRICS: dict[str, metrics.Metric] = {
+    "matthews": metrics.matthews, "f1": metrics.f1, "macro_f1": metrics.macro_f1, "micro_f1": metrics.micro_f1,
+    "pearson": metrics.pearson, "spearman": metrics.spearman, "mean_squared_error": metrics.mean_squared_error,
+}  # fmt: skip
+
+
+class SentenceTask:
+    """Pooled output, dropout, linear; cross-entropy, binary cross-entropy for each label, or squared error."""
+
+    def __init__(self, name: str, sets: ExampleSets, tokenizer: Tokenizer, max_length: int) -> None:
+        self.name = name
+        self.sets = sets
+        self.metric = " and ".join(self._chosen_by())
+        self.counts = sets.counts
+        self.examples = len(sets.train)
+        targets = np.array([e.target for e in sets.train], dtype=np.float64)
+        #: A user's numbers are learned as standard scores; STS-B's 0 to 5 as they are, as released.
+        self._scales = sets.kind == "values" and name not in GLUE
+        self._mean = targets.mean(0) if self._scales else np.zeros(1)
+        self._deviation = np.where(targets.std(0) > 0, targets.std(0), 1.0) if self._scales else np.ones(1)
+        self.train = self._features(sets.train, tokenizer, max_length)
+        self.dev = {name: self._features(found, tokenizer, max_length) for name, found in sets.dev.items()}
+        self.test = {name: self._features(found, tokenizer, max_length) for name, found in sets.test.items()}
+
+    def _features(self, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> FeatureSet:
+        first = tokenizer.encode([e.first for e in examples])
+        second = None
+        if examples[0].second is not None:
+            second = tokenizer.encode([str(e.second) for e in examples])
+            for a, b in zip(first, second, strict=True):
+                trim(a, b, max_length - 3)
+        else:
+            for a in first:
+                del a[max_length - 2 :]
+        return FeatureSet(Sequences.of(first, second), self._targets(examples))
+
+    def _targets(self, examples: Sequence[Example]) -> np.ndarray:
+        if examples[0].target is None:
+            return np.zeros((len(examples), 0), np.float32)
+        values = np.array([e.target for e in examples])
+        if self.sets.kind == "classes":
+            return values.astype(np.int64)
+        return ((values - self._mean) / self._deviation).astype(np.float32)
+
+    def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
+        """One output for each class, label or number."""
+        return PooledModel(shape, len(self.sets.names), classifier_dropout)
+
+    def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
+        """Sum over the batch of each example's loss, averaged over its labels or numbers.
+
+        The mean over a batch is over its examples, whatever their classes weigh.
+        """
+        logits = model(batch)
+        if self.sets.kind == "classes":
+            weights = None if self.sets.weights is None else logits.new_tensor(self.sets.weights)
+            return F.cross_entropy(logits, batch.targets, weight=weights, reduction="sum")
+        if self.sets.kind == "labels":
+            return F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none").mean(1).sum()
+        return ((logits - batch.targets) ** 2).mean(1).sum()
+
+    def outputs(self, model: nn.Module, batch: TaskBatch) -> dict[str, Tensor]:
+        """``logits`` (B, outputs)."""
+        return {"logits": model(batch)}
+
+    def _predicted(self, logits: np.ndarray) -> np.ndarray:
+        """(N,) classes, (N, k) labels of 0 and 1, or (N, k) numbers."""
+        if self.sets.kind == "classes":
+            return logits.argmax(1)
+        if self.sets.kind == "labels":
+            return (logits > 0).astype(np.int64)
+        return logits * self._deviation + self._mean
+
+    def scores(self, name: str, outputs: Outputs) -> SetScores:
+        """Official metrics of GLUE; accuracy and macro F1, micro and macro F1, or error and correlation of a user's."""
+        examples = self.sets.dev[name]
+        predicted, gold = self._predicted(outputs["logits"]), np.array([e.target for e in examples])
+        found: dict[str, Any] = {"n": len(examples)}
+        if self.sets.kind == "classes":
+            found["accuracy"] = metrics.accuracy(predicted, gold)
+        if self.sets.kind == "labels":
+            found["accuracy"] = metrics.accuracy((predicted == gold).all(1), np.ones(len(gold), bool))
+        names = self._metric_names()
+        found |= {
+            metric: metrics.resampled(_METRICS[metric], predicted, gold) for metric in names if metric in _METRICS
+        }
+        if "macro_f1" in found and self.sets.kind == "classes":
+            found["macro_f1"] |= {"classes": len(np.union1d(predicted, gold)), "of": len(self.sets.names)}
+        score = self._score(predicted, gold)
+        return SetScores(found, score, score)
+
+    def _metric_names(self) -> tuple[str, ...]:
+        if self.name in GLUE:
+            return GLUE[self.name].metrics
+        return {
+            "classes": ("accuracy", "macro_f1"), "labels": ("micro_f1", "macro_f1"),
+            "values": ("spearman", "mean_squared_error", "pearson"),
+        }[self.sets.kind]  # fmt: skip
+
+    def _chosen_by(self) -> tuple[str, ...]:
+        """GLUE's official metrics, whose mean is the score, or one of a user's task."""
+        if self.name in GLUE:
+            return self._metric_names()
+        return (self.sets.chosen_by,) if self.sets.chosen_by else self._metric_names()[:1]
+
+    def _score(self, predicted: np.ndarray, gold: np.ndarray) -> float:
+        return float(np.mean([_value(name, predicted, gold) for name in self._chosen_by()]))
+
+    def files(self, name: str, outputs: Outputs) -> dict[str, str]:
+        """GLUE's submission form (index, prediction), or a user's ids with a prediction a column."""
+        examples, logits = (self.sets.dev | self.sets.test)[name], outputs["logits"]
+        predicted = self._predicted(logits)
+        if self.name in GLUE:
+            spec = GLUE[self.name]
+            words = spec.labels if spec.words else None
+            if self.sets.kind == "values":
+                cells = [f"{v[0]:.3f}" for v in predicted]
+            else:
+                cells = [words[v] if words else str(v) for v in predicted]
+            numbered = enumerate(cells)  # the official files are numbered from 0
+            return {f"{spec.submission[name]}.tsv": _tsv("index\tprediction", ((str(i), c) for i, c in numbered))}
+        ids = [e.id for e in examples]
+        if self.sets.kind == "classes":
+            chance = torch.softmax(torch.from_numpy(logits), 1).numpy()
+            header = "\t".join(["id", "prediction", *(f"p({n})" for n in self.sets.names)])
+            rows = [
+                (i, self.sets.names[v], *(f"{x:.4f}" for x in p))
+                for i, v, p in zip(ids, predicted, chance, strict=True)
+            ]
+        else:
+            header = "\t".join(["id", *self.sets.names])
+            rows = [(i, *(f"{x:.6g}" for x in v)) for i, v in zip(ids, predicted, strict=True)]
+        return {f"{name}.tsv": _tsv(header, rows)}
+
+    def baselines(self, bag_of_words: bool) -> Baselines:
+        """Score and metrics of the training set's majority or mean, and of a bag of words."""
+        train = np.array([e.target for e in self.sets.train])
+        from albert_ablate.tasks.texts.bag_of_words import bag_of_words_predictions  # loads scikit-learn
+
+        words = bag_of_words_predictions(self.sets) if bag_of_words else {}
+        found = {}
+        for name, examples in self.sets.dev.items():
+            gold = np.array([e.target for e in examples])
+            guesses = {"majority": constant(train, self.sets.kind, gold.shape)}
+            if name in words:
+                guesses["bag_of_words"] = words[name]
+            parts = dict.fromkeys((*self._chosen_by(), *self._metric_names()))
+            found[name] = {"score": {bar: self._score(guess, gold) for bar, guess in guesses.items()}} | {
+                part: {bar: _value(part, guess, gold) for bar, guess in guesses.items()} for part in parts
+            }
+        return found
+
+
+def _value(metric: str, predicted: np.ndarray, gold: np.ndarray) -> float:
+    return float((predicted == gold).mean()) if metric == "accuracy" else _METRICS[metric](predicted, gold)
+
+
+def constant(train: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The same prediction for all: the most frequent class, each label's majority, each number's mean."""
+    if kind == "classes":
+        return np.full(shape, np.bincount(train).argmax())
+    value = (train.mean(0) > 0.5).astype(np.int64) if kind == "labels" else train.mean(0)
+    return np.broadcast_to(value, shape)
+
+
+def trim(first: list[int], second: list[int], room: int) -> None:
+    """Drop pieces from the end of the longer text, of the second where they are equal (reference)."""
+    over = len(first) + len(second) - room
+    if over <= 0:
+        return
+    difference = len(first) - len(second)
+    alone = min(over, abs(difference))  # until both are equally long
+    rest = over - alone
+    from_first = (alone if difference > 0 else 0) + rest // 2
+    from_second = (alone if difference < 0 else 0) + rest - rest // 2
+    del first[len(first) - from_first :]
+    del second[len(second) - from_second :]
+
+
+def _tsv(header: str, rows: Any) -> str:
+    return "\n".join([header, *("\t".join(row) for row in rows)]) + "\n"

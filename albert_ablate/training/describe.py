@@ -1,0 +1,70 @@
+"""The manifest of a run, put together where the run begins."""
+
+from typing import Any
+
+from albert_ablate.config.deviations import deviations
+from albert_ablate.config.schema import RunConfig
+from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.methods import method_of
+from albert_ablate.record import provenance
+from albert_ablate.record.manifest import Code, Data, Deviation, Hardware, Imported, Manifest, Parameters, Vocabulary
+from albert_ablate.training.budget import step_flops
+from albert_ablate.training.machine import Machine
+
+
+def describe_run(
+    config: RunConfig,
+    paper: RunConfig,
+    name: str,
+    run_id: str,
+    data: dict[str, Any],
+    machine: Machine,
+) -> Manifest:
+    """Everything a number of this run can be traced to.
+
+    ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes.
+    """
+    per_step = step_flops(config)
+    return Manifest(
+        identity=run_id,
+        name=name,
+        source=code(),
+        packages=provenance.packages(),
+        hardware=hardware(machine),
+        precision=machine.precision,
+        processes=machine.world.size,
+        data=Data.model_validate(data),
+        parameters=_parameters(config),
+        flops_per_step=per_step,
+        training_flops=per_step * config.budget.steps if config.budget.unit == "steps" else None,
+        deviations_from_paper=[Deviation.model_validate(entry) for entry in deviations(config, paper)],
+    )
+
+
+def describe_import(config: RunConfig, name: str, identity: str, origin: Imported, tokenizer: Tokenizer) -> Manifest:
+    """What is known of a model that was trained elsewhere. Its text is not: ``evaluate`` adds one."""
+    return Manifest(
+        identity=identity,
+        name=name,
+        imported=origin,
+        source=code(),
+        packages=provenance.packages(),
+        precision="fp32",
+        data=Data(tokenizer=Vocabulary(fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size)),
+        parameters=_parameters(config),
+        deviations_from_paper=[],
+    )
+
+
+def _parameters(config: RunConfig) -> Parameters:
+    return Parameters.model_validate(method_of(config).parameters().as_dict())
+
+
+def code() -> Code:
+    """The commit that runs."""
+    return Code.model_validate(provenance.commit())
+
+
+def hardware(machine: Machine) -> Hardware:
+    """The machine that runs it."""
+    return Hardware.model_validate(provenance.hardware(machine.device))

@@ -1,0 +1,1 @@
+"""Estimates, tests, tables and verdicts."""

@@ -1,0 +1,238 @@
+"""Controls: what runs on planted text achieve, against what can be achieved, and whether that is as it must be.
+
+A positive control is a score that an arm was trained for, on a text where it can be learned: it passes where a t test
+over seeds puts the share of the way from chance to the achievable above ``PART``. A negative control is any score on
+a text that does not allow it: it passes where the test puts what was achieved less than ``MARGIN`` beyond chance.
+Each test is one-sided at 95% and not corrected: all of them must pass, and a set of tests that must all reject keeps
+its level without correction (an intersection-union test). The claims are judged like the paper's, as a family of
+their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.judge.claims import Claim, Verdict, judge
+from analysis.judge.metrics import SENTENCE_SCORES, metric, resolution, values
+from analysis.judge.statistics import ALPHA, Estimate, estimate, p_above, p_below
+from analysis.read.arms import in_order
+from analysis.read.cautions import left_out, lost
+from analysis.read.cells import largest
+from analysis.read.planted import asked_for, planted
+from analysis.read.seeds import Seeds
+from analysis.write import render
+
+#: The claims that are judged on planted text.
+CLAIMS = Path(__file__).with_name("controls.yaml")
+#: Scores, the share of the way from chance to the achievable that a positive control must exceed, and how far beyond
+#: chance, in nats and points, a negative one may seem to be. A text allows a score where more than that is achievable.
+PART = {"MLM loss": 0.5, "NSP": 0.5, "SOP": 0.9}
+MARGIN = {"MLM loss": 0.1, "NSP": 5.0, "SOP": 5.0}
+_CHANCE = {"MLM loss": "chance_mlm_loss", **{score: f"{task}_majority" for score, task in SENTENCE_SCORES.items()}}
+_BEST = {"MLM loss": "achievable_mlm_loss", **{score: f"achievable_{task}" for score, task in SENTENCE_SCORES.items()}}
+PASS, FAIL, OPEN = "pass", "fail", "not settled"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A score of an arm on planted text."""
+
+    text: str  # strengths
+    arm: str
+    score: str
+    head: str  # of a sentence score: trained, or fitted on the frozen encoder
+    achieved: Estimate
+    achievable: float
+    chance: float
+    way: Estimate | None  # share of the way from chance to the achievable; None where there is none
+    kind: str  # positive, negative, or nothing: neither trained for nor out of reach
+    verdict: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Everything that runs on planted text say."""
+
+    scores: tuple[Control, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything to say."""
+        return bool(self.scores) or any(v.arms for v in self.verdicts)
+
+    def counted(self, kind: str) -> dict[str, int]:
+        """Verdict -> how many controls of a kind."""
+        return {name: sum(c.kind == kind and c.verdict == name for c in self.scores) for name in (PASS, FAIL, OPEN)}
+
+
+def divided(claims: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
+    """Claims about other text, and those with an arm on planted text."""
+    ours = [any(map(asked_for, claim.terms().values())) for claim in claims]
+    return [c for c, is_ours in zip(claims, ours, strict=True) if not is_ours], [
+        c for c, is_ours in zip(claims, ours, strict=True) if is_ours
+    ]
+
+
+def controls_of(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) -> Controls:
+    """Controls and verdicts from those of ``runs`` that are of planted text; empty without any.
+
+    ``survivors`` judges arms of which a seed diverged by the others.
+    """
+    runs = planted(runs)
+    if not len(runs):
+        return Controls()
+    scores: list[Control] = []
+    notes = []
+    for text in sorted(runs["planted"].unique(), reverse=True):
+        selection = largest(runs[runs["planted"] == text])
+        chosen = in_order(selection.runs["all"])
+        for arm, frame in chosen.groupby("arm", sort=False):
+            seeds = selection.seeds.get(str(arm), Seeds(()))
+            doubt = None if survivors else seeds.doubt
+            scores += [_control(text, str(arm), frame, score, doubt) for score in PART if _measured(frame, score)]
+        notes += [f"{text}: {sentence}" for sentence in lost(selection)]
+        if selection.other:
+            notes.append(f"{text}: {left_out(selection)}")
+    return Controls(tuple(scores), tuple(judge(runs, claims, survivors)), tuple(notes))
+
+
+def _measured(runs: pd.DataFrame, score: str) -> bool:
+    return bool(runs[[_BEST[score], _CHANCE[score], *metric(score).source]].notna().all(axis=None))
+
+
+def _control(text: str, arm: str, runs: pd.DataFrame, score: str, doubt: str | None) -> Control:
+    """``runs``: a seed each, of one arm; ``doubt``: why the seeds that are left decide nothing."""
+    found = metric(score)
+    sign = 1 if found.higher_is_better else -1
+    achieved = values(runs, score) * found.scale
+    best, chance = (float(runs[column].mean()) * found.scale for column in (_BEST[score], _CHANCE[score]))
+    possible = sign * (best - chance)
+    head = "" if score == "MLM loss" else str(runs[f"{SENTENCE_SCORES[score]}_head"].iloc[0]).split()[0]
+    floor = resolution(runs, score)
+    ours = estimate(achieved, found.within, floor)
+    assert ours is not None  # measured
+    if possible <= MARGIN[score]:
+        beyond = estimate(sign * (achieved - chance) - max(possible, 0.0), floor=floor)
+        assert beyond is not None
+        verdict = _verdict(p_below(beyond, MARGIN[score]), p_above(beyond, MARGIN[score]), doubt)
+        return Control(text, arm, score, head, ours, best, chance, None, "negative", verdict, tuple(runs["run"]))
+    way = estimate(100 * sign * (achieved - chance) / possible, floor=100 * floor / possible)
+    assert way is not None
+    trained = score == "MLM loss" or head == "trained"
+    sides = p_above(way, 100 * PART[score]), p_below(way, 100 * PART[score])
+    verdict = _verdict(*sides, doubt) if trained else ""
+    kind = "positive" if trained else ""
+    return Control(text, arm, score, head, ours, best, chance, way, kind, verdict, tuple(runs["run"]))
+
+
+def _verdict(holds: float, fails: float, doubt: str | None) -> str:
+    """From one-sided p values of the control not holding, and of it holding."""
+    if doubt:
+        return OPEN
+    return PASS if holds < ALPHA else FAIL if fails < ALPHA else OPEN
+
+
+def frame(found: Controls) -> pd.DataFrame:
+    """A row an arm and score: achieved with interval, achievable, chance, share of the way, kind, verdict, runs."""
+    return pd.DataFrame(
+        {
+            "planted_text": c.text, "arm": c.arm, "score": c.score, "head": c.head, "n": c.achieved.n,
+            "achieved": c.achieved.mean, "low": c.achieved.low, "high": c.achieved.high, "achievable": c.achievable,
+            "chance": c.chance, "way_percent": None if c.way is None else c.way.mean,
+            "way_low": None if c.way is None else c.way.low, "way_high": None if c.way is None else c.way.high,
+            "control": c.kind, "verdict": c.verdict, "runs": " ".join(c.runs),
+        }
+        for c in found.scores
+    )  # fmt: skip
+
+
+HEAD = ("planted text", "arm", "score", "n", "achieved", "achievable", "chance", "of the way", "control", "verdict")
+
+
+def rows(found: Controls) -> list[list[str]]:
+    """The table in words; text and arm stand in the first of their rows."""
+    lines = _lines(found)
+    shown = [list(line) for line in lines]
+    for (before, line), new in zip(pairwise(lines), shown[1:], strict=True):
+        if line[:2] == before[:2]:
+            new[:2] = ["", ""]
+    return shown
+
+
+def _lines(found: Controls) -> list[list[str]]:
+    return [
+        [
+            c.text, c.arm, f"{metric(c.score).label}{' *' if c.head not in ('', 'trained') else ''}",
+            str(c.achieved.n), render.number(c.score, c.achieved),
+            *(_plain(c.score, value) for value in (c.achievable, c.chance)),
+            render.DASH if c.way is None else f"{c.way.mean:.0f}%{render.spread(c.way, 0)}", c.kind, c.verdict,
+        ]
+        for c in found.scores
+    ]  # fmt: skip
+
+
+def _plain(score: str, value: float) -> str:
+    return render.number(score, estimate([value]))
+
+
+def reading(found: Controls) -> list[str]:
+    """What stands below the table."""
+    parts = ", ".join(f"{share:.0%} for {metric(score).label}" for score, share in PART.items())
+    return [
+        "Achieved: mean over seeds ± half of the 95% t interval, percent or nats. Achievable: what exact knowledge of "
+        "how the text was drawn predicts on the same held-out pairs. Chance: the more frequent label; for masked LM, "
+        "word frequencies and the piece that is shown. * head fitted on the frozen encoder.",
+        f"Positive control: a score that the arm was trained for. It passes where it exceeds a share of the way from "
+        f"chance to the achievable ({parts}), one-sided t test over seeds at 95%.",
+        "Negative control: a score that the text does not allow. It passes where what was achieved is less than "
+        f"{MARGIN['NSP']:g} points ({MARGIN['MLM loss']:g} nats) beyond chance and the achievable, by the same test.",
+        *found.notes,
+    ]
+
+
+def summary(found: Controls) -> list[str]:
+    """How the controls came out, in sentences; none without controls."""
+    if not found.shown:
+        return []
+    lines = []
+    for kind in ("positive", "negative"):
+        counts = found.counted(kind)
+        total = sum(counts.values())
+        if total:
+            rest = [
+                f"{counts[name]} {words}" for name, words in ((FAIL, "fail"), (OPEN, "not settled")) if counts[name]
+            ]
+            more = f" ({', '.join(rest)})" if rest else ""
+            lines.append(f"{counts[PASS]} of {total} {kind} controls pass{more}.")
+    blank = [v for v in found.verdicts if without_structure(v.claim)]
+    if any(v.arms for v in blank):
+        wrong = [v.claim.id for v in blank if v.verdict == "reproduced"]
+        lines.append(
+            f"Of {len(blank)} claims on text without structure {len(wrong) or 'none'} "
+            f"{'are' if len(wrong) > 1 else 'is'} reproduced{': ' + ', '.join(wrong) if wrong else ', as it must be'}."
+        )
+    return lines
+
+
+def without_structure(claim: Claim) -> bool:
+    """Whether every arm is on text that has nothing to learn."""
+    strengths = [
+        float(value) for terms in claim.terms().values() for key, value in terms.items()
+        if key in ("data.planted.topic", "data.planted.order", "data.planted.local")
+    ]  # fmt: skip
+    return bool(strengths) and not any(strengths)
+
+
+def page_rows(found: Controls) -> list[dict[str, Any]]:
+    """The table for the page, which can be sorted: every row has its text and arm, and what it is sorted by."""
+    return [
+        {"cells": line, "verdict": c.verdict, "sort": c.achieved.mean}
+        for line, c in zip(_lines(found), found.scores, strict=True)
+    ]

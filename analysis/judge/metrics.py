@@ -1,0 +1,271 @@
+"""The numbers that arms are compared on: one value a run, by the names the paper's tables use."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
+from albert_ablate.config.tasks import PAPER_FIVE
+from albert_ablate.record.formats import HEADS
+from analysis.judge.statistics import EVERYWHERE, Estimate, estimate
+from analysis.read.task_setups import one_setup_each
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of a table."""
+
+    key: str  # the paper's column where it has one
+    label: str
+    unit: str
+    scale: float = 100.0  # stored value -> printed value
+    higher_is_better: bool = True
+    source: tuple[str, ...] = ()  # ("task", "set", "metric") of a fine-tuned task, else ("column",)
+    within: tuple[float, float] = (0.0, math.inf)  # no printed value can lie beyond
+    exact: bool = False  # counted, not sampled
+    interval: str | None = None  # column of a run's own 95% interval over its held-out examples
+    sentences: bool = False  # of a sentence task: means nothing of a run that did not learn its own
+
+    @property
+    def task(self) -> str | None:
+        """The fine-tuned task it is about."""
+        return self.source[0] if len(self.source) == 3 else None
+
+
+_PERCENT = "%"
+_SHARE = (0.0, 100.0)
+#: Metrics of tasks that are shares, and those that are correlations.
+_SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
+_CORRELATIONS = ("matthews", "pearson", "spearman")
+#: Upper over lower quartile of a run's speed, or fastest over slowest seed, from which speeds are not compared.
+#: A machine to itself gives 1.03 to 1.08.
+STEADY = 1.25
+#: Standard errors on either side in a 95% interval.
+_NORMAL = 1.959964
+#: The scores of the sentence tasks, and the column of each in the table of runs.
+SENTENCE_SCORES = {OBJECTIVE.words(task): task.value for task in SENTENCE_TASKS}
+#: The paper's columns, then those that only we have.
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("SQuAD1.1_F1", "SQuAD1.1 F1", _PERCENT, within=_SHARE, source=("squad11", "*", "f1")),
+        Metric("SQuAD1.1_EM", "SQuAD1.1 EM", _PERCENT, within=_SHARE, source=("squad11", "*", "exact")),
+        Metric("SQuAD2.0_F1", "SQuAD2.0 F1", _PERCENT, within=_SHARE, source=("squad20", "*", "f1")),
+        Metric("SQuAD2.0_EM", "SQuAD2.0 EM", _PERCENT, within=_SHARE, source=("squad20", "*", "exact")),
+        Metric("MNLI", "MNLI", _PERCENT, within=_SHARE, source=("mnli", "matched", "accuracy")),
+        Metric("SST-2", "SST-2", _PERCENT, within=_SHARE, source=("sst2", "*", "accuracy")),
+        Metric("RACE", "RACE", _PERCENT, within=_SHARE, source=("race", "*", "accuracy")),
+        Metric("Avg", "Avg", _PERCENT, within=_SHARE),
+        Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
+        *(
+            Metric(score, score, _PERCENT, within=_SHARE, source=(task,), interval=f"{task}_interval", sentences=True)
+            for score, task in SENTENCE_SCORES.items()
+        ),
+        *(
+            Metric(
+                f"{score} own head",
+                f"{score}, own head",
+                _PERCENT,
+                within=_SHARE,
+                source=(f"{task}_own_head",),
+                interval=f"{task}_own_head_interval",
+                sentences=True,
+            )
+            for score, task in SENTENCE_SCORES.items()
+        ),
+        Metric(
+            "MLM loss",
+            "MLM loss",
+            "nats",
+            1.0,
+            higher_is_better=False,
+            source=("mlm_loss",),
+            interval="mlm_loss_interval",
+        ),
+        Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
+        Metric("params", "Parameters", "M", 1e-6, source=("params_with_pooler",), exact=True),
+        Metric("L2 roughness", "L2 roughness", "", 1.0, higher_is_better=False, source=("l2",)),
+        Metric("angle roughness", "angle roughness", "", 1.0, higher_is_better=False, source=("degrees",)),
+    )
+}
+
+
+def metric(key: str) -> Metric:
+    """A metric by its name; ``task:era`` is any fine-tuned task by its own metric. Raises KeyError."""
+    if key.startswith("task:"):
+        name = key.removeprefix("task:")
+        return Metric(key, name.replace("_", " "), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE)
+    return METRICS[key]
+
+
+def summarised(runs: pd.DataFrame, key: str) -> Estimate | None:
+    """The metric over these runs, in printed units; None where none has it."""
+    found = metric(key)
+    return estimate(values(runs, key) * found.scale, within(key, runs), resolution(runs, key), found.exact)
+
+
+def resolution(runs: pd.DataFrame, key: str) -> float:
+    """The error of one run's score because its examples are a sample, in printed units; 0 where none is recorded.
+
+    Half of the recorded 95% interval over examples, as standard errors; root mean square over the runs. No spread
+    over seeds is believed to be smaller: with N examples a score is a whole number of them.
+    """
+    found = metric(key)
+    if key == "Avg":
+        errors = [_average_error(tasks) for tasks in entries_of(runs)]
+    elif found.task is not None:
+        errors = [_score_error(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
+    else:
+        errors = [] if found.interval is None else [_error(interval) for interval in runs[found.interval]]
+    known = [error for error in errors if error is not None]
+    return found.scale * math.sqrt(sum(error**2 for error in known) / len(known)) if known else 0.0
+
+
+def _error(interval: Any) -> float | None:
+    """The standard error that a 95% interval stands for."""
+    return (interval[1] - interval[0]) / (2 * _NORMAL) if isinstance(interval, list | tuple) else None
+
+
+def _score_error(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
+    """Error of the set called ``name``; ``*``: of the first set, the task's own metric (of several, their mean)."""
+    if entry is None:
+        return None
+    sets = entry["sets"]
+    scores = sets.get(name, {}) if name != "*" else next(iter(sets.values()), {})
+    own = entry["metric"].split(" and ") if key == "*" else [key]
+    errors = [_error(scores[one].get("interval")) for one in own if isinstance(scores.get(one), dict)]
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _average_error(tasks: dict[str, Any]) -> float | None:
+    """Of the paper's Avg: five tasks of their own examples; two metrics of one task share theirs."""
+    if any(task not in tasks for task in PAPER_FIVE):
+        return None
+    parts = [_task_error(tasks[task]) for task in PAPER_FIVE]
+    known = [part for part in parts if part is not None]
+    return math.sqrt(sum(part**2 for part in known)) / len(PAPER_FIVE) if known else None
+
+
+def _task_error(entry: dict[str, Any]) -> float | None:
+    errors = [_error(found.get("interval")) for found in next(iter(entry["sets"].values()), {}).values()
+              if isinstance(found, dict)]  # fmt: skip
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known else None
+
+
+def within(key: str, *frames: pd.DataFrame) -> tuple[float, float]:
+    """Bounds of the metric in printed units; those of a task by its own metric in the runs."""
+    if not key.startswith("task:"):
+        return metric(key).within
+    entries = (tasks.get(key.removeprefix("task:")) for runs in frames for tasks in entries_of(runs))
+    names = {name for entry in entries if entry is not None for name in entry["metric"].split(" and ")}
+    if names <= set(_SHARES):
+        return _SHARE
+    return (-100.0, 100.0) if names <= {*_SHARES, *_CORRELATIONS} else EVERYWHERE
+
+
+def values(runs: pd.DataFrame, key: str) -> pd.Series:
+    """The metric of each run, indexed by seed, as stored (shares, nats); runs without it are left out."""
+    found = metric(key)
+    if key == "Avg":
+        numbers = [_average(tasks) for tasks in entries_of(runs)]
+    elif found.task is not None:
+        numbers = [_score(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
+    elif key.endswith("roughness"):
+        numbers = [roughness(profile) for profile in runs[found.source[0]]]
+    else:
+        numbers = list(runs[found.source[0]])
+    series = pd.Series(numbers, index=pd.Index(runs["seed"], name="seed"), dtype=object)
+    return series.dropna().astype(float)
+
+
+def roughness(profile: Any) -> float | None:
+    """How far a per-layer curve is from smooth: mean change from layer to layer, over the curve's mean.
+
+    "Smoother" (paper, section 3.1 and Figure 1) made a number: 0 where every layer moves its input
+    equally far. None with fewer than two layers.
+    """
+    if not isinstance(profile, list) or len(profile) < 2 or not any(profile):
+        return None
+    steps = [abs(after - before) for before, after in pairwise(profile)]
+    return (sum(steps) / len(steps)) / (sum(profile) / len(profile))
+
+
+def tasks_of(runs: pd.DataFrame) -> list[str]:
+    """Every task that one of the runs was fine-tuned on, sorted."""
+    return sorted({entry["task"] for tasks in runs["tasks"] for entry in tasks if entry["start"] == "pretrained"})
+
+
+def unfit(runs: pd.DataFrame, key: str) -> str | None:
+    """Why nothing may rest on these runs' metric; None where it is fit to be compared.
+
+    A score is unfit where the runs have not left a baseline. Every seed has to have left it: leaving
+    one out would choose by result. A speed is unfit where something else used the machine.
+    """
+    if key == "params":
+        return None
+    if key == "tokens/s":
+        return _unsteady(runs)
+    plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
+    if plateau:
+        return f"not better than the unigram baseline of masked LM in {plateau} of {len(runs)} seeds"
+    if metric(key).sentences:
+        flat = sum(1 for run in runs.to_dict("records") if run.get(f"{run['objective']}_left_baseline") is False)
+        if flat:
+            return f"its own sentence task not above the majority class in {flat} of {len(runs)} seeds"
+    task = metric(key).task
+    if task is not None:
+        entries = [tasks.get(task) for tasks in entries_of(runs)]
+        low = sum(1 for entry in entries if entry is not None and not _above_majority(entry))
+        if low:
+            return f"{task} not above the majority class in {low} of {len(runs)} seeds"
+    return None
+
+
+def _unsteady(runs: pd.DataFrame) -> str | None:
+    speeds, spread = values(runs, "tokens/s"), runs["speed_spread"].astype(float).max()
+    between = speeds.max() / speeds.min() if len(speeds) else 1.0
+    if between < STEADY and not spread >= STEADY:  # the spread of older folders is not known
+        return None
+    return "the speed changed within these runs or from one to the next (a shared machine, or another one)"
+
+
+def entries_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each run: task -> its entry in the set-up that most of these runs used."""
+    kept, _ = one_setup_each({"runs": runs})
+    return [{e["task"]: e for e in tasks if e["start"] == "pretrained"} for tasks in kept["runs"]["tasks"]]
+
+
+def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
+    """``key`` of the set called ``name``; ``*``: the first set, the task's own metric."""
+    if entry is None:
+        return None
+    if key == "*":
+        return float(entry["score"])
+    sets = entry["sets"]
+    scores = sets.get(name) if name != "*" else next(iter(sets.values()), None)
+    found = None if scores is None else scores.get(key)
+    return None if found is None else float(found["value"] if isinstance(found, dict) else found)
+
+
+def _average(tasks: dict[str, Any]) -> float | None:
+    """The paper's Avg of one run; None while one of the five is missing, or where heads answered in several formats."""
+    if any(task not in tasks for task in PAPER_FIVE):
+        return None
+    if len({(tasks[task].get("recipe") or {}).get("heads", HEADS) for task in PAPER_FIVE}) > 1:
+        return None
+    return sum(float(tasks[task]["average"]) for task in PAPER_FIVE) / len(PAPER_FIVE)
+
+
+def _above_majority(entry: dict[str, Any]) -> bool:
+    floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
+    scores: dict[str, Any] = next(iter(entry["sets"].values()), {})
+    floor = floors.get("majority")
+    found = scores.get(entry["metric"])
+    if floor is None or not isinstance(found, dict) or "interval" not in found:
+        return True
+    return bool(found["interval"][0] > floor)

@@ -1,0 +1,28 @@
+"""What the plan said a run would take, where it measured that shape on this machine."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from albert_ablate.config.parse import parse
+from albert_ablate.errors import ConfigError
+from albert_ablate.sweeping.estimate import on_this_machine
+
+
+def planned_seconds(runs: pd.DataFrame) -> dict[str, float]:
+    """Run -> seconds of training and evaluation as planned; runs whose shape was not measured are left out."""
+    found: dict[str, float] = {}
+    for run, config in zip(runs["run"], runs["config"], strict=True):
+        if not (Path(config.get("paths", {}).get("cache", "cache")) / "calibration").is_dir():
+            continue
+        from albert_ablate.sweeping.calibration import kept  # torch loads slowly
+
+        try:
+            settings = parse(config)
+        except ConfigError:  # of another version
+            continue
+        measured = kept(settings)
+        seconds = None if measured is None else on_this_machine(settings, measured).seconds
+        if seconds is not None:
+            found[str(run)] = seconds
+    return found

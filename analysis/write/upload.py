@@ -1,0 +1,31 @@
+"""The report in Weights & Biases, for those who keep theirs there; offline unless WANDB_MODE says otherwise."""
+
+import os
+from pathlib import Path
+
+import wandb
+
+from albert_ablate.training.trackers import wandb_folder, wandb_mode, wandb_project
+from analysis.judge.claims import scorecard
+from analysis.write.page import Report, html
+from analysis.write.render import differences, frame
+
+
+def upload(report: Report, out: Path, project: str | None) -> None:
+    """One run of type ``analysis``: every filled table, its differences, the scorecard and the page.
+
+    A ``project`` of None is that of WANDB_PROJECT.
+    """
+    with wandb.init(
+        project=wandb_project(project),
+        job_type="analysis",
+        name=os.environ.get("WANDB_NAME") or report.title,
+        dir=wandb_folder(out),
+        mode=wandb_mode(None),  # type: ignore[arg-type]
+    ) as run:
+        run.log({"scorecard": wandb.Table(dataframe=scorecard(report.verdicts).astype(object))})
+        for table in report.filled:
+            run.log({table.name: wandb.Table(dataframe=frame(table).astype(object))})
+            if table.comparisons:
+                run.log({f"{table.name} differences": wandb.Table(dataframe=differences(table).astype(object))})
+        run.log({"report": wandb.Html(html(report), inject=False)})
