@@ -11,12 +11,12 @@ from reporthelpers import cells, write_cell
 
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean
 from analysis.compare import changes, compare
+from analysis.judge import numbers
 from analysis.judge.claims import Claim, judge, load_claims
 from analysis.judge.metrics import within
 from analysis.judge.statistics import estimate, p_above, paired
 from analysis.read.runs import load_runs
 from analysis.report import gather, write
-from analysis.write import render
 
 TASKS = ("sst2", "squad11")
 
@@ -95,8 +95,8 @@ def test_a_cut_interval_changes_no_test() -> None:
     assert whole.low < 0
     assert p_above(cut) == p_above(whole)
     assert cut.margin is None
-    assert render.number("MLM", cut) == "2.8 (0.0 to 29.5)"
-    assert render.number("MLM", estimate([50.0, 51.0], (0, 100))) == "50.5 ± 6.4"
+    assert numbers.number("MLM", cut) == "2.8 (0.0 to 29.5)"
+    assert numbers.number("MLM", estimate([50.0, 51.0], (0, 100))) == "50.5 ± 6.4"
     even = estimate([0.0, 0.0], (0, 100), exact=True)
     assert even is not None
     assert even.margin == 0

@@ -24,12 +24,13 @@ from albert_ablate.data import scripts, splitting
 from albert_ablate.data.corpora import Corpus, open_corpus
 from albert_ablate.data.forms import form_of
 from albert_ablate.data.scripts import ends_sentence, join_lines, several_sentences
-from albert_ablate.data.splitting import known_code, rules_in_words, rules_of, split_sentences
+from albert_ablate.data.splitting import split_sentences
 from albert_ablate.data.tables import find_table
 from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.files import digest, sha256_file
+from albert_ablate.languages import known_code, rules_in_words, rules_of
 
 # --- scripts -------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ evaluated yet takes the numbers as its results.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -223,7 +222,3 @@ def _adopt(folder: RunFolder, record: EvaluationRecord) -> None:
     data = record.data.model_copy()
     data.tokenizer = folder.load("manifest.json", Manifest).data.tokenizer
     folder.amend("manifest.json", Manifest(data=data))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

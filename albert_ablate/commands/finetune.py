@@ -8,7 +8,6 @@ scored again with heads in fp32, and the difference is shown.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -174,7 +173,3 @@ def tokenizer_of(folder: RunFolder, config: RunConfig) -> "Tokenizer":
     if found.fingerprint != wanted:
         raise DataError(f"{folder.path}: the tokenizer is not the one of the pretraining ({found.path}).")
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

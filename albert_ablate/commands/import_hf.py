@@ -8,7 +8,6 @@ like one trained here.
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -206,7 +205,3 @@ def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", ori
         run.write("manifest.json", describe_import(config, out.name, identity, origin, tokenizer))
         run.write("results.json", Results(imported=origin))
         run.set_status("finished")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,6 @@ runs on the text itself.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +48,3 @@ def pack(file: Path, config: RunConfig) -> int:
         with console.stage("compressing tokens"):
             write_packed(file, encoded)
     return file.stat().st_size
-
-
-if __name__ == "__main__":
-    sys.exit(main())

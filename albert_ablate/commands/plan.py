@@ -226,7 +226,3 @@ def _bytes(count: int | None) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1e3:.0f} kB"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
 """How a sweep or single runs stand: ``python -m albert_ablate.status runs``."""
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +71,3 @@ def _show_runs(console: Console, title: str, runs: Path, names: Sequence[str]) -
     cells = [single_run(runs, name) for name in names]
     console.print(board(title, cells))
     return any(cell.state == "running" for cell in cells)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,11 +23,11 @@ from albert_ablate.config.tasks import (
     TaskConfig,
     UpdateConfig,
 )
-from albert_ablate.data.splitting import known_code
+from albert_ablate.languages import known_code
 from albert_ablate.model.architecture import Architecture
 
 #: Where every default stands.
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 _STRICT = ConfigDict(extra="forbid")
 

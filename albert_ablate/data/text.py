@@ -16,10 +16,10 @@ from typing import Any
 from albert_ablate import console
 from albert_ablate.data.corpora import Corpus
 from albert_ablate.data.readings import doubts, read_as, reading_in_words, unknown_in_words
-from albert_ablate.data.splitting import rules_in_words
 from albert_ablate.data.splitting import split_sentences as split_sentences
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
+from albert_ablate.languages import rules_in_words
 
 #: Raise when the files' content changes for the same key.
 TEXT_FORMAT = 1

@@ -45,7 +45,7 @@ def commit() -> dict[str, Any]:
     or staged, or a file that a run reads (code or ``conf/``) is not in the commit; of an installed
     package, a file of it is not as it was installed. Other untracked files count for nothing.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     try:
         if _is_project(root):
             return _checkout(root) if (root / ".git").exists() else _exported(root)
@@ -103,7 +103,7 @@ def _git(root: Path, *words: str) -> str:
 
 def stamp() -> str:
     """The content of ``STAMP`` for a copy of this checkout: its commit, and a digest of the files that a run reads."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     return json.dumps(commit() | {"read": _read_digest(root)}) + "\n"
 
 

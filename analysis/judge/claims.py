@@ -30,7 +30,7 @@ from analysis.read import paper
 from analysis.read.cells import NO_RUN, absent, select
 from analysis.read.seeds import doubt, lost_words
 
-_FILE = Path(__file__).with_name("claims.yaml")
+_FILE = Path(__file__).parent.parent / "claims.yaml"
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(table\d+)\.(\d+)")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.judge import numbers
 from analysis.judge.claims import Claim, Verdict, judge
 from analysis.judge.metrics import SENTENCE_SCORES, metric, resolution, values
 from analysis.judge.statistics import ALPHA, Estimate, estimate, p_above, p_below
@@ -24,10 +25,9 @@ from analysis.read.cautions import left_out, lost
 from analysis.read.cells import largest
 from analysis.read.planted import asked_for, planted
 from analysis.read.seeds import Seeds
-from analysis.write import render
 
 #: The claims that are judged on planted text.
-CLAIMS = Path(__file__).with_name("controls.yaml")
+CLAIMS = Path(__file__).parent.parent / "controls.yaml"
 #: Scores, the share of the way from chance to the achievable that a positive control must exceed, and how far beyond
 #: chance, in nats and points, a negative one may seem to be. A text allows a score where more than that is achievable.
 PART = {"MLM loss": 0.5, "NSP": 0.5, "SOP": 0.9}
@@ -170,16 +170,16 @@ def _lines(found: Controls) -> list[list[str]]:
     return [
         [
             c.text, c.arm, f"{metric(c.score).label}{' *' if c.head not in ('', 'trained') else ''}",
-            str(c.achieved.n), render.number(c.score, c.achieved),
+            str(c.achieved.n), numbers.number(c.score, c.achieved),
             *(_plain(c.score, value) for value in (c.achievable, c.chance)),
-            render.DASH if c.way is None else f"{c.way.mean:.0f}%{render.spread(c.way, 0)}", c.kind, c.verdict,
+            numbers.DASH if c.way is None else f"{c.way.mean:.0f}%{numbers.spread(c.way, 0)}", c.kind, c.verdict,
         ]
         for c in found.scores
     ]  # fmt: skip
 
 
 def _plain(score: str, value: float) -> str:
-    return render.number(score, estimate([value]))
+    return numbers.number(score, estimate([value]))
 
 
 def reading(found: Controls) -> list[str]:

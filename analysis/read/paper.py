@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-_FILE = Path(__file__).with_name("paper.yaml")
+_FILE = Path(__file__).parent.parent / "paper.yaml"
 #: How the paper averages (Table 2's caption): F1 and EM of each SQuAD first, then five tasks.
 AVERAGED = (("SQuAD1.1_F1", "SQuAD1.1_EM"), ("SQuAD2.0_F1", "SQuAD2.0_EM"), ("MNLI",), ("SST-2",), ("RACE",))
 

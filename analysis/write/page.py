@@ -14,6 +14,7 @@ from markupsafe import Markup
 from albert_ablate.console import duration
 from analysis.draw import style
 from analysis.draw.style import Drawing
+from analysis.judge import numbers
 from analysis.judge.claims import Verdict, bound_words, counted
 from analysis.judge.controls import HEAD, Controls, page_rows, reading, rows
 from analysis.judge.controls import summary as controls_summary
@@ -30,7 +31,7 @@ from analysis.read.seeds import of_planned
 from analysis.write import render
 from analysis.write.sources import of_tables
 
-_TEMPLATES = Path(__file__).with_name("templates")
+_TEMPLATES = Path(__file__).parent.parent / "templates"
 _MARKS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "~", "not tested": "–"}
 _NOTES = {
     "table9": "Leaderboard of September 2019, as printed. Nothing here reproduces it.",
@@ -238,19 +239,19 @@ def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:
 
 def _score_row(verdict: Verdict) -> dict[str, Any]:
     claim, effect = verdict.claim, verdict.effect
-    unit = render.unit(verdict.score or claim.scores[0])
+    unit = numbers.unit(verdict.score or claim.scores[0])
     words = {"%": " points", "nats": " nats", "1/s": " tokens/s"}.get(unit, "")
     many = 3 if unit in ("nats", "") else 2
     return {
         "claim": claim.claim, "source": claim.source, "verdict": verdict.verdict, "mark": _MARKS[verdict.verdict],
         "holds_if": bound_words(claim), "unit": words,
         "score": (verdict.score or "") + (" (stand-in)" if verdict.stand_in else ""),
-        "effect": "" if effect is None else render.signed(effect.mean, many),
+        "effect": "" if effect is None else numbers.signed(effect.mean, many),
         "raw": "" if effect is None else f"{effect.mean:.6g}",
         "interval": "" if effect is None or math.isnan(effect.low)
-        else f"{render.signed(effect.low, many)} to {render.signed(effect.high, many)}",
-        "p": "" if not verdict.judged else render.p_value(verdict.adjusted),
-        "paper": "" if verdict.paper is None else render.signed(verdict.paper, 1 if unit == "%" else many),
+        else f"{numbers.signed(effect.low, many)} to {numbers.signed(effect.high, many)}",
+        "p": "" if not verdict.judged else numbers.p_value(verdict.adjusted),
+        "paper": "" if verdict.paper is None else numbers.signed(verdict.paper, 1 if unit == "%" else many),
         "paper_score": (verdict.paper_score or "") if verdict.paper is not None else "",
         "n": _counted(verdict), "reason": _why(verdict),
     }  # fmt: skip

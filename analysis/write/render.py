@@ -13,12 +13,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from analysis.judge.metrics import metric
-from analysis.judge.statistics import Estimate
+from analysis.judge.numbers import DASH, DECIMALS, number, p_value, printed, signed, unit
 from analysis.judge.tables import Comparison, Entry, Row, Table
-
-DASH = "—"
-_DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "x": 2, "": 3}
-_SPEEDUP = "x"
 
 
 def heading(column: Sequence[str]) -> str:
@@ -29,43 +25,6 @@ def heading(column: Sequence[str]) -> str:
         return "speed-up"
     found = metric(column[0])
     return f"{found.label}, {found.unit}" if found.unit in ("nats", "M") else found.label
-
-
-def unit(key: str) -> str:
-    """Unit that a number of ``key`` is printed in."""
-    return _SPEEDUP if key == "speedup" else metric(key).unit
-
-
-def number(key: str, found: Estimate | None) -> str:
-    """``81.2 ± 0.3``, or ``2.8 (0.0 to 29.8)`` where a bound cuts the interval; the mean alone with one seed."""
-    if found is None:
-        return DASH
-    decimals = _DECIMALS[unit(key)]
-    alone = math.isnan(found.low) or key in ("params", "speedup", "tokens/s")
-    if not alone and found.margin is not None and 0 < found.margin < 0.5 * 10**-decimals:
-        decimals += 1
-    text = f"{found.mean:,.{decimals}f}".replace("-", "−")
-    text += "×" if key == "speedup" else ""
-    return text if alone else f"{text}{spread(found, decimals)}"
-
-
-def spread(found: Estimate, decimals: int) -> str:
-    """`` ± 0.3``, or `` (0.0 to 29.8)`` where a bound cuts the interval; nothing with one seed."""
-    if math.isnan(found.low):
-        return ""
-    if found.margin is not None:
-        return f" ± {found.margin:.{decimals}f}"
-    return f" ({found.low:.{decimals}f} to {found.high:.{decimals}f})".replace("-", "−")
-
-
-def printed(key: str, value: float | None) -> str:
-    """The paper's number of ``key`` as it prints it: one decimal, parameters without."""
-    return "" if value is None else f"{value:.{0 if key == 'params' else 1}f}"
-
-
-def signed(value: float, decimals: int) -> str:
-    """``+1.5`` or ``−0.2``."""
-    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 class Reasons:
@@ -156,7 +115,7 @@ def compared(table: Table, c: Comparison) -> list[str]:
     """One comparison as a row of texts."""
     names = {row.arm: ", ".join(row.labels) for row in table.rows}
     d = c.difference
-    decimals = _DECIMALS[unit(c.metric)] + (1 if unit(c.metric) == "%" else 0)
+    decimals = DECIMALS[unit(c.metric)] + (1 if unit(c.metric) == "%" else 0)
     interval = DASH if math.isnan(d.low) else f"{signed(d.low, decimals)} to {signed(d.high, decimals)}"
     mean = signed(d.mean, decimals)
     p = DASH if d.n < 2 or c.mark or c.doubt else p_value(c.adjusted)
@@ -164,11 +123,6 @@ def compared(table: Table, c: Comparison) -> list[str]:
         names[c.arm], names[c.other], heading([c.metric]), mean, interval, p,
         "" if c.paper is None else signed(c.paper, 1), c.verdict,
     ]  # fmt: skip
-
-
-def p_value(p: float) -> str:
-    """``0.031`` or ``<0.001``."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 _TEX = {

@@ -1,0 +1,52 @@
+"""How numbers are printed, each in the decimals of its unit."""
+
+import math
+
+from analysis.judge.metrics import metric
+from analysis.judge.statistics import Estimate
+
+DASH = "—"
+DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "x": 2, "": 3}
+_SPEEDUP = "x"
+
+
+def unit(key: str) -> str:
+    """Unit that a number of ``key`` is printed in."""
+    return _SPEEDUP if key == "speedup" else metric(key).unit
+
+
+def number(key: str, found: Estimate | None) -> str:
+    """``81.2 ± 0.3``, or ``2.8 (0.0 to 29.8)`` where a bound cuts the interval; the mean alone with one seed."""
+    if found is None:
+        return DASH
+    decimals = DECIMALS[unit(key)]
+    alone = math.isnan(found.low) or key in ("params", "speedup", "tokens/s")
+    if not alone and found.margin is not None and 0 < found.margin < 0.5 * 10**-decimals:
+        decimals += 1
+    text = f"{found.mean:,.{decimals}f}".replace("-", "−")
+    text += "×" if key == "speedup" else ""
+    return text if alone else f"{text}{spread(found, decimals)}"
+
+
+def spread(found: Estimate, decimals: int) -> str:
+    """`` ± 0.3``, or `` (0.0 to 29.8)`` where a bound cuts the interval; nothing with one seed."""
+    if math.isnan(found.low):
+        return ""
+    if found.margin is not None:
+        return f" ± {found.margin:.{decimals}f}"
+    return f" ({found.low:.{decimals}f} to {found.high:.{decimals}f})".replace("-", "−")
+
+
+def printed(key: str, value: float | None) -> str:
+    """The paper's number of ``key`` as it prints it: one decimal, parameters without."""
+    return "" if value is None else f"{value:.{0 if key == 'params' else 1}f}"
+
+
+def signed(value: float, decimals: int) -> str:
+    """``+1.5`` or ``−0.2``."""
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """``0.031`` or ``<0.001``."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
