@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from albert_ablate.config.schema import RunConfig
@@ -20,6 +22,7 @@ from albert_ablate.door.compose import compose, paper_setup
 from albert_ablate.errors import PreemptedError
 from albert_ablate.evaluation.heldout import build_held_out
 from albert_ablate.experiment import run_cell
+from albert_ablate.files import sha256_file
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import Owner
@@ -207,3 +210,17 @@ def read_json(path: Path) -> Any:
         raise AssertionError(f"{word} in {path}")
 
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def copy_of(folder: RunFolder, target: Path, state: str = "preempted") -> RunFolder:
+    """A copy of a run folder under ``target`` that is to be continued."""
+    shutil.copytree(folder.path, target / folder.name)
+    copied = RunFolder(target, folder.name)
+    copied.set_status(state)
+    return copied
+
+
+def assert_intact(path: Path) -> None:
+    meta = read_json(path / "meta.json")
+    assert {name: sha256_file(path / name) for name in meta["sha256"]} == meta["sha256"]
+    assert all(torch.isfinite(t).all() for t in load_file(path / "model.safetensors").values())

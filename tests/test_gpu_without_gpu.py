@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from runhelpers import (
     make_batches,
     make_trainer,
     one_thread,
-    tiny_config,
 )
 from test_lamb import plain_lamb
 from torch import Tensor, nn
@@ -39,17 +37,6 @@ from albert_ablate.training.optimizers import clip_gradient, gradients_of
 from albert_ablate.training.trainer import Trainer
 
 Cell = Callable[..., RunConfig]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Corpus and cache of all cells."""
-    return tmp_path_factory.mktemp("gpu")
-
-
-@pytest.fixture
-def cell(shared: Path, tmp_path: Path) -> Cell:
-    return lambda *more, runs="a": tiny_config(shared, *more, f"paths.runs={tmp_path / runs}")
 
 
 # --- on the fake accelerator ----------------------------------------------------------------------

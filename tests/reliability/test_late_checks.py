@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from finetunehelpers import tuner
 from runhelpers import (
     equal,
     make_batches,
@@ -21,7 +22,6 @@ from runhelpers import (
 )
 from safetensors.torch import load_file
 from taskhelpers import pretrained, write_sst2
-from test_finetuning import tuner
 from torch import Tensor
 
 from albert_ablate.config.schema import RunConfig
