@@ -13,10 +13,11 @@ demo: setup  ## one cell with two small tasks, two on planted text, and all of t
 test: setup-dev  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: setup-dev  ## lint, formatting and types
+check: setup-dev  ## lint, formatting, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: setup-dev  ## put the code into its house style
 	$(BIN)/ruff check --fix .
