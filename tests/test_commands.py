@@ -67,7 +67,7 @@ def missing_runs(name: str, place: Path, patch: pytest.MonkeyPatch) -> list[str]
 
 def test_every_command_is_here() -> None:
     assert len(COMMANDS) >= 14
-    assert {"run", "albert_ablate.commands.plan", "albert_ablate.commands.status", "analysis.report"} <= set(COMMANDS)
+    assert {"run", "albert_ablate.plan", "albert_ablate.status", "analysis.report"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
