@@ -1,6 +1,7 @@
 """The rules of the house that an import can break: every import counts, those in functions and for types alone, too."""
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -87,11 +88,49 @@ def test_only_the_door_imports_hydra_and_omegaconf() -> None:
     assert knowing_hydra(ROOT) == DOOR
 
 
+def test_the_picture_names_every_room_and_no_import_goes_up() -> None:
+    rank = {name: number for number, line in enumerate(layers()) for name in line}
+    modules = {module: uses for module, uses in graph(ROOT).items() if not starts_a_command(module)}
+    rooms = {room(module, ROOT) for module in modules} - {"albert_ablate"}
+    assert rooms == set(rank)
+    upwards = [
+        f"{module} imports {used}"
+        for module, uses in modules.items()
+        for used in uses
+        if room(used, ROOT) != room(module, ROOT) and rank[room(used, ROOT)] <= rank[room(module, ROOT)]
+    ]
+    assert upwards == []
+
+
 BACK = {
     "at the top": "from albert_ablate.low import x",
     "in a function": "def f():\n    import albert_ablate.low\n",
     "for types": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from albert_ablate import low\n",
 }
+
+
+def room(module: str, root: Path) -> str:
+    """The package that a module lies in, or the module itself; a package of ``albert_ablate`` without that prefix."""
+    first, *rest = module.split(".")
+    if not rest:
+        return first
+    if first == "analysis":
+        return f"analysis.{rest[0]}" if (root / first / rest[0]).is_dir() else first
+    return rest[0]
+
+
+def layers() -> list[list[str]]:
+    """The picture of ``docs/house.md``: the rooms of each line, the highest line first."""
+    block = re.search(r"```layers\n(.*?)```", (ROOT / "docs" / "house.md").read_text(encoding="utf-8"), re.S)
+    assert block is not None
+    return [line.split() for line in block[1].strip().splitlines()]
+
+
+def starts_a_command(module: str) -> bool:
+    """Whether a module is the one line that lets ``python -m albert_ablate.NAME`` start ``commands/NAME``."""
+    return (ROOT / "albert_ablate" / "commands" / f"{module.rpartition('.')[2]}.py").is_file() and module.count(
+        "."
+    ) == 1
 
 
 def planted(root: Path, files: dict[str, str]) -> Path:
