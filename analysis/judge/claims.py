@@ -28,7 +28,7 @@ from analysis.judge.tables import REFERENCES, arms_of
 from analysis.judge.terms import settings_of
 from analysis.read import paper
 from analysis.read.cells import NO_RUN, absent, select
-from analysis.read.seeds import doubt, lost_words
+from analysis.read.seeds import doubt, lost_seeds
 
 _FILE = Path(__file__).parent.parent / "claims.yaml"
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
@@ -73,18 +73,18 @@ class Claim:
 
     def terms(self) -> dict[str, dict[str, Any]]:
         """Arm -> terms of its cell. Raises ConfigError for a row that no table has, and for terms that make no cell."""
-        problems, found = [], {}
+        problems, cells = [], {}
         for name, cell in self.arms.items():
             try:
-                found[name] = _terms(cell)
+                cells[name] = _terms(cell)
             except ConfigError as error:
                 problems += [f"claim {self.id}: arm {name}: {problem}" for problem in error.problems]
         if problems:
             raise ConfigError(problems)
-        for name, other in combinations(found, 2):
-            if found[name] == found[other]:
-                raise ConfigError(f"claim {self.id}: arms {name} and {other} are the same cell.")
-        return found
+        for name, second in combinations(cells, 2):
+            if cells[name] == cells[second]:
+                raise ConfigError(f"claim {self.id}: arms {name} and {second} are the same cell.")
+        return cells
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,15 @@ class Verdict:
 
 def load_all(files: Sequence[Path]) -> list[Claim]:
     """The paper's claims and those of ``files``. Raises ConfigError, also for an id that is given twice."""
-    found: list[Claim] = []
+    claims: list[Claim] = []
     known: dict[str, str] = {}
     for file in (None, *files):
         for claim in load_claims(file):
             if claim.id in known:
                 raise ConfigError(f"{file}: claim {claim.id}: the id is taken, by a claim of {known[claim.id]}.")
-            found.append(claim)
-        known |= {claim.id: str(file or "the paper's") for claim in found}
-    return found
+            claims.append(claim)
+        known |= {claim.id: str(file or "the paper's") for claim in claims}
+    return claims
 
 
 def load_claims(file: Path | str | None = None) -> list[Claim]:
@@ -143,7 +143,7 @@ def load_claims(file: Path | str | None = None) -> list[Claim]:
     except (UnicodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"claims={path}: not YAML: {' '.join(str(error).split())}") from None
     except pydantic.ValidationError as error:
-        raise ConfigError(list(dict.fromkeys(_explain(path, entries, found) for found in error.errors()))) from None
+        raise ConfigError(list(dict.fromkeys(_explain(path, entries, problem) for problem in error.errors()))) from None
     problems = [f"{path}: line {line}: {key} is given twice." for key, line in twice]
     problems += [] if claims else [f"{path}: it holds no claims."]
     ids = [claim.id for claim in claims]
@@ -160,24 +160,24 @@ def load_claims(file: Path | str | None = None) -> list[Claim]:
 
 def _twice(node: yaml.Node | None, seen: set[int]) -> list[tuple[str, int]]:
     """(key, line) of every key that a mapping holds a second time: YAML itself takes the last."""
-    found: list[tuple[str, int]] = []
+    repeated: list[tuple[str, int]] = []
     if node is None or id(node) in seen:
-        return found
+        return repeated
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         lines = [key.start_mark.line + 1 for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        found += [(key, lines[place]) for place, key in enumerate(keys) if key in keys[:place]]
+        repeated += [(key, lines[index]) for index, key in enumerate(keys) if key in keys[:index]]
         inner = [value for _, value in node.value]
     else:
         inner = node.value if isinstance(node, yaml.SequenceNode) else []
-    return found + [one for child in inner for one in _twice(child, seen)]
+    return repeated + [repeat for child in inner for repeat in _twice(child, seen)]
 
 
 def _explain(path: Path, entries: Any, problem: Any) -> str:
-    place = problem["loc"]
-    entry = entries[place[0]] if isinstance(entries, list) and place and isinstance(entries[place[0]], dict) else {}
-    name = ".".join(map(str, place[1:]))
+    location = problem["loc"]
+    entry = entries[location[0]] if isinstance(entries, list) and location and isinstance(entries[location[0]], dict) else {}
+    name = ".".join(map(str, location[1:]))
     what = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "unexpected_keyword_argument":
         near = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.5)
@@ -185,14 +185,14 @@ def _explain(path: Path, entries: Any, problem: Any) -> str:
         what = f"there is no such field. {hint}A claim has: {', '.join(_FIELDS)}."
     elif problem["type"] in ("missing", "missing_argument"):
         what = "missing."
-    elif place[1:2] == ("arms",) and len(place) > 2:
-        name, what = f"arms.{place[2]}", "say a row such as table4.6, or terms such as {share: all}."
-    if not place:
+    elif location[1:2] == ("arms",) and len(location) > 2:
+        name, what = f"arms.{location[2]}", "say a row such as table4.6, or terms such as {share: all}."
+    if not location:
         return f"{path}: a list of claims is expected, each with {', '.join(_FIELDS)}."
     return (
-        f"{path}: claim {entry.get('id', place[0] + 1)}: {name}: {what}"
+        f"{path}: claim {entry.get('id', location[0] + 1)}: {name}: {what}"
         if name
-        else (f"{path}: claim {entry.get('id', place[0] + 1)}: {what}")
+        else (f"{path}: claim {entry.get('id', location[0] + 1)}: {what}")
     )
 
 
@@ -202,8 +202,8 @@ _FIELDS = tuple(Claim.__dataclass_fields__)
 def _terms(cell: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(cell, dict):
         return settings_of(cell)
-    found = _ROW.fullmatch(cell)
-    arms = arms_of(found[1]) if found and found[1] in {"table1", *REFERENCES} else {}
+    match = _ROW.fullmatch(cell)
+    arms = arms_of(match[1]) if match and match[1] in {"table1", *REFERENCES} else {}
     if cell not in arms:
         near = difflib.get_close_matches(cell, [row for name in REFERENCES for row in arms_of(name)], n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -236,37 +236,37 @@ def judge(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) 
     result. ``survivors`` judges them all the same.
     """
     measured = [_measure(runs, claim, survivors) for claim in claims]
-    places = [place for place, found in enumerate(measured) if found.judged]
-    adjusted = holm([measured[place].p for place in places])
-    for place, p in zip(places, adjusted, strict=True):
-        measured[place] = _decide(replace(measured[place], adjusted=p), len(places))
+    indices = [index for index, verdict in enumerate(measured) if verdict.judged]
+    adjusted = holm([measured[index].p for index in indices])
+    for index, p in zip(indices, adjusted, strict=True):
+        measured[index] = _decide(replace(measured[index], adjusted=p), len(indices))
     return measured
 
 
 def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
     """Effect and p value, or why there is none."""
-    found = select(runs, claim.terms())
-    planned = max((len(seeds.planned) for seeds in found.seeds.values()), default=0)
-    empty = Verdict(claim, "not tested", left_out=found.other, planned=planned, lost=lost_words(found.seeds))
+    selection = select(runs, claim.terms())
+    planned = max((len(seeds.planned) for seeds in selection.seeds.values()), default=0)
+    empty = Verdict(claim, "not tested", left_out=selection.left_out, planned=planned, lost=lost_seeds(selection.seeds))
     empty = replace(empty, **_paper(claim, claim.scores[0]))
-    missing = [f"{name}: {_no_run(runs, claim, name, reason)}" for name, reason in found.waiting.items()]
+    missing = [f"{name}: {_no_run(runs, claim, name, reason)}" for name, reason in selection.waiting.items()]
     if missing:
         return replace(empty, reason="; ".join(missing))
-    usable = [score for score in claim.scores if all(len(values(frame, score)) for frame in found.runs.values())]
+    usable = [score for score in claim.scores if all(len(values(frame, score)) for frame in selection.runs.values())]
     if not usable:
         return replace(empty, reason=f"no {' or '.join(claim.scores)} of every arm: {_missing(claim)}")
     score = usable[0]
-    names = {name: tuple(frame["run"]) for name, frame in found.runs.items()}
+    names = {name: tuple(frame["run"]) for name, frame in selection.runs.items()}
     base = replace(empty, score=score, arms=names, **_paper(claim, score))
-    doubts = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := unfit(frame, score))]
+    doubts = [f"{name}: {mark}" for name, frame in selection.runs.items() if (mark := unfit(frame, score))]
     if doubts:
         return replace(base, reason="; ".join(doubts))
-    effect = _effect(claim, score, found.runs)
+    effect = _effect(claim, score, selection.runs)
     if effect is None:
         return replace(base, reason="no seed that every arm has")
     if effect.n < 2:
         return replace(base, verdict="inconclusive", effect=effect, reason="one seed: at least two are needed")
-    if (why := doubt(found.seeds)) and not survivors:
+    if (why := doubt(selection.seeds)) and not survivors:
         return replace(base, verdict="inconclusive", effect=effect, reason=why)
     inside, outside = _sides(claim, effect)
     return replace(base, verdict="inconclusive", effect=effect, judged=True, p=min(1.0, 2 * min(inside, outside)))
@@ -303,20 +303,20 @@ def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
     return p_above(effect, bound), p_below(effect, bound)
 
 
-def _decide(found: Verdict, judged: int) -> Verdict:
-    assert found.effect is not None
-    inside, outside = _sides(found.claim, found.effect)
-    if found.adjusted < ALPHA:
-        return replace(found, verdict="reproduced" if inside < outside else "contradicted")
-    if found.claim.between is not None:
-        needed = seeds_for_band(found.effect.mean, found.effect.spread, found.claim.between, ALPHA / judged)
+def _decide(verdict: Verdict, judged: int) -> Verdict:
+    assert verdict.effect is not None
+    inside, outside = _sides(verdict.claim, verdict.effect)
+    if verdict.adjusted < ALPHA:
+        return replace(verdict, verdict="reproduced" if inside < outside else "contradicted")
+    if verdict.claim.between is not None:
+        needed = seeds_for_band(verdict.effect.mean, verdict.effect.spread, verdict.claim.between, ALPHA / judged)
     else:
-        distance = abs(found.effect.mean - (found.claim.above or 0.0))
-        needed = seeds_needed(distance, found.effect.spread, ALPHA / judged)
-    needed = None if needed is None else max(needed, found.effect.n + 1)
-    reason = "decided alone, not after correcting for all claims" if found.p < ALPHA else "within noise"
+        distance = abs(verdict.effect.mean - (verdict.claim.above or 0.0))
+        needed = seeds_needed(distance, verdict.effect.spread, ALPHA / judged)
+    needed = None if needed is None else max(needed, verdict.effect.n + 1)
+    reason = "decided alone, not after correcting for all claims" if verdict.p < ALPHA else "within noise"
     more = f"about {needed} seeds would settle this effect" if needed else "more than 1,000 seeds at this effect"
-    return replace(found, reason=f"{reason}; {more}", seeds_needed=needed)
+    return replace(verdict, reason=f"{reason}; {more}", seeds_needed=needed)
 
 
 def _paper(claim: Claim, score: str) -> dict[str, Any]:
@@ -339,13 +339,13 @@ def _paper(claim: Claim, score: str) -> dict[str, Any]:
 def _printed(cell: str | dict[str, Any], score: str) -> float | None:
     if not isinstance(cell, str):
         return None
-    table, _, place = cell.partition(".")
-    return paper.table(table)["rows"][int(place) - 1].get(score)
+    table, _, number = cell.partition(".")
+    return paper.table(table)["rows"][int(number) - 1].get(score)
 
 
 def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """Verdict -> how many."""
-    return {name: sum(found.verdict == name for found in verdicts) for name in VERDICTS}
+    return {name: sum(verdict.verdict == name for verdict in verdicts) for name in VERDICTS}
 
 
 def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
@@ -353,7 +353,7 @@ def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "id": v.claim.id, "claim": v.claim.claim, "source": v.claim.source, "verdict": v.verdict,
-            "score": v.score, "holds_if": bound_words(v.claim), "n": 0 if v.effect is None else v.effect.n,
+            "score": v.score, "holds_if": bound_text(v.claim), "n": 0 if v.effect is None else v.effect.n,
             "planned": v.planned, "without_numbers": v.lost,
             "effect": None if v.effect is None else v.effect.mean, "low": None if v.effect is None else v.effect.low,
             "high": None if v.effect is None else v.effect.high, "p": v.p if v.judged else None,
@@ -364,7 +364,7 @@ def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def bound_words(claim: Claim) -> str:
+def bound_text(claim: Claim) -> str:
     """``> 0`` or ``−3 to 3``."""
     if claim.between is not None:
         return f"{claim.between[0]:g} to {claim.between[1]:g}".replace("-", "−")

@@ -74,9 +74,9 @@ class Controls:
 
 def divided(claims: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
     """Claims about other text, and those with an arm on planted text."""
-    ours = [any(map(asked_for, claim.terms().values())) for claim in claims]
-    return [c for c, is_ours in zip(claims, ours, strict=True) if not is_ours], [
-        c for c, is_ours in zip(claims, ours, strict=True) if is_ours
+    on_planted = [any(map(asked_for, claim.terms().values())) for claim in claims]
+    return [c for c, is_planted in zip(claims, on_planted, strict=True) if not is_planted], [
+        c for c, is_planted in zip(claims, on_planted, strict=True) if is_planted
     ]
 
 
@@ -98,7 +98,7 @@ def controls_of(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = F
             doubt = None if survivors else seeds.doubt
             scores += [_control(text, str(arm), frame, score, doubt) for score in PART if _measured(frame, score)]
         notes += [f"{text}: {sentence}" for sentence in lost(selection)]
-        if selection.other:
+        if selection.left_out:
             notes.append(f"{text}: {left_out(selection)}")
     return Controls(tuple(scores), tuple(judge(runs, claims, survivors)), tuple(notes))
 
@@ -109,27 +109,27 @@ def _measured(runs: pd.DataFrame, score: str) -> bool:
 
 def _control(text: str, arm: str, runs: pd.DataFrame, score: str, doubt: str | None) -> Control:
     """``runs``: a seed each, of one arm; ``doubt``: why the seeds that are left decide nothing."""
-    found = metric(score)
-    sign = 1 if found.higher_is_better else -1
-    achieved = values(runs, score) * found.scale
-    best, chance = (float(runs[column].mean()) * found.scale for column in (_BEST[score], _CHANCE[score]))
+    spec = metric(score)
+    sign = 1 if spec.higher_is_better else -1
+    achieved = values(runs, score) * spec.scale
+    best, chance = (float(runs[column].mean()) * spec.scale for column in (_BEST[score], _CHANCE[score]))
     possible = sign * (best - chance)
     head = "" if score == "MLM loss" else str(runs[f"{SENTENCE_SCORES[score]}_head"].iloc[0]).split()[0]
     floor = resolution(runs, score)
-    ours = estimate(achieved, found.within, floor)
-    assert ours is not None  # measured
+    estimated = estimate(achieved, spec.within, floor)
+    assert estimated is not None  # measured
     if possible <= MARGIN[score]:
         beyond = estimate(sign * (achieved - chance) - max(possible, 0.0), floor=floor)
         assert beyond is not None
         verdict = _verdict(p_below(beyond, MARGIN[score]), p_above(beyond, MARGIN[score]), doubt)
-        return Control(text, arm, score, head, ours, best, chance, None, "negative", verdict, tuple(runs["run"]))
+        return Control(text, arm, score, head, estimated, best, chance, None, "negative", verdict, tuple(runs["run"]))
     way = estimate(100 * sign * (achieved - chance) / possible, floor=100 * floor / possible)
     assert way is not None
     trained = score == "MLM loss" or head == "trained"
     sides = p_above(way, 100 * PART[score]), p_below(way, 100 * PART[score])
     verdict = _verdict(*sides, doubt) if trained else ""
     kind = "positive" if trained else ""
-    return Control(text, arm, score, head, ours, best, chance, way, kind, verdict, tuple(runs["run"]))
+    return Control(text, arm, score, head, estimated, best, chance, way, kind, verdict, tuple(runs["run"]))
 
 
 def _verdict(holds: float, fails: float, doubt: str | None) -> str:
@@ -139,7 +139,7 @@ def _verdict(holds: float, fails: float, doubt: str | None) -> str:
     return PASS if holds < ALPHA else FAIL if fails < ALPHA else OPEN
 
 
-def frame(found: Controls) -> pd.DataFrame:
+def frame(controls: Controls) -> pd.DataFrame:
     """A row an arm and score: achieved with interval, achievable, chance, share of the way, kind, verdict, runs."""
     return pd.DataFrame(
         {
@@ -149,16 +149,16 @@ def frame(found: Controls) -> pd.DataFrame:
             "way_low": None if c.way is None else c.way.low, "way_high": None if c.way is None else c.way.high,
             "control": c.kind, "verdict": c.verdict, "runs": " ".join(c.runs),
         }
-        for c in found.scores
+        for c in controls.scores
     )  # fmt: skip
 
 
 HEAD = ("planted text", "arm", "score", "n", "achieved", "achievable", "chance", "of the way", "control", "verdict")
 
 
-def rows(found: Controls) -> list[list[str]]:
+def rows(controls: Controls) -> list[list[str]]:
     """The table in words; text and arm stand in the first of their rows."""
-    lines = _lines(found)
+    lines = _lines(controls)
     shown = [list(line) for line in lines]
     for (before, line), new in zip(pairwise(lines), shown[1:], strict=True):
         if line[:2] == before[:2]:
@@ -166,7 +166,7 @@ def rows(found: Controls) -> list[list[str]]:
     return shown
 
 
-def _lines(found: Controls) -> list[list[str]]:
+def _lines(controls: Controls) -> list[list[str]]:
     return [
         [
             c.text, c.arm, f"{metric(c.score).label}{' *' if c.head not in ('', 'trained') else ''}",
@@ -174,7 +174,7 @@ def _lines(found: Controls) -> list[list[str]]:
             *(_plain(c.score, value) for value in (c.achievable, c.chance)),
             numbers.DASH if c.way is None else f"{c.way.mean:.0f}%{numbers.spread(c.way, 0)}", c.kind, c.verdict,
         ]
-        for c in found.scores
+        for c in controls.scores
     ]  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _plain(score: str, value: float) -> str:
     return numbers.number(score, estimate([value]))
 
 
-def reading(found: Controls) -> list[str]:
+def reading(controls: Controls) -> list[str]:
     """What stands below the table."""
     parts = ", ".join(f"{share:.0%} for {metric(score).label}" for score, share in PART.items())
     return [
@@ -193,25 +193,25 @@ def reading(found: Controls) -> list[str]:
         f"chance to the achievable ({parts}), one-sided t test over seeds at 95%.",
         "Negative control: a score that the text does not allow. It passes where what was achieved is less than "
         f"{MARGIN['NSP']:g} points ({MARGIN['MLM loss']:g} nats) beyond chance and the achievable, by the same test.",
-        *found.notes,
+        *controls.notes,
     ]
 
 
-def summary(found: Controls) -> list[str]:
+def summary(controls: Controls) -> list[str]:
     """How the controls came out, in sentences; none without controls."""
-    if not found.shown:
+    if not controls.shown:
         return []
     lines = []
     for kind in ("positive", "negative"):
-        counts = found.counted(kind)
+        counts = controls.counted(kind)
         total = sum(counts.values())
         if total:
             rest = [
-                f"{counts[name]} {words}" for name, words in ((FAIL, "fail"), (OPEN, "not settled")) if counts[name]
+                f"{counts[name]} {label}" for name, label in ((FAIL, "fail"), (OPEN, "not settled")) if counts[name]
             ]
             more = f" ({', '.join(rest)})" if rest else ""
             lines.append(f"{counts[PASS]} of {total} {kind} controls pass{more}.")
-    blank = [v for v in found.verdicts if without_structure(v.claim)]
+    blank = [v for v in controls.verdicts if without_structure(v.claim)]
     if any(v.arms for v in blank):
         wrong = [v.claim.id for v in blank if v.verdict == "reproduced"]
         lines.append(
@@ -230,9 +230,9 @@ def without_structure(claim: Claim) -> bool:
     return bool(strengths) and not any(strengths)
 
 
-def page_rows(found: Controls) -> list[dict[str, Any]]:
+def page_rows(controls: Controls) -> list[dict[str, Any]]:
     """The table for the page, which can be sorted: every row has its text and arm, and what it is sorted by."""
     return [
         {"cells": line, "verdict": c.verdict, "sort": c.achieved.mean}
-        for line, c in zip(_lines(found), found.scores, strict=True)
+        for line, c in zip(_lines(controls), controls.scores, strict=True)
     ]

@@ -103,8 +103,8 @@ def metric(key: str) -> Metric:
 
 def summarised(runs: pd.DataFrame, key: str) -> Estimate | None:
     """The metric over these runs, in printed units; None where none has it."""
-    found = metric(key)
-    return estimate(values(runs, key) * found.scale, within(key, runs), resolution(runs, key), found.exact)
+    spec = metric(key)
+    return estimate(values(runs, key) * spec.scale, within(key, runs), resolution(runs, key), spec.exact)
 
 
 def resolution(runs: pd.DataFrame, key: str) -> float:
@@ -113,15 +113,15 @@ def resolution(runs: pd.DataFrame, key: str) -> float:
     Half of the recorded 95% interval over examples, as standard errors; root mean square over the runs. No spread
     over seeds is believed to be smaller: with N examples a score is a whole number of them.
     """
-    found = metric(key)
+    spec = metric(key)
     if key == "Avg":
         errors = [_average_error(tasks) for tasks in entries_of(runs)]
-    elif found.task is not None:
-        errors = [_score_error(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
+    elif spec.task is not None:
+        errors = [_score_error(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     else:
-        errors = [] if found.interval is None else [_error(interval) for interval in runs[found.interval]]
+        errors = [] if spec.interval is None else [_error(interval) for interval in runs[spec.interval]]
     known = [error for error in errors if error is not None]
-    return found.scale * math.sqrt(sum(error**2 for error in known) / len(known)) if known else 0.0
+    return spec.scale * math.sqrt(sum(error**2 for error in known) / len(known)) if known else 0.0
 
 
 def _error(interval: Any) -> float | None:
@@ -135,8 +135,8 @@ def _score_error(entry: dict[str, Any] | None, name: str, key: str) -> float | N
         return None
     sets = entry["sets"]
     scores = sets.get(name, {}) if name != "*" else next(iter(sets.values()), {})
-    own = entry["metric"].split(" and ") if key == "*" else [key]
-    errors = [_error(scores[one].get("interval")) for one in own if isinstance(scores.get(one), dict)]
+    names = entry["metric"].split(" and ") if key == "*" else [key]
+    errors = [_error(scores[metric_name].get("interval")) for metric_name in names if isinstance(scores.get(metric_name), dict)]
     known = [error for error in errors if error is not None]
     return sum(known) / len(known) if known else None
 
@@ -151,8 +151,8 @@ def _average_error(tasks: dict[str, Any]) -> float | None:
 
 
 def _task_error(entry: dict[str, Any]) -> float | None:
-    errors = [_error(found.get("interval")) for found in next(iter(entry["sets"].values()), {}).values()
-              if isinstance(found, dict)]  # fmt: skip
+    errors = [_error(score.get("interval")) for score in next(iter(entry["sets"].values()), {}).values()
+              if isinstance(score, dict)]  # fmt: skip
     known = [error for error in errors if error is not None]
     return sum(known) / len(known) if known else None
 
@@ -170,15 +170,15 @@ def within(key: str, *frames: pd.DataFrame) -> tuple[float, float]:
 
 def values(runs: pd.DataFrame, key: str) -> pd.Series:
     """The metric of each run, indexed by seed, as stored (shares, nats); runs without it are left out."""
-    found = metric(key)
+    spec = metric(key)
     if key == "Avg":
         numbers = [_average(tasks) for tasks in entries_of(runs)]
-    elif found.task is not None:
-        numbers = [_score(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
+    elif spec.task is not None:
+        numbers = [_score(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     elif key.endswith("roughness"):
-        numbers = [roughness(profile) for profile in runs[found.source[0]]]
+        numbers = [roughness(profile) for profile in runs[spec.source[0]]]
     else:
-        numbers = list(runs[found.source[0]])
+        numbers = list(runs[spec.source[0]])
     series = pd.Series(numbers, index=pd.Index(runs["seed"], name="seed"), dtype=object)
     return series.dropna().astype(float)
 
@@ -248,8 +248,8 @@ def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
         return float(entry["score"])
     sets = entry["sets"]
     scores = sets.get(name) if name != "*" else next(iter(sets.values()), None)
-    found = None if scores is None else scores.get(key)
-    return None if found is None else float(found["value"] if isinstance(found, dict) else found)
+    score = None if scores is None else scores.get(key)
+    return None if score is None else float(score["value"] if isinstance(score, dict) else score)
 
 
 def _average(tasks: dict[str, Any]) -> float | None:
@@ -265,7 +265,7 @@ def _above_majority(entry: dict[str, Any]) -> bool:
     floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
     scores: dict[str, Any] = next(iter(entry["sets"].values()), {})
     floor = floors.get("majority")
-    found = scores.get(entry["metric"])
-    if floor is None or not isinstance(found, dict) or "interval" not in found:
+    score = scores.get(entry["metric"])
+    if floor is None or not isinstance(score, dict) or "interval" not in score:
         return True
-    return bool(found["interval"][0] > floor)
+    return bool(score["interval"][0] > floor)

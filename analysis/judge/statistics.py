@@ -101,8 +101,8 @@ def estimate(
 
 
 def paired(
-    ours: pd.Series,
-    theirs: pd.Series,
+    first: pd.Series,
+    second: pd.Series,
     within: tuple[float, float] = EVERYWHERE,
     floor: float = 0.0,
     exact: bool = False,
@@ -111,35 +111,35 @@ def paired(
 
     Raises ValueError where one of them has a seed twice.
     """
-    ours, theirs = ours.astype(float).rename_axis("seed"), theirs.astype(float).rename_axis("seed")
-    for one in (ours, theirs):
-        estimate(one)  # refuses a seed that stands twice
-    both = ours.index.intersection(theirs.index)
-    found = (ours.loc[both] - theirs.loc[both]).dropna()
-    return estimate(found, (within[0] - within[1], within[1] - within[0]), floor, exact)
+    first, second = first.astype(float).rename_axis("seed"), second.astype(float).rename_axis("seed")
+    for series in (first, second):
+        estimate(series)  # refuses a seed that stands twice
+    both = first.index.intersection(second.index)
+    differences = (first.loc[both] - second.loc[both]).dropna()
+    return estimate(differences, (within[0] - within[1], within[1] - within[0]), floor, exact)
 
 
-def p_above(found: Estimate, bound: float = 0.0) -> float:
+def p_above(sample: Estimate, bound: float = 0.0) -> float:
     """One-sided p value of the mean being no greater than ``bound``; 1 with one seed, and without a spread."""
-    if found.n < 2:
+    if sample.n < 2:
         return 1.0
-    if found.spread == 0:
-        return 0.0 if found.exact and found.mean > bound else 1.0
-    return float(scipy.stats.t.sf((found.mean - bound) / (found.spread / found.n**0.5), found.n - 1))
+    if sample.spread == 0:
+        return 0.0 if sample.exact and sample.mean > bound else 1.0
+    return float(scipy.stats.t.sf((sample.mean - bound) / (sample.spread / sample.n**0.5), sample.n - 1))
 
 
-def p_two_sided(found: Estimate) -> float:
+def p_two_sided(sample: Estimate) -> float:
     """Two-sided p value of the mean being zero; 1 with one seed."""
-    return min(1.0, 2 * min(p_above(found), p_above(_negative(found))))
+    return min(1.0, 2 * min(p_above(sample), p_above(_negative(sample))))
 
 
-def p_below(found: Estimate, bound: float = 0.0) -> float:
+def p_below(sample: Estimate, bound: float = 0.0) -> float:
     """One-sided p value of the mean being no less than ``bound``; 1 with one seed."""
-    return p_above(_negative(found), -bound)
+    return p_above(_negative(sample), -bound)
 
 
-def _negative(e: Estimate) -> Estimate:
-    return replace(e, mean=-e.mean, low=-e.high, high=-e.low, values=tuple(-value for value in e.values))
+def _negative(sample: Estimate) -> Estimate:
+    return replace(sample, mean=-sample.mean, low=-sample.high, high=-sample.low, values=tuple(-value for value in sample.values))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -35,8 +35,8 @@ def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError with every term that names no setting or gives a value there is not.
     """
-    found: dict[str, Any] = {}
-    said: dict[str, str] = {}  # setting -> the term that gave it
+    settings: dict[str, Any] = {}
+    given_by: dict[str, str] = {}  # setting -> the term that gave it
     problems = []
     for key, value in terms.items():
         try:
@@ -44,15 +44,15 @@ def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
         except ConfigError as error:
             problems += error.problems
             continue
-        for name, one in parts.items():
-            same = EMBEDDING if name == "embedding" else name
-            if same in said:
-                problems.append(f"{key} and {said[same]} both say {same}. Give one of them.")
-            said[same] = str(key)
-            found[name] = one
+        for name, setting_value in parts.items():
+            setting = EMBEDDING if name == "embedding" else name
+            if setting in given_by:
+                problems.append(f"{key} and {given_by[setting]} both say {setting}. Give one of them.")
+            given_by[setting] = str(key)
+            settings[name] = setting_value
     if problems:
         raise ConfigError(problems)
-    return found
+    return settings
 
 
 def _checked(key: str, value: Any) -> dict[str, Any]:
@@ -120,13 +120,13 @@ def _value(key: str, value: Any, kind: Any) -> Any:
     """``value`` as a run records it. Raises ConfigError for one that the setting cannot have."""
     adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(kind)
     try:
-        found = adapter.dump_python(adapter.validate_python(value), mode="json")
+        recorded = adapter.dump_python(adapter.validate_python(value), mode="json")
     except pydantic.ValidationError as error:
-        words = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{key}={value}: {words[0].lower()}{words[1:]}.") from None
-    if isinstance(value, bool) and not isinstance(found, bool):
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{key}={value}: {message[0].lower()}{message[1:]}.") from None
+    if isinstance(value, bool) and not isinstance(recorded, bool):
         raise ConfigError(f"{key}={value}: a number is expected, not {'yes' if value else 'no'}.")
-    return found
+    return recorded
 
 
 def _type_of(path: str) -> Any:
@@ -139,7 +139,7 @@ def _type_of(path: str) -> Any:
 
 def _group(kind: Any) -> Any:
     """The group of settings in ``Group | None``, a group that may be missing; else ``kind`` itself."""
-    groups = [one for one in get_args(kind) if is_dataclass(one)] if isinstance(kind, UnionType) else []
+    groups = [part for part in get_args(kind) if is_dataclass(part)] if isinstance(kind, UnionType) else []
     return groups[0] if len(groups) == 1 else kind
 
 

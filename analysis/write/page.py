@@ -15,7 +15,7 @@ from albert_ablate.console import duration
 from analysis.draw import style
 from analysis.draw.style import Drawing
 from analysis.judge import numbers
-from analysis.judge.claims import Verdict, bound_words, counted
+from analysis.judge.claims import Verdict, bound_text, counted
 from analysis.judge.controls import HEAD, Controls, page_rows, reading, rows
 from analysis.judge.controls import summary as controls_summary
 from analysis.judge.metrics import unfit
@@ -244,7 +244,7 @@ def _score_row(verdict: Verdict) -> dict[str, Any]:
     many = 3 if unit in ("nats", "") else 2
     return {
         "claim": claim.claim, "source": claim.source, "verdict": verdict.verdict, "mark": _MARKS[verdict.verdict],
-        "holds_if": bound_words(claim), "unit": words,
+        "holds_if": bound_text(claim), "unit": words,
         "score": (verdict.score or "") + (" (stand-in)" if verdict.stand_in else ""),
         "effect": "" if effect is None else numbers.signed(effect.mean, many),
         "raw": "" if effect is None else f"{effect.mean:.6g}",

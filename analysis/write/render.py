@@ -120,7 +120,7 @@ def compared(table: Table, c: Comparison) -> list[str]:
     mean = signed(d.mean, decimals)
     p = DASH if d.n < 2 or c.mark or c.doubt else p_value(c.adjusted)
     return [
-        names[c.arm], names[c.other], heading([c.metric]), mean, interval, p,
+        names[c.arm], names[c.reference], heading([c.metric]), mean, interval, p,
         "" if c.paper is None else signed(c.paper, 1), c.verdict,
     ]  # fmt: skip
 
@@ -186,7 +186,7 @@ def differences(table: Table) -> pd.DataFrame:
     names = {row.arm: ", ".join(row.labels) for row in table.rows}
     return pd.DataFrame(
         {
-            "arm": names[c.arm], "against": names[c.other], "score": c.metric, "unit": unit(c.metric),
+            "arm": names[c.arm], "against": names[c.reference], "score": c.metric, "unit": unit(c.metric),
             "n": c.difference.n, "difference": c.difference.mean, "low": c.difference.low, "high": c.difference.high,
             "p": c.p, "p_holm": c.adjusted, "paper": c.paper, "verdict": c.verdict,
         }
