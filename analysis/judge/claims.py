@@ -1,8 +1,8 @@
-"""The scorecard: each claim of ``claims.yaml`` judged from the runs.
+"""The scorecard: judges each claim of ``claims.yaml`` from the runs.
 
-A claim says that a sum over arms lies above a bound, or between two. It is reproduced where a t test
-over seeds puts the sum there, contradicted where it puts it elsewhere, inconclusive where neither,
-at 95% after Holm's correction over every claim that is judged.
+A claim states that a sum over arms lies above a bound, or between two bounds. It is reproduced where a t test
+over seeds shows that, contradicted where it shows the opposite, else inconclusive, at 95% after Holm's
+correction over all claims that are judged.
 """
 
 import difflib
@@ -48,7 +48,7 @@ class Claim:
     constant: float = 0.0
     above: float | None = None
     between: tuple[float, float] | None = None
-    paper_score: str | None = None  # the paper's column, where it is another than the score
+    paper_score: str | None = None  # the paper's column, where it differs from the score
     paper_curves: dict[str, str] = field(default_factory=dict)  # arm -> curve of Figure 1
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Claim:
         if set(self.effect) != set(self.arms):
             raise ValueError(f"effect names {', '.join(self.effect)}; arms are {', '.join(self.arms)}")
         if not (self.id.strip() and self.claim.strip()):
-            raise ValueError("id and claim are words, not nothing")
+            raise ValueError("id and claim must not be empty")
         idle = [arm for arm, factor in self.effect.items() if factor == 0]
         if idle or not self.arms:
             raise ValueError(f"effect: the factor of {idle[0]} is 0" if idle else "arms: none")
@@ -72,7 +72,7 @@ class Claim:
             raise ValueError("paper_curves gives each arm a curve of the paper's Figure 1")
 
     def terms(self) -> dict[str, dict[str, Any]]:
-        """Arm -> terms of its cell. Raises ConfigError for a row that no table has, and for terms that make no cell."""
+        """Arm -> terms of its cell. Raises ConfigError for an unknown row, invalid terms, or two arms with one cell."""
         problems, cells = [], {}
         for name, cell in self.arms.items():
             try:
@@ -89,7 +89,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say about a claim."""
+    """The verdict on a claim, with the numbers behind it."""
 
     claim: Claim
     verdict: str
@@ -98,18 +98,18 @@ class Verdict:
     effect: Estimate | None = None
     paper: float | None = None  # the same sum from the paper's numbers
     paper_score: str | None = None
-    judged: bool = False  # whether a test decides it
-    p: float = 1.0  # of the nearer side, two-sided
+    judged: bool = False  # whether it is tested, and counts for Holm's correction
+    p: float = 1.0  # twice the smaller one-sided p value
     adjusted: float = 1.0
     seeds_needed: int | None = None
     arms: dict[str, tuple[str, ...]] = field(default_factory=dict)  # arm -> runs
-    planned: int = 0  # seeds, those without numbers too
-    lost: str = ""  # the seeds without numbers and what became of them, arm by arm
+    planned: int = 0  # seeds, with and without numbers
+    lost: str = ""  # the seeds without numbers and their states, arm by arm
     left_out: int = 0  # runs of the arms in other set-ups
 
     @property
     def stand_in(self) -> bool:
-        """Whether another score than the paper's was judged."""
+        """Whether the judged score differs from the paper's."""
         return None not in (self.score, self.paper_score) and self.paper_score not in (
             self.score,
             self.claim.paper_score,
@@ -117,7 +117,7 @@ class Verdict:
 
 
 def load_all(files: Sequence[Path]) -> list[Claim]:
-    """The paper's claims and those of ``files``. Raises ConfigError, also for an id that is given twice."""
+    """The paper's claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
     claims: list[Claim] = []
     known: dict[str, str] = {}
     for file in (None, *files):
@@ -159,7 +159,7 @@ def load_claims(file: Path | str | None = None) -> list[Claim]:
 
 
 def _twice(node: yaml.Node | None, seen: set[int]) -> list[tuple[str, int]]:
-    """(key, line) of every key that a mapping holds a second time: YAML itself takes the last."""
+    """(key, line) of every repeated key of a mapping: YAML itself would silently use the last value."""
     repeated: list[tuple[str, int]] = []
     if node is None or id(node) in seen:
         return repeated
@@ -176,7 +176,11 @@ def _twice(node: yaml.Node | None, seen: set[int]) -> list[tuple[str, int]]:
 
 def _explain(path: Path, entries: Any, problem: Any) -> str:
     location = problem["loc"]
-    entry = entries[location[0]] if isinstance(entries, list) and location and isinstance(entries[location[0]], dict) else {}
+    entry = (
+        entries[location[0]]
+        if isinstance(entries, list) and location and isinstance(entries[location[0]], dict)
+        else {}
+    )
     name = ".".join(map(str, location[1:]))
     what = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "unexpected_keyword_argument":
@@ -213,7 +217,7 @@ def _terms(cell: str | dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _tasks() -> tuple[str, ...]:
-    """Every task that there is."""
+    """The names of all tasks in ``conf/task``."""
     return tuple(sorted(file.stem for file in (CONF / "task").glob("*.yaml")))
 
 
@@ -230,10 +234,10 @@ def _unknown_score(unknown: Sequence[str]) -> str:
 
 
 def judge(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) -> list[Verdict]:
-    """A verdict on every claim, in their order.
+    """A verdict on every claim, in the order given.
 
-    A claim about an arm of which a seed diverged is inconclusive: the seeds that are left were chosen by their
-    result. ``survivors`` judges them all the same.
+    A claim about an arm with a diverged seed is inconclusive: the remaining seeds are selected by their result.
+    ``survivors``: judge it by the remaining seeds.
     """
     measured = [_measure(runs, claim, survivors) for claim in claims]
     indices = [index for index, verdict in enumerate(measured) if verdict.judged]
@@ -244,7 +248,7 @@ def judge(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) 
 
 
 def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
-    """Effect and p value, or why there is none."""
+    """The claim's effect and p value before correction, or why it is not judged."""
     selection = select(runs, claim.terms())
     planned = max((len(seeds.planned) for seeds in selection.seeds.values()), default=0)
     empty = Verdict(claim, "not tested", left_out=selection.left_out, planned=planned, lost=lost_seeds(selection.seeds))
@@ -273,7 +277,7 @@ def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
 
 
 def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
-    """``reason``, and for a cell of one's own what of it no run has."""
+    """``reason``; for a cell given by terms, also the settings that no run has."""
     lacking = absent(runs, claim.terms()[arm]) if reason == NO_RUN and isinstance(claim.arms[arm], dict) else []
     return f"{reason} (no run has {' or '.join(lacking)})" if lacking else reason
 
@@ -283,7 +287,7 @@ def _missing(claim: Claim) -> str:
 
 
 def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estimate | None:
-    """The sum of each seed that every arm has, with the interval that bounded scores leave it."""
+    """The claim's sum over the seeds that every arm has, its interval bounded by the bounds of the score."""
     wide = pd.DataFrame({name: values(frame, score) * metric(score).scale for name, frame in arms.items()}).dropna()
     low, high = within(score, *arms.values())
     ends = [sorted((factor * low, factor * high)) for factor in claim.effect.values()]
@@ -295,7 +299,7 @@ def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estim
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
-    """One-sided p values of the claim being false, and of its being true."""
+    """One-sided p values of the hypotheses that the claim is false, and that it is true."""
     if claim.between is not None:
         low, high = claim.between
         return max(p_above(effect, low), p_below(effect, high)), min(p_below(effect, low), p_above(effect, high))
@@ -320,7 +324,7 @@ def _decide(verdict: Verdict, judged: int) -> Verdict:
 
 
 def _paper(claim: Claim, score: str) -> dict[str, Any]:
-    """The claim's sum from the paper's numbers: in ``score``, else in the claim's first one, where it prints them."""
+    """The claim's sum from the paper's numbers: in ``score``, else in the claim's first score; None if not printed."""
     for name in dict.fromkeys((claim.paper_score or score, claim.scores[0])):
         if claim.paper_curves:
             panel = paper.figure("figure1")["L2" if name.startswith("L2") else "cosine_degrees"]["series"]
@@ -344,12 +348,12 @@ def _printed(cell: str | dict[str, Any], score: str) -> float | None:
 
 
 def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """Verdict -> how many."""
+    """Verdict -> number of claims with it."""
     return {name: sum(verdict.verdict == name for verdict in verdicts) for name in VERDICTS}
 
 
 def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """A row a claim: verdict, score, effect with interval, p, the paper's effect, seeds, reason."""
+    """A row for each claim: verdict, score, effect with interval, p, the paper's effect, seeds, reason."""
     return pd.DataFrame(
         {
             "id": v.claim.id, "claim": v.claim.claim, "source": v.claim.source, "verdict": v.verdict,
@@ -365,7 +369,7 @@ def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def bound_text(claim: Claim) -> str:
-    """``> 0`` or ``−3 to 3``."""
+    """The bound of a claim as text: ``> 0`` or ``−3 to 3``."""
     if claim.between is not None:
         return f"{claim.between[0]:g} to {claim.between[1]:g}".replace("-", "−")
     return f"> {claim.above:g}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""How numbers are printed, each in the decimals of its unit."""
+"""Formats numbers with the decimals of their unit."""
 
 import math
 
@@ -11,7 +11,7 @@ _SPEEDUP = "x"
 
 
 def unit(key: str) -> str:
-    """Unit that a number of ``key`` is printed in."""
+    """Unit that the metric ``key`` is printed in."""
     return _SPEEDUP if key == "speedup" else metric(key).unit
 
 
@@ -29,7 +29,7 @@ def number(key: str, estimate: Estimate | None) -> str:
 
 
 def spread(estimate: Estimate, decimals: int) -> str:
-    """`` ± 0.3``, or `` (0.0 to 29.8)`` where a bound cuts the interval; nothing with one seed."""
+    """`` ± 0.3``, or `` (0.0 to 29.8)`` where a bound cuts the interval; empty with one seed."""
     if math.isnan(estimate.low):
         return ""
     if estimate.margin is not None:
@@ -38,7 +38,7 @@ def spread(estimate: Estimate, decimals: int) -> str:
 
 
 def printed(key: str, value: float | None) -> str:
-    """The paper's number of ``key`` as it prints it: one decimal, parameters without."""
+    """The paper's value of ``key`` as it prints it: one decimal, none for parameters; empty for None."""
     return "" if value is None else f"{value:.{0 if key == 'params' else 1}f}"
 
 

@@ -1,4 +1,4 @@
-"""Tables 9, 10 and 14 of the paper: leaderboards for reference, and its fine-tuning settings beside ours."""
+"""Tables 9, 10 and 14 of the paper: the leaderboards, and its fine-tuning settings beside ours."""
 
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 def recipes(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 14: a row a task and setting with the paper's value, our default and what the runs used."""
+    """Table 14: a row for each task and setting with the paper's value, our default and the values the runs used."""
     rows = []
     for row in paper.table("table14")["rows"]:
         task = _TASKS[row["task"]]
@@ -36,7 +36,7 @@ def recipes(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def recipe_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 14 in the paper's layout: a row a task; ``paper`` alone where all agree, else ``used [paper]``."""
+    """Table 14 in the paper's layout: a row for each task. A cell is ``used [paper]``, one value where both agree."""
     rows: dict[str, dict[str, str]] = {}
     for entry in recipes(runs).to_dict("records"):
         ours = entry["used"] or [entry["default"]]
@@ -48,7 +48,7 @@ def recipe_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def leaderboard(name: str) -> pd.DataFrame:
-    """Table 9 or 10 as printed: no run here reproduces a leaderboard."""
+    """Table 9 or 10 as printed by the paper; no run reproduces a leaderboard."""
     frame = pd.DataFrame(paper.table(name)["rows"]).rename(columns=lambda column: str(column).replace("_", " "))
     return frame.map(
         lambda value: "—" if value is None or value != value else f"{value:.1f}" if isinstance(value, float) else value

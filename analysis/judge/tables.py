@@ -1,7 +1,7 @@
-"""The paper's tables from whatever runs exist: ours, the paper's beside it, differences between arms.
+"""The paper's tables filled from run folders: our numbers, the paper's, and differences between arms.
 
-A table's arms are the cells of the sweep file of its name, in the order of the paper's rows. This
-module fills in numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and HTML.
+The arms of a table are the cells of the sweep file with its name, in the order of the paper's rows. This
+module computes the numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and HTML.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from analysis.read import cautions, paper
 from analysis.read.cells import Selection, select
 from analysis.read.seeds import Seeds, of_planned
 
-#: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
+#: Tables filled by training -> for each row, the index of the row that it is compared with (None: no comparison).
 REFERENCES: dict[str, tuple[int | None, ...]] = {
     "table2": (1, None, 1, 1, 1, 1),
     "table3": (3, 3, 3, None, 7, 7, 7, None),
@@ -52,7 +52,7 @@ _DOWNSTREAM = (
 )
 _COST = ("params", "tokens/s")
 _HELD_OUT = (("MLM loss",), ("MLM",), *((score,) for score in SENTENCE_SCORES))
-#: The paper's columns that our runs have, too, where ours is another number than the paper's.
+#: Columns of the paper that name an arm by a number, which may differ in our runs.
 _OURS = (*(axis.name for axis in AXES if not axis.labels), "hidden", "layers")
 _NAMES = {
     "not-shared": "not shared", "all-shared": "all shared", "shared-attention": "shared attention",
@@ -68,8 +68,8 @@ class Entry:
     metric: str
     ours: Estimate | None
     paper: float | None
-    reason: str | None = None  # why there is none of ours
-    mark: str | None = None  # why it is not to be compared
+    reason: str | None = None  # why our number is missing
+    mark: str | None = None  # why it must not be compared
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Row:
     cells: tuple[tuple[Entry, ...], ...]  # a cell shows one number or two (F1 and EM)
     runs: tuple[str, ...]
     seeds: int
-    planned: int = 0  # seeds, those without numbers too
+    planned: int = 0  # seeds, with and without numbers
 
     @property
     def counted(self) -> str:
@@ -91,7 +91,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against another, paired by seed."""
+    """The difference between an arm and its reference arm, paired by seed."""
 
     arm: str
     reference: str
@@ -100,12 +100,12 @@ class Comparison:
     paper: float | None  # the paper's difference
     p: float
     adjusted: float = 1.0  # Holm, over the comparisons of the table
-    mark: str | None = None  # why an arm is not fit to be compared
-    doubt: str | None = None  # what is wrong with the seeds that are left
+    mark: str | None = None  # why an arm must not be compared
+    doubt: str | None = None  # why the remaining seeds are not judged
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """``differs``, ``within noise``, ``not after correction``, or why it is not judged."""
         if self.mark is not None:
             return "not trained"
         if self.doubt is not None:
@@ -119,7 +119,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, filled."""
+    """A table of the paper, filled with numbers of runs."""
 
     name: str
     number: int
@@ -138,16 +138,17 @@ class Table:
         return sum(bool(row.runs) for row in self.rows) > 1
 
 
-@cache  # files are read once; nobody changes the cells
+@cache  # callers do not modify the cells
 def arms_of(name: str) -> dict[str, dict[str, Any]]:
-    """Arm -> terms of the cells of a table or figure, in the paper's order; names as ``table3.2``, from 1."""
+    """Arm (``table3.1``, ``table3.2``, …) -> terms of its cell, for a table or figure, in the paper's order."""
     return {f"{name}.{number}": dict(row.terms) for number, row in enumerate(sweep_rows([name]), 1)}
 
 
 def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
-    """``table2`` to ``table8`` or ``table11`` to ``table13`` from ``runs``. Raises KeyError for another name.
+    """The table ``name`` (``table2`` to ``table8``, ``table11`` to ``table13``) from ``runs``.
 
-    An arm of which a seed diverged is compared only if ``survivors``.
+    ``survivors``: compare arms even if one of their seeds diverged. Raises KeyError for a table that is not filled
+    by training.
     """
     printed, references = paper.table(name), REFERENCES[name]
     arms = arms_of(name)
@@ -175,7 +176,7 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
 
 
 def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """Parameters, downstream and held-out scores (first what there is), other tasks, and what it cost."""
+    """Columns of a table: parameters, downstream and held-out scores (measured ones first), other tasks, speed."""
     if not len(runs):
         return (("params",), *_DOWNSTREAM)
     measured = any(len(values(runs, key)) for column in _DOWNSTREAM for key in column)
@@ -185,7 +186,7 @@ def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
 
 
 def _label(column: str, paper_value: Any, runs: pd.DataFrame) -> str:
-    """A row's name; where ours is another number, ours with the paper's in brackets."""
+    """The label of a row in a column; where our number differs, ours with the paper's in brackets."""
     shown = _NAMES.get(str(paper_value), str(paper_value))
     if column in ("steps_k", "time_h") and len(runs):
         number = runs["steps"].mean() / 1e3 if column == "steps_k" else runs["seconds"].mean() / 3600
@@ -213,12 +214,12 @@ def _entry(runs: pd.DataFrame, paper_row: Mapping[str, Any], key: str, reason: s
 
 
 def _doubted(entry: Entry, doubt: str) -> Entry:
-    """A number of the seeds that are left; a count of parameters is the same for all."""
+    """``entry`` marked with ``doubt``, unless it is missing or exact (a parameter count)."""
     return entry if entry.ours is None or entry.ours.exact else replace(entry, mark=entry.mark or doubt)
 
 
 def _unit_of_speed(name: str, selection: Selection, arms: Sequence[str]) -> pd.DataFrame:
-    """Runs of the row that speed-up is relative to: the last one that is compared with no other."""
+    """Runs of the row that speed-up is relative to: the last row without a reference."""
     references = REFERENCES[name]
     index = max(index for index, reference in enumerate(references) if reference is None)
     return selection.runs[arms[index]]
@@ -255,16 +256,16 @@ def _comparisons(
 
 
 def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """The comparisons with p values after Holm's correction over those that can be judged."""
+    """The comparisons with p values after Holm's correction over those that are judged."""
     judged = [c for c in comparisons if c.mark is None and c.doubt is None and c.difference.n > 1]
     adjusted = dict(zip(map(id, judged), holm([c.p for c in judged]), strict=True))
     return tuple(replace(c, adjusted=adjusted.get(id(c), 1.0)) for c in comparisons)
 
 
 def compare_arms(arm: pd.DataFrame, reference: pd.DataFrame, key: str) -> Estimate | None:
-    """Printed units of ``ours - theirs``, paired by seed; None where no seed has both.
+    """``arm - reference`` in printed units, paired by seed; None where no seed has both.
 
-    Its spread is not taken below the error of one run's score. Raises ValueError where an arm has a seed twice.
+    Its spread has the error of one run's score as a floor. Raises ValueError where an arm has a seed twice.
     """
     spec = metric(key)
     floor = max(resolution(arm, key), resolution(reference, key))
@@ -273,7 +274,7 @@ def compare_arms(arm: pd.DataFrame, reference: pd.DataFrame, key: str) -> Estima
 
 
 def deviations(runs: pd.DataFrame) -> list[str]:
-    """``batch.size 64 (4096)`` for every setting in which one of the runs differs from the paper's set-up."""
+    """``batch.size 64 (4096)`` for every setting in which a run differs from the paper's set-up."""
     by_field: dict[str, tuple[set[str], str]] = {}
     for entries in runs["deviations"]:
         for entry in entries or ():
@@ -281,7 +282,9 @@ def deviations(runs: pd.DataFrame) -> list[str]:
             ours.add(str(entry["ours"]))
     hidden = {"model.name", "budget.unit"}
     return [
-        f"{name} {'/'.join(sorted(ours))} ({paper_value})" for name, (ours, paper_value) in by_field.items() if name not in hidden
+        f"{name} {'/'.join(sorted(ours))} ({paper_value})"
+        for name, (ours, paper_value) in by_field.items()
+        if name not in hidden
     ]
 
 
@@ -308,7 +311,7 @@ def _notes(selection: Selection, rows: Sequence[Row]) -> list[str]:
 
 
 def configurations(count: Callable[[Mapping[str, Any]], Mapping[str, int]]) -> Table:
-    """Table 1. ``count`` gives the parameter counts of a cell at the paper's own sizes."""
+    """Table 1. ``count`` returns the parameter counts of a cell at the paper's sizes."""
     printed = paper.table("table1")
     columns = [column["name"] for column in printed["columns"] if column["name"] != "parameters_M"]
     rows = []

@@ -18,7 +18,7 @@ def record() -> dict[str, Any]:
 
 
 def table(name: str) -> dict[str, Any]:
-    """A table by its id, such as ``table3``: title, columns (name and unit), rows, disagreements. Raises StopIteration."""
+    """A table by its id (``table3``): title, columns (name and unit), rows, disagreements. Raises StopIteration."""
     return next(entry for entry in record()["tables"] if entry["id"] == name)
 
 

@@ -85,7 +85,7 @@ def require_ours(option: str, folder: Path, files: Iterable[str], proof: str, be
     An earlier result is recognised by the file ``proof`` beside it, whose first line begins with ``begins``.
     """
     if (folder / "status.json").is_file() or inside(folder):
-        raise ConfigError(f"{option} {folder}: these are run folders. Name another folder for what is written.")
+        raise ConfigError(f"{option} {folder}: it holds run folders. Name another folder for the results.")
     existing = [name for name in files if (folder / name).exists()]
     ours = (folder / proof).is_file() and _first_line(folder / proof).startswith(begins)
     if existing and not ours:
@@ -101,7 +101,7 @@ def require_file(option: str, file: Path, *begins: str) -> None:
         raise ConfigError(f"{option} {file}: it is a folder. Name a file.")
     require_writable(option, file.parent)
     if file.exists() and file.stat().st_size and not _first_line(file).startswith(begins):
-        raise ConfigError(f"{option} {file}: it is there and no table of this command. Name another file.")
+        raise ConfigError(f"{option} {file}: it exists and is not a table of this command. Name another file.")
 
 
 def _first_line(file: Path) -> str:
