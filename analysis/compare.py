@@ -188,7 +188,7 @@ def _around(accuracy: float, interval: Any) -> str:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table or the changes. Exit code 1 without runs or if ``--csv`` is not writable, 2 for wrong options."""
+    """Prints the table or the changes. Exit code 1 without runs or if ``--csv`` is not writable, 2 for bad options."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     parser.add_argument("second", type=Path, nargs="?", help="a second one: shows what changed since the first")
