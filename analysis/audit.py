@@ -196,16 +196,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m analysis.audit", description="A report's numbers derived a second time, from the raw files."
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
-    parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="a written report (default: one is made and kept nowhere)"
-    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="a written report (default: one is made in memory)")
     parser.add_argument("--claims", type=Path, action="append", default=[], help="a claims file of the report")
     parser.add_argument(
-        "--where", action="append", default=[], metavar="SETTING=VALUE", help="without --report: only runs with this"
+        "--where",
+        action="append",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="without --report: only runs with this setting",
     )
     parser.add_argument("--survivors", action="store_true", help="if the report was made with it")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where task files lie now, for the right answers")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every cell there")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the task files, for the right answers")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write every cell to this file")
     options = parser.parse_args(arguments)
     if options.report is not None and options.where:
         raise ConfigError("--where: a written report has its runs already. Leave out --where or --report.")

@@ -220,7 +220,7 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     for line in _planted_notes(table):
         console.print(line, highlight=False, soft_wrap=True)
     finished = runs[runs["state"] == "finished"]
-    sentences = [*cautions.unlike_texts(finished), *cautions.code(finished), *cautions.copies(runs)]
+    sentences = [*cautions.different_texts(finished), *cautions.code(finished), *cautions.copies(runs)]
     _warn(console, [*sentences, *heads.sentences(runs)])
     tasks = compare_tasks(runs)
     if len(tasks):

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m analysis.first_difference", description="The first step at which two runs differ."
     )
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="a run folder")
-    parser.add_argument("--tolerance", type=float, default=0.0, help="relative difference to overlook")
+    parser.add_argument("--tolerance", type=float, default=0.0, help="relative difference to ignore")
     options = parser.parse_args(arguments)
     lines, equal = describe(options.runs[0], options.runs[1], options.tolerance)
     print("\n".join(lines))

@@ -95,7 +95,7 @@ def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     for condition in conditions:
         name, equals, value = condition.partition("=")
         if not equals:
-            raise ConfigError(f"--where {condition}: say a setting and its value, such as budget.steps=3500.")
+            raise ConfigError(f"--where {condition}: give a setting and its value, such as budget.steps=3500.")
         recorded = [setting(config, name) for config in runs["config"]]
         kept = runs[
             [str(setting_value) == value or setting_value == yaml.safe_load(value) for setting_value in recorded]
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--where", action="append", default=[], metavar="SETTING=VALUE", help="only runs with this setting"
     )
     parser.add_argument(
-        "--survivors", action="store_true", help="judge an arm of which a seed diverged by the seeds that are left"
+        "--survivors", action="store_true", help="judge an arm with a diverged seed by its remaining seeds"
     )
     parser.add_argument("--title", default=_TITLE)
     parser.add_argument("--compact", action="store_true", help="for a repository: Markdown, CSV and SVG only, no page")

@@ -250,7 +250,7 @@ def _basis(runs: Sequence[dict[str, Any]]) -> str:
     same_text = f"{sequences:,} sequences of up to {length} tokens ({origin})"
     if len({run["tokens"] for run in runs}) == 1:
         return f"{runs[0]['tokens']:,} tokens of {same_text}"
-    return f"{same_text}, the same text for all; their tokenizers divide it into unlike numbers of tokens"
+    return f"{same_text}, the same text for all; their tokenizers divide it into different numbers of tokens"
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def test_a_seed_that_a_sweep_planned_and_nothing_began_is_said(tmp_path: Path) -
 
 
 def test_a_seed_that_stands_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="seed 0 stands more than once"):
+    with pytest.raises(ValueError, match="seed 0 occurs more than once"):
         paired(pd.Series([1, 2, 3], index=[0, 0, 1]), pd.Series([0, 0], index=[0, 1]))
     runs = simulated({"all": 0.18}, 2, np.random.default_rng(0), 0.01)
     twice = pd.concat([runs, runs])

@@ -53,16 +53,16 @@ class Claim:
 
     def __post_init__(self) -> None:
         if (self.above is None) == (self.between is None):
-            raise ValueError("say above or between, not both")
+            raise ValueError("give either above or between")
         if self.between is not None and self.between[0] >= self.between[1]:
-            raise ValueError("between: the first bound lies below the second")
+            raise ValueError("between: the first bound must lie below the second")
         if set(self.effect) != set(self.arms):
             raise ValueError(f"effect names {', '.join(self.effect)}; arms are {', '.join(self.arms)}")
         if not (self.id.strip() and self.claim.strip()):
             raise ValueError("id and claim must not be empty")
         idle = [arm for arm, factor in self.effect.items() if factor == 0]
         if idle or not self.arms:
-            raise ValueError(f"effect: the factor of {idle[0]} is 0" if idle else "arms: none")
+            raise ValueError(f"effect: the factor of {idle[0]} is 0" if idle else "arms: give at least one")
         for name, scores in (("scores", self.scores), ("paper_score", [self.paper_score] if self.paper_score else [])):
             unknown = [score for score in scores if not _is_score(score)]
             if unknown or (name == "scores" and not scores):
@@ -190,7 +190,7 @@ def _explain(path: Path, entries: Any, problem: Any) -> str:
     elif problem["type"] in ("missing", "missing_argument"):
         what = "missing."
     elif location[1:2] == ("arms",) and len(location) > 2:
-        name, what = f"arms.{location[2]}", "say a row such as table4.6, or terms such as {share: all}."
+        name, what = f"arms.{location[2]}", "give a row such as table4.6, or terms such as {share: all}."
     if not location:
         return f"{path}: a list of claims is expected, each with {', '.join(_FIELDS)}."
     return (
@@ -211,7 +211,9 @@ def _terms(cell: str | dict[str, Any]) -> dict[str, Any]:
     if cell not in arms:
         near = difflib.get_close_matches(cell, [row for name in REFERENCES for row in arms_of(name)], n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no row {cell}.{hint} Say table4.6, or terms such as {{share: all}}.")
+        raise ConfigError(
+            f"there is no row {cell}.{hint} Give a row such as table4.6, or terms such as {{share: all}}."
+        )
     return arms[cell]
 
 

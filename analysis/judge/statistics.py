@@ -84,7 +84,7 @@ def estimate(
     """
     if isinstance(values, pd.Series) and values.index.name == "seed" and values.index.has_duplicates:
         twice = sorted({str(seed) for seed in values.index[values.index.duplicated()]})
-        raise ValueError(f"seed {', '.join(twice)} stands more than once: runs of one seed are not independent")
+        raise ValueError(f"seed {', '.join(twice)} occurs more than once: runs of one seed are not independent")
     numbers = np.asarray([float(value) for value in values if not pd.isna(value)])
     if not len(numbers):
         return None

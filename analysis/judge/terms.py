@@ -17,10 +17,12 @@ from analysis.read.records import parse_yaml
 
 #: Settings that never distinguish arms.
 _ELSEWHERE = {
-    "task": "fine-tuning tells no arms apart; name the task under scores, as task:NAME",
-    "tasks": "fine-tuning tells no arms apart; name the task under scores, as task:NAME",
+    "task": "arms cannot differ in fine-tuning; name the task under scores, as task:NAME",
+    "tasks": "arms cannot differ in fine-tuning; name the task under scores, as task:NAME",
     "length": "a run's length is part of its set-up; to compare lengths say budget.steps",
-    **dict.fromkeys(("tracker", "paths", "runtime", "rerun", "sweep"), "it changes no numbers and tells no arms apart"),
+    **dict.fromkeys(
+        ("tracker", "paths", "runtime", "rerun", "sweep"), "it changes no numbers, so arms cannot differ in it"
+    ),
 }
 #: Settings of ``conf/model`` that make a shape.
 _SHAPE = ("hidden", "layers", "heads", "intermediate")
@@ -47,7 +49,7 @@ def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
         for name, setting_value in parts.items():
             setting = EMBEDDING if name == "embedding" else name
             if setting in given_by:
-                problems.append(f"{key} and {given_by[setting]} both say {setting}. Give one of them.")
+                problems.append(f"{key} and {given_by[setting]} both set {setting}. Give one of them.")
             given_by[setting] = str(key)
             settings[name] = setting_value
     if problems:

@@ -101,17 +101,17 @@ def copies(runs: pd.DataFrame) -> list[str]:
     return [f"{len(copied)} of {len(runs)} run folders are copies of a run that is counted once, {agreement}."]
 
 
-def unlike_texts(finished: pd.DataFrame) -> list[str]:
+def different_texts(finished: pd.DataFrame) -> list[str]:
     """Cautions where held-out losses of different sequences or texts stand side by side."""
     lengths = sorted({setting(config, "pairs.max_length") for config in finished["config"]} - {None})
     texts = finished["tokens_fingerprint"].dropna().nunique()
     notes = []
     if len(lengths) > 1:
         values = " and ".join(map(str, lengths))
-        notes.append(f"The runs are scored on sequences of unlike length (pairs.max_length {values}).")
+        notes.append(f"The runs are scored on sequences of different length (pairs.max_length {values}).")
     if texts > 1:
-        notes.append(f"The runs are scored on {texts} unlike texts, or on one text in unlike pieces.")
-    return [f"{sentence} Their losses do not compare." for sentence in notes]
+        notes.append(f"The runs are scored on {texts} different texts, or on one text in different pieces.")
+    return [f"{sentence} Their losses are not comparable." for sentence in notes]
 
 
 def left_out(selection: Selection) -> str:
