@@ -16,7 +16,7 @@ from analysis.judge.claims import judge, load_claims
 from analysis.judge.metrics import METRICS, unfit, values
 from analysis.judge.recipes import SETTINGS, leaderboard, recipe_table, recipes
 from analysis.judge.tables import REFERENCES, Table, arms_of, build, configurations
-from analysis.parameters import count, words_of
+from analysis.parameters import count, overrides_of
 from analysis.read import paper
 from analysis.read.cells import main_setup, select
 from analysis.read.runs import load_runs
@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 def all_tables(runs: pd.DataFrame) -> list[Table]:
     return [
-        configurations(lambda terms: count(["scale=paper", *words_of(terms)])),
+        configurations(lambda terms: count(["scale=paper", *overrides_of(terms)])),
         *(build(runs, n) for n in DOWNSTREAM),
     ]
 

@@ -66,7 +66,9 @@ class Claim:
         for name, scores in (("scores", self.scores), ("paper_score", [self.paper_score] if self.paper_score else [])):
             unknown = [score for score in scores if not _is_score(score)]
             if unknown or (name == "scores" and not scores):
-                raise ValueError(f"{name}: {_unknown_score(unknown)}; there are {', '.join(METRICS)} and task:NAME")
+                raise ValueError(
+                    f"{name}: {_unknown_score(unknown)}; known scores are {', '.join(METRICS)} and task:NAME"
+                )
         curves = set(self.paper_curves.values()) - set(paper.figure("figure1")["L2"]["series"])
         if curves or (self.paper_curves and set(self.paper_curves) != set(self.arms)):
             raise ValueError("paper_curves gives each arm a curve of the paper's Figure 1")

@@ -115,7 +115,7 @@ def _choice(key: str, value: Any, known: Any) -> None:
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{key}={value}: there are {', '.join(known)}.{hint}")
+        raise ConfigError(f"{key}={value}: must be one of {', '.join(known)}.{hint}")
 
 
 def _value(key: str, value: Any, kind: Any) -> Any:
