@@ -49,7 +49,7 @@ def _setup(entry: dict[str, Any], whole: bool = True) -> str:
     """What has to be equal between fine-tunings, as text; kept in the entry, as every score needs it."""
     key = _WHOLE if whole else _RECIPE
     if key not in entry:
-        told = {"recipe": entry.get("recipe") or {}, "set_up": (entry.get("set_up") or {}) if whole else {}}
-        named = flat(told) | {"metric": entry.get("metric"), "seeds": entry.get("seeds")}
+        parts = {"recipe": entry.get("recipe") or {}, "set_up": (entry.get("set_up") or {}) if whole else {}}
+        named = flat(parts) | {"metric": entry.get("metric"), "seeds": entry.get("seeds")}
         entry[key] = json.dumps(named, sort_keys=True, default=str)
     return str(entry[key])
