@@ -1,7 +1,7 @@
-"""A report checked against the raw files: ``python -m analysis.audit runs --report report``.
+"""Checks a report against the raw files: ``python -m analysis.audit runs --report report``.
 
-Every number of the tables, their differences, the scorecard and ``runs.csv`` is derived a second time, from the run
-folders and by other code (``analysis/recount/``). Without ``--report`` the report is made first, from the same folders.
+Every number of the tables, their differences, the scorecard and ``runs.csv`` is computed a second time from the run
+folders, by separate code (``analysis/recount/``). Without ``--report``, the report is made first from the same folders.
 """
 
 import argparse
@@ -50,41 +50,41 @@ class Reported:
 
     @classmethod
     def read(cls, folder: Path) -> "Reported":
-        """A written report. Raises ConfigError where the folder is none."""
+        """A written report. Raises ConfigError where ``folder`` holds no report or a file cannot be read."""
         needed = [folder / "runs.csv", folder / "scorecard.csv"]
         if missing := [file.name for file in needed if not file.is_file()]:
             what = "there is no such folder" if not folder.exists() else f"it has no {' and no '.join(missing)}"
             raise ConfigError(
                 f"--report {folder}: no report: {what}. python -m analysis.report RUNS --out {folder} writes one."
             )
-        found = {}
+        files = {}
         for file in (*needed, *folder.glob("controls.csv"), *sorted((folder / "tables").glob("*.csv"))):
             try:
-                found[str(file.relative_to(folder))] = read_table(file)
+                files[str(file.relative_to(folder))] = read_table(file)
             except (OSError, UnicodeError, csv.Error) as error:
                 raise ConfigError(f"--report {folder}: {file} cannot be read ({error}).") from None
         page = folder / "report.md"
-        return cls(found, page.read_text(encoding="utf-8", errors="replace") if page.is_file() else "")
+        return cls(files, page.read_text(encoding="utf-8", errors="replace") if page.is_file() else "")
 
     @classmethod
     def made(cls, report: Report) -> "Reported":
-        """A report that is not written: every number as its CSV file would hold it."""
+        """A report in memory: every number as its CSV file would hold it."""
         texts = {name: frame.to_csv(index=False) for name, frame in frames(report).items()}
         return cls({name: list(csv.DictReader(io.StringIO(text))) for name, text in texts.items()}, markdown(report))
 
-    def runs_of(self, places: Sequence[Path]) -> list[Run]:
-        """The folders of its runs among ``places``. Raises UserError where one is missing."""
-        found = [Run(folder) for folder in folders(places)]
-        mark_copies(found)
+    def runs_of(self, paths: Sequence[Path]) -> list[Run]:
+        """The run folders in ``paths`` that the report was made from. Raises UserError where one is missing."""
+        candidates = [Run(folder) for folder in folders(paths)]
+        mark_copies(candidates)
         rows = Counter(row["run"] for row in self.files["runs.csv"])
-        missing = sorted((rows - Counter(run.name for run in found)).elements())
+        missing = sorted((rows - Counter(run.name for run in candidates)).elements())
         if missing:
             raise UserError(
-                f"{', '.join(map(str, places))}: {len(missing)} of the report's {rows.total()} runs have no folder "
+                f"{', '.join(map(str, paths))}: {len(missing)} of the report's {rows.total()} runs have no folder "
                 f"there ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}), so its numbers cannot be "
                 "derived again. Name every folder that its runs lie in."
             )
-        return [run for run in found if run.name in rows]
+        return [run for run in candidates if run.name in rows]
 
 
 def audit(
@@ -94,37 +94,38 @@ def audit(
     data: Path | None = None,
     survivors: bool = False,
 ) -> list[Check]:
-    """Every number of the report beside the one that the raw files give.
+    """Compares every number of the report with the number derived from the raw files.
 
-    ``data``: where right answers may lie; ``survivors``: the report judges arms of which a seed diverged.
+    ``data``: folder of task files with the right answers; ``survivors``: whether the report was made with it.
     """
-    found = columns.check(reported.files["runs.csv"], runs)
+    checks = columns.check(reported.files["runs.csv"], runs)
     for run in runs:
         if run.state != "copy":
-            found += parameters.check(run)
-            found += held_out.check(run)
-            found += fine_tunings.check(run, data)
+            checks += parameters.check(run)
+            checks += held_out.check(run)
+            checks += fine_tunings.check(run, data)
     printed, of_page = pages.read(reported.page), list[Check]()
     for name in ("table1", *AGAINST):
         rows = reported.files.get(f"tables/{name}.csv")
         if rows is not None:
             table = TableCheck(name, rows, runs, survivors)
-            found += table.cells()
-            found += table.differences(reported.files.get(f"tables/{name}-differences.csv", []))
+            checks += table.cells()
+            checks += table.differences(reported.files.get(f"tables/{name}-differences.csv", []))
             if reported.page:
                 of_page += pages.check_table(table, printed.get(f"Table {name.removeprefix('table')}"))
-    checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs, survivors)
-    found += checks
-    found += controls.check(reported.files.get("controls.csv", []), runs)
-    natural = [one for one in derived if one["text"] == "natural"]
-    folded = len(natural) < len(derived) and all(one["verdict"] == "not tested" for one in natural)  # into a sentence
+    claim_checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs, survivors)
+    checks += claim_checks
+    checks += controls.check(reported.files.get("controls.csv", []), runs)
+    natural = [row for row in derived if row["text"] == "natural"]
+    # A report on controls alone has one sentence instead of the scorecard.
+    folded = len(natural) < len(derived) and all(row["verdict"] == "not tested" for row in natural)
     shown = reported.page and natural and not folded
-    found += of_page + (pages.check_claims(printed.get(_CLAIMED), natural) if shown else [])
-    return [check for check in found if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
+    checks += of_page + (pages.check_claims(printed.get(_CLAIMED), natural) if shown else [])
+    return [check for check in checks if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
 
 
 def summary(checks: Sequence[Check]) -> dict[str, tuple[int, int, int, int]]:
-    """Section -> its cells, those that agree, disagree and are not re-derived; in the order of the checks."""
+    """Section -> number of cells in all, that agree, that disagree, that are not re-derived; in order of the checks."""
     counts: dict[str, Counter[str]] = {}
     for check in checks:
         counts.setdefault(check.section, Counter())[check.state] += 1
@@ -145,8 +146,8 @@ def _tell(checks: Sequence[Check]) -> None:
     if wrong:
         console.print()
     for c in wrong:
-        words = f"{c.section} · {c.where}: reported {c.reported}, re-derived {c.derived} (from {c.source})"
-        console.print(words, style="red", markup=False, soft_wrap=True)
+        line = f"{c.section} · {c.where}: reported {c.reported}, re-derived {c.derived} (from {c.source})"
+        console.print(line, style="red", markup=False, soft_wrap=True)
     reasons = Counter((c.section, c.reason) for c in checks if c.state == OPEN)
     if reasons:
         console.print("\nNot re-derived:")
@@ -170,41 +171,43 @@ def _write(checks: Sequence[Check], file: Path) -> None:
 
 
 def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Entries of the paper's claims file and of ``files``, as they stand there."""
-    load_all([_CONTROLS, *files])  # refuses what is no claims file
+    """Entries of the paper's claims file, of the controls and of ``files``, as written. Raises ConfigError."""
+    load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
     return [
         entry for file in (_CLAIMS, _CONTROLS, *files) for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
     ]
 
 
-def _require_raw(places: Sequence[Path]) -> None:
-    """Raises UserError for a report in the place of run folders, and NoRunsError where there are none."""
-    for place in places:
-        if (place / "scorecard.csv").is_file() and not folders([place]):
+def _require_raw(paths: Sequence[Path]) -> None:
+    """Raises UserError for a path that is a report, and NoRunsError for a path without run folders."""
+    for path in paths:
+        if (path / "scorecard.csv").is_file() and not folders([path]):
             raise UserError(
-                f"{place}: a report, not the runs that it was made from: it holds no run folders, so none of its "
-                f"numbers can be derived again. Name their folder: python -m analysis.audit runs --report {place}"
+                f"{path}: a report, not the runs that it was made from: it holds no run folders, so none of its "
+                f"numbers can be derived again. Name their folder: python -m analysis.audit runs --report {path}"
             )
-        run_folders(place)
+        run_folders(path)
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 where nothing disagrees, 1 where something does or there are no runs."""
+    """Entry point. Exit code 0 if nothing disagrees, 1 if a number disagrees or there are no runs."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.audit", description="A report's numbers derived a second time, from the raw files."
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
-    parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="a written report (default: one is made and kept nowhere)"
-    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="a written report (default: one is made in memory)")
     parser.add_argument("--claims", type=Path, action="append", default=[], help="a claims file of the report")
     parser.add_argument(
-        "--where", action="append", default=[], metavar="SETTING=VALUE", help="without --report: only runs with this"
+        "--where",
+        action="append",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="without --report: only runs with this setting",
     )
-    parser.add_argument("--survivors", action="store_true", help="as the report was made with")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where task files lie now, for the right answers")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every cell there")
+    parser.add_argument("--survivors", action="store_true", help="if the report was made with it")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the task files, for the right answers")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write every cell to this file")
     options = parser.parse_args(arguments)
     if options.report is not None and options.where:
         raise ConfigError("--where: a written report has its runs already. Leave out --where or --report.")

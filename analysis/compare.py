@@ -1,10 +1,10 @@
 """Runs side by side: ``python -m analysis.compare runs``; two collections: ``python -m analysis.compare A B``.
 
-One collection: axes, parameters and held-out numbers of every run folder. One run a cell has no
-spread over seeds, so the intervals are those of the held-out examples alone.
+One collection: axes, parameters and held-out numbers of every run folder. A single run has no spread over
+seeds, so the intervals are those over held-out examples.
 
-Two: what changed from A to B, for every cell that both have, paired by seed; which cells only one
-has; and in which settings beside the axes they differ.
+Two collections: the change from A to B for every cell that both have, paired by seed; the cells that only one
+has; and the settings, other than the axes, in which the two differ.
 """
 
 import argparse
@@ -50,8 +50,9 @@ _SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, "Avg", "tokens/s")
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a run in plain words, sorted by model, axes, budget and seed; an unfinished run says so, copies are not
-    shown.
+    """A row of text for each run, sorted by model, axes, budget and seed.
+
+    An unfinished run shows its state; copies are left out.
     """
     runs = runs[runs["state"] != "copy"]
     axes = [axis.name for axis in AXES if any(axis.shown(value) for value in runs[axis.name].dropna())]
@@ -73,7 +74,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a run and fine-tuned task: the best checkpoint on dev (median over seeds), and the last."""
+    """A row for each run and fine-tuned task: dev scores of the best and of the last checkpoint, medians over seeds."""
     rows = []
     for run in runs[runs["state"] != "copy"].to_dict("records"):
         for entry in run["tasks"]:
@@ -96,48 +97,50 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def changes(before: pd.DataFrame, after: pd.DataFrame) -> tuple[PaperTable, dict[str, list[str]]]:
-    """What changed from one collection to another.
+    """The changes from one collection to another.
 
-    A table with a comparison for each cell and score that both have, its verdicts after Holm's
-    correction, and lists of words: ``only in A``, ``only in B``, ``settings`` that differ.
+    Returns a table with a comparison for each cell and score that both have, with verdicts after Holm's
+    correction, and three lists: ``only in A``, ``only in B``, ``settings`` that differ.
     """
     selections = main_selection(after), main_selection(before)
-    ours, theirs = _named_alike(*selections)
-    both = sorted(set(ours["arm"]) & set(theirs["arm"]))
-    scores = (*_SCORES, *(f"task:{name}" for name in sorted(set(tasks_of(ours)) & set(tasks_of(theirs)))))
-    found = []
+    after_runs, before_runs = _named_alike(*selections)
+    both = sorted(set(after_runs["arm"]) & set(before_runs["arm"]))
+    scores = (*_SCORES, *(f"task:{name}" for name in sorted(set(tasks_of(after_runs)) & set(tasks_of(before_runs)))))
+    comparisons = []
     for arm in both:
-        a, b = theirs[theirs["arm"] == arm], ours[ours["arm"] == arm]
+        a, b = before_runs[before_runs["arm"] == arm], after_runs[after_runs["arm"] == arm]
         for key in scores:
             difference = compare_arms(b, a, key)
             if difference is not None:
                 mark = unfit(a, key) or unfit(b, key)
                 doubt = _doubt(selections[1], a, "A") or _doubt(selections[0], b, "B")
                 p = p_two_sided(difference)
-                found.append(Comparison(arm, "A", key, difference, None, p, mark=mark, doubt=doubt))
-    words = {
-        "only in A": sorted(set(theirs["arm"]) - set(ours["arm"])),
-        "only in B": sorted(set(ours["arm"]) - set(theirs["arm"])),
+                comparisons.append(Comparison(arm, "A", key, difference, None, p, mark=mark, doubt=doubt))
+    notes = {
+        "only in A": sorted(set(before_runs["arm"]) - set(after_runs["arm"])),
+        "only in B": sorted(set(after_runs["arm"]) - set(before_runs["arm"])),
         "settings": [
-            *different(ours[ours["arm"] == both[0]].iloc[0], theirs[theirs["arm"] == both[0]].iloc[0]),
-            *apart(ours, theirs),
+            *different(
+                after_runs[after_runs["arm"] == both[0]].iloc[0], before_runs[before_runs["arm"] == both[0]].iloc[0]
+            ),
+            *apart(after_runs, before_runs),
         ]
         if both
         else [],
     }
     rows = tuple(Row(name, (name,), (), (), 0) for name in (*both, "A"))
-    return PaperTable("changes", 0, "From A to B", ("arm",), (), rows, corrected(found)), words
+    return PaperTable("changes", 0, "From A to B", ("arm",), (), rows, corrected(comparisons)), notes
 
 
 def _short_name(run: Mapping[Any, Any]) -> str:
-    """``e32-all-sop-s0``: a run by its axes and seed, as folders are named."""
+    """A run by its axes and seed, as folders are named: ``e32-all-sop-s0``."""
     values = [(axis, run[axis.name]) for axis in AXES]
     return "-".join([*(axis.slug.format(value) for axis, value in values if axis.shown(value)), f"s{run['seed']}"])
 
 
 def _named_alike(*selections: Selection) -> list[pd.DataFrame]:
-    """The runs of each with ``arm`` as the same words for the same arm, and ``own_arm`` as it is called there."""
-    frames = [selection.runs["all"].assign(own_arm=selection.runs["all"]["arm"]) for selection in selections]
+    """The runs of both collections, ``arm`` named alike in both; ``selected_arm``: its name in the selection."""
+    frames = [selection.runs["all"].assign(selected_arm=selection.runs["all"]["arm"]) for selection in selections]
     together = pd.concat(frames, ignore_index=True)
     names = pd.Series(full_names(together) if len(together) else [], index=together.index, dtype=object)
     split = len(frames[0])
@@ -145,7 +148,7 @@ def _named_alike(*selections: Selection) -> list[pd.DataFrame]:
 
 
 def _doubt(selection: Selection, arm: pd.DataFrame, name: str) -> str | None:
-    seeds = selection.seeds.get(arm["own_arm"].iloc[0])
+    seeds = selection.seeds.get(arm["selected_arm"].iloc[0])
     return f"{name}: {seeds.doubt}" if seeds is not None and seeds.doubt else None
 
 
@@ -154,7 +157,7 @@ def _cell(value: Any, form: Any) -> str:
 
 
 def _achievable(run: dict[Any, Any]) -> str:
-    """``MLM 1.103, NSP 97.8%, SOP 94.7%``: scores at best, where the text says so."""
+    """The achievable scores, ``MLM 1.103, NSP 97.8%, SOP 94.7%``; empty where the corpus does not know them."""
     loss = run["achievable_mlm_loss"]
     if pd.isna(loss):
         return ""
@@ -173,7 +176,7 @@ def _accuracy(accuracy: Any, interval: Any, head: Any) -> str:
 
 
 def _around(accuracy: float, interval: Any) -> str:
-    """`` ±2.0``, or `` (96.3 to 100.0)`` where the interval of a share near 0 or 100% is not even about it."""
+    """`` ±2.0``, or `` (96.3 to 100.0)`` where the interval is not symmetric (a share near 0 or 100%)."""
     if not isinstance(interval, list):
         return ""
     low, high = (100 * min(max(end, 0.0), 1.0) for end in interval)
@@ -185,18 +188,18 @@ def _around(accuracy: float, interval: Any) -> str:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table or the changes. Exit code 1 without runs or a place to write, 2 for what is said wrongly."""
+    """Prints the table or the changes. Exit code 1 without runs or if ``--csv`` is not writable, 2 for bad options."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
-    parser.add_argument("other", type=Path, nargs="?", help="a second one: what changed from the first to this")
+    parser.add_argument("second", type=Path, nargs="?", help="a second one: shows what changed since the first")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
     if options.csv:
         require_file("--csv", options.csv, "model,E,share,", "arm,against,")
     runs = load_runs(options.runs)
-    other = None if options.other is None else load_runs(options.other)
+    after = None if options.second is None else load_runs(options.second)
     console = Console()
-    table = _show_runs(runs, console) if other is None else _show_changes(runs, other, console)
+    table = _show_runs(runs, console) if after is None else _show_changes(runs, after, console)
     if options.csv:
         try:
             write_text(options.csv, table.to_csv(index=False))
@@ -217,7 +220,7 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
     for line in _planted_notes(table):
         console.print(line, highlight=False, soft_wrap=True)
     finished = runs[runs["state"] == "finished"]
-    sentences = [*cautions.unlike_texts(finished), *cautions.code(finished), *cautions.copies(runs)]
+    sentences = [*cautions.different_texts(finished), *cautions.code(finished), *cautions.copies(runs)]
     _warn(console, [*sentences, *heads.sentences(runs)])
     tasks = compare_tasks(runs)
     if len(tasks):
@@ -227,7 +230,7 @@ def _show_runs(runs: pd.DataFrame, console: Console) -> pd.DataFrame:
 
 
 def _planted_notes(table: pd.DataFrame) -> list[str]:
-    """A line for each planted text: its strengths, and what is achievable on it."""
+    """A line for each planted text: its strengths, and the achievable scores on it."""
     if "planted text" not in table:
         return []
     texts = table.loc[table["planted text"] != "", ["planted text", "achievable"]].drop_duplicates()
@@ -243,7 +246,7 @@ def _warn(console: Console, sentences: Sequence[str]) -> None:
 
 
 def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -> pd.DataFrame:
-    table, words = changes(before, after)
+    table, notes = changes(before, after)
     if table.comparisons:
         rows = pd.DataFrame([render.compared(table, c) for c in table.comparisons], columns=list(render.COMPARED))
         console.print(_drawn(rows.drop(columns=["against", "paper"])))
@@ -255,7 +258,7 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
     same = set(before["identity"][before["state"] == "finished"]) & set(after["identity"][after["state"] == "finished"])
     if same:
         _warn(console, [f"in both: {len(same)} runs are the same run in A and in B; their difference says nothing"])
-    for name, lines in words.items():
+    for name, lines in notes.items():
         for line in lines:
             console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
     return render.differences(table)
@@ -266,7 +269,7 @@ def _drawn(table: pd.DataFrame) -> Table:
     for name in table:
         drawn.add_column(str(name), no_wrap=name not in ("task", "run", "start", "arm"), overflow="fold")
     for values in table.itertuples(index=False):
-        drawn.add_row(*(Text("—" if pd.isna(v) else str(v)) for v in values))  # not str: rich reads [marks] in it
+        drawn.add_row(*(Text("—" if pd.isna(v) else str(v)) for v in values))  # rich would read [marks] in a str
     return drawn
 
 

@@ -1,6 +1,6 @@
-"""Every figure: ``python -m analysis.figures runs --out figures``, or some of them with ``--only``.
+"""Draws the figures: ``python -m analysis.figures runs --out figures``; some of them with ``--only``.
 
-Each is written as PNG, SVG and PDF with its plotted numbers as CSV beside it.
+Each is written as PNG, SVG and PDF, and its plotted numbers as CSV.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from analysis.read.cells import main_selection
 from analysis.read.places import require_ours, require_writable
 from analysis.read.runs import load_runs
 
-#: Name -> how it is drawn; the paper's own first.
+#: Name -> the function that draws it; the paper's figures first.
 FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {
     "figure1": per_layer, "figure2": training_curves, "embedding": embedding, "objectives": objective_matrix,
     "pareto": pareto, "seeds": seed_spread, "curves": learning_curves, "cost": cost,
@@ -31,7 +31,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {
 
 
 def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple[list[Drawing], dict[str, str]]:
-    """The figures that ``runs`` can fill, and why not the others. Captions name arms that lack a seed."""
+    """The figures that ``runs`` have data for, and figure -> why it is missing. Captions name arms that lack a seed."""
     drawings, undrawn = [], {}
     lost = cautions.lost_in_short(main_selection(runs))
     for name in names:
@@ -45,7 +45,7 @@ def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figures. Exit code 1 without runs, drawings or a place to write, 2 for what is said wrongly."""
+    """Writes the figures. Exit code 1 without runs or drawings or if ``--out`` is not writable, 2 for wrong options."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description="Figures of run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write (default: figures)")

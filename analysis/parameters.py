@@ -1,7 +1,7 @@
-"""Parameters before training: ``python -m analysis.parameters``.
+"""Parameter counts before training: ``python -m analysis.parameters``.
 
-Without arguments: every cell of Tables 1, 3 and 4, counted three ways beside the paper's number.
-With overrides, as for ``run.py``: the counts of that one cell.
+Without arguments: every cell of Tables 1, 3 and 4, counted in three ways beside the paper's number.
+With overrides, as for ``run.py``: the counts of those cells.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from analysis.judge.tables import arms_of
 from analysis.read import paper
 
 _RULES = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
-#: Counts that give a printed number, the commoner first.
+#: Counts that may give a printed number, the commonest first.
 _TRIED = ("with_pooler", "encoder", "with_heads")
 _EMBEDS = {"H/12": "e64", "H/6": "e128", "H/3": "e256", "H": "full"}
-#: The groups that a printed cell is named by.
+#: The groups that name a printed cell.
 _GROUPS = ("model", "embed", "share")
 _NOTE = """
 * the count that gives the paper's number. Shared blocks and the tied vocabulary
@@ -35,29 +35,29 @@ reproduced by the released architecture under any rule.\
 
 
 def paper_cells() -> pd.DataFrame:
-    """A row for each printed cell: model, embed, share, the three counts, the paper's millions, rule and tables."""
+    """A row for each printed cell: model, embed, share, three counts, the paper's number in millions, rule, tables."""
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for name in ("table1", "table3", "table4"):
         for terms, printed in zip(arms_of(name).values(), paper.table(name)["rows"], strict=True):
-            words = words_of(terms)
-            row = rows.setdefault(tuple(words), {"millions": printed["parameters_M"], "tables": []})
+            overrides = overrides_of(terms)
+            row = rows.setdefault(tuple(overrides), {"millions": printed["parameters_M"], "tables": []})
             row["tables"].append(name.removeprefix("table"))
-    found = []
+    cells = []
     for cell, row in rows.items():
         counts = count(["scale=paper", *cell])
         rule = next((rule for rule in _TRIED if round(counts[rule] / 1e6) == row["millions"]), "neither")
-        axes = dict(word.split("=") for word in cell)
-        found.append(axes | counts | {"millions": row["millions"], "rule": rule, "table": ", ".join(row["tables"])})
-    return pd.DataFrame(found)
+        axes = dict(override.split("=") for override in cell)
+        cells.append(axes | counts | {"millions": row["millions"], "rule": rule, "table": ", ".join(row["tables"])})
+    return pd.DataFrame(cells)
 
 
-def words_of(terms: Mapping[str, Any]) -> list[str]:
-    """The cell of a table at the paper's sizes, in words of the command line."""
+def overrides_of(terms: Mapping[str, Any]) -> list[str]:
+    """The overrides (Hydra's key=value) of a table's cell at the paper's sizes."""
     return [f"model={terms['size']}", f"embed={_EMBEDS[terms['embedding']]}", f"share={terms['share']}"]
 
 
 def count(overrides: list[str]) -> dict[str, int]:
-    """The three totals of the cell that ``overrides`` describe. Raises ConfigError."""
+    """The three parameter counts of the cell that ``overrides`` describe. Raises ConfigError."""
     counts = compose(overrides).architecture().parameters()
     return {rule: getattr(counts, rule) for rule in _RULES}
 
@@ -79,7 +79,7 @@ def _draw(cells: pd.DataFrame) -> Table:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, or the counts of cells. Exit code 2 for settings that are wrong."""
+    """Prints the table, or the counts of cells. Exit code 2 for wrong settings."""
     parser = argparse.ArgumentParser(prog="python -m analysis.parameters", description="Parameters before training.")
     parser.add_argument("overrides", nargs="*", help="a cell, such as: model=base embed=e128 share=all, or several")
     overrides = parser.parse_args(arguments).overrides

@@ -1,8 +1,7 @@
 """The whole report: ``python -m analysis.report runs --out report``.
 
 Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs.csv``, ``tables/``
-(Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV); with ``--compact`` what is worth keeping in a
-repository.
+(Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV). ``--compact`` writes only what a repository should keep.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from analysis.figures import draw_all
 from analysis.judge import controls
 from analysis.judge.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
 from analysis.judge.tables import REFERENCES, build, configurations
-from analysis.parameters import count, words_of
+from analysis.parameters import count, overrides_of
 from analysis.read.copies import without_copies
 from analysis.read.places import require_ours, require_writable
 from analysis.read.runs import read_folders, setting
@@ -31,10 +30,10 @@ from analysis.write import page, render
 from analysis.write.page import Report
 
 _TITLE = "ALBERT's choices, ablated"
-#: Not in ``runs.csv``: what a cell of a table cannot show, and what names folders of this machine.
+#: Columns left out of ``runs.csv``: nested values, and paths of this machine.
 _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown")
 
-#: What a folder holds that a report would be written over.
+#: Files and folders that a report writes.
 _FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "tables", "figures")
 
 
@@ -43,7 +42,7 @@ def gather(
 ) -> Report:
     """Tables, verdicts and, with ``draw``, figures of ``runs``.
 
-    ``survivors`` judges arms of which a seed diverged by the others.
+    ``survivors``: judge arms with a diverged seed by their remaining seeds.
     """
     tables = (configurations(_counts), *(build(runs, name, survivors) for name in REFERENCES))
     drawings, undrawn = draw_all(runs) if draw else ([], {})
@@ -53,9 +52,9 @@ def gather(
 
 
 def write(report: Report, out: Path, *, compact: bool = False) -> Path:
-    """Every file of the report under ``out``; returns the one to open.
+    """Writes every file of the report to ``out``; returns the file to open.
 
-    ``compact`` leaves out the page, LaTeX, PNG, PDF and the tables without runs: no folder of this machine is named.
+    ``compact`` leaves out the page, LaTeX, PNG, PDF and the tables without runs, and names no folder of this machine.
     """
     write_text(out / "report.md", page.markdown(report))
     if not compact:
@@ -72,42 +71,44 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
 
 
 def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
-    """Every table of numbers of the report, by its file; ``compact`` leaves out the tables without runs."""
-    found = {"scorecard.csv": _scorecard(report), "runs.csv": report.runs.drop(columns=list(_NESTED))}
+    """File -> its table of numbers, for every CSV file; ``compact`` leaves out the tables without runs."""
+    by_file = {"scorecard.csv": _scorecard(report), "runs.csv": report.runs.drop(columns=list(_NESTED))}
     if report.controls.scores:
-        found["controls.csv"] = controls.frame(report.controls)
+        by_file["controls.csv"] = controls.frame(report.controls)
     for table in report.filled if compact else report.tables:
-        found[f"tables/{table.name}.csv"] = render.frame(table)
+        by_file[f"tables/{table.name}.csv"] = render.frame(table)
         if table.comparisons:
-            found[f"tables/{table.name}-differences.csv"] = render.differences(table)
-    return found
+            by_file[f"tables/{table.name}-differences.csv"] = render.differences(table)
+    return by_file
 
 
 def _scorecard(report: Report) -> pd.DataFrame:
-    """The verdicts, with the kind of text in the last column."""
-    found = scorecard(report.verdicts).assign(text="natural")
+    """The verdicts, with ``natural`` or ``planted`` in the last column."""
+    verdicts = scorecard(report.verdicts).assign(text="natural")
     if not report.controls.shown:
-        return found
-    return pd.concat([found, scorecard(report.controls.verdicts).assign(text="planted")])
+        return verdicts
+    return pd.concat([verdicts, scorecard(report.controls.verdicts).assign(text="planted")])
 
 
 def where(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
-    """The runs whose settings are as said (``budget.steps=3500``). Raises ConfigError for one that no run has."""
+    """The runs that meet all conditions (``budget.steps=3500``). Raises ConfigError for one that no run meets."""
     for condition in conditions:
         name, equals, value = condition.partition("=")
         if not equals:
-            raise ConfigError(f"--where {condition}: say a setting and its value, such as budget.steps=3500.")
-        found = [setting(config, name) for config in runs["config"]]
-        kept = runs[[str(one) == value or one == yaml.safe_load(value) for one in found]]
+            raise ConfigError(f"--where {condition}: give a setting and its value, such as budget.steps=3500.")
+        recorded = [setting(config, name) for config in runs["config"]]
+        kept = runs[
+            [str(setting_value) == value or setting_value == yaml.safe_load(value) for setting_value in recorded]
+        ]
         if not len(kept):
-            there = sorted({str(one) for one in found})
-            raise ConfigError(f"--where {condition}: no run has that; {name} is {', '.join(there)}.")
+            present = sorted({str(setting_value) for setting_value in recorded})
+            raise ConfigError(f"--where {condition}: no run has that; {name} is {', '.join(present)}.")
         runs = kept
     return runs.reset_index(drop=True)
 
 
 def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
-    return count(["scale=paper", *words_of(terms)])
+    return count(["scale=paper", *overrides_of(terms)])
 
 
 def _tell(report: Report, opened: Path) -> None:
@@ -129,13 +130,13 @@ def _tell(report: Report, opened: Path) -> None:
             )
     for sentence in page.control_summary(report):
         console.print(f"  planted text: {sentence}", markup=False, soft_wrap=True)
-    words = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {opened}\n"
-    console.print(words, style="dim", markup=False)
+    ending = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {opened}\n"
+    console.print(ending, style="dim", markup=False)
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 1 without runs or a place to write, 2 for what is said wrongly."""
+    """Entry point. Exit code 1 without runs or if ``--out`` cannot be written, 2 for wrong arguments or claims."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report", description="Tables, figures and verdicts from run folders."
     )
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--where", action="append", default=[], metavar="SETTING=VALUE", help="only runs with this setting"
     )
     parser.add_argument(
-        "--survivors", action="store_true", help="judge an arm of which a seed diverged by the seeds that are left"
+        "--survivors", action="store_true", help="judge an arm with a diverged seed by its remaining seeds"
     )
     parser.add_argument("--title", default=_TITLE)
     parser.add_argument("--compact", action="store_true", help="for a repository: Markdown, CSV and SVG only, no page")

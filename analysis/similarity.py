@@ -1,7 +1,7 @@
-"""Figure 1 of any run on any text: ``python -m analysis.similarity runs/NAME ... --text FILE``.
+"""Figure 1 for any run and any text: ``python -m analysis.similarity runs/NAME ... --text FILE``.
 
-L2 distance and angle between the input and output of every layer, as in the paper's section 3.1,
-averaged over the real tokens of the first sequences of the text: the same ones, of one length, for all models.
+L2 distance and angle between the input and output of every layer (paper, section 3.1), averaged over the real
+tokens of the first sequences of the text. All models get the same sequences, of one length.
 """
 
 import argparse
@@ -54,27 +54,27 @@ class _Subject:
 
     @property
     def most(self) -> int:
-        """The longest sequence that it takes."""
+        """Length of the longest sequence that the model accepts, tokens."""
         return self.config.model.max_positions
 
 
-def measure(place: Path, text: Path, sequences: int = _SEQUENCES, length: int | None = None) -> dict[str, Any]:
-    """``measure_all`` of one place."""
-    return measure_all([place], text, sequences, length)[0]
+def measure(source: Path, text: Path, sequences: int = _SEQUENCES, length: int | None = None) -> dict[str, Any]:
+    """``measure_all`` for one model."""
+    return measure_all([source], text, sequences, length)[0]
 
 
 def measure_all(
-    places: Sequence[Path], text: Path, sequences: int = _SEQUENCES, length: int | None = None
+    sources: Sequence[Path], text: Path, sequences: int = _SEQUENCES, length: int | None = None
 ) -> list[dict[str, Any]]:
     """``layer_similarity`` of several models on the same sequences of ``text``, of at most ``length`` pieces.
 
-    A place is a run folder (its newest checkpoint is measured), a checkpoint folder in it, or an ALBERT or BERT: a
-    folder of transformers or a name on the hub. ``length`` is, unless given, that of the models' own sequences, the
-    shortest of several. Raises DataError where the text gives no sequence or a model takes none of that length,
-    CheckpointError or DataError where a folder is none of those.
+    A source is a run folder (its newest checkpoint is measured), a checkpoint folder in it, a folder of transformers
+    with an ALBERT or BERT, or the name of one on the hub. ``length`` defaults to the shortest sequence length that
+    the models were trained with. Raises DataError where the text gives no sequence or a model does not accept that
+    length, and CheckpointError or DataError for any other folder.
     """
     with ExitStack() as opened:
-        subjects = [_opened(place, opened) for place in places]
+        subjects = [_opened(source, opened) for source in sources]
         if not text.is_file():
             raise DataError(f"--text {text}: no such file.")
         length = _common_length(subjects, length)
@@ -94,9 +94,9 @@ def _measured(subject: _Subject, store: TokenStore, pairs: Pairs, settings: Pair
     config = replace(subject.config, pairs=settings)
     model = build_model(config.architecture(), config.seed)
     load_weights(subject.checkpoint, model)
-    found = layer_similarity(model.encoder, PairSet(store, pairs, subject.tokenizer.word_starts, config).batches())
+    similarity = layer_similarity(model.encoder, PairSet(store, pairs, subject.tokenizer.word_starts, config).batches())
     status = RunFolder(subject.run.parent, subject.run.name).status() or {}
-    return found | {
+    return similarity | {
         "run": subject.run.name, "checkpoint": subject.checkpoint.name,
         style.COLOURED.name: style.COLOURED.value(config),
         "seed": config.seed, "finished": status.get("state") == "finished", "length": settings.max_length,
@@ -104,23 +104,23 @@ def _measured(subject: _Subject, store: TokenStore, pairs: Pairs, settings: Pair
     }  # fmt: skip
 
 
-def _is_foreign(place: Path) -> bool:
-    """Whether a place is to be imported first: a folder of transformers, or a name on the hub."""
-    return (place / "config.json").is_file() or not place.exists()
+def _is_foreign(source: Path) -> bool:
+    """Whether the model has to be imported first: a folder of transformers, or a name on the hub."""
+    return (source / "config.json").is_file() or not source.exists()
 
 
-def _opened(place: Path, scratch: ExitStack) -> _Subject:
-    if _is_foreign(place):
-        run = Path(scratch.enter_context(tempfile.TemporaryDirectory())) / place.name
-        import_checkpoint(str(place), run)
-        place = run
-    run, checkpoint = _found(place)
+def _opened(source: Path, scratch: ExitStack) -> _Subject:
+    if _is_foreign(source):
+        run = Path(scratch.enter_context(tempfile.TemporaryDirectory())) / source.name
+        import_checkpoint(str(source), run)
+        source = run
+    run, checkpoint = _locate(source)
     config = compose_for_run(run / "config.yaml", [])
     return _Subject(run, checkpoint, config, open_tokenizer(tokenizer_file(run), config.tokenizer))
 
 
 def _common_length(subjects: Sequence[_Subject], length: int | None) -> int:
-    """As given, or the shortest of the models' own. Raises DataError where a model takes no such sequence."""
+    """``length``, or the shortest of the models' lengths. Raises DataError where a model does not accept it."""
     if length is None:
         return min(subject.config.pairs.max_length for subject in subjects)
     least = min(subjects, key=lambda subject: subject.most)
@@ -133,59 +133,59 @@ def _common_length(subjects: Sequence[_Subject], length: int | None) -> int:
 
 
 def _common_data(settings: Sequence[DataConfig]) -> DataConfig:
-    """How the text is read: as for the first run, its form told by the content unless all agree on it."""
+    """Settings for reading the text: those of the first run; the format is detected unless all runs agree on it."""
     agreed = len({data.format for data in settings}) == 1
     return settings[0] if agreed else replace(settings[0], format="auto")
 
 
 def _common_pairs(settings: Sequence[PairsConfig]) -> PairsConfig:
-    """How sentences without a second one are treated: as all agree to, else they are left out (``extend``)."""
+    """Settings for pairs: those of the first run; ``single_sentence`` is ``extend`` unless all runs agree on it."""
     agreed = len({pairs.single_sentence for pairs in settings}) == 1
     return settings[0] if agreed else replace(settings[0], single_sentence="extend")
 
 
-def _found(place: Path) -> tuple[Path, Path]:
-    """(run folder, checkpoint folder) of either: what is measured is the place itself or nothing."""
-    of_run = place.parent.name == "checkpoints"
-    run = place.parent.parent if of_run else place
+def _locate(source: Path) -> tuple[Path, Path]:
+    """(run folder, checkpoint folder) of a run folder or a checkpoint. Raises DataError for any other folder."""
+    of_run = source.parent.name == "checkpoints"
+    run = source.parent.parent if of_run else source
     if not (run / "config.yaml").is_file():
-        runs = inside(place)
+        runs = inside(source)
         more = f" It is a folder of {len(runs)} runs: name them, such as {runs[0]}." if runs else ""
         raise DataError(
-            f"{place}: neither a run folder (with config.yaml), nor one of its checkpoints/step_..., nor a model of "
+            f"{source}: neither a run folder (with config.yaml), nor one of its checkpoints/step_..., nor a model of "
             f"transformers (with config.json).{more}"
         )
-    if of_run and not (place / WEIGHTS).is_file():
-        raise DataError(f"{place}: no complete checkpoint (it has no {WEIGHTS}).")
+    if of_run and not (source / WEIGHTS).is_file():
+        raise DataError(f"{source}: no complete checkpoint (it has no {WEIGHTS}).")
     if not tokenizer_file(run).is_file():
         raise DataError(
             f"{run}: it keeps no {tokenizer_file(run).name}, so its tokenizer is not known; an older version made it."
         )
-    return run, place if of_run else newest(run / "checkpoints")
+    return run, source if of_run else newest(run / "checkpoints")
 
 
-def _once(places: Sequence[Path]) -> list[Path]:
-    """The places without those that are the same checkpoint of the same run: a copy is no second run."""
+def _once(sources: Sequence[Path]) -> list[Path]:
+    """``sources`` without repetitions of the same checkpoint of the same run, as in a copy of the run folder."""
     known: dict[tuple[str, ...], Path] = {}
-    for place in places:
-        run = place.parent.parent if place.parent.name == "checkpoints" else place
-        key: tuple[str, ...] = (str(place.resolve()),)
+    for source in sources:
+        run = source.parent.parent if source.parent.name == "checkpoints" else source
+        key: tuple[str, ...] = (str(source.resolve()),)
         if (run / "config.yaml").is_file() and (run / "manifest.json").is_file():
-            checkpoint = _found(place)[1]
+            checkpoint = _locate(source)[1]
             key = (str(read_json(run / "manifest.json").get("identity")), checkpoint.name)
         if key in known:
-            print(f"{place}: the same checkpoint of the same run as {known[key]}; shown once", file=sys.stderr)
-        known.setdefault(key, place)
+            print(f"{source}: the same checkpoint of the same run as {known[key]}; shown once", file=sys.stderr)
+        known.setdefault(key, source)
     return list(known.values())
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the layers of every run; with ``--out`` draw them. Exit code 2 for a place or text that will not do."""
+    """Prints the layers of every model; with ``--out`` draws them. Exit code 2 for an unusable model or text."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.similarity", description="What each layer does to its input, on your text."
     )
-    parser.add_argument("places", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT", help="or a name on the hub")
+    parser.add_argument("sources", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT", help="or a name on the hub")
     parser.add_argument("--text", type=Path, required=True, help="prose, sentences, .jsonl or .parquet; may be packed")
     parser.add_argument("--sequences", type=int, default=_SEQUENCES, help=f"how many (default: {_SEQUENCES})")
     parser.add_argument("--length", type=int, help="of the sequences, in tokens (default: the shortest of the models')")
@@ -196,23 +196,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_ours("--out", options.out, style.files("figure1"), "figure1.csv", "")
     if options.sequences < 1:
         raise DataError(f"--sequences {options.sequences}: give 1 or more.")
-    found = measure_all(_once(options.places), options.text, options.sequences, options.length)
+    runs = measure_all(_once(options.sources), options.text, options.sequences, options.length)
     console = Console(highlight=False)
-    console.print(_table(found))
-    for one in found:
-        if not one.get("finished", True):
-            console.print(f"{one['run']}: the run is not finished; measured at {one['checkpoint']}", soft_wrap=True)
-    words = _basis(found)
-    console.print(words, style="dim", soft_wrap=True)
+    console.print(_table(runs))
+    for run in runs:
+        if not run.get("finished", True):
+            console.print(f"{run['run']}: the run is not finished; measured at {run['checkpoint']}", soft_wrap=True)
+    basis = _basis(runs)
+    console.print(basis, style="dim", soft_wrap=True)
     if options.out:
-        names = [one["run"] for one in found]
+        names = [run["run"] for run in runs]
         labels = [
-            name if names.count(name) == 1 else f"{name}, {one['checkpoint']}"
-            for name, one in zip(names, found, strict=True)
+            name if names.count(name) == 1 else f"{name}, {run['checkpoint']}"
+            for name, run in zip(names, runs, strict=True)
         ]
-        data = layers_of({label: pd.DataFrame([one]) for label, one in zip(labels, found, strict=True)})
-        data["length"] = found[0]["length"]
-        drawing = style.Drawing("figure1", "What each layer does to its input", words, draw_layers(data), data)
+        data = layers_of({label: pd.DataFrame([run]) for label, run in zip(labels, runs, strict=True)})
+        data["length"] = runs[0]["length"]
+        drawing = style.Drawing("figure1", "What each layer does to its input", basis, draw_layers(data), data)
         try:
             style.write(drawing, options.out)
         except OSError as error:
@@ -221,32 +221,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _table(found: Sequence[dict[str, Any]]) -> Table:
-    """A row a layer; the tokens of each model where they are not those of all."""
+def _table(runs: Sequence[dict[str, Any]]) -> Table:
+    """A row for each layer; a column of token counts where the models differ in them."""
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    counts = len({one["tokens"] for one in found}) > 1
+    counts = len({run["tokens"] for run in runs}) > 1
     for name in ("run", *(["tokens"] if counts else []), "layer", "L2", "degrees"):
         table.add_column(name, justify="left" if name == "run" else "right")
-    for one in found:
-        for layer, (distance, angle) in enumerate(zip(one["l2"], one["degrees"], strict=True), 1):
-            first = [Text(one["run"]), *([f"{one['tokens']:,}"] if counts else [])]
+    for run in runs:
+        for layer, (distance, angle) in enumerate(zip(run["l2"], run["degrees"], strict=True), 1):
+            first = [Text(run["run"]), *([f"{run['tokens']:,}"] if counts else [])]
             row = first if layer == 1 else [""] * len(first)
             table.add_row(*row, str(layer), f"{distance:.2f}", f"{angle:.1f}")
     return table
 
 
-def _basis(found: Sequence[dict[str, Any]]) -> str:
-    """On what all rows were measured."""
-    length, sequences = found[0]["length"], found[0]["sequences"]
-    own = sorted({one["own_length"] for one in found})
-    if length in own:
-        of = "the models' own length" if len(own) == 1 else f"the shortest of the models' own, {own[0]} to {own[-1]}"
+def _basis(runs: Sequence[dict[str, Any]]) -> str:
+    """The tokens and sequences that all rows were measured on, as a sentence."""
+    length, sequences = runs[0]["length"], runs[0]["sequences"]
+    model_lengths = sorted({run["own_length"] for run in runs})
+    if length in model_lengths:
+        origin = (
+            "the models' own length"
+            if len(model_lengths) == 1
+            else f"the shortest of the models' own, {model_lengths[0]} to {model_lengths[-1]}"
+        )
     else:
-        of = f"the models' own length is {' and '.join(map(str, own))}"
-    one_text = f"{sequences:,} sequences of up to {length} tokens ({of})"
-    if len({one["tokens"] for one in found}) == 1:
-        return f"{found[0]['tokens']:,} tokens of {one_text}"
-    return f"{one_text}, the same text for all; their tokenizers divide it into unlike numbers of tokens"
+        origin = f"the models' own length is {' and '.join(map(str, model_lengths))}"
+    same_text = f"{sequences:,} sequences of up to {length} tokens ({origin})"
+    if len({run["tokens"] for run in runs}) == 1:
+        return f"{runs[0]['tokens']:,} tokens of {same_text}"
+    return f"{same_text}, the same text for all; their tokenizers divide it into different numbers of tokens"
 
 
 if __name__ == "__main__":

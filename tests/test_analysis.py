@@ -124,15 +124,18 @@ def test_losses_of_unlike_sequences_are_not_shown_without_a_word(
     write_cell(tmp_path, SOP, 0)
     folder = write_cell(tmp_path, SOP, 1)
     assert compare_command([str(tmp_path)]) == 0
-    assert "do not compare" not in capsys.readouterr().out
+    assert "not comparable" not in capsys.readouterr().out
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     settings["pairs"]["max_length"] = 512
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     edit(folder / "manifest.json", lambda found: found["data"].update(tokens={"fingerprint": "beef"}))
     assert compare_command([str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "scored on sequences of unlike length (pairs.max_length 64 and 512). Their losses do not compare." in said
-    assert "The runs are scored on 2 unlike texts, or on one text in unlike pieces." in said
+    assert (
+        "scored on sequences of different length (pairs.max_length 64 and 512). Their losses are not comparable."
+        in said
+    )
+    assert "The runs are scored on 2 different texts, or on one text in different pieces." in said
 
 
 def test_metrics_survive_a_last_line_cut_short(tmp_path: Path) -> None:

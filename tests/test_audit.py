@@ -621,7 +621,7 @@ REFUSED = [
     (["{runs}", "--where", "seed=99"], 2, "--where seed=99: no run has that"),
     (["{runs}", "--data", "nowhere"], 2, "--data nowhere: no such folder"),
     (["{runs}", "--claims", "nowhere.yaml"], 2, "nowhere.yaml: no such file"),
-    (["{runs}", "--csv", "{own}"], 2, "it is there and no table of this command"),
+    (["{runs}", "--csv", "{own}"], 2, "it exists and is not a table of this command"),
 ]
 
 

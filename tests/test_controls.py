@@ -151,7 +151,7 @@ def test_planted_runs_enter_no_table_figure_or_cost(mixed: Path) -> None:
     for name in ("table3", "table5"):
         ours, alone = build(runs, name), build(natural, name)
         assert [row.runs for row in ours.rows] == [row.runs for row in alone.rows]
-        assert ours.selection.other == 0
+        assert ours.selection.left_out == 0
     drawn, _ = draw_all(runs)
     expected, _ = draw_all(natural)
     assert [d.name for d in drawn] == [d.name for d in expected]

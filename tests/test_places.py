@@ -141,7 +141,7 @@ def test_nothing_is_written_among_runs(command: str, runs: Path, capsys: pytest.
     for place in (runs, next(runs.iterdir())):
         before = sorted(place.iterdir())
         assert call(command, str(runs), "--out", str(place)) == 2
-        assert "these are run folders. Name another folder" in capsys.readouterr().err
+        assert "it holds run folders. Name another folder" in capsys.readouterr().err
         assert sorted(place.iterdir()) == before
 
 
@@ -162,7 +162,7 @@ def test_the_table_of_compare(runs: Path, capsys: pytest.CaptureFixture[str]) ->
         assert compare.main([str(runs), "--csv", str(table)]) == 0
     mine.write_text("name,age\n")
     assert compare.main([str(runs), "--csv", str(mine)]) == 2
-    assert "it is there and no table of this command" in capsys.readouterr().err
+    assert "it exists and is not a table of this command" in capsys.readouterr().err
     assert mine.read_text() == "name,age\n"
     assert compare.main([str(runs), "--csv", str(runs)]) == 2
     assert compare.main([str(runs), "--csv", str(mine / "x.csv")]) == 1

@@ -103,7 +103,7 @@ def test_conditions_choose_runs(written: Path) -> None:
     assert set(where(runs, ["share.strategy=all", "seed=1"])["share"]) == {"all"}
     with pytest.raises(command.ConfigError, match=r"no run has that; budget\.steps is 3500"):
         where(runs, ["budget.steps=1"])
-    with pytest.raises(command.ConfigError, match="say a setting and its value"):
+    with pytest.raises(command.ConfigError, match="give a setting and its value"):
         where(runs, ["budget.steps"])
 
 

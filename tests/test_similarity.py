@@ -253,7 +253,7 @@ def test_unlike_tokenizers_are_measured_on_one_text(
     for one in found:
         assert f"{one['run']} {one['tokens']:,} 1 {one['l2'][0]:.2f}" in said
     assert "16 sequences of up to 32 tokens" in said
-    assert "the same text for all; their tokenizers divide it into unlike numbers of tokens" in said
+    assert "the same text for all; their tokenizers divide it into different numbers of tokens" in said
     turned = measure_all([tmp_path / "mine", place], text, sequences=16)
     assert [one["l2"] for one in reversed(turned)] == [one["l2"] for one in found]
 

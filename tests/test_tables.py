@@ -16,7 +16,7 @@ from analysis.judge.claims import judge, load_claims
 from analysis.judge.metrics import METRICS, unfit, values
 from analysis.judge.recipes import SETTINGS, leaderboard, recipe_table, recipes
 from analysis.judge.tables import REFERENCES, Table, arms_of, build, configurations
-from analysis.parameters import count, words_of
+from analysis.parameters import count, overrides_of
 from analysis.read import paper
 from analysis.read.cells import main_setup, select
 from analysis.read.runs import load_runs
@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 def all_tables(runs: pd.DataFrame) -> list[Table]:
     return [
-        configurations(lambda terms: count(["scale=paper", *words_of(terms)])),
+        configurations(lambda terms: count(["scale=paper", *overrides_of(terms)])),
         *(build(runs, n) for n in DOWNSTREAM),
     ]
 
@@ -134,7 +134,7 @@ def test_ours_are_means_over_seeds_and_differences_are_paired(runs: pd.DataFrame
     other = runs[(runs["share"] == "all") & (runs["E"] == 32) & (runs["objective"] == "sop")]
     pairs = 100 * (other.set_index("seed")["mlm"] - own.set_index("seed")["mlm"])
     assert sorted(c.difference.values) == pytest.approx(sorted(pairs))
-    assert c.other == "table4.8"
+    assert c.reference == "table4.8"
     average = next(c for c in table.comparisons if c.arm == "table4.5" and c.metric == "Avg")
     rows = paper.table("table4")["rows"]
     assert average.paper == pytest.approx(rows[4]["Avg"] - rows[7]["Avg"])
@@ -169,7 +169,7 @@ def test_an_arm_on_its_plateau_is_marked_and_not_compared(tmp_path: Path) -> Non
             write_cell(tmp_path, terms, seed, left=place != 0)
     table = build(load_runs(tmp_path), "table5")
     assert "†" in render.markdown(table)
-    assert {c.verdict for c in table.comparisons if "table5.1" in (c.arm, c.other)} == {"not trained"}
+    assert {c.verdict for c in table.comparisons if "table5.1" in (c.arm, c.reference)} == {"not trained"}
 
 
 def test_a_speed_is_that_of_most_of_training_and_marked_where_the_machine_was_shared(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_arms_of_two_set_ups_are_never_mixed(tmp_path: Path) -> None:
     runs = load_runs(tmp_path)
     selection = select(runs, arms_of("table4"))
     assert {steps for frame in selection.runs.values() for steps in frame["steps"]} == {3500}
-    assert selection.other == 3
+    assert selection.left_out == 3
     assert selection.differs["budget.steps"] == "3500, elsewhere 200"
     assert "Left out: 3 runs" in render.markdown(build(runs, "table4"))
     assert set(main_setup(runs)["steps"]) == {3500}

@@ -241,7 +241,7 @@ def test_a_seed_that_a_sweep_planned_and_nothing_began_is_said(tmp_path: Path) -
 
 
 def test_a_seed_that_stands_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="seed 0 stands more than once"):
+    with pytest.raises(ValueError, match="seed 0 occurs more than once"):
         paired(pd.Series([1, 2, 3], index=[0, 0, 1]), pd.Series([0, 0], index=[0, 1]))
     runs = simulated({"all": 0.18}, 2, np.random.default_rng(0), 0.01)
     twice = pd.concat([runs, runs])
@@ -365,13 +365,13 @@ def test_any_setting_of_one_run_makes_it_another_arm_or_leaves_it_out_with_words
         else:
             told += 1
             assert run not in set(found.runs["all"]["run"]), name
-            left = bool(found.other and found.differs)
+            left = bool(found.left_out and found.differs)
             another_cell = name in VALUES or name in ("embed.size", "model.hidden", "model.layers", *CELL)
-            assert left or another_cell, (name, found.other, found.differs)
+            assert left or another_cell, (name, found.left_out, found.differs)
             assert found.seeds["all"].of(2) == "2 of 3", name
             arms = main.runs["all"].set_index("run")["arm"]
             assert run not in arms or (arms == arms[run]).sum() == 1, name
-            assert run in arms or (main.other and main.differs), name
+            assert run in arms or (main.left_out and main.differs), name
     assert told >= 60
 
 

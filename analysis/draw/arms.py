@@ -1,6 +1,6 @@
-"""Figures that tell how far to trust a comparison of arms, and what it cost.
+"""Figures of arms: score against size, spread over seeds, learning curves, and cost.
 
-Every function takes the runs and gives a ``Drawing``, or raises ``NothingToDraw`` with the reason.
+Every figure function takes the table of runs and returns a ``Drawing``, or raises ``NothingToDraw`` with the reason.
 """
 
 import math
@@ -22,12 +22,12 @@ from analysis.read.planned import planned_seconds
 from analysis.read.planted import natural
 from analysis.read.runs import held_out_curves
 
-#: The axes that figures have no colours or dashes for.
+#: The axes that neither colours nor dashes show.
 _OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]
 
 
 def pareto(runs: pd.DataFrame) -> Drawing:
-    """Parameters against score of the arms that differ in E and sharing; the line joins those no smaller arm beats."""
+    """Score against parameters, for arms that differ in E and sharing; a line joins the arms no smaller arm beats."""
     chosen = main_setup(runs)
     if len(chosen):
         chosen = chosen[[_common(run, chosen) for run in chosen.to_dict("records")]]
@@ -37,8 +37,8 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         value = summarised(frame, key)
         millions = frame["params_with_pooler"].iloc[0]
         if value is not None and millions:
-            axis = {one.name: frame[one.name].iloc[0] for one in AXES}
-            rows.append({"arm": arm, **axis, "parameters_M": millions / 1e6, "score": key, **numbers(value)})
+            axis_values = {axis.name: frame[axis.name].iloc[0] for axis in AXES}
+            rows.append({"arm": arm, **axis_values, "parameters_M": millions / 1e6, "score": key, **numbers(value)})
     if len(rows) < 2:
         raise NothingToDraw("fewer than two arms in one set-up")
     data = pd.DataFrame(rows).sort_values("parameters_M")
@@ -50,8 +50,8 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         for coloured, part in data.groupby(COLOURED.name, sort=False):
             style = look_of(COLOURED, coloured) | {"linestyle": "none"}
             points(axes, part["parameters_M"], part, style, COLOURED.words(coloured))
-        for place, row in enumerate(data.to_dict("records")):
-            offset = (6, 5) if place % 2 else (6, -11)
+        for index, row in enumerate(data.to_dict("records")):
+            offset = (6, 5) if index % 2 else (6, -11)
             axes.annotate(
                 DASHED.words(row[DASHED.name]),
                 (row["parameters_M"], row["mean"]),
@@ -79,11 +79,11 @@ def _on_front(row: Mapping[Any, Any], data: pd.DataFrame, better: bool) -> bool:
 
 
 def seed_spread(runs: pd.DataFrame) -> Drawing:
-    """Every run behind every mean, and the smallest difference that this many seeds would show."""
+    """Every run behind every mean; the caption gives the smallest difference that this many seeds can show."""
     chosen = main_setup(runs)
     key = score_of([chosen])
-    own: dict[Any, float | None] = {place: _own(chosen.loc[[place]], key) for place in chosen.index}
-    chosen = chosen.assign(value=pd.Series(own, dtype=float)).dropna(subset=["value"])
+    scores: dict[Any, float | None] = {index: _score(chosen.loc[[index]], key) for index in chosen.index}
+    chosen = chosen.assign(value=pd.Series(scores, dtype=float)).dropna(subset=["value"])
     if not len(chosen):
         raise NothingToDraw("no finished run")
     better = metric(key).higher_is_better
@@ -92,7 +92,7 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
         figure, axes = canvas((7.2, 1.2 + 0.3 * len(order)))
         for y, arm in enumerate(order):
             part = chosen[chosen["arm"] == arm]
-            found = estimate(part["value"], metric(key).within)
+            summary = estimate(part["value"], metric(key).within)
             style = look_of(COLOURED, part[COLOURED.name].iloc[0])
             axes.plot(
                 part["value"],
@@ -103,10 +103,10 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
                 alpha=0.55,
                 ms=6,
             )
-            if found is not None:
-                axes.plot([found.mean] * 2, [y - 0.3, y + 0.3], color=INK, lw=1.6)
-                if found.n > 1:
-                    axes.plot([found.low, found.high], [y, y], color=INK, lw=0.9)
+            if summary is not None:
+                axes.plot([summary.mean] * 2, [y - 0.3, y + 0.3], color=INK, lw=1.6)
+                if summary.n > 1:
+                    axes.plot([summary.low, summary.high], [y, y], color=INK, lw=0.9)
         axes.set_yticks(range(len(order)), list(order))
         axes.set(xlabel=score_axis(key))
         axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -121,15 +121,15 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
     )
 
 
-def _own(run: pd.DataFrame, key: str) -> float | None:
-    found = values(run, key) * metric(key).scale
-    return None if not len(found) else float(found.iloc[0])
+def _score(run: pd.DataFrame, key: str) -> float | None:
+    score = values(run, key) * metric(key).scale
+    return None if not len(score) else float(score.iloc[0])
 
 
 def _detectable(chosen: pd.DataFrame) -> str:
-    """The smallest paired difference seen with 80% power, from the spread of paired differences."""
+    """A sentence with the smallest paired difference that is detected with 80% power; empty where there is none."""
     wide = chosen.pivot_table(index="seed", columns="arm", values="value")
-    whole = wide.dropna(axis=1)  # an arm that lacks a seed takes that seed from no other
+    whole = wide.dropna(axis=1)  # an arm that lacks a seed must not remove that seed from the others
     wide = whole if whole.shape[1] > 1 else wide
     n = len(wide.dropna())
     if n < 2:
@@ -145,7 +145,7 @@ def _detectable(chosen: pd.DataFrame) -> str:
 
 
 def learning_curves(runs: pd.DataFrame) -> Drawing:
-    """Held-out loss and the arm's own sentence accuracy against tokens: mean over seeds with a band."""
+    """Held-out loss, and accuracy on the arm's own sentence task, against tokens: mean over seeds with a band."""
     chosen = in_order(main_setup(runs))
     parts = [pd.DataFrame(held_out_curves(frame)).assign(arm=arm) for arm, frame in chosen.groupby("arm", sort=False)]
     data = pd.concat([part for part in parts if len(part)]) if any(map(len, parts)) else pd.DataFrame()
@@ -166,8 +166,8 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
             height = chosen[f"{name}_loss"].dropna().mean()
             if not math.isnan(height):
                 left.axhline(height, color=MUTED, lw=1, ls=line)
-                place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-                left.annotate(name, (1, height), fontsize=8, color=MUTED, **place)
+                annotation: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+                left.annotate(name, (1, height), fontsize=8, color=MUTED, **annotation)
         right.axhline(50, color=MUTED, lw=1, ls="--")
         left.set(xlabel="tokens, millions", ylabel="held-out masked-LM loss, nats")
         left.set_title("Masked LM")
@@ -180,26 +180,26 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
 
 
 def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour and dashes by their axes; another colour where the other axes have not their commonest values."""
+    """Colour and dashes by their axes; an extra colour where another axis differs from its commonest value."""
     dashed = sorted(chosen[DASHED.name].unique(), key=DASHED.rank)
     others: dict[str, int] = {}
-    found = {}
+    styles = {}
     for run in chosen.drop_duplicates("arm").to_dict("records"):
         style = look_of(COLOURED, run[COLOURED.name])
         if not _common(run, chosen):
             style = look(len(COLOURED.labels) + others.setdefault(_coloured(run, chosen), len(others)))
         dashes = DASHES[dashed.index(run[DASHED.name]) % len(DASHES)]
-        found[run["arm"]] = style | {"linestyle": dashes, "markersize": 3.5}
-    return found
+        styles[run["arm"]] = style | {"linestyle": dashes, "markersize": 3.5}
+    return styles
 
 
 def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
-    """Whether the axes that no colour or dash is for have the values that most runs have."""
+    """Whether the axes that neither colours nor dashes show have their commonest values."""
     return all(run[axis.name] == chosen[axis.name].mode().iloc[0] for axis in _OTHERS)
 
 
 def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
-    """What a colour stands for: a value of its axis, and the other axes where their values are not the commonest."""
+    """The legend text of a colour: the value of its axis, and the other axes if one is not at its commonest value."""
     more = (
         [] if _common(run, chosen) else [axis.words(run[axis.name]) for axis in _OTHERS if axis.shown(run[axis.name])]
     )
@@ -207,7 +207,7 @@ def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
 
 
 def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
-    """A legend of colours and one of dashes: one line each instead of one for every arm."""
+    """A legend with an entry for each colour and each dash, instead of one for every arm."""
     runs = chosen.drop_duplicates("arm").to_dict("records")
     colours = {
         _coloured(run, chosen): {**styles[run["arm"]], "linestyle": "-"} for run in runs
@@ -216,23 +216,23 @@ def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple
         f"{DASHED.name} = {run[DASHED.name]}": {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]}
         for run in runs
     }
-    found = {**colours, **dashes}
-    return [Line2D([], [], **style) for style in found.values()], list(found)
+    entries = {**colours, **dashes}
+    return [Line2D([], [], **style) for style in entries.values()], list(entries)
 
 
 def cost(runs: pd.DataFrame) -> Drawing:
-    """What each run took against what was counted and, where the plan measured its shape, estimated before."""
+    """Time of each run against its FLOPs counted before training, and the plan's estimate where it has one."""
     runs = natural(runs)
     complete = runs[["seconds", "flops", "hidden"]].notna().all(axis=1)
     done = runs[(runs["state"] == "finished") & complete]
     if not len(done):
         raise NothingToDraw("no finished run")
-    said = planned_seconds(done)
+    planned = planned_seconds(done)
     data = done[["run", COLOURED.name, "flops", "tokens_per_second", "speed_spread", "device"]].assign(
         arm=arm_names(done),
-        steady=[unfit(done.loc[[place]], "tokens/s") is None for place in done.index],
+        steady=[unfit(done.loc[[index]], "tokens/s") is None for index in done.index],
         seconds=done["seconds"] + done["evaluation_seconds"].astype(float).fillna(0.0),
-        estimated_seconds=done["run"].map(said).astype(float),
+        estimated_seconds=done["run"].map(planned).astype(float),
     )
     judged = data[data["steady"]] if data["steady"].any() else data
     rate = float((judged["flops"] / judged["seconds"]).median())
@@ -242,9 +242,9 @@ def cost(runs: pd.DataFrame) -> Drawing:
         for coloured, part in data.groupby(COLOURED.name, sort=False):
             style = look_of(COLOURED, coloured) | {"linestyle": "none"}
             axes.plot([], [], label=COLOURED.words(coloured), **style)
-            for steady, some in part.groupby("steady"):
+            for steady, group in part.groupby("steady"):
                 face = style["color"] if steady else "none"
-                axes.plot(some["flops"], some["seconds"] / 60, markerfacecolor=face, **style)
+                axes.plot(group["flops"], group["seconds"] / 60, markerfacecolor=face, **style)
         if not data["steady"].all():
             axes.plot([], [], ls="none", marker="o", color=MUTED, markerfacecolor="none", label="disturbed")
         span = np.array([data["flops"].min() * 0.8, data["flops"].max() * 1.25])
@@ -259,12 +259,12 @@ def cost(runs: pd.DataFrame) -> Drawing:
         axes.grid()
         axes.legend()
     ratio = judged["seconds"] / (judged["flops"] / rate)
-    words = f"One rate for all runs misses a run's time by {100 * float((ratio - 1).abs().median()):.0f}% (median)."
+    caption = f"One rate for all runs misses a run's time by {100 * float((ratio - 1).abs().median()):.0f}% (median)."
     known = known[known["run"].isin(judged["run"])]
     if len(known):
         miss = known["estimated_seconds"] / known["seconds"] - 1
-        words += f" The plan's estimate misses it by {100 * float(miss.abs().median()):.0f}%."
+        caption += f" The plan's estimate misses it by {100 * float(miss.abs().median()):.0f}%."
     disturbed = len(data) - len(judged)
     if disturbed:
-        words += f" Hollow, and not counted here: {disturbed} runs during which something else used the machine."
-    return Drawing("cost", "Cost counted before against cost measured", words, figure, data)
+        caption += f" Hollow, and not counted here: {disturbed} runs during which something else used the machine."
+    return Drawing("cost", "Cost counted before against cost measured", caption, figure, data)

@@ -1,6 +1,6 @@
-"""The paper's figures from whatever runs exist, its own curves beside them.
+"""The paper's figures drawn from runs, with the paper's curves beside them.
 
-Every function takes the runs and gives a ``Drawing``, or raises ``NothingToDraw`` with the reason.
+Every figure function takes the table of runs and returns a ``Drawing``, or raises ``NothingToDraw`` with the reason.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from albert_ablate.axes import SHARE
-from analysis.draw.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
+from analysis.draw.plotting import NothingToDraw, band, interval_text, log_ticks, numbers, points, score_axis, score_of
 from analysis.draw.style import COLOURED, MUTED, Drawing, canvas, look, look_of, styled
 from analysis.judge.metrics import SENTENCE_SCORES, summarised
 from analysis.judge.tables import arms_of
@@ -21,25 +21,25 @@ from analysis.read.runs import held_out_curves, setting
 
 _STRATEGIES = tuple(map(str, SHARE.labels))[::-1]
 _TASKS = ("MLM", *SENTENCE_SCORES)
-#: The arms of Table 5 as the paper names them, and in words.
+#: The arms of Table 5: the paper's name -> the label in the figure.
 _TRAINED = {"None": "no task", **{score: score for score in SENTENCE_SCORES}}
 
 
 def per_layer(runs: pd.DataFrame) -> Drawing:
-    """Figure 1: how far each layer moves its input, by sharing strategy, with the paper's curves behind."""
+    """Figure 1: distance between input and output of each layer by sharing strategy, with the paper's curves."""
     large = dict(zip(("not shared, E = H", "all shared"), arms_of("figure1").values(), strict=True))
     arms: dict[str, dict[str, Any]] = large
-    found = select(runs, arms)
-    if any(not len(frame) for frame in found.runs.values()):
+    selection = select(runs, arms)
+    if any(not len(frame) for frame in selection.runs.values()):
         arms = {
             SHARE.words(s): {"size": "base", "share": s, "objective": "sop", "embedding": "H/6"} for s in _STRATEGIES
         }
-        found = select(runs, arms)
-    data = layers_of({arm: frame.assign(share=arms[arm]["share"]) for arm, frame in found.runs.items()})
+        selection = select(runs, arms)
+    data = layers_of({arm: frame.assign(share=arms[arm]["share"]) for arm, frame in selection.runs.items()})
     if not len(data):
         raise NothingToDraw("no finished SOP run of the base size with E = H/6 has per-layer distances")
-    shape = next(frame for frame in found.runs.values() if len(frame)).iloc[0]
-    smooth = "; ".join(_smoothness(found.runs[arm], arm) for arm in found.runs if len(found.runs[arm]))
+    shape = next(frame for frame in selection.runs.values() if len(frame)).iloc[0]
+    smooth = "; ".join(_smoothness(selection.runs[arm], arm) for arm in selection.runs if len(selection.runs[arm]))
     length = setting(shape["config"], "pairs.max_length")
     caption = (
         f"Mean over the tokens of held-out sequences of up to {length} tokens (the paper does not say what its curves "
@@ -52,7 +52,7 @@ def per_layer(runs: pd.DataFrame) -> Drawing:
 
 
 def layers_of(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row an arm, seed, layer and measure, of runs that have ``l2``, ``degrees`` and the axis of colours."""
+    """A row for each arm, seed, layer and measure; runs need ``l2``, ``degrees`` and the axis shown by colour."""
     return pd.DataFrame(
         {
             "arm": arm, COLOURED.name: run[COLOURED.name], "seed": run["seed"],
@@ -67,14 +67,14 @@ def layers_of(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def draw_layers(data: pd.DataFrame) -> Any:
-    """Figure 1 of ``layers_of``: L2 distance and angle by depth, the paper's curves behind."""
+    """Figure 1 from the rows of ``layers_of``: L2 distance and angle by depth, with the paper's curves."""
     with styled():
         figure, panels = canvas((9.4, 3.7), 1, 2)
         for axes, key, label in zip(panels, ("l2", "degrees"), ("L2 distance", "angle, degrees"), strict=True):
             _paper_layers(axes, "L2" if key == "l2" else "cosine_degrees")
-            for place, (arm, part) in enumerate(data[data["measure"] == key].groupby("arm", sort=False)):
+            for index, (arm, part) in enumerate(data[data["measure"] == key].groupby("arm", sort=False)):
                 several = data[COLOURED.name].nunique() > 1
-                style = look_of(COLOURED, part[COLOURED.name].iloc[0]) if several else look(place)
+                style = look_of(COLOURED, part[COLOURED.name].iloc[0]) if several else look(index)
                 band(axes, part, "depth", style, str(arm))
             axes.set(xlabel="layer, as a share of the depth", ylabel=label, ylim=(0, None), xlim=(0, 1.03))
             axes.set_title("L2 distance of input and output" if key == "l2" else "Angle between input and output")
@@ -101,19 +101,19 @@ def _paper_layers(axes: Any, panel: str) -> None:
 
 def _smoothness(runs: pd.DataFrame, arm: str) -> str:
     parts = [summarised(runs, key) for key in ("L2 roughness", "angle roughness")]
-    words = [interval_words(found, 2) for found in parts if found is not None]
-    return f"{arm} {' (L2), '.join(words)} (angle)" if words else f"{arm} needs two layers"
+    texts = [interval_text(roughness, 2) for roughness in parts if roughness is not None]
+    return f"{arm} {' (L2), '.join(texts)} (angle)" if texts else f"{arm} needs two layers"
 
 
 def training_curves(runs: pd.DataFrame) -> Drawing:
-    """Figure 2: held-out masked-LM accuracy in training, with more data and without dropout; the paper's below."""
+    """Figure 2: held-out masked-LM accuracy in training, with more data and without dropout; below, the paper's."""
     names = ("without", "with more data"), ("with dropout", "without")
     arms = arms_of("figure2")
     chosen = [dict(zip(names[panel], list(arms.values())[2 * panel : 2 * panel + 2], strict=True)) for panel in (0, 1)]
-    found = [select(runs, panel) for panel in chosen]
+    selections = [select(runs, panel) for panel in chosen]
     rows = [
-        {"panel": "ab"[place], "arm": arm, **point}
-        for place, selection in enumerate(found)
+        {"panel": "ab"[index], "arm": arm, **point}
+        for index, selection in enumerate(selections)
         for arm, frame in selection.runs.items()
         for point in held_out_curves(frame)
         if all(len(frame) for frame in selection.runs.values())
@@ -126,10 +126,10 @@ def training_curves(runs: pd.DataFrame) -> Drawing:
     with styled():
         figure, panels = canvas((9.4, 6.2), 2, 2)
         printed = paper.figure("figure2")
-        for place, (letter, title, key) in enumerate(
+        for index, (letter, title, key) in enumerate(
             (("a", "Additional data", "a_adding_data"), ("b", "Removing dropout", "b_removing_dropout"))
         ):
-            top, bottom = panels[0][place], panels[1][place]
+            top, bottom = panels[0][index], panels[1][index]
             part = data[data["panel"] == letter]
             for number, (arm, curve) in enumerate(part.groupby("arm", sort=False)):
                 shares = curve.assign(value=100 * curve["mlm"])
@@ -152,50 +152,52 @@ def training_curves(runs: pd.DataFrame) -> Drawing:
 
 
 def embedding(runs: pd.DataFrame) -> Drawing:
-    """E against score for each sharing (Table 3), ours beside the paper's."""
+    """Score against E for each sharing strategy of Table 3, ours beside the paper's."""
     arms = arms_of("table3")
-    found = select(runs, arms)
-    key = score_of(found.runs.values())
+    selection = select(runs, arms)
+    key = score_of(selection.runs.values())
     printed = paper.table("table3")["rows"]
     rows = []
-    for arm, theirs in zip(arms, printed, strict=True):
-        frame = found.runs[arm]
+    for arm, paper_row in zip(arms, printed, strict=True):
+        frame = selection.runs[arm]
         value = summarised(frame, key) if len(frame) else None
-        ours_at = {"share": arms[arm]["share"], "E": frame["E"].iloc[0] if len(frame) else None, "score": key}
-        rows.append(ours_at | numbers(value) | {"paper_E": theirs["E"], "paper_Avg": theirs["Avg"]})
+        cell = {"share": arms[arm]["share"], "E": frame["E"].iloc[0] if len(frame) else None, "score": key}
+        rows.append(cell | numbers(value) | {"paper_E": paper_row["E"], "paper_Avg": paper_row["Avg"]})
     data = pd.DataFrame(rows)
     if data["mean"].isna().all():
         raise NothingToDraw("no run of Table 3")
     with styled():
-        figure, (ours, theirs) = canvas((9.4, 3.5), 1, 2)
+        figure, (left, right) = canvas((9.4, 3.5), 1, 2)
         for share, part in data.groupby("share", sort=False):
             style = look_of(SHARE, share)
-            here = part.dropna(subset=["mean"])
-            points(ours, here["E"].astype(float), here, style, SHARE.words(share))
-            theirs.plot(part["paper_E"], part["paper_Avg"], label=SHARE.words(share), **style)
-        log_ticks(ours, sorted(data["E"].dropna().astype(int).unique()))
-        log_ticks(theirs, sorted(data["paper_E"].unique()))
-        ours.set(xlabel="embedding size E", ylabel=score_axis(key))
-        ours.set_title("Ours")
-        theirs.set(xlabel="embedding size E", ylabel="Avg of five tasks, %")
-        theirs.set_title("The paper's")
-        for axes in (ours, theirs):
+            measured = part.dropna(subset=["mean"])
+            points(left, measured["E"].astype(float), measured, style, SHARE.words(share))
+            right.plot(part["paper_E"], part["paper_Avg"], label=SHARE.words(share), **style)
+        log_ticks(left, sorted(data["E"].dropna().astype(int).unique()))
+        log_ticks(right, sorted(data["paper_E"].unique()))
+        left.set(xlabel="embedding size E", ylabel=score_axis(key))
+        left.set_title("Ours")
+        right.set(xlabel="embedding size E", ylabel="Avg of five tasks, %")
+        right.set_title("The paper's")
+        for axes in (left, right):
             axes.grid(axis="y")
             axes.legend()
     return Drawing("embedding", "Embedding size against score", "Bars: 95% t interval over seeds.", figure, data)
 
 
 def objective_matrix(runs: pd.DataFrame) -> Drawing:
-    """Trained on x tested on (Table 5's intrinsic half), ours beside the paper's."""
+    """Matrix of the objective trained on and the score tested on (Table 5, intrinsic tasks), ours and the paper's."""
     arms = arms_of("table5")
-    found = select(runs, arms)
+    selection = select(runs, arms)
     printed = paper.table("table5")["rows"]
     rows = []
-    for arm, theirs in zip(arms, printed, strict=True):
+    for arm, paper_row in zip(arms, printed, strict=True):
         for key in _TASKS:
-            frame = found.runs[arm]
+            frame = selection.runs[arm]
             value = summarised(frame, key) if len(frame) else None
-            rows.append({"trained_on": theirs["SP_task"], "tested_on": key, **numbers(value), "paper": theirs[key]})
+            rows.append(
+                {"trained_on": paper_row["SP_task"], "tested_on": key, **numbers(value), "paper": paper_row[key]}
+            )
     data = pd.DataFrame(rows)
     if data["mean"].isna().all():
         raise NothingToDraw("no run of Table 5")
@@ -215,7 +217,7 @@ def objective_matrix(runs: pd.DataFrame) -> Drawing:
             for y, trained in enumerate(_TRAINED):
                 for x, tested in enumerate(_TASKS):
                     row = data[(data["trained_on"] == trained) & (data["tested_on"] == tested)].iloc[0]
-                    axes.text(x + 0.5, y + 0.5, _matrix_words(row, column), ha="center", va="center", color="#0b1b2b")
+                    axes.text(x + 0.5, y + 0.5, _matrix_label(row, column), ha="center", va="center", color="#0b1b2b")
     caption = (
         "NSP and SOP by the trained head where the arm has one, else by a head fitted on the frozen encoder. "
         "± half of the 95% t interval over seeds; in brackets, one that ends at a bound. Chance is 50."
@@ -223,7 +225,7 @@ def objective_matrix(runs: pd.DataFrame) -> Drawing:
     return Drawing("objectives", "Trained on, tested on", caption, figure, data)
 
 
-def _matrix_words(row: pd.Series, column: str) -> str:
+def _matrix_label(row: pd.Series, column: str) -> str:
     if pd.isna(row[column]):
         return "—"
     if column != "mean" or pd.isna(row["low"]):

@@ -1,4 +1,4 @@
-"""What the figures have in common: a mean with its interval, the score arms are ranked by, axes."""
+"""Parts shared by the figures: a mean with its interval, the score that arms are ranked by, axes."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ from analysis.judge.metrics import values
 from analysis.judge.statistics import Estimate, estimate
 
 
-class NothingToDraw(Exception):  # noqa: N818 - it is no error
-    """No run has what a figure shows."""
+class NothingToDraw(Exception):  # noqa: N818 - a missing figure is not an error
+    """No run has the data that a figure shows; the message is the reason."""
 
 
 def band(
     axes: Any, part: pd.DataFrame, x: str, style: dict[str, Any], label: str, shaded: bool = True,
     within: tuple[float, float] = (0.0, math.inf),
 ) -> None:  # fmt: skip
-    """Mean over seeds of ``value``, which lies ``within``, at each ``x``, with its interval as a band."""
-    points = [(place, estimate(found["value"], within)) for place, found in part.groupby(x)]
-    known = [(place, found) for place, found in points if found is not None]
-    places = [place for place, _ in known]
-    axes.plot(places, [found.mean for _, found in known], label=label, zorder=3, **style)
-    if shaded and all(found.n > 1 for _, found in known):
-        low, high = [found.low for _, found in known], [found.high for _, found in known]
-        axes.fill_between(places, low, high, color=style["color"], alpha=0.16, lw=0, zorder=2)
+    """Mean over seeds of ``value`` (bounded by ``within``) at each ``x``, with its interval as a band."""
+    estimates = [(position, estimate(group["value"], within)) for position, group in part.groupby(x)]
+    known = [(position, summary) for position, summary in estimates if summary is not None]
+    positions = [position for position, _ in known]
+    axes.plot(positions, [summary.mean for _, summary in known], label=label, zorder=3, **style)
+    if shaded and all(summary.n > 1 for _, summary in known):
+        low, high = [summary.low for _, summary in known], [summary.high for _, summary in known]
+        axes.fill_between(positions, low, high, color=style["color"], alpha=0.16, lw=0, zorder=2)
 
 
 def points(axes: Any, x: Any, part: pd.DataFrame, style: dict[str, Any], label: str) -> None:
-    """``mean`` of ``numbers`` rows at ``x``, with bars where every row has an interval."""
+    """``mean`` of rows made by ``numbers``, at ``x``; with error bars if every row has an interval."""
     low, mean, high = (part[name].astype(float) for name in ("low", "mean", "high"))
     spread = [(mean - low).to_numpy(), (high - mean).to_numpy()]
     bars = {} if low.isna().any() else {"yerr": spread, "capsize": 2.5, "elinewidth": 0.9}
@@ -38,41 +38,41 @@ def points(axes: Any, x: Any, part: pd.DataFrame, style: dict[str, Any], label: 
 
 
 def score_of(frames: Any) -> str:
-    """What arms are ranked by: the paper's Avg where every finished run has it, else masked-LM accuracy."""
-    found = [frame for frame in frames if len(frame)]
-    if found and all(len(values(frame, "Avg")) == len(frame) for frame in found):
+    """The metric that arms are ranked by: the paper's Avg if every finished run has it, else masked-LM accuracy."""
+    nonempty = [frame for frame in frames if len(frame)]
+    if nonempty and all(len(values(frame, "Avg")) == len(frame) for frame in nonempty):
         return "Avg"
     return "MLM"
 
 
 def score_axis(key: str) -> str:
-    """Label of an axis of ``score_of``."""
+    """Axis label of the metric from ``score_of``."""
     return {"Avg": "Avg of five tasks, %", "MLM": "held-out masked-LM accuracy, %"}[key]
 
 
-def numbers(found: Estimate | None) -> dict[str, Any]:
-    """Columns of an estimate in a figure's CSV."""
-    if found is None:
+def numbers(summary: Estimate | None) -> dict[str, Any]:
+    """An estimate as columns of a figure's CSV file: seeds, mean and ends of the interval."""
+    if summary is None:
         return {"n": 0, "mean": None, "low": None, "high": None}
-    return {"n": found.n, "mean": found.mean, "low": found.low, "high": found.high}
+    return {"n": summary.n, "mean": summary.mean, "low": summary.low, "high": summary.high}
 
 
-def interval_words(found: Estimate, decimals: int) -> str:
-    """``0.35 [0.33, 0.36]``."""
-    if math.isnan(found.low):
-        return f"{found.mean:.{decimals}f}"
-    return f"{found.mean:.{decimals}f} [{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
+def interval_text(summary: Estimate, decimals: int) -> str:
+    """Mean and interval as text, ``0.35 [0.33, 0.36]``; the mean alone with one seed."""
+    if math.isnan(summary.low):
+        return f"{summary.mean:.{decimals}f}"
+    return f"{summary.mean:.{decimals}f} [{summary.low:.{decimals}f}, {summary.high:.{decimals}f}]"
 
 
 def log_ticks(axes: Any, ticks: Sequence[int]) -> None:
-    """A binary log axis of x that names exactly ``ticks``."""
+    """Gives the x axis a binary log scale with exactly these ticks."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
 
 
 def plain_log(axes: Any, x: bool = True, y: bool = False) -> None:
-    """Numbers instead of powers on a log axis."""
+    """Labels a log axis with plain numbers instead of powers."""
     for wanted, axis in ((x, axes.xaxis), (y, axes.yaxis)):
         if wanted:
             for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
@@ -83,7 +83,7 @@ def plain_log(axes: Any, x: bool = True, y: bool = False) -> None:
 
 
 def counted_log(axes: Any, span: float) -> None:
-    """``120 T`` on a log axis of x; ticks between the powers of ten are named where there are few of them."""
+    """Labels a log x axis in the form ``120 T``; if ``span`` (end over start) is below ten, minor ticks too."""
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(EngFormatter() if span < 10 else NullFormatter())
     axes.xaxis.set_tick_params(which="both", labelsize=8.5)

@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written: PNG, SVG, PDF and its numbers as CSV."""
+"""The style of every figure, and writing one: PNG, SVG, PDF and its numbers as CSV."""
 
 import io
 import re
@@ -14,9 +14,9 @@ import pandas as pd
 from albert_ablate.axes import EMBED, SHARE, Axis
 from albert_ablate.drawing_library import Figure, styles
 
-#: The axis that colours and markers stand for, and the one that dashes stand for.
+#: The axis shown by colours and markers, and the axis shown by dashes.
 COLOURED, DASHED = SHARE, EMBED
-#: Okabe and Ito: distinguishable with any colour vision; markers and dashes keep them apart in grey.
+#: Okabe and Ito: distinguishable with any colour vision; in grey, markers and dashes distinguish them.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = (
@@ -28,7 +28,7 @@ DASHES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
     "-",
 )
-#: Text and lines; a page may put its own colours in their place.
+#: Colours of text and lines; ``inline`` replaces them by those of the page.
 INK, MUTED = "#1b1c20", "#73757d"
 _SETTINGS: Any = {
     "font.family": "sans-serif", "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
@@ -38,7 +38,7 @@ _SETTINGS: Any = {
     "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8.5,
     "figure.constrained_layout.use": True,
 }  # fmt: skip
-#: Text stays text, which can be searched and chosen.
+#: Text in the files stays text, which can be searched and selected.
 _FILES: Any = {"svg.fonttype": "none", "pdf.fonttype": 42}
 
 
@@ -54,18 +54,18 @@ class Drawing:
 
     @cached_property
     def svg(self) -> str:
-        """The drawing on a transparent ground; the same drawing gives the same characters."""
+        """The drawing on a transparent background; equal drawings give equal text."""
         stream = io.StringIO()
         with styles.context(["default", _FILES | {"svg.hashsalt": self.name}]):
             self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-        self.figure.set_layout_engine("none")  # it is laid out now, and need not be again for every form
+        self.figure.set_layout_engine("none")  # the layout is computed; later forms reuse it
         text = stream.getvalue()
         return text[text.index("<svg") :]
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The house style for whatever is drawn inside, whatever the user's own style is."""
+    """Applies the project's style to everything drawn inside, regardless of the user's matplotlib settings."""
     with styles.context(["default", _SETTINGS]):
         yield
 
@@ -76,26 +76,26 @@ def canvas(size: tuple[float, float], rows: int = 1, columns: int = 1) -> tuple[
     return figure, figure.subplots(rows, columns)
 
 
-def look(place: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the arm at ``place``."""
+def look(index: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the arm number ``index``, from 0."""
     return {
-        "color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": DASHES[place % len(DASHES)],
+        "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)],
     }  # fmt: skip
 
 
 def look_of(axis: Axis, value: Any) -> dict[str, Any]:
-    """The same of a value of an axis, which looks alike in every figure."""
+    """Colour, marker and dashes of a value of an axis: the same in every figure."""
     return look(int(axis.rank(value)))
 
 
 def files(name: str) -> list[str]:
-    """What ``write`` makes of the drawing ``name``, the numbers last."""
+    """Names of the files that ``write`` makes for the drawing ``name``, the numbers last."""
     return [f"{name}.{form}" for form in ("png", "svg", "pdf", "csv")]
 
 
 def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg", "pdf")) -> None:
-    """``folder/name.*`` in each form, and ``name.csv`` with the plotted numbers."""
+    """Writes ``folder/name.*`` in each form, and ``name.csv`` with the plotted numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     for form in forms:
         path = folder / f"{drawing.name}.{form}"
@@ -110,7 +110,7 @@ def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg"
 
 
 def inline(drawing: Drawing) -> str:
-    """The SVG for a page, its text and lines in the page's own ``--ink`` and ``--muted``."""
-    # One page holds several drawings, whose ids must differ.
+    """The SVG for a page, with text and lines in the colours ``--ink`` and ``--muted`` of the page."""
+    # A page holds several drawings, so ids get the name of the drawing as a prefix.
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", drawing.svg)
     return text.replace(INK, "var(--ink)").replace(MUTED, "var(--muted)")

@@ -1,8 +1,8 @@
-"""The scorecard: each claim of ``claims.yaml`` judged from the runs.
+"""The scorecard: judges each claim of ``claims.yaml`` from the runs.
 
-A claim says that a sum over arms lies above a bound, or between two. It is reproduced where a t test
-over seeds puts the sum there, contradicted where it puts it elsewhere, inconclusive where neither,
-at 95% after Holm's correction over every claim that is judged.
+A claim states that a sum over arms lies above a bound, or between two bounds. It is reproduced where a t test
+over seeds shows that, contradicted where it shows the opposite, else inconclusive, at 95% after Holm's
+correction over all claims that are judged.
 """
 
 import difflib
@@ -28,7 +28,7 @@ from analysis.judge.tables import REFERENCES, arms_of
 from analysis.judge.terms import settings_of
 from analysis.read import paper
 from analysis.read.cells import NO_RUN, absent, select
-from analysis.read.seeds import doubt, lost_words
+from analysis.read.seeds import doubt, lost_seeds
 
 _FILE = Path(__file__).parent.parent / "claims.yaml"
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
@@ -48,48 +48,50 @@ class Claim:
     constant: float = 0.0
     above: float | None = None
     between: tuple[float, float] | None = None
-    paper_score: str | None = None  # the paper's column, where it is another than the score
+    paper_score: str | None = None  # the paper's column, where it differs from the score
     paper_curves: dict[str, str] = field(default_factory=dict)  # arm -> curve of Figure 1
 
     def __post_init__(self) -> None:
         if (self.above is None) == (self.between is None):
-            raise ValueError("say above or between, not both")
+            raise ValueError("give either above or between")
         if self.between is not None and self.between[0] >= self.between[1]:
-            raise ValueError("between: the first bound lies below the second")
+            raise ValueError("between: the first bound must lie below the second")
         if set(self.effect) != set(self.arms):
             raise ValueError(f"effect names {', '.join(self.effect)}; arms are {', '.join(self.arms)}")
         if not (self.id.strip() and self.claim.strip()):
-            raise ValueError("id and claim are words, not nothing")
+            raise ValueError("id and claim must not be empty")
         idle = [arm for arm, factor in self.effect.items() if factor == 0]
         if idle or not self.arms:
-            raise ValueError(f"effect: the factor of {idle[0]} is 0" if idle else "arms: none")
+            raise ValueError(f"effect: the factor of {idle[0]} is 0" if idle else "arms: give at least one")
         for name, scores in (("scores", self.scores), ("paper_score", [self.paper_score] if self.paper_score else [])):
             unknown = [score for score in scores if not _is_score(score)]
             if unknown or (name == "scores" and not scores):
-                raise ValueError(f"{name}: {_unknown_score(unknown)}; there are {', '.join(METRICS)} and task:NAME")
+                raise ValueError(
+                    f"{name}: {_unknown_score(unknown)}; known scores are {', '.join(METRICS)} and task:NAME"
+                )
         curves = set(self.paper_curves.values()) - set(paper.figure("figure1")["L2"]["series"])
         if curves or (self.paper_curves and set(self.paper_curves) != set(self.arms)):
             raise ValueError("paper_curves gives each arm a curve of the paper's Figure 1")
 
     def terms(self) -> dict[str, dict[str, Any]]:
-        """Arm -> terms of its cell. Raises ConfigError for a row that no table has, and for terms that make no cell."""
-        problems, found = [], {}
+        """Arm -> terms of its cell. Raises ConfigError for an unknown row, invalid terms, or two arms with one cell."""
+        problems, cells = [], {}
         for name, cell in self.arms.items():
             try:
-                found[name] = _terms(cell)
+                cells[name] = _terms(cell)
             except ConfigError as error:
                 problems += [f"claim {self.id}: arm {name}: {problem}" for problem in error.problems]
         if problems:
             raise ConfigError(problems)
-        for name, other in combinations(found, 2):
-            if found[name] == found[other]:
-                raise ConfigError(f"claim {self.id}: arms {name} and {other} are the same cell.")
-        return found
+        for name, second in combinations(cells, 2):
+            if cells[name] == cells[second]:
+                raise ConfigError(f"claim {self.id}: arms {name} and {second} are the same cell.")
+        return cells
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say about a claim."""
+    """The verdict on a claim, with the numbers behind it."""
 
     claim: Claim
     verdict: str
@@ -98,18 +100,18 @@ class Verdict:
     effect: Estimate | None = None
     paper: float | None = None  # the same sum from the paper's numbers
     paper_score: str | None = None
-    judged: bool = False  # whether a test decides it
-    p: float = 1.0  # of the nearer side, two-sided
+    judged: bool = False  # whether it is tested, and counts for Holm's correction
+    p: float = 1.0  # twice the smaller one-sided p value
     adjusted: float = 1.0
     seeds_needed: int | None = None
     arms: dict[str, tuple[str, ...]] = field(default_factory=dict)  # arm -> runs
-    planned: int = 0  # seeds, those without numbers too
-    lost: str = ""  # the seeds without numbers and what became of them, arm by arm
+    planned: int = 0  # seeds, with and without numbers
+    lost: str = ""  # the seeds without numbers and their states, arm by arm
     left_out: int = 0  # runs of the arms in other set-ups
 
     @property
     def stand_in(self) -> bool:
-        """Whether another score than the paper's was judged."""
+        """Whether the judged score differs from the paper's."""
         return None not in (self.score, self.paper_score) and self.paper_score not in (
             self.score,
             self.claim.paper_score,
@@ -117,16 +119,16 @@ class Verdict:
 
 
 def load_all(files: Sequence[Path]) -> list[Claim]:
-    """The paper's claims and those of ``files``. Raises ConfigError, also for an id that is given twice."""
-    found: list[Claim] = []
+    """The paper's claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
+    claims: list[Claim] = []
     known: dict[str, str] = {}
     for file in (None, *files):
         for claim in load_claims(file):
             if claim.id in known:
                 raise ConfigError(f"{file}: claim {claim.id}: the id is taken, by a claim of {known[claim.id]}.")
-            found.append(claim)
-        known |= {claim.id: str(file or "the paper's") for claim in found}
-    return found
+            claims.append(claim)
+        known |= {claim.id: str(file or "the paper's") for claim in claims}
+    return claims
 
 
 def load_claims(file: Path | str | None = None) -> list[Claim]:
@@ -143,7 +145,7 @@ def load_claims(file: Path | str | None = None) -> list[Claim]:
     except (UnicodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"claims={path}: not YAML: {' '.join(str(error).split())}") from None
     except pydantic.ValidationError as error:
-        raise ConfigError(list(dict.fromkeys(_explain(path, entries, found) for found in error.errors()))) from None
+        raise ConfigError(list(dict.fromkeys(_explain(path, entries, problem) for problem in error.errors()))) from None
     problems = [f"{path}: line {line}: {key} is given twice." for key, line in twice]
     problems += [] if claims else [f"{path}: it holds no claims."]
     ids = [claim.id for claim in claims]
@@ -159,25 +161,29 @@ def load_claims(file: Path | str | None = None) -> list[Claim]:
 
 
 def _twice(node: yaml.Node | None, seen: set[int]) -> list[tuple[str, int]]:
-    """(key, line) of every key that a mapping holds a second time: YAML itself takes the last."""
-    found: list[tuple[str, int]] = []
+    """(key, line) of every repeated key of a mapping: YAML itself would silently use the last value."""
+    repeated: list[tuple[str, int]] = []
     if node is None or id(node) in seen:
-        return found
+        return repeated
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         lines = [key.start_mark.line + 1 for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        found += [(key, lines[place]) for place, key in enumerate(keys) if key in keys[:place]]
+        repeated += [(key, lines[index]) for index, key in enumerate(keys) if key in keys[:index]]
         inner = [value for _, value in node.value]
     else:
         inner = node.value if isinstance(node, yaml.SequenceNode) else []
-    return found + [one for child in inner for one in _twice(child, seen)]
+    return repeated + [repeat for child in inner for repeat in _twice(child, seen)]
 
 
 def _explain(path: Path, entries: Any, problem: Any) -> str:
-    place = problem["loc"]
-    entry = entries[place[0]] if isinstance(entries, list) and place and isinstance(entries[place[0]], dict) else {}
-    name = ".".join(map(str, place[1:]))
+    location = problem["loc"]
+    entry = (
+        entries[location[0]]
+        if isinstance(entries, list) and location and isinstance(entries[location[0]], dict)
+        else {}
+    )
+    name = ".".join(map(str, location[1:]))
     what = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "unexpected_keyword_argument":
         near = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.5)
@@ -185,14 +191,14 @@ def _explain(path: Path, entries: Any, problem: Any) -> str:
         what = f"there is no such field. {hint}A claim has: {', '.join(_FIELDS)}."
     elif problem["type"] in ("missing", "missing_argument"):
         what = "missing."
-    elif place[1:2] == ("arms",) and len(place) > 2:
-        name, what = f"arms.{place[2]}", "say a row such as table4.6, or terms such as {share: all}."
-    if not place:
+    elif location[1:2] == ("arms",) and len(location) > 2:
+        name, what = f"arms.{location[2]}", "give a row such as table4.6, or terms such as {share: all}."
+    if not location:
         return f"{path}: a list of claims is expected, each with {', '.join(_FIELDS)}."
     return (
-        f"{path}: claim {entry.get('id', place[0] + 1)}: {name}: {what}"
+        f"{path}: claim {entry.get('id', location[0] + 1)}: {name}: {what}"
         if name
-        else (f"{path}: claim {entry.get('id', place[0] + 1)}: {what}")
+        else (f"{path}: claim {entry.get('id', location[0] + 1)}: {what}")
     )
 
 
@@ -202,18 +208,20 @@ _FIELDS = tuple(Claim.__dataclass_fields__)
 def _terms(cell: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(cell, dict):
         return settings_of(cell)
-    found = _ROW.fullmatch(cell)
-    arms = arms_of(found[1]) if found and found[1] in {"table1", *REFERENCES} else {}
+    match = _ROW.fullmatch(cell)
+    arms = arms_of(match[1]) if match and match[1] in {"table1", *REFERENCES} else {}
     if cell not in arms:
         near = difflib.get_close_matches(cell, [row for name in REFERENCES for row in arms_of(name)], n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no row {cell}.{hint} Say table4.6, or terms such as {{share: all}}.")
+        raise ConfigError(
+            f"there is no row {cell}.{hint} Give a row such as table4.6, or terms such as {{share: all}}."
+        )
     return arms[cell]
 
 
 @cache
 def _tasks() -> tuple[str, ...]:
-    """Every task that there is."""
+    """The names of all tasks in ``conf/task``."""
     return tuple(sorted(file.stem for file in (CONF / "task").glob("*.yaml")))
 
 
@@ -230,50 +238,50 @@ def _unknown_score(unknown: Sequence[str]) -> str:
 
 
 def judge(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) -> list[Verdict]:
-    """A verdict on every claim, in their order.
+    """A verdict on every claim, in the order given.
 
-    A claim about an arm of which a seed diverged is inconclusive: the seeds that are left were chosen by their
-    result. ``survivors`` judges them all the same.
+    A claim about an arm with a diverged seed is inconclusive: the remaining seeds are selected by their result.
+    ``survivors``: judge it by the remaining seeds.
     """
     measured = [_measure(runs, claim, survivors) for claim in claims]
-    places = [place for place, found in enumerate(measured) if found.judged]
-    adjusted = holm([measured[place].p for place in places])
-    for place, p in zip(places, adjusted, strict=True):
-        measured[place] = _decide(replace(measured[place], adjusted=p), len(places))
+    indices = [index for index, verdict in enumerate(measured) if verdict.judged]
+    adjusted = holm([measured[index].p for index in indices])
+    for index, p in zip(indices, adjusted, strict=True):
+        measured[index] = _decide(replace(measured[index], adjusted=p), len(indices))
     return measured
 
 
 def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
-    """Effect and p value, or why there is none."""
-    found = select(runs, claim.terms())
-    planned = max((len(seeds.planned) for seeds in found.seeds.values()), default=0)
-    empty = Verdict(claim, "not tested", left_out=found.other, planned=planned, lost=lost_words(found.seeds))
+    """The claim's effect and p value before correction, or why it is not judged."""
+    selection = select(runs, claim.terms())
+    planned = max((len(seeds.planned) for seeds in selection.seeds.values()), default=0)
+    empty = Verdict(claim, "not tested", left_out=selection.left_out, planned=planned, lost=lost_seeds(selection.seeds))
     empty = replace(empty, **_paper(claim, claim.scores[0]))
-    missing = [f"{name}: {_no_run(runs, claim, name, reason)}" for name, reason in found.waiting.items()]
+    missing = [f"{name}: {_no_run(runs, claim, name, reason)}" for name, reason in selection.waiting.items()]
     if missing:
         return replace(empty, reason="; ".join(missing))
-    usable = [score for score in claim.scores if all(len(values(frame, score)) for frame in found.runs.values())]
+    usable = [score for score in claim.scores if all(len(values(frame, score)) for frame in selection.runs.values())]
     if not usable:
         return replace(empty, reason=f"no {' or '.join(claim.scores)} of every arm: {_missing(claim)}")
     score = usable[0]
-    names = {name: tuple(frame["run"]) for name, frame in found.runs.items()}
+    names = {name: tuple(frame["run"]) for name, frame in selection.runs.items()}
     base = replace(empty, score=score, arms=names, **_paper(claim, score))
-    doubts = [f"{name}: {mark}" for name, frame in found.runs.items() if (mark := unfit(frame, score))]
+    doubts = [f"{name}: {mark}" for name, frame in selection.runs.items() if (mark := unfit(frame, score))]
     if doubts:
         return replace(base, reason="; ".join(doubts))
-    effect = _effect(claim, score, found.runs)
+    effect = _effect(claim, score, selection.runs)
     if effect is None:
         return replace(base, reason="no seed that every arm has")
     if effect.n < 2:
         return replace(base, verdict="inconclusive", effect=effect, reason="one seed: at least two are needed")
-    if (why := doubt(found.seeds)) and not survivors:
+    if (why := doubt(selection.seeds)) and not survivors:
         return replace(base, verdict="inconclusive", effect=effect, reason=why)
     inside, outside = _sides(claim, effect)
     return replace(base, verdict="inconclusive", effect=effect, judged=True, p=min(1.0, 2 * min(inside, outside)))
 
 
 def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
-    """``reason``, and for a cell of one's own what of it no run has."""
+    """``reason``; for a cell given by terms, also the settings that no run has."""
     lacking = absent(runs, claim.terms()[arm]) if reason == NO_RUN and isinstance(claim.arms[arm], dict) else []
     return f"{reason} (no run has {' or '.join(lacking)})" if lacking else reason
 
@@ -283,7 +291,7 @@ def _missing(claim: Claim) -> str:
 
 
 def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estimate | None:
-    """The sum of each seed that every arm has, with the interval that bounded scores leave it."""
+    """The claim's sum over the seeds that every arm has, its interval bounded by the bounds of the score."""
     wide = pd.DataFrame({name: values(frame, score) * metric(score).scale for name, frame in arms.items()}).dropna()
     low, high = within(score, *arms.values())
     ends = [sorted((factor * low, factor * high)) for factor in claim.effect.values()]
@@ -295,7 +303,7 @@ def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estim
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
-    """One-sided p values of the claim being false, and of its being true."""
+    """One-sided p values of the hypotheses that the claim is false, and that it is true."""
     if claim.between is not None:
         low, high = claim.between
         return max(p_above(effect, low), p_below(effect, high)), min(p_below(effect, low), p_above(effect, high))
@@ -303,24 +311,24 @@ def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
     return p_above(effect, bound), p_below(effect, bound)
 
 
-def _decide(found: Verdict, judged: int) -> Verdict:
-    assert found.effect is not None
-    inside, outside = _sides(found.claim, found.effect)
-    if found.adjusted < ALPHA:
-        return replace(found, verdict="reproduced" if inside < outside else "contradicted")
-    if found.claim.between is not None:
-        needed = seeds_for_band(found.effect.mean, found.effect.spread, found.claim.between, ALPHA / judged)
+def _decide(verdict: Verdict, judged: int) -> Verdict:
+    assert verdict.effect is not None
+    inside, outside = _sides(verdict.claim, verdict.effect)
+    if verdict.adjusted < ALPHA:
+        return replace(verdict, verdict="reproduced" if inside < outside else "contradicted")
+    if verdict.claim.between is not None:
+        needed = seeds_for_band(verdict.effect.mean, verdict.effect.spread, verdict.claim.between, ALPHA / judged)
     else:
-        distance = abs(found.effect.mean - (found.claim.above or 0.0))
-        needed = seeds_needed(distance, found.effect.spread, ALPHA / judged)
-    needed = None if needed is None else max(needed, found.effect.n + 1)
-    reason = "decided alone, not after correcting for all claims" if found.p < ALPHA else "within noise"
+        distance = abs(verdict.effect.mean - (verdict.claim.above or 0.0))
+        needed = seeds_needed(distance, verdict.effect.spread, ALPHA / judged)
+    needed = None if needed is None else max(needed, verdict.effect.n + 1)
+    reason = "decided alone, not after correcting for all claims" if verdict.p < ALPHA else "within noise"
     more = f"about {needed} seeds would settle this effect" if needed else "more than 1,000 seeds at this effect"
-    return replace(found, reason=f"{reason}; {more}", seeds_needed=needed)
+    return replace(verdict, reason=f"{reason}; {more}", seeds_needed=needed)
 
 
 def _paper(claim: Claim, score: str) -> dict[str, Any]:
-    """The claim's sum from the paper's numbers: in ``score``, else in the claim's first one, where it prints them."""
+    """The claim's sum from the paper's numbers: in ``score``, else in the claim's first score; None if not printed."""
     for name in dict.fromkeys((claim.paper_score or score, claim.scores[0])):
         if claim.paper_curves:
             panel = paper.figure("figure1")["L2" if name.startswith("L2") else "cosine_degrees"]["series"]
@@ -339,21 +347,21 @@ def _paper(claim: Claim, score: str) -> dict[str, Any]:
 def _printed(cell: str | dict[str, Any], score: str) -> float | None:
     if not isinstance(cell, str):
         return None
-    table, _, place = cell.partition(".")
-    return paper.table(table)["rows"][int(place) - 1].get(score)
+    table, _, number = cell.partition(".")
+    return paper.table(table)["rows"][int(number) - 1].get(score)
 
 
 def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """Verdict -> how many."""
-    return {name: sum(found.verdict == name for found in verdicts) for name in VERDICTS}
+    """Verdict -> number of claims with it."""
+    return {name: sum(verdict.verdict == name for verdict in verdicts) for name in VERDICTS}
 
 
 def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """A row a claim: verdict, score, effect with interval, p, the paper's effect, seeds, reason."""
+    """A row for each claim: verdict, score, effect with interval, p, the paper's effect, seeds, reason."""
     return pd.DataFrame(
         {
             "id": v.claim.id, "claim": v.claim.claim, "source": v.claim.source, "verdict": v.verdict,
-            "score": v.score, "holds_if": bound_words(v.claim), "n": 0 if v.effect is None else v.effect.n,
+            "score": v.score, "holds_if": bound_text(v.claim), "n": 0 if v.effect is None else v.effect.n,
             "planned": v.planned, "without_numbers": v.lost,
             "effect": None if v.effect is None else v.effect.mean, "low": None if v.effect is None else v.effect.low,
             "high": None if v.effect is None else v.effect.high, "p": v.p if v.judged else None,
@@ -364,8 +372,8 @@ def scorecard(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def bound_words(claim: Claim) -> str:
-    """``> 0`` or ``−3 to 3``."""
+def bound_text(claim: Claim) -> str:
+    """The bound of a claim as text: ``> 0`` or ``−3 to 3``."""
     if claim.between is not None:
         return f"{claim.between[0]:g} to {claim.between[1]:g}".replace("-", "−")
     return f"> {claim.above:g}".replace("-", "−")

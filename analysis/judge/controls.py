@@ -1,11 +1,11 @@
-"""Controls: what runs on planted text achieve, against what can be achieved, and whether that is as it must be.
+"""Controls: compares the scores of runs on planted text with the best achievable scores.
 
-A positive control is a score that an arm was trained for, on a text where it can be learned: it passes where a t test
-over seeds puts the share of the way from chance to the achievable above ``PART``. A negative control is any score on
-a text that does not allow it: it passes where the test puts what was achieved less than ``MARGIN`` beyond chance.
-Each test is one-sided at 95% and not corrected: all of them must pass, and a set of tests that must all reject keeps
-its level without correction (an intersection-union test). The claims are judged like the paper's, as a family of
-their own.
+A positive control is a score that an arm was trained for, on a text where it can be learned. It passes where a t test
+over seeds shows that the share of the way from chance to the achievable exceeds ``PART``. A negative control is any
+score on a text where it cannot be learned. It passes where the test shows that the score is less than ``MARGIN``
+beyond chance. Each test is one-sided at 95% and not corrected: all of them must pass, and a set of tests that must
+all reject keeps its level without correction (an intersection-union test). The claims are judged like the paper's, as
+a family of their own.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ from analysis.read.seeds import Seeds
 
 #: The claims that are judged on planted text.
 CLAIMS = Path(__file__).parent.parent / "controls.yaml"
-#: Scores, the share of the way from chance to the achievable that a positive control must exceed, and how far beyond
-#: chance, in nats and points, a negative one may seem to be. A text allows a score where more than that is achievable.
+#: ``PART``: the share of the way from chance to the achievable that a positive control must exceed. ``MARGIN``: how
+#: far beyond chance a negative control may be, in nats or points; a text allows a score if more is achievable.
 PART = {"MLM loss": 0.5, "NSP": 0.5, "SOP": 0.9}
 MARGIN = {"MLM loss": 0.1, "NSP": 5.0, "SOP": 5.0}
 _CHANCE = {"MLM loss": "chance_mlm_loss", **{score: f"{task}_majority" for score, task in SENTENCE_SCORES.items()}}
@@ -41,22 +41,22 @@ PASS, FAIL, OPEN = "pass", "fail", "not settled"
 class Control:
     """A score of an arm on planted text."""
 
-    text: str  # strengths
+    text: str  # strengths of the planted text
     arm: str
     score: str
     head: str  # of a sentence score: trained, or fitted on the frozen encoder
     achieved: Estimate
     achievable: float
     chance: float
-    way: Estimate | None  # share of the way from chance to the achievable; None where there is none
-    kind: str  # positive, negative, or nothing: neither trained for nor out of reach
+    way: Estimate | None  # share of the way from chance to the achievable; None where the text does not allow the score
+    kind: str  # positive, negative, or empty: achievable, but not trained for
     verdict: str
     runs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Controls:
-    """Everything that runs on planted text say."""
+    """The results of runs on planted text."""
 
     scores: tuple[Control, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
@@ -64,26 +64,26 @@ class Controls:
 
     @property
     def shown(self) -> bool:
-        """Whether there is anything to say."""
+        """Whether there are results to show."""
         return bool(self.scores) or any(v.arms for v in self.verdicts)
 
     def counted(self, kind: str) -> dict[str, int]:
-        """Verdict -> how many controls of a kind."""
+        """Verdict -> number of controls of this kind with it."""
         return {name: sum(c.kind == kind and c.verdict == name for c in self.scores) for name in (PASS, FAIL, OPEN)}
 
 
 def divided(claims: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
-    """Claims about other text, and those with an arm on planted text."""
-    ours = [any(map(asked_for, claim.terms().values())) for claim in claims]
-    return [c for c, is_ours in zip(claims, ours, strict=True) if not is_ours], [
-        c for c, is_ours in zip(claims, ours, strict=True) if is_ours
+    """Claims about natural text, and claims with an arm on planted text."""
+    on_planted = [any(map(asked_for, claim.terms().values())) for claim in claims]
+    return [c for c, is_planted in zip(claims, on_planted, strict=True) if not is_planted], [
+        c for c, is_planted in zip(claims, on_planted, strict=True) if is_planted
     ]
 
 
 def controls_of(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = False) -> Controls:
-    """Controls and verdicts from those of ``runs`` that are of planted text; empty without any.
+    """Controls and verdicts from the runs on planted text among ``runs``; empty without any.
 
-    ``survivors`` judges arms of which a seed diverged by the others.
+    ``survivors``: judge arms with a diverged seed by their remaining seeds.
     """
     runs = planted(runs)
     if not len(runs):
@@ -98,7 +98,7 @@ def controls_of(runs: pd.DataFrame, claims: Sequence[Claim], survivors: bool = F
             doubt = None if survivors else seeds.doubt
             scores += [_control(text, str(arm), frame, score, doubt) for score in PART if _measured(frame, score)]
         notes += [f"{text}: {sentence}" for sentence in lost(selection)]
-        if selection.other:
+        if selection.left_out:
             notes.append(f"{text}: {left_out(selection)}")
     return Controls(tuple(scores), tuple(judge(runs, claims, survivors)), tuple(notes))
 
@@ -108,39 +108,39 @@ def _measured(runs: pd.DataFrame, score: str) -> bool:
 
 
 def _control(text: str, arm: str, runs: pd.DataFrame, score: str, doubt: str | None) -> Control:
-    """``runs``: a seed each, of one arm; ``doubt``: why the seeds that are left decide nothing."""
-    found = metric(score)
-    sign = 1 if found.higher_is_better else -1
-    achieved = values(runs, score) * found.scale
-    best, chance = (float(runs[column].mean()) * found.scale for column in (_BEST[score], _CHANCE[score]))
+    """The control of one score of an arm. ``runs``: one for each seed; ``doubt``: why the arm is not judged."""
+    spec = metric(score)
+    sign = 1 if spec.higher_is_better else -1
+    achieved = values(runs, score) * spec.scale
+    best, chance = (float(runs[column].mean()) * spec.scale for column in (_BEST[score], _CHANCE[score]))
     possible = sign * (best - chance)
     head = "" if score == "MLM loss" else str(runs[f"{SENTENCE_SCORES[score]}_head"].iloc[0]).split()[0]
     floor = resolution(runs, score)
-    ours = estimate(achieved, found.within, floor)
-    assert ours is not None  # measured
+    estimated = estimate(achieved, spec.within, floor)
+    assert estimated is not None  # measured
     if possible <= MARGIN[score]:
         beyond = estimate(sign * (achieved - chance) - max(possible, 0.0), floor=floor)
         assert beyond is not None
         verdict = _verdict(p_below(beyond, MARGIN[score]), p_above(beyond, MARGIN[score]), doubt)
-        return Control(text, arm, score, head, ours, best, chance, None, "negative", verdict, tuple(runs["run"]))
+        return Control(text, arm, score, head, estimated, best, chance, None, "negative", verdict, tuple(runs["run"]))
     way = estimate(100 * sign * (achieved - chance) / possible, floor=100 * floor / possible)
     assert way is not None
     trained = score == "MLM loss" or head == "trained"
     sides = p_above(way, 100 * PART[score]), p_below(way, 100 * PART[score])
     verdict = _verdict(*sides, doubt) if trained else ""
     kind = "positive" if trained else ""
-    return Control(text, arm, score, head, ours, best, chance, way, kind, verdict, tuple(runs["run"]))
+    return Control(text, arm, score, head, estimated, best, chance, way, kind, verdict, tuple(runs["run"]))
 
 
 def _verdict(holds: float, fails: float, doubt: str | None) -> str:
-    """From one-sided p values of the control not holding, and of it holding."""
+    """The verdict from the one-sided p values of the hypotheses that the control does not hold, and that it does."""
     if doubt:
         return OPEN
     return PASS if holds < ALPHA else FAIL if fails < ALPHA else OPEN
 
 
-def frame(found: Controls) -> pd.DataFrame:
-    """A row an arm and score: achieved with interval, achievable, chance, share of the way, kind, verdict, runs."""
+def frame(controls: Controls) -> pd.DataFrame:
+    """A row for each arm and score: achieved, interval, achievable, chance, share of the way, kind, verdict, runs."""
     return pd.DataFrame(
         {
             "planted_text": c.text, "arm": c.arm, "score": c.score, "head": c.head, "n": c.achieved.n,
@@ -149,16 +149,16 @@ def frame(found: Controls) -> pd.DataFrame:
             "way_low": None if c.way is None else c.way.low, "way_high": None if c.way is None else c.way.high,
             "control": c.kind, "verdict": c.verdict, "runs": " ".join(c.runs),
         }
-        for c in found.scores
+        for c in controls.scores
     )  # fmt: skip
 
 
 HEAD = ("planted text", "arm", "score", "n", "achieved", "achievable", "chance", "of the way", "control", "verdict")
 
 
-def rows(found: Controls) -> list[list[str]]:
-    """The table in words; text and arm stand in the first of their rows."""
-    lines = _lines(found)
+def rows(controls: Controls) -> list[list[str]]:
+    """The rows of the printed table; text and arm are given only in the first row of each group."""
+    lines = _lines(controls)
     shown = [list(line) for line in lines]
     for (before, line), new in zip(pairwise(lines), shown[1:], strict=True):
         if line[:2] == before[:2]:
@@ -166,7 +166,7 @@ def rows(found: Controls) -> list[list[str]]:
     return shown
 
 
-def _lines(found: Controls) -> list[list[str]]:
+def _lines(controls: Controls) -> list[list[str]]:
     return [
         [
             c.text, c.arm, f"{metric(c.score).label}{' *' if c.head not in ('', 'trained') else ''}",
@@ -174,7 +174,7 @@ def _lines(found: Controls) -> list[list[str]]:
             *(_plain(c.score, value) for value in (c.achievable, c.chance)),
             numbers.DASH if c.way is None else f"{c.way.mean:.0f}%{numbers.spread(c.way, 0)}", c.kind, c.verdict,
         ]
-        for c in found.scores
+        for c in controls.scores
     ]  # fmt: skip
 
 
@@ -182,8 +182,8 @@ def _plain(score: str, value: float) -> str:
     return numbers.number(score, estimate([value]))
 
 
-def reading(found: Controls) -> list[str]:
-    """What stands below the table."""
+def reading(controls: Controls) -> list[str]:
+    """The notes below the table."""
     parts = ", ".join(f"{share:.0%} for {metric(score).label}" for score, share in PART.items())
     return [
         "Achieved: mean over seeds ± half of the 95% t interval, percent or nats. Achievable: what exact knowledge of "
@@ -193,25 +193,25 @@ def reading(found: Controls) -> list[str]:
         f"chance to the achievable ({parts}), one-sided t test over seeds at 95%.",
         "Negative control: a score that the text does not allow. It passes where what was achieved is less than "
         f"{MARGIN['NSP']:g} points ({MARGIN['MLM loss']:g} nats) beyond chance and the achievable, by the same test.",
-        *found.notes,
+        *controls.notes,
     ]
 
 
-def summary(found: Controls) -> list[str]:
-    """How the controls came out, in sentences; none without controls."""
-    if not found.shown:
+def summary(controls: Controls) -> list[str]:
+    """The results of the controls as sentences; empty without controls."""
+    if not controls.shown:
         return []
     lines = []
     for kind in ("positive", "negative"):
-        counts = found.counted(kind)
+        counts = controls.counted(kind)
         total = sum(counts.values())
         if total:
             rest = [
-                f"{counts[name]} {words}" for name, words in ((FAIL, "fail"), (OPEN, "not settled")) if counts[name]
+                f"{counts[name]} {label}" for name, label in ((FAIL, "fail"), (OPEN, "not settled")) if counts[name]
             ]
             more = f" ({', '.join(rest)})" if rest else ""
             lines.append(f"{counts[PASS]} of {total} {kind} controls pass{more}.")
-    blank = [v for v in found.verdicts if without_structure(v.claim)]
+    blank = [v for v in controls.verdicts if without_structure(v.claim)]
     if any(v.arms for v in blank):
         wrong = [v.claim.id for v in blank if v.verdict == "reproduced"]
         lines.append(
@@ -222,7 +222,7 @@ def summary(found: Controls) -> list[str]:
 
 
 def without_structure(claim: Claim) -> bool:
-    """Whether every arm is on text that has nothing to learn."""
+    """Whether every arm of a claim is on text without structure: all strengths are 0."""
     strengths = [
         float(value) for terms in claim.terms().values() for key, value in terms.items()
         if key in ("data.planted.topic", "data.planted.order", "data.planted.local")
@@ -230,9 +230,9 @@ def without_structure(claim: Claim) -> bool:
     return bool(strengths) and not any(strengths)
 
 
-def page_rows(found: Controls) -> list[dict[str, Any]]:
-    """The table for the page, which can be sorted: every row has its text and arm, and what it is sorted by."""
+def page_rows(controls: Controls) -> list[dict[str, Any]]:
+    """The rows of the sortable table of the page: each with its text, its arm and its sort key."""
     return [
         {"cells": line, "verdict": c.verdict, "sort": c.achieved.mean}
-        for line, c in zip(_lines(found), found.scores, strict=True)
+        for line, c in zip(_lines(controls), controls.scores, strict=True)
     ]

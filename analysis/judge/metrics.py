@@ -1,4 +1,4 @@
-"""The numbers that arms are compared on: one value a run, by the names the paper's tables use."""
+"""The metrics that arms are compared on: one value for each run, named as in the paper's tables."""
 
 import math
 from dataclasses import dataclass
@@ -24,30 +24,30 @@ class Metric:
     scale: float = 100.0  # stored value -> printed value
     higher_is_better: bool = True
     source: tuple[str, ...] = ()  # ("task", "set", "metric") of a fine-tuned task, else ("column",)
-    within: tuple[float, float] = (0.0, math.inf)  # no printed value can lie beyond
+    within: tuple[float, float] = (0.0, math.inf)  # bounds of the printed value
     exact: bool = False  # counted, not sampled
     interval: str | None = None  # column of a run's own 95% interval over its held-out examples
-    sentences: bool = False  # of a sentence task: means nothing of a run that did not learn its own
+    sentences: bool = False  # score of a sentence task: compared only if the runs have learned their own task
 
     @property
     def task(self) -> str | None:
-        """The fine-tuned task it is about."""
+        """The fine-tuned task that the metric is a score of; None for any other metric."""
         return self.source[0] if len(self.source) == 3 else None
 
 
 _PERCENT = "%"
 _SHARE = (0.0, 100.0)
-#: Metrics of tasks that are shares, and those that are correlations.
+#: Task metrics that are shares, and those that are correlations.
 _SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
 _CORRELATIONS = ("matthews", "pearson", "spearman")
-#: Upper over lower quartile of a run's speed, or fastest over slowest seed, from which speeds are not compared.
-#: A machine to itself gives 1.03 to 1.08.
+#: Speeds are not compared from this ratio on: upper over lower quartile within a run, or fastest over slowest seed.
+#: A machine that runs nothing else gives 1.03 to 1.08.
 STEADY = 1.25
-#: Standard errors on either side in a 95% interval.
+#: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
 #: The scores of the sentence tasks, and the column of each in the table of runs.
 SENTENCE_SCORES = {OBJECTIVE.words(task): task.value for task in SENTENCE_TASKS}
-#: The paper's columns, then those that only we have.
+#: The paper's columns, then those that the paper does not have.
 METRICS = {
     metric.key: metric
     for metric in (
@@ -94,7 +94,7 @@ METRICS = {
 
 
 def metric(key: str) -> Metric:
-    """A metric by its name; ``task:era`` is any fine-tuned task by its own metric. Raises KeyError."""
+    """A metric by its name; ``task:era`` is the score of a fine-tuned task in its own metric. Raises KeyError."""
     if key.startswith("task:"):
         name = key.removeprefix("task:")
         return Metric(key, name.replace("_", " "), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE)
@@ -102,47 +102,54 @@ def metric(key: str) -> Metric:
 
 
 def summarised(runs: pd.DataFrame, key: str) -> Estimate | None:
-    """The metric over these runs, in printed units; None where none has it."""
-    found = metric(key)
-    return estimate(values(runs, key) * found.scale, within(key, runs), resolution(runs, key), found.exact)
+    """Mean and interval of the metric over these runs, in printed units; None where no run has it."""
+    spec = metric(key)
+    return estimate(values(runs, key) * spec.scale, within(key, runs), resolution(runs, key), spec.exact)
 
 
 def resolution(runs: pd.DataFrame, key: str) -> float:
-    """The error of one run's score because its examples are a sample, in printed units; 0 where none is recorded.
+    """Standard error of one run's score over its examples, in printed units; 0 where no interval is recorded.
 
-    Half of the recorded 95% interval over examples, as standard errors; root mean square over the runs. No spread
-    over seeds is believed to be smaller: with N examples a score is a whole number of them.
+    It is taken from the recorded 95% interval over examples; root mean square over the runs. The spread over seeds
+    is never taken to be smaller: with N examples a score is a whole number of them.
     """
-    found = metric(key)
+    spec = metric(key)
     if key == "Avg":
         errors = [_average_error(tasks) for tasks in entries_of(runs)]
-    elif found.task is not None:
-        errors = [_score_error(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
+    elif spec.task is not None:
+        errors = [_score_error(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     else:
-        errors = [] if found.interval is None else [_error(interval) for interval in runs[found.interval]]
+        errors = [] if spec.interval is None else [_error(interval) for interval in runs[spec.interval]]
     known = [error for error in errors if error is not None]
-    return found.scale * math.sqrt(sum(error**2 for error in known) / len(known)) if known else 0.0
+    return spec.scale * math.sqrt(sum(error**2 for error in known) / len(known)) if known else 0.0
 
 
 def _error(interval: Any) -> float | None:
-    """The standard error that a 95% interval stands for."""
+    """The standard error that belongs to a 95% interval."""
     return (interval[1] - interval[0]) / (2 * _NORMAL) if isinstance(interval, list | tuple) else None
 
 
 def _score_error(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
-    """Error of the set called ``name``; ``*``: of the first set, the task's own metric (of several, their mean)."""
+    """Standard error of metric ``key`` on the set ``name``.
+
+    ``*`` as name: the first set. ``*`` as key: the task's own metric; of two, the mean of their errors.
+    """
     if entry is None:
         return None
     sets = entry["sets"]
     scores = sets.get(name, {}) if name != "*" else next(iter(sets.values()), {})
-    own = entry["metric"].split(" and ") if key == "*" else [key]
-    errors = [_error(scores[one].get("interval")) for one in own if isinstance(scores.get(one), dict)]
+    names = entry["metric"].split(" and ") if key == "*" else [key]
+    errors = [
+        _error(scores[metric_name].get("interval"))
+        for metric_name in names
+        if isinstance(scores.get(metric_name), dict)
+    ]
     known = [error for error in errors if error is not None]
     return sum(known) / len(known) if known else None
 
 
 def _average_error(tasks: dict[str, Any]) -> float | None:
-    """Of the paper's Avg: five tasks of their own examples; two metrics of one task share theirs."""
+    """Standard error of the paper's Avg. The five tasks are independent; two metrics of one task share its examples."""
     if any(task not in tasks for task in PAPER_FIVE):
         return None
     parts = [_task_error(tasks[task]) for task in PAPER_FIVE]
@@ -151,14 +158,14 @@ def _average_error(tasks: dict[str, Any]) -> float | None:
 
 
 def _task_error(entry: dict[str, Any]) -> float | None:
-    errors = [_error(found.get("interval")) for found in next(iter(entry["sets"].values()), {}).values()
-              if isinstance(found, dict)]  # fmt: skip
+    errors = [_error(score.get("interval")) for score in next(iter(entry["sets"].values()), {}).values()
+              if isinstance(score, dict)]  # fmt: skip
     known = [error for error in errors if error is not None]
     return sum(known) / len(known) if known else None
 
 
 def within(key: str, *frames: pd.DataFrame) -> tuple[float, float]:
-    """Bounds of the metric in printed units; those of a task by its own metric in the runs."""
+    """Bounds of the metric in printed units; for ``task:NAME``, those of the metric that the runs recorded."""
     if not key.startswith("task:"):
         return metric(key).within
     entries = (tasks.get(key.removeprefix("task:")) for runs in frames for tasks in entries_of(runs))
@@ -169,25 +176,25 @@ def within(key: str, *frames: pd.DataFrame) -> tuple[float, float]:
 
 
 def values(runs: pd.DataFrame, key: str) -> pd.Series:
-    """The metric of each run, indexed by seed, as stored (shares, nats); runs without it are left out."""
-    found = metric(key)
+    """The metric of each run as stored (shares, nats), indexed by seed; runs without it are left out."""
+    spec = metric(key)
     if key == "Avg":
         numbers = [_average(tasks) for tasks in entries_of(runs)]
-    elif found.task is not None:
-        numbers = [_score(tasks.get(found.task), *found.source[1:]) for tasks in entries_of(runs)]
+    elif spec.task is not None:
+        numbers = [_score(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     elif key.endswith("roughness"):
-        numbers = [roughness(profile) for profile in runs[found.source[0]]]
+        numbers = [roughness(profile) for profile in runs[spec.source[0]]]
     else:
-        numbers = list(runs[found.source[0]])
+        numbers = list(runs[spec.source[0]])
     series = pd.Series(numbers, index=pd.Index(runs["seed"], name="seed"), dtype=object)
     return series.dropna().astype(float)
 
 
 def roughness(profile: Any) -> float | None:
-    """How far a per-layer curve is from smooth: mean change from layer to layer, over the curve's mean.
+    """Roughness of a per-layer curve: mean change from layer to layer, over the mean of the curve.
 
-    "Smoother" (paper, section 3.1 and Figure 1) made a number: 0 where every layer moves its input
-    equally far. None with fewer than two layers.
+    A measure of "smoother" (paper, section 3.1 and Figure 1): 0 where every layer moves its input equally far.
+    None with fewer than two layers.
     """
     if not isinstance(profile, list) or len(profile) < 2 or not any(profile):
         return None
@@ -196,15 +203,15 @@ def roughness(profile: Any) -> float | None:
 
 
 def tasks_of(runs: pd.DataFrame) -> list[str]:
-    """Every task that one of the runs was fine-tuned on, sorted."""
+    """Every task that at least one run was fine-tuned on from its pretrained weights, sorted."""
     return sorted({entry["task"] for tasks in runs["tasks"] for entry in tasks if entry["start"] == "pretrained"})
 
 
 def unfit(runs: pd.DataFrame, key: str) -> str | None:
-    """Why nothing may rest on these runs' metric; None where it is fit to be compared.
+    """Why this metric of the runs must not be compared; None where it may be.
 
-    A score is unfit where the runs have not left a baseline. Every seed has to have left it: leaving
-    one out would choose by result. A speed is unfit where something else used the machine.
+    A score is not compared unless every seed is better than a baseline: to leave out a seed would be to select by
+    result. A speed is not compared where something else used the machine.
     """
     if key == "params":
         return None
@@ -229,31 +236,31 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
 def _unsteady(runs: pd.DataFrame) -> str | None:
     speeds, spread = values(runs, "tokens/s"), runs["speed_spread"].astype(float).max()
     between = speeds.max() / speeds.min() if len(speeds) else 1.0
-    if between < STEADY and not spread >= STEADY:  # the spread of older folders is not known
+    if between < STEADY and not spread >= STEADY:  # NaN in older folders, which did not record it
         return None
     return "the speed changed within these runs or from one to the next (a shared machine, or another one)"
 
 
 def entries_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each run: task -> its entry in the set-up that most of these runs used."""
+    """For each run: task -> its entry, in the set-up that most of these runs used."""
     kept, _ = one_setup_each({"runs": runs})
     return [{e["task"]: e for e in tasks if e["start"] == "pretrained"} for tasks in kept["runs"]["tasks"]]
 
 
 def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
-    """``key`` of the set called ``name``; ``*``: the first set, the task's own metric."""
+    """Metric ``key`` on the set ``name``, as a share. ``*`` as name: the first set; as key: the task's own metric."""
     if entry is None:
         return None
     if key == "*":
         return float(entry["score"])
     sets = entry["sets"]
     scores = sets.get(name) if name != "*" else next(iter(sets.values()), None)
-    found = None if scores is None else scores.get(key)
-    return None if found is None else float(found["value"] if isinstance(found, dict) else found)
+    score = None if scores is None else scores.get(key)
+    return None if score is None else float(score["value"] if isinstance(score, dict) else score)
 
 
 def _average(tasks: dict[str, Any]) -> float | None:
-    """The paper's Avg of one run; None while one of the five is missing, or where heads answered in several formats."""
+    """The paper's Avg of one run; None if one of the five tasks is missing, or their heads differ in number format."""
     if any(task not in tasks for task in PAPER_FIVE):
         return None
     if len({(tasks[task].get("recipe") or {}).get("heads", HEADS) for task in PAPER_FIVE}) > 1:
@@ -265,7 +272,7 @@ def _above_majority(entry: dict[str, Any]) -> bool:
     floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
     scores: dict[str, Any] = next(iter(entry["sets"].values()), {})
     floor = floors.get("majority")
-    found = scores.get(entry["metric"])
-    if floor is None or not isinstance(found, dict) or "interval" not in found:
+    score = scores.get(entry["metric"])
+    if floor is None or not isinstance(score, dict) or "interval" not in score:
         return True
-    return bool(found["interval"][0] > floor)
+    return bool(score["interval"][0] > floor)

@@ -1,4 +1,4 @@
-"""How numbers are printed, each in the decimals of its unit."""
+"""Formats numbers with the decimals of their unit."""
 
 import math
 
@@ -11,34 +11,34 @@ _SPEEDUP = "x"
 
 
 def unit(key: str) -> str:
-    """Unit that a number of ``key`` is printed in."""
+    """Unit that the metric ``key`` is printed in."""
     return _SPEEDUP if key == "speedup" else metric(key).unit
 
 
-def number(key: str, found: Estimate | None) -> str:
+def number(key: str, estimate: Estimate | None) -> str:
     """``81.2 ± 0.3``, or ``2.8 (0.0 to 29.8)`` where a bound cuts the interval; the mean alone with one seed."""
-    if found is None:
+    if estimate is None:
         return DASH
     decimals = DECIMALS[unit(key)]
-    alone = math.isnan(found.low) or key in ("params", "speedup", "tokens/s")
-    if not alone and found.margin is not None and 0 < found.margin < 0.5 * 10**-decimals:
+    alone = math.isnan(estimate.low) or key in ("params", "speedup", "tokens/s")
+    if not alone and estimate.margin is not None and 0 < estimate.margin < 0.5 * 10**-decimals:
         decimals += 1
-    text = f"{found.mean:,.{decimals}f}".replace("-", "−")
+    text = f"{estimate.mean:,.{decimals}f}".replace("-", "−")
     text += "×" if key == "speedup" else ""
-    return text if alone else f"{text}{spread(found, decimals)}"
+    return text if alone else f"{text}{spread(estimate, decimals)}"
 
 
-def spread(found: Estimate, decimals: int) -> str:
-    """`` ± 0.3``, or `` (0.0 to 29.8)`` where a bound cuts the interval; nothing with one seed."""
-    if math.isnan(found.low):
+def spread(estimate: Estimate, decimals: int) -> str:
+    """`` ± 0.3``, or `` (0.0 to 29.8)`` where a bound cuts the interval; empty with one seed."""
+    if math.isnan(estimate.low):
         return ""
-    if found.margin is not None:
-        return f" ± {found.margin:.{decimals}f}"
-    return f" ({found.low:.{decimals}f} to {found.high:.{decimals}f})".replace("-", "−")
+    if estimate.margin is not None:
+        return f" ± {estimate.margin:.{decimals}f}"
+    return f" ({estimate.low:.{decimals}f} to {estimate.high:.{decimals}f})".replace("-", "−")
 
 
 def printed(key: str, value: float | None) -> str:
-    """The paper's number of ``key`` as it prints it: one decimal, parameters without."""
+    """The paper's value of ``key`` as it prints it: one decimal, none for parameters; empty for None."""
     return "" if value is None else f"{value:.{0 if key == 'params' else 1}f}"
 
 

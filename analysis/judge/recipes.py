@@ -1,4 +1,4 @@
-"""Tables 9, 10 and 14 of the paper: leaderboards for reference, and its fine-tuning settings beside ours."""
+"""Tables 9, 10 and 14 of the paper: the leaderboards, and its fine-tuning settings beside ours."""
 
 from functools import cache
 from typing import Any
@@ -22,33 +22,33 @@ SETTINGS = {
 
 
 def recipes(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 14: a row a task and setting with the paper's value, our default and what the runs used."""
+    """Table 14: a row for each task and setting with the paper's value, our default and the values the runs used."""
     rows = []
-    for theirs in paper.table("table14")["rows"]:
-        task = _TASKS[theirs["task"]]
+    for row in paper.table("table14")["rows"]:
+        task = _TASKS[row["task"]]
         default = _recipe(task)
         used = [e["recipe"] for tasks in runs["tasks"] for e in tasks if e["task"] == task and e.get("recipe")]
         for column, name in SETTINGS.items():
             values = sorted({recipe[name] for recipe in used if isinstance(recipe.get(name), int | float)})
             ours = {"default": default.get(name), "used": values}
-            rows.append({"task": theirs["task"], "setting": name.replace("_", " "), "paper": theirs[column], **ours})
+            rows.append({"task": row["task"], "setting": name.replace("_", " "), "paper": row[column], **ours})
     return pd.DataFrame(rows)
 
 
 def recipe_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 14 in the paper's layout: a row a task; ``paper`` alone where all agree, else ``used [paper]``."""
+    """Table 14 in the paper's layout: a row for each task. A cell is ``used [paper]``, one value where both agree."""
     rows: dict[str, dict[str, str]] = {}
     for entry in recipes(runs).to_dict("records"):
         ours = entry["used"] or [entry["default"]]
-        theirs = f"{entry['paper']:g}"
+        printed = f"{entry['paper']:g}"
         shown = "/".join("—" if value is None else f"{value:g}" for value in ours)
         name = str(entry["setting"])
-        rows.setdefault(str(entry["task"]), {})[name] = theirs if shown == theirs else f"{shown} [{theirs}]"
+        rows.setdefault(str(entry["task"]), {})[name] = printed if shown == printed else f"{shown} [{printed}]"
     return pd.DataFrame([{"task": task, **settings} for task, settings in rows.items()])
 
 
 def leaderboard(name: str) -> pd.DataFrame:
-    """Table 9 or 10 as printed: no run here reproduces a leaderboard."""
+    """Table 9 or 10 as printed by the paper; no run reproduces a leaderboard."""
     frame = pd.DataFrame(paper.table(name)["rows"]).rename(columns=lambda column: str(column).replace("_", " "))
     return frame.map(
         lambda value: "—" if value is None or value != value else f"{value:.1f}" if isinstance(value, float) else value

@@ -1,15 +1,15 @@
-"""Intervals and tests over seeds. Distributions and tests are scipy's, corrections statsmodels'.
+"""Intervals and tests over seeds. Distributions and tests are from scipy, corrections from statsmodels.
 
-Seeds are few. With three of them a 95% bootstrap interval covers about 77% and Student's t covers 95%
+Seeds are few. With three of them a 95% bootstrap interval covers about 77%, a Student's t interval 95%
 (``tests/test_statistics.py`` simulates the latter), so every interval here is a t interval. Comparisons
-are paired by seed: two arms of one seed share weights, documents, their order and masks.
+are paired by seed: two arms of one seed share initial weights, documents, their order and masks.
 
-What cannot lie beyond a bound, such as a share or a loss, has an interval that ends there: a t interval cut at
-the bounds holds the true mean exactly as often as the whole one. Tests take the uncut numbers.
+A quantity with a bound, such as a share or a loss, has an interval that ends at the bound. A t interval cut at the
+bounds covers the true mean exactly as often as the uncut one. Tests use the uncut numbers.
 
-A score of N held-out examples is a whole number of examples, so two seeds may agree to the last digit by chance.
-Their spread then says nothing, and a t test would be certain of anything. Every spread has a floor: the error that
-one run's score has because its examples are a sample. Where no such error is known, equal numbers decide nothing.
+A score on N held-out examples is a whole number of examples, so two seeds may agree to the last digit by chance.
+Their spread is then zero, and a t test would find any difference significant. So every spread has a floor: the
+standard error of one run's score over its examples. Where that error is not known, equal numbers decide nothing.
 """
 
 import bisect
@@ -24,7 +24,7 @@ from statsmodels.stats.multitest import multipletests
 
 from albert_ablate.evaluation.intervals import CONFIDENCE
 
-#: A significance level, and the power at which more seeds are counted.
+#: Significance level, and the power for which the needed seeds are computed.
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
 _MOST_SEEDS = 1000
@@ -34,39 +34,39 @@ _NODES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95% t interval, cut at what is possible; its ends are NaN with one seed."""
+    """A mean over seeds with its 95% t interval, cut at the bounds of the metric; NaN ends with one seed."""
 
     mean: float
     low: float
     high: float
     sd: float
     values: tuple[float, ...]
-    floor: float = 0.0  # below which the spread is not taken
-    exact: bool = False  # counted, not sampled: equal numbers are no coincidence
+    floor: float = 0.0  # smallest spread that is used
+    exact: bool = False  # counted, not sampled: zero spread is real
 
     @property
     def spread(self) -> float:
-        """The standard deviation that intervals and tests use; NaN with one seed."""
+        """The standard deviation used by intervals and tests; NaN with one seed."""
         return self.sd if math.isnan(self.sd) else max(self.sd, self.floor)
 
     @property
     def n(self) -> int:
-        """Seeds."""
+        """Number of seeds."""
         return len(self.values)
 
     @property
     def margin(self) -> float | None:
-        """Half the interval's width; None where it is cut, so that no ± describes it. NaN with one seed."""
+        """Half the width of the interval; None where a bound cuts it, NaN with one seed."""
         below, above = self.mean - self.low, self.high - self.mean
         return above if math.isnan(above) or math.isclose(below, above, rel_tol=1e-6, abs_tol=1e-12) else None
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval leaves zero out; never with one seed."""
+        """Whether the interval excludes zero; False with one seed."""
         return bool(self.low > 0 or self.high < 0)
 
 
-#: No number lies beyond these.
+#: Bounds of an unbounded quantity.
 EVERYWHERE = (-math.inf, math.inf)
 
 
@@ -76,81 +76,83 @@ def estimate(
     floor: float = 0.0,
     exact: bool = False,
 ) -> Estimate | None:
-    """Mean and interval of one number a seed, none of which can lie beyond ``within``; None without any.
+    """Mean and interval of one value for each seed, bounded by ``within``; None without values.
 
-    ``floor`` is the least spread over seeds that is believed: the error of one run's score over its examples, in
-    the unit of ``values``. ``exact`` numbers are counted and have none. Raises ValueError for a Series by seed in
-    which a seed stands twice: runs of one seed are not independent.
+    ``floor``: the smallest spread that is used, the error of one run's score over its examples, in the unit of
+    ``values``. ``exact``: the values are counted and have no such error. Raises ValueError for a Series by seed
+    that holds a seed twice: runs of one seed are not independent.
     """
     if isinstance(values, pd.Series) and values.index.name == "seed" and values.index.has_duplicates:
         twice = sorted({str(seed) for seed in values.index[values.index.duplicated()]})
-        raise ValueError(f"seed {', '.join(twice)} stands more than once: runs of one seed are not independent")
+        raise ValueError(f"seed {', '.join(twice)} occurs more than once: runs of one seed are not independent")
     numbers = np.asarray([float(value) for value in values if not pd.isna(value)])
     if not len(numbers):
         return None
     mean, sd = float(numbers.mean()), float("nan")
     low = high = float("nan")
     if len(numbers) > 1:
-        equal = np.ptp(numbers) <= 1e-9 * np.abs(numbers).max()  # but for the rounding of a difference
+        equal = np.ptp(numbers) <= 1e-9 * np.abs(numbers).max()  # up to the rounding error of a difference
         sd = 0.0 if equal else float(numbers.std(ddof=1))
         error = max(sd, floor) / len(numbers) ** 0.5
         margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1)) * error
-        if error > 0 or exact:  # else there is no spread to make an interval of
+        if error > 0 or exact:  # an interval needs a spread
             low, high = max(mean - margin, within[0]), min(mean + margin, within[1])
     return Estimate(mean, low, high, sd, tuple(numbers.tolist()), floor, exact)
 
 
 def paired(
-    ours: pd.Series,
-    theirs: pd.Series,
+    first: pd.Series,
+    second: pd.Series,
     within: tuple[float, float] = EVERYWHERE,
     floor: float = 0.0,
     exact: bool = False,
 ) -> Estimate | None:
-    """Interval of ``ours - theirs`` over the seeds (the index) that both have; each lies ``within``.
+    """Mean and interval of ``first - second`` over the seeds (the index) that both have; ``within`` bounds each.
 
-    Raises ValueError where one of them has a seed twice.
+    Raises ValueError where a series holds a seed twice.
     """
-    ours, theirs = ours.astype(float).rename_axis("seed"), theirs.astype(float).rename_axis("seed")
-    for one in (ours, theirs):
-        estimate(one)  # refuses a seed that stands twice
-    both = ours.index.intersection(theirs.index)
-    found = (ours.loc[both] - theirs.loc[both]).dropna()
-    return estimate(found, (within[0] - within[1], within[1] - within[0]), floor, exact)
+    first, second = first.astype(float).rename_axis("seed"), second.astype(float).rename_axis("seed")
+    for series in (first, second):
+        estimate(series)  # raises for a seed that occurs twice
+    both = first.index.intersection(second.index)
+    differences = (first.loc[both] - second.loc[both]).dropna()
+    return estimate(differences, (within[0] - within[1], within[1] - within[0]), floor, exact)
 
 
-def p_above(found: Estimate, bound: float = 0.0) -> float:
-    """One-sided p value of the mean being no greater than ``bound``; 1 with one seed, and without a spread."""
-    if found.n < 2:
+def p_above(sample: Estimate, bound: float = 0.0) -> float:
+    """One-sided p value of the hypothesis that the mean is at most ``bound``; 1 with one seed or without a spread."""
+    if sample.n < 2:
         return 1.0
-    if found.spread == 0:
-        return 0.0 if found.exact and found.mean > bound else 1.0
-    return float(scipy.stats.t.sf((found.mean - bound) / (found.spread / found.n**0.5), found.n - 1))
+    if sample.spread == 0:
+        return 0.0 if sample.exact and sample.mean > bound else 1.0
+    return float(scipy.stats.t.sf((sample.mean - bound) / (sample.spread / sample.n**0.5), sample.n - 1))
 
 
-def p_two_sided(found: Estimate) -> float:
-    """Two-sided p value of the mean being zero; 1 with one seed."""
-    return min(1.0, 2 * min(p_above(found), p_above(_negative(found))))
+def p_two_sided(sample: Estimate) -> float:
+    """Two-sided p value of the hypothesis that the mean is zero; 1 with one seed."""
+    return min(1.0, 2 * min(p_above(sample), p_above(_negative(sample))))
 
 
-def p_below(found: Estimate, bound: float = 0.0) -> float:
-    """One-sided p value of the mean being no less than ``bound``; 1 with one seed."""
-    return p_above(_negative(found), -bound)
+def p_below(sample: Estimate, bound: float = 0.0) -> float:
+    """One-sided p value of the hypothesis that the mean is at least ``bound``; 1 with one seed."""
+    return p_above(_negative(sample), -bound)
 
 
-def _negative(e: Estimate) -> Estimate:
-    return replace(e, mean=-e.mean, low=-e.high, high=-e.low, values=tuple(-value for value in e.values))
+def _negative(sample: Estimate) -> Estimate:
+    return replace(
+        sample, mean=-sample.mean, low=-sample.high, high=-sample.low, values=tuple(-value for value in sample.values)
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values of comparisons made together."""
+    """Adjusted p values of a family of comparisons by Holm's correction, in the same order."""
     if not len(p_values):
         return []
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
 def seeds_needed(distance: float, sd: float, alpha: float = ALPHA) -> int | None:
-    """Seeds with which a two-sided paired t test sees ``distance`` with 80% power; None above 1,000."""
+    """Seeds that a two-sided paired t test needs to detect ``distance`` with 80% power; None above 1,000."""
     if not np.isfinite(sd) or distance == 0:
         return None
     if sd == 0:
@@ -160,10 +162,10 @@ def seeds_needed(distance: float, sd: float, alpha: float = ALPHA) -> int | None
 
 
 def seeds_for_band(mean: float, sd: float, band: tuple[float, float], alpha: float = ALPHA) -> int | None:
-    """Seeds with which the mean is shown to lie inside ``band``, or outside where it does; None above 1,000.
+    """Seeds needed to show that the mean lies inside ``band``, or outside if it does; None above 1,000.
 
-    Inside, both one-sided tests have to pass at ``alpha / 2`` each, as a verdict takes them: near the middle of
-    the band that takes more seeds than the distance to the nearer bound says.
+    To show that it lies inside, both one-sided tests have to pass at ``alpha / 2`` each, as for a verdict. Near the
+    middle of the band that takes more seeds than the distance to the nearer bound suggests.
     """
     low, high = band
     if not low < mean < high:
@@ -180,7 +182,7 @@ def _fewest(power: Callable[[int], float]) -> int | None:
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
-    """Of a two-sided one-sample t test on ``n`` values whose mean is ``effect`` standard deviations from the null."""
+    """Power of a two-sided one-sample t test on ``n`` values with a mean ``effect`` standard deviations from zero."""
     critical = scipy.stats.t.ppf(1 - alpha / 2, n - 1)
     noncentrality = effect * n**0.5
     power = scipy.stats.nct.sf(critical, n - 1, noncentrality)
@@ -188,10 +190,10 @@ def _power(effect: float, n: int, alpha: float) -> float:
 
 
 def _power_inside(mean: float, sd: float, band: tuple[float, float], n: int, alpha: float) -> float:
-    """Of two one-sided t tests on ``n`` values: the chance that both put the mean inside ``band``.
+    """Probability that two one-sided t tests on ``n`` values both put the mean inside ``band``.
 
-    For a sample standard deviation s both pass where the sample's mean keeps t·s/√n from either bound; that is
-    averaged over the law of s (Phillips, 1990).
+    With sample standard deviation s, both pass if the sample mean is at least t·s/√n inside both bounds. That
+    probability is averaged over the distribution of s (Phillips, 1990).
     """
     critical = scipy.stats.t.ppf(1 - alpha / 2, n - 1)
     error = sd / n**0.5

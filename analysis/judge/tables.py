@@ -1,7 +1,7 @@
-"""The paper's tables from whatever runs exist: ours, the paper's beside it, differences between arms.
+"""The paper's tables filled from run folders: our numbers, the paper's, and differences between arms.
 
-A table's arms are the cells of the sweep file of its name, in the order of the paper's rows. This
-module fills in numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and HTML.
+The arms of a table are the cells of the sweep file with its name, in the order of the paper's rows. This
+module computes the numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and HTML.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from analysis.read import cautions, paper
 from analysis.read.cells import Selection, select
 from analysis.read.seeds import Seeds, of_planned
 
-#: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
+#: Tables filled by training -> for each row, the index of the row that it is compared with (None: no comparison).
 REFERENCES: dict[str, tuple[int | None, ...]] = {
     "table2": (1, None, 1, 1, 1, 1),
     "table3": (3, 3, 3, None, 7, 7, 7, None),
@@ -52,7 +52,7 @@ _DOWNSTREAM = (
 )
 _COST = ("params", "tokens/s")
 _HELD_OUT = (("MLM loss",), ("MLM",), *((score,) for score in SENTENCE_SCORES))
-#: The paper's columns that our runs have, too, where ours is another number than the paper's.
+#: Columns of the paper that name an arm by a number, which may differ in our runs.
 _OURS = (*(axis.name for axis in AXES if not axis.labels), "hidden", "layers")
 _NAMES = {
     "not-shared": "not shared", "all-shared": "all shared", "shared-attention": "shared attention",
@@ -68,8 +68,8 @@ class Entry:
     metric: str
     ours: Estimate | None
     paper: float | None
-    reason: str | None = None  # why there is none of ours
-    mark: str | None = None  # why it is not to be compared
+    reason: str | None = None  # why our number is missing
+    mark: str | None = None  # why it must not be compared
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Row:
     cells: tuple[tuple[Entry, ...], ...]  # a cell shows one number or two (F1 and EM)
     runs: tuple[str, ...]
     seeds: int
-    planned: int = 0  # seeds, those without numbers too
+    planned: int = 0  # seeds, with and without numbers
 
     @property
     def counted(self) -> str:
@@ -91,21 +91,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against another, paired by seed."""
+    """The difference between an arm and its reference arm, paired by seed."""
 
     arm: str
-    other: str
+    reference: str
     metric: str
     difference: Estimate
     paper: float | None  # the paper's difference
     p: float
     adjusted: float = 1.0  # Holm, over the comparisons of the table
-    mark: str | None = None  # why an arm is not fit to be compared
-    doubt: str | None = None  # what is wrong with the seeds that are left
+    mark: str | None = None  # why an arm must not be compared
+    doubt: str | None = None  # why the remaining seeds are not judged
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """``differs``, ``within noise``, ``not after correction``, or why it is not judged."""
         if self.mark is not None:
             return "not trained"
         if self.doubt is not None:
@@ -119,7 +119,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, filled."""
+    """A table of the paper, filled with numbers of runs."""
 
     name: str
     number: int
@@ -138,55 +138,56 @@ class Table:
         return sum(bool(row.runs) for row in self.rows) > 1
 
 
-@cache  # files are read once; nobody changes the cells
+@cache  # callers do not modify the cells
 def arms_of(name: str) -> dict[str, dict[str, Any]]:
-    """Arm -> terms of the cells of a table or figure, in the paper's order; names as ``table3.2``, from 1."""
-    return {f"{name}.{place}": dict(row.terms) for place, row in enumerate(sweep_rows([name]), 1)}
+    """Arm (``table3.1``, ``table3.2``, …) -> terms of its cell, for a table or figure, in the paper's order."""
+    return {f"{name}.{number}": dict(row.terms) for number, row in enumerate(sweep_rows([name]), 1)}
 
 
 def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
-    """``table2`` to ``table8`` or ``table11`` to ``table13`` from ``runs``. Raises KeyError for another name.
+    """The table ``name`` (``table2`` to ``table8``, ``table11`` to ``table13``) from ``runs``.
 
-    An arm of which a seed diverged is compared only if ``survivors``.
+    ``survivors``: compare arms even if one of their seeds diverged. Raises KeyError for a table that is not filled
+    by training.
     """
     printed, references = paper.table(name), REFERENCES[name]
     arms = arms_of(name)
     selection = select(runs, arms)
-    found = pd.concat(selection.runs.values()) if selection.names() else runs.iloc[:0]
-    columns = _columns(found)
+    selected = pd.concat(selection.runs.values()) if selection.names() else runs.iloc[:0]
+    columns = _columns(selected)
     labels = [c["name"] for c in printed["columns"] if c["name"] not in {*METRICS, "speedup", "parameters_M", "Avg"}]
     unit = _unit_of_speed(name, selection, list(arms))
     rows = []
-    for arm, theirs in zip(arms, printed["rows"], strict=True):
-        here = selection.runs[arm]
+    for arm, paper_row in zip(arms, printed["rows"], strict=True):
+        frame = selection.runs[arm]
         reason = selection.waiting.get(arm)
-        shown = tuple(_label(column, theirs[column], here) for column in labels)
-        cells = tuple(tuple(_entry(here, theirs, key, reason, unit) for key in column) for column in columns)
+        shown = tuple(_label(column, paper_row[column], frame) for column in labels)
+        cells = tuple(tuple(_entry(frame, paper_row, key, reason, unit) for key in column) for column in columns)
         seeds = selection.seeds.get(arm, Seeds(()))
         if seeds.doubt:
             cells = tuple(tuple(_doubted(entry, seeds.doubt) for entry in column) for column in cells)
-        rows.append(Row(arm, shown, cells, tuple(here["run"]), len(here), len(seeds.planned)))
+        rows.append(Row(arm, shown, cells, tuple(frame["run"]), len(frame), len(seeds.planned)))
     doubts = {} if survivors else {arm: seeds.doubt for arm, seeds in selection.seeds.items()}
     compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"], doubts))
     return Table(
         name, printed["number_v6"], printed["title"].rstrip("."), tuple(_NAMES.get(c, c) for c in labels), columns,
-        tuple(rows), compared, selection, tuple(deviations(found)), tuple(_notes(selection, rows)),
+        tuple(rows), compared, selection, tuple(deviations(selected)), tuple(_notes(selection, rows)),
     )  # fmt: skip
 
 
-def _columns(found: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """Parameters, downstream and held-out scores (first what there is), other tasks, and what it cost."""
-    if not len(found):
+def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """Columns of a table: parameters, downstream and held-out scores (measured ones first), other tasks, speed."""
+    if not len(runs):
         return (("params",), *_DOWNSTREAM)
-    measured = any(len(values(found, key)) for column in _DOWNSTREAM for key in column)
+    measured = any(len(values(runs, key)) for column in _DOWNSTREAM for key in column)
     scores = (*_DOWNSTREAM, *_HELD_OUT) if measured else (*_HELD_OUT, *_DOWNSTREAM)
-    others = [(f"task:{task}",) for task in tasks_of(found) if not any(m.task == task for m in METRICS.values())]
+    others = [(f"task:{task}",) for task in tasks_of(runs) if not any(m.task == task for m in METRICS.values())]
     return (("params",), *scores, *others, ("tokens/s",), ("speedup",))
 
 
-def _label(column: str, theirs: Any, runs: pd.DataFrame) -> str:
-    """A row's name; where ours is another number, ours with the paper's in brackets."""
-    shown = _NAMES.get(str(theirs), str(theirs))
+def _label(column: str, paper_value: Any, runs: pd.DataFrame) -> str:
+    """The label of a row in a column; where our number differs, ours with the paper's in brackets."""
+    shown = _NAMES.get(str(paper_value), str(paper_value))
     if column in ("steps_k", "time_h") and len(runs):
         number = runs["steps"].mean() / 1e3 if column == "steps_k" else runs["seconds"].mean() / 3600
         return f"{number:.3g} [{shown}]"
@@ -196,16 +197,16 @@ def _label(column: str, theirs: Any, runs: pd.DataFrame) -> str:
     return shown if ours == shown else f"{ours} [{shown}]".strip()
 
 
-def _entry(runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str | None, unit: pd.DataFrame) -> Entry:
-    printed = theirs.get({"params": "parameters_M"}.get(key, key))
+def _entry(runs: pd.DataFrame, paper_row: Mapping[str, Any], key: str, reason: str | None, unit: pd.DataFrame) -> Entry:
+    printed = paper_row.get({"params": "parameters_M"}.get(key, key))
     if key == "speedup":
         if not len(runs) or not len(unit):
             return Entry(key, None, printed, reason or "no run of the row that speed is relative to")
-        found = estimate(values(runs, "tokens/s") / values(unit, "tokens/s").mean(), metric("tokens/s").within)
-        return Entry(key, found, printed, mark=unfit(runs, "tokens/s") or unfit(unit, "tokens/s"))
-    found = summarised(runs, key) if len(runs) else None
-    if found is not None:
-        return Entry(key, found, printed, mark=unfit(runs, key))
+        measured = estimate(values(runs, "tokens/s") / values(unit, "tokens/s").mean(), metric("tokens/s").within)
+        return Entry(key, measured, printed, mark=unfit(runs, "tokens/s") or unfit(unit, "tokens/s"))
+    measured = summarised(runs, key) if len(runs) else None
+    if measured is not None:
+        return Entry(key, measured, printed, mark=unfit(runs, key))
     if reason is None:
         tuned = metric(key).task is not None
         reason = "not fine-tuned on this task" if tuned else "needs all five tasks" if key == "Avg" else "not measured"
@@ -213,15 +214,15 @@ def _entry(runs: pd.DataFrame, theirs: Mapping[str, Any], key: str, reason: str 
 
 
 def _doubted(entry: Entry, doubt: str) -> Entry:
-    """A number of the seeds that are left; a count of parameters is the same for all."""
+    """``entry`` marked with ``doubt``, unless it is missing or exact (a parameter count)."""
     return entry if entry.ours is None or entry.ours.exact else replace(entry, mark=entry.mark or doubt)
 
 
 def _unit_of_speed(name: str, selection: Selection, arms: Sequence[str]) -> pd.DataFrame:
-    """Runs of the row that speed-up is relative to: the last one that is compared with no other."""
+    """Runs of the row that speed-up is relative to: the last row without a reference."""
     references = REFERENCES[name]
-    place = max(place for place, reference in enumerate(references) if reference is None)
-    return selection.runs[arms[place]]
+    index = max(index for index, reference in enumerate(references) if reference is None)
+    return selection.runs[arms[index]]
 
 
 def _comparisons(
@@ -232,90 +233,92 @@ def _comparisons(
     printed: Sequence[Mapping[str, Any]],
     doubts: Mapping[str, str | None],
 ) -> list[Comparison]:
-    found = []
-    for place, reference in enumerate(references):
+    comparisons = []
+    for index, reference in enumerate(references):
         if reference is None:
             continue
-        ours, theirs = selection.runs[arms[place]], selection.runs[arms[reference]]
-        if not len(ours) or not len(theirs):
+        arm_runs, reference_runs = selection.runs[arms[index]], selection.runs[arms[reference]]
+        if not len(arm_runs) or not len(reference_runs):
             continue
         for key in (key for column in columns for key in column if key not in (*_COST, "speedup")):
-            difference = compare_arms(ours, theirs, key)
+            difference = compare_arms(arm_runs, reference_runs, key)
             if difference is None:
                 continue
-            a, b = printed[place].get(key), printed[reference].get(key)
-            paper_difference = None if a is None or b is None else a - b
-            mark = unfit(ours, key) or unfit(theirs, key)
+            paper_arm, paper_reference = printed[index].get(key), printed[reference].get(key)
+            paper_difference = None if paper_arm is None or paper_reference is None else paper_arm - paper_reference
+            mark = unfit(arm_runs, key) or unfit(reference_runs, key)
             p = p_two_sided(difference)
-            doubt = doubts.get(arms[place]) or doubts.get(arms[reference])
-            found.append(
-                Comparison(arms[place], arms[reference], key, difference, paper_difference, p, mark=mark, doubt=doubt)
+            doubt = doubts.get(arms[index]) or doubts.get(arms[reference])
+            comparisons.append(
+                Comparison(arms[index], arms[reference], key, difference, paper_difference, p, mark=mark, doubt=doubt)
             )
-    return found
+    return comparisons
 
 
-def corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """The comparisons with p values after Holm's correction over those that can be judged."""
-    judged = [c for c in found if c.mark is None and c.doubt is None and c.difference.n > 1]
+def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """The comparisons with p values after Holm's correction over those that are judged."""
+    judged = [c for c in comparisons if c.mark is None and c.doubt is None and c.difference.n > 1]
     adjusted = dict(zip(map(id, judged), holm([c.p for c in judged]), strict=True))
-    return tuple(replace(c, adjusted=adjusted.get(id(c), 1.0)) for c in found)
+    return tuple(replace(c, adjusted=adjusted.get(id(c), 1.0)) for c in comparisons)
 
 
-def compare_arms(ours: pd.DataFrame, theirs: pd.DataFrame, key: str) -> Estimate | None:
-    """Printed units of ``ours - theirs``, paired by seed; None where no seed has both.
+def compare_arms(arm: pd.DataFrame, reference: pd.DataFrame, key: str) -> Estimate | None:
+    """``arm - reference`` in printed units, paired by seed; None where no seed has both.
 
-    Its spread is not taken below the error of one run's score. Raises ValueError where an arm has a seed twice.
+    Its spread has the error of one run's score as a floor. Raises ValueError where an arm has a seed twice.
     """
-    found = metric(key)
-    floor = max(resolution(ours, key), resolution(theirs, key))
-    a, b = values(ours, key) * found.scale, values(theirs, key) * found.scale
-    return paired(a, b, within(key, ours, theirs), floor, found.exact)
+    spec = metric(key)
+    floor = max(resolution(arm, key), resolution(reference, key))
+    a, b = values(arm, key) * spec.scale, values(reference, key) * spec.scale
+    return paired(a, b, within(key, arm, reference), floor, spec.exact)
 
 
 def deviations(runs: pd.DataFrame) -> list[str]:
-    """``batch.size 64 (4096)`` for every setting in which one of the runs differs from the paper's set-up."""
-    found: dict[str, tuple[set[str], str]] = {}
+    """``batch.size 64 (4096)`` for every setting in which a run differs from the paper's set-up."""
+    by_field: dict[str, tuple[set[str], str]] = {}
     for entries in runs["deviations"]:
         for entry in entries or ():
-            ours = found.setdefault(entry["field"], (set(), str(entry["paper"])))[0]
+            ours = by_field.setdefault(entry["field"], (set(), str(entry["paper"])))[0]
             ours.add(str(entry["ours"]))
     hidden = {"model.name", "budget.unit"}
     return [
-        f"{name} {'/'.join(sorted(ours))} ({theirs})" for name, (ours, theirs) in found.items() if name not in hidden
+        f"{name} {'/'.join(sorted(ours))} ({paper_value})"
+        for name, (ours, paper_value) in by_field.items()
+        if name not in hidden
     ]
 
 
 def _notes(selection: Selection, rows: Sequence[Row]) -> list[str]:
     names = {row.arm: ", ".join(row.labels) for row in rows}
-    found = [f"{names[arm]}: {seeds.words()}." for arm, seeds in selection.seeds.items() if seeds.lost]
+    notes = [f"{names[arm]}: {seeds.description()}." for arm, seeds in selection.seeds.items() if seeds.lost]
     frames = [frame for frame in selection.runs.values() if len(frame)]
     seeds = {len(frame) for frame in frames}
     if 1 in seeds:
-        found.append("One seed has no interval over seeds: its differences say nothing.")
+        notes.append("One seed has no interval over seeds: its differences say nothing.")
     if 3 in seeds or 2 in seeds:
-        found.append(
+        notes.append(
             "With so few seeds no test without an assumption about the distribution reaches p < 0.05; "
             "the intervals assume that differences between seeds are normal."
         )
     if frames:
-        found += cautions.code(pd.concat(frames))
+        notes += cautions.code(pd.concat(frames))
     devices = {device for frame in frames for device in frame["device"].dropna()}
     if len(devices) > 1:
-        found.append("The runs come from several devices; speeds are not comparable.")
-    if selection.other:
-        found.append(cautions.left_out(selection))
-    return [*found, *selection.tasks]
+        notes.append("The runs come from several devices; speeds are not comparable.")
+    if selection.left_out:
+        notes.append(cautions.left_out(selection))
+    return [*notes, *selection.tasks]
 
 
 def configurations(count: Callable[[Mapping[str, Any]], Mapping[str, int]]) -> Table:
-    """Table 1. ``count`` gives the parameter counts of a cell at the paper's own sizes."""
+    """Table 1. ``count`` returns the parameter counts of a cell at the paper's sizes."""
     printed = paper.table("table1")
     columns = [column["name"] for column in printed["columns"] if column["name"] != "parameters_M"]
     rows = []
-    for (arm, terms), theirs in zip(arms_of("table1").items(), printed["rows"], strict=True):
-        labels = tuple({True: "yes", False: "no"}.get(theirs[name], str(theirs[name])) for name in columns)
+    for (arm, terms), paper_row in zip(arms_of("table1").items(), printed["rows"], strict=True):
+        labels = tuple({True: "yes", False: "no"}.get(paper_row[name], str(paper_row[name])) for name in columns)
         counted = estimate([count(terms)["with_pooler"] / 1e6])
-        rows.append(Row(arm, labels, ((Entry("params", counted, theirs["parameters_M"]),),), (), 0))
+        rows.append(Row(arm, labels, ((Entry("params", counted, paper_row["parameters_M"]),),), (), 0))
     names = tuple(_NAMES.get(name, name.replace("_", " ")) for name in columns)
     note = "Counted on the configuration at the paper's sizes, with pooler, without the pretraining heads."
     return Table("table1", 1, printed["title"].rstrip("."), names, (("params",),), tuple(rows), notes=(note,))

@@ -1,4 +1,4 @@
-"""The cell that an arm of a claims file names: terms of a sweep file and settings, checked."""
+"""Checks the terms and settings with which an arm of a claims file names its cell."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -15,28 +15,30 @@ from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 from analysis.read.records import parse_yaml
 
-#: Settings that never tell arms apart.
+#: Settings that never distinguish arms.
 _ELSEWHERE = {
-    "task": "fine-tuning tells no arms apart; name the task under scores, as task:NAME",
-    "tasks": "fine-tuning tells no arms apart; name the task under scores, as task:NAME",
+    "task": "arms cannot differ in fine-tuning; name the task under scores, as task:NAME",
+    "tasks": "arms cannot differ in fine-tuning; name the task under scores, as task:NAME",
     "length": "a run's length is part of its set-up; to compare lengths say budget.steps",
-    **dict.fromkeys(("tracker", "paths", "runtime", "rerun", "sweep"), "it changes no numbers and tells no arms apart"),
+    **dict.fromkeys(
+        ("tracker", "paths", "runtime", "rerun", "sweep"), "it changes no numbers, so arms cannot differ in it"
+    ),
 }
 #: Settings of ``conf/model`` that make a shape.
 _SHAPE = ("hidden", "layers", "heads", "intermediate")
-#: Axes whose values are numbers, which may be given without the name of an option.
+#: Axes with numbers as values, which may be given as a number instead of an option.
 _NUMBERS = {axis.group: axis.path for axis in AXES if not axis.labels}
-#: The setting by which the option of another group is known.
+#: Group -> the setting in it that identifies an option; ``name`` for all other groups.
 _NAMED = {**{axis.group: axis.setting for axis in AXES}, "budget": "unit"}
 
 
 def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
-    """``terms`` with options of groups as the settings they stand for, and values as runs record them.
+    """``terms`` as settings: an option of a group becomes the setting it stands for, values are as runs record them.
 
-    Raises ConfigError with every term that names no setting or gives a value there is not.
+    Raises ConfigError that lists every term with an unknown name or an invalid value.
     """
-    found: dict[str, Any] = {}
-    said: dict[str, str] = {}  # setting -> the term that gave it
+    settings: dict[str, Any] = {}
+    given_by: dict[str, str] = {}  # setting -> the term that gave it
     problems = []
     for key, value in terms.items():
         try:
@@ -44,15 +46,15 @@ def settings_of(terms: Mapping[str, Any]) -> dict[str, Any]:
         except ConfigError as error:
             problems += error.problems
             continue
-        for name, one in parts.items():
-            same = EMBEDDING if name == "embedding" else name
-            if same in said:
-                problems.append(f"{key} and {said[same]} both say {same}. Give one of them.")
-            said[same] = str(key)
-            found[name] = one
+        for name, setting_value in parts.items():
+            setting = EMBEDDING if name == "embedding" else name
+            if setting in given_by:
+                problems.append(f"{key} and {given_by[setting]} both set {setting}. Give one of them.")
+            given_by[setting] = str(key)
+            settings[name] = setting_value
     if problems:
         raise ConfigError(problems)
-    return found
+    return settings
 
 
 def _checked(key: str, value: Any) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def _checked(key: str, value: Any) -> dict[str, Any]:
 
 def _term(key: str, value: Any) -> Any:
     if value is None or isinstance(value, dict | bool):
-        raise ConfigError(f"{key}={value}: no value of {key}.")
+        raise ConfigError(f"{key}={value}: not a value of {key}.")
     try:
         if key == "dropout":
             return _value("dropout", value, _type_of("model.hidden_dropout"))
@@ -89,7 +91,7 @@ def _term(key: str, value: Any) -> Any:
 
 
 def _option(group: str, value: Any) -> dict[str, Any]:
-    """``embed: e128`` is ``embed.size: 128``, as the files of ``conf/`` say; so is the number itself."""
+    """The setting that an option stands for: ``embed: e128`` and ``embed: 128`` are ``embed.size: 128``."""
     options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     names = [name for name in _names() if name.startswith(f"{group}.")]
     if isinstance(value, dict) or not options:
@@ -113,24 +115,24 @@ def _choice(key: str, value: Any, known: Any) -> None:
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{key}={value}: there are {', '.join(known)}.{hint}")
+        raise ConfigError(f"{key}={value}: must be one of {', '.join(known)}.{hint}")
 
 
 def _value(key: str, value: Any, kind: Any) -> Any:
-    """``value`` as a run records it. Raises ConfigError for one that the setting cannot have."""
+    """``value`` as a run records it. Raises ConfigError for a value that the setting cannot have."""
     adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(kind)
     try:
-        found = adapter.dump_python(adapter.validate_python(value), mode="json")
+        recorded = adapter.dump_python(adapter.validate_python(value), mode="json")
     except pydantic.ValidationError as error:
-        words = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{key}={value}: {words[0].lower()}{words[1:]}.") from None
-    if isinstance(value, bool) and not isinstance(found, bool):
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{key}={value}: {message[0].lower()}{message[1:]}.") from None
+    if isinstance(value, bool) and not isinstance(recorded, bool):
         raise ConfigError(f"{key}={value}: a number is expected, not {'yes' if value else 'no'}.")
-    return found
+    return recorded
 
 
 def _type_of(path: str) -> Any:
-    """The declared type of a setting or group; None where there is none of that name."""
+    """The declared type of a setting or group; None for an unknown name."""
     node: Any = RunConfig
     for part in path.split("."):
         node = _fields(node).get(part) if is_dataclass(node := _group(node)) else None
@@ -138,8 +140,8 @@ def _type_of(path: str) -> Any:
 
 
 def _group(kind: Any) -> Any:
-    """The group of settings in ``Group | None``, a group that may be missing; else ``kind`` itself."""
-    groups = [one for one in get_args(kind) if is_dataclass(one)] if isinstance(kind, UnionType) else []
+    """The group in an optional group (``Group | None``); else ``kind`` itself."""
+    groups = [part for part in get_args(kind) if is_dataclass(part)] if isinstance(kind, UnionType) else []
     return groups[0] if len(groups) == 1 else kind
 
 
@@ -149,7 +151,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 @cache
 def _names() -> tuple[str, ...]:
-    """Every setting by its full name."""
+    """The full names of all settings."""
     return tuple(_walk(RunConfig, ""))
 
 
@@ -162,7 +164,7 @@ def _walk(kind: Any, prefix: str) -> Iterator[str]:
 
 
 def _near(key: str) -> str:
-    """What may have been meant: the same name in another group, else the most similar names."""
+    """A hint with similar names: the same name in another group, else the most similar names."""
     last = key.rpartition(".")[2]
     same = [name for name in _names() if name.rpartition(".")[2] == last and name.split(".")[0] not in _ELSEWHERE]
     known = [name for name in _names() if name.split(".")[0] not in _ELSEWHERE]

@@ -1,1 +1,1 @@
-"""Run folders as tables: what there is, which arm it belongs to, and what may be compared."""
+"""Run folders as tables: which runs exist, which arm each belongs to, and which may be compared."""

@@ -1,8 +1,8 @@
-"""Which runs are which arm: cells in a sweep file's terms, found among run folders.
+"""Which runs belong to which arm: matches the cells of a sweep file with run folders.
 
-Arms are compared only within one set-up: every setting that changes the numbers is equal (``setups.py``) but for
-those that an arm's own terms set. Where runs of several set-ups fit the same arms, the set-up with most of them is
-taken and the others are named. A seed that gave no numbers is never left out without a word.
+Arms are compared only within one set-up: every setting that changes the numbers is equal (``setups.py``), except
+those that the terms of the arms set. Where runs of several set-ups fit the same arms, the set-up with most runs is
+taken and the others are named. A seed without numbers is always reported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from analysis.read.seeds import Seeds, missing_too, numberless, seeds_of
 from analysis.read.setups import BEFORE, SHAPE, Settings, differences, keys, opened, settings_of_run, within_arm
 from analysis.read.task_setups import one_setup_each
 
-#: Settings that the terms of a sweep file beside the axes stand for.
+#: Settings that the term ``dropout`` of a sweep file sets.
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
 
 Terms = Mapping[str, Any]
@@ -33,14 +33,14 @@ NO_RUN = "no run of this cell"
 class Selection:
     """The runs of some arms in one set-up."""
 
-    runs: dict[str, pd.DataFrame]  # arm -> its finished runs, a row a seed
+    runs: dict[str, pd.DataFrame]  # arm -> its finished runs, one row for each seed
     waiting: dict[str, str] = field(default_factory=dict)  # arm without finished runs -> why
-    seeds: dict[str, Seeds] = field(default_factory=dict)  # arm with runs -> its seeds, those without numbers too
-    other: int = 0  # finished runs of these arms in other set-ups, left out
-    differs: dict[str, str] = field(default_factory=dict)  # setting -> its values there
-    setups: int = 0  # how many other set-ups those are of
-    taken: str = ""  # why this set-up was taken and not those
-    tasks: tuple[str, ...] = ()  # what was left out of the fine-tunings, in sentences
+    seeds: dict[str, Seeds] = field(default_factory=dict)  # arm with runs -> its seeds, with and without numbers
+    left_out: int = 0  # finished runs of these arms in other set-ups
+    differs: dict[str, str] = field(default_factory=dict)  # setting -> its values in this and the other set-ups
+    other_setups: int = 0  # how many set-ups the runs that were left out belong to
+    taken: str = ""  # why this set-up was taken
+    tasks: tuple[str, ...] = ()  # sentences about fine-tunings that were left out
 
     def names(self) -> list[str]:
         """Every run, sorted."""
@@ -55,104 +55,113 @@ class _Member:
     settings: Settings
     finished: bool
     setup: str = ""
-    within: tuple[str, str | None] = ("", None)  # settings and tokens that only some arms say
+    within: tuple[str, str | None] = ("", None)  # settings and tokens that only other arms set (``within_arm``)
 
 
 def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
-    """The runs of ``arms`` (name -> terms of a sweep file, or settings) in the set-up that has most of them."""
+    """The runs of ``arms`` (name -> terms of a sweep file, or settings) in the set-up with most arms, then runs."""
     runs = runs[(runs["state"] != "copy") & runs["seed"].notna()]
     finished = (runs["state"] == "finished") & ~numberless(runs)
-    done_places = set(runs.index[finished])
+    done = set(runs.index[finished])
     members: dict[str, dict[Any, _Member]] = {name: {} for name in arms}
-    own: dict[str, Settings] = {name: {} for name in arms}
+    arm_settings: dict[str, Settings] = {name: {} for name in arms}
     settings: dict[Any, Settings] = {}
-    for place, run in runs.to_dict("index").items():
+    for index, run in runs.to_dict("index").items():
         for name, terms in arms.items():
             wanted = _cell(run, terms)
             if wanted is not None:
-                settings.setdefault(place, settings_of_run(run))
-                members[name][place] = _Member(run, settings[place], place in done_places)
-                own[name] = wanted
-    free = opened([own[name] for name, found in members.items() if found])
+                settings.setdefault(index, settings_of_run(run))
+                members[name][index] = _Member(run, settings[index], index in done)
+                arm_settings[name] = wanted
+    free = opened([arm_settings[name] for name, arm_members in members.items() if arm_members])
     setups = keys(runs.loc[list(settings)], settings, free)
-    for name, found in members.items():
-        for place, member in found.items():
-            within = within_arm(member.run, member.settings, free, tuple(own[name]))
-            found[place] = replace(member, setup=setups[place], within=within)
+    for name, arm_members in members.items():
+        for index, member in arm_members.items():
+            within = within_arm(member.run, member.settings, free, tuple(arm_settings[name]))
+            arm_members[index] = replace(member, setup=setups[index], within=within)
     best, why = _best(members)
     chosen, waiting, seeds = {}, {}, {}
-    for name, found in members.items():
-        taken = {place for other in arms if set(own[other]) > set(own[name]) for place in members[other]}
-        here = {place: one for place, one in found.items() if one.setup == best and place not in taken}
-        frame = runs.loc[_alike(here)]
-        done = frame[finished[frame.index]]
-        chosen[name] = done.sort_values("updated").drop_duplicates("seed", keep="last").sort_values("seed")
+    for name, arm_members in members.items():
+        taken = {
+            index
+            for stricter in arms
+            if set(arm_settings[stricter]) > set(arm_settings[name])
+            for index in members[stricter]
+        }
+        in_setup = {
+            index: member for index, member in arm_members.items() if member.setup == best and index not in taken
+        }
+        frame = runs.loc[_alike(in_setup)]
+        finished_runs = frame[finished[frame.index]]
+        chosen[name] = finished_runs.sort_values("updated").drop_duplicates("seed", keep="last").sort_values("seed")
         if len(frame):
             seeds[name] = seeds_of(frame)
-        if not len(done):
-            waiting[name] = _why(frame)
+        if not len(finished_runs):
+            waiting[name] = _why_waiting(frame)
     left = _left_out(members, chosen)
-    differs = _told(left, chosen, own)
+    differs = _set_apart(left, chosen, arm_settings)
     setups_left = {(member.setup, member.within[0]) for _, member in left}
-    kept, of_tasks = one_setup_each(chosen)
-    return Selection(kept, waiting, missing_too(seeds), len(left), differs, len(setups_left), why, of_tasks)
+    kept, task_notes = one_setup_each(chosen)
+    return Selection(kept, waiting, missing_too(seeds), len(left), differs, len(setups_left), why, task_notes)
 
 
 def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every finished run of the set-up that has most of them, a row a seed, with ``arm``: what tells them apart."""
+    """Every finished run of the set-up with most runs, a row for each arm and seed; ``arm`` names the arm."""
     return main_selection(runs).runs["all"]
 
 
 def main_selection(runs: pd.DataFrame) -> Selection:
-    """``main_setup`` as the arm ``all``, with what was left out of it; ``seeds`` are of each of its arms."""
+    """``main_setup`` as the arm ``all``, and what was left out. ``seeds`` has an entry for each arm in it."""
     return largest(natural(runs))
 
 
 def largest(runs: pd.DataFrame) -> Selection:
-    """``main_selection`` of runs of any text."""
-    ours = [_of_ours(config, hidden) for config, hidden in zip(runs["config"], runs["hidden"], strict=True)]
-    runs = runs[(runs["state"] != "copy") & runs["seed"].notna() & pd.Series(ours, index=runs.index, dtype=bool)]
+    """``main_selection``, of planted text too."""
+    trained = [_trained_here(config, hidden) for config, hidden in zip(runs["config"], runs["hidden"], strict=True)]
+    runs = runs[(runs["state"] != "copy") & runs["seed"].notna() & pd.Series(trained, index=runs.index, dtype=bool)]
     finished = (runs["state"] == "finished") & ~numberless(runs)
     if not finished.any():
         return Selection({"all": runs[finished].assign(arm=[])})
-    rows, done_places = runs.to_dict("index"), set(runs.index[finished])
-    settings = {place: settings_of_run(run) for place, run in rows.items()}
+    rows, done = runs.to_dict("index"), set(runs.index[finished])
+    settings = {index: settings_of_run(run) for index, run in rows.items()}
     setups = keys(runs, settings, APART)
-    members = {place: _Member(run, settings[place], place in done_places, setups[place]) for place, run in rows.items()}
+    members = {index: _Member(run, settings[index], index in done, setups[index]) for index, run in rows.items()}
     best, why = _best({"all": members})
-    here = runs.loc[[place for place in rows if setups[place] == best]]
-    here = here.assign(arm=full_names(here))
-    done = here[finished[here.index]]
-    newest = done.sort_values("updated", kind="stable").drop_duplicates(["arm", "seed"], keep="last")
-    chosen = done.loc[done.index.isin(newest.index)]
-    left = [("all", member) for place, member in members.items() if member.finished and setups[place] != best]
-    differs = _told(left, {"all": chosen}, {"all": dict.fromkeys(APART)})
-    seeds = missing_too({str(arm): seeds_of(frame) for arm, frame in here.groupby("arm", sort=False)})
-    kept, of_tasks = one_setup_each({"all": chosen})
+    in_setup = runs.loc[[index for index in rows if setups[index] == best]]
+    in_setup = in_setup.assign(arm=full_names(in_setup))
+    finished_runs = in_setup[finished[in_setup.index]]
+    newest = finished_runs.sort_values("updated", kind="stable").drop_duplicates(["arm", "seed"], keep="last")
+    chosen = finished_runs.loc[finished_runs.index.isin(newest.index)]
+    left = [("all", member) for index, member in members.items() if member.finished and setups[index] != best]
+    differs = _set_apart(left, {"all": chosen}, {"all": dict.fromkeys(APART)})
+    seeds = missing_too({str(arm): seeds_of(frame) for arm, frame in in_setup.groupby("arm", sort=False)})
+    kept, task_notes = one_setup_each({"all": chosen})
     setups_left = {member.setup for _, member in left}
-    return Selection(kept, {}, seeds, len(left), differs, len(setups_left), why, of_tasks)
+    return Selection(kept, {}, seeds, len(left), differs, len(setups_left), why, task_notes)
 
 
 def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
-    """Which runs are the cell of ``terms``, whatever their set-up."""
-    found = [_cell(run, terms) is not None for run in runs.to_dict("records")]
-    return pd.Series(found, index=runs.index, dtype=bool)
+    """Which runs are the cell of ``terms``, in any set-up."""
+    matches = [_cell(run, terms) is not None for run in runs.to_dict("records")]
+    return pd.Series(matches, index=runs.index, dtype=bool)
 
 
 def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
-    """``masking.max_ngram=7`` for every setting of a cell that no run has, whatever else it has."""
+    """``masking.max_ngram=7`` for every setting of a cell that no run has."""
     missing: dict[str, Any] | None = None
     for run in runs.to_dict("records"):
         if not _comparable(run["config"], run["hidden"], terms):
             continue
         wanted = _wanted(run, terms)
-        here = {path: value for path, value in wanted.items() if not _same(path, setting(run["config"], path), value)}
-        missing = here if missing is None else {path: value for path, value in missing.items() if path in here}
+        lacking = {
+            path: value for path, value in wanted.items() if not _same(path, setting(run["config"], path), value)
+        }
+        missing = lacking if missing is None else {path: value for path, value in missing.items() if path in lacking}
     return [f"{path}={value}" for path, value in (missing or {}).items()]
 
 
 def _cell(run: Mapping[Any, Any], terms: Terms) -> Settings | None:
-    """The settings that ``terms`` set, where a run has them all; else None."""
+    """The settings that ``terms`` set, if the run has all of them; else None."""
     if not _comparable(run["config"], run["hidden"], terms):
         return None
     wanted = _wanted(run, terms)
@@ -161,15 +170,16 @@ def _cell(run: Mapping[Any, Any], terms: Terms) -> Settings | None:
 
 
 def _comparable(config: dict[str, Any], hidden: Any, terms: Terms) -> bool:
-    return _of_ours(config, hidden) and fits(config, terms)
+    return _trained_here(config, hidden) and fits(config, terms)
 
 
-def _of_ours(config: dict[str, Any], hidden: Any) -> bool:
+def _trained_here(config: dict[str, Any], hidden: Any) -> bool:
+    """Whether a run has settings and was not imported: an imported model is never an arm."""
     return bool(config) and not pd.isna(hidden) and not _imported(config)
 
 
 def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
-    """The settings that make a run with this base model the cell of ``terms``."""
+    """The settings that a run with this base model has if it is the cell of ``terms``."""
     config = run["config"]
     head = int(run["hidden"]) // config["model"].get("heads", 1)
     base_hidden, base_layers = int(run["base_hidden"]), int(run["base_layers"])
@@ -178,8 +188,8 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     wanted |= {**UNSAID, "warm_start.layers": list(shape.after)}
     for key, value in terms.items():
         if key == "embedding":
-            own_hidden = terms.get("model.hidden", shape.hidden)
-            wanted[EMBEDDING] = embedding_of(str(value), base_hidden, own_hidden)
+            arm_hidden = terms.get("model.hidden", shape.hidden)
+            wanted[EMBEDDING] = embedding_of(str(value), base_hidden, arm_hidden)
         elif key == "dropout":
             wanted |= dict.fromkeys(_DROPOUTS, float(value))
         elif key == "corpus":
@@ -188,53 +198,54 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
             wanted |= {"data.name": name} if paper else {"data.fraction": fraction}
         elif key not in TERMS:
             wanted[_FIELDS.get(key, key)] = value
-    if any(path in terms for path in SHAPE):  # a shape given outright is relative to no base model
+    if any(path in terms for path in SHAPE):  # an absolute shape has no base model
         wanted["model.base"] = None
     return wanted
 
 
 def _imported(config: dict[str, Any]) -> bool:
-    """Whether another program trained it: then it is no arm of ours, whatever its shape."""
+    """Whether the run was imported from another program."""
     return setting(config, "scale.name") == "imported"
 
 
-#: Groups in which an option is told by one setting.
+#: Group -> the setting that identifies the chosen option.
 _FIELDS = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 
 
-def _same(path: str, found: Any, value: Any) -> bool:
-    if found is None:  # a run of before there was the setting
-        found = BEFORE.get(path)
-    if isinstance(value, (int, float)) and isinstance(found, (int, float)):
-        return float(found) == float(value)
-    return bool(found == value)
+def _same(path: str, recorded: Any, value: Any) -> bool:
+    if recorded is None:  # the run is older than the setting
+        recorded = BEFORE.get(path)
+    if isinstance(value, (int, float)) and isinstance(recorded, (int, float)):
+        return float(recorded) == float(value)
+    return bool(recorded == value)
 
 
 def _alike(members: Mapping[Any, _Member]) -> list[Any]:
-    """The runs of one arm that have the settings alike which only other arms say: of most finished ones, the latest.
+    """The runs of one arm that agree in the settings that only other arms set.
 
-    A run that has no tokens yet is of those whose settings it has.
+    Of several groups the one with most finished runs is taken, then the latest. A run without tokens yet joins
+    the group with its settings.
     """
     groups: dict[tuple[str, str | None], list[Any]] = {}
-    for place, member in members.items():
-        groups.setdefault(member.within, []).append(place)
+    for index, member in members.items():
+        groups.setdefault(member.within, []).append(index)
     if not groups:
         return []
 
     def rank(key: tuple[str, str | None]) -> tuple[int, str]:
-        done = [members[place] for place in groups[key] if members[place].finished]
+        done = [members[index] for index in groups[key] if members[index].finished]
         return len(done), max((str(member.run["updated"]) for member in done), default="")
 
     best = max(groups, key=rank)
-    return [place for key, found in groups.items() for place in found if key in (best, (best[0], None))]
+    return [index for key, indices in groups.items() for index in indices if key in (best, (best[0], None))]
 
 
 def _best(members: Mapping[str, Mapping[Any, _Member]]) -> tuple[str | None, str]:
-    """The set-up with most arms, then most runs, then the latest; why it was taken."""
+    """The set-up with most arms, then most runs, then the latest run; and why it was taken."""
     score: dict[str, list[Any]] = {}
-    for found in members.values():
+    for arm_members in members.values():
         arms: set[str] = set()
-        for member in found.values():
+        for member in arm_members.values():
             entry = score.setdefault(member.setup, [0, 0, ""])
             if member.finished:
                 arms.add(member.setup)
@@ -251,32 +262,35 @@ def _best(members: Mapping[str, Mapping[Any, _Member]]) -> tuple[str | None, str
 def _left_out(
     members: Mapping[str, Mapping[Any, _Member]], chosen: Mapping[str, pd.DataFrame]
 ) -> list[tuple[str, _Member]]:
-    """Finished runs of the arms that no arm took, each with an arm whose cell it is."""
-    taken = {place for frame in chosen.values() for place in frame.index}
-    found: dict[Any, tuple[str, _Member]] = {}
+    """Finished runs of the arms that were not chosen, each with an arm whose cell it is."""
+    taken = {index for frame in chosen.values() for index in frame.index}
+    unused: dict[Any, tuple[str, _Member]] = {}
     for name, runs in members.items():
-        for place, member in runs.items():
-            if member.finished and place not in taken:
-                found.setdefault(place, (name, member))
-    return [found[place] for place in sorted(found)]
+        for index, member in runs.items():
+            if member.finished and index not in taken:
+                unused.setdefault(index, (name, member))
+    return [unused[index] for index in sorted(unused)]
 
 
-def _told(
-    left: Sequence[tuple[str, _Member]], chosen: Mapping[str, pd.DataFrame], own: Mapping[str, Settings]
+def _set_apart(
+    left: Sequence[tuple[str, _Member]], chosen: Mapping[str, pd.DataFrame], arm_settings: Mapping[str, Settings]
 ) -> dict[str, str]:
-    """Setting -> its value in the set-up that was taken and in those that were not."""
-    found: dict[str, str] = {}
+    """Setting -> its value in the chosen set-up and in the others."""
+    values: dict[str, str] = {}
     for name in dict.fromkeys(name for name, _ in left):
         others = [member.run for arm, member in left if arm == name]
         taken = chosen[name] if len(chosen[name]) else next((f for f in chosen.values() if len(f)), chosen[name])
         if len(taken):
-            free = (*own[name], *(() if taken is chosen[name] else {k for one in own.values() for k in one}))
-            found = differences(taken.iloc[0].to_dict(), others, tuple(free)) | found
-    return found
+            free = (
+                *arm_settings[name],
+                *(() if taken is chosen[name] else {k for settings in arm_settings.values() for k in settings}),
+            )
+            values = differences(taken.iloc[0].to_dict(), others, tuple(free)) | values
+    return values
 
 
 def _reason(best: list[Any], others: list[list[Any]]) -> str:
-    """What decided between set-ups of (arms, runs, time of the last run)."""
+    """Why the best of several set-ups was taken; each is (arms, runs, time of the last run)."""
     arms, runs, last = max(others, default=[0, 0, ""])
     if best[0] > arms:
         return "it has most arms"
@@ -289,7 +303,7 @@ def _reason(best: list[Any], others: list[list[Any]]) -> str:
     )
 
 
-def _why(runs: pd.DataFrame) -> str:
+def _why_waiting(runs: pd.DataFrame) -> str:
     """Why an arm has no finished run."""
     if not len(runs):
         return NO_RUN

@@ -1,4 +1,4 @@
-"""One identity is one run, however many folders have it: copies, results set aside, folders given twice."""
+"""One identity is one run, even with several folders: copies, results set aside, folders given twice."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ import pandas as pd
 from albert_ablate.axes import AXES, SENTENCE_TASKS
 from analysis.read.records import printable
 
-#: What tells runs apart whose identity is the same by mistake: settings, where the folder has them.
+#: Settings that show that two folders with one identity are different runs.
 _AXES = ("seed", *(axis.name for axis in AXES), "hidden", "layers")
-#: Numbers that copies of one run have in common.
+#: Numbers that are equal in all copies of a run.
 _NUMBERS = (
     "steps", "tokens", "mlm_loss", "mlm", *(task.value for task in SENTENCE_TASKS),
     *(f"{task}_own_head" for task in SENTENCE_TASKS), "params_with_heads",
@@ -18,15 +18,15 @@ _NUMBERS = (
 
 
 def without_copies(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs, of which those that another row is too have the state ``copy``.
+    """The runs; rows that repeat another row's run get the state ``copy``.
 
-    The finished one counts; of several the one with whole records, then the newest, then the one with most
-    fine-tunings. ``note`` of a copy says which counts and why, and where its numbers are others.
+    The finished folder counts; of several the one with complete records, then the newest, then the one with most
+    fine-tunings. ``note`` of a copy says which folder counts and why, and in which numbers the two differ.
     """
     hashes = runs["identity"].astype(str).str.fullmatch("[0-9a-f]{12}")
     several = runs[hashes & runs["identity"].duplicated(keep=False)]
     state, note, copy_of = (runs[name].tolist() for name in ("state", "note", "copy_of"))
-    where = {index: place for place, index in enumerate(runs.index)}
+    positions = {index: position for position, index in enumerate(runs.index)}
     for _, frame in several.groupby("identity", sort=False):
         left = frame.to_dict("index")
         while left:
@@ -34,9 +34,9 @@ def without_copies(runs: pd.DataFrame) -> pd.DataFrame:
             best = left.pop(taken)
             for index in [index for index, row in left.items() if _one_run(best, row)]:
                 row = left.pop(index)
-                place = where[index]
-                state[place], copy_of[place] = "copy", best["path"]
-                note[place] = "; ".join(filter(None, [_words(best, row), row["note"]]))
+                position = positions[index]
+                state[position], copy_of[position] = "copy", best["path"]
+                note[position] = "; ".join(filter(None, [_copy_note(best, row), row["note"]]))
     return runs.assign(state=state, note=note, copy_of=copy_of)
 
 
@@ -50,7 +50,7 @@ def _one_run(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
     return all(pd.isna(a[name]) or pd.isna(b[name]) or a[name] == b[name] for name in _AXES)
 
 
-def _words(best: dict[Any, Any], row: dict[Any, Any]) -> str:
+def _copy_note(best: dict[Any, Any], row: dict[Any, Any]) -> str:
     """``of runs/a, which counts: it is newer; its numbers are others: mlm_loss 5.4, there 5.6``."""
     if row["state"] != best["state"] and best["state"] == "finished":
         why = f"it is finished, this one {row['state']}"
@@ -66,22 +66,22 @@ def _words(best: dict[Any, Any], row: dict[Any, Any]) -> str:
 
 
 def short(path: str) -> str:
-    """``runs/NAME``: a run folder with the folder it lies in, whatever the machine."""
+    """``runs/NAME``: a run folder and its parent, without the rest of the path."""
     return "/".join(printable(part) for part in Path(path).parts[-2:])
 
 
 def contradictions(best: dict[Any, Any], row: dict[Any, Any]) -> list[str]:
     """``mlm_loss 5.4, there 5.6`` for the numbers in which two finished copies differ."""
-    found = [
+    numbers = [
         f"{name} {row[name]:.6g}, there {best[name]:.6g}" for name in _NUMBERS
         if not pd.isna(best[name]) and not pd.isna(row[name]) and best[name] != row[name]
     ]  # fmt: skip
     scores = [
-        {(e["task"], e["start"], str(e.get("recipe"))): e["score"] for e in one["tasks"] or ()} for one in (best, row)
+        {(e["task"], e["start"], str(e.get("recipe"))): e["score"] for e in run["tasks"] or ()} for run in (best, row)
     ]
-    found += [
+    numbers += [
         f"{key[0]} {scores[1][key]:.6g}, there {scores[0][key]:.6g}"
         for key in scores[0].keys() & scores[1].keys()
         if scores[0][key] != scores[1][key]
     ]
-    return sorted(found)
+    return sorted(numbers)

@@ -1,7 +1,7 @@
-"""The number format in which the heads of fine-tuned tasks answered: a part of their set-up.
+"""The number format of the heads of fine-tuned tasks: a part of their set-up.
 
-Heads of older versions answered in bf16 where the encoder computed in it, so that near answers tied. As with any other
-setting, scores of several formats are never averaged, paired or compared.
+In older versions heads computed in bf16 if the encoder did, so that close answers tied. Scores of different formats
+are never averaged, paired or compared.
 """
 
 from pathlib import Path
@@ -15,20 +15,21 @@ from analysis.read.records import read_record
 
 
 def with_format(folder: Path, entries: list[dict[str, Any]], precision: Any) -> list[dict[str, Any]]:
-    """A run's fine-tuned tasks with ``heads`` in each recipe, where it can be known.
+    """A run's fine-tuned tasks with ``heads``, the number format of the head, in each recipe.
 
-    Older ones have none; theirs is the number format of the fine-tuning, else ``precision``, the run's.
+    Older recipes lack it: then it is the number format of the fine-tuning, else ``precision`` of the run. A recipe
+    stays without it where none of these is known.
     """
-    found = []
+    completed = []
     for entry in entries:
         recipe = entry.get("recipe") or {}
         answered = recipe.get("heads") or _precision(folder, entry.get("units")) or precision
-        found.append(entry | {"recipe": recipe | {"heads": answered}} if answered else entry)
-    return found
+        completed.append(entry | {"recipe": recipe | {"heads": answered}} if answered else entry)
+    return completed
 
 
 def _precision(folder: Path, units: Any) -> Any:
-    """What the manifest of the first fine-tuning says, where there is one."""
+    """``precision`` in the manifest of the first fine-tuning; None without a manifest."""
     name = units[0] if isinstance(units, list) and units else None
     if not isinstance(name, str) or Path(name).name != name:
         return None
@@ -39,7 +40,7 @@ def _precision(folder: Path, units: Any) -> Any:
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
-    """Which tasks have scores of heads that answered in bf16, and how to score them again."""
+    """Which tasks were scored with heads in bf16, and how to score them again; empty without any."""
     entries = [e for tasks in runs["tasks"][runs["state"] == "finished"] for e in tasks if e["start"] == "pretrained"]
     rounded = sorted({e["task"] for e in entries if (e.get("recipe") or {}).get("heads") == BEFORE})
     if not rounded:

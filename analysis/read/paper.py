@@ -1,4 +1,4 @@
-"""The paper's tables and figure curves, read from ``paper.yaml``: the one place its numbers come from."""
+"""The paper's tables and figure curves, read from ``paper.yaml``: the only source of its numbers."""
 
 from functools import cache
 from pathlib import Path
@@ -13,22 +13,22 @@ AVERAGED = (("SQuAD1.1_F1", "SQuAD1.1_EM"), ("SQuAD2.0_F1", "SQuAD2.0_EM"), ("MN
 
 @cache
 def record() -> dict[str, Any]:
-    """The whole file."""
+    """The content of ``paper.yaml``."""
     return yaml.load(_FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def table(name: str) -> dict[str, Any]:
-    """``table3``: title, columns (name and unit), rows, disagreements. Raises KeyError."""
+    """A table by its id (``table3``): title, columns (name and unit), rows, disagreements. Raises StopIteration."""
     return next(entry for entry in record()["tables"] if entry["id"] == name)
 
 
 def figure(name: str) -> dict[str, dict[str, Any]]:
-    """``figure1``: panel name -> its ``series`` and axis labels."""
-    found = next(entry for entry in record()["figures"] if entry["id"] == name)
-    return {panel["name"]: panel for panel in found["panels"]}
+    """A figure by its id, such as ``figure1``: panel name -> its ``series`` and axis labels."""
+    entry = next(entry for entry in record()["figures"] if entry["id"] == name)
+    return {panel["name"]: panel for panel in entry["panels"]}
 
 
 def average(row: dict[str, Any]) -> float:
-    """The Avg of a row of a downstream table, from its printed scores."""
+    """Avg of a row of a downstream table, computed from its printed scores, percent."""
     means = [sum(row[name] for name in task) / len(task) for task in AVERAGED]
     return sum(means) / len(means)

@@ -1,4 +1,4 @@
-"""The folders that the commands are given: what runs there are in them, and whether results may be written there."""
+"""The folders given to a command: the runs in them, and whether results may be written there."""
 
 import tempfile
 from collections.abc import Iterable
@@ -8,25 +8,25 @@ from albert_ablate.errors import ConfigError, NoRunsError, RunFolderError, UserE
 from albert_ablate.files import read_json
 
 
-def run_folders(place: Path) -> list[Path]:
-    """``place`` itself where it is a run folder, else those in it. Raises NoRunsError where there is none."""
-    if (place / "status.json").is_file():
-        _require_run(place)
-        return [place]
-    found = inside(place)
-    if not found:
-        raise NoRunsError(no_runs(place))
-    _require_run(found[0])
-    return found
+def run_folders(path: Path) -> list[Path]:
+    """``path`` itself if it is a run folder, else the run folders in it. Raises NoRunsError where there are none."""
+    if (path / "status.json").is_file():
+        _require_run(path)
+        return [path]
+    folders = inside(path)
+    if not folders:
+        raise NoRunsError(no_runs(path))
+    _require_run(folders[0])
+    return folders
 
 
-def inside(place: Path) -> list[Path]:
-    """Folders with a ``status.json`` in ``place``, sorted; those whose name begins with a dot are ours to ignore."""
-    return sorted(file.parent for file in place.glob("*/status.json") if not file.parent.name.startswith("."))
+def inside(path: Path) -> list[Path]:
+    """Folders in ``path`` that hold a ``status.json``, sorted; names that begin with a dot are ignored."""
+    return sorted(file.parent for file in path.glob("*/status.json") if not file.parent.name.startswith("."))
 
 
 def _require_run(folder: Path) -> None:
-    """Raises NoRunsError for the folder of a fine-tuning, which has a ``status.json`` too."""
+    """Raises NoRunsError for the folder of a fine-tuning, which also has a ``status.json``."""
     try:
         manifest = read_json(folder / "manifest.json")
         unit = isinstance(manifest, dict) and "task" in manifest and "parameters" not in manifest
@@ -39,37 +39,37 @@ def _require_run(folder: Path) -> None:
         )
 
 
-def no_runs(place: Path) -> str:
-    """Why ``place`` holds no run, and where one is near."""
-    if not place.exists():
-        return f"{place}: no run folders there: there is no such folder"
-    above = next((p for p in place.absolute().parents if (p / "status.json").is_file()), None)
-    if not place.is_dir():
+def no_runs(path: Path) -> str:
+    """Why ``path`` holds no run, and where the nearest runs are."""
+    if not path.exists():
+        return f"{path}: no run folders there: there is no such folder"
+    above = next((p for p in path.absolute().parents if (p / "status.json").is_file()), None)
+    if not path.is_dir():
         hint = f"Name the run folder, {above}." if above is not None else "Name a folder."
-        return f"{place}: no run folders there: it is a file. {hint}"
+        return f"{path}: no run folders there: it is a file. {hint}"
     if above is not None:
-        return f"{place}: no run folders there: it is a part of the run {above}. Name that folder."
-    below = sorted({file.parent.parent for file in place.glob("*/*/status.json") if "tasks" not in file.parts[-3:]})
+        return f"{path}: no run folders there: it is a part of the run {above}. Name that folder."
+    below = sorted({file.parent.parent for file in path.glob("*/*/status.json") if "tasks" not in file.parts[-3:]})
     hint = f" There are some in {', '.join(map(str, below[:3]))}." if below else ""
-    return f"{place}: no run folders there (a run folder holds status.json).{hint}"
+    return f"{path}: no run folders there (a run folder holds status.json).{hint}"
 
 
-def require_run_folder(place: Path) -> None:
-    """Raises RunFolderError unless ``place`` is one run's own folder."""
-    if not (place / "status.json").is_file():
-        runs = inside(place)
+def require_run_folder(path: Path) -> None:
+    """Raises RunFolderError unless ``path`` is a run folder."""
+    if not (path / "status.json").is_file():
+        runs = inside(path)
         if runs:
-            raise RunFolderError(f"{place}: no run folder, but a folder of {len(runs)}. Name one: {runs[0]}")
-        raise RunFolderError(no_runs(place).replace("no run folders there", "no run folder"))
+            raise RunFolderError(f"{path}: no run folder, but a folder of {len(runs)}. Name one: {runs[0]}")
+        raise RunFolderError(no_runs(path).replace("no run folders there", "no run folder"))
     try:
-        _require_run(place)
+        _require_run(path)
     except NoRunsError as error:
         raise RunFolderError(str(error)) from None
 
 
 def require_writable(option: str, folder: Path) -> None:
-    """Raises UserError where ``folder`` cannot be made or written in; nothing is left behind."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
+    """Raises UserError where ``folder`` cannot be created or written to; leaves nothing behind."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     try:
         if not nearest.is_dir():
             raise NotADirectoryError(20, f"{nearest} is no folder")
@@ -80,28 +80,28 @@ def require_writable(option: str, folder: Path) -> None:
 
 
 def require_ours(option: str, folder: Path, files: Iterable[str], proof: str, begins: str) -> None:
-    """Raises ConfigError where ``files`` of ``folder`` would be written over and are not an earlier result of ours.
+    """Raises ConfigError where writing ``files`` to ``folder`` would replace files that this command did not write.
 
-    Ours are those beside a file ``proof`` whose first line begins with ``begins``.
+    An earlier result is recognised by the file ``proof`` beside it, whose first line begins with ``begins``.
     """
     if (folder / "status.json").is_file() or inside(folder):
-        raise ConfigError(f"{option} {folder}: these are run folders. Name another folder for what is written.")
-    there = [name for name in files if (folder / name).exists()]
+        raise ConfigError(f"{option} {folder}: it holds run folders. Name another folder for the results.")
+    existing = [name for name in files if (folder / name).exists()]
     ours = (folder / proof).is_file() and _first_line(folder / proof).startswith(begins)
-    if there and not ours:
+    if existing and not ours:
         raise ConfigError(
-            f"{option} {folder}: it holds {', '.join(there[:3])}, which this command did not write. "
+            f"{option} {folder}: it holds {', '.join(existing[:3])}, which this command did not write. "
             "Name another folder."
         )
 
 
 def require_file(option: str, file: Path, *begins: str) -> None:
-    """Raises UserError where ``file`` cannot be written, or is something else than an earlier table of ours."""
+    """Raises UserError where ``file`` cannot be written, or exists and is not an earlier table of this command."""
     if file.is_dir():
         raise ConfigError(f"{option} {file}: it is a folder. Name a file.")
     require_writable(option, file.parent)
     if file.exists() and file.stat().st_size and not _first_line(file).startswith(begins):
-        raise ConfigError(f"{option} {file}: it is there and no table of this command. Name another file.")
+        raise ConfigError(f"{option} {file}: it exists and is not a table of this command. Name another file.")
 
 
 def _first_line(file: Path) -> str:

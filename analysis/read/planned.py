@@ -1,4 +1,4 @@
-"""What the plan said a run would take, where it measured that shape on this machine."""
+"""The time that the plan estimates for a run, where it has measured the shape on this machine."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from albert_ablate.sweeping.estimate import on_this_machine
 
 
 def planned_seconds(runs: pd.DataFrame) -> dict[str, float]:
-    """Run -> seconds of training and evaluation as planned; runs whose shape was not measured are left out."""
-    found: dict[str, float] = {}
+    """Run -> estimated seconds of training and evaluation; runs whose shape was not measured are left out."""
+    planned: dict[str, float] = {}
     for run, config in zip(runs["run"], runs["config"], strict=True):
         if not (Path(config.get("paths", {}).get("cache", "cache")) / "calibration").is_dir():
             continue
@@ -19,10 +19,10 @@ def planned_seconds(runs: pd.DataFrame) -> dict[str, float]:
 
         try:
             settings = parse(config)
-        except ConfigError:  # of another version
+        except ConfigError:  # a run of another version
             continue
         measured = kept(settings)
         seconds = None if measured is None else on_this_machine(settings, measured).seconds
         if seconds is not None:
-            found[str(run)] = seconds
-    return found
+            planned[str(run)] = seconds
+    return planned

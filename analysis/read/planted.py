@@ -1,16 +1,16 @@
-"""Which runs are of planted text: they are controls, and no arms of the paper."""
+"""Which runs are on planted text: they are controls, never arms of the paper."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-#: The settings that a run on planted text has and no other.
+#: The group of settings that only runs on planted text have.
 _GROUP = "data.planted"
 
 
 def strengths(config: Mapping[str, Any]) -> str | None:
-    """``topic 0.8, order 0.8, local 0.6`` of a run on planted text; None for any other run."""
+    """``topic 0.8, order 0.8, local 0.6`` for a run on planted text; None for any other run."""
     data = config.get("data")
     planted = data.get("planted") if isinstance(data, dict) else None
     if not isinstance(planted, dict):
@@ -19,7 +19,7 @@ def strengths(config: Mapping[str, Any]) -> str | None:
 
 
 def fits(config: Mapping[str, Any], terms: Mapping[str, Any]) -> bool:
-    """Whether run and arm are both of planted text, or neither: an arm asks for it by its settings."""
+    """Whether run and arm are both on planted text, or neither is."""
     return (strengths(config) is not None) == asked_for(terms)
 
 
@@ -29,7 +29,7 @@ def asked_for(terms: Mapping[str, Any]) -> bool:
 
 
 def natural(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that are not of planted text."""
+    """The runs that are not on planted text."""
     return runs[[strengths(config) is None for config in runs["config"]]]
 
 

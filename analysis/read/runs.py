@@ -1,4 +1,4 @@
-"""Run folders as a tidy table: one row a run, which is one cell and seed."""
+"""Run folders as a tidy table: one row for each run (one cell, one seed)."""
 
 import os
 import re
@@ -20,11 +20,11 @@ from analysis.read.places import inside as _inside
 from analysis.read.places import no_runs as _no_runs
 from analysis.read.places import run_folders
 from analysis.read.planted import strengths
-from analysis.read.records import parse_yaml, printable, read_line, read_record, words_of
+from analysis.read.records import parse_yaml, printable, read_line, read_record, reason_of
 
 
 def _of_each(column: str, text: str) -> dict[str, str]:
-    """A column for each sentence task, with its name and its title put in."""
+    """One column for each sentence task: its name is put into ``column``, its title into ``text``."""
     return {column.format(task): text.format(kind.title) for task, kind in SENTENCE_TASKS.items()}
 
 
@@ -33,7 +33,7 @@ COLUMNS = {
     "run": "name of the run folder",
     "path": "the folder",
     "identity": "hash of everything that changes the numbers",
-    "state": "queued, running, finished, failed, diverged, preempted; copy: of a run that another row is",
+    "state": "queued, running, finished, failed, diverged, preempted; copy: another row is the same run",
     "note": "why it is not finished, or what its records lack",
     "seed": "of pretraining: weights, order of the documents, masks",
     "model": "name of the model",
@@ -47,37 +47,37 @@ COLUMNS = {
     "flops": "matrix-product FLOPs of training",
     "seconds": "of training",
     "tokens_per_second": "in training: median over the log intervals, else over the whole",
-    "speed_spread": "upper over lower quartile of that: far above 1 where something else used the machine",
+    "speed_spread": "upper over lower quartile of the speed: far above 1 where something else used the machine",
     "evaluation_seconds": "of held-out evaluation",
     "params_encoder": "parameters without pooler and heads",
-    "params_with_pooler": "the count that most of the paper's numbers are",
-    "params_with_heads": "all of them",
+    "params_with_pooler": "parameters with pooler, without heads: how most of the paper's numbers are counted",
+    "params_with_heads": "all parameters",
     "flops_per_step": "as planned before training",
     "mlm_loss": "held-out masked-LM loss, nats",
     "mlm": "held-out masked-LM accuracy, 0 to 1",
     **_of_each("{}", "held-out accuracy of {}"),
     **_of_each("{}_head", "head that {} is scored with: trained, or fitted on the frozen encoder"),
     **_of_each("{}_interval", "95% interval of {} over held-out pairs (list)"),
-    "mlm_interval": "the same of masked-LM accuracy, its pieces being independent",
-    "mlm_loss_interval": "the same of the loss",
+    "mlm_interval": "95% interval of masked-LM accuracy, masked pieces taken as independent (list)",
+    "mlm_loss_interval": "95% interval of the masked-LM loss (list)",
     **_of_each("{}_own_head", "accuracy on {} of the head of a model that was trained on another sentence task"),
-    **_of_each("{}_own_head_interval", "95% interval of that on {} over held-out pairs (list)"),
+    **_of_each("{}_own_head_interval", "95% interval of that accuracy on {} over held-out pairs (list)"),
     "unigram_loss": "masked-LM loss to beat: piece frequencies",
     "bigram_loss": "masked-LM loss to beat: neighbours",
     "mlm_left_baseline": "whether the masked LM is better than the unigram baseline, with 95% confidence",
-    **_of_each("{}_left_baseline", "the same of {} and the majority class"),
+    **_of_each("{}_left_baseline", "whether {} is better than the majority class, with 95% confidence"),
     **_of_each("{}_majority", "share of the more frequent label of {}: chance"),
-    "planted": "strengths of the planted text; missing where the text is no planted one",
+    "planted": "strengths of the planted text; missing for any other text",
     "achievable_mlm_loss": "lowest masked-LM loss that is possible on the held-out pairs, where the corpus knows it",
-    "achievable_mlm": "the same of masked-LM accuracy",
-    **_of_each("achievable_{}", "the same of the accuracy of {}"),
-    "chance_mlm_loss": "masked-LM loss that needs no context: frequencies of pieces, and the piece that is shown",
+    "achievable_mlm": "highest masked-LM accuracy that is possible on them",
+    **_of_each("achievable_{}", "highest accuracy of {} that is possible on them"),
+    "chance_mlm_loss": "masked-LM loss without context: from the frequencies of pieces and the piece that is shown",
     "l2": "per layer: mean L2 distance between input and output (list)",
     "degrees": "per layer: mean angle between input and output (list)",
     "tasks": "fine-tuned tasks as in results.json (list)",
     "commit": "of the code",
     "dirty": "whether the code differed from it",
-    "code_unknown": "why one of the two is not known",
+    "code_unknown": "why commit or dirty is not known",
     "tokens_fingerprint": "of the tokens trained on",
     "precision": "bf16 or fp32",
     "device": "cpu or the GPU's name",
@@ -93,44 +93,44 @@ _EMPTY: dict[str, Any] = {}
 _WHOLE = ("seed", *(axis.name for axis in AXES if not axis.labels), "hidden", "layers", "base_hidden", "base_layers")
 
 
-def load_runs(*places: Path | str) -> pd.DataFrame:
-    """Every run under the given folders (or the given run folders), sorted by name; columns as in ``COLUMNS``.
+def load_runs(*paths: Path | str) -> pd.DataFrame:
+    """Every run in ``paths`` (run folders, or folders of them), sorted by name; columns as in ``COLUMNS``.
 
-    Unfinished, failed and older folders are rows too, with what they have; ``note`` says what is
-    missing. One identity is one run: of several folders with it the finished one counts, else the newest,
-    and the others have the state ``copy``. Raises NoRunsError where a place has no run.
+    Unfinished, failed and older folders are rows, too; ``note`` says what they lack. One identity is one run.
+    Of several folders with one identity the finished one counts, else the newest; the others have the state
+    ``copy``. Raises NoRunsError where a path has no run.
     """
-    return without_copies(read_folders(*places))
+    return without_copies(read_folders(*paths))
 
 
-def read_folders(*places: Path | str) -> pd.DataFrame:
-    """The same with copies as runs of their own. Raises NoRunsError."""
-    folders = sorted({folder.resolve() for place in places for folder in run_folders(Path(place))})
+def read_folders(*paths: Path | str) -> pd.DataFrame:
+    """``load_runs`` before copies are marked: each folder has its own state. Raises NoRunsError."""
+    folders = sorted({folder.resolve() for path in paths for folder in run_folders(Path(path))})
     if not folders:
         raise NoRunsError("no run folders: none were named")
     rows = [_row(folder) for folder in folders]
-    found = pd.DataFrame(rows, columns=list(COLUMNS))
-    for name in _WHOLE:  # one run without settings must not make 32.0 of the others' 32
-        if found[name].isna().any():
-            found[name] = pd.Series([row[name] for row in rows], dtype=object)
-    return found.sort_values("run", kind="stable").reset_index(drop=True)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    for name in _WHOLE:  # a single missing value would turn the whole numbers of all runs into floats
+        if table[name].isna().any():
+            table[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return table.sort_values("run", kind="stable").reset_index(drop=True)
 
 
 def load_metrics(folder: Path | str) -> pd.DataFrame:
-    """``metrics.jsonl`` of one run: a row a log step, held-out columns at curve points; empty where it has none yet.
+    """``metrics.jsonl`` of one run: a row for each log step, held-out columns at curve points; empty before the first.
 
-    Raises NoRunsError for what is no run folder.
+    Raises NoRunsError where ``folder`` is not a run folder.
     """
-    place = Path(folder)
-    if not (place / "metrics.jsonl").is_file() and not (place / "status.json").is_file():
-        inside = _inside(place)
+    path = Path(folder)
+    if not (path / "metrics.jsonl").is_file() and not (path / "status.json").is_file():
+        inside = _inside(path)
         if inside:
             raise NoRunsError(
-                f"{place}: a folder of {len(inside)} runs; load_metrics reads one of them, such as {inside[0]}. "
-                f'All: {{run: load_metrics(path) for run, path in load_runs("{place}")[["run", "path"]].values}}'
+                f"{path}: a folder of {len(inside)} runs; load_metrics reads one of them, such as {inside[0]}. "
+                f'All: {{run: load_metrics(path) for run, path in load_runs("{path}")[["run", "path"]].values}}'
             )
-        raise NoRunsError(_no_runs(place))
-    return _metrics(place)
+        raise NoRunsError(_no_runs(path))
+    return _metrics(path)
 
 
 def _metrics(folder: Path) -> pd.DataFrame:
@@ -138,7 +138,7 @@ def _metrics(folder: Path) -> pd.DataFrame:
 
 
 def _lines(folder: Path) -> list[dict[str, Any] | None]:
-    """Lines of ``metrics.jsonl``; None for a broken one, as the last of a run that was killed."""
+    """Lines of ``metrics.jsonl``; None for a broken line, such as the last line of a killed run."""
     try:
         text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -166,7 +166,7 @@ def held_out_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 class _Records:
-    """A run folder's files; what is missing or broken is noted instead of raised."""
+    """A run folder's files. A missing or broken file gives a note, not an exception."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -181,11 +181,11 @@ class _Records:
         try:
             return read_record(file)
         except ValueError as error:
-            self.notes.append(f"{name} is broken{words_of(error)}")
+            self.notes.append(f"{name} is broken{reason_of(error)}")
             return {}
 
     def state(self, status: dict[str, Any]) -> str:
-        """What ``status.json`` says; ``unknown`` where it says nothing that can be read."""
+        """The state in ``status.json``; ``unknown`` where it cannot be read."""
         if not status:
             return "unknown"
         try:
@@ -203,12 +203,12 @@ def _row(folder: Path) -> dict[str, Any]:
     config, manifest = records.read("config.yaml"), records.read("manifest.json", needed=finished)
     results, similarity = records.read("results.json", needed=finished), records.read("similarity.json", needed=False)
     if not finished:
-        results = {}  # of an earlier attempt, if any
+        results = {}  # any results are those of an earlier attempt
     if not finished and (status.get("reason") or "").strip():
         records.notes.insert(0, status["reason"].strip().splitlines()[0])
-    own, theirs = folder.name.rpartition("-")[2], manifest.get("identity")
-    if theirs and theirs != own and re.fullmatch("[0-9a-f]{12}", own):
-        records.notes.append(f"manifest.json is that of run {theirs}")
+    from_name, recorded = folder.name.rpartition("-")[2], manifest.get("identity")
+    if recorded and recorded != from_name and re.fullmatch("[0-9a-f]{12}", from_name):
+        records.notes.append(f"manifest.json is that of run {recorded}")
     lines = _lines(folder) if finished else []
     broken = lines.count(None)
     if broken:
@@ -220,7 +220,7 @@ def _row(folder: Path) -> dict[str, Any]:
     return {
         "run": printable(os.fsencode(folder.name).decode("utf-8", "backslashreplace")),
         "path": str(folder),
-        "identity": theirs or own,
+        "identity": recorded or from_name,
         "state": state,
         "note": "; ".join(records.notes),
         "seed": config.get("seed"),
@@ -256,7 +256,10 @@ def _row(folder: Path) -> dict[str, Any]:
 
 
 def _speed(lines: list[dict[str, Any] | None]) -> dict[str, float]:
-    """What most of training ran at: a pause or a neighbour's hour does not move a median. Nothing without rates."""
+    """Median speed over log intervals, and its spread; empty without rates.
+
+    A median is not moved by a pause, or by another program that used the machine for a while.
+    """
     rates = pd.Series([line["tokens_per_second"] for line in lines if line and line.get("tokens_per_second")])
     if not len(rates):
         return {}
@@ -266,8 +269,8 @@ def _speed(lines: list[dict[str, Any] | None]) -> dict[str, float]:
 
 def _scores(results: dict[str, Any]) -> dict[str, Any]:
     masked = results.get("masked_lm") or _EMPTY
-    trained = "imported" not in results  # else every text is a foreign one, and says nothing of a plateau
-    found = {
+    trained = "imported" not in results  # an imported model saw other text, which says nothing about a plateau
+    columns = {
         "mlm_loss": masked.get("loss"),
         "mlm": masked.get("accuracy"),
         "mlm_interval": masked.get("binomial_interval") or masked.get("interval"),
@@ -278,23 +281,23 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
     }
     for task in SENTENCE_TASKS:
         scores = results.get(task) or _EMPTY
-        found[task.value] = scores.get("accuracy")
-        found[f"{task}_head"] = scores.get("head")
-        found[f"{task}_interval"] = scores.get("interval")
-        found[f"{task}_own_head"] = setting(scores, "own_head.accuracy")
-        found[f"{task}_own_head_interval"] = setting(scores, "own_head.interval")
-        found[f"{task}_left_baseline"] = scores.get("left_baseline") if trained else None
-        found[f"{task}_majority"] = scores.get("majority_class")
-        found[f"achievable_{task}"] = setting(results, f"achievable.{task}.accuracy")
+        columns[task.value] = scores.get("accuracy")
+        columns[f"{task}_head"] = scores.get("head")
+        columns[f"{task}_interval"] = scores.get("interval")
+        columns[f"{task}_own_head"] = setting(scores, "own_head.accuracy")
+        columns[f"{task}_own_head_interval"] = setting(scores, "own_head.interval")
+        columns[f"{task}_left_baseline"] = scores.get("left_baseline") if trained else None
+        columns[f"{task}_majority"] = scores.get("majority_class")
+        columns[f"achievable_{task}"] = setting(results, f"achievable.{task}.accuracy")
     best = {"achievable_mlm_loss": "loss", "achievable_mlm": "accuracy", "chance_mlm_loss": "chance_loss"}
     for column, key in best.items():
-        found[column] = setting(results, f"achievable.masked_lm.{key}")
-    return found
+        columns[column] = setting(results, f"achievable.masked_lm.{key}")
+    return columns
 
 
 @cache
 def _base(model: str, hidden: int | None, layers: int | None) -> tuple[int | None, int | None]:
-    """H and L of the base that a model's size is a multiple of; its own where it is no multiple of one."""
+    """H and L of the base model that a model's size is a multiple of; else the model's own H and L."""
     name = base_name(model)
     file = next((file for file in (CONF / "model").glob("*.yaml") if file.stem == name), None)
     if file is None:
@@ -306,17 +309,17 @@ def _base(model: str, hidden: int | None, layers: int | None) -> tuple[int | Non
 
 
 def setting(values: dict[str, Any], path: str) -> Any:
-    """``a.b`` of nested values, as a setting is called on the command line; None where there is none."""
-    found: Any = values
+    """The value at a dotted path (``a.b``) of nested values; None where the path does not exist."""
+    value: Any = values
     for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _time(stamp: Any) -> datetime | None:
-    """None for what is no time; one without a zone is UTC, so that all can be compared."""
+    """A time with its zone, UTC where ``stamp`` has none, so that all can be compared; None for anything else."""
     try:
-        found = datetime.fromisoformat(stamp)
+        moment = datetime.fromisoformat(stamp)
     except (TypeError, ValueError):
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

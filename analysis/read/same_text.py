@@ -1,4 +1,4 @@
-"""The same sequences of a text for several models, whatever their tokenizers make of it."""
+"""The same sequences of a text for several models with different tokenizers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +16,12 @@ from albert_ablate.data.text import divided, split_sentences, without_control
 from albert_ablate.data.tokenizer import Tokenizer
 
 _BLOCK = 20_000  # sentences that are encoded together
-#: Not a run's seed: a run's own held-out sequences are cut with it, too.
+#: The seed that a run's held-out sequences are cut with, too; not a seed of a run.
 _SEED = 0
 
 
 def read_text(text: Path, data: DataConfig) -> list[list[str]]:
-    """Documents of a file as sentences, found as a run with these settings finds them. Raises DataError."""
+    """Documents of a file as lists of sentences, split as a run with these settings does. Raises DataError."""
     corpus = open_corpus(replace(data, source="files", path=str(text), validation_path=None))
     return [list(_sentences(document, corpus.one_sentence_per_line, data.language)) for document in corpus.documents()]
 
@@ -33,7 +33,7 @@ def _sentences(document: str, one_a_line: bool, language: str) -> Iterator[str]:
 
 
 def stores_of(documents: Sequence[Sequence[str]], tokenizers: Mapping[str, Tokenizer]) -> dict[str, TokenStore]:
-    """The text in the pieces of each tokenizer. Sentences that one of them has no piece for are left out for all."""
+    """The text in the pieces of each tokenizer. A sentence without pieces in one of them is left out for all."""
     lengths = [len(document) for document in documents]
     sentences = list(chain.from_iterable(documents))
     encoded = {name: _encoded(tokenizer, sentences) for name, tokenizer in tokenizers.items()}
@@ -61,11 +61,11 @@ def _offsets(lengths: Sequence[int]) -> np.ndarray:
 
 
 def same_pairs(stores: Mapping[str, TokenStore], settings: PairsConfig, sequences: int) -> dict[str, Pairs]:
-    """The first ``sequences`` sequences, of the same text in each of ``stores``, of at most ``max_length`` pieces.
+    """The first ``sequences`` sequences of the text, the same in each store, of at most ``max_length`` pieces.
 
-    They are cut where each sentence is as long as it is for the tokenizer that divides it into most pieces, so that
-    they fit for all. Where a sequence begins or ends within a sentence, it does so at the same share of its pieces.
-    With one tokenizer they are those that the run itself is measured on.
+    For cutting, each sentence has the most pieces that any tokenizer gives it, so that sequences fit for all.
+    A sequence that begins or ends within a sentence does so at the same share of its pieces in each store. With one
+    tokenizer these are the sequences that the run itself is measured on.
     """
     sentences = np.max([np.diff(store.sentences) for store in stores.values()], axis=0)
     documents = next(iter(stores.values())).documents
@@ -73,24 +73,26 @@ def same_pairs(stores: Mapping[str, TokenStore], settings: PairsConfig, sequence
     if not longest.document_count:
         return {}
     planned = build_pairs(longest, IN_ORDER, replace(settings, short_probability=0.0), _SEED, epoch=0)
-    found = {name: _moved(planned, longest, store) for name, store in stores.items()}
-    whole = np.all([(p.a_length > 0) & ((p.b_length > 0) == (planned.b_length > 0)) for p in found.values()], axis=0)
+    moved = {name: _moved(planned, longest, store) for name, store in stores.items()}
+    whole = np.all([(p.a_length > 0) & ((p.b_length > 0) == (planned.b_length > 0)) for p in moved.values()], axis=0)
     rows = np.flatnonzero(whole)[:sequences]
-    return {name: pairs.take(rows) for name, pairs in found.items()}
+    return {name: pairs.take(rows) for name, pairs in moved.items()}
 
 
 def _moved(pairs: Pairs, longest: TokenStore, store: TokenStore) -> Pairs:
-    """``pairs`` of the one store as places in the other, which has the same sentences."""
+    """``pairs`` with offsets into ``store`` instead of ``longest``, which has the same sentences."""
 
     def span(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        begin, end = (_place(offsets, longest.sentences, store.sentences) for offsets in (start, start + length))
+        begin, end = (
+            _moved_offsets(offsets, longest.sentences, store.sentences) for offsets in (start, start + length)
+        )
         return begin, end - begin
 
     (a_start, a_length), (b_start, b_length) = span(pairs.a_start, pairs.a_length), span(pairs.b_start, pairs.b_length)
     return replace(pairs, a_start=a_start, a_length=a_length, b_start=b_start, b_length=b_length)
 
 
-def _place(offsets: np.ndarray, longest: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _moved_offsets(offsets: np.ndarray, longest: np.ndarray, target: np.ndarray) -> np.ndarray:
     sentence = np.minimum(np.searchsorted(longest, offsets, side="right") - 1, len(longest) - 2)
     within, length = offsets - longest[sentence], longest[sentence + 1] - longest[sentence]
-    return own[sentence] + within * (own[sentence + 1] - own[sentence]) // length
+    return target[sentence] + within * (target[sentence + 1] - target[sentence]) // length

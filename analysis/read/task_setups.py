@@ -12,58 +12,58 @@ from analysis.read.setups import flatten
 
 
 def setup_of(entry: Mapping[str, Any]) -> str:
-    """What has to be equal between fine-tunings of one task: settings, data, metric and seeds of fine-tuning."""
-    return json.dumps(_told(entry), sort_keys=True, default=str)
+    """Key of what has to be equal between fine-tunings of one task: settings, data, metric, fine-tuning seeds."""
+    return json.dumps(_compared(entry), sort_keys=True, default=str)
 
 
-def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two fine-tunings of a task have one set-up, as far as both say: older ones recorded the recipe alone."""
-    if not (one.get("set_up") and other.get("set_up")):
-        one, other = ({k: v for k, v in entry.items() if k != "set_up"} for entry in (one, other))
-    return setup_of(one) == setup_of(other)
+def alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two fine-tunings of a task have one set-up. Older ones recorded the recipe alone: then it decides."""
+    if not (first.get("set_up") and second.get("set_up")):
+        first, second = ({k: v for k, v in entry.items() if k != "set_up"} for entry in (first, second))
+    return setup_of(first) == setup_of(second)
 
 
 def one_setup_each(arms: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
-    """The runs of some arms with the fine-tunings of each task's commonest set-up, and what was left out.
+    """The runs of the arms with the fine-tunings of each task's commonest set-up, and notes on what was left out.
 
-    The commonest is the one of most arms, then of most runs.
+    The commonest set-up is that of most arms, then of most runs.
     """
     arms_with: dict[tuple[str, str], set[str]] = {}
     runs_with: Counter[tuple[str, str]] = Counter()
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}  # task -> set-up -> a fine-tuning in it
+    examples: dict[str, dict[str, Mapping[str, Any]]] = {}  # task -> set-up -> a fine-tuning in it
     for arm, frame in arms.items():
         for entry in (entry for tasks in frame["tasks"] for entry in tasks if entry["start"] == "pretrained"):
             task, key = entry["task"], setup_of(entry)
-            found.setdefault(task, {}).setdefault(key, entry)
+            examples.setdefault(task, {}).setdefault(key, entry)
             arms_with.setdefault((task, key), set()).add(arm)
             runs_with[task, key] += 1
 
     def rank(task: str, key: str) -> tuple[int, int, bool]:
-        return len(arms_with[task, key]), runs_with[task, key], bool(found[task][key].get("set_up"))
+        return len(arms_with[task, key]), runs_with[task, key], bool(examples[task][key].get("set_up"))
 
-    best = {task: keys[max(keys, key=partial(rank, task))] for task, keys in found.items()}
+    best = {task: keys[max(keys, key=partial(rank, task))] for task, keys in examples.items()}
     kept = {}
     for arm, frame in arms.items():
         left = [[entry for entry in tasks if _kept(entry, best)] for tasks in frame["tasks"]]
         kept[arm] = frame.assign(tasks=pd.Series(left, index=frame.index, dtype=object))
-    words = []
-    for task, keys in sorted(found.items()):
+    notes = []
+    for task, keys in sorted(examples.items()):
         others = [key for key, entry in keys.items() if not alike(entry, best[task])]
         if others:
             count = sum(runs_with[task, key] for key in others)
             differs = _differences(best[task], [keys[key] for key in others])
-            words.append(
+            notes.append(
                 f"Of the fine-tunings on {task} {count} of another set-up "
                 f"{'is' if count == 1 else 'are'} left out ({differs})."
             )
-    return kept, tuple(words)
+    return kept, tuple(notes)
 
 
-def apart(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[str]:
-    """``sst2: recipe.learning_rate 2e-05, there 1e-05`` for every task that both have in unlike set-ups."""
+def apart(runs: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
+    """``sst2: recipe.learning_rate 2e-05, there 1e-05`` for every task that both have in different set-ups."""
     a, b = (
         {e["task"]: e for tasks in frame["tasks"] for e in tasks if e["start"] == "pretrained"}
-        for frame in (ours, theirs)
+        for frame in (runs, reference)
     )
     both = sorted(set(a) & set(b))
     return [f"{task}: {_differences(a[task], [b[task]], 'there')}" for task in both if not alike(a[task], b[task])]
@@ -73,21 +73,26 @@ def _kept(entry: Mapping[str, Any], best: Mapping[str, Mapping[str, Any]]) -> bo
     return entry["start"] != "pretrained" or alike(entry, best[entry["task"]])
 
 
-def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe, metric, seeds and, where the run recorded them, every setting and the data."""
+def _compared(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe, metric and seeds; every setting and the data, too, where the run recorded them."""
     parts = {"recipe": entry.get("recipe") or {}, "set_up": entry.get("set_up") or {}}
     return flatten(parts) | {"metric": entry.get("metric"), "seeds": entry.get("seeds")}
 
 
-def _differences(taken: Mapping[str, Any], others: list[Mapping[str, Any]], place: str = "elsewhere") -> str:
-    ours = _told(taken)
-    theirs = [_told(other) for other in others]
+def _differences(taken: Mapping[str, Any], others: list[Mapping[str, Any]], label: str = "elsewhere") -> str:
+    chosen = _compared(taken)
+    alternatives = [_compared(alternative) for alternative in others]
     names = sorted(
-        {name for other in theirs for name in ours.keys() | other.keys() if ours.get(name) != other.get(name)}
+        {
+            name
+            for alternative in alternatives
+            for name in chosen.keys() | alternative.keys()
+            if chosen.get(name) != alternative.get(name)
+        }
     )
-    words = [
-        f"{name.removeprefix('recipe.').removeprefix('set_up.')} {ours.get(name)}, "
-        f"{place} {' and '.join(dict.fromkeys(str(other.get(name)) for other in theirs))}"
+    parts = [
+        f"{name.removeprefix('recipe.').removeprefix('set_up.')} {chosen.get(name)}, "
+        f"{label} {' and '.join(dict.fromkeys(str(alternative.get(name)) for alternative in alternatives))}"
         for name in names
     ]
-    return "; ".join(words[:4]) + (f"; and {len(words) - 4} more" if len(words) > 4 else "")
+    return "; ".join(parts[:4]) + (f"; and {len(parts) - 4} more" if len(parts) > 4 else "")

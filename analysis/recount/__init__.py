@@ -1,4 +1,4 @@
-"""The numbers of a report a second time, from the raw files, by plain loops.
+"""Derives the numbers of a report a second time, from the raw files, with plain loops.
 
-Nothing here uses the modules that make the report (no pandas, no scipy): a fault there does not repeat itself here.
+No module here uses those that make the report (nor pandas or scipy), so a fault in them is not repeated.
 """

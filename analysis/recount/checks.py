@@ -1,4 +1,4 @@
-"""One number of a report beside the same number from the raw files."""
+"""The comparison of one number of a report with the same number from the raw files."""
 
 import ast
 import math
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 AGREES, DISAGREES, OPEN = "agrees", "disagrees", "not re-derived"
-#: An empty cell.
+#: How an empty cell is shown.
 NOTHING = "—"
-#: Relative difference that arithmetic in another order may make, and the absolute one next to zero.
+#: Tolerances: relative for the order of arithmetic, absolute near zero.
 RELATIVE, ABSOLUTE = 1e-6, 1e-12
 #: Whole numbers below it are exact as floats.
 _EXACT = 2.0**53
@@ -16,7 +16,7 @@ _EXACT = 2.0**53
 
 @dataclass(frozen=True)
 class Check:
-    """A cell: where it stands, what it says, what the raw files give, and which of them."""
+    """A cell: its position, the reported and the derived number, and the raw file."""
 
     section: str
     where: str
@@ -28,18 +28,18 @@ class Check:
 
 
 def compare(section: str, where: str, reported: Any, derived: Any, source: str, relative: float = RELATIVE) -> Check:
-    """Both sides as they stand in a CSV cell or a JSON file; nothing, NaN and an empty cell are the same."""
+    """The check of two values as in a CSV cell or a JSON file; None, NaN and an empty cell are equal."""
     a, b = plain(reported), plain(derived)
-    return Check(section, where, words(a), words(b), AGREES if same(a, b, relative) else DISAGREES, source)
+    return Check(section, where, as_text(a), as_text(b), AGREES if same(a, b, relative) else DISAGREES, source)
 
 
 def unknown(section: str, where: str, reported: Any, reason: str) -> Check:
-    """A number that the raw files do not keep the source of."""
-    return Check(section, where, words(plain(reported)), "", OPEN, "", reason)
+    """The check of a number that cannot be derived from the raw files, with the reason."""
+    return Check(section, where, as_text(plain(reported)), "", OPEN, "", reason)
 
 
 def same(a: Any, b: Any, relative: float = RELATIVE) -> bool:
-    """Whether two plain values are equal: whole numbers exactly, others to a relative difference."""
+    """Whether two plain values are equal: whole numbers exactly, others within a relative tolerance."""
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(same(x, y, relative) for x, y in zip(a, b, strict=True))
     if isinstance(a, bool) or isinstance(b, bool) or not (_number(a) and _number(b)):
@@ -50,25 +50,25 @@ def same(a: Any, b: Any, relative: float = RELATIVE) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A cell of a CSV file, or a value, as None, bool, number, list or text."""
+    """A cell of a CSV file or any other value, converted to None, bool, number, list or text."""
     if isinstance(value, str):
-        word = value.strip()
-        if word in ("", "nan", "None"):
+        text = value.strip()
+        if text in ("", "nan", "None"):
             return None
-        if word in ("True", "False"):
-            return word == "True"
-        if word.startswith("["):
-            return _list(word)
+        if text in ("True", "False"):
+            return text == "True"
+        if text.startswith("["):
+            return _list(text)
         try:
-            value = float(word)
+            value = float(text)
         except ValueError:
-            return word
+            return text
     if isinstance(value, tuple):
         value = list(value)
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def words(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A plain value as text; an empty cell as a dash."""
     if value is None:
         return NOTHING
@@ -79,8 +79,8 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _list(word: str) -> Any:
+def _list(text: str) -> Any:
     try:
-        return ast.literal_eval(word)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return word
+        return text

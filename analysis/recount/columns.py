@@ -1,4 +1,4 @@
-"""``runs.csv`` beside the run folders, column by column."""
+"""Checks ``runs.csv`` against the run folders, column by column."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ _SECTION = "runs.csv"
 
 
 def _setting(path: str, before: Any = None) -> Callable[[Run], Any]:
-    """A setting; ``before`` where a run's settings lack it, as older ones do; nothing of a run without settings."""
+    """Reads a setting: ``before`` where an older run lacks it, None for a run without settings."""
     return lambda run: before if run.config and at(run.config, path) is None else at(run.config, path)
 
 
@@ -24,7 +24,7 @@ def _result(path: str) -> Callable[[Run], Any]:
 
 
 def _left(score: str) -> Callable[[Run], Any]:
-    """Whether a baseline was left; an imported model was not trained here, so nothing is said of it."""
+    """Reads whether a baseline was left; None for an imported model, which was not trained here."""
 
     def left(run: Run) -> Any:
         return None if "imported" in run.results else at(run.results, f"{score}.left_baseline")
@@ -37,26 +37,26 @@ def _manifest(path: str) -> Callable[[Run], Any]:
 
 
 def _last(name: str, line: str) -> Callable[[Run], Any]:
-    """Of a trained run: what the last line of the metrics says, else the record."""
+    """Reads a total of a trained run: from the last line of the metrics, else from results.json."""
 
-    def found(run: Run) -> Any:
+    def read(run: Run) -> Any:
         recorded = at(run.results, f"training.{name}")
-        said = run.lines[-1].get(line) if run.lines else None
-        return recorded if recorded is None or said is None else said
+        logged = run.lines[-1].get(line) if run.lines else None
+        return recorded if recorded is None or logged is None else logged
 
-    return found
+    return read
 
 
-def _base(place: int) -> Callable[[Run], Any]:
-    return lambda run: base_of(run.config)[place] if at(run.config, "model.hidden") is not None else None
+def _base(index: int) -> Callable[[Run], Any]:
+    return lambda run: base_of(run.config)[index] if at(run.config, "model.hidden") is not None else None
 
 
 def _mlm_interval(run: Run) -> Any:
-    """Its pieces being independent, where that is recorded."""
+    """The interval with pieces taken as independent, where it is recorded; else the other one."""
     return at(run.results, "masked_lm.binomial_interval") or at(run.results, "masked_lm.interval")
 
 
-#: Column -> (file that it comes from, how).
+#: Column -> (its file in the run folder, the function that reads it).
 _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "identity": ("manifest.json", lambda run: run.identity),
     "state": ("status.json", lambda run: run.state),
@@ -108,47 +108,47 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "device": ("manifest.json", _manifest("hardware.device")),
     "torch": ("manifest.json", _manifest("packages.torch")),
 }  # fmt: skip
-#: Words, not numbers; of them only that they name the run.
+#: Columns of text that are not compared.
 _WORDS = ("run", "note")
 _AS_TEXT = ("identity", "commit", "tokens_fingerprint")
 
 
 def check(rows: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[Check]:
-    """Every column of every run; a row without a folder is a disagreement."""
-    found: list[Check] = []
+    """Checks of every column of every run; a row without a folder is a disagreement."""
+    checks: list[Check] = []
     by_name: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.state == "copy"):
         by_name.setdefault(run.name, []).append(run)
     for row in sorted(rows, key=lambda row: row["state"] == "copy"):
         several = by_name.get(row["run"])
         if not several:
-            found.append(compare(_SECTION, row["run"], "a row", "no such run folder", "the folders given"))
+            checks.append(compare(_SECTION, row["run"], "a row", "no such run folder", "the folders given"))
             continue
-        found += _of_run(row, several.pop(0))
-    return found
+        checks += _of_run(row, several.pop(0))
+    return checks
 
 
 def _of_run(row: dict[str, str], run: Run) -> list[Check]:
-    found = []
+    checks = []
     for name, cell in row.items():
         where = f"{run.name} · {name}"
         if name == "updated":
             file = str(run.folder / "status.json")
-            found.append(compare(_SECTION, where, str(_time(cell)), str(run.updated), file))
+            checks.append(compare(_SECTION, where, str(_time(cell)), str(run.updated), file))
         elif name in _COLUMNS:
             file, derive = _COLUMNS[name]
             derived = derive(run)
             text = name in _AS_TEXT and derived is not None
             reported, wanted = (f"={cell}", f"={derived}") if text else (cell, derived)
-            found.append(compare(_SECTION, where, reported, wanted, str(run.folder / file)))
+            checks.append(compare(_SECTION, where, reported, wanted, str(run.folder / file)))
         elif name not in _WORDS:
-            found.append(unknown(_SECTION, where, cell, "a column that this check does not know"))
-    return found
+            checks.append(unknown(_SECTION, where, cell, "a column that this check does not know"))
+    return checks
 
 
 def _time(cell: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(cell)
+        moment = datetime.fromisoformat(cell)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Raw files, read as they are: JSON, YAML, lines of metrics, tables, headers of weights."""
+"""Reads raw files: JSON, YAML, lines of metrics, tables, headers of weights."""
 
 import csv
 import gzip
@@ -14,7 +14,7 @@ import yaml
 
 
 def read_json(file: Path) -> Any:
-    """The content; an empty dictionary where the file is missing or broken."""
+    """The content of a JSON file; an empty dictionary where it is missing or broken."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -22,7 +22,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_yaml(file: Path) -> Any:
-    """The same of YAML."""
+    """The content of a YAML file; an empty dictionary where it is missing or broken."""
     try:
         return yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
@@ -30,7 +30,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def read_lines(file: Path) -> list[dict[str, Any] | None]:
-    """Objects of a file with one a line; None for a broken line, as the last of a run that was killed."""
+    """Objects of a file with one JSON object on each line; None for a broken line, as the last of a killed run."""
     text = open_text(file) if file.is_file() else ""
     return [_object(line) for line in text.split("\n") if line.strip()]
 
@@ -44,7 +44,7 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def open_text(file: Path) -> str:
-    """The text of a file, plain or packed with gzip or xz."""
+    """The text of a file, plain or compressed with gzip or xz."""
     opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)
     with opener(file, "rt", encoding="utf-8-sig", newline="") as source:
         return str(source.read())
@@ -57,7 +57,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
 
 
 def shapes(file: Path) -> dict[str, list[int]]:
-    """Tensor -> its shape, from the header of a safetensors file."""
+    """Tensor name -> shape, from the header of a safetensors file."""
     with file.open("rb") as source:
         (length,) = struct.unpack("<Q", source.read(8))
         header = json.loads(source.read(length))
@@ -65,29 +65,29 @@ def shapes(file: Path) -> dict[str, list[int]]:
 
 
 def at(values: Any, path: str) -> Any:
-    """``a.b`` of nested dictionaries; None where there is none."""
+    """The value at a dotted path (``a.b``) of nested dictionaries; None where the path does not exist."""
     for key in path.split("."):
         values = values.get(key) if isinstance(values, dict) else None
     return values
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted ones."""
-    found: dict[str, Any] = {}
+    """Nested settings as one dictionary with dotted names."""
+    flattened: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flattened |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flattened
 
 
 def mean(values: Sequence[float]) -> float:
-    """The sum over the number of them."""
+    """The arithmetic mean."""
     return math.fsum(values) / len(values)
 
 
 def middle(values: Sequence[float], share: float = 0.5) -> float:
-    """The median, or another quantile, between neighbours by distance."""
+    """The median, or the quantile at ``share``, interpolated linearly."""
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])

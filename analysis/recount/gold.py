@@ -17,11 +17,11 @@ _ERAS = {"1790-1849": 1850, "1850-1899": 1900, "1900-1949": 1950, "1950-today": 
 
 
 class NoGoldError(Exception):
-    """Why there are no right answers to compare with."""
+    """Raised where the right answers are not available; the message is the reason."""
 
 
 def where(given: str | None, data: Path | None) -> Path | None:
-    """A file or folder of the manifest, here: as it is named, else by its own name in ``data``."""
+    """A file or folder named by the manifest, on this machine: at its path, else under the same name in ``data``."""
     if given is None:
         return data
     named = Path(given).expanduser()
@@ -31,44 +31,44 @@ def where(given: str | None, data: Path | None) -> Path | None:
 
 
 def glue(name: str, part: str, common: dict[str, Any], task: dict[str, Any], data: Path | None) -> list[Any]:
-    """Targets in the order of the file: places of labels, or numbers. Raises NoGoldError."""
+    """Targets in the order of the file: indices of labels, or numbers. Raises NoGoldError."""
     spec = GLUE[name]
     folders = (spec.folder, spec.folder.lower(), spec.folder.replace("-", ""), f"glue/{spec.folder}")
-    file = _found(where(common.get("data_dir"), data), folders, spec.dev[part], ".tsv", task.get("dev_file"))
+    file = _gold_file(where(common.get("data_dir"), data), folders, spec.dev[part], ".tsv", task.get("dev_file"))
     rows = _tabbed(file, spec)
-    column = next((one for one in spec.target if rows and one in rows[0]), None)
+    column = next((heading for heading in spec.target if rows and heading in rows[0]), None)
     if column is None:
         raise NoGoldError(f"{file.name} has no column {spec.target[0]}")
     if spec.labels is None:
         return [float(row[column]) for row in rows]
-    words = [row[column] for row in rows if row[column] not in ("-", "-1")]
-    return [_place(word, spec.labels) for word in words]
+    cells = [row[column] for row in rows if row[column] not in ("-", "-1")]
+    return [_label_index(word, spec.labels) for word in cells]
 
 
 def _tabbed(file: Path, spec: GlueTask) -> list[dict[str, str]]:
     lines = [line.rstrip("\r").split("\t") for line in open_text(file).split("\n")]
     lines = [cells for cells in lines if any(cells)]
-    own = spec.header is not None and "label" not in lines[0]
-    header = list(spec.header or ()) if own else [cell.strip() for cell in lines.pop(0)]
+    headless = spec.header is not None and "label" not in lines[0]
+    header = list(spec.header or ()) if headless else [cell.strip() for cell in lines.pop(0)]
     return [dict(zip(header, cells, strict=True)) for cells in lines if len(cells) == len(header)]
 
 
 def texts(task: dict[str, Any], data: Path | None) -> dict[str, list[Any]]:
-    """Row's id -> its target cells, of a user's own file. Raises NoGoldError."""
+    """Row id -> its target cells, from a user's file. Raises NoGoldError."""
     given = task.get("dev_file") or task.get("train_file")
     file = where(given, data)
     if file is None or not file.is_file():
         raise NoGoldError(f"no gold at hand: {given} is not there")
     name = file.name.lower().removesuffix(".xz").removesuffix(".gz")
-    found = {}
+    targets = {}
     for line, row in _rows(open_text(file), name):
         key = str(row[task["id_column"]]) if task.get("id_column") else str(line)
-        found[key] = [row.get(column) for column in task["target_columns"]]
-    return found
+        targets[key] = [row.get(column) for column in task["target_columns"]]
+    return targets
 
 
 def _rows(text: str, name: str) -> list[tuple[int, dict[str, Any]]]:
-    """(line, row) of a .jsonl, a .csv or a file with tabs."""
+    """(line, row) for each row of a .jsonl, a .csv or a tab-separated file."""
     if name.endswith((".jsonl", ".json", ".ndjson")):
         return [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if name.endswith(".csv"):
@@ -82,62 +82,64 @@ def _rows(text: str, name: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def squad(task: dict[str, Any], common: dict[str, Any], data: Path | None) -> dict[str, tuple[list[str], int]]:
-    """Question's id -> (its answers, the place of its paragraph). Raises NoGoldError."""
+    """Question id -> (its answers, the number of its paragraph). Raises NoGoldError."""
     stem = f"dev-v{task['version']}"
-    file = _found(where(common.get("data_dir"), data), ("SQuAD", "squad"), stem, ".json", task.get("dev_file"))
-    found, place = {}, 0
+    file = _gold_file(where(common.get("data_dir"), data), ("SQuAD", "squad"), stem, ".json", task.get("dev_file"))
+    answers, paragraph_number = {}, 0
     for article in json.loads(open_text(file))["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
-                found[str(question["id"])] = ([answer["text"] for answer in question["answers"]], place)
-            place += 1
-    return found
+                answers[str(question["id"])] = ([answer["text"] for answer in question["answers"]], paragraph_number)
+            paragraph_number += 1
+    return answers
 
 
 def race(task: dict[str, Any], common: dict[str, Any], data: Path | None) -> dict[str, str]:
-    """Question's id -> its letter. Raises NoGoldError."""
-    found: dict[str, str] = {}
+    """Question id -> the letter of the right answer. Raises NoGoldError."""
+    letters: dict[str, str] = {}
     for level, file in _race_files(task, common, data):
         for number, line in enumerate(open_text(file).split("\n"), 1):
             if not line.strip():
                 continue
             row = json.loads(line)
             name = str(row.get("id") or f"{file.name}-{number}")
-            own = next((one for one in ("middle", "high") if name.startswith(one)), level)
-            level_here = own if level == "all" else level
+            named_level = next(
+                (known_level for known_level in ("middle", "high") if name.startswith(known_level)), level
+            )
+            row_level = named_level if level == "all" else level
             for k, letter in enumerate(row["answers"]):
-                found[f"{level_here}/{name}-{k}"] = letter
-    return found
+                letters[f"{row_level}/{name}-{k}"] = letter
+    return letters
 
 
 def _race_files(task: dict[str, Any], common: dict[str, Any], data: Path | None) -> list[tuple[str, Path]]:
     if task.get("dev_file"):
-        return [("all", _found(data, (), "", "", task["dev_file"]))]
-    root, found = where(common.get("data_dir"), data), []
+        return [("all", _gold_file(data, (), "", "", task["dev_file"]))]
+    root, level_files = where(common.get("data_dir"), data), []
     for level in task.get("levels", ("middle", "high")):
         folders = [root / name / "dev" / level for name in ("", "RACE", "race")] if root else []
         files = next((sorted(folder.glob("*.txt")) for folder in folders if folder.is_dir()), [])
         files = [file for file in files if file.name == "all.txt"] or files
         if not files:
             suffix = ".jsonl"
-            files = [_found(root, ("RACE", "race"), f"dev-{level}", suffix, None)]
-        found += [(level, file) for file in files]
-    return found
+            files = [_gold_file(root, ("RACE", "race"), f"dev-{level}", suffix, None)]
+        level_files += [(level, file) for file in files]
+    return level_files
 
 
 def generated(task: str, identifier: str) -> str:
-    """The class of an example of the embedded corpus, which its id decides."""
+    """The class of an example of the embedded corpus, which follows from its id."""
     if task == "era":
         year = int(identifier.split("-")[0])
         return next(era for era, end in _ERAS.items() if year < end)
     from albert_ablate import streams  # torch loads slowly
 
-    address, _, place = identifier.rpartition("-")
-    return ("intact", "swapped")[int(streams.generator(0, "word order", address, int(place)).integers(2))]
+    address, _, position = identifier.rpartition("-")
+    return ("intact", "swapped")[int(streams.generator(0, "word order", address, int(position)).integers(2))]
 
 
-def _found(root: Path | None, folders: Sequence[str], stem: str, suffix: str, given: str | None) -> Path:
-    """A file of an official name, or the one that is named. Raises NoGoldError."""
+def _gold_file(root: Path | None, folders: Sequence[str], stem: str, suffix: str, given: str | None) -> Path:
+    """The file ``given``, else a file with the official name. Raises NoGoldError."""
     if given is not None:
         file = where(given, root)
         if file is not None and file.is_file():
@@ -145,28 +147,28 @@ def _found(root: Path | None, folders: Sequence[str], stem: str, suffix: str, gi
         raise NoGoldError(f"no gold at hand: {given} is not there")
     if root is None:
         raise NoGoldError("no gold at hand: its data came from the hub; say --data FOLDER")
-    places = [root, *(root / name for name in folders)]
-    for place in places:
+    folders_to_search = [root, *(root / name for name in folders)]
+    for folder in folders_to_search:
         for name in (f"{stem}{suffix}{packed}" for packed in _PACKED):
-            if (place / name).is_file():
-                return place / name
-    near = {file.resolve() for place in places if place.is_dir() for file in place.glob(f"{stem}[-_.]*")}
+            if (folder / name).is_file():
+                return folder / name
+    near = {file.resolve() for folder in folders_to_search if folder.is_dir() for file in folder.glob(f"{stem}[-_.]*")}
     if len(near) == 1:
         return near.pop()
     raise NoGoldError(f"no gold at hand: {root} has no {stem}{suffix}; say --data FOLDER")
 
 
-def same_class(word: str) -> Any:
-    """Equal for spellings of one class: numbers by value, words by their normal form."""
+def same_class(label: str) -> Any:
+    """A key that is equal for spellings of one class: numbers by value, text in Unicode normal form C."""
     try:
-        number = Decimal(str(word).strip())
+        number = Decimal(str(label).strip())
     except InvalidOperation:
-        return unicodedata.normalize("NFC", str(word).strip())
-    return number if number.is_finite() else str(word).strip()
+        return unicodedata.normalize("NFC", str(label).strip())
+    return number if number.is_finite() else str(label).strip()
 
 
-def _place(word: str, labels: Sequence[str]) -> int:
+def _label_index(label: str, labels: Sequence[str]) -> int:
     known = [same_class(label) for label in labels]
-    if same_class(word) not in known:
-        raise NoGoldError(f"its label {word!r} is none of {', '.join(labels)}")
-    return known.index(same_class(word))
+    if same_class(label) not in known:
+        raise NoGoldError(f"its label {label!r} is none of {', '.join(labels)}")
+    return known.index(same_class(label))

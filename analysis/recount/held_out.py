@@ -1,8 +1,8 @@
-"""Held-out scores and the cost of training: what results.json says of them, checked with what else the run keeps.
+"""Checks held-out scores and the cost of training in results.json against the other files of the run.
 
-The predictions of masked LM, NSP and SOP are not kept, so their hits cannot be counted again. What can be checked:
-that accuracy times examples is a whole number, Wilson's interval of both, the loss as the unigram model's less the
-gain over it, and whether a baseline was left. Training is what the last line of metrics.jsonl says.
+The predictions of masked LM, NSP and SOP are not kept, so their hits cannot be counted again. Checked are: accuracy
+times examples is a whole number; Wilson's interval; the loss equals the unigram loss minus the gain over it; whether
+a baseline was left. The totals of training are compared with the last line of metrics.jsonl.
 """
 
 import math
@@ -16,13 +16,13 @@ from analysis.recount.runs import Run
 
 HELD_OUT, TRAINING = "held-out scores", "training"
 _NORMAL = 1.959963984540054
-#: What the masked LM must be better than the unigram model by, in nats (docs/analysis.md).
+#: Gain over the unigram model with which masked LM has left its baseline, nats (docs/analysis.md).
 _MARGIN = 0.1
 _NOT_KEPT = "its predictions are not kept; checked: whole hits, interval, baseline"
 
 
 def wilson(share: float, n: int) -> list[float]:
-    """The 95% score interval of a share of ``n`` (Wilson, 1927)."""
+    """The 95% score interval of a share of ``n`` examples (Wilson, 1927)."""
     z2 = _NORMAL**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _NORMAL * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -30,38 +30,38 @@ def wilson(share: float, n: int) -> list[float]:
 
 
 def check(run: Run) -> list[Check]:
-    """Of one finished run."""
+    """Checks of one run; none unless it is finished."""
     if not run.results:
         return []
     file = str(run.folder / "results.json")
-    found = _masked_lm(run, run.results.get("masked_lm") or {}, file)
+    checks = _masked_lm(run, run.results.get("masked_lm") or {}, file)
     for task in SENTENCE_TASKS:
         scores = run.results.get(task) or {}
         where = f"{run.name} · {task}"
-        found += _share(where, scores, "interval", file)
-        found += _share(f"{where} own head", scores.get("own_head") or {}, "interval", file)
+        checks += _share(where, scores, "interval", file)
+        checks += _share(f"{where} own head", scores.get("own_head") or {}, "interval", file)
         if scores.get("majority_class") is not None and scores.get("interval"):
             left = scores["interval"][0] > scores["majority_class"]
-            found.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
-    return found + _training(run)
+            checks.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
+    return checks + _training(run)
 
 
 def _masked_lm(run: Run, scores: dict[str, Any], file: str) -> list[Check]:
     where = f"{run.name} · masked LM"
-    found = _share(where, scores, "binomial_interval", file)
+    checks = _share(where, scores, "binomial_interval", file)
     unigram, gain, pair = (scores.get(name) for name in ("unigram_loss", "gain_over_unigram", "gain_interval"))
     if unigram is not None and gain is not None:
-        found.append(compare(HELD_OUT, f"{where} · loss", scores.get("loss"), unigram - gain, file))
+        checks.append(compare(HELD_OUT, f"{where} · loss", scores.get("loss"), unigram - gain, file))
     elif scores.get("loss") is not None:
-        found.append(unknown(HELD_OUT, f"{where} · loss", scores["loss"], "its predictions and gains are not kept"))
+        checks.append(unknown(HELD_OUT, f"{where} · loss", scores["loss"], "its predictions and gains are not kept"))
     if pair:
         left = pair[0] > _MARGIN
-        found.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
-    return found
+        checks.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
+    return checks
 
 
 def _share(where: str, scores: dict[str, Any], interval: str, file: str) -> list[Check]:
-    """An accuracy, its number of examples and its binomial interval."""
+    """Checks of an accuracy, its number of examples and its binomial interval."""
     share, n = scores.get("accuracy"), scores.get("examples")
     if share is None:
         return []
@@ -81,29 +81,29 @@ def _cut(pair: Sequence[float]) -> list[float]:
 def _training(run: Run) -> list[Check]:
     record, file = at(run.results, "training") or {}, str(run.folder / "metrics.jsonl")
     last = run.lines[-1] if run.lines else {}
-    found = []
+    checks = []
     for name, line in (("steps", "step"), ("tokens", "tokens"), ("flops", "flops"), ("seconds", "seconds")):
         if name not in record:
             continue
         where = f"{run.name} · {name}"
         if last.get(line) is None:
-            found.append(unknown(TRAINING, where, record[name], f"metrics.jsonl says no {line}"))
+            checks.append(unknown(TRAINING, where, record[name], f"metrics.jsonl says no {line}"))
         else:
-            found.append(compare(TRAINING, where, record[name], last[line], file))
-    found += _lines(run, file)
+            checks.append(compare(TRAINING, where, record[name], last[line], file))
+    checks += _lines(run, file)
     per_step = run.manifest.get("flops_per_step")
     if per_step is not None and {"flops", "steps"} <= record.keys():
         where = f"{run.name} · FLOPs a step times steps"
-        found.append(compare(TRAINING, where, record["flops"], per_step * record["steps"], "manifest.json"))
+        checks.append(compare(TRAINING, where, record["flops"], per_step * record["steps"], "manifest.json"))
     if {"tokens", "seconds", "tokens_per_second"} <= record.keys() and last.get("seconds"):
         where = f"{run.name} · tokens over seconds"
         derived = record["tokens"] / record["seconds"]
-        found.append(compare(TRAINING, where, record["tokens_per_second"], derived, "results.json"))
-    return found
+        checks.append(compare(TRAINING, where, record["tokens_per_second"], derived, "results.json"))
+    return checks
 
 
 def _lines(run: Run, file: str) -> list[Check]:
-    """Speed of each log interval: tokens and seconds that were added since the line before."""
+    """Checks of the speed of each log interval: tokens over seconds since the previous line."""
     if run.broken:
         return [unknown(TRAINING, f"{run.name} · tokens/s of each line", run.speed, "metrics.jsonl has broken lines")]
     return [

@@ -1,4 +1,4 @@
-"""Metrics of fine-tuned tasks by plain loops: shares, F1, correlations, SQuAD's exact match and F1."""
+"""Metrics of fine-tuned tasks, computed by plain loops: accuracy, F1, correlations, SQuAD's exact match and F1."""
 
 import math
 import re
@@ -13,13 +13,13 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def f1_of(counts: tuple[int, int, int]) -> float:
-    """F1 of (hits, false alarms, misses); 0 where nothing is predicted or there."""
+    """F1 of (hits, false alarms, misses); 0 without hits."""
     hits, alarms, misses = counts
     return 2 * hits / (2 * hits + alarms + misses) if hits else 0.0
 
 
-def _counts(predicted: Sequence[Any], gold: Sequence[Any], one: Any) -> tuple[int, int, int]:
-    pairs = [(p == one, g == one) for p, g in zip(predicted, gold, strict=True)]
+def _counts(predicted: Sequence[Any], gold: Sequence[Any], label: Any) -> tuple[int, int, int]:
+    pairs = [(p == label, g == label) for p, g in zip(predicted, gold, strict=True)]
     return pairs.count((True, True)), pairs.count((True, False)), pairs.count((False, True))
 
 
@@ -29,8 +29,8 @@ def accuracy(predicted: Sequence[Any], gold: Sequence[Any]) -> float:
 
 
 def macro_f1(predicted: Sequence[Any], gold: Sequence[Any]) -> float:
-    """Mean F1 of the classes that are predicted or there."""
-    return mean([f1_of(_counts(predicted, gold, one)) for one in {*predicted, *gold}])
+    """Mean F1 of the classes that occur among predictions or answers."""
+    return mean([f1_of(_counts(predicted, gold, label)) for label in {*predicted, *gold}])
 
 
 def f1(predicted: Sequence[int], gold: Sequence[int]) -> float:
@@ -39,12 +39,12 @@ def f1(predicted: Sequence[int], gold: Sequence[int]) -> float:
 
 
 def matthews(predicted: Sequence[int], gold: Sequence[int]) -> float:
-    """Matthews correlation of two classes; 0 where a side is constant."""
+    """Matthews correlation of two classes; 0 if predictions or answers are constant."""
     return pearson([float(p) for p in predicted], [float(g) for g in gold])
 
 
 def pearson(predicted: Sequence[float], gold: Sequence[float]) -> float:
-    """Pearson correlation; 0 where a side is constant."""
+    """Pearson correlation; 0 if predictions or answers are constant."""
     a, b = mean(predicted), mean(gold)
     together = math.fsum((p - a) * (g - b) for p, g in zip(predicted, gold, strict=True))
     alone = math.sqrt(math.fsum((p - a) ** 2 for p in predicted) * math.fsum((g - b) ** 2 for g in gold))
@@ -62,20 +62,20 @@ def squared_error(predicted: Sequence[float], gold: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """From 1; equal values share their mean rank."""
-    order = sorted(range(len(values)), key=lambda place: values[place])
+    """Ranks from 1; equal values share their mean rank."""
+    order = sorted(range(len(values)), key=lambda index: values[index])
     ranks, start = [0.0] * len(values), 0
     while start < len(order):
         end = start
         while end + 1 < len(order) and values[order[end + 1]] == values[order[start]]:
             end += 1
-        for place in order[start : end + 1]:
-            ranks[place] = (start + end) / 2 + 1
+        for index in order[start : end + 1]:
+            ranks[index] = (start + end) / 2 + 1
         start = end + 1
     return ranks
 
 
-#: Metric of single classes or numbers -> how it is computed.
+#: Metric of classes or numbers -> its function.
 MEASURES: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": accuracy, "f1": f1, "macro_f1": macro_f1, "matthews": matthews, "pearson": pearson,
     "spearman": spearman, "mean_squared_error": squared_error,
@@ -83,7 +83,7 @@ MEASURES: dict[str, Callable[[Any, Any], float]] = {
 
 
 def clustered(values: Sequence[float], clusters: Sequence[Any]) -> tuple[float, list[float]]:
-    """Mean of shares with its t interval over clusters, cut at 0 and 1."""
+    """Mean of ``values`` with its t interval over clusters, cut at 0 and 1."""
     centre, sums, sizes = mean(values), dict[Any, float](), dict[Any, int]()
     for value, cluster in zip(values, clusters, strict=True):
         sums[cluster] = sums.get(cluster, 0.0) + value
@@ -91,32 +91,32 @@ def clustered(values: Sequence[float], clusters: Sequence[Any]) -> tuple[float, 
     k = len(sums)
     if k < 2:
         return centre, [centre, centre]
-    squares = math.fsum((sums[one] - centre * sizes[one]) ** 2 for one in sums)
+    squares = math.fsum((sums[cluster] - centre * sizes[cluster]) ** 2 for cluster in sums)
     margin = quantile(0.975, k - 1) * math.sqrt(squares * k / (k - 1)) / len(values)
     return centre, [max(centre - margin, 0.0), min(centre + margin, 1.0)]
 
 
-def squad_words(text: str) -> list[str]:
-    """Words that count: lower case, without ASCII punctuation and articles (evaluate-v1.1.py)."""
+def answer_words(text: str) -> list[str]:
+    """The words that are compared: in lower case, without ASCII punctuation and articles (evaluate-v1.1.py)."""
     kept = "".join(character for character in text.lower() if character not in string.punctuation)
     return _ARTICLES.sub(" ", kept).split()
 
 
 def squad(predicted: str, answers: Sequence[str], version: str) -> tuple[float, float]:
-    """Exact match and F1 of one question: the best over its answers; without one the answer is nothing."""
+    """Exact match and F1 of one question, the best over its answers; an unanswerable question has the empty answer."""
     if version == "2.0":
-        answers = [answer for answer in answers if squad_words(answer)] or [""]
-    own = squad_words(predicted)
-    exact = max(float(own == squad_words(answer)) for answer in answers)
-    return exact, max(_words_f1(own, squad_words(answer), version) for answer in answers)
+        answers = [answer for answer in answers if answer_words(answer)] or [""]
+    given = answer_words(predicted)
+    exact = max(float(given == answer_words(answer)) for answer in answers)
+    return exact, max(_overlap_f1(given, answer_words(answer), version) for answer in answers)
 
 
-def _words_f1(own: list[str], gold: list[str], version: str) -> float:
-    if version == "2.0" and not (own and gold):
-        return float(own == gold)
+def _overlap_f1(given: list[str], gold: list[str], version: str) -> float:
+    if version == "2.0" and not (given and gold):
+        return float(given == gold)
     left, common = list(gold), 0
-    for word in own:
+    for word in given:
         if word in left:
             left.remove(word)
             common += 1
-    return f1_of((common, len(own) - common, len(gold) - common))
+    return f1_of((common, len(given) - common, len(gold) - common))

@@ -1,11 +1,11 @@
-"""The printed numbers of ``report.md``: each must be the derived one, rounded to the decimals that it shows."""
+"""Checks the printed numbers of ``report.md``: each must equal the derived number, rounded to the printed decimals."""
 
 import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.recount.checks import AGREES, DISAGREES, NOTHING, Check, words
+from analysis.recount.checks import AGREES, DISAGREES, NOTHING, Check, as_text
 from analysis.recount.rules import Estimate
 from analysis.recount.tables import TableCheck
 
@@ -18,8 +18,8 @@ Lines = list[list[str]]
 
 
 def read(text: str) -> dict[str, list[Lines]]:
-    """Heading (``Table 4``, ``What the paper claims, …``) -> its tables, each a list of rows without the head."""
-    found: dict[str, list[Lines]] = {}
+    """Heading (``Table 4``, ``What the paper claims, …``) -> its tables, each as rows without the head."""
+    by_heading: dict[str, list[Lines]] = {}
     heading, inside = "", False
     for line in text.split("\n"):
         if line.startswith("#"):
@@ -27,104 +27,105 @@ def read(text: str) -> dict[str, list[Lines]]:
         if line.startswith("|"):
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
             if not inside:
-                found.setdefault(heading, []).append([])
-            found[heading][-1].append(cells)
+                by_heading.setdefault(heading, []).append([])
+            by_heading[heading][-1].append(cells)
         inside = line.startswith("|")
-    return {name: [rows[2:] for rows in several] for name, several in found.items()}
+    return {name: [rows[2:] for rows in several] for name, several in by_heading.items()}
 
 
 def check_table(table: TableCheck, several: Sequence[Lines] | None) -> list[Check]:
-    """A table of the page and its differences; it shows none of which fewer than two arms have runs."""
-    found: list[Check] = []
+    """Checks of a table of the page and of its differences; tables with fewer than two filled arms are not on it."""
+    checks: list[Check] = []
     name = f"Table {table.name.removeprefix('table')}"
     if several is None:
         filled = sum(bool(runs) for runs in table.chosen) > 1
-        return [_check(f"{name} · arms", "", [len(table.groups)], table.source(0))] if filled else found
+        return [_check(f"{name} · arms", "", [len(table.groups)], table.source(0))] if filled else checks
     arms = several[0]
     if len(arms) != len(table.groups):
         return [_check(f"{name} · arms", str(len(arms)), [len(table.groups)], table.source(0))]
-    for place, cells in enumerate(arms):
-        keys = [row["score"] for row in table.groups[place]]
-        if table.counted(place) and len(cells) > len(_columns(keys)) + len(table.named(place)):
-            where = f"{name}, {table.label(place)} · n"
-            found.append(_check(where, cells[len(table.named(place))], table.counted(place), table.source(place)))
+    for index, cells in enumerate(arms):
+        keys = [row["score"] for row in table.groups[index]]
+        if table.counted(index) and len(cells) > len(_columns(keys)) + len(table.named(index)):
+            where = f"{name}, {table.label(index)} · n"
+            checks.append(_check(where, cells[len(table.named(index))], table.counted(index), table.source(index)))
         cells = cells[-len(_columns(keys)) :]
         for column, cell in zip(_columns(keys), cells, strict=True):
-            estimates = [(key, table.estimate(place, key)) for key in column]
-            ours = [value for key, one in estimates for value in _shown(key, one)]
-            theirs = [number for key in column if (number := table.paper(place, key)) is not None]
-            seeds = min((one.n for _, one in estimates if one is not None), default=0)
-            fewer = [seeds] if 0 < seeds < len(table.chosen[place]) else []
-            where = f"{name}, {table.label(place)} · {'/'.join(column)}"
-            found.append(_check(where, cell, [*ours, *fewer, *theirs], table.source(place)))
+            estimates = [(key, table.estimate(index, key)) for key in column]
+            ours = [value for key, estimate in estimates for value in _shown(key, estimate)]
+            paper_values = [number for key in column if (number := table.paper(index, key)) is not None]
+            seeds = min((estimate.n for _, estimate in estimates if estimate is not None), default=0)
+            fewer = [seeds] if 0 < seeds < len(table.chosen[index]) else []
+            where = f"{name}, {table.label(index)} · {'/'.join(column)}"
+            checks.append(_check(where, cell, [*ours, *fewer, *paper_values], table.source(index)))
     expected = table.compared()
     rows = several[1] if len(several) > 1 else []
     if len(rows) != len(expected):
-        return [*found, _check(f"{name} · differences", str(len(rows)), [len(expected)], table.source(0))]
-    for cells, one in zip(rows, expected, strict=True):
-        estimate: Estimate = one["estimate"]
-        where = f"{name}, {one['arm']} against {one['against']} · {one['score']}"
-        ends = [] if math.isnan(estimate.low) else [estimate.low, estimate.high]
-        p = [] if estimate.n < 2 or one["marked"] or one["lost"] else [one["adjusted"]]
-        paper = [] if one["paper"] is None else [one["paper"]]
-        for cell, values in zip(cells[3:7], ([estimate.mean], ends, p, paper), strict=True):
-            found.append(_check(where, cell, values, one["source"]))
-    return found
+        return [*checks, _check(f"{name} · differences", str(len(rows)), [len(expected)], table.source(0))]
+    for cells, comparison in zip(rows, expected, strict=True):
+        difference: Estimate = comparison["estimate"]
+        where = f"{name}, {comparison['arm']} against {comparison['against']} · {comparison['score']}"
+        ends = [] if math.isnan(difference.low) else [difference.low, difference.high]
+        p = [] if difference.n < 2 or comparison["marked"] or comparison["lost"] else [comparison["adjusted"]]
+        paper = [] if comparison["paper"] is None else [comparison["paper"]]
+        for cell, values in zip(cells[3:7], ([difference.mean], ends, p, paper), strict=True):
+            checks.append(_check(where, cell, values, comparison["source"]))
+    return checks
 
 
 def check_claims(several: Sequence[Lines] | None, derived: Sequence[dict[str, Any]]) -> list[Check]:
-    """The scorecard of the page; ``derived`` in its order."""
+    """Checks of the scorecard of the page; ``derived``: its rows in the same order."""
     rows = several[0] if several else []
     if len(rows) != len(derived):
         return [_check("scorecard · claims", str(len(rows)), [len(derived)], "the claims file")]
-    found = []
-    for cells, one in zip(rows, derived, strict=True):
-        n, planned = one["n"], one["planned"]
+    checks = []
+    for cells, claim in zip(rows, derived, strict=True):
+        n, planned = claim["n"], claim["planned"]
         values: list[list[float]] = [
-            [] if one["effect"] is None else [one["effect"]],
-            [] if one["low"] is None or math.isnan(one["low"]) else [one["low"], one["high"]],
-            [] if one["p_holm"] is None else [one["p_holm"]],
-            [] if one["paper_effect"] is None else [one["paper_effect"]],
+            [] if claim["effect"] is None else [claim["effect"]],
+            [] if claim["low"] is None or math.isnan(claim["low"]) else [claim["low"], claim["high"]],
+            [] if claim["p_holm"] is None else [claim["p_holm"]],
+            [] if claim["paper_effect"] is None else [claim["paper_effect"]],
             [n, planned] if 0 < n < planned else [n],
         ]
         texts = [*cells[3:6], cells[6].split(" ")[0], cells[7]]
-        found += [
-            _check(f"scorecard · {cells[0]}", text, own, one["files"]) for text, own in zip(texts, values, strict=True)
+        checks += [
+            _check(f"scorecard · {cells[0]}", text, expected, claim["files"])
+            for text, expected in zip(texts, values, strict=True)
         ]
-    return found
+    return checks
 
 
 def _columns(keys: Sequence[str]) -> list[list[str]]:
-    """Scores that share a column: F1 and exact match of one SQuAD."""
-    found: list[list[str]] = []
+    """The scores of each column: F1 and exact match of one SQuAD share a column."""
+    columns: list[list[str]] = []
     for key in keys:
-        if key.endswith("_EM") and found and found[-1] == [key.replace("_EM", "_F1")]:
-            found[-1].append(key)
+        if key.endswith("_EM") and columns and columns[-1] == [key.replace("_EM", "_F1")]:
+            columns[-1].append(key)
         else:
-            found.append([key])
-    return found
+            columns.append([key])
+    return columns
 
 
-def _shown(key: str, found: Estimate | None) -> list[float]:
-    """Mean and half the interval; its ends where a bound cuts it."""
-    if found is None:
+def _shown(key: str, estimate: Estimate | None) -> list[float]:
+    """The printed numbers: mean and half the interval, or its ends where a bound cuts it."""
+    if estimate is None:
         return []
-    if math.isnan(found.low) or key in _ALONE:
-        return [found.mean]
-    below, above = found.mean - found.low, found.high - found.mean
+    if math.isnan(estimate.low) or key in _ALONE:
+        return [estimate.mean]
+    below, above = estimate.mean - estimate.low, estimate.high - estimate.mean
     if math.isclose(below, above, rel_tol=1e-6, abs_tol=1e-12):
-        return [found.mean, above]
-    return [found.mean, found.low, found.high]
+        return [estimate.mean, above]
+    return [estimate.mean, estimate.low, estimate.high]
 
 
 def _check(where: str, text: str, values: Sequence[float], source: str) -> Check:
-    """Whether the numbers of a text are ``values`` as they are rounded there, in order."""
+    """Compares the numbers in a text with ``values``, in order, each rounded to the printed decimals."""
     shown = _NUMBER.findall(text)
     if text == "<0.001":
         agrees = len(values) == 1 and values[0] < 0.001
     else:
         agrees = len(shown) == len(values) and all(_rounds(a, b) for a, b in zip(shown, values, strict=True))
-    derived = ", ".join(words(float(f"{value:.8g}")) for value in values) or NOTHING
+    derived = ", ".join(as_text(float(f"{value:.8g}")) for value in values) or NOTHING
     return Check(_SECTION, where, text if shown else NOTHING, derived, AGREES if agrees else DISAGREES, source)
 
 

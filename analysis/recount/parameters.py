@@ -1,4 +1,4 @@
-"""Parameters counted again: from the shapes of kept weights, and by the formula of the architecture."""
+"""Counts parameters again: from the shapes of kept weights, and by the formula of the architecture."""
 
 from math import prod
 from typing import Any
@@ -9,13 +9,13 @@ from analysis.recount.files import at, shapes
 from analysis.recount.runs import Run
 
 _SECTION = "parameter counts"
-#: Of the released vocabulary, positions and segments.
+#: Sizes of the released vocabulary, position table and segment table.
 _VOCABULARY, _POSITIONS, _TYPES = 30_000, 512, 2
 _RULES = ("encoder", "with_pooler", "with_heads")
 
 
 def of_paper_cell(terms: dict[str, Any]) -> int:
-    """With pooler, without heads, at the paper's sizes: Table 1's cells, all shared or not shared."""
+    """Parameters with pooler, without heads, of a cell of Table 1 (all shared or not shared) at the paper's sizes."""
     base = model_file("base")
     hidden, layers, _ = shape(terms, base["hidden"], base["layers"], 64)
     embedding = width_of(terms["embedding"], base["hidden"], hidden)
@@ -31,7 +31,7 @@ def _counted(vocabulary: int, positions: int, types: int, e: int, h: int, inner:
 
 
 def check(run: Run) -> list[Check]:
-    """``parameters`` of manifest.json against the newest kept weights, or against the formula where none are kept."""
+    """Checks of ``parameters`` in manifest.json against the newest kept weights, or the formula without weights."""
     recorded = at(run.manifest, "parameters")
     if not recorded:
         return []
@@ -48,13 +48,13 @@ def check(run: Run) -> list[Check]:
             for rule in _RULES
         ]
     source = f"{run.folder / 'config.yaml'} (by formula)"
-    found = [compare(_SECTION, f"{where}.with_pooler", recorded.get("with_pooler"), counted, source)]
+    checks = [compare(_SECTION, f"{where}.with_pooler", recorded.get("with_pooler"), counted, source)]
     reason = "no weights are kept; only the count with pooler is checked, by formula"
-    return found + [unknown(_SECTION, f"{where}.{rule}", recorded.get(rule), reason) for rule in _RULES[::2]]
+    return checks + [unknown(_SECTION, f"{where}.{rule}", recorded.get(rule), reason) for rule in _RULES[::2]]
 
 
 def from_shapes(tensors: dict[str, list[int]]) -> dict[str, int]:
-    """The three counts of a file of weights; each tensor once."""
+    """The three parameter counts of a weights file (tensor -> shape); each tensor counts once."""
     parts = {"encoder": 0, "pooler": 0, "heads": 0}
     for name, size in tensors.items():
         first = name.split(".")[0]
@@ -64,7 +64,7 @@ def from_shapes(tensors: dict[str, list[int]]) -> dict[str, int]:
 
 
 def _by_formula(run: Run) -> int | None:
-    """None where the settings do not say all that the formula takes, or say something that it does not know."""
+    """Parameters with pooler by formula; None where a needed setting is missing or has a value it does not cover."""
     model, vocabulary = run.config.get("model", {}), at(run.manifest, "data.tokenizer.vocab_size")
     needed = ("hidden", "layers", "intermediate", "max_positions")
     known = {name: model.get(name) for name in needed}
@@ -79,6 +79,6 @@ def _by_formula(run: Run) -> int | None:
         return None
     h, inner, layers = known["hidden"], known["intermediate"], known["layers"]
     types, e = model.get("type_vocab", _TYPES), at(run.config, "embed.size")
-    attention, feed_forward = ((1 if one else layers) for one in share[strategy])
+    attention, feed_forward = ((1 if shared else layers) for shared in share[strategy])
     whole = _counted(vocabulary, known["max_positions"], types, e, h, inner, 0)
     return whole + attention * (4 * (h * h + h) + 2 * h) + feed_forward * (2 * h * inner + inner + h + 2 * h)

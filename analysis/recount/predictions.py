@@ -1,4 +1,4 @@
-"""Scores of a fine-tuning, counted from the files in ``predictions/`` and the right answers."""
+"""Scores of a fine-tuning, computed from the files in ``predictions/`` and the right answers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,54 +18,59 @@ class Counted:
 
     file: Path
     scores: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    relative: float = 1e-6  # to which the predictions are kept
-    open: dict[str, str] = field(default_factory=dict)  # set -> why it is not counted
+    relative: float = 1e-6  # relative precision of the kept predictions
+    open: dict[str, str] = field(default_factory=dict)  # set -> why it is not scored
 
 
 def count(unit: Path, manifest: dict[str, Any], sets: dict[str, Any], data: Path | None) -> Counted:
-    """Every set of ``results.json``; ``open`` says why one is left out."""
+    """Scores of every set of ``results.json``; ``open`` of the result says why a set is left out."""
     settings = manifest.get("settings") or {}
     task, common = settings.get("task") or {}, settings.get("common") or {}
-    found = Counted(unit / "predictions")
+    counted = Counted(unit / "predictions")
     for name in sets:
         try:
-            if not found.file.is_dir():
+            if not counted.file.is_dir():
                 raise NoGoldError("its predictions are not kept")
-            _set(found, name, manifest, task, common, data)
+            _set(counted, name, manifest, task, common, data)
         except NoGoldError as error:
-            found.open[name] = str(error)
+            counted.open[name] = str(error)
         except (OSError, ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
-            found.open[name] = f"predictions or gold cannot be read ({type(error).__name__}: {error})"
-    return found
+            counted.open[name] = f"predictions or gold cannot be read ({type(error).__name__}: {error})"
+    return counted
 
 
 def _set(
-    found: Counted, name: str, manifest: dict[str, Any], task: dict[str, Any], common: dict[str, Any], data: Path | None
+    counted: Counted,
+    name: str,
+    manifest: dict[str, Any],
+    task: dict[str, Any],
+    common: dict[str, Any],
+    data: Path | None,
 ) -> None:
-    kind, place = task.get("kind"), found.file
+    kind, folder = task.get("kind"), counted.file
     if kind == "squad":
-        found.file = place / "predictions.json"
-        found.scores[name] = _squad(read_json(found.file), manifest, task, common, data)
+        counted.file = folder / "predictions.json"
+        counted.scores[name] = _squad(read_json(counted.file), manifest, task, common, data)
     elif kind == "race":
-        found.file = place / "predictions.json"
-        found.scores[name] = _race(read_json(found.file), gold.race(task, common, data))
+        counted.file = folder / "predictions.json"
+        counted.scores[name] = _race(read_json(counted.file), gold.race(task, common, data))
     elif kind == "glue":
-        found.file = place / f"{GLUE[task['name']].submission[name]}.tsv"
-        found.scores[name] = _glue(found, name, task, common, data)
+        counted.file = folder / f"{GLUE[task['name']].submission[name]}.tsv"
+        counted.scores[name] = _glue(counted, name, task, common, data)
     elif kind == "generated":
-        found.file = place / f"{name}.tsv"
-        rows = _tsv(found.file)
+        counted.file = folder / f"{name}.tsv"
+        rows = _tsv(counted.file)
         answers = [gold.generated(task["task"], row["id"]) for row in rows]
-        found.scores[name] = _classes([row["prediction"] for row in rows], answers, ("accuracy", "macro_f1"))
+        counted.scores[name] = _classes([row["prediction"] for row in rows], answers, ("accuracy", "macro_f1"))
     elif kind in ("text_classification", "text_regression"):
-        found.file = place / f"{name}.tsv"
-        found.scores[name] = _text(found, _tsv(found.file), kind, task, gold.texts(task, data))
+        counted.file = folder / f"{name}.tsv"
+        counted.scores[name] = _text(counted, _tsv(counted.file), kind, task, gold.texts(task, data))
     else:
         raise NoGoldError("its manifest does not say what kind of task it is")
 
 
 def _glue(
-    found: Counted, name: str, task: dict[str, Any], common: dict[str, Any], data: Path | None
+    counted: Counted, name: str, task: dict[str, Any], common: dict[str, Any], data: Path | None
 ) -> dict[str, dict[str, Any]]:
     spec = GLUE[task["name"]]
     answers = gold.glue(task["name"], name, common, task, data)
@@ -73,12 +78,12 @@ def _glue(
         from albert_ablate.tasks.texts.examples import limited  # torch loads slowly
 
         answers = limited(answers, task["max_dev"], "dev")
-    rows = _tsv(found.file)
+    rows = _tsv(counted.file)
     if [int(row["index"]) for row in rows] != list(range(len(answers))):
         raise NoGoldError(f"{len(rows)} predictions, but the gold at hand has {len(answers)} examples")
     given = [row["prediction"] for row in rows]
     if spec.labels is None:
-        found.relative = 5e-3  # three decimals of a score from 0 to 5
+        counted.relative = 5e-3  # predictions from 0 to 5 are kept to three decimals
         return {m: {"value": MEASURES[m]([float(p) for p in given], answers)} for m in spec.metrics}
     known = list(spec.labels) if spec.words else [str(k) for k in range(len(spec.labels))]
     return _classes([known.index(word) for word in given], answers, ("accuracy", *spec.metrics))
@@ -91,14 +96,14 @@ def _classes(predicted: list[Any], answers: list[Any], metrics: tuple[str, ...])
 
 
 def _text(
-    found: Counted, rows: list[dict[str, str]], kind: str, task: dict[str, Any], answers: dict[str, list[Any]]
+    counted: Counted, rows: list[dict[str, str]], kind: str, task: dict[str, Any], answers: dict[str, list[Any]]
 ) -> dict[str, dict[str, Any]]:
     lost = [row["id"] for row in rows if row["id"] not in answers]
     if lost:
         raise NoGoldError(f"the gold at hand has no row {lost[0]}")
     cells, columns = [answers[row["id"]] for row in rows], list(task["target_columns"])
     if kind == "text_regression":
-        found.relative = 1e-3  # six figures of each number
+        counted.relative = 1e-3  # predictions are kept to six digits
         made: dict[str, dict[str, Any]] = {}
         for metric in ("spearman", "mean_squared_error", "pearson"):
             each = [
@@ -117,7 +122,7 @@ def _text(
     return {
         "accuracy": {"value": share, "interval": wilson(share, len(rows))},
         "micro_f1": {"value": f1_of((sum(s[0] for s in sums), sum(s[1] for s in sums), sum(s[2] for s in sums)))},
-        "macro_f1": {"value": mean([f1_of(one) for one in sums])},
+        "macro_f1": {"value": mean([f1_of(counts) for counts in sums])},
     }
 
 
@@ -138,7 +143,7 @@ def _squad(
     scored = [squad(text, answers[key][0], task["version"]) for key, text in given.items()]
     clusters = [answers[key][1] for key in given]
     made = {}
-    for metric, values in (("exact", [one[0] for one in scored]), ("f1", [one[1] for one in scored])):
+    for metric, values in (("exact", [score[0] for score in scored]), ("f1", [score[1] for score in scored])):
         value, interval = clustered(values, clusters)
         made[metric] = {"value": value, "interval": interval}
     return made

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.recount.files import read_yaml
 
-#: Column of the file -> as the report heads it.
+#: Column of the file -> its heading in the report.
 _SHOWN = {
     "hidden": "H", "layers": "L", "steps_k": "steps, thousands", "time_h": "hours", "SP_task": "sentence task",
 }  # fmt: skip
@@ -14,19 +14,19 @@ _SHOWN = {
 
 @cache
 def _file() -> dict[str, Any]:
-    found: dict[str, Any] = read_yaml(Path(__file__).parent.parent / "paper.yaml")
-    return found
+    content: dict[str, Any] = read_yaml(Path(__file__).parent.parent / "paper.yaml")
+    return content
 
 
 def _table(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(entry for entry in _file()["tables"] if entry["id"] == name)
-    return found
+    content: dict[str, Any] = next(entry for entry in _file()["tables"] if entry["id"] == name)
+    return content
 
 
 def rows(table: str) -> list[dict[str, Any]]:
-    """The printed rows of ``table4``, in order."""
-    found: list[dict[str, Any]] = _table(table)["rows"]
-    return found
+    """The printed rows of a table (``table4``), in order."""
+    printed_rows: list[dict[str, Any]] = _table(table)["rows"]
+    return printed_rows
 
 
 def headings(table: str) -> dict[str, str]:
@@ -36,13 +36,13 @@ def headings(table: str) -> dict[str, str]:
 
 
 def score(row: dict[str, Any], key: str) -> float | None:
-    """The paper's number of a score; None where it prints none."""
+    """The paper's number of a score in a row; None where it prints none."""
     return row.get("parameters_M" if key == "params" else key)
 
 
 def curve(name: str, angle: bool) -> list[float]:
-    """Layers of a model of Figure 1, without the input."""
+    """The curve of a model in Figure 1 by layer, without the input: degrees with ``angle``, else L2 distance."""
     figure = next(entry for entry in _file()["figures"] if entry["id"] == "figure1")
     panels = {panel["name"]: panel["series"] for panel in figure["panels"]}
-    found: list[float] = panels["cosine_degrees" if angle else "L2"][name][1:]
-    return found
+    layers: list[float] = panels["cosine_degrees" if angle else "L2"][name][1:]
+    return layers

@@ -1,6 +1,6 @@
-"""What is made of one number a seed: mean, interval, p values, and which verdict they give.
+"""The statistics of one number for each seed: mean, interval, p values and verdicts.
 
-The rules of docs/analysis.md, written out: a change of them there is a change of this file.
+These are the rules of docs/analysis.md; a change there needs a change here.
 """
 
 import math
@@ -12,30 +12,30 @@ from analysis.recount.student import power, power_inside, quantile, upper_tail
 
 ALPHA, _POWER, _MOST_SEEDS = 0.05, 0.8, 1000
 _NORMAL = 1.959963984540054  # half the width of a 95% interval in standard errors
-#: Numbers whose range is so small a part of them differ by the rounding of a difference only.
+#: Numbers with a relative range below this count as equal: they differ only by rounding errors.
 _EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds; NaN where one seed leaves a number open. ``exact``: a count, which has no noise."""
+    """A mean over seeds. With one seed its interval and spread are NaN. ``exact``: a count, without noise."""
 
     n: int
     mean: float
     low: float
     high: float
     sd: float
-    spread: float  # what tests and intervals take for the standard deviation
+    spread: float  # standard deviation used by tests and intervals
     exact: bool = False
 
 
 def estimate(
     values: Sequence[float], within: tuple[float, float], floor: float = 0.0, exact: bool = False
 ) -> Estimate | None:
-    """Mean and 95% t interval of one number a seed, cut at the bounds; None without values.
+    """Mean and 95% t interval of one number for each seed, cut at the bounds; None without values.
 
-    ``floor`` is the least spread over seeds that is believed. Without a spread there is no interval, unless the
-    numbers are ``exact``.
+    ``floor``: smallest spread over seeds that is used. Without a spread the interval is NaN, unless the numbers are
+    ``exact``.
     """
     if not values:
         return None
@@ -53,66 +53,66 @@ def estimate(
 
 
 def error(interval: Sequence[float] | None) -> float | None:
-    """The standard error that a 95% interval over examples stands for."""
+    """The standard error that belongs to a 95% interval over examples; None without an interval."""
     return None if interval is None else (interval[1] - interval[0]) / 2 / _NORMAL
 
 
 def resolution(errors: Sequence[float | None]) -> float:
-    """The error of one run's score, root mean square over the runs that recorded one; 0 without."""
-    known = [one for one in errors if one is not None]
-    return math.sqrt(mean([one**2 for one in known])) if known else 0.0
+    """Standard error of one run's score: root mean square over the runs that recorded one; 0 without any."""
+    known = [value for value in errors if value is not None]
+    return math.sqrt(mean([value**2 for value in known])) if known else 0.0
 
 
 def resolution_of_sum(factors: Mapping[str, float], floors: Mapping[str, float]) -> float:
-    """Of a sum over arms: the largest factor times resolution among them."""
+    """Resolution of a sum over arms: the largest product of an arm's factor and its resolution."""
     return max(abs(factor) * floors[arm] for arm, factor in factors.items())
 
 
-def p_above(found: Estimate, bound: float = 0.0) -> float:
-    """One-sided p value of the mean being no greater than ``bound``."""
-    if found.n < 2:
+def p_above(sample: Estimate, bound: float = 0.0) -> float:
+    """One-sided p value of the hypothesis that the mean is at most ``bound``."""
+    if sample.n < 2:
         return 1.0
-    if found.spread == 0:
-        return 0.0 if found.exact and found.mean > bound else 1.0
-    return upper_tail((found.mean - bound) / (found.spread / math.sqrt(found.n)), found.n - 1)
+    if sample.spread == 0:
+        return 0.0 if sample.exact and sample.mean > bound else 1.0
+    return upper_tail((sample.mean - bound) / (sample.spread / math.sqrt(sample.n)), sample.n - 1)
 
 
-def p_below(found: Estimate, bound: float = 0.0) -> float:
-    """One-sided p value of the mean being no less than ``bound``."""
-    turned = Estimate(found.n, -found.mean, -found.high, -found.low, found.sd, found.spread, found.exact)
+def p_below(sample: Estimate, bound: float = 0.0) -> float:
+    """One-sided p value of the hypothesis that the mean is at least ``bound``."""
+    turned = Estimate(sample.n, -sample.mean, -sample.high, -sample.low, sample.sd, sample.spread, sample.exact)
     return p_above(turned, -bound)
 
 
-def p_two_sided(found: Estimate) -> float:
-    """Two-sided p value of the mean being zero."""
-    return min(1.0, 2 * min(p_above(found), p_below(found)))
+def p_two_sided(sample: Estimate) -> float:
+    """Two-sided p value of the hypothesis that the mean is zero."""
+    return min(1.0, 2 * min(p_above(sample), p_below(sample)))
 
 
-#: States in which a seed ended without numbers by what training did, and how that is said.
+#: State of a seed that ended without numbers because of its training -> its name in a report.
 _ENDED = {"diverged": "diverged", "without numbers": "gave no numbers"}
 
 
 def doubt(lost: Mapping[int, str], planned: int) -> str:
-    """``1 of 3 seeds diverged``: why an arm gives no verdict; empty where it may give one."""
-    counts = {words: sum(one == state for one in lost.values()) for state, words in _ENDED.items()}
-    return " and ".join(f"{count} of {planned} seeds {words}" for words, count in counts.items() if count)
+    """``1 of 3 seeds diverged``: why an arm is not judged; empty where it is."""
+    counts = {label: sum(outcome == state for outcome in lost.values()) for state, label in _ENDED.items()}
+    return " and ".join(f"{count} of {planned} seeds {label}" for label, count in counts.items() if count)
 
 
-def difference_verdict(found: Estimate, adjusted: float, marked: bool, lost: str) -> str:
-    """The words beside a difference of two arms; ``lost``: why one of them gives no verdict."""
+def difference_verdict(sample: Estimate, adjusted: float, marked: bool, lost: str) -> str:
+    """The verdict on a difference of two arms; ``lost``: why one of them is not judged."""
     if marked:
         return "not trained"
     if lost:
         return lost
-    if found.n < 2:
+    if sample.n < 2:
         return "one seed"
-    if not (found.low > 0 or found.high < 0):
+    if not (sample.low > 0 or sample.high < 0):
         return "within noise"
     return "differs" if adjusted < ALPHA else "not after correction"
 
 
 def seeds_for_band(centre: float, spread: float, low: float, high: float, alpha: float) -> int | None:
-    """Fewest seeds with which a mean is shown to lie between two bounds, or outside where it does."""
+    """Seeds needed to show that a mean lies between two bounds, or outside if it does; None above 1,000."""
     if not low < centre < high:
         return seeds_needed(max(low - centre, centre - high), spread, alpha)
     if not math.isfinite(spread):
@@ -121,7 +121,7 @@ def seeds_for_band(centre: float, spread: float, low: float, high: float, alpha:
 
 
 def seeds_needed(distance: float, spread: float, alpha: float) -> int | None:
-    """Fewest seeds with which a t test at ``alpha`` sees ``distance`` with 80% power; None above 1,000."""
+    """Seeds that a t test at ``alpha`` needs to detect ``distance`` with 80% power; None above 1,000."""
     if not math.isfinite(spread) or distance == 0:
         return None
     if spread == 0:

@@ -1,4 +1,4 @@
-"""A run folder's files, read once; its fine-tunings as their own folders give them."""
+"""The files of a run folder, read once."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from analysis.recount.files import at, middle, read_json, read_lines, read_yaml
 
 
 class Run:
-    """One run folder. ``tasks`` holds entries of fine-tuned tasks, for ``fine_tunings`` to replace."""
+    """One run folder. ``tasks`` holds the recorded fine-tuned tasks; ``fine_tunings`` replaces them by derived ones."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,35 +33,35 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Of pretraining."""
+        """The seed of pretraining."""
         return int(self.config.get("seed", 0))
 
     @property
     def identity(self) -> str:
-        """Of the manifest, else the end of the folder's name."""
+        """The identity in the manifest, else the last part of the folder's name."""
         return str(self.manifest.get("identity") or self.name.rpartition("-")[2])
 
     @property
     def counts(self) -> bool:
-        """Whether it is finished and has a number."""
+        """Whether the run is finished and has a number."""
         tasks = (f"{task}.accuracy" for task in SENTENCE_TASKS)
         paths = ("training.steps", "masked_lm.accuracy", "masked_lm.loss", *tasks)
         return self.state == "finished" and any(at(self.results, path) is not None for path in paths)
 
     @cached_property
     def updated(self) -> datetime | None:
-        """When the status changed last."""
+        """Time of the last change of the status; None where it cannot be read."""
         try:
-            found = datetime.fromisoformat(self.status["updated"])
+            moment = datetime.fromisoformat(self.status["updated"])
         except (KeyError, TypeError, ValueError):
             return None
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     @cached_property
     def rates(self) -> list[float]:
-        """Tokens a second of each log interval: what was added to tokens over what was added to seconds.
+        """Tokens/s of each log interval: added tokens over added seconds.
 
-        Where a line does not say both, or one is broken, as it is recorded.
+        The recorded speeds, if a line lacks tokens or seconds or is broken.
         """
         recorded = [line["tokens_per_second"] for line in self.lines if line.get("tokens_per_second")]
         derived = [rate for rate in self.intervals if rate is not None]
@@ -69,20 +69,20 @@ class Run:
 
     @cached_property
     def intervals(self) -> list[float | None]:
-        """The same for every line; None where tokens or seconds are not said or did not grow."""
-        found: list[float | None] = []
+        """Tokens/s of every line; None where tokens or seconds are missing or did not grow."""
+        rates: list[float | None] = []
         tokens: Any = 0
         seconds: Any = 0.0
         for line in self.lines:
             now, then = line.get("tokens"), line.get("seconds")
             grown = now is not None and then is not None and tokens is not None and then > (seconds or 0.0)
-            found.append((now - tokens) / (then - seconds) if grown else None)
+            rates.append((now - tokens) / (then - seconds) if grown else None)
             tokens, seconds = now, then
-        return found
+        return rates
 
     @property
     def speed(self) -> float | None:
-        """Median tokens a second; of the whole training where no intervals are kept."""
+        """Median tokens/s; tokens/s of the whole training where no intervals are kept."""
         return middle(self.rates) if self.rates else at(self.results, "training.tokens_per_second")
 
     @property
@@ -92,9 +92,9 @@ class Run:
 
 
 def mark_copies(runs: Sequence[Run]) -> None:
-    """Of several folders with one identity and the same axes all but one get the state ``copy``.
+    """Gives the state ``copy`` to all but one of several folders with one identity and the same axes.
 
-    The finished one counts, then one whose records are whole, then the newest, then one with most fine-tunings.
+    The finished one counts, then one with complete records, then the newest, then the one with most fine-tunings.
     """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""The number of each run that arms are compared on, in printed units, and whether it is fit to be compared."""
+"""The score of each run that arms are compared on, in printed units, and whether it may be compared."""
 
 import math
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _OF_TASKS = {
 }  # fmt: skip
 #: The scores of the sentence tasks, and the key of each in results.json.
 _SENTENCES = {OBJECTIVE.words(task): task for task in SENTENCE_TASKS}
-#: What every table has, what it has with runs, and the tasks that are no column of their own.
+#: Scores of every table; scores of a table with runs; tasks that have a column of the paper.
 PRINTED = (*_OF_TASKS, "Avg")
 HELD_OUT = ("MLM loss", "MLM", *_SENTENCES)
 PRINTED_TASKS = {task for task, _, _ in _OF_TASKS.values()}
 _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
-#: Column -> where results.json has it, where its binomial interval is, and what it is multiplied by.
+#: Column -> its path in results.json, the paths of its interval, and the factor to printed units.
 _HELD_OUT = {
     "MLM": ("masked_lm.accuracy", ("masked_lm.binomial_interval", "masked_lm.interval"), 100.0),
     "MLM loss": ("masked_lm.loss", ("masked_lm.loss_interval",), 1.0),
@@ -54,13 +54,13 @@ def unit(key: str) -> str:
 
 
 def values(runs: Sequence[Run], key: str) -> dict[int, float]:
-    """Seed -> the score of each run that has it."""
-    found = {}
+    """Seed -> the score, for the runs that have it."""
+    by_seed = {}
     for run, entries in zip(runs, _entries(runs), strict=True):
         number = _value(run, entries, key)
         if number is not None:
-            found[run.seed] = number
-    return found
+            by_seed[run.seed] = number
+    return by_seed
 
 
 def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | None:
@@ -87,7 +87,7 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
 
 
 def roughness(profile: Any) -> float | None:
-    """Mean change from layer to layer over the mean of the layers."""
+    """Mean change from layer to layer, over the mean of the layers; None with fewer than two layers."""
     if not isinstance(profile, list) or len(profile) < 2 or not any(profile):
         return None
     change = sum(abs(profile[k] - profile[k - 1]) for k in range(1, len(profile))) / (len(profile) - 1)
@@ -95,11 +95,11 @@ def roughness(profile: Any) -> float | None:
 
 
 def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
-    """Beyond which no value can lie, in printed units."""
+    """Bounds of a score, in printed units."""
     if not key.startswith("task:"):
         return _SHARE if unit(key) == "%" else _POSITIVE
     task = key.removeprefix("task:")
-    entries = [found[task] for runs in arms for found in _entries(runs) if task in found]
+    entries = [tasks_of_run[task] for runs in arms for tasks_of_run in _entries(runs) if task in tasks_of_run]
     names = {name for entry in entries for name in entry["metric"].split(" and ")}
     if names <= _PROPORTIONS:
         return _SHARE
@@ -107,7 +107,7 @@ def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
 
 
 def floor(runs: Sequence[Run], key: str) -> float:
-    """Resolution of the score in these runs, in printed units; 0 where no interval is recorded."""
+    """Floor of the spread: standard error of one run's score, in printed units; 0 where no interval is recorded."""
     if key in _HELD_OUT:
         _, paths, scale = _HELD_OUT[key]
         pairs = [next((pair for path in paths if (pair := at(run.results, path))), None) for run in runs]
@@ -117,19 +117,21 @@ def floor(runs: Sequence[Run], key: str) -> float:
     if key not in _OF_TASKS and not key.startswith("task:"):
         return 0.0
     task, name, metric = _OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
-    return 100 * resolution([_error_of_set(found.get(task), name, metric) for found in _entries(runs)])
+    return 100 * resolution([_error_of_set(tasks_of_run.get(task), name, metric) for tasks_of_run in _entries(runs)])
 
 
 def _error_of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:
-    """Of a metric of a set; of a task's own metric, which may be the mean of several, the mean of theirs."""
+    """Standard error of a metric on a set; ``*``: of the task's own metric, for two the mean of their errors."""
     if entry is None:
         return None
     of_set = _scores(entry, name)
-    return _mean_error([of_set.get(one) for one in (entry["metric"].split(" and ") if metric == "*" else [metric])])
+    return _mean_error(
+        [of_set.get(metric_name) for metric_name in (entry["metric"].split(" and ") if metric == "*" else [metric])]
+    )
 
 
 def _error_of_average(entries: dict[str, dict[str, Any]]) -> float | None:
-    """Five tasks of their own examples; two metrics of one task share theirs."""
+    """Standard error of Avg. The five tasks are independent; two metrics of one task share its examples."""
     if any(task not in entries for task in _AVERAGED):
         return None
     parts = [_mean_error(list(_scores(entries[task], "").values())) for task in _AVERAGED]
@@ -137,19 +139,19 @@ def _error_of_average(entries: dict[str, dict[str, Any]]) -> float | None:
     return math.sqrt(sum(part**2 for part in known)) / len(_AVERAGED) if known else None
 
 
-def _mean_error(found: Sequence[Any]) -> float | None:
-    errors = [error(one.get("interval")) for one in found if isinstance(one, dict)]
-    known = [one for one in errors if one is not None]
+def _mean_error(recorded: Sequence[Any]) -> float | None:
+    errors = [error(score.get("interval")) for score in recorded if isinstance(score, dict)]
+    known = [value for value in errors if value is not None]
     return mean(known) if known else None
 
 
 def summary(runs: Sequence[Run], key: str) -> Estimate | None:
-    """Mean and interval of the score over these runs."""
+    """Mean and interval of the score over these runs; None where no run has it."""
     return estimate(list(values(runs, key).values()), bounds(key, runs), floor(runs, key), key == "params")
 
 
 def unfit(runs: Sequence[Run], key: str) -> bool:
-    """Whether nothing may rest on the score: a seed on its baseline, or a machine that was shared."""
+    """Whether the score must not be compared: a seed has not left its baseline, or the machine was shared."""
     if key == "params":
         return False
     if key in ("tokens/s", "speedup"):
@@ -161,29 +163,31 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
     if key.startswith(tuple(_SENTENCES)):
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
     task = _OF_TASKS[key][0] if key in _OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
-    return task is not None and any(task in found and _below(found[task]) for found in _entries(runs))
+    return task is not None and any(
+        task in tasks_of_run and _below(tasks_of_run[task]) for tasks_of_run in _entries(runs)
+    )
 
 
 def tasks(runs: Sequence[Run]) -> set[str]:
-    """Every task that one of the runs was fine-tuned on from its pretrained weights."""
+    """Every task that at least one run was fine-tuned on from its pretrained weights."""
     return {entry["task"] for run in runs for entry in run.tasks if entry["start"] == "pretrained"}
 
 
 def _entries(runs: Sequence[Run]) -> list[dict[str, dict[str, Any]]]:
-    """For each run: task -> its entry in the set-up that most of these runs used."""
+    """For each run: task -> its entry, in the set-up that most of these runs used."""
     return [{e["task"]: e for e in run.tasks if e["start"] == "pretrained"} for run in one_setup_each([runs])[0]]
 
 
 def _of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:
-    found = _scores(entry, name).get(metric)
-    number = found["value"] if isinstance(found, dict) else found
+    score = _scores(entry, name).get(metric)
+    number = score["value"] if isinstance(score, dict) else score
     return None if number is None else 100 * number
 
 
 def _interval(entry: dict[str, Any] | None, name: str, metric: str) -> Any:
     chosen = entry["metric"] if entry is not None and metric == "*" else metric
-    found = _scores(entry, name).get(chosen)
-    return found.get("interval") if isinstance(found, dict) else None
+    score = _scores(entry, name).get(chosen)
+    return score.get("interval") if isinstance(score, dict) else None
 
 
 def _scores(entry: dict[str, Any] | None, name: str) -> dict[str, Any]:

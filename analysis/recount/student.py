@@ -1,7 +1,7 @@
 """Student's t distribution, its power and Holm's correction, in plain Python.
 
-The tail is the regularised incomplete beta function by its continued fraction (Abramowitz and Stegun, 26.5.8,
-evaluated by Lentz's method), the quantile a bisection of it, the power an integral by Simpson's rule.
+The tail is computed with the continued fraction of the regularised incomplete beta function (Abramowitz and Stegun,
+26.5.8, by Lentz's method), the quantile by bisection, the power by Simpson's rule.
 """
 
 import math
@@ -21,7 +21,7 @@ def upper_tail(t: float, freedom: float) -> float:
 
 @cache
 def quantile(share: float, freedom: float) -> float:
-    """The t that ``share`` (above a half) of the distribution lies below."""
+    """The quantile of the t distribution at ``share`` (above a half)."""
     low, high = 0.0, 1.0
     while upper_tail(high, freedom) > 1 - share:
         low, high = high, 2 * high
@@ -32,19 +32,19 @@ def quantile(share: float, freedom: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values: the k-th smallest of m times m - k + 1, never below the one before, at most 1."""
+    """Adjusted p values: the k-th smallest of m is multiplied by m - k + 1; they never decrease, and are at most 1."""
     adjusted, least = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        least = max(least, min(1.0, p_values[place] * (len(p_values) - rank)))
-        adjusted[place] = least
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        least = max(least, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = least
     return adjusted
 
 
 def power(effect: float, n: int, alpha: float) -> float:
-    """Chance that a t test of ``n`` values with mean ``effect`` standard deviations is significant on that side.
+    """Power of a t test on ``n`` values with a mean of ``effect`` standard deviations, on the side of the effect.
 
-    The integral over the estimated standard deviation s (in units of the true one) of the normal chance that the
-    mean lies beyond the critical t times s.
+    The normal probability that the mean exceeds the critical t times s, integrated over the estimated standard
+    deviation s (in units of the true one).
     """
     critical, shift = quantile(1 - alpha / 2, n - 1), effect * math.sqrt(n)
 
@@ -55,9 +55,9 @@ def power(effect: float, n: int, alpha: float) -> float:
 
 
 def power_inside(centre: float, spread: float, low: float, high: float, n: int, alpha: float) -> float:
-    """Chance that two one-sided t tests of ``n`` values, each at half of ``alpha``, put the mean between the bounds.
+    """Probability that two one-sided t tests on ``n`` values, each at ``alpha / 2``, put the mean between the bounds.
 
-    Both do where the mean of the sample keeps the critical t times its standard error from either.
+    Both do if the sample mean is at least the critical t times its standard error inside each bound.
     """
     critical, error = quantile(1 - alpha / 2, n - 1), spread / math.sqrt(n)
 
@@ -72,9 +72,9 @@ def power_inside(centre: float, spread: float, low: float, high: float, n: int, 
 
 
 def _over_spreads(chance: Callable[[float], float], freedom: int, last: float) -> float:
-    """The mean of ``chance`` over the law of the estimated standard deviation, in units of the true one.
+    """The mean of ``chance`` over the distribution of the estimated standard deviation, in units of the true one.
 
-    By Simpson's rule; beyond ``last`` the chance is as good as nothing.
+    By Simpson's rule up to ``last``; beyond it ``chance`` is negligible.
     """
     wide = 12 / math.sqrt(2 * freedom)
     start, parts = max(0.0, 1 - wide), 800
@@ -87,8 +87,8 @@ def _over_spreads(chance: Callable[[float], float], freedom: int, last: float) -
         return math.exp(constant + (freedom - 1) * math.log(s) - freedom * s * s / 2)
 
     step = (end - start) / parts
-    places = ((1 if k in (0, parts) else 4 if k % 2 else 2, start + k * step) for k in range(parts + 1))
-    return step / 3 * math.fsum(weight * density(s) * chance(s) for weight, s in places)
+    nodes = ((1 if k in (0, parts) else 4 if k % 2 else 2, start + k * step) for k in range(parts + 1))
+    return step / 3 * math.fsum(weight * density(s) * chance(s) for weight, s in nodes)
 
 
 def _beta(x: float, a: float, b: float) -> float:
@@ -102,9 +102,9 @@ def _beta(x: float, a: float, b: float) -> float:
 
 
 def _fraction(x: float, a: float, b: float) -> float:
-    found = c = 1.0
+    value = c = 1.0
     d = 1.0 / _apart(1.0 - (a + b) * x / (a + 1))
-    found = d
+    value = d
     for m in range(1, _MOST_TERMS):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
@@ -112,10 +112,10 @@ def _fraction(x: float, a: float, b: float) -> float:
         ):
             d = 1.0 / _apart(1.0 + term * d)
             c = _apart(1.0 + term / c)
-            found *= d * c
+            value *= d * c
         if abs(d * c - 1.0) < 1e-16:
             break
-    return found
+    return value
 
 
 def _apart(value: float) -> float:

@@ -1,4 +1,4 @@
-"""The cells of a paper table and its differences, beside the same from the run folders."""
+"""Checks the cells of a table and its differences against the run folders."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from analysis.recount.runs import Run
 from analysis.recount.student import holm
 
 Rows = Sequence[dict[str, str]]
-#: The row that each row is compared with, by place from 0; None: with no other. Speed is relative to the last such.
+#: Table -> for each row, the index of the row it is compared with; None: no comparison. Speed-up is relative to the
+#: last row with None.
 AGAINST: dict[str, tuple[int | None, ...]] = {
     "table2": (1, None, 1, 1, 1, 1), "table3": (3, 3, 3, None, 7, 7, 7, None),
     "table4": (3, 3, 3, None, 7, 7, 7, None), "table5": (None, 0, 1), "table6": (None, 0), "table7": (None, 0),
@@ -26,7 +27,7 @@ _OF_CELL = ("score", "unit", "n", "planned", "mean", "low", "high", "sd", "paper
 _OF_DIFFERENCE = (
     "arm", "against", "score", "unit", "n", "difference", "low", "high", "p", "p_holm", "paper", "verdict",
 )  # fmt: skip
-#: Columns that name an arm by a number, and the setting that it is.
+#: Column that names an arm by a number -> the setting with that number.
 _NUMBERED = {
     **{axis.name: axis.path for axis in AXES if not axis.labels},
     "hidden": "model.hidden", "layers": "model.layers", "embedding": EMBED.path, "steps_k": "", "time_h": "",
@@ -35,7 +36,7 @@ _UNKNOWN = "a column that this check does not know"
 
 
 class TableCheck:
-    """One table: its rows as the report has them, and the runs of its arms."""
+    """One table: its reported rows, and the runs of its arms."""
 
     def __init__(self, name: str, rows: Rows, runs: Sequence[Run], survivors: bool = False) -> None:
         self.survivors = survivors
@@ -44,98 +45,98 @@ class TableCheck:
         self.headings = printed.headings(name)
         self.groups = _by_arm(rows)
         self.arms = cells(name)
-        self.seeds = select(runs if name in AGAINST else (), self.arms)  # Table 1 is counted, not run
+        self.seeds = select(runs if name in AGAINST else (), self.arms)  # Table 1 needs no runs
         self.chosen = [arm.runs for arm in self.seeds]
 
     def cells(self) -> list[Check]:
-        """Every cell of the table."""
+        """Checks of every cell of the table."""
         if len(self.groups) != len(self.arms):
             return [compare(self.name, "arms", len(self.groups), len(self.arms), f"sweeps/{self.name}.yaml")]
-        found = []
+        checks = []
         wanted = sorted(self._scores())
-        for place, group in enumerate(self.groups):
-            shown, where = sorted(row["score"] for row in group), f"{self.label(place)} · scores"
-            found.append(compare(self.name, where, shown, wanted, "docs/analysis.md"))
-            names = {tuple(row[one] for one in row if one not in _OF_CELL): row for row in group}
+        for index, group in enumerate(self.groups):
+            shown, where = sorted(row["score"] for row in group), f"{self.label(index)} · scores"
+            checks.append(compare(self.name, where, shown, wanted, "docs/analysis.md"))
+            names = {tuple(row[column] for column in row if column not in _OF_CELL): row for row in group}
             for row in names.values():
-                found += self._labels(place, row)
+                checks += self._labels(index, row)
             for row in group:
-                found += self._cell(place, row)
-        return found
+                checks += self._cell(index, row)
+        return checks
 
     def differences(self, rows: Rows) -> list[Check]:
-        """Every number of ``tables/NAME-differences.csv``; a comparison too many or too few is a disagreement."""
+        """Checks of ``tables/NAME-differences.csv``; a missing or an extra comparison is a disagreement."""
         section = f"{self.name} differences"
         reported: dict[tuple[str, ...], list[dict[str, str]]] = {}
         for row in rows:
             reported.setdefault((row["arm"], row["against"], row["score"]), []).append(row)
-        found = []
-        for one in self.compared():
-            where = f"{one['arm']} against {one['against']} · {one['score']}"
-            same = reported.get((one["arm"], one["against"], one["score"]))
+        checks = []
+        for comparison in self.compared():
+            where = f"{comparison['arm']} against {comparison['against']} · {comparison['score']}"
+            same = reported.get((comparison["arm"], comparison["against"], comparison["score"]))
             if not same:
-                found.append(compare(section, where, None, one["estimate"].mean, one["source"]))
+                checks.append(compare(section, where, None, comparison["estimate"].mean, comparison["source"]))
                 continue
-            found += _difference(section, where, same.pop(0), one)
+            checks += _difference(section, where, same.pop(0), comparison)
         left = [(key, row) for key, several in reported.items() for row in several]
-        return found + [
+        return checks + [
             compare(section, f"{a} against {b} · {s}", row["difference"], None, "no runs of both arms")
             for (a, b, s), row in left
         ]
 
     def _scores(self) -> list[str]:
-        """What every arm has a row for: without runs only what the paper prints."""
+        """The scores that every arm has a row for; without runs, only those that the paper prints."""
         if self.name == "table1":
             return ["params"]
         runs = [run for members in self.chosen for run in members]
         others = [f"task:{task}" for task in scores.tasks(runs) if task not in scores.PRINTED_TASKS]
         return ["params", *scores.PRINTED, *(["tokens/s", "speedup", *scores.HELD_OUT, *others] if runs else [])]
 
-    def _labels(self, place: int, row: dict[str, str]) -> list[Check]:
-        """What of a row's name is a number: the paper's, or ours with the paper's in brackets."""
-        found, runs = [], self.chosen[place]
+    def _labels(self, index: int, row: dict[str, str]) -> list[Check]:
+        """Checks of the numbers in a row's name: the paper's, or ours with the paper's in brackets."""
+        checks, runs = [], self.chosen[index]
         for heading, column in self.headings.items():
             if heading not in row or column not in _NUMBERED:
                 continue
-            theirs, ours = str(self.printed[place].get(column)), ""
+            paper_value, ours = str(self.printed[index].get(column)), ""
             if runs and column in ("steps_k", "time_h"):
                 name, unit = ("steps", 1e3) if column == "steps_k" else ("seconds", 3600)
                 ours = f"{mean([at(run.results, f'training.{name}') for run in runs]) / unit:.3g}"
             elif runs:
                 ours = str(at(runs[0].config, _NUMBERED[column]))
-            bare = ours == theirs or self.name == "table1" or (not runs and column in ("steps_k", "time_h"))
-            wanted = theirs if bare else f"{ours} [{theirs}]".strip()
+            bare = ours == paper_value or self.name == "table1" or (not runs and column in ("steps_k", "time_h"))
+            wanted = paper_value if bare else f"{ours} [{paper_value}]".strip()
             source = _of(runs, "results.json" if column in ("steps_k", "time_h") else "config.yaml")
-            found.append(compare(self.name, f"arm {place + 1} · {heading}", row[heading], wanted, source))
-        return found
+            checks.append(compare(self.name, f"arm {index + 1} · {heading}", row[heading], wanted, source))
+        return checks
 
-    def _cell(self, place: int, row: dict[str, str]) -> list[Check]:
-        key, runs = row["score"], self.chosen[place]
-        where = f"{self.label(place)} · {key}"
-        ours = self.estimate(place, key)
+    def _cell(self, index: int, row: dict[str, str]) -> list[Check]:
+        key, runs = row["score"], self.chosen[index]
+        where = f"{self.label(index)} · {key}"
+        ours = self.estimate(index, key)
         values: dict[str, Any] = {
             "unit": scores.unit(key), "n": 0 if ours is None else ours.n,
-            "planned": len(self.seeds[place].planned),
+            "planned": len(self.seeds[index].planned),
             **{name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")},
-            "paper": printed.score(self.printed[place], key), "missing": ours is None,
-            "mark": ours is not None and self.name != "table1" and self._marked(place, key),
+            "paper": printed.score(self.printed[index], key), "missing": ours is None,
+            "mark": ours is not None and self.name != "table1" and self._marked(index, key),
             "runs": " ".join(run.name for run in runs),
         }  # fmt: skip
         source = _of(runs, _file_of(key))
-        found = []
+        checks = []
         for name in row:
             if name in values:
                 reported: Any = bool(row[name]) if name in ("missing", "mark") else row[name]
-                found.append(compare(self.name, f"{where} · {name}", reported, values[name], source))
+                checks.append(compare(self.name, f"{where} · {name}", reported, values[name], source))
             elif name not in _OF_CELL and name not in self.headings:
-                found.append(unknown(self.name, f"{where} · {name}", row[name], _UNKNOWN))
-        return found
+                checks.append(unknown(self.name, f"{where} · {name}", row[name], _UNKNOWN))
+        return checks
 
-    def estimate(self, place: int, key: str) -> Estimate | None:
-        """The score of an arm; None without runs that have it."""
+    def estimate(self, index: int, key: str) -> Estimate | None:
+        """Mean and interval of an arm's score; None where no run has it."""
         if self.name == "table1":
-            return rules.estimate([of_paper_cell(self.arms[place]) / 1e6], (0, math.inf), exact=True)
-        runs = self.chosen[place]
+            return rules.estimate([of_paper_cell(self.arms[index]) / 1e6], (0, math.inf), exact=True)
+        runs = self.chosen[index]
         if key != "speedup":
             return scores.summary(runs, key)
         unit = scores.values(self._unit(), "tokens/s").values()
@@ -144,94 +145,102 @@ class TableCheck:
         whole = mean(list(unit))
         return rules.estimate([v / whole for v in scores.values(runs, "tokens/s").values()], (0, math.inf))
 
-    def _marked(self, place: int, key: str) -> bool:
-        if scores.unfit(self.chosen[place], key) or (key == "speedup" and scores.unfit(self._unit(), key)):
+    def _marked(self, index: int, key: str) -> bool:
+        if scores.unfit(self.chosen[index], key) or (key == "speedup" and scores.unfit(self._unit(), key)):
             return True
-        return key != "params" and bool(self.doubt(place))
+        return key != "params" and bool(self.doubt(index))
 
-    def doubt(self, place: int) -> str:
-        """Why the seeds of an arm that are left decide nothing; empty where they may."""
-        return rules.doubt(self.seeds[place].lost, len(self.seeds[place].planned))
+    def doubt(self, index: int) -> str:
+        """Why an arm is not judged by its remaining seeds; empty where it is judged."""
+        return rules.doubt(self.seeds[index].lost, len(self.seeds[index].planned))
 
-    def counted(self, place: int) -> list[int]:
-        """Its seeds, and how many were planned where that is more."""
-        n, planned = len(self.chosen[place]), len(self.seeds[place].planned)
+    def counted(self, index: int) -> list[int]:
+        """The number of an arm's seeds, and the number planned if that is larger."""
+        n, planned = len(self.chosen[index]), len(self.seeds[index].planned)
         return [n] if n >= planned else [n, planned]
 
     def _unit(self) -> list[Run]:
-        """Runs of the row that speed-up is relative to."""
-        return self.chosen[max(k for k, other in enumerate(AGAINST[self.name]) if other is None)]
+        """The runs of the row that speed-up is relative to."""
+        return self.chosen[max(k for k, reference in enumerate(AGAINST[self.name]) if reference is None)]
 
-    def paper(self, place: int, key: str) -> float | None:
+    def paper(self, index: int, key: str) -> float | None:
         """The paper's number of an arm."""
-        return printed.score(self.printed[place], key)
+        return printed.score(self.printed[index], key)
 
-    def source(self, place: int) -> str:
-        """Where the numbers of an arm come from, in words."""
-        return _of(self.chosen[place], "run folder")
+    def source(self, index: int) -> str:
+        """The run folders of an arm as text, for a check's source."""
+        return _of(self.chosen[index], "run folder")
 
-    def label(self, place: int) -> str:
+    def label(self, index: int) -> str:
         """The name of an arm as the report prints it."""
-        return ", ".join(self.named(place))
+        return ", ".join(self.named(index))
 
-    def named(self, place: int) -> list[str]:
-        """What stands in the columns that name an arm."""
-        row = self.groups[place][0]
+    def named(self, index: int) -> list[str]:
+        """The cells of the columns that name an arm."""
+        row = self.groups[index][0]
         return [row[heading] for heading in row if heading in self.headings and heading not in _OF_CELL]
 
     def compared(self) -> list[dict[str, Any]]:
-        """The comparisons that there should be, in order: labels, score, estimate, p, mark, the paper's."""
-        found: list[dict[str, Any]] = []
+        """The expected comparisons in order: labels, score, estimate, p, mark, the paper's difference."""
+        comparisons: list[dict[str, Any]] = []
         names = [row["score"] for row in self.groups[0] if row["score"] not in _COST] if self.groups else []
-        for place, other in enumerate(AGAINST.get(self.name, ())):
-            if other is None:
+        for index, reference in enumerate(AGAINST.get(self.name, ())):
+            if reference is None:
                 continue
-            ours, theirs = self.chosen[place], self.chosen[other]
-            lost = "" if self.survivors else self.doubt(place) or self.doubt(other)
+            arm_runs, reference_runs = self.chosen[index], self.chosen[reference]
+            lost = "" if self.survivors else self.doubt(index) or self.doubt(reference)
             for key in names:
-                a, b = scores.values(ours, key), scores.values(theirs, key)
-                low, high = scores.bounds(key, ours, theirs)
-                floors = {"a": scores.floor(ours, key), "b": scores.floor(theirs, key)}
+                a, b = scores.values(arm_runs, key), scores.values(reference_runs, key)
+                low, high = scores.bounds(key, arm_runs, reference_runs)
+                floors = {"a": scores.floor(arm_runs, key), "b": scores.floor(reference_runs, key)}
                 pairs = [a[seed] - b[seed] for seed in sorted(a) if seed in b]
                 resolution = rules.resolution_of_sum({"a": 1, "b": -1}, floors)
                 estimate = rules.estimate(pairs, (low - high, high - low), resolution)
                 if estimate is None:
                     continue
-                x, y = (printed.score(self.printed[k], key) for k in (place, other))
-                found.append(
+                x, y = (printed.score(self.printed[k], key) for k in (index, reference))
+                comparisons.append(
                     {
-                        "arm": self.label(place), "against": self.label(other), "score": key, "estimate": estimate,
-                        "marked": scores.unfit(ours, key) or scores.unfit(theirs, key), "lost": lost,
+                        "arm": self.label(index), "against": self.label(reference), "score": key, "estimate": estimate,
+                        "marked": scores.unfit(arm_runs, key) or scores.unfit(reference_runs, key), "lost": lost,
                         "paper": None if x is None or y is None else x - y, "adjusted": 1.0,
-                        "source": _of(ours, _file_of(key)),
+                        "source": _of(arm_runs, _file_of(key)),
                     }
                 )  # fmt: skip
-        judged = [one for one in found if not (one["marked"] or one["lost"]) and one["estimate"].n > 1]
-        for one, p in zip(judged, holm([rules.p_two_sided(one["estimate"]) for one in judged]), strict=True):
-            one["adjusted"] = p
-        return found
+        judged = [
+            comparison
+            for comparison in comparisons
+            if not (comparison["marked"] or comparison["lost"]) and comparison["estimate"].n > 1
+        ]
+        for comparison, p in zip(
+            judged, holm([rules.p_two_sided(comparison["estimate"]) for comparison in judged]), strict=True
+        ):
+            comparison["adjusted"] = p
+        return comparisons
 
 
-def _difference(section: str, where: str, row: dict[str, str], one: dict[str, Any]) -> list[Check]:
-    estimate: Estimate = one["estimate"]
-    adjusted = one["adjusted"]
+def _difference(section: str, where: str, row: dict[str, str], comparison: dict[str, Any]) -> list[Check]:
+    estimate: Estimate = comparison["estimate"]
+    adjusted = comparison["adjusted"]
     values = {
-        "unit": scores.unit(one["score"]), "n": estimate.n, "difference": estimate.mean, "low": estimate.low,
-        "high": estimate.high, "p": rules.p_two_sided(estimate), "p_holm": adjusted, "paper": one["paper"],
-        "verdict": rules.difference_verdict(estimate, adjusted, one["marked"], one["lost"]),
+        "unit": scores.unit(comparison["score"]), "n": estimate.n, "difference": estimate.mean, "low": estimate.low,
+        "high": estimate.high, "p": rules.p_two_sided(estimate), "p_holm": adjusted, "paper": comparison["paper"],
+        "verdict": rules.difference_verdict(estimate, adjusted, comparison["marked"], comparison["lost"]),
     }  # fmt: skip
-    found = [compare(section, f"{where} · {k}", row[k], v, one["source"]) for k, v in values.items() if k in row]
-    return found + [unknown(section, f"{where} · {k}", v, _UNKNOWN) for k, v in row.items() if k not in _OF_DIFFERENCE]
+    checks = [
+        compare(section, f"{where} · {k}", row[k], v, comparison["source"]) for k, v in values.items() if k in row
+    ]
+    return checks + [unknown(section, f"{where} · {k}", v, _UNKNOWN) for k, v in row.items() if k not in _OF_DIFFERENCE]
 
 
 def _by_arm(rows: Rows) -> list[list[dict[str, str]]]:
-    """Rows of each arm: a new one begins where the first score comes again."""
-    found: list[list[dict[str, str]]] = []
+    """The rows of each arm: a new arm begins where the first score is repeated."""
+    groups: list[list[dict[str, str]]] = []
     for row in rows:
-        if not found or row["score"] == found[0][0]["score"]:
-            found.append([])
-        found[-1].append(row)
-    return found
+        if not groups or row["score"] == groups[0][0]["score"]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
 
 
 def _file_of(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The scorecard, beside what the claims files and the run folders give."""
+"""Checks the scorecard against the claims files and the run folders."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ def check(
     runs: Sequence[Run],
     survivors: bool = False,
 ) -> tuple[list[Check], list[dict[str, Any]]]:
-    """Every number and verdict of ``scorecard.csv``, and the derived rows. A claim without a row is a disagreement."""
-    found = []
+    """Checks of all of ``scorecard.csv``, and the derived rows. A claim without a row is a disagreement."""
+    checks = []
     reported = {row["id"]: row for row in rows}
     if not any(isinstance(at(run.config, "data.planted"), dict) for run in runs):
         claims = [claim for claim in claims if not _planted(claim)]
@@ -35,40 +35,40 @@ def check(
     for claim in claims:
         name = claim["id"]
         if name in reported:
-            found += _row(reported[name], derived[name])
+            checks += _row(reported[name], derived[name])
         else:
-            found.append(compare(_SECTION, name, None, "a row", "the claims file"))
+            checks.append(compare(_SECTION, name, None, "a row", "the claims file"))
     known = {claim["id"] for claim in claims}
     reason = "no claims file names it; give the one of the report with --claims"
-    found += [unknown(_SECTION, row["id"], row["verdict"], reason) for row in rows if row["id"] not in known]
-    return found, [derived[row["id"]] for row in rows if row["id"] in known]
+    checks += [unknown(_SECTION, row["id"], row["verdict"], reason) for row in rows if row["id"] not in known]
+    return checks, [derived[row["id"]] for row in rows if row["id"] in known]
 
 
-def _row(row: dict[str, str], one: dict[str, Any]) -> list[Check]:
-    source = one["files"]
-    shown = row | {"without_numbers": str(bool(row.get("without_numbers")))}  # whether a seed is named, not its words
-    found = [compare(_SECTION, f"{row['id']} · {k}", shown[k], v, source) for k, v in one.items() if k in row]
-    said = re.search(r"about ([\d,]+) seeds", row.get("reason", ""))
-    number = said[1].replace(",", "") if said else None
-    found.append(compare(_SECTION, f"{row['id']} · seeds in the reason", number, one["seeds_needed"], source))
-    return found + [
+def _row(row: dict[str, str], derived: dict[str, Any]) -> list[Check]:
+    source = derived["files"]
+    shown = row | {"without_numbers": str(bool(row.get("without_numbers")))}  # only whether a seed is named
+    checks = [compare(_SECTION, f"{row['id']} · {k}", shown[k], v, source) for k, v in derived.items() if k in row]
+    match = re.search(r"about ([\d,]+) seeds", row.get("reason", ""))
+    number = match[1].replace(",", "") if match else None
+    checks.append(compare(_SECTION, f"{row['id']} · seeds in the reason", number, derived["seeds_needed"], source))
+    return checks + [
         unknown(_SECTION, f"{row['id']} · {k}", v, "a column that this check does not know")
         for k, v in row.items()
-        if k not in one and k not in _TEXTS
+        if k not in derived and k not in _TEXTS
     ]
 
 
 def judge(claims: Sequence[dict[str, Any]], runs: Sequence[Run], survivors: bool) -> dict[str, dict[str, Any]]:
-    """Claim -> the columns of its row."""
-    found = {claim["id"]: _measured(claim, runs, survivors) for claim in claims}
+    """Claim -> its derived row of the scorecard, by column."""
+    rows_by_claim = {claim["id"]: _measured(claim, runs, survivors) for claim in claims}
     by_id = {claim["id"]: claim for claim in claims}
-    for text in ("natural", "planted"):  # a family each
-        judged = [name for name, one in found.items() if one["judged"] and one["text"] == text]
-        for name, p in zip(judged, holm([found[name]["p"] for name in judged]), strict=True):
-            found[name] |= _decided(by_id[name], found[name]["estimate"], p, len(judged))
-    for one in found.values():
-        del one["estimate"], one["judged"]
-    return found
+    for text in ("natural", "planted"):  # each is a family for Holm's correction
+        judged = [name for name, row in rows_by_claim.items() if row["judged"] and row["text"] == text]
+        for name, p in zip(judged, holm([rows_by_claim[name]["p"] for name in judged]), strict=True):
+            rows_by_claim[name] |= _decided(by_id[name], rows_by_claim[name]["estimate"], p, len(judged))
+    for row in rows_by_claim.values():
+        del row["estimate"], row["judged"]
+    return rows_by_claim
 
 
 def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> dict[str, Any]:
@@ -85,12 +85,12 @@ def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> di
     }  # fmt: skip
     if not all(chosen.values()):
         return empty
-    score = next((s for s in claim["scores"] if all(scores.values(own, s) for own in chosen.values())), None)
+    score = next((s for s in claim["scores"] if all(scores.values(arm_runs, s) for arm_runs in chosen.values())), None)
     if score is None:
         return empty
-    files = "results.json of " + ", ".join(own[0].name for own in chosen.values())
+    files = "results.json of " + ", ".join(arm_runs[0].name for arm_runs in chosen.values())
     empty |= {"score": score, "files": files, **_paper(claim, score)}
-    if any(scores.unfit(own, score) for own in chosen.values()):
+    if any(scores.unfit(arm_runs, score) for arm_runs in chosen.values()):
         return empty
     effect = _effect(claim, score, chosen)
     if effect is None:
@@ -103,20 +103,20 @@ def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> di
 
 
 def _effect(claim: dict[str, Any], score: str, chosen: Mapping[str, Sequence[Run]]) -> Estimate | None:
-    """The sum over arms of each seed that all have."""
+    """The claim's sum over the seeds that every arm has."""
     constant, factors = claim.get("constant", 0.0), claim["effect"]
-    values = {name: scores.values(own, score) for name, own in chosen.items()}
-    seeds = set.intersection(*(set(own) for own in values.values()))
+    values = {name: scores.values(arm_runs, score) for name, arm_runs in chosen.items()}
+    seeds = set.intersection(*(set(by_seed) for by_seed in values.values()))
     sums = [constant + sum(factors[name] * values[name][seed] for name in factors) for seed in sorted(seeds)]
     low, high = scores.bounds(score, *chosen.values())
     ends = [sorted((factor * low, factor * high)) for factor in factors.values()]
     within = (constant + sum(end[0] for end in ends), constant + sum(end[1] for end in ends))
-    floors = {name: scores.floor(own, score) for name, own in chosen.items()}
+    floors = {name: scores.floor(arm_runs, score) for name, arm_runs in chosen.items()}
     return rules.estimate(sums, within, rules.resolution_of_sum(factors, floors), score == "params")
 
 
 def _sides(claim: dict[str, Any], effect: Estimate) -> tuple[float, float]:
-    """One-sided p values of the claim being false, and of its being true."""
+    """One-sided p values of the hypotheses that the claim is false, and that it is true."""
     if claim.get("between") is not None:
         low, high = claim["between"]
         inside = max(rules.p_above(effect, low), rules.p_below(effect, high))
@@ -137,7 +137,7 @@ def _decided(claim: dict[str, Any], effect: Estimate, adjusted: float, judged: i
 
 
 def _paper(claim: dict[str, Any], score: str) -> dict[str, Any]:
-    """The same sum from the paper's numbers, and in which score."""
+    """The claim's sum from the paper's numbers, and the score it is in; None where the paper does not print them."""
     for name in (claim.get("paper_score") or score, claim["scores"][0]):
         numbers = {arm: _printed(claim, arm, name) for arm in claim["arms"]}
         if None not in numbers.values():
@@ -152,19 +152,19 @@ def _printed(claim: dict[str, Any], arm: str, score: str) -> float | None:
         return scores.roughness(printed.curve(curves[arm], not score.startswith("L2")))
     if not isinstance(cell, str):
         return None
-    table, _, place = cell.partition(".")
-    return printed.rows(table)[int(place) - 1].get(score)
+    table, _, number = cell.partition(".")
+    return printed.rows(table)[int(number) - 1].get(score)
 
 
 def _terms(cell: Any) -> dict[str, Any]:
     if isinstance(cell, dict):
         return cell
-    table, _, place = cell.partition(".")
-    return cells(table)[int(place) - 1]
+    table, _, number = cell.partition(".")
+    return cells(table)[int(number) - 1]
 
 
 def _planted(claim: dict[str, Any]) -> bool:
-    """Whether an arm is on planted text: its terms say so."""
+    """Whether an arm is on planted text, according to its terms."""
     return any(term.startswith("data.planted.") for cell in claim["arms"].values() for term in _terms(cell))
 
 

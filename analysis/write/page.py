@@ -1,4 +1,4 @@
-"""A report's page and its Markdown twin: words and layout; the numbers come ready."""
+"""The page of a report and the same in Markdown: text and layout. The numbers are computed elsewhere."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from albert_ablate.console import duration
 from analysis.draw import style
 from analysis.draw.style import Drawing
 from analysis.judge import numbers
-from analysis.judge.claims import Verdict, bound_words, counted
+from analysis.judge.claims import Verdict, bound_text, counted
 from analysis.judge.controls import HEAD, Controls, page_rows, reading, rows
 from analysis.judge.controls import summary as controls_summary
 from analysis.judge.metrics import unfit
@@ -46,24 +46,24 @@ _CONTROL_CLAIMS = "Claims of Table 5 on planted text; p after Holm's correction 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows."""
+    """The content of a report."""
 
     title: str
     runs: pd.DataFrame
     tables: tuple[Table, ...]
     verdicts: tuple[Verdict, ...]
     drawings: tuple[Drawing, ...]
-    undrawn: dict[str, str] = field(default_factory=dict)  # figure -> why
+    undrawn: dict[str, str] = field(default_factory=dict)  # figure -> why it was not drawn
     controls: Controls = field(default_factory=Controls)  # of runs on planted text
 
     @property
     def filled(self) -> list[Table]:
-        """Tables with runs, and Table 1, which needs none."""
+        """Tables with runs, and Table 1, which needs no runs."""
         return [table for table in self.tables if table.filled or table.number == 1]
 
 
 def summary(report: Report) -> list[str]:
-    """Three sentences: what was run, what came out, what cannot be said."""
+    """Three sentences: the runs, their results, and what is not tested."""
     done = main_setup(report.runs)
     counts = counted(report.verdicts)
     if not len(done) and report.controls.scores:
@@ -102,17 +102,17 @@ def summary(report: Report) -> list[str]:
 
 
 def control_summary(report: Report) -> list[str]:
-    """How the controls on planted text came out; nothing where there are none."""
+    """The results of the controls on planted text as sentences; empty without controls."""
     return controls_summary(report.controls)
 
 
 def cautions(report: Report) -> list[str]:
-    """What to know before the numbers: sentences about the code, copies and set-ups of the runs."""
+    """Cautions above the numbers: sentences about the code, the copies and the set-ups of the runs."""
     return [*of_runs(report.runs), *judged_in_one_setup([v.left_out for v in report.verdicts])]
 
 
 def missing(report: Report) -> list[str]:
-    """What the report cannot show, and why."""
+    """What the report cannot show and why, a line each."""
     lines = [
         f"Table {t.number}, {', '.join(row.labels)}: {t.selection.waiting[row.arm]}"
         for t in report.tables
@@ -126,19 +126,19 @@ def missing(report: Report) -> list[str]:
         if t not in report.filled
     ]
     lines += [f"Figure {name.removeprefix('figure')}: {why}" for name, why in report.undrawn.items()]
-    other = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
+    unfinished = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
     lines += [
         f"{short(run['path']) if run['state'] == 'copy' else run['run']}: {run['state']}"
         f"{', ' if run['note'] else ''}{run['note']}"
-        for run in other.to_dict("records")
+        for run in unfinished.to_dict("records")
     ]
     return lines
 
 
 def costs(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm of any set-up: runs, parameters, steps, tokens, FLOPs, training time and speed."""
+    """A row for each arm of any set-up: runs, parameters, steps, tokens, FLOPs, training time and speed."""
     runs = natural(runs)
-    done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]  # without settings it is no arm
+    done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]  # a run without settings has no arm
     done = in_order(done.assign(arm=arm_names(done)))
     rows = []
     for (arm, steps), frame in done.groupby(["arm", "steps"], sort=False):
@@ -155,7 +155,7 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def html(report: Report) -> str:
-    """The page: self-contained, no script or picture from elsewhere."""
+    """The page as self-contained HTML: it loads no scripts or pictures."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
     filled = report.filled
     provenance = json.dumps(of_tables(report.tables)).replace("<", "\\u003c")
@@ -192,7 +192,7 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """``report.md``: the same without provenance; figures beside it in ``figures/``."""
+    """The content of ``report.md``: the page without provenance; figures are in ``figures/`` beside it."""
     parts = [f"# {render.plain(report.title)}", *map(render.plain, (_subtitle(report.runs), " ".join(summary(report))))]
     parts += ["\n".join(f"- {render.plain(line)}" for line in known)] if (known := cautions(report)) else []
     parts += ["## What the paper claims, and what these runs say", _paper_claims(report)]
@@ -215,23 +215,23 @@ def markdown(report: Report) -> str:
 
 
 def _paper_claims(report: Report) -> str:
-    """The scorecard; of controls alone, which test none of them, one sentence."""
+    """The scorecard; one sentence if all runs are controls, which test none of the paper's claims."""
     if report.controls.shown and all(v.verdict == "not tested" for v in report.verdicts):
         return f"None of the paper's {len(report.verdicts)} claims is tested: no run is of natural text."
     return scorecard_markdown(report.verdicts)
 
 
 def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:
-    """The scorecard as a table."""
+    """The scorecard as a Markdown table."""
     head = ["claim", "verdict", "score", "effect", "95% interval", "p (Holm)", "the paper", "n", "why"]
     rows = []
     for verdict in verdicts:
         row = _score_row(verdict)
-        theirs = f"{row['paper']} {row['paper_score']}".strip()
+        paper_effect = f"{row['paper']} {row['paper_score']}".strip()
         rows.append(
             [
                 f"{row['claim']} ({row['source']})", f"{row['mark']} {row['verdict']}", row["score"], row["effect"],
-                row["interval"], row["p"], theirs, row["n"], row["reason"],
+                row["interval"], row["p"], paper_effect, row["n"], row["reason"],
             ]
         )  # fmt: skip
     return render.pipes(head, rows)
@@ -240,11 +240,11 @@ def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:
 def _score_row(verdict: Verdict) -> dict[str, Any]:
     claim, effect = verdict.claim, verdict.effect
     unit = numbers.unit(verdict.score or claim.scores[0])
-    words = {"%": " points", "nats": " nats", "1/s": " tokens/s"}.get(unit, "")
+    unit_label = {"%": " points", "nats": " nats", "1/s": " tokens/s"}.get(unit, "")
     many = 3 if unit in ("nats", "") else 2
     return {
         "claim": claim.claim, "source": claim.source, "verdict": verdict.verdict, "mark": _MARKS[verdict.verdict],
-        "holds_if": bound_words(claim), "unit": words,
+        "holds_if": bound_text(claim), "unit": unit_label,
         "score": (verdict.score or "") + (" (stand-in)" if verdict.stand_in else ""),
         "effect": "" if effect is None else numbers.signed(effect.mean, many),
         "raw": "" if effect is None else f"{effect.mean:.6g}",
@@ -263,15 +263,15 @@ def _counted(verdict: Verdict) -> str:
 
 
 def _why(verdict: Verdict) -> str:
-    """The reason, and which seeds have no numbers; of what is not tested the reason has it all."""
+    """The reason of a verdict, and the seeds without numbers unless the claim is not tested."""
     lost = verdict.lost if verdict.effect is not None else ""
     return "; ".join(filter(None, (verdict.reason, lost)))
 
 
-def _controls(found: Controls) -> dict[str, Any]:
+def _controls(controls: Controls) -> dict[str, Any]:
     return {
-        "title": _CONTROLS, "summary": controls_summary(found), "head": HEAD, "rows": page_rows(found),
-        "notes": reading(found), "claims": _CONTROL_CLAIMS, "scorecard": [_score_row(v) for v in found.verdicts],
+        "title": _CONTROLS, "summary": controls_summary(controls), "head": HEAD, "rows": page_rows(controls),
+        "notes": reading(controls), "claims": _CONTROL_CLAIMS, "scorecard": [_score_row(v) for v in controls.verdicts],
     }  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
-    """Head, and (shown, sort key) of each cell."""
+    """The table of costs: its head, and for each cell (shown text, sort key)."""
     forms: dict[str, Any] = {
         "parameters": lambda v: f"{v / 1e6:.2f} M", "steps": lambda v: f"{v:,.0f}",
         "tokens": lambda v: f"{v / 1e6:,.1f} M",

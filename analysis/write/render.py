@@ -1,7 +1,7 @@
-"""One table, four forms: Markdown, LaTeX (booktabs), CSV and HTML.
+"""Writes a table in four forms: Markdown, LaTeX (booktabs), CSV and HTML.
 
-A cell reads ``ours ± half the 95% interval [paper]``; an em-dash with a letter names why ours is
-missing, a dagger an arm that is not to be compared.
+A cell reads ``ours ± half the 95% interval [paper]``. An em-dash with a letter stands for a missing number of ours,
+with the reason below the table; a dagger marks an arm that must not be compared.
 """
 
 import math
@@ -18,33 +18,33 @@ from analysis.judge.tables import Comparison, Entry, Row, Table
 
 
 def heading(column: Sequence[str]) -> str:
-    """``SQuAD1.1`` of its two numbers, ``MNLI``, ``MLM loss, nats``."""
+    """The heading of a column: ``SQuAD1.1 F1/EM``, ``MNLI``, ``MLM loss, nats``."""
     if len(column) == 2:
         return f"{column[0].split('_')[0]} F1/EM"
     if column[0] == "speedup":
         return "speed-up"
-    found = metric(column[0])
-    return f"{found.label}, {found.unit}" if found.unit in ("nats", "M") else found.label
+    spec = metric(column[0])
+    return f"{spec.label}, {spec.unit}" if spec.unit in ("nats", "M") else spec.label
 
 
 class Reasons:
-    """Letters for why numbers are missing, in the order they come up."""
+    """Assigns letters to the reasons for missing numbers, in the order of their first use."""
 
     def __init__(self) -> None:
         self._letters: dict[str, str] = {}
 
     def letter(self, reason: str) -> str:
         """The letter of ``reason``."""
-        place = len(self._letters)
-        return self._letters.setdefault(reason, chr(97 + place) if place < 26 else f"a{chr(71 + place)}")
+        count = len(self._letters)
+        return self._letters.setdefault(reason, chr(97 + count) if count < 26 else f"a{chr(71 + count)}")
 
     def lines(self) -> list[str]:
-        """``a: not fine-tuned on mnli``."""
+        """A line for each letter, ``a: not fine-tuned on mnli``."""
         return [f"{letter}: {reason}" for reason, letter in self._letters.items()]
 
 
 def text(cell: Sequence[Entry], reasons: Reasons, paper: bool = True, seeds: int = 0) -> str:
-    """One cell in plain characters; it says its seeds where they are fewer than ``seeds``, the row's."""
+    """One cell as plain text, with its number of seeds if that is smaller than ``seeds``, the row's."""
     ours = [number(entry.metric, entry.ours) for entry in cell]
     if all(entry.ours is None for entry in cell):
         shown = f"{DASH}{reasons.letter(cell[0].reason or 'not measured')}"
@@ -52,30 +52,30 @@ def text(cell: Sequence[Entry], reasons: Reasons, paper: bool = True, seeds: int
         shown = " / ".join(ours) + ("†" if any(entry.mark for entry in cell) else "")
         fewest = min(entry.ours.n for entry in cell if entry.ours is not None)
         shown += f" (n = {fewest})" if fewest < seeds else ""
-    theirs = [printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None]
-    return f"{shown} [{'/'.join(theirs)}]" if theirs and paper else shown
+    paper_values = [printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None]
+    return f"{shown} [{'/'.join(paper_values)}]" if paper_values and paper else shown
 
 
 def marks(table: Table) -> list[str]:
-    """``† why`` for every distinct reason not to compare an arm."""
-    found = {entry.mark for row in table.rows for cell in row.cells for entry in cell if entry.mark}
-    return [f"† {mark}" for mark in sorted(found)]
+    """``† reason`` for every distinct reason not to compare an arm."""
+    distinct = {entry.mark for row in table.rows for cell in row.cells for entry in cell if entry.mark}
+    return [f"† {mark}" for mark in sorted(distinct)]
 
 
 def footnotes(table: Table, reasons: Reasons) -> list[str]:
-    """Everything that stands under a table, in its order."""
-    found = ["ours ± half of the 95% t interval over seeds [the paper's]; n: seeds"] if table.filled else []
+    """All notes under a table, in order."""
+    lines = ["ours ± half of the 95% t interval over seeds [the paper's]; n: seeds"] if table.filled else []
     ours = [entry.ours for row in table.rows for cell in row.cells for entry in cell if entry.ours is not None]
-    if any(one.margin is None for one in ours):
-        found.append("in round brackets: the 95% interval where it ends at a bound, such as 0 or 100%")
-    found += [*reasons.lines(), *marks(table), *table.notes]
+    if any(estimate.margin is None for estimate in ours):
+        lines.append("in round brackets: the 95% interval where it ends at a bound, such as 0 or 100%")
+    lines += [*reasons.lines(), *marks(table), *table.notes]
     if table.deviations:
-        found.append("Set-up, with the paper's in brackets: " + ", ".join(table.deviations))
-    return found
+        lines.append("Set-up, with the paper's in brackets: " + ", ".join(table.deviations))
+    return lines
 
 
 def markdown(table: Table) -> str:
-    """GitHub's tables: the arms, then their differences."""
+    """A Markdown table of the arms and one of their differences."""
     reasons = Reasons()
     lines = [f"### Table {table.number}. {table.title}", ""]
     lines.append(pipes(_head(table), [_cells(table, row, reasons) for row in table.rows]))
@@ -86,10 +86,10 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plain(words: str) -> str:
-    """``words`` on one line of Markdown, in which no tag, link or picture begins."""
-    one = " ".join(words.split())
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one).replace("](", "]\\(")
+def plain(text: str) -> str:
+    """``text`` on one line of Markdown, escaped so that no tag, link or picture begins in it."""
+    line = " ".join(text.split())
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line).replace("](", "]\\(")
 
 
 def pipes(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -120,7 +120,7 @@ def compared(table: Table, c: Comparison) -> list[str]:
     mean = signed(d.mean, decimals)
     p = DASH if d.n < 2 or c.mark or c.doubt else p_value(c.adjusted)
     return [
-        names[c.arm], names[c.other], heading([c.metric]), mean, interval, p,
+        names[c.arm], names[c.reference], heading([c.metric]), mean, interval, p,
         "" if c.paper is None else signed(c.paper, 1), c.verdict,
     ]  # fmt: skip
 
@@ -132,29 +132,35 @@ _TEX = {
 }  # fmt: skip
 
 
-def tex(words: str) -> str:
-    """``words`` for LaTeX."""
-    return "".join(_TEX.get(character, character) for character in words)
+def tex(text: str) -> str:
+    """``text`` escaped for LaTeX."""
+    return "".join(_TEX.get(character, character) for character in text)
 
 
 def latex(table: Table) -> str:
     """A ``table`` environment for a document with booktabs and graphicx; differences as a second one."""
     reasons = Reasons()
     body = [_cells(table, row, reasons) for row in table.rows]
-    found = _environment(f"{table.title} (Table {table.number} of the paper).", f"tab:{table.name}", _head(table), body)
+    document = _environment(
+        f"{table.title} (Table {table.number} of the paper).", f"tab:{table.name}", _head(table), body
+    )
     notes = r"\\ ".join(tex(note) for note in footnotes(table, reasons))
-    found = found.replace("\\end{table}", f"\\par\\smallskip\\footnotesize {notes}\n\\end{{table}}") if notes else found
+    document = (
+        document.replace("\\end{table}", f"\\par\\smallskip\\footnotesize {notes}\n\\end{{table}}")
+        if notes
+        else document
+    )
     if table.comparisons:
         rows = [compared(table, c) for c in table.comparisons]
-        found += _environment(
+        document += _environment(
             f"Differences between arms of Table {table.number}, paired by seed; p after Holm's correction.",
             f"tab:{table.name}-differences", COMPARED, rows,
         )  # fmt: skip
-    return found
+    return document
 
 
 def _environment(caption: str, label: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    # An empty group: a bracket after the end of a line would be read as its optional argument.
+    # LaTeX reads a bracket after \\ as its optional argument; an empty group at the start of a row prevents that.
     rows = ["{}" + " & ".join(tex(cell) for cell in row) + r" \\" for row in body]
     return "\n".join(
         [
@@ -167,26 +173,26 @@ def _environment(caption: str, label: str, head: Sequence[str], body: Sequence[S
 
 
 def frame(table: Table) -> pd.DataFrame:
-    """A row an arm and score: labels, seeds, mean, interval, standard deviation, the paper's, why missing, runs."""
+    """A row for each arm and score: labels, seeds, mean, interval, standard deviation, paper's value, reasons, runs."""
     rows: list[dict[str, Any]] = []
     for row in table.rows:
         labels = dict(zip(table.label_columns, row.labels, strict=True))
         for entry in (entry for cell in row.cells for entry in cell):
             ours = entry.ours
-            found = {"score": entry.metric, "unit": unit(entry.metric), "n": 0 if ours is None else ours.n}
-            found |= {"planned": row.planned}
-            found |= {name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")}
-            found |= {"paper": entry.paper, "missing": entry.reason if ours is None else None, "mark": entry.mark}
-            rows.append(labels | found | {"runs": " ".join(row.runs)})
+            values = {"score": entry.metric, "unit": unit(entry.metric), "n": 0 if ours is None else ours.n}
+            values |= {"planned": row.planned}
+            values |= {name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")}
+            values |= {"paper": entry.paper, "missing": entry.reason if ours is None else None, "mark": entry.mark}
+            rows.append(labels | values | {"runs": " ".join(row.runs)})
     return pd.DataFrame(rows)
 
 
 def differences(table: Table) -> pd.DataFrame:
-    """A row a comparison: arms, score, mean, interval, p, the paper's difference, verdict."""
+    """A row for each comparison: arms, score, mean, interval, p, the paper's difference, verdict."""
     names = {row.arm: ", ".join(row.labels) for row in table.rows}
     return pd.DataFrame(
         {
-            "arm": names[c.arm], "against": names[c.other], "score": c.metric, "unit": unit(c.metric),
+            "arm": names[c.arm], "against": names[c.reference], "score": c.metric, "unit": unit(c.metric),
             "n": c.difference.n, "difference": c.difference.mean, "low": c.difference.low, "high": c.difference.high,
             "p": c.p, "p_holm": c.adjusted, "paper": c.paper, "verdict": c.verdict,
         }
@@ -195,17 +201,17 @@ def differences(table: Table) -> pd.DataFrame:
 
 
 def html(table: Table) -> Markup:
-    """The table with sortable columns; every number of ours opens its provenance."""
+    """The table as HTML with sortable columns; a click on a number of ours opens its provenance."""
     reasons = Reasons()
-    found = _html_table(_head(table), [_html_row(table, row, reasons) for row in table.rows])
+    markup = _html_table(_head(table), [_html_row(table, row, reasons) for row in table.rows])
     notes = "".join(f"<li>{escape(note)}</li>" for note in footnotes(table, reasons))
-    found += f'<ul class="notes">{notes}</ul>' if notes else ""
+    markup += f'<ul class="notes">{notes}</ul>' if notes else ""
     if table.comparisons:
         head = [name or "verdict" for name in COMPARED]
-        found += f"<details><summary>{len(table.comparisons)} differences between arms, paired by seed</summary>"
-        found += _html_table(head, [_html_comparison(table, c) for c in table.comparisons])
-        found += '<p class="notes">p after Holm\'s correction over the table.</p></details>'
-    return Markup(found)
+        markup += f"<details><summary>{len(table.comparisons)} differences between arms, paired by seed</summary>"
+        markup += _html_table(head, [_html_comparison(table, c) for c in table.comparisons])
+        markup += '<p class="notes">p after Holm\'s correction over the table.</p></details>'
+    return Markup(markup)
 
 
 def _html_table(head: Sequence[str], rows: Sequence[str]) -> str:
@@ -223,7 +229,7 @@ def _html_row(table: Table, row: Row, reasons: Reasons) -> str:
 
 def _html_cell(row: Row, cell: Sequence[Entry], reasons: Reasons) -> str:
     first = next((entry.ours.mean for entry in cell if entry.ours is not None), None)
-    theirs = "/".join(printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None)
+    paper_values = "/".join(printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None)
     sort = "" if first is None else f' data-sort="{first:.6g}"'
     shown = escape(text(cell, reasons, paper=False, seeds=row.seeds))
     if first is None:
@@ -235,7 +241,9 @@ def _html_cell(row: Row, cell: Sequence[Entry], reasons: Reasons) -> str:
         ours = f'<button type="button" class="number" data-arm="{row.arm}" data-score="{keys}"{title}>{shown}</button>'
     else:
         ours = f"<span>{shown}</span>"
-    return f"<td{sort}>{ours}" + (f'<span class="paper">{escape(theirs)}</span>' if theirs else "") + "</td>"
+    return (
+        f"<td{sort}>{ours}" + (f'<span class="paper">{escape(paper_values)}</span>' if paper_values else "") + "</td>"
+    )
 
 
 def _html_comparison(table: Table, c: Comparison) -> str:

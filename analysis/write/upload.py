@@ -1,4 +1,4 @@
-"""The report in Weights & Biases, for those who keep theirs there; offline unless WANDB_MODE says otherwise."""
+"""Logs a report to Weights & Biases; offline unless WANDB_MODE is set."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ from analysis.write.render import differences, frame
 
 
 def upload(report: Report, out: Path, project: str | None) -> None:
-    """One run of type ``analysis``: every filled table, its differences, the scorecard and the page.
+    """Logs one run of type ``analysis``: every filled table, its differences, the scorecard and the page.
 
-    A ``project`` of None is that of WANDB_PROJECT.
+    ``project``: None takes the project in WANDB_PROJECT.
     """
     with wandb.init(
         project=wandb_project(project),
