@@ -30,7 +30,7 @@ from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.files import digest, sha256_file
-from albert_ablate.languages import known_code, rules_in_words, rules_of
+from albert_ablate.languages import borrowed_rules, known_code, rules_of
 
 # --- scripts -------------------------------------------------------------------------------------
 
@@ -121,8 +121,8 @@ def test_an_unknown_language_says_whose_rules_stand_in(tmp_path: Path, capsys: p
     texts = [f"The first of {n}. The second one." for n in range(40)]
     prepare_text(Corpus("made", "x", lambda: iter(texts), None, False, {}), "xx", 0.3, tmp_path)
     assert "data.language=xx: there are no rules" in capsys.readouterr().out
-    assert "Slovak (sk)" in (rules_in_words("cs") or "")
-    assert rules_in_words("ja") is None
+    assert "Slovak (sk)" in (borrowed_rules("cs") or "")
+    assert borrowed_rules("ja") is None
 
 
 # --- tables and texts with commas ----------------------------------------------------------------

@@ -32,7 +32,7 @@ def per_layer(runs: pd.DataFrame) -> Drawing:
     found = select(runs, arms)
     if any(not len(frame) for frame in found.runs.values()):
         arms = {
-            SHARE.words(s): {"size": "base", "share": s, "objective": "sop", "embedding": "H/6"} for s in _STRATEGIES
+            SHARE.label_of(s): {"size": "base", "share": s, "objective": "sop", "embedding": "H/6"} for s in _STRATEGIES
         }
         found = select(runs, arms)
     data = layers_of({arm: frame.assign(share=arms[arm]["share"]) for arm, frame in found.runs.items()})
@@ -171,8 +171,8 @@ def embedding(runs: pd.DataFrame) -> Drawing:
         for share, part in data.groupby("share", sort=False):
             style = look_of(SHARE, share)
             here = part.dropna(subset=["mean"])
-            points(ours, here["E"].astype(float), here, style, SHARE.words(share))
-            theirs.plot(part["paper_E"], part["paper_Avg"], label=SHARE.words(share), **style)
+            points(ours, here["E"].astype(float), here, style, SHARE.label_of(share))
+            theirs.plot(part["paper_E"], part["paper_Avg"], label=SHARE.label_of(share), **style)
         log_ticks(ours, sorted(data["E"].dropna().astype(int).unique()))
         log_ticks(theirs, sorted(data["paper_E"].unique()))
         ours.set(xlabel="embedding size E", ylabel=score_axis(key))
