@@ -19,8 +19,9 @@ import pandas as pd
 import pytest
 from test_corpora import data, documents, fault
 
+from albert_ablate import languages
 from albert_ablate.config.schema import DataConfig
-from albert_ablate.data import scripts, splitting
+from albert_ablate.data import scripts
 from albert_ablate.data.corpora import Corpus, open_corpus
 from albert_ablate.data.forms import form_of
 from albert_ablate.data.scripts import ends_sentence, join_lines, several_sentences
@@ -111,8 +112,8 @@ def test_codes_are_read_in_any_spelling(code: str, known: str) -> None:
 
 def test_the_probes_tell_the_rules_of_languages_apart() -> None:
     alike: dict[tuple[int, ...], list[str]] = {}
-    for language in splitting._LANGUAGES:
-        alike.setdefault(splitting._probed(language), []).append(language)
+    for language in languages._LANGUAGES:
+        alike.setdefault(languages._probed(language), []).append(language)
     assert len(alike) >= 19
     assert [rules_of(code) for code in ("cs", "gl", "be", "xx", "als", "uk")] == ["sk", "pt", "en", "en", "de", "uk"]
 

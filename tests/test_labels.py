@@ -112,7 +112,7 @@ def test_what_was_taken_for_one_class_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [("[a]", "two labels are needed"), ("[a,a]", "stands there twice"), ("[1,1.0]", "stands there twice"),
+    [("[a]", "two labels are needed"), ("[a,a]", "occurs twice"), ("[1,1.0]", "occurs twice"),
      ("[a,'']", "a label is empty")],
 )  # fmt: skip
 def test_labels_that_the_user_names_are_checked(labels: str, words: str, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def require_whole(tokenizer: Tokenizer) -> None:
     twice = next((piece for line, piece in enumerate(pieces, 1) if last[piece] != line), None)
     if twice is not None:
         raise DataError(
-            f"tokenizer.model_path={tokenizer.path}, line {last[twice]}: {twice!r} stands there a second time. "
+            f"tokenizer.model_path={tokenizer.path}, line {last[twice]}: {twice!r} occurs a second time. "
             "Each piece has one line."
         )
     if tokenizer.named < tokenizer.vocab_size:

@@ -109,7 +109,7 @@ def _unigram_scores(model: dict[str, Any], file: Path) -> dict[str, float]:
         raise DataError(f"{file}: model.unk_id is {model['unk_id']}; {UNK} is needed.")
     scores = {piece: float(score) for piece, score in model["vocab"]}
     if len(scores) < len(model["vocab"]):
-        raise DataError(f"{file}: model.vocab: a piece stands there twice.")
+        raise DataError(f"{file}: model.vocab: a piece occurs twice.")
     return scores
 
 

@@ -128,7 +128,7 @@ def _separator(path: Path) -> str:
 def _require_distinct(path: Path, number: int, columns: list[str]) -> None:
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:
-        raise DataError(f"{path}, line {number}: column {twice[0]!r} stands there twice; names must differ.")
+        raise DataError(f"{path}, line {number}: column {twice[0]!r} occurs twice; names must differ.")
 
 
 def _cells(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
@@ -201,7 +201,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return content
 
 

@@ -117,7 +117,7 @@ def require_labels(labels: Sequence[str], field: str) -> None:
     if any(not label.strip() for label in labels):
         raise DataError(f"{field}={list(labels)}: a label is empty.")
     if len(_indices(tuple(labels))) < len(labels):
-        raise DataError(f"{field}={list(labels)}: a class stands there twice (equal numbers are one class).")
+        raise DataError(f"{field}={list(labels)}: a class occurs twice (equal numbers are one class).")
     if len(labels) < 2:
         raise DataError(f"{field}={list(labels)}: two labels are needed.")
 
