@@ -53,8 +53,8 @@ def require_usable(proto: Any, path: Path, name: str) -> None:
         "its sentences begin without the word mark (add_dummy_prefix=false)": (
             any(p.piece.startswith("▁") for p in proto.pieces) and not proto.normalizer_spec.add_dummy_prefix
         ),
-        f"user-defined symbols of several characters ({', '.join(several[:3])}) in a BPE model have no equivalent in other "
-        "libraries": kind == "bpe" and bool(several),
+        f"user-defined symbols of several characters ({', '.join(several[:3])}) in a BPE model have no equivalent in "
+        "other libraries": kind == "bpe" and bool(several),
     }
     wrong = [message for message, holds in problems.items() if holds]
     if wrong:
