@@ -47,8 +47,8 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
     kind = packing_of(path)
     if kind is None and path.name.lower().endswith(SUFFIXES) and path.stat().st_size:
         raise DataError(
-            f"{path}: damaged {path.suffix} file (it does not begin as one). Fetch it again or, if it is not packed, "
-            "give it another name."
+            f"{path}: damaged {path.suffix} file (it does not begin like one). Fetch it again or, if it is not "
+            "compressed, give it another name."
         )
     try:
         with ExitStack() as opened:
@@ -88,14 +88,14 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     names = archive.namelist()
     office = {"[Content_Types].xml", "mimetype", "META-INF/MANIFEST.MF", "META-INF/container.xml"}
     if office & set(names):
-        raise NotTextError(f"{path}: a document of an office program or a book, no plain text. Save it as .txt.")
+        raise NotTextError(f"{path}: an office document or an e-book, not plain text. Save it as .txt.")
     files = [
         member for member in archive.infolist() if not member.is_dir() and not member.filename.startswith("__MACOSX/")
     ]
     if len(files) != 1:
         listed = ", ".join(member.filename for member in files[:4]) + (", …" if len(files) > 4 else "")
         raise NotTextError(
-            f"{path}: an archive of {len(files)} files ({listed}). Unpack it into a folder and give that."
+            f"{path}: an archive of {len(files)} files ({listed}). Unpack it into a folder and name that."
         )
     if files[0].flag_bits & 1:
         raise NotTextError(f"{path}: the archive is encrypted. Unpack it first.")

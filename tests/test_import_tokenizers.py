@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "a line break in a piece": (
         "wordpiece",
         lambda f: changed(f, lambda c: c["model"]["vocab"].update({"a\nb": len(c["model"]["vocab"])})),
-        "it has a piece that is no line of a vocab.txt",
+        "it has a piece that cannot be a line of a vocab.txt",
     ),
     "no [MASK]": (
         "wordpiece",

@@ -162,7 +162,7 @@ def test_damaged_and_foreign_files_are_refused_in_words(kind: str, folder: Path,
     with pytest.raises(DataError) as error:
         prepare(compose(packed(folder, tmp_path / "cache", f"data.path={bad}")))
     expected = {"missing": "no such file", "folder": "a folder", "format": "this version reads 1"}
-    assert f"data.path={bad}: {'' if kind in ('missing', 'folder') else 'damaged, or no packed corpus'}" in str(
+    assert f"data.path={bad}: {'' if kind in ('missing', 'folder') else 'damaged, or not a packed corpus'}" in str(
         error.value
     )
     assert expected.get(kind, "albert_ablate.commands.pack") in str(error.value)

@@ -177,7 +177,7 @@ def _require_one_form(data: DataConfig, files: _Files) -> None:
     if titled and plain:
         raise DataError(
             f"data.path={data.path}: some files have WikiText's headings and spaces and others do not ({len(titled)} "
-            f"and {len(plain)}; without: {_some([path.name for path in plain])}). Say data.format=headings if all of "
+            f"and {len(plain)}; without: {_some([path.name for path in plain])}). Set data.format=headings if all of "
             "them are WikiText, or put those of one form in a folder of their own."
         )
     lines, others = files.of("sentences"), files.of("prose", *ROWS)
@@ -186,7 +186,7 @@ def _require_one_form(data: DataConfig, files: _Files) -> None:
         are = "with" if fewer is lines else "without"
         raise DataError(
             f"data.path={data.path}: some files have one sentence a line and others do not ({len(lines)} and "
-            f"{len(others)}; {are}: {_some([path.name for path in fewer])}). Say which with data.format=sentences or "
+            f"{len(others)}; {are}: {_some([path.name for path in fewer])}). Choose with data.format=sentences or "
             "data.format=prose, or put those of one form in a folder of their own."
         )
 
@@ -210,7 +210,8 @@ def _announced(path: Path) -> bool:
 def _advice(data: DataConfig, files: _Files) -> str:
     """What ends a document in the files that were read."""
     if data.documents_of is not None:
-        return f"with data.documents_of={data.documents_of} every {data.documents_of} sentences are one; lower it"
+        count = data.documents_of
+        return f"with data.documents_of={count} every {count} sentences are a document; lower it"
     if data.format == "headings" or files.of("headings"):
         ends = "the text was read as WikiText, where a line ` = Title = ` begins a document"
     elif files.of("sentences"):
@@ -395,8 +396,8 @@ def lines_of(source: IO[str], path: Path) -> Iterator[str]:
 def _require_room(size: int, path: Path | None) -> None:
     if size > LARGEST:
         raise DataError(
-            f"{path or 'the text'}: a document of more than {LARGEST:,} characters. Part documents with a blank line "
-            "(prose: two), or give data.format."
+            f"{path or 'the text'}: a document of more than {LARGEST:,} characters. Separate documents with a "
+            "blank line (prose: two), or set data.format."
         )
 
 

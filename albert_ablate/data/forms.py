@@ -102,11 +102,11 @@ def _decoded(path: Path, head: bytes) -> str:
         if head.startswith(mark):
             raise NotTextError(f"{path}: not UTF-8 (it is {name}). Convert the file first, such as with iconv.")
     if head[257:262] == b"ustar":
-        raise NotTextError(f"{path}: a tar archive. Unpack it into a folder and give that.")
+        raise NotTextError(f"{path}: a tar archive. Unpack it into a folder and name that.")
     binary = re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) is not None
     for magic, what in _BINARY.items():
         if head.startswith(magic) and (binary or magic in _PRINTABLE):
-            raise NotTextError(f"{path}: no text ({what}). Give the plain text that is in it.")
+            raise NotTextError(f"{path}: no text ({what}). Give its text as plain text.")
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=len(head) < _HEAD)
     except UnicodeDecodeError as error:
@@ -131,8 +131,8 @@ def _structured(path: Path, text: str, whole: bool, named: Kind | None, data: Da
         return Form("json")
     if _is_markup(text, stated):
         raise NotTextError(
-            f"{path}: HTML or XML, no plain text. Take the text out first (WikiExtractor: with --json)"
-            + ("." if _MARKUP.match(text) else "; if it is a text, say data.format=sentences or data.format=prose.")
+            f"{path}: HTML or XML, not plain text. Extract the text first (WikiExtractor: with --json)"
+            + ("." if _MARKUP.match(text) else "; if it is plain text, set data.format=sentences or data.format=prose.")
         )
     table = find_table(text, whole, data.text_column, named == "table")
     if table and (table.certain or not stated):

@@ -86,7 +86,7 @@ def _ordinary(ids: np.ndarray) -> np.ndarray:
 
 
 def _segment_firsts(ids: np.ndarray, segment_starts: np.ndarray) -> np.ndarray:
-    """(B, T) bool: a segment's first piece opens a word, whatever it is."""
+    """(B, T) bool: the first piece of each segment, which always opens a word."""
     rows, width = ids.shape
     first = np.zeros((rows, width + 1), dtype=bool)  # one spare column for an empty second segment
     first[np.arange(rows)[:, None], segment_starts] = True

@@ -149,7 +149,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes, dict[str, list[np.ndarray]
         arrays = {side: [_array(archive, side, kind) for kind in _ARRAYS] for side in SIDES}
     for tokens, sentences, documents in arrays.values():
         if sentences.sum() != len(tokens) or documents.sum() != len(sentences) or not documents.all():
-            raise ValueError("the boundaries are not those of the tokens")
+            raise ValueError("the boundaries do not fit the tokens")
     return about, tokenizer, arrays
 
 
@@ -178,7 +178,7 @@ def _readable(path: Path) -> Iterator[None]:
     ) as error:  # fmt: skip
         reason = str(error).strip("'\"") or type(error).__name__
         raise DataError(
-            f"data.path={path}: damaged, or no packed corpus ({reason}). Copy it again, or write it anew with "
+            f"data.path={path}: damaged, or not a packed corpus ({reason}). Copy it again, or write it again with "
             f"`{_COMMAND}`. Text is read with data=text."
         ) from error
 
@@ -202,5 +202,5 @@ def _array(archive: zipfile.ZipFile, side: str, kind: str) -> np.ndarray:
     plain = io.BytesIO(lzma.decompress(archive.read(f"{side}/{kind}.npy.xz")))
     values: np.ndarray = np.load(plain, allow_pickle=False)
     if values.ndim != 1 or values.dtype.kind != "u":
-        raise ValueError(f"{side}/{kind} holds no whole numbers")
+        raise ValueError(f"{side}/{kind} does not hold unsigned integers")
     return values

@@ -58,20 +58,20 @@ def doubts(info: dict[str, Any]) -> Iterator[str]:
     if info["settings"].get("headings") and not met.get("titles"):
         yield (
             "no line is the title of an article, such as ` = Title = `, so only the ends of files end documents. "
-            "Leave data.format at auto if the text is no WikiText."
+            "Leave data.format at auto if the text is not WikiText."
         )
     wrapped, without = met.get("wrapped", 0), met.get("wrapped_without_mark", 0)
     if without > 0.5 * wrapped:
         yield (
             f"{without:,} of {_count(wrapped, 'paragraph')} of several lines hold no sentence mark, and each was read "
-            f"as one sentence ({length} on average). If a line is a sentence, say data.format=sentences; where the "
+            f"as one sentence ({length} on average). If a line is a sentence, set data.format=sentences; where the "
             "language writes no such marks (Thai, Lao), put each sentence on a line of its own."
         )
     elif mean > (_IMPLAUSIBLE if spaced else _IMPLAUSIBLE_UNSPACED):
         remedy = (
-            "If a line holds several sentences, say data.format=prose."
+            "If a line holds several sentences, set data.format=prose."
             if "sentences" in forms
-            else "Few marks that end a sentence were found. If a line is a sentence, say data.format=sentences; else "
+            else "Few marks that end a sentence were found. If a line is a sentence, set data.format=sentences; else "
             "put sentences on lines of their own."
         )
         yield f"a sentence has {length} on average. {remedy}"

@@ -66,7 +66,7 @@ def read_json_documents(source: IO[str], path: Path, column: str) -> Iterator[st
             values.append(value)
             position = _after_space(text, end)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}). Mend the file, or write one JSON object a line.") from error
+        raise DataError(f"{path}: not JSON ({error}). Repair the file, or write one JSON object a line.") from error
     rows = values[0] if len(values) == 1 and isinstance(values[0], list) else values
     for number, row in enumerate(rows, 1):
         yield from _documents_of(row, f"{path}, row {number}", column)

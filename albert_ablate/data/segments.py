@@ -79,7 +79,7 @@ def lone_sentences(store: TokenStore, objective: Objective, settings: PairsConfi
 
 
 def needs_second_document(objective: Objective, settings: PairsConfig) -> bool:
-    """Whether some second segments come from another document, so that the corpus must have two."""
+    """Whether some second segments come from another document; the corpus then needs at least two."""
     return objective.needs_second_document or settings.single_sentence == "released"
 
 

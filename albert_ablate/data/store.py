@@ -19,7 +19,7 @@ STORE_FORMAT = 1
 SIDES = ("train", "valid")
 _COUNTED = 10_000_000
 _SENTENCES_PER_BLOCK = 50_000
-_CHARACTERS_PER_BLOCK = 8_000_000  # where sentences are long
+_CHARACTERS_PER_BLOCK = 8_000_000  # limits blocks of long sentences
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def open_side(folder: Path, side: str) -> TokenStore:
             fingerprint=read_json(folder / "info.json")["fingerprint"],
         )
         if store.sentences[-1] != len(store.tokens) or store.documents[-1] != len(store.sentences) - 1:
-            raise ValueError("the boundaries are not those of the tokens")
+            raise ValueError("the boundaries do not fit the tokens")
         return store
 
 

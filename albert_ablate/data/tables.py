@@ -161,7 +161,7 @@ _REMEDY = (
     "Set data.text_column to the column with the documents; a table of labelled examples is for fine-tuning "
     "(task=text_classification)."
 )
-_OR_TEXT = " If the file is plain text, say data.format=sentences or data.format=prose."
+_OR_TEXT = " If the file is plain text, set data.format=sentences or data.format=prose."
 
 
 def _listed(names: list[str]) -> str:

@@ -108,7 +108,7 @@ def _config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ForeignCheckpointError(
-            f"{path}: not readable ({type(error).__name__}). It lies beside the checkpoint."
+            f"{path}: not readable ({type(error).__name__}). It belongs beside the checkpoint."
         ) from None
     except (ValueError, RecursionError) as error:
         raise ForeignCheckpointError(f"{path}: not JSON ({error}).") from None

@@ -129,13 +129,13 @@ def _word_pieces(
         raise DataError(
             f"{file}: model.vocab: {len(model['vocab']):,} pieces with ids up to {max(model['vocab'].values()):,}."
         )
-    made, beside = scratch / VOCABULARY, file.with_name(VOCABULARY)
+    made, sibling = scratch / VOCABULARY, file.with_name(VOCABULARY)
     made.write_bytes("".join(f"{piece}\n" for piece in by_id(model["vocab"])).encode())
     if _ids(read_vocabulary(made)) != model["vocab"]:
-        raise DataError(f"{file}: model.vocab: it has a piece that is no line of a {VOCABULARY}.")
-    if beside.is_file() and _ids(read_vocabulary(beside)) != model["vocab"]:
+        raise DataError(f"{file}: model.vocab: it has a piece that cannot be a line of a {VOCABULARY}.")
+    if sibling.is_file() and _ids(read_vocabulary(sibling)) != model["vocab"]:
         raise DataError(f"{file} holds other pieces than {VOCABULARY}. {_REMEDY}")
-    return ForeignTokenizer(beside if beside.is_file() else made, NAME, lowercase, strip, (file,))
+    return ForeignTokenizer(sibling if sibling.is_file() else made, NAME, lowercase, strip, (file,))
 
 
 def _bert_cleaning(file: Path, normalizer: Mapping[str, Any], flags: Mapping[str, bool | None]) -> tuple[bool, bool]:
@@ -179,15 +179,15 @@ def _require_no_more(folder: Path, described: Mapping[str, Any], vocabulary: set
     """Raise DataError for added tokens that older versions of transformers store outside the vocabulary."""
     file = folder / "added_tokens.json"
     try:
-        beside = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        extra = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         decoder = described.get("added_tokens_decoder") or {}
-        tokens = [*beside, *(token["content"] for token in decoder.values())]
+        tokens = [*extra, *(token["content"] for token in decoder.values())]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: its added tokens are not readable ({type(error).__name__}).") from None
     added = [str(token) for token in tokens if token not in vocabulary]
     if added:
         raise DataError(
-            f"{folder}: added tokens: {', '.join(added[:8])}. They are no pieces of the vocabulary; a tokenizer with "
+            f"{folder}: added tokens: {', '.join(added[:8])}. They are not in the vocabulary; a tokenizer with "
             "them has no counterpart here."
         )
 

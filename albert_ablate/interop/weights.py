@@ -29,7 +29,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
     for file in files:
         for name, tensor in _read(file).items():
             if name in tensors:
-                raise ForeignCheckpointError(f"{file}: {name} stands in {shard_of[name]} already.")
+                raise ForeignCheckpointError(f"{file}: {name} is already in {shard_of[name]}.")
             tensors[name], shard_of[name] = tensor, file.name
     if index is not None and index != shard_of:
         wrong = sorted(name for name in index.keys() | shard_of.keys() if index.get(name) != shard_of.get(name))

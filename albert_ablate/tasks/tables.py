@@ -87,7 +87,7 @@ def find(field: str, data_dir: str | None, folders: Sequence[str], stem: str, su
         return unique[0]
     if unique:
         raise DataError(f"{field}: several files could be meant, {', '.join(map(str, unique))}. Name one.")
-    seen = ", ".join(str(parent) for parent in parents if parent.is_dir()) or f"{root}, which is no folder"
+    seen = ", ".join(str(parent) for parent in parents if parent.is_dir()) or f"{root}, which is not a folder"
     raise DataError(f"{field}: no file {stem}{suffixes[0]} (or .xz, .gz) in {seen}.")
 
 

@@ -19,7 +19,7 @@ class GlueTask:
     dev: dict[str, str]  # name of a dev set -> stem of its file
     test: dict[str, str]  # name of a test set -> stem of its file
     submission: dict[str, str]  # name of a set -> official name of its prediction file
-    header: tuple[str, ...] | None = None  # of the official files, where they have no header line
+    header: tuple[str, ...] | None = None  # columns of official files without a header line
     hub_dev: dict[str, str] | None = None  # name of a dev set -> split on the hub
     short_rows: bool = False  # the official files have some rows with too few fields
     words: bool = False  # the submission holds label names, not numbers

@@ -63,7 +63,7 @@ def read_label(row: Row, column: str, named: Sequence[str] = (), field: str | No
     if label in _MISSING and label not in named:
         raise row.error(f"column {column!r} holds {label!r}, which stands for a missing value.{remedy}")
     if len(label) > 1 and label[0] == label[-1] == '"' and label not in named:
-        raise row.error(f"column {column!r}: {label} has its quotes on; only cells of a .csv are quoted.{remedy}")
+        raise row.error(f"column {column!r}: {label} is in quotes; only cells of a .csv are quoted.{remedy}")
     return label
 
 
