@@ -1,4 +1,7 @@
-"""The sentence objective beside masked LM (paper, section 3.1 and Table 5); read by ``data/segments.py``."""
+"""The sentence objective, trained together with masked LM (paper, section 3.1 and Table 5).
+
+Read by ``data/segments.py``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

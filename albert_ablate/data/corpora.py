@@ -263,7 +263,7 @@ def _list_files(field: str, pattern: str, data: DataConfig) -> _Files:
     try:
         named = root.is_file()
         paths = [root] if named else sorted(path for path in _below(root) if path.is_file())
-    except (OSError, ValueError, NotImplementedError) as error:  # a name or pattern that no system takes
+    except (OSError, ValueError, NotImplementedError) as error:  # an invalid name or pattern
         raise DataError(f"{field}={pattern}: not a usable path or pattern ({error}).") from error
     if named:
         return _Files({root: _form(root, data)}, [])
@@ -352,7 +352,7 @@ def _as_marked(path: Path, form: Form, data: DataConfig, tally: Counter[str]) ->
         return
     if form.kind in ROWS:
         rows = _rows(path, form, data)
-        if data.format == "headings":  # a row is a line, or holds several
+        if data.format == "headings":  # a row holds one or several lines
             rows = read_articles((line for row in rows for line in row.splitlines() or [""]), path, tally)
         yield from rows
         return

@@ -85,7 +85,7 @@ def form_of(path: Path, data: DataConfig) -> Form:
     if not text.strip():
         return Form(_empty(path))
     if named == "parquet":
-        return Form("parquet")  # its reader says what is wrong with it
+        return Form("parquet")  # its reader reports the damage
     whole = len(head) < _HEAD
     return _structured(path, text, whole, named, data) or _form_of_text(path, text, data)
 

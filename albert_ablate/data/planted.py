@@ -79,7 +79,7 @@ class PlantedText:
         return streams.integers(self._key("topics"), 0, self.settings.topics, documents)
 
     def draw(self, documents: np.ndarray) -> np.ndarray:
-        """(documents, sentences, words) numbers of the words."""
+        """(documents, sentences, words) numbers of the drawn words."""
         s = self.settings
         size = s.vocabulary // s.topics
         document, sentence, position = (

@@ -252,5 +252,5 @@ def _normal(values: np.ndarray) -> np.ndarray:
 
 
 def _mixed(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(N, Z) weights of (N, Z, words) distributions, each normalised first -> (N, words)."""
+    """(N, words) mixture of (N, Z, words) distributions, which are normalised first, with (N, Z) weights."""
     return np.asarray(np.einsum("nz,nzw->nw", weights, _normal(values)))

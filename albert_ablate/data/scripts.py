@@ -45,7 +45,7 @@ _UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}{_FULL_WIDTH}]")
 _GEORGIAN = "".join(map(chr, range(0x10D0, 0x1100)))
 #: Quotation marks, dots and dashes used with any script; the neighbouring character decides.
 _OF_ANY_SCRIPT = "“”‘’…—·"
-#: Scripts that write no sentence marks: Thai and Lao.
+#: Scripts without sentence marks: Thai and Lao.
 _UNMARKED = re.compile("[\u0e00-\u0eff]")
 
 
@@ -88,12 +88,12 @@ def has_mark(text: str) -> bool:
 
 
 def unmarked(text: str) -> bool:
-    """Whether most letters of ``text`` are of scripts that write no sentence marks."""
+    """Whether most characters of ``text`` belong to scripts without sentence marks."""
     return 2 * len(_UNMARKED.findall(text)) > sum(not character.isspace() for character in text)
 
 
 def unspaced(text: str) -> bool:
-    """Whether most characters of ``text`` are of scripts that write no space between words."""
+    """Whether most characters of ``text`` belong to scripts without spaces between words."""
     return 2 * len(_UNSPACED_CHARACTER.findall(text)) > sum(not character.isspace() for character in text)
 
 

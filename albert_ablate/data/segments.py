@@ -115,7 +115,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of sentences ``first`` up to ``last`` of a document, halved before sentence ``middle``. All (runs,)."""
+    """Runs of sentences, from ``first`` to ``last`` (exclusive), split before sentence ``middle``. All are (runs,)."""
 
     document: np.ndarray
     ordinal: np.ndarray

@@ -129,7 +129,7 @@ def _questions(row: Row, level: str) -> list[RaceQuestion]:
 
 
 def filled(question: str, option: str) -> str:
-    """The gap rule: every _ becomes the option; without a gap the option follows the question."""
+    """The question with the option in place of every gap (_); without a gap the option follows the question."""
     return question.replace("_", option) if "_" in question else f"{question} {option}"
 
 
@@ -151,7 +151,7 @@ class RaceTask:
         levels = sorted({q.level for q in dev}, reverse=True)
         if len(levels) > 1:
             self._questions |= {level: [q for q in dev if q.level == level] for level in levels}
-        #: Pieces of question and option: 128 of 512, and their share of a shorter sequence.
+        #: Most pieces of question and option: 128 of 512, proportionally fewer in shorter sequences.
         self._query = min(task.max_query, max(8, round(task.max_query * max_length / task.recipe.max_length)))
         self.train = self._features(train, tokenizer, max_length)
         self.dev = {"all": self._features(dev, tokenizer, max_length)}

@@ -23,7 +23,7 @@ from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, SetScores, 
 
 
 class SquadTask:
-    """Extractive question answering; examples are windows, steps are counted in questions."""
+    """Extractive question answering. Batches hold windows; the number of steps follows from that of questions."""
 
     metric = "f1"
 

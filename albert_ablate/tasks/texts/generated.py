@@ -81,7 +81,7 @@ def _word_orders(address: str, sentences: list[str]) -> list[Example]:
 
 
 def _balanced(examples: list[Example], classes: int, limit: int) -> list[Example]:
-    """At most ``limit`` examples, as many of each class as the rarest allows, in a fixed mixed order."""
+    """At most ``limit`` examples, equally many of each class, in a fixed random order."""
     groups: dict[int, list[Example]] = defaultdict(list)
     for example in examples:
         assert isinstance(example.target, int)
