@@ -165,14 +165,14 @@ def test_damaged_and_foreign_files_are_refused_in_words(kind: str, folder: Path,
     assert f"data.path={bad}: {'' if kind in ('missing', 'folder') else 'damaged, or not a packed corpus'}" in str(
         error.value
     )
-    assert expected.get(kind, "albert_ablate.commands.pack") in str(error.value)
+    assert expected.get(kind, "albert_ablate.pack") in str(error.value)
     tokens = tmp_path / "cache" / "tokens"
     assert not tokens.exists() or not list(tokens.iterdir()), "nothing half unpacked stays"
 
 
 def test_settings_that_have_no_effect_are_refused(folder: Path, tmp_path: Path) -> None:
     for words, said in (
-        (["data.path=null"], "albert_ablate.commands.pack"),
+        (["data.path=null"], "albert_ablate.pack"),
         (["data.validation_path=x.txt"], "no effect with data=packed"),
         (["data.validation_fraction=1"], "divided already"),
     ):
