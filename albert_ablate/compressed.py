@@ -1,4 +1,4 @@
-"""Packed files, told by their first bytes: gzip, xz, bzip2, Zstandard, LZ4, and zip with one file in it."""
+"""Compressed files, recognised by their first bytes: gzip, xz, bzip2, Zstandard, LZ4, and zip with one file."""
 
 import bz2
 import gzip
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from albert_ablate.errors import DataError, NotTextError
 
-#: First bytes -> how the file is packed.
+#: First bytes -> kind of compression.
 _MAGIC = {
     b"\x1f\x8b": "gz",
     b"\xfd7zXZ\x00": "xz",
@@ -23,14 +23,14 @@ _MAGIC = {
     b"\x04\"M\x18": "lz4",
     b"PK\x03\x04": "zip",
 }  # fmt: skip
-#: Endings of names that say the same.
+#: Suffixes of compressed files.
 SUFFIXES = (".gz", ".xz", ".lzma", ".bz2", ".zst", ".lz4", ".zip")
-#: What the libraries raise for a file that is cut or changed.
+#: What the libraries raise for a truncated or corrupt file.
 _DAMAGE = (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError, zipfile.BadZipFile, NotImplementedError)
 
 
 def packing_of(path: Path) -> str | None:
-    """``gz``, ``xz`` and so on, or None for a file that is not packed. Raises OSError."""
+    """``gz``, ``xz`` and so on, or None for a file that is not compressed. Raises OSError."""
     with path.open("rb") as source:
         head = source.read(10)
     if re.match(rb"BZh[1-9]1AY&SY", head):
@@ -40,15 +40,15 @@ def packing_of(path: Path) -> str | None:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, whatever packs it.
+    """The decompressed bytes of a file.
 
-    Raises DataError where it is damaged or not packed as its name says, and OSError.
+    Raises DataError if it is damaged or not compressed as its name says, and OSError.
     """
     kind = packing_of(path)
     if kind is None and path.name.lower().endswith(SUFFIXES) and path.stat().st_size:
         raise DataError(
-            f"{path}: damaged {path.suffix} file (it does not begin as one). Fetch it again or, if it is not packed, "
-            "give it another name."
+            f"{path}: damaged {path.suffix} file (it does not begin like one). Fetch it again or, if it is not "
+            "compressed, give it another name."
         )
     try:
         with ExitStack() as opened:
@@ -88,12 +88,14 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     names = archive.namelist()
     office = {"[Content_Types].xml", "mimetype", "META-INF/MANIFEST.MF", "META-INF/container.xml"}
     if office & set(names):
-        raise NotTextError(f"{path}: a document of an office program or a book, no plain text. Save it as .txt.")
-    files = [found for found in archive.infolist() if not found.is_dir() and not found.filename.startswith("__MACOSX/")]
+        raise NotTextError(f"{path}: an office document or an e-book, not plain text. Save it as .txt.")
+    files = [
+        member for member in archive.infolist() if not member.is_dir() and not member.filename.startswith("__MACOSX/")
+    ]
     if len(files) != 1:
-        listed = ", ".join(found.filename for found in files[:4]) + (", …" if len(files) > 4 else "")
+        listed = ", ".join(member.filename for member in files[:4]) + (", …" if len(files) > 4 else "")
         raise NotTextError(
-            f"{path}: an archive of {len(files)} files ({listed}). Unpack it into a folder and give that."
+            f"{path}: an archive of {len(files)} files ({listed}). Unpack it into a folder and name that."
         )
     if files[0].flag_bits & 1:
         raise NotTextError(f"{path}: the archive is encrypted. Unpack it first.")

@@ -19,8 +19,9 @@ import pandas as pd
 import pytest
 from test_corpora import data, documents, fault
 
+from albert_ablate import languages
 from albert_ablate.config.schema import DataConfig
-from albert_ablate.data import scripts, splitting
+from albert_ablate.data import scripts
 from albert_ablate.data.corpora import Corpus, open_corpus
 from albert_ablate.data.forms import form_of
 from albert_ablate.data.scripts import ends_sentence, join_lines, several_sentences
@@ -30,7 +31,7 @@ from albert_ablate.data.text import prepare_text, text_info
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.files import digest, sha256_file
-from albert_ablate.languages import known_code, rules_in_words, rules_of
+from albert_ablate.languages import borrowed_rules, known_code, rules_of
 
 # --- scripts -------------------------------------------------------------------------------------
 
@@ -111,8 +112,8 @@ def test_codes_are_read_in_any_spelling(code: str, known: str) -> None:
 
 def test_the_probes_tell_the_rules_of_languages_apart() -> None:
     alike: dict[tuple[int, ...], list[str]] = {}
-    for language in splitting._LANGUAGES:
-        alike.setdefault(splitting._probed(language), []).append(language)
+    for language in languages._LANGUAGES:
+        alike.setdefault(languages._probed(language), []).append(language)
     assert len(alike) >= 19
     assert [rules_of(code) for code in ("cs", "gl", "be", "xx", "als", "uk")] == ["sk", "pt", "en", "en", "de", "uk"]
 
@@ -121,8 +122,8 @@ def test_an_unknown_language_says_whose_rules_stand_in(tmp_path: Path, capsys: p
     texts = [f"The first of {n}. The second one." for n in range(40)]
     prepare_text(Corpus("made", "x", lambda: iter(texts), None, False, {}), "xx", 0.3, tmp_path)
     assert "data.language=xx: there are no rules" in capsys.readouterr().out
-    assert "Slovak (sk)" in (rules_in_words("cs") or "")
-    assert rules_in_words("ja") is None
+    assert "Slovak (sk)" in (borrowed_rules("cs") or "")
+    assert borrowed_rules("ja") is None
 
 
 # --- tables and texts with commas ----------------------------------------------------------------

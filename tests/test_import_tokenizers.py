@@ -22,7 +22,7 @@ from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary import open_tokenizer
 from albert_ablate.data.vocabulary_training import KEPT_AS, train
 from albert_ablate.errors import DataError
-from albert_ablate.interop.tokenizer_read import Found, find_tokenizer
+from albert_ablate.interop.tokenizer_read import ForeignTokenizer, find_tokenizer
 from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
 
 
@@ -44,7 +44,7 @@ def saved(kind: str, folder: Path, *cleaning: str) -> Path:
     return folder / "saved"
 
 
-def found_in(folder: Path) -> tuple[Found, Tokenizer]:
+def found_in(folder: Path) -> tuple[ForeignTokenizer, Tokenizer]:
     """The tokenizer of a folder, in our terms and opened."""
     described = folder / "tokenizer_config.json"
     scratch = folder.parent / f"{folder.name}-made"
@@ -54,7 +54,7 @@ def found_in(folder: Path) -> tuple[Found, Tokenizer]:
     return found, open_tokenizer(found.file, config_of(found, size))
 
 
-def config_of(found: Found, size: int) -> TokenizerConfig:
+def config_of(found: ForeignTokenizer, size: int) -> TokenizerConfig:
     cleaning = {"lowercase": found.lowercase, "strip_accents": found.strip_accents}
     own = settings(found.name).tokenizer
     return dataclasses.replace(own, vocab_size=size, split_digit_commas=found.split_digit_commas, **cleaning)
@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "a line break in a piece": (
         "wordpiece",
         lambda f: changed(f, lambda c: c["model"]["vocab"].update({"a\nb": len(c["model"]["vocab"])})),
-        "it has a piece that is no line of a vocab.txt",
+        "it has a piece that cannot be a line of a vocab.txt",
     ),
     "no [MASK]": (
         "wordpiece",

@@ -198,7 +198,7 @@ def test_a_vocabulary_of_ones_own_from_windows(end: str, mark: str, tmp_path: Pa
     [
         (lambda p: p, 100, "Set tokenizer.vocab_size=61"),
         (lambda p: p, 40, "Set tokenizer.vocab_size=61"),
-        (lambda p: [*p, "a"], 62, "line 62: 'a' stands there a second time"),
+        (lambda p: [*p, "a"], 62, "line 62: 'a' occurs a second time"),
         (lambda p: p[:4] + p[5:], 60, "no [MASK] in it"),
     ],
     ids=["fewer", "more", "twice", "special"],

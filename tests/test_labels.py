@@ -24,7 +24,7 @@ from albert_ablate.tasks.texts.examples import limit_sets, read_glue, read_text
 from albert_ablate.tasks.texts.labels import close, same
 from albert_ablate.tasks.texts.sets import ExampleSets
 from albert_ablate.tasks.texts.task import SentenceTask
-from albert_ablate.tasks.units import LATER, _length_notes, _own, plan_units
+from albert_ablate.tasks.units import LATER, _length_notes, _task_settings, plan_units
 
 OWN, REGRESSION = "tasks.text_classification", "tasks.text_regression."
 
@@ -112,7 +112,7 @@ def test_what_was_taken_for_one_class_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [("[a]", "two labels are needed"), ("[a,a]", "stands there twice"), ("[1,1.0]", "stands there twice"),
+    [("[a]", "two labels are needed"), ("[a,a]", "occurs twice"), ("[1,1.0]", "occurs twice"),
      ("[a,'']", "a label is empty")],
 )  # fmt: skip
 def test_labels_that_the_user_names_are_checked(labels: str, words: str, tmp_path: Path) -> None:
@@ -305,9 +305,9 @@ def test_settings_of_classes_that_mean_nothing(what: str) -> None:
 
 def test_later_settings_leave_the_names_of_older_fine_tunings_alone() -> None:
     for name in ("text_classification", "text_regression", "squad11", "sst2"):
-        assert not LATER.keys() & _own(task_config(name)).keys()
-    assert _own(own(f"{OWN}.dev_split=label"))["dev_split"] == "label"
-    assert _own(task_config("squad11", "tasks.squad11.f1_unit=words"))["f1_unit"] == "words"
+        assert not LATER.keys() & _task_settings(task_config(name)).keys()
+    assert _task_settings(own(f"{OWN}.dev_split=label"))["dev_split"] == "label"
+    assert _task_settings(task_config("squad11", "tasks.squad11.f1_unit=words"))["f1_unit"] == "words"
 
 
 # --- lengths ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_the_marks_of_each_script_are_counted(language: str, script: str, change
     words = WORDS[language].split()
     found = count_marks(words, wordpiece=False)
     assert next(iter(found.scripts)) == script
-    line = found.words(language, wordpiece=False)
+    line = found.warning(language, wordpiece=False)
     assert line is not None
     assert f" {script} (" in line
     assert change.split(" → ")[0] in " ".join(words)
@@ -45,15 +45,15 @@ def test_as_many_marks_as_cleaning_drops(language: str) -> None:
 
 @pytest.mark.parametrize("text", ["한국어는 아름답다 값이", "今天天气很好", "שלום עולם", "plain text"])
 def test_text_that_loses_nothing_is_left_in_peace(text: str) -> None:
-    assert count_marks([text], wordpiece=False).words("ko", wordpiece=False) is None
+    assert count_marks([text], wordpiece=False).warning("ko", wordpiece=False) is None
 
 
 def test_a_few_accents_in_english_are_no_matter() -> None:
     plain = ["These words are plain and there are many of them."] * 200
     found = count_marks(["A naïve café in Zürich.", *plain], wordpiece=False)
     assert found.scripts == {"Latin": 3}
-    assert found.words("en", wordpiece=False) is None
-    assert found.words("nl", wordpiece=False) is not None
+    assert found.warning("en", wordpiece=False) is None
+    assert found.warning("nl", wordpiece=False) is not None
 
 
 def test_bert_drops_vowel_signs_too() -> None:

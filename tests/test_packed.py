@@ -162,17 +162,17 @@ def test_damaged_and_foreign_files_are_refused_in_words(kind: str, folder: Path,
     with pytest.raises(DataError) as error:
         prepare(compose(packed(folder, tmp_path / "cache", f"data.path={bad}")))
     expected = {"missing": "no such file", "folder": "a folder", "format": "this version reads 1"}
-    assert f"data.path={bad}: {'' if kind in ('missing', 'folder') else 'damaged, or no packed corpus'}" in str(
+    assert f"data.path={bad}: {'' if kind in ('missing', 'folder') else 'damaged, or not a packed corpus'}" in str(
         error.value
     )
-    assert expected.get(kind, "albert_ablate.commands.pack") in str(error.value)
+    assert expected.get(kind, "albert_ablate.pack") in str(error.value)
     tokens = tmp_path / "cache" / "tokens"
     assert not tokens.exists() or not list(tokens.iterdir()), "nothing half unpacked stays"
 
 
 def test_settings_that_have_no_effect_are_refused(folder: Path, tmp_path: Path) -> None:
     for words, said in (
-        (["data.path=null"], "albert_ablate.commands.pack"),
+        (["data.path=null"], "albert_ablate.pack"),
         (["data.validation_path=x.txt"], "no effect with data=packed"),
         (["data.validation_fraction=1"], "divided already"),
     ):

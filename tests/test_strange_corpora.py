@@ -235,7 +235,7 @@ def refused_by_name(form: str, name: str) -> str:
     if name == "own.json" and not form.startswith("json"):
         return "not JSON"
     if name == "named.gz":
-        return "does not begin as one"
+        return "does not begin like one"
     return "no column 'text'" if name in ("own.csv", "own.tsv.xz") and form in TEXTS else ""
 
 

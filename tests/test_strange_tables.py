@@ -234,7 +234,7 @@ def test_the_tables_are_of_both_kinds() -> None:
         ("a.json", '[{"text": "x", "label": "a"}]\n', "JSON lines hold one object a line"),
         ("a.jsonl", '{"text": NaN, "label": "a"}\n{"text": "y", "label": "b"}\n', "line 1: column 'text' is empty"),
         ("a.jsonl", '{"text": true, "label": "a"}\n{"text": "y", "label": "b"}\n', "a text is expected, not bool"),
-        ("a.tsv", 'text\tlabel\nx\t"a"\ny\tb\n', "line 2: column 'label': \"a\" has its quotes on"),
+        ("a.tsv", 'text\tlabel\nx\t"a"\ny\tb\n', "line 2: column 'label': \"a\" is in quotes"),
     ],
 )
 def test_what_a_refusal_says(name: str, text: str, words: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What can be ablated: an axis and all that the rest of the house has to know about it."""
+"""What can be ablated: one axis, with its names, labels and contradictions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Shape(Protocol):
-    """The settings of the group ``model`` that an axis may hold its own against."""
+    """The settings of the group ``model`` that an axis may check its own settings against."""
 
     @property
     def name(self) -> str:
@@ -22,9 +22,9 @@ class Shape(Protocol):
 
 
 class Settings(Protocol):
-    """The settings of a run that an axis may hold its own against.
+    """The settings of a run that an axis may check its own settings against.
 
-    ``config.RunConfig`` has them. It is built on the axes, so they cannot import it.
+    ``config.RunConfig`` has them. It imports the axes, so the axes cannot import it.
     """
 
     @property
@@ -41,51 +41,51 @@ class Axis:
     """One axis. Names, labels, columns, colours and the identity of a run follow from it."""
 
     group: str  # the folder in conf/, the key on the command line, the field of RunConfig
-    setting: str  # the field of the group that is the axis
-    title: str  # what it is, for a column's description
-    labels: Mapping[str, str] = field(default_factory=dict)  # value -> words, in the order of figures; none: a number
-    label: str = "{}"  # a value in words, where it has none of its own
-    slug: str = "{}"  # a value in the name of a run folder
-    column: str = ""  # of the table of runs; the group's name where it is empty
-    before: str | None = None  # the value of runs from before there was the axis: their identities and names keep
-    beside: Mapping[str, Any] = field(default_factory=dict)  # its other settings, full name -> value if unsaid
-    contradictions: Callable[[Any, Settings], list[str]] = _none  # (its group, the run) -> what its value forbids
+    setting: str  # the field of the group that holds the axis's value
+    title: str  # description of its column
+    labels: Mapping[str, str] = field(default_factory=dict)  # value -> label, in the order of figures; empty: numbers
+    label: str = "{}"  # template of the label of a value that ``labels`` lacks
+    slug: str = "{}"  # template of a value in the name of a run folder
+    column: str = ""  # column in the table of runs; the group's name if empty
+    before: str | None = None  # value of runs older than the axis; left out of identities and names
+    beside: Mapping[str, Any] = field(default_factory=dict)  # the group's other settings: full name -> default
+    contradictions: Callable[[Any, Settings], list[str]] = _none  # (the group, the run) -> problems, a sentence each
 
     @property
     def path(self) -> str:
-        """The setting by its full name, such as ``share.strategy``."""
+        """Full name of the setting, such as ``share.strategy``."""
         return f"{self.group}.{self.setting}"
 
     @property
     def name(self) -> str:
-        """Of its column in the table of runs."""
+        """Name of the axis's column in the table of runs."""
         return self.column or self.group
 
     def of(self, config: Mapping[str, Any]) -> Any:
-        """The value in nested plain settings; ``before`` where they have none, as older runs."""
+        """The value in nested plain settings; ``before`` for older runs, whose settings lack the axis."""
         group = config.get(self.group)
-        found = group.get(self.setting) if isinstance(group, Mapping) else None
-        return self.before if found is None else found
+        chosen = group.get(self.setting) if isinstance(group, Mapping) else None
+        return self.before if chosen is None else chosen
 
     def value(self, config: Settings) -> Any:
         """The value in typed settings, as plain text or number."""
-        found = getattr(getattr(config, self.group), self.setting)
-        return getattr(found, "value", found)
+        chosen = getattr(getattr(config, self.group), self.setting)
+        return getattr(chosen, "value", chosen)
 
     def problems(self, config: Settings) -> list[str]:
-        """A sentence for each setting that the value forbids."""
+        """One sentence for each setting that contradicts the value."""
         return self.contradictions(getattr(config, self.group), config)
 
-    def words(self, value: Any) -> str:
-        """``all shared``, or ``E=32``."""
+    def label_of(self, value: Any) -> str:
+        """The label of a value: ``all shared``, or ``E=32``."""
         return self.labels.get(str(value)) or self.label.format(value)
 
     def shown(self, value: Any) -> bool:
-        """Whether names say the value: those of runs from before the axis do not."""
+        """Whether names of runs show the value; those of runs older than the axis do not."""
         return self.before is None or str(value) != self.before
 
     def rank(self, value: Any) -> float:
-        """The value's place in the order of figures; of a number itself."""
+        """Sort key of the value in figures: its index in ``labels``, or the number itself."""
         if not self.labels:
             return float(value)
         order = list(self.labels)

@@ -10,7 +10,7 @@ class _Embed(Protocol):
 
     @property
     def size(self) -> int:
-        """E."""
+        """Width E of the embedding."""
 
 
 def _contradictions(embed: _Embed, c: Settings) -> list[str]:

@@ -6,7 +6,7 @@ from albert_ablate.axes.axis import Axis
 
 
 class MethodName(StrEnum):
-    """A line of ``methods.METHODS``."""
+    """A key of ``methods.METHODS``."""
 
     MLM = "mlm"
 

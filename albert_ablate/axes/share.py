@@ -1,4 +1,4 @@
-"""Which parameters all layers have in common (paper, section 3.1 and Table 4); read by ``model/sharing.py``."""
+"""Which parameters the layers share (paper, section 3.1 and Table 4); read by ``model/sharing.py``."""
 
 from collections.abc import Mapping, Set
 from enum import StrEnum
@@ -8,7 +8,7 @@ from albert_ablate.axes.axis import Axis, Settings
 
 
 class Part(StrEnum):
-    """What a strategy shares or does not share."""
+    """A part of a layer that a strategy may share."""
 
     ATTENTION = "attention"
     FFN = "ffn"
@@ -23,12 +23,12 @@ class Share(StrEnum):
     NONE = "none"
 
     def shares(self, part: Part) -> bool:
-        """Whether layers have this part in common."""
+        """Whether the layers share this part."""
         return part in _SHARED[self]
 
     @staticmethod
     def of(parts: Set[Part]) -> "Share":
-        """The strategy under which layers have exactly these parts in common."""
+        """The strategy that shares exactly these parts."""
         return next(strategy for strategy, shared in _SHARED.items() if shared == parts)
 
 
@@ -42,35 +42,35 @@ class _Group(Protocol):
 
     @property
     def strategy(self) -> Share:
-        """What is shared."""
+        """The sharing strategy."""
 
     @property
     def groups(self) -> int:
-        """Runs of layers with parameters of their own."""
+        """Number of groups of consecutive layers; each group has its own parameters."""
 
     @property
     def inner(self) -> int:
-        """Layers in what a group repeats."""
+        """Number of layers in the stack that a group repeats."""
 
 
 def _contradictions(share: _Group, c: Settings) -> list[str]:
-    found = []
+    problems = []
     if share.groups > c.model.layers:
-        found.append(
+        problems.append(
             f"share.groups={share.groups} exceeds model.layers={c.model.layers}: a group needs a layer. "
             f"Use share.groups={c.model.layers} or fewer."
         )
     if share.groups > 1 and share.strategy is Share.NONE:
-        found.append(f"share.groups={share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
+        problems.append(f"share.groups={share.groups} has no effect with share=none: nothing is shared. Set it to 1.")
     stacks, odd = divmod(c.model.layers, share.inner)
     if share.inner > 1 and (odd or stacks < share.groups):
-        found.append(
+        problems.append(
             f"share.inner={share.inner} with share.groups={share.groups} does not divide "
             f"model.layers={c.model.layers}: every group repeats whole stacks of share.inner layers. Set it to 1."
         )
     if share.inner > 1 and share.strategy is Share.NONE:
-        found.append(f"share.inner={share.inner} has no effect with share=none: nothing is shared. Set it to 1.")
-    return found
+        problems.append(f"share.inner={share.inner} has no effect with share=none: nothing is shared. Set it to 1.")
+    return problems
 
 
 SHARE = Axis(

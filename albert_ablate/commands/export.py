@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_ablate.axes import AXES, OBJECTIVE, SENTENCE_TASKS
-from albert_ablate.axes.objective import label_words
+from albert_ablate.axes.objective import describe_labels
 from albert_ablate.commands.given import open_run, remarks
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.console import command
@@ -149,13 +149,13 @@ def _card(
         facts["held-out masked-LM loss"] = f"{masked['loss']:.3f} nats (unigram {masked['unigram_loss']:.3f})"
     for task in SENTENCE_TASKS:
         if scores := results.get(task):
-            facts[f"held-out {OBJECTIVE.words(task)}"] = f"{scores['accuracy']:.1%}, {scores['head']} head"
+            facts[f"held-out {OBJECTIVE.label_of(task)}"] = f"{scores['accuracy']:.1%}, {scores['head']} head"
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     name = exported.architecture
     case = "The tokenizer lower-cases text" if config.tokenizer.lowercase else "Text keeps its case"
     accents = "drops accents" if config.tokenizer.strip_accents else "keeps accents"
     notes = [
-        f"Weights are fp32. Sentence label {label_words()}.",
+        f"Weights are fp32. Sentence label {describe_labels()}.",
         "The tokenizer cleans text as tokenizer.json says."
         if (run / TOKENIZER_JSON).is_file()
         else f"{case} and {accents}.",

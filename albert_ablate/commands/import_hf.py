@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from albert_ablate.interop.imported import Imported
-    from albert_ablate.interop.tokenizer_read import Found
+    from albert_ablate.interop.tokenizer_read import ForeignTokenizer
 
 _WANTED = [
     "config.json",
@@ -135,7 +135,7 @@ def _json(path: Path, needed: bool = True) -> dict[str, Any]:
     return found
 
 
-def _config(name: str, found: "Imported", tokenizer: "Found") -> RunConfig:
+def _config(name: str, found: "Imported", tokenizer: "ForeignTokenizer") -> RunConfig:
     """The settings of the imported model, and the paper's for everything that it does not say."""
     values = compose(["scale=paper", "data=embedded"]).as_dict()
     for group, own in found.settings.items():
@@ -175,7 +175,7 @@ def _state(config: RunConfig, found: "Imported", vocabulary: Path) -> "dict[str,
     return own | tensors
 
 
-def _write(out: Path, config: RunConfig, found: "Imported", source: "Found", origin: ImportedRecord) -> None:
+def _write(out: Path, config: RunConfig, found: "Imported", source: "ForeignTokenizer", origin: ImportedRecord) -> None:
     from safetensors.torch import save_file
 
     from albert_ablate.data.vocabulary import open_tokenizer

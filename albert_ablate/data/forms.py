@@ -1,4 +1,4 @@
-"""What a file holds, told by its content: text of three forms, a table, JSON, parquet, or nothing to train on."""
+"""What a file holds, detected from its content: text in three forms, a table, JSON, parquet, or nothing usable."""
 
 import codecs
 import json
@@ -17,9 +17,9 @@ from albert_ablate.data.wikitext import is_wikitext
 from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import open_text
 
-#: Characters of the largest file of JSON that is read as a whole.
+#: Characters of the largest JSON file that is read as a whole.
 _LARGEST = 100_000_000
-#: Bytes and lines from the start that a file is judged by, and characters of a line.
+#: What a file is judged by: bytes of its head, number of lines, and characters of each line.
 _HEAD = 1 << 16
 _LINES = 2000
 _LINE = 1_000_000
@@ -27,12 +27,12 @@ _LINE = 1_000_000
 Kind = Literal["sentences", "prose", "headings", "jsonl", "json", "table", "parquet", "empty"]
 #: Kinds whose rows are documents.
 ROWS = ("jsonl", "json", "table", "parquet")
-#: Endings of names that say what a file holds.
+#: Suffix -> what the file holds.
 _NAMED: dict[str, Kind] = {
     "jsonl": "jsonl", "ndjson": "jsonl", "json": "json", "parquet": "parquet", "csv": "table", "tsv": "table",
     "tab": "table",
 }  # fmt: skip
-#: First bytes of files that are no text.
+#: First bytes of files that are not text.
 _BINARY = {
     b"%PDF-": "a PDF document", b"\x89PNG": "an image", b"\xff\xd8\xff": "an image", b"GIF8": "an image",
     b"SQLite format 3": "an SQLite database", b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a NumPy array",
@@ -56,14 +56,14 @@ _TAG = re.compile(r"</?[a-z][\w:.-]*(?:\s[^<>]*)?/?>|<!--", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Form:
-    """How a file is read; ``dialect`` is that of a table."""
+    """How a file is read; ``dialect`` is set for tables."""
 
     kind: Kind
     dialect: Dialect | None = None
 
 
 def bare_suffix(path: Path) -> str:
-    """The ending of a name without those of packing, in lower case: ``csv`` of ``A.CSV.gz``."""
+    """The suffix in lower case, ignoring suffixes of compression: ``csv`` for ``A.CSV.gz``."""
     name = path.name.lower()
     while name.endswith(SUFFIXES):
         name = name.rpartition(".")[0]
@@ -73,8 +73,8 @@ def bare_suffix(path: Path) -> str:
 def form_of(path: Path, data: DataConfig) -> Form:
     """How ``path`` is read.
 
-    The content decides, and the name where the content allows it; ``data.format`` settles which of the forms a
-    text has. Raises NotTextError for a file that holds no text, DataError for one that is damaged, and OSError.
+    The content decides, then the suffix where the content leaves a choice. ``data.format`` sets the form of plain
+    text. Raises NotTextError for a file without text, DataError for a damaged file, and OSError.
     """
     with unpacked(path) as source:
         head = source.read(_HEAD)
@@ -85,28 +85,28 @@ def form_of(path: Path, data: DataConfig) -> Form:
     if not text.strip():
         return Form(_empty(path))
     if named == "parquet":
-        return Form("parquet")  # its reader says what is wrong with it
+        return Form("parquet")  # its reader reports the damage
     whole = len(head) < _HEAD
     return _structured(path, text, whole, named, data) or _form_of_text(path, text, data)
 
 
 def _empty(path: Path) -> Kind:
-    """A file whose first bytes are white space alone may still hold a text."""
+    """The kind of a file whose head is only white space: later lines may still hold text."""
     with open_text(path) as source:
         return "prose" if any(line.strip() for line in _lines(source)) else "empty"
 
 
 def _decoded(path: Path, head: bytes) -> str:
-    """The start of a file as text. Raises NotTextError where it is none, DataError where it is in another encoding."""
+    """The head of a file as text. Raises NotTextError if it is binary, DataError if it has another encoding."""
     for mark, name in _UTF.items():
         if head.startswith(mark):
             raise NotTextError(f"{path}: not UTF-8 (it is {name}). Convert the file first, such as with iconv.")
     if head[257:262] == b"ustar":
-        raise NotTextError(f"{path}: a tar archive. Unpack it into a folder and give that.")
+        raise NotTextError(f"{path}: a tar archive. Unpack it into a folder and name that.")
     binary = re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) is not None
     for magic, what in _BINARY.items():
         if head.startswith(magic) and (binary or magic in _PRINTABLE):
-            raise NotTextError(f"{path}: no text ({what}). Give the plain text that is in it.")
+            raise NotTextError(f"{path}: no text ({what}). Give its text as plain text.")
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=len(head) < _HEAD)
     except UnicodeDecodeError as error:
@@ -121,7 +121,7 @@ def _decoded(path: Path, head: bytes) -> str:
 
 
 def _structured(path: Path, text: str, whole: bool, named: Kind | None, data: DataConfig) -> Form | None:
-    """Rows or markup, by content and by name; None for a text. What is not certain gives way to ``data.format``."""
+    """Rows or markup, by content and suffix; None for plain text. ``data.format`` overrides an uncertain result."""
     stated = data.format != "auto"
     if _JSON_ROWS.match(text):
         return Form(_kind_of_json(path, named))
@@ -131,8 +131,8 @@ def _structured(path: Path, text: str, whole: bool, named: Kind | None, data: Da
         return Form("json")
     if _is_markup(text, stated):
         raise NotTextError(
-            f"{path}: HTML or XML, no plain text. Take the text out first (WikiExtractor: with --json)"
-            + ("." if _MARKUP.match(text) else "; if it is a text, say data.format=sentences or data.format=prose.")
+            f"{path}: HTML or XML, not plain text. Extract the text first (WikiExtractor: with --json)"
+            + ("." if _MARKUP.match(text) else "; if it is plain text, set data.format=sentences or data.format=prose.")
         )
     table = find_table(text, whole, data.text_column, named == "table")
     if table and (table.certain or not stated):
@@ -141,7 +141,7 @@ def _structured(path: Path, text: str, whole: bool, named: Kind | None, data: Da
 
 
 def _kind_of_json(path: Path, named: Kind | None) -> Kind:
-    """``jsonl`` where the first lines are objects, else ``json``."""
+    """``jsonl`` if the first lines are objects, else ``json``."""
     with open_text(path) as source:
         first = list(islice(filter(str.strip, source), 2))
     if _object(first[0]):
@@ -167,7 +167,7 @@ def _is_json(path: Path) -> bool:
 
 
 def _is_markup(text: str, stated: bool) -> bool:
-    """Whether ``text`` says so at its start or, where no form is stated, is tagged in most of its lines."""
+    """Whether ``text`` begins as markup or, if no form is stated, most of its lines begin with a tag."""
     if _MARKUP.match(text):
         return True
     if stated or not text.lstrip().startswith("<") or not re.search(r"</[a-z]|/>", text, re.IGNORECASE):
@@ -177,7 +177,7 @@ def _is_markup(text: str, stated: bool) -> bool:
 
 
 def _form_of_text(path: Path, text: str, data: DataConfig) -> Form:
-    """Sentences, prose or WikiText's headings: as stated, else judged by the first lines."""
+    """Sentences, prose or WikiText: as stated in ``data.format``, else judged by the first lines."""
     if data.format != "auto":
         return Form(data.format)
     if is_wikitext(text.splitlines()):
@@ -201,7 +201,7 @@ def _form_of_text(path: Path, text: str, data: DataConfig) -> Form:
 
 
 def _is_list(blocks: list[list[int]]) -> bool:
-    """Whether the lines of a text without sentence marks end where a sentence does, and not where the line is full."""
+    """Whether the lines of a text without sentence marks are sentences rather than wrapped at a fixed width."""
     inner = sorted(length for block in blocks for length in block[:-1])
     if not inner:
         return False
@@ -210,7 +210,7 @@ def _is_list(blocks: list[list[int]]) -> bool:
 
 
 def _lines(source: IO[str]) -> Iterator[str]:
-    """Lines; of a very long one its start and its end."""
+    """Lines; a very long line is reduced to its start and its end."""
     while line := source.readline(_LINE):
         part = line
         while len(part) == _LINE and not part.endswith(("\n", "\r")):

@@ -1,4 +1,7 @@
-"""Marks that ``tokenizer.strip_accents`` drops, counted by script: accents in English, parts of letters elsewhere."""
+"""Combining marks that ``tokenizer.strip_accents`` drops, counted by script.
+
+In English they are accents; in other languages they may be part of a letter.
+"""
 
 import re
 import unicodedata
@@ -16,24 +19,24 @@ from albert_ablate.files import digest, read_json, write_json
 
 #: Raise when the count changes for the same text.
 _MARKS_FORMAT = 1
-#: From this share of a text's characters on, dropped marks are said. In an English text some names have them.
+#: Share of dropped marks from which the user is warned, by whether the text is English, where some names have accents.
 _WORTH_SAYING = {True: 1e-3, False: 1e-4}
 _BLOCK = 20_000  # sentences that are counted together
-#: Marks of several scripts, after the letter that they stand on.
+#: A letter followed by combining marks that several scripts use.
 _ON_A_LETTER = re.compile(r"\w[\u0300-\u036f]+")
 _NAMES = {"HIRAGANA": "Japanese kana", "KATAKANA": "Japanese kana"}
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What cleaning drops of a text."""
+    """Combining marks that cleaning drops from a text."""
 
     characters: int  # of the text
-    scripts: dict[str, int]  # marks dropped, most first
-    examples: dict[str, str]  # a word of each script
+    scripts: dict[str, int]  # script -> dropped marks, in descending order
+    examples: dict[str, str]  # script -> a word with such a mark
 
-    def words(self, language: str, wordpiece: bool) -> str | None:
-        """A line for the user, or None where it is not worth one."""
+    def warning(self, language: str, wordpiece: bool) -> str | None:
+        """A warning for the user; None if few marks are dropped."""
         total = sum(self.scripts.values())
         if total < max(1, _WORTH_SAYING[language.split("-")[0].lower() == "en"] * self.characters):
             return None
@@ -53,18 +56,18 @@ def _change(word: str, wordpiece: bool) -> str:
 
 
 def dropped_marks(text: Path, config: TokenizerConfig, cache: Path) -> Marks:
-    """Counted over the training side of ``text``, once for a text."""
+    """Dropped marks of the training side of ``text``, counted once and cached."""
     wordpiece = config.name == "wordpiece"
     key = digest([_MARKS_FORMAT, text_info(text)["fingerprint"], wordpiece])
     file = cache / "marks" / f"{key}.json"
     if not file.is_file():
         write_json(file, asdict(count_marks(sentences_of(text / "train.txt"), wordpiece)))
-    found: dict[str, Any] = read_json(file)
-    return Marks(**found)
+    fields: dict[str, Any] = read_json(file)
+    return Marks(**fields)
 
 
 def count_marks(sentences: Iterable[str], wordpiece: bool) -> Marks:
-    """Of BERT's cleaning (all marks without a width) or ours (all with a combining class)."""
+    """Marks dropped by BERT's cleaning (all nonspacing marks) or by ours (all with a combining class)."""
     characters = 0
     letters: Counter[str] = Counter()
     clusters: Counter[str] = Counter()  # letters with marks of several scripts
@@ -73,12 +76,12 @@ def count_marks(sentences: Iterable[str], wordpiece: bool) -> Marks:
     while block := list(islice(lines, _BLOCK)):
         characters += sum(map(len, block))
         text = unicodedata.normalize("NFC", "\n".join(line for line in block if not line.isascii()))
-        found = Counter(text)
-        for letter in sorted(found.keys() - letters.keys()):
+        counts = Counter(text)
+        for letter in sorted(counts.keys() - letters.keys()):
             name = _script_of(letter, wordpiece)
             if name and name not in examples:
                 examples[name] = _word_with(letter, text)
-        letters.update(found)
+        letters.update(counts)
         clusters.update(_ON_A_LETTER.findall(text))
     scripts: Counter[str] = Counter()
     for letter, count in letters.items():
@@ -93,9 +96,9 @@ def count_marks(sentences: Iterable[str], wordpiece: bool) -> Marks:
 
 
 def _word_with(letter: str, text: str) -> str:
-    place = text.index(letter)
-    begin = max(text.rfind(space, 0, place) for space in " \n") + 1
-    return text[begin : place + 20].split()[0]
+    index = text.index(letter)
+    begin = max(text.rfind(space, 0, index) for space in " \n") + 1
+    return text[begin : index + 20].split()[0]
 
 
 def _decomposed(text: str, wordpiece: bool) -> str:
@@ -107,14 +110,14 @@ def _dropped(character: str, wordpiece: bool) -> bool:
 
 
 def _script_of(letter: str, wordpiece: bool) -> str:
-    """Of a letter that loses a mark, or of a mark; empty where nothing is dropped."""
+    """The script of a mark, or of a letter that loses a mark; empty if nothing is dropped."""
     parts = _decomposed(letter, wordpiece)
     return _named(_script(parts[0])) if any(_dropped(c, wordpiece) for c in parts) else ""
 
 
 @cache
 def _script(character: str) -> str:
-    """The script of a letter or mark as Unicode's names have it, such as LATIN; empty where there is no name."""
+    """The script in the Unicode name of a letter or mark, such as LATIN; empty if it has no name."""
     words = unicodedata.name(character, "").replace("-", " ").split()
     if len(words) > 1 and words[0] in ("HALFWIDTH", "FULLWIDTH", "COMBINING", "NEW", "MODIFIER"):
         del words[0]

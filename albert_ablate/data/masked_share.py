@@ -1,4 +1,4 @@
-"""What masking gives on a text: the share of tokens, and whether words that do not fit are divided."""
+"""The share of tokens that masking covers on a text, and whether words that do not fit are masked by piece."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,9 +18,9 @@ from albert_ablate.files import digest, read_json, write_json
 
 #: Raise when the measurement or the decision changes for the same text.
 _SHARE_FORMAT = 1
-#: Whole words are kept where they reach this share of the budget, and every row has a target.
+#: Whole-word masking is kept if it reaches this share of the budget and every row has a target.
 ENOUGH = 0.95
-#: Not a run's seed: every arm and seed of a comparison masks by the same rule.
+#: Fixed, not the run's seed: every arm and seed of a comparison masks by the same rule.
 _SEED = 0
 _ROWS, _TOKENS, _EPOCHS = 8192, 1_000_000, 4
 
@@ -30,18 +30,18 @@ class MaskedShare:
     """Sums over a sample of training pairs."""
 
     rows: int
-    tokens: int  # real ones, specials included
+    tokens: int  # without padding, special tokens included
     words: int
     budget: int  # positions that masking.probability asks for
     masked: int
     rows_without_target: int
 
     def enough(self) -> bool:
-        """Whether the budget is reached, nearly, and no row has nothing to predict."""
+        """Whether masking reaches the share ENOUGH of the budget and every row has a target."""
         return self.masked >= ENOUGH * self.budget and not self.rows_without_target
 
     def line(self, rule: str) -> str:
-        """For the user."""
+        """A line for the user; ``rule`` is the resolved ``masking.long_words``."""
         text = (
             f"masking: {self.masked / self.tokens:.1%} of tokens, {self.words / self.rows:.1f} words per row of "
             f"{self.tokens / self.rows:.1f} tokens"
@@ -53,7 +53,7 @@ class MaskedShare:
         return text
 
     def record(self, rule: str) -> dict[str, Any]:
-        """For the manifest."""
+        """The entry of the manifest; ``rule`` is the resolved ``masking.long_words``."""
         return {
             "share": self.masked / self.tokens,
             "budget_share": self.budget / self.tokens,
@@ -68,17 +68,17 @@ class MaskedShare:
 def settle(
     masking: MaskingConfig, pairs: PairsConfig, store: TokenStore, tokenizer: Tokenizer, cache: Path
 ) -> tuple[MaskingConfig, MaskedShare | None]:
-    """``masking`` with what ``long_words=auto`` means for this text, and what it gives; measured once.
+    """``masking`` with ``long_words=auto`` resolved for this text, and the measured share; measured once and cached.
 
-    ``auto`` is ``whole``, as in the reference, where whole words reach ENOUGH of the budget and every row of the sample
-    has a target; else ``pieces``. Nothing is measured where the text gives no pair.
+    ``auto`` means ``whole``, as in the reference, if whole words reach ENOUGH of the budget and every row of the
+    sample has a target; else ``pieces``. The share is None if the text yields no pairs.
     """
     key = digest([_SHARE_FORMAT, store.fingerprint, tokenizer.fingerprint, asdict(pairs), asdict(masking)])
     file = cache / "masking" / f"{key}.json"
     if file.is_file():
-        found = read_json(file)
-        share = None if found["share"] is None else MaskedShare(**found["share"])
-        return replace(masking, long_words=found["long_words"]), share
+        cached = read_json(file)
+        share = None if cached["share"] is None else MaskedShare(**cached["share"])
+        return replace(masking, long_words=cached["long_words"]), share
     sample = _sample(store, pairs)
     rule = "whole" if masking.long_words == "auto" else masking.long_words
     share = _measured(sample, pairs, tokenizer.word_starts, replace(masking, long_words=rule))
@@ -90,21 +90,21 @@ def settle(
 
 
 def _sample(store: TokenStore, settings: PairsConfig) -> tuple[TokenStore, list[Pairs]]:
-    """Pairs in order and pairs of two documents, from some of the documents where there are many."""
+    """Pairs in order and pairs of two documents, from a part of a large corpus."""
     rows = min(_ROWS, max(_TOKENS // settings.max_length, 1))
     part = store.part(min(1.0, 2 * rows * settings.max_length / max(len(store.tokens), 1)))
     several = part.document_count > 1
-    if not several and settings.single_sentence == "released":  # refused before training
+    if not several and settings.single_sentence == "released":  # such a run is refused before training
         return part, []
-    found = []
+    drawn = []
     for objective in (IN_ORDER, *(task for task in SENTENCE_TASKS if several and task.needs_second_document)):
         count = 0
-        for epoch in range(_EPOCHS):  # of a small text several: each cuts it anew
+        for epoch in range(_EPOCHS):  # a small text needs several epochs; each cuts it differently
             pairs = build_pairs(part, objective, settings, _SEED, epoch).take(slice(0, rows - count))
             count += len(pairs)
             if len(pairs):
-                found.append(pairs)
-    return part, found
+                drawn.append(pairs)
+    return part, drawn
 
 
 def _measured(
@@ -113,9 +113,9 @@ def _measured(
     word_starts: np.ndarray,
     masking: MaskingConfig,
 ) -> MaskedShare | None:
-    store, found = sample
+    store, drawn = sample
     sums = np.zeros(6, dtype=np.int64)
-    for number, pairs in enumerate(found):
+    for number, pairs in enumerate(drawn):
         ids, segment_starts, lengths = grid(store, pairs, settings.max_length)
         keys = streams.hashed(streams.key(_SEED, "masked share", number), pairs.document, pairs.ordinal)
         masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, masking)
@@ -123,4 +123,4 @@ def _measured(
         targets = np.bincount(masked.positions // settings.max_length, minlength=len(pairs))
         budget = masking_budget(lengths, masking)
         sums += [len(pairs), lengths.sum(), words, budget.sum(), targets.sum(), (targets == 0).sum()]
-    return MaskedShare(*sums.tolist()) if found else None
+    return MaskedShare(*sums.tolist()) if drawn else None

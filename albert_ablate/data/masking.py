@@ -1,12 +1,12 @@
 """Whole-word n-gram masking (paper, section 4.1; reference create_masked_lm_predictions).
 
-Words are placed in a random order; each draws a length n in words with p(n) proportional to 1/n,
-shrinks it while it exceeds what is left of the budget, and is skipped if any of it is covered.
+Words take turns in a random order. Each draws a span length n in words with p(n) proportional to 1/n,
+shrinks the span while it exceeds the remaining budget, and is skipped if any of the span is covered.
 All rows of a batch advance in lockstep, one candidate word each, with array operations.
 
-A word with more pieces than the budget never fits, and where all words are long the budget is not reached. With
-``masking.long_words=pieces`` the former are masked piece by piece, and what is left of the budget when no word fits
-any more is spent on single pieces.
+A word with more pieces than the budget never fits, and if all words are long the budget is not reached. With
+``masking.long_words=pieces`` such words are masked piece by piece, and the budget that remains when no word fits
+is spent on single pieces.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from albert_ablate.data.tokenizer import FIRST_PIECE, MASK, UNK
 
 @dataclass(frozen=True)
 class Masked:
-    """Inputs with masks applied, and what was there. (B, T) and (M,)."""
+    """Masked inputs and the original ids at the masked positions."""
 
     input_ids: np.ndarray  # (B, T)
-    positions: np.ndarray  # (M,) int64 indices into the flattened grid, ascending
+    positions: np.ndarray  # (M,) int64 indices into the flattened (B, T) grid, ascending
     targets: np.ndarray  # (M,) int64 original ids
 
 
@@ -39,7 +39,7 @@ def mask_batch(
 
     ``ids`` (B, T) with special tokens and padding; ``lengths`` (B,) real tokens of each row,
     specials included; ``segment_starts`` (B, 2) column of each segment's first token;
-    ``word_starts`` (V,) bool by piece; ``keys`` (B,) uint64, one stream a row.
+    ``word_starts`` (V,) bool by piece; ``keys`` (B,) uint64, one random stream per row.
     """
     rows, width = ids.shape
     budget = masking_budget(lengths, settings)
@@ -81,12 +81,12 @@ def find_words(ids: np.ndarray, segment_starts: np.ndarray, word_starts: np.ndar
 
 
 def _ordinary(ids: np.ndarray) -> np.ndarray:
-    """(B, T) bool: text; <unk> is text, too."""
+    """(B, T) bool: tokens of text; <unk> is one of them."""
     return (ids >= FIRST_PIECE) | (ids == UNK)
 
 
 def _segment_firsts(ids: np.ndarray, segment_starts: np.ndarray) -> np.ndarray:
-    """(B, T) bool: a segment's first piece opens a word, whatever it is."""
+    """(B, T) bool: the first piece of each segment, which always opens a word."""
     rows, width = ids.shape
     first = np.zeros((rows, width + 1), dtype=bool)  # one spare column for an empty second segment
     first[np.arange(rows)[:, None], segment_starts] = True
@@ -96,7 +96,7 @@ def _segment_firsts(ids: np.ndarray, segment_starts: np.ndarray) -> np.ndarray:
 def _divided(
     words: Words, ids: np.ndarray, segment_starts: np.ndarray, word_starts: np.ndarray, budget: np.ndarray
 ) -> Words:
-    """With each piece a word of its own where a word has more pieces than its row's budget."""
+    """``words``, where every piece of a word longer than its row's budget is a separate word."""
     real = words.of_token >= 0
     too_long = words.pieces > budget[:, None]  # (B, W)
     if not too_long.any():
@@ -107,7 +107,7 @@ def _divided(
 
 
 def _fill(chosen: np.ndarray, text: np.ndarray, budget: np.ndarray, keys: np.ndarray) -> None:
-    """Spend in place what whole words left of the budget: pieces of words that did not fit, drawn one by one."""
+    """Spends the rest of the budget on single pieces, drawn at random; changes ``chosen`` (B, T) in place."""
     left = budget - chosen.sum(axis=1)
     rows = np.flatnonzero(left > 0)
     if not len(rows):
@@ -189,7 +189,7 @@ def _place_spans(words: Words, budget: np.ndarray, keys: np.ndarray, max_ngram: 
 
 
 def _draw_spans(words: Words, keys: np.ndarray, max_ngram: int) -> tuple[np.ndarray, np.ndarray]:
-    """(B, W) words in the order of their turns, those that a row lacks last; (B, W) span length in words from each."""
+    """(B, W) words in the order of their turns, padding last; (B, W) length in words of the span from each word."""
     index = np.arange(words.pieces.shape[1])
     shuffle = np.where(words.pieces > 0, streams.uniform(0, keys[:, None], 0, index), 2.0)
     order = np.argsort(shuffle, axis=1, kind="stable")
@@ -197,7 +197,7 @@ def _draw_spans(words: Words, keys: np.ndarray, max_ngram: int) -> tuple[np.ndar
 
 
 def _draw_lengths(draws: np.ndarray, available: np.ndarray, max_ngram: int) -> np.ndarray:
-    """Span lengths in words with p(n) proportional to 1/n over the n that the segment has room for."""
+    """Span lengths n in words, p(n) proportional to 1/n, over the lengths that fit into the segment."""
     harmonic = np.cumsum(1.0 / np.arange(1, max_ngram + 1))
     room = np.clip(available, 1, max_ngram)
     return 1 + np.searchsorted(harmonic[:-1], draws * harmonic[room - 1], side="right")
@@ -206,7 +206,7 @@ def _draw_lengths(draws: np.ndarray, available: np.ndarray, max_ngram: int) -> n
 def _replace(
     ids: np.ndarray, positions: np.ndarray, targets: np.ndarray, keys: np.ndarray, vocab_size: int
 ) -> np.ndarray:
-    """80% [MASK], 10% kept, 10% a random piece, drawn for each position (reference: each piece)."""
+    """80% [MASK], 10% unchanged, 10% a random piece; drawn for each position, as in the reference for each piece."""
     row, column = np.divmod(positions, ids.shape[1])
     kind = streams.uniform(0, keys[row], 2, column)
     random = streams.integers(0, FIRST_PIECE, vocab_size, keys[row], 3, column)

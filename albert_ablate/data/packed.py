@@ -1,8 +1,8 @@
-"""A packed corpus: its tokens, its tokenizer and what is known of its text in one file, without the text.
+"""A packed corpus: tokens, tokenizer and metadata of a text in one file, without the text itself.
 
-The file is a zip archive. ``about.json`` holds the counts and fingerprints; the tokenizer's file lies beside it; each
-side has its tokens and the lengths of its sentences and documents as ``.npy.xz``. A run on it has the identity, the
-batches and the records of a run on the text.
+The file is a zip archive. ``about.json`` holds counts and fingerprints, beside the tokenizer's file. Each side has
+its tokens and the lengths of its sentences and documents as ``.npy.xz``. A run on a packed corpus has the same
+identity, batches and records as a run on the text.
 """
 
 import io
@@ -27,30 +27,30 @@ from albert_ablate.data.vocabulary_training import KEPT_AS
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, differences, read_json, replacing, sha256_file, write_json
 
-#: Raise when a file's layout changes.
+#: Raise when the layout of the file changes.
 PACKED_FORMAT = 1
 _ABOUT = "about.json"
 _ARRAYS = ("tokens", "sentences", "documents")
 _COMMAND = "python -m albert_ablate.pack FILE data=..."
-#: Settings of a tokenizer that decide the tokens of a text, once its file is there.
+#: Tokenizer settings that decide the tokens of a text, beside the tokenizer's file.
 _CLEANING = ("name", "words", "vocab_size", "lowercase", "strip_accents", "split_digit_commas")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A corpus as tokens, with what is known of its text."""
+    """A corpus as tokens, with metadata of its text."""
 
-    corpus: str  # its name
+    corpus: str  # name of the corpus
     info: dict[str, Any]  # ``text.text_info``
     tokenizer: Tokenizer
-    train: TokenStore  # of all training documents
+    train: TokenStore  # all training documents
     valid: TokenStore
-    marks: Marks | None  # what the tokenizer drops; None where it keeps accents
-    held_out_by: float | None  # data.validation_fraction that divided it; None where the text has a validation file
+    marks: Marks | None  # marks that the tokenizer drops; None if it keeps accents
+    held_out_by: float | None  # data.validation_fraction that split the text; None for a validation file
 
 
 def write_packed(file: Path, encoded: Encoded) -> None:
-    """Write ``encoded`` to ``file``, atomically. The same corpus gives the same bytes."""
+    """Writes ``encoded`` to ``file`` atomically. The same corpus gives the same bytes."""
     tokenizer = encoded.tokenizer
     about = {
         "format": PACKED_FORMAT,
@@ -75,8 +75,7 @@ def write_packed(file: Path, encoded: Encoded) -> None:
 def open_packed(path: Path, config: TokenizerConfig, cache: Path) -> Encoded:
     """The corpus in the file ``path``, unpacked into ``cache`` once.
 
-    Raises DataError where the file is none of ours or is damaged, or where ``config`` asks for other tokens than it
-    holds.
+    Raises DataError if it is not a packed corpus, is damaged, or was tokenised with other settings than ``config``.
     """
     folder = _unpacked(path, cache)
     with intact(folder):
@@ -94,7 +93,7 @@ def open_packed(path: Path, config: TokenizerConfig, cache: Path) -> Encoded:
 
 
 def find_packed(path: Path, cache: Path) -> TokenStore | None:
-    """The training tokens of the file ``path``, where it is unpacked already."""
+    """The training tokens of the file ``path`` if it is already unpacked, else None."""
     if not path.is_file():
         return None
     folder = _folder(path, cache)
@@ -102,7 +101,7 @@ def find_packed(path: Path, cache: Path) -> TokenStore | None:
 
 
 def _tokenizer(path: Path, config: TokenizerConfig, file: Path, kept: dict[str, Any]) -> Tokenizer:
-    """The packed one, or that of ``tokenizer.model_path`` where it gives the same tokens."""
+    """The packed tokenizer, or that of ``tokenizer.model_path`` if it gives the same tokens."""
     model = file if config.model_path is None else Path(config.model_path).expanduser()
     tokenizer = opened(model, replace(config, model_path=str(model)))
     if tokenizer.fingerprint != kept["fingerprint"]:
@@ -142,7 +141,7 @@ def _unpacked(path: Path, cache: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes, dict[str, list[np.ndarray]]]:
-    """(what the file says of itself, the tokenizer's file, tokens and lengths of each side)."""
+    """(content of ``about.json``, the tokenizer's file, tokens and lengths of each side)."""
     with zipfile.ZipFile(path) as archive:
         about = json.loads(archive.read(_ABOUT))
         _require_known(about)
@@ -150,12 +149,12 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes, dict[str, list[np.ndarray]
         arrays = {side: [_array(archive, side, kind) for kind in _ARRAYS] for side in SIDES}
     for tokens, sentences, documents in arrays.values():
         if sentences.sum() != len(tokens) or documents.sum() != len(sentences) or not documents.all():
-            raise ValueError("the boundaries are not those of the tokens")
+            raise ValueError("the boundaries do not fit the tokens")
     return about, tokenizer, arrays
 
 
 def _require_known(about: dict[str, Any]) -> None:
-    """Raise ValueError where the file is of another version of the project."""
+    """Raise ValueError if another version of the project wrote the file."""
     if about["format"] != PACKED_FORMAT:
         raise ValueError(f"its format is {about['format']}, this version reads {PACKED_FORMAT}")
     if about["tokenizer"]["file"] not in KEPT_AS.values():
@@ -166,7 +165,7 @@ def _require_known(about: dict[str, Any]) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Whatever fails in reading the file becomes a DataError."""
+    """Turns any failure in reading the file into DataError."""
     try:
         yield
     except FileNotFoundError:
@@ -179,13 +178,13 @@ def _readable(path: Path) -> Iterator[None]:
     ) as error:  # fmt: skip
         reason = str(error).strip("'\"") or type(error).__name__
         raise DataError(
-            f"data.path={path}: damaged, or no packed corpus ({reason}). Copy it again, or write it anew with "
+            f"data.path={path}: damaged, or not a packed corpus ({reason}). Copy it again, or write it again with "
             f"`{_COMMAND}`. Text is read with data=text."
         ) from error
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """Of a fixed date, so that equal corpora give equal files."""
+    """An entry with a fixed date, so that equal corpora give equal files."""
     return zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
 
 
@@ -203,5 +202,5 @@ def _array(archive: zipfile.ZipFile, side: str, kind: str) -> np.ndarray:
     plain = io.BytesIO(lzma.decompress(archive.read(f"{side}/{kind}.npy.xz")))
     values: np.ndarray = np.load(plain, allow_pickle=False)
     if values.ndim != 1 or values.dtype.kind != "u":
-        raise ValueError(f"{side}/{kind} holds no whole numbers")
+        raise ValueError(f"{side}/{kind} does not hold unsigned integers")
     return values

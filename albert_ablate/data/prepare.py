@@ -1,4 +1,4 @@
-"""A corpus as a run uses it: sentences, tokenizer and token stores, each cached by its content and settings."""
+"""Preparing a corpus for a run: sentences, tokenizer and token stores, each cached by content and settings."""
 
 import time
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from albert_ablate.data.wordpiece import NAME as WORDPIECE
 from albert_ablate.data.wordpiece import require_whole
 from albert_ablate.errors import DataError
 
-#: Share of unknown tokens from which on a user is warned.
+#: Share of unknown tokens above which the user is warned.
 _MANY_UNKNOWN = 0.01
 
 
@@ -33,16 +33,16 @@ class Prepared:
     valid: TokenStore
     tokenizer: Tokenizer
     record: dict[str, Any]  # for the manifest
-    held_out_by: float | None = None  # data.validation_fraction that divided the text
-    reference: Reference | None = None  # what can be achieved, of a corpus that knows
+    held_out_by: float | None = None  # data.validation_fraction that split the text; None for a validation file
+    reference: Reference | None = None  # optimal predictions, for a corpus drawn from a known distribution
 
     @property
     def measured(self) -> TokenStore:
-        """What a text is judged by: its training side, or all of a text that is scored whole."""
+        """The side whose statistics are reported: training, or held-out if no document trains."""
         return self.train if self.train.document_count else self.valid
 
     def settled(self, config: RunConfig) -> RunConfig:
-        """``config`` with what ``masking.long_words=auto`` means for this text."""
+        """``config`` with ``masking.long_words=auto`` resolved for this text."""
         masking, _ = settle(config.masking, config.pairs, self.measured, self.tokenizer, Path(config.paths.cache))
         return replace(config, masking=masking)
 
@@ -50,7 +50,7 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Corpus -> sentences -> tokenizer -> token stores, each cached by its content and settings.
 
-    Raises DataError where the corpus cannot serve the configuration.
+    Raises DataError if the corpus does not suit the configuration.
     """
     prepared = prepare_data(config)
     require_documents(config, prepared)
@@ -59,9 +59,9 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def encode(config: RunConfig, trains: bool = True) -> tuple[Encoded, Reference | None]:
-    """The corpus as tokens, whole, and what can be achieved on it, where the corpus knows.
+    """The whole corpus as tokens, and its optimal predictions if it was drawn from a known distribution.
 
-    A text that is only scored (not ``trains``) may be held out whole.
+    A text that is only scored (not ``trains``) may be held out as a whole.
     """
     cache = Path(config.paths.cache)
     if config.data.source == "packed":
@@ -83,7 +83,7 @@ def encode(config: RunConfig, trains: bool = True) -> tuple[Encoded, Reference |
 
 
 def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
-    """``prepare`` for every objective. A text that is only scored (not ``trains``) may be held out whole."""
+    """``prepare`` for any objective. A text that is only scored (not ``trains``) may be held out as a whole."""
     started = time.perf_counter()
     encoded, reference = encode(config, trains)
     info, tokenizer, valid = encoded.info, encoded.tokenizer, encoded.valid
@@ -105,7 +105,7 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
         f"{len(train.tokens) / 1e6:.2f} M tokens of {tokenizer.vocab_size:,} pieces; "
         f"{sides[1]['documents']:,} documents held out ({console.duration(seconds)})"
     )
-    stated = info["met"].get("unknown_words", 0) / (len(train.tokens) + len(valid.tokens))  # the source says so itself
+    stated = info["met"].get("unknown_words", 0) / (len(train.tokens) + len(valid.tokens))  # <unk> in the source
     if unknown - stated > _MANY_UNKNOWN:
         console.say(
             f"data {encoded.corpus}: ! {unknown:.1%} of the tokens are unknown: the vocabulary has no piece for "
@@ -119,13 +119,14 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
         record["masking"] = share.record(masking.long_words)
     if encoded.marks is not None:
         record["marks_dropped"] = encoded.marks.scripts
-        if (warning := encoded.marks.words(config.data.language, config.tokenizer.name == WORDPIECE)) is not None:
+        warning = encoded.marks.warning(config.data.language, config.tokenizer.name == WORDPIECE)
+        if warning is not None:
             console.say(warning)
     return replace(prepared, record=record, reference=reference)
 
 
 def require_documents(config: RunConfig, prepared: Prepared) -> None:
-    """Raise DataError where a random second segment has no other document to come from."""
+    """Raise DataError if random second segments need a second document and there is none."""
     train, valid = prepared.train, prepared.valid
     released = config.pairs.single_sentence == "released"
     fewest = min(train.document_count, valid.document_count) if released else train.document_count

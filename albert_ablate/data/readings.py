@@ -1,4 +1,4 @@
-"""How the files of a corpus were read: for the record, in words, and what looks wrong with it."""
+"""How the files of a corpus were read: a record, a message, and doubts about the result."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,23 +10,23 @@ _KINDS = {
     "sentences": "one sentence a line", "prose": "prose", "headings": "WikiText, an article a document",
     "jsonl": "JSON lines", "json": "JSON", "table": "a table", "parquet": "parquet",
 }  # fmt: skip
-#: Characters of a mean sentence beyond which its ends were hardly found: of scripts with spaces (about 85 words), and
-#: of those without.
+#: Mean sentence length in characters above which splitting has probably failed: for scripts with spaces (about 85
+#: words), and for scripts without.
 _IMPLAUSIBLE = 500
 _IMPLAUSIBLE_UNSPACED = 200
 
 
 def read_as(corpus: "Corpus") -> dict[str, Any]:
-    """``read_as``: files and documents of each form; ``left_aside``: files that were not read. Of files alone."""
-    found = {
+    """``read_as``: files and documents of each form; ``left_aside``: files not read. Empty for other corpora."""
+    counts = {
         kind: {"files": corpus.files[kind], "documents": corpus.tally[f"documents of {kind}"]}
         for kind in _KINDS
         if corpus.files[kind]
     }
-    return ({"read_as": found} if found else {}) | ({"left_aside": corpus.left_aside} if corpus.left_aside else {})
+    return ({"read_as": counts} if counts else {}) | ({"left_aside": corpus.left_aside} if corpus.left_aside else {})
 
 
-def reading_in_words(source: dict[str, Any]) -> str:
+def describe_reading(source: dict[str, Any]) -> str:
     """``read as one sentence a line: 28 files, 84 documents; as prose: 2 files, 6 documents``; empty without files."""
     forms = [
         f"as {_KINDS[kind]}: {_count(n['files'], 'file')}, {_count(n['documents'], 'document')}"
@@ -39,8 +39,8 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def unknown_in_words(info: dict[str, Any]) -> str | None:
-    """How many words of a WikiText with a small vocabulary are unknown; None where there are none."""
+def describe_unknown(info: dict[str, Any]) -> str | None:
+    """How many words of a WikiText corpus are ``<unk>``; None if there are none."""
     count = info["met"].get("unknown_words", 0)
     return (
         f"{_count(count, 'word')} of it {'is' if count == 1 else 'are'} <unk>: an unknown token each" if count else None
@@ -48,7 +48,7 @@ def unknown_in_words(info: dict[str, Any]) -> str | None:
 
 
 def doubts(info: dict[str, Any]) -> Iterator[str]:
-    """What makes it doubtful that the ends of sentences or documents were found, each with what to set."""
+    """Signs that sentences or documents were not split correctly, each with a remedy."""
     met, forms = info["met"], info["source"].get("read_as", {})
     sides = info["train"], info["valid"]
     sentences, words = (sum(side[key] for side in sides) for key in ("sentences", "words"))
@@ -58,20 +58,20 @@ def doubts(info: dict[str, Any]) -> Iterator[str]:
     if info["settings"].get("headings") and not met.get("titles"):
         yield (
             "no line is the title of an article, such as ` = Title = `, so only the ends of files end documents. "
-            "Leave data.format at auto if the text is no WikiText."
+            "Leave data.format at auto if the text is not WikiText."
         )
     wrapped, without = met.get("wrapped", 0), met.get("wrapped_without_mark", 0)
     if without > 0.5 * wrapped:
         yield (
             f"{without:,} of {_count(wrapped, 'paragraph')} of several lines hold no sentence mark, and each was read "
-            f"as one sentence ({length} on average). If a line is a sentence, say data.format=sentences; where the "
+            f"as one sentence ({length} on average). If a line is a sentence, set data.format=sentences; where the "
             "language writes no such marks (Thai, Lao), put each sentence on a line of its own."
         )
     elif mean > (_IMPLAUSIBLE if spaced else _IMPLAUSIBLE_UNSPACED):
         remedy = (
-            "If a line holds several sentences, say data.format=prose."
+            "If a line holds several sentences, set data.format=prose."
             if "sentences" in forms
-            else "Few marks that end a sentence were found. If a line is a sentence, say data.format=sentences; else "
+            else "Few marks that end a sentence were found. If a line is a sentence, set data.format=sentences; else "
             "put sentences on lines of their own."
         )
         yield f"a sentence has {length} on average. {remedy}"

@@ -1,4 +1,4 @@
-"""The port of a corpus that knows how its text came about: the best predictions that anything could make of it."""
+"""The interface of a corpus with a known distribution: its optimal predictions."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,31 +8,31 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Seen:
-    """What masked pairs show. B pairs of T tokens; M chosen positions, row after row.
+    """Masked pairs as the reference sees them: B pairs of T tokens, with M chosen positions in row order.
 
-    Beyond what a model is given it tells which positions were chosen for masking, kept and random ones included, and
-    where sentences begin: scores of a reference that is told so are bounds that no model exceeds.
+    The reference sees more than a model does: which positions were chosen for masking, even if kept or random, and
+    where sentences begin. Its scores are therefore upper bounds for every model.
     """
 
     ids: np.ndarray  # (B, T) pieces, masks applied
     chosen: np.ndarray  # (B, T) bool: chosen for masking
     segment: np.ndarray  # (B, T) 0 or 1, -1 at special tokens and padding
-    sentence: np.ndarray  # (B, T) number of the sentence in its segment
-    place: np.ndarray  # (B, T) place of the token in its sentence
+    sentence: np.ndarray  # (B, T) index of the sentence in its segment
+    position: np.ndarray  # (B, T) index of the token in its sentence
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """How pairs are cut from documents, one entry a pair, all (N,): from where, and how many sentences."""
+    """How N pairs are cut from documents; arrays are (N,) unless noted."""
 
     label: np.ndarray
-    same: np.ndarray  # bool: both segments are of one document
-    first: np.ndarray  # (N, 2) number in its document of each segment's first sentence
-    count: np.ndarray  # (N, 2) sentences of each segment
+    same: np.ndarray  # bool: both segments come from one document
+    first: np.ndarray  # (N, 2) index in its document of each segment's first sentence
+    count: np.ndarray  # (N, 2) number of sentences in each segment
 
 
 class Predictor(Protocol):
-    """The best predictions for pairs that are cut in one way."""
+    """Optimal predictions for pairs that are cut in one way."""
 
     def masked(self, seen: Seen) -> np.ndarray:
         """(M, pieces) probability of each piece at the chosen positions."""
@@ -42,7 +42,7 @@ class Predictor(Protocol):
 
 
 class Reference(Protocol):
-    """What knows how the text of a corpus came about."""
+    """The known distribution of a corpus."""
 
     def predictor(self, cuts: Cuts) -> Predictor:
-        """For pairs that are cut as ``cuts`` are, which are examples."""
+        """The predictor for pairs whose cuts have the distribution of the sample ``cuts``."""

@@ -12,25 +12,28 @@ from typing import IO, Any
 from albert_ablate.compressed import packing_of, unpacked
 from albert_ablate.errors import DataError
 
-#: Characters of the largest JSON file: it is held in memory.
+#: Characters of the largest JSON file, which is held in memory.
 _LARGEST = 100_000_000
 _SPACE = re.compile(r"\s*")
 
 
-def text_of(value: Any, place: str, column: str) -> str:
-    """A cell as a document; an empty cell is an empty one. Raises DataError where it is no text."""
+def text_of(value: Any, where: str, column: str) -> str:
+    """A cell as a document; an empty cell is an empty document. Raises DataError if it is not text.
+
+    ``where`` names the row in the message.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
         raise DataError(
-            f"{place}: column {column!r} holds {type(value).__name__}, not text. Set data.text_column to the column "
+            f"{where}: column {column!r} holds {type(value).__name__}, not text. Set data.text_column to the column "
             "with the documents."
         )
     return value
 
 
 def read_json_lines(lines: Iterator[str], path: Path, column: str) -> Iterator[str]:
-    """The text of each line's object. Raises DataError with the number of a line that has none."""
+    """The text of each line's object. Raises DataError with the number of a line without one."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -45,7 +48,10 @@ def read_json_lines(lines: Iterator[str], path: Path, column: str) -> Iterator[s
 
 
 def read_json_documents(source: IO[str], path: Path, column: str) -> Iterator[str]:
-    """Documents of a JSON file: an array of objects or texts, an object with a list of texts, or several objects."""
+    """Documents of a JSON file: an array of objects or strings, an object with a list of strings, or several objects.
+
+    Raises DataError for a file that is too large, is not JSON or lacks the column.
+    """
     text = source.read(_LARGEST + 1)
     if len(text) > _LARGEST:
         raise DataError(
@@ -53,42 +59,42 @@ def read_json_documents(source: IO[str], path: Path, column: str) -> Iterator[st
             "`jq -c '.[]'`, and name the file .jsonl."
         )
     decoder, values = json.JSONDecoder(), []
-    place = _after_space(text, 0)
+    position = _after_space(text, 0)
     try:
-        while place < len(text):
-            value, end = decoder.raw_decode(text, place)
+        while position < len(text):
+            value, end = decoder.raw_decode(text, position)
             values.append(value)
-            place = _after_space(text, end)
+            position = _after_space(text, end)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}). Mend the file, or write one JSON object a line.") from error
+        raise DataError(f"{path}: not JSON ({error}). Repair the file, or write one JSON object a line.") from error
     rows = values[0] if len(values) == 1 and isinstance(values[0], list) else values
     for number, row in enumerate(rows, 1):
         yield from _documents_of(row, f"{path}, row {number}", column)
 
 
-def _after_space(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
+def _after_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
 
 
-def _documents_of(row: Any, place: str, column: str) -> Iterator[str]:
+def _documents_of(row: Any, where: str, column: str) -> Iterator[str]:
     if isinstance(row, str):
         yield row
         return
     if not isinstance(row, dict):
-        raise DataError(f"{place}: expected a JSON object or a text, not {type(row).__name__}.")
+        raise DataError(f"{where}: expected a JSON object or a text, not {type(row).__name__}.")
     if column not in row:
         keys = ", ".join(map(repr, list(row)[:12])) or "nothing"
         raise DataError(
-            f"{place}: no column {column!r}; it has {keys}. Set data.text_column to the column with the documents."
+            f"{where}: no column {column!r}; it has {keys}. Set data.text_column to the column with the documents."
         )
     cell = row[column]
     for value in cell if isinstance(cell, list) else [cell]:
-        yield text_of(value, place, column)
+        yield text_of(value, where, column)
 
 
 def read_parquet(path: Path, column: str) -> Iterator[str]:
-    """The column's texts, row by row. Raises DataError where there is none."""
+    """The texts of the column, row by row. Raises DataError if the column is missing or the file is damaged."""
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -108,7 +114,7 @@ def read_parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def _seekable(path: Path, opened: ExitStack) -> Any:
-    """The file itself, or what is packed in it: parquet is read from its end."""
+    """The file, or a decompressed copy: parquet is read from its end."""
     if packing_of(path) is None:
         return path
     copy = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it

@@ -1,4 +1,4 @@
-"""What scripts differ in: the marks that end a sentence, and whether words are parted by a space."""
+"""Properties of scripts: the marks that end a sentence, and whether spaces separate words."""
 
 import re
 import unicodedata
@@ -16,19 +16,19 @@ abeb fe12 fe15-fe16 fe52 fe56-fe57 ff01 ff0e ff1f ff61 10a56-10a57 10f55-10f59 1
 11641-11642 1173c-1173e 11944 11946 11a42-11a43 11a9b-11a9c 11c41-11c42 11ef7-11ef8 11f43-11f44 16a6e-16a6f 16af5
 16b37-16b38 16b44 16d6e-16d6f 16e98 1bc9f 1da88
 """
-#: Marks that end a sentence without that property: Greek's question mark, Hebrew's sof pasuq, Tibetan's shads, Thai's
+#: Marks that end a sentence but lack that property: the Greek question mark, Hebrew sof pasuq, Tibetan shad, and Thai
 #: angkhankhu and khomut.
 _TIBETAN = "\u0f08\u0f0d-\u0f12\u0f14"
 _ALSO_TERMINAL = f"\u037e\u05c3{_TIBETAN}\u0e5a\u0e5b"
-#: Marks after which a line may well end: colons, semicolons and dots of all scripts, and a closing corner bracket,
-#: which ends a line of Japanese or Chinese speech without another mark.
+#: Other marks that may end a line: colons, semicolons and ellipses of all scripts, and the closing corner bracket,
+#: which ends a line of Japanese or Chinese speech without a further mark.
 _OTHER_ENDS = ":;…\u2025⋯\u061b\u1364-\u1366：；」』﹂﹄｣"
-#: Punctuation and signs that take a full width.
+#: Full-width punctuation and symbols.
 _FULL_WIDTH = "\u3000-\u303f\u3190-\u319f\u31c0-\u31ef\u3200-\u33ff\ufe30-\ufe4f\uff00-\uff65"
 
 
 def _ranges(hexadecimal: str) -> str:
-    """``21 61d-61f`` as the inside of a character class."""
+    """``21 61d-61f`` as the content of a regular expression's character class."""
     runs = (run.partition("-") for run in hexadecimal.split())
     return "".join(f"{re.escape(chr(int(a, 16)))}{dash}{chr(int(b, 16)) if b else ''}" for a, dash, b in runs)
 
@@ -37,20 +37,20 @@ TERMINAL = _ranges(_SENTENCE_TERMINAL) + _ALSO_TERMINAL
 _TERMINAL = re.compile(f"[{TERMINAL}]")
 _END = re.compile(f"[{TERMINAL}{_OTHER_ENDS}]")
 _QUOTES = "\"'＂＇"
-#: Emoji, with the signs that join and colour them.
+#: Emoji, with their joiners and modifiers.
 _EMOJI = re.compile("[\u200d\ufe0f\u20e3\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]")
 _AFTER_TERMINAL = re.compile(f"(?<=[{TERMINAL}])([^\\w{TERMINAL}]*)(\\w)")
 _UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}{_FULL_WIDTH}]")
-#: Letters of a script without capitals that Unicode counts as lower-case.
+#: Georgian letters: Unicode calls them lower-case, but the script has no capitals in use.
 _GEORGIAN = "".join(map(chr, range(0x10D0, 0x1100)))
-#: Quotation marks, dots and dashes that stand in any script: what is beside them decides.
+#: Quotation marks, dots and dashes used with any script; the neighbouring character decides.
 _OF_ANY_SCRIPT = "“”‘’…—·"
-#: Scripts that write no sentence marks: Thai and Lao.
+#: Scripts without sentence marks: Thai and Lao.
 _UNMARKED = re.compile("[\u0e00-\u0eff]")
 
 
 def ends_sentence(line: str) -> bool:
-    """Whether ``line`` ends as a sentence does in any script, closing quotes, brackets and emoji left out."""
+    """Whether ``line`` ends like a sentence of any script, ignoring closing quotes, brackets and emoji."""
     end = len(line)
     while end and _closes(line[end - 1]):
         end -= 1
@@ -66,14 +66,14 @@ def _closes(character: str) -> bool:
 
 
 def several_sentences(line: str, language: str = "en") -> bool:
-    """Whether a sentence ends within ``line`` and another one begins.
+    """Whether a sentence ends within ``line`` and another begins.
 
-    After a full stop, exclamation or question mark of ASCII a space and a letter that is no lower-case one have to
-    follow; the other marks have no second use.
+    After an ASCII full stop, exclamation mark or question mark, a space and a letter that is not lower-case must
+    follow. Other sentence marks have no second use and need nothing after them.
     """
     marked = line.replace(";", "\u037e") if language == "el" else line
-    for found in _AFTER_TERMINAL.finditer(marked):
-        mark, between, letter = marked[found.start() - 1], found[1], found[2]
+    for boundary in _AFTER_TERMINAL.finditer(marked):
+        mark, between, letter = marked[boundary.start() - 1], boundary[1], boundary[2]
         if mark not in ".!?\u2024":
             return True
         starts = letter.isupper() or unicodedata.category(letter) in ("Lo", "Lt") or letter in _GEORGIAN
@@ -83,25 +83,25 @@ def several_sentences(line: str, language: str = "en") -> bool:
 
 
 def has_mark(text: str) -> bool:
-    """Whether a mark that ends sentences stands anywhere in ``text``."""
+    """Whether ``text`` contains a mark that ends sentences."""
     return _TERMINAL.search(text) is not None
 
 
 def unmarked(text: str) -> bool:
-    """Whether most letters of ``text`` are of scripts that write no sentence marks."""
+    """Whether most characters of ``text`` belong to scripts without sentence marks."""
     return 2 * len(_UNMARKED.findall(text)) > sum(not character.isspace() for character in text)
 
 
 def unspaced(text: str) -> bool:
-    """Whether most characters of ``text`` are of scripts that write no space between words."""
+    """Whether most characters of ``text`` belong to scripts without spaces between words."""
     return 2 * len(_UNSPACED_CHARACTER.findall(text)) > sum(not character.isspace() for character in text)
 
 
 def join_lines(lines: Iterable[str]) -> tuple[str, int]:
-    """Lines of a wrapped paragraph as one, and how many of the joints have no space.
+    """(the lines of a wrapped paragraph joined into one; how many line breaks were joined without a space).
 
-    There is none between two characters of scripts that write none (Han, kana, Thai, Lao, Khmer, Burmese, Tibetan and
-    others), full-width punctuation included.
+    No space is inserted between two characters of scripts without spaces (Han, kana, Thai, Lao, Khmer, Burmese,
+    Tibetan and others) or full-width punctuation.
     """
     parts: list[str] = []
     tight = 0

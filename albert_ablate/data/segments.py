@@ -1,11 +1,11 @@
 """The objective axis: how a pair of segments is built (paper, sections 3.1 and 4.6).
 
 One chunker serves all three objectives: it cuts each document into runs of sentences of about the
-target length and splits each run in two. What the objective changes is what becomes of the second
-half: ``sop`` may swap the halves, ``nsp`` may replace the second with a run of another document,
-``none`` leaves both in order, and may take a sentence alone, with an empty second segment. Every
-draw is keyed by (seed, epoch, document, first sentence), so the arms share what they can: ``none``
-and ``sop`` see the same runs, cut at the same places.
+target length and splits each run in two. The objective decides what happens to the halves: ``sop``
+may swap them, ``nsp`` may replace the second with a run of another document, and ``none`` leaves both
+in order and may take a single sentence with an empty second segment. Every draw is keyed by (seed,
+epoch, document, first sentence), so that arms share as much as possible: ``none`` and ``sop`` see
+the same runs, split at the same sentences.
 
 All documents advance in lockstep, one run at a time, with array operations over documents.
 """
@@ -28,15 +28,15 @@ SPECIAL_TOKENS = 3
 class Pairs:
     """Segment pairs of one epoch, in training order. All arrays are (pairs,) int64.
 
-    ``label``: 0 or 1, in the words of ``axes.objective.SentenceTask``.
-    ``document`` and ``ordinal`` say which run of which document the pair was cut from; for a
+    ``label``: 0 or 1, as ``axes.objective.SentenceTask`` defines them.
+    ``document`` and ``ordinal`` identify the document and the run that the pair was cut from; for a
     random NSP pair they are those of the first segment.
     """
 
     a_start: np.ndarray  # token offsets into the store
     a_length: np.ndarray
     b_start: np.ndarray
-    b_length: np.ndarray  # 0 for a sentence alone
+    b_length: np.ndarray  # 0 for a single sentence
     label: np.ndarray
     document: np.ndarray
     ordinal: np.ndarray
@@ -51,7 +51,7 @@ class Pairs:
 
     @staticmethod
     def join(parts: Sequence["Pairs"]) -> "Pairs":
-        """The rows of all ``parts``, one after the other."""
+        """The rows of all ``parts``, concatenated."""
         return Pairs(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Pairs)))
 
 
@@ -67,10 +67,10 @@ def build_pairs(store: TokenStore, objective: Objective, settings: PairsConfig, 
 
 
 def lone_sentences(store: TokenStore, objective: Objective, settings: PairsConfig, seed: int, epoch: int) -> int:
-    """Sentences of ``epoch`` that are left out because their run has no second sentence.
+    """Number of sentences of ``epoch`` that are left out because their run has no second sentence.
 
-    0 for an objective that takes second segments from other documents: it may leave sentences unused, but none of
-    them for want of a second segment.
+    0 for an objective that takes second segments from other documents: it may leave sentences unused, but never for
+    lack of a second segment.
     """
     if objective.needs_second_document:
         return 0
@@ -79,7 +79,7 @@ def lone_sentences(store: TokenStore, objective: Objective, settings: PairsConfi
 
 
 def needs_second_document(objective: Objective, settings: PairsConfig) -> bool:
-    """Whether some second segments come from another document, so that the corpus must have two."""
+    """Whether some second segments come from another document; the corpus then needs at least two."""
     return objective.needs_second_document or settings.single_sentence == "released"
 
 
@@ -95,17 +95,17 @@ class _Draws:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the pairs of one epoch are made from; every step below reads it and none changes it."""
+    """Inputs of one epoch's pairs, which the steps below read and never change."""
 
     store: TokenStore
     settings: PairsConfig
-    budget: int  # tokens that both segments of a pair have room for
-    target: np.ndarray  # (documents,) int64 tokens at which a run of each document ends
+    budget: int  # most tokens of both segments of a pair
+    target: np.ndarray  # (documents,) int64 target length in tokens of each document's runs
     draw: _Draws
 
     @staticmethod
     def of(store: TokenStore, settings: PairsConfig, seed: int, epoch: int) -> "_Plan":
-        """The plan of ``epoch``: targets are the budget or, for a share of documents, uniform in 2..budget."""
+        """The plan of ``epoch``. Targets are the budget or, for a share of documents, uniform in 2..budget."""
         draw, budget = _Draws(seed, epoch), settings.max_length - SPECIAL_TOKENS
         documents = np.arange(store.document_count)
         short = streams.uniform(draw.target, documents, 0) < settings.short_probability
@@ -115,14 +115,14 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of sentences ``first`` up to ``last`` of a document, halved before sentence ``middle``. All (runs,)."""
+    """Runs of sentences, from ``first`` to ``last`` (exclusive), split before sentence ``middle``. All are (runs,)."""
 
     document: np.ndarray
     ordinal: np.ndarray
     first: np.ndarray
     middle: np.ndarray
     last: np.ndarray
-    random: np.ndarray  # bool: NSP takes the second segment from elsewhere
+    random: np.ndarray  # bool: NSP takes the second segment from another document
 
     def take(self, rows: np.ndarray) -> "_Runs":
         """The given rows, by number or by a mask."""
@@ -160,7 +160,7 @@ def _cut_runs(plan: _Plan, objective: Objective) -> _Runs:
     aaabbbb............
     .......aaaaabbbbb..
 
-    Sentence 6 has no second one and is left out. The pairs are cut to six tokens; of the second, SOP swaps the halves:
+    Sentence 6 has no partner and is left out. The pairs are cut to six tokens; SOP swaps the halves of the second:
 
     >>> pairs = build_pairs(store, Objective.SOP, settings, seed=65, epoch=0)
     >>> for row in np.argsort(pairs.ordinal):
@@ -169,8 +169,8 @@ def _cut_runs(plan: _Plan, objective: Objective) -> _Runs:
     aaa.bbb............
     ........bbb..aaa...
 
-    NSP takes the second half of the first run from another document, so that its sentences 1 and 2 are put back and
-    begin the next run; sentence 6 gets a second half from elsewhere, too:
+    NSP takes the second half of the first run from another document, so its sentences 1 and 2 are put back and begin
+    the next run. Sentence 6 gets a second half from another document, too:
 
     >>> show_runs(_cut_runs(plan, Objective.NSP))
     aaabbbb............
@@ -180,14 +180,14 @@ def _cut_runs(plan: _Plan, objective: Objective) -> _Runs:
     """
     store, settings = plan.store, plan.settings
     offsets, ends = store.sentences, store.documents[1:]
-    fewest = 2 if settings.single_sentence in ("extend", "alone") else 1  # sentences of a run, but at a document's end
+    fewest = 2 if settings.single_sentence in ("extend", "alone") else 1  # sentences of a run
     put_back = objective.needs_second_document and settings.nsp_tail == "put_back"
     document = np.arange(store.document_count)
     position = store.documents[:-1].copy()
     rounds: list[tuple[np.ndarray, ...]] = []
     while len(document):
         first, end = position[document], ends[document]
-        # The first sentence boundary at which the run holds the target, or the document's end.
+        # The first sentence boundary at which the run reaches the target, or the document's end.
         last = np.searchsorted(offsets, offsets[first] + plan.target[document], side="left")
         last = np.minimum(np.maximum(last, first + fewest), end)
         lone = last - first == 1
@@ -210,7 +210,7 @@ def _in_order(plan: _Plan, runs: _Runs) -> _Segments:
 
 
 def _none(plan: _Plan, runs: _Runs) -> _Segments:
-    """Packed exactly like an unswapped SOP pair, so that only the loss differs."""
+    """The same pairs as unswapped SOP, so that only the loss differs."""
     return _with_random_lone(plan, runs, _in_order(plan, runs))
 
 
@@ -230,7 +230,7 @@ def _nsp(plan: _Plan, runs: _Runs) -> _Segments:
 
 
 def _with_random_lone(plan: _Plan, runs: _Runs, pairs: _Segments) -> _Segments:
-    """The released code's habit: a lone sentence gets a random second segment and label 1."""
+    """With ``single_sentence=released``, as in the released code: a lone sentence gets a random second segment."""
     if plan.settings.single_sentence != "released":
         return pairs
     ordered, lone = _in_order(plan, runs), runs.last - runs.first == 1
@@ -239,8 +239,10 @@ def _with_random_lone(plan: _Plan, runs: _Runs, pairs: _Segments) -> _Segments:
 
 
 def _replace_second(plan: _Plan, runs: _Runs, pairs: _Segments, where: np.ndarray) -> _Segments:
-    """Second segment, where asked: from a random sentence of another document, up to what is left
-    of the target or the document's end, at least one sentence.
+    """Replaces the second segment in the rows of ``where`` (bool) and sets their label to 1.
+
+    The new segment begins at a random sentence of another document and ends at the rest of the target length or at
+    the document's end; it has at least one sentence.
     """
     store, draw = plan.store, plan.draw
     source = streams.integers(draw.document, 0, store.document_count - 1, runs.document, runs.first)
@@ -259,10 +261,10 @@ _OBJECTIVES = {Objective.SOP: _sop, Objective.NSP: _nsp, Objective.NONE: _none}
 
 
 def _truncate(plan: _Plan, pairs: _Segments, runs: _Runs) -> tuple[np.ndarray, ...]:
-    """Drop tokens from the longer segment (tie: the second), each from front or back by a fair coin.
+    """Drops tokens from the longer segment (tie: the second), each from front or back by a fair coin.
 
-    The reference drops one token at a time; the outcome has a closed form: the longer segment gives
-    up the difference first, then both in turn, and the number dropped at a front is binomial.
+    The reference drops one token at a time. The result has a closed form: the longer segment first loses
+    the difference, then both lose tokens in turn, and the number dropped at the front is binomial.
     """
     a, b = pairs.a[1] - pairs.a[0], pairs.b[1] - pairs.b[0]
     excess = np.maximum(a + b - plan.budget, 0)

@@ -1,4 +1,4 @@
-"""A SentencePiece model file, read for what the library does not say: its type, pieces and normaliser."""
+"""Reads from a SentencePiece model file what the library does not expose: type, pieces and normaliser."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from albert_ablate.errors import DataError
 #: SentencePiece's types of pieces.
 NORMAL, USER_DEFINED, BYTE = 1, 4, 6
 _TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-#: Types that ``tokenizer.name`` takes. A char model has one path through a text; so has a Unigram model of characters.
-_TAKEN = {"unigram": ("unigram", "char"), "bpe": ("bpe",)}
+#: Types that each ``tokenizer.name`` accepts. A char model encodes like a Unigram model whose pieces are characters.
+_ACCEPTED = {"unigram": ("unigram", "char"), "bpe": ("bpe",)}
 
 
 def read_model(path: Path) -> Any:
-    """The ModelProto of ``path``. Raises DataError where it is none."""
+    """The ModelProto of ``path``. Raises DataError if the file is not one."""
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
@@ -26,7 +26,7 @@ def read_model(path: Path) -> Any:
 
 
 def unreadable(path: Path, why: str) -> DataError:
-    """What is said of a file that is no model."""
+    """The error for a file that is not a SentencePiece model."""
     return DataError(
         f"tokenizer.model_path={path}: not a readable SentencePiece model ({(why or 'unknown').splitlines()[0]}). "
         "Give the path of a .model file (a vocab.txt needs tokenizer=wordpiece), or leave it empty to train one."
@@ -39,12 +39,12 @@ def model_type(proto: Any) -> str:
 
 
 def require_usable(proto: Any, path: Path, name: str) -> None:
-    """Raise DataError where the model is not of the type ``name``, or marks words in a way that is not read here."""
-    found = model_type(proto)
-    if found not in _TAKEN[name]:
-        other = next((known for known, types in _TAKEN.items() if found in types), None)
-        advice = f"Set tokenizer={other}" if other else "Models of type unigram, bpe and char can be taken"
-        raise DataError(f"tokenizer.model_path={path}: a {found} model, but tokenizer.name={name}. {advice}.")
+    """Raise DataError if the model does not have the type ``name``, or marks words in an unsupported way."""
+    kind = model_type(proto)
+    if kind not in _ACCEPTED[name]:
+        matching = next((known for known, types in _ACCEPTED.items() if kind in types), None)
+        advice = f"Set tokenizer={matching}" if matching else "Models of type unigram, bpe and char can be taken"
+        raise DataError(f"tokenizer.model_path={path}: a {kind} model, but tokenizer.name={name}. {advice}.")
     several = [p.piece for p in list(proto.pieces)[5:] if p.type == USER_DEFINED and len(p.piece) > 1]
     problems = {
         "it marks the end of words (treat_whitespace_as_suffix), their beginning is needed": (
@@ -53,10 +53,10 @@ def require_usable(proto: Any, path: Path, name: str) -> None:
         "its sentences begin without the word mark (add_dummy_prefix=false)": (
             any(p.piece.startswith("▁") for p in proto.pieces) and not proto.normalizer_spec.add_dummy_prefix
         ),
-        f"user-defined symbols of several characters ({', '.join(several[:3])}) in a BPE model have no like in other "
-        "libraries": found == "bpe" and bool(several),
+        f"user-defined symbols of several characters ({', '.join(several[:3])}) in a BPE model have no equivalent in "
+        "other libraries": kind == "bpe" and bool(several),
     }
-    wrong = [words for words, holds in problems.items() if holds]
+    wrong = [message for message, holds in problems.items() if holds]
     if wrong:
         raise DataError(
             f"tokenizer.model_path={path}: {'; '.join(wrong)}. Train the model without it, or leave "

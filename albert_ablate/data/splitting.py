@@ -1,4 +1,4 @@
-"""Paragraphs -> sentences, by sentencex and the rules of a language."""
+"""Splits paragraphs into sentences with sentencex and the rules of a language."""
 
 import re
 from collections import Counter
@@ -6,29 +6,29 @@ from collections.abc import Iterator
 
 import sentencex
 
-#: Marks that end a sentence and that sentencex does not know: Khmer's, Tibetan's, and vertical forms of Chinese.
+#: Sentence marks unknown to sentencex: Khmer, Tibetan, and the vertical forms of Chinese marks.
 _UNKNOWN = "\u17d4\u17d5\u0f08\u0f0d-\u0f12\u0f14\ufe12\ufe15\ufe16"
 _CLOSING = "』】》〉）〕］｝〗〙〛」”’»"
-_OWN_SENTENCES = re.compile(f"[^{_UNKNOWN}]*[{_UNKNOWN}][{_UNKNOWN}\\s{_CLOSING}]*|[^{_UNKNOWN}]+")
+_MARKED_SENTENCES = re.compile(f"[^{_UNKNOWN}]*[{_UNKNOWN}][{_UNKNOWN}\\s{_CLOSING}]*|[^{_UNKNOWN}]+")
 _HAS_UNKNOWN = re.compile(f"[{_UNKNOWN}]")
-#: Closing marks that belong to the sentence before; those that English has too stay where sentencex puts them.
+#: Closing marks that belong to the sentence before. Those that English uses too are left where sentencex puts them.
 _STRAY = re.compile("[』】》〉）〕］｝〗〙〛」]+")
 
 
 def split_sentences(document: str, language: str, tally: Counter[str] | None = None) -> Iterator[str]:
-    """Sentences of ``document`` in order; a paragraph's end always ends a sentence.
+    """Sentences of ``document`` in order; the end of a paragraph always ends a sentence.
 
-    ``tally`` counts under ``mended`` the sentences whose end sentencex does not find or misplaces.
+    ``tally["mended"]`` counts the sentence ends that sentencex misses or misplaces.
     """
     for paragraph in document.splitlines():
         if paragraph.strip():
-            for found in _mended(sentencex.segment(language, paragraph), tally):
-                if sentence := " ".join(found.split()):
+            for part in _mended(sentencex.segment(language, paragraph), tally):
+                if sentence := " ".join(part.split()):
                     yield sentence
 
 
 def _mended(sentences: list[str], tally: Counter[str] | None) -> Iterator[str]:
-    """Closing brackets go back to the sentence that they close; marks that sentencex does not know end one too."""
+    """Returns closing brackets to the sentence that they close, and splits at marks unknown to sentencex."""
     whole: list[str] = []
     mended = 0
     for sentence in sentences:
@@ -38,7 +38,7 @@ def _mended(sentences: list[str], tally: Counter[str] | None) -> Iterator[str]:
             sentence = sentence[stray.end() :]
             mended += 1
         if _HAS_UNKNOWN.search(sentence):
-            parts = _OWN_SENTENCES.findall(sentence)
+            parts = _MARKED_SENTENCES.findall(sentence)
             mended += len(parts) - 1
             whole += parts
         elif sentence:

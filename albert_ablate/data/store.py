@@ -19,7 +19,7 @@ STORE_FORMAT = 1
 SIDES = ("train", "valid")
 _COUNTED = 10_000_000
 _SENTENCES_PER_BLOCK = 50_000
-_CHARACTERS_PER_BLOCK = 8_000_000  # where sentences are long
+_CHARACTERS_PER_BLOCK = 8_000_000  # limits blocks of long sentences
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TokenStore:
         return len(self.documents) - 1
 
     def unknown_share(self) -> float:
-        """Share of the tokens, the first ten million of them, for which the tokenizer has no piece."""
+        """Share of the unknown piece among the first ten million tokens."""
         return float(np.mean(self.tokens[:_COUNTED] == UNK))
 
     def document_marks(self) -> Iterator[str]:
@@ -50,9 +50,9 @@ class TokenStore:
             yield hashlib.blake2b(self.tokens[start:end].astype(np.uint32).tobytes(), digest_size=16).hexdigest()
 
     def part(self, fraction: float) -> "TokenStore":
-        """The share ``fraction`` of the documents, the same for every seed; a smaller share is part of a larger.
+        """The share ``fraction`` of the documents, the same for every seed; smaller shares are subsets of larger ones.
 
-        Fewer documents and nothing else: tokenizer and held-out documents are those of the whole.
+        Only training documents are left out: tokenizer and held-out documents are those of the whole corpus.
         """
         if fraction == 1 or not self.document_count:
             return self
@@ -65,14 +65,14 @@ class TokenStore:
         return TokenStore(
             tokens=np.concatenate(tokens),
             sentences=offsets(np.concatenate(lengths)),
-            documents=offsets(np.array([len(found) for found in lengths])),
+            documents=offsets(np.array([len(part) for part in lengths])),
             fingerprint=digest([self.fingerprint, fraction]),
         )
 
 
 def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStore, TokenStore]:
-    """(training, held-out) stores of a prepared text, built once for a text and a tokenizer."""
-    fingerprint, folder = _place(text, tokenizer, cache)
+    """(training, held-out) stores of a prepared text, built once per text and tokenizer."""
+    fingerprint, folder = _location(text, tokenizer, cache)
     if not folder.is_dir():
         with building(folder) as temporary:
             for side in SIDES:
@@ -82,23 +82,24 @@ def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStor
 
 
 def find_train(text: Path, tokenizer: Tokenizer, cache: Path) -> TokenStore | None:
-    """The training store of a prepared text, where it is built already. Raises DataError where it is damaged."""
-    _, folder = _place(text, tokenizer, cache)
+    """The training store of a prepared text if it is already built, else None. Raises DataError if it is damaged."""
+    _, folder = _location(text, tokenizer, cache)
     return open_side(folder, "train") if folder.is_dir() else None
 
 
 def store_fingerprint(text: str, tokenizer: str) -> str:
-    """That of the tokens, of the fingerprints of their text and of their tokenizer."""
+    """Fingerprint of the tokens, from the fingerprints of their text and tokenizer."""
     return digest([STORE_FORMAT, text, tokenizer])
 
 
-def _place(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[str, Path]:
+def _location(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[str, Path]:
+    """(fingerprint, folder) of the token store."""
     fingerprint = store_fingerprint(text_info(text)["fingerprint"], tokenizer.fingerprint)
     return fingerprint, cache / "tokens" / f"{text.name.rsplit('-', 1)[0]}-{fingerprint}"
 
 
 def find_training(cache: Path, fingerprint: str, fraction: float) -> TokenStore | None:
-    """The training tokens that a run recorded by their fingerprint, where the cache has them.
+    """The training tokens with the recorded ``fingerprint`` if the cache has them, else None.
 
     ``fraction``: the share of the documents that the run trained on.
     """
@@ -106,7 +107,7 @@ def find_training(cache: Path, fingerprint: str, fraction: float) -> TokenStore 
         try:
             with intact(info.parent):
                 whole = read_json(info)["fingerprint"]
-        except DataError:  # damaged, and said when it is needed
+        except DataError:  # damaged; reported when the folder is needed
             continue
         if fingerprint == (whole if fraction == 1 else digest([whole, fraction])):
             return open_side(info.parent, "train").part(fraction)
@@ -114,8 +115,8 @@ def find_training(cache: Path, fingerprint: str, fraction: float) -> TokenStore 
 
 
 def open_side(folder: Path, side: str) -> TokenStore:
-    """One of ``SIDES`` of a folder of tokens, memory-mapped. Raises DataError where the folder is damaged."""
-    with intact(folder):  # np.load makes no objects: allow_pickle is off
+    """One of ``SIDES`` of a folder of tokens, memory-mapped. Raises DataError if the folder is damaged."""
+    with intact(folder):  # np.load runs no pickled code: allow_pickle is off
         store = TokenStore(
             tokens=np.load(folder / side / "tokens.npy", mmap_mode="r"),
             sentences=np.load(folder / side / "sentences.npy", mmap_mode="r"),
@@ -123,12 +124,12 @@ def open_side(folder: Path, side: str) -> TokenStore:
             fingerprint=read_json(folder / "info.json")["fingerprint"],
         )
         if store.sentences[-1] != len(store.tokens) or store.documents[-1] != len(store.sentences) - 1:
-            raise ValueError("the boundaries are not those of the tokens")
+            raise ValueError("the boundaries do not fit the tokens")
         return store
 
 
 def write_side(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
-    """One side of a text, encoded block by block; memory holds one block of tokens and the offsets."""
+    """Encodes one side of a text block by block; memory holds one block of tokens and the offsets."""
     folder.mkdir()
     kind = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     lengths: list[np.ndarray] = []
@@ -141,10 +142,10 @@ def write_side(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
             counts = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
             lengths.append(counts[counts > 0])
             np.fromiter(chain.from_iterable(encoded), dtype=kind, count=int(counts.sum())).tofile(out)
-            found = iter(counts.tolist())
+            token_counts = iter(counts.tolist())
             for line in block:
                 if line:
-                    open_document += next(found) > 0
+                    open_document += next(token_counts) > 0
                 elif open_document:
                     sentences_in.append(open_document)
                     open_document = 0
@@ -161,7 +162,7 @@ def write_side(source: Path, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def offsets(lengths: np.ndarray) -> np.ndarray:
-    """(n,) lengths -> (n + 1,) int64: where each part begins, and where the last one ends."""
+    """(n,) lengths -> (n + 1,) int64: the start of each part, and the end of the last."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Tables of text: whether a file is one, how its cells are parted, and the cells of one column."""
+"""Tables of text: whether a file is a table, its delimiter and quoting, and the cells of one column."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[-+]?[\d.,:/%-]+")
 
 @dataclass(frozen=True)
 class Dialect:
-    """What parts the cells of a row, and whether quotes around a cell are no part of it."""
+    """Delimiter of a table, and whether quotes around a cell are markup rather than text."""
 
     delimiter: str
     quoted: bool
@@ -29,24 +29,26 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was found; ``certain`` where its first row names the column that is looked for."""
+    """A detected table; ``certain`` if its first row names the wanted column."""
 
     dialect: Dialect
     certain: bool
 
 
 def find_table(head: str, whole: bool, column: str, named: bool) -> Table | None:
-    """The table that a file with the start ``head`` is, or None for a text.
+    """The table in a file that begins with ``head``, or None for plain text.
 
-    ``whole``: the file ends with it. ``named``: the file's name says that it is a table. Without that, rows have to
-    agree in their number of cells, and prose with commas or tabs never does for long: a comma in it is followed by a
-    space, and no column of it holds numbers or a few labels alone.
+    ``whole``: ``head`` is the whole file. ``named``: the file's suffix says that it is a table. Otherwise all rows
+    must have the same number of cells. Prose with commas or tabs rarely passes: a space follows its commas, and none
+    of its columns holds only numbers or a few labels.
     """
-    found = [(Dialect(d, quoted), _rows(head, whole, d, quoted)) for d in _DELIMITERS for quoted in _quoting(head, d)]
-    for dialect, rows in found:
+    candidates = [
+        (Dialect(d, quoted), _rows(head, whole, d, quoted)) for d in _DELIMITERS for quoted in _quoting(head, d)
+    ]
+    for dialect, rows in candidates:
         if len(rows) > 1 and _is_header(rows[0], column) and _share_of_width(rows) >= 0.8:
             return Table(dialect, certain=True)
-    for dialect, rows in found:
+    for dialect, rows in candidates:
         if _is_table(rows, dialect.delimiter):
             return Table(dialect, certain=named)
     if not named:
@@ -56,7 +58,7 @@ def find_table(head: str, whole: bool, column: str, named: bool) -> Table | None
 
 
 def _quoting(head: str, delimiter: str) -> tuple[bool, ...]:
-    """With quotes first, but for tabs: there a quote is one, unless cells show that quotes stand around them."""
+    """Ways to read quotes, the likeliest first. With tabs, quotes are text unless they enclose whole cells."""
     if delimiter != "\t":
         return (True, False)
     around = re.search(r'(?:^|\t)"(?:[^"]|"")*(?:""|[\t\r\n])(?:[^"]|"")*"(?:\t|\r?\n|\r|$)', head)
@@ -65,13 +67,13 @@ def _quoting(head: str, delimiter: str) -> tuple[bool, ...]:
 
 
 def _rows(head: str, whole: bool, delimiter: str, quoted: bool) -> list[list[str]]:
-    """Complete rows of ``head``, blank ones as []; nothing where they cannot be told."""
+    """Complete rows of ``head``, blank rows as []; an empty list if ``head`` cannot be parsed."""
     rows: list[list[str]] = []
     try:
         for row in _reader(io.StringIO(head, newline=""), Dialect(delimiter, quoted)):
             rows.append(row)
     except csv.Error as error:
-        if whole or "unexpected end" not in str(error):  # else a cell that goes on beyond the head
+        if whole or "unexpected end" not in str(error):  # else a cell continues after the head
             return []
     else:
         rows = rows if whole else rows[:-1]
@@ -93,7 +95,7 @@ def _names(row: list[str]) -> list[str]:
 
 
 def _is_header(row: list[str], column: str) -> bool:
-    """Whether a row names ``column`` among others. A space after the delimiter goes with single words alone."""
+    """Whether a row is a header with ``column``. With spaces after delimiters, all names must be single words."""
     names = _names(row)
     spaced = any(cell.startswith(" ") for cell in row)
     plain = all(name and not ends_sentence(name) and not (spaced and " " in name) for name in names[1:])
@@ -101,7 +103,7 @@ def _is_header(row: list[str], column: str) -> bool:
 
 
 def _share_of_width(rows: list[list[str]]) -> float:
-    """Of the rows that are not blank, the share that has as many cells as the first."""
+    """Share of the non-blank rows with as many cells as the first row."""
     filled = [row for row in rows if row]
     return sum(len(row) == len(rows[0]) for row in filled) / len(filled)
 
@@ -125,14 +127,14 @@ def _is_table(rows: list[list[str]], delimiter: str) -> bool:
 
 
 def _is_labels(cells: tuple[str, ...]) -> bool:
-    """Numbers alone, or short cells of which few differ."""
+    """Whether a column holds only numbers, or short cells with few distinct values."""
     if all(_NUMBER.fullmatch(cell.strip()) for cell in cells):
         return True
     return max(map(len, cells)) <= 24 and len({*cells}) <= max(1, len(cells) // 3)
 
 
 def read_table(source: IO[str], path: Path, dialect: Dialect, column: str, named: bool) -> Iterator[str]:
-    """Cells of the column that the first row calls ``column``. Raises DataError for a table without it, or damaged."""
+    """Cells of the column ``column``. Raises DataError if the table lacks it or is damaged."""
     rows = _reader(source, dialect)
     number = 0
     try:
@@ -142,7 +144,7 @@ def read_table(source: IO[str], path: Path, dialect: Dialect, column: str, named
             raise DataError(f"{path}: no column {column!r}; {_listed(names)} {_REMEDY}{'' if named else _OR_TEXT}")
         if names.count(column) > 1:
             raise DataError(f"{path}: two columns are called {column!r}. Rename one.")
-        place = names.index(column)
+        index = names.index(column)
         for number, row in enumerate(rows, 2):
             if row and len(row) != len(names):
                 raise DataError(
@@ -150,7 +152,7 @@ def read_table(source: IO[str], path: Path, dialect: Dialect, column: str, named
                     "cell that holds a comma, a tab or a line break in quotes."
                 )
             if row:
-                yield row[place]
+                yield row[index]
     except csv.Error as error:
         raise DataError(f"{path}, row {number + 1}: not a table with quoted cells ({error}).") from error
 
@@ -159,7 +161,7 @@ _REMEDY = (
     "Set data.text_column to the column with the documents; a table of labelled examples is for fine-tuning "
     "(task=text_classification)."
 )
-_OR_TEXT = " If the file is plain text, say data.format=sentences or data.format=prose."
+_OR_TEXT = " If the file is plain text, set data.format=sentences or data.format=prose."
 
 
 def _listed(names: list[str]) -> str:

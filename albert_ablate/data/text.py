@@ -1,6 +1,6 @@
-"""Sentences: documents split, de-duplicated and divided into training and held-out text.
+"""Splits documents into sentences, removes duplicates, and divides them into training and held-out text.
 
-The result is a cached folder in the reference's own form (one sentence a line, a blank line after
+The result is a cached folder in the reference's format (one sentence per line, a blank line after
 each document), so that any tokenizer can be trained on it without reading the corpus again.
 """
 
@@ -15,24 +15,24 @@ from typing import Any
 
 from albert_ablate import console
 from albert_ablate.data.corpora import Corpus
-from albert_ablate.data.readings import doubts, read_as, reading_in_words, unknown_in_words
+from albert_ablate.data.readings import describe_reading, describe_unknown, doubts, read_as
 from albert_ablate.data.splitting import split_sentences as split_sentences
 from albert_ablate.errors import DataError
 from albert_ablate.files import building, digest, read_json, write_json
-from albert_ablate.languages import rules_in_words
+from albert_ablate.languages import borrowed_rules
 
 #: Raise when the files' content changes for the same key.
 TEXT_FORMAT = 1
-#: Raise when the rules of reading or of what is left out change: cached texts are read again. A text that comes out as
-#: before keeps its fingerprint, and so its runs their identity.
+#: Raise when rules of reading or of leaving out change: cached texts are then read again. A text that does not change
+#: keeps its fingerprint, and its runs keep their identity.
 _READING_RULES = 2
-#: Characters of the longest sentence: their UTF-8 is never longer than what the tokenizer's training takes.
+#: Characters of the longest sentence: in UTF-8 it stays below the limit of SentencePiece's trainer.
 LONGEST = 4096
-#: NUL and the other control characters that are no white space, and halves of surrogate pairs, which are no text.
+#: NUL and other control characters that are not white space, and lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ud800-\udfff]")
-#: What a reader does that it once did otherwise: texts that it happened to have another fingerprint.
+#: Rules of reading added later: texts that they changed have another fingerprint.
 _CHANGES = ("joined_without_space", "mended")
-_WORDS = {
+_LEFT_OUT = {
     "documents_without_text": "documents without a text",
     "control_characters": "control characters",
     "sentences_divided": f"sentences of more than {LONGEST:,} characters, divided",
@@ -40,12 +40,12 @@ _WORDS = {
 
 
 def without_control(document: str) -> tuple[str, int]:
-    """``document`` without NUL, control characters and lone surrogates, and how many there were."""
+    """(``document`` without NUL, control characters and lone surrogates; how many were removed)."""
     return _CONTROL.subn("", document)
 
 
 def divided(sentence: str) -> Iterator[str]:
-    """``sentence`` in parts of at most LONGEST characters, parted at a space where there is one."""
+    """``sentence`` in parts of at most LONGEST characters, divided at a space where possible."""
     start = 0
     while len(sentence) - start > LONGEST:
         space = sentence.rfind(" ", start, start + LONGEST + 1)
@@ -58,11 +58,11 @@ def divided(sentence: str) -> Iterator[str]:
 def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cache: Path, trains: bool = True) -> Path:
     """Folder with ``train.txt``, ``valid.txt`` and ``info.json`` (with ``fingerprint``), built once.
 
-    Held-out documents are the corpus's own validation part, or the share ``validation_fraction``
-    of its documents, chosen by a hash of their text; an exact copy of an earlier document is left
-    out, so none can stand on both sides. How files were read, and what is left out or divided, is
-    counted, said and recorded. Raises DataError for an empty side; the training side of a text that is only scored
-    (not ``trains``) may be empty.
+    Held-out documents are the corpus's validation part, or the share ``validation_fraction`` of its
+    documents, chosen by a hash of their text. Exact copies of an earlier document are dropped, so that
+    no document is on both sides. How files were read, and what was left out or divided, is counted,
+    shown and recorded. Raises DataError for an empty side; the training side of a text that is only
+    scored (not ``trains``) may be empty.
     """
     settings = _settings(corpus, language, validation_fraction)
     folder = text_folder(corpus, language, validation_fraction, cache)
@@ -88,13 +88,13 @@ def prepare_text(corpus: Corpus, language: str, validation_fraction: float, cach
 
 
 def text_folder(corpus: Corpus, language: str, validation_fraction: float, cache: Path) -> Path:
-    """Where ``prepare_text`` keeps its outcome, whether or not it is there yet."""
+    """The folder in which ``prepare_text`` keeps its result; it may not exist yet."""
     key = digest([_settings(corpus, language, validation_fraction), _READING_RULES])
     return cache / "text" / f"{corpus.name}-{key}"
 
 
 def _settings(corpus: Corpus, language: str, validation_fraction: float) -> dict[str, Any]:
-    """Whatever decides the text."""
+    """All settings that decide the text."""
     return {
         "format": TEXT_FORMAT,
         "corpus": corpus.fingerprint,
@@ -107,7 +107,7 @@ def _settings(corpus: Corpus, language: str, validation_fraction: float) -> dict
 def _write_sides(
     corpus: Corpus, language: str, fraction: float, folder: Path
 ) -> tuple[dict[str, dict[str, int]], Counter[str]]:
-    """Write both sides; returns the counts of each, and of what is left out."""
+    """Writes both sides. Returns the counts of each side, and the counts of what was left out."""
     seen: set[bytes] = set()
     left_out: Counter[str] = Counter()
     counts = {side: {"documents": 0, "sentences": 0, "words": 0} for side in ("train", "valid")}
@@ -148,7 +148,7 @@ def _of_fair_length(lines: Iterable[str], left_out: Counter[str]) -> Iterator[st
 
 
 def _sided(corpus: Corpus, fraction: float, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
-    """(side, document); held-out first, so that a copy in the training text is the one dropped."""
+    """(side, document); held-out first, so that of two copies the one in the training text is dropped."""
 
     def cleaned(documents: Iterator[str]) -> Iterator[str]:
         for document in documents:
@@ -166,29 +166,28 @@ def _sided(corpus: Corpus, fraction: float, left_out: Counter[str]) -> Iterator[
 
 
 def _say_reading(corpus: Corpus, language: str, info: dict[str, Any]) -> None:
-    """Which forms the files have, whose rules split sentences, and what looks wrong with the outcome."""
-    if words := reading_in_words(info["source"]):
-        console.say(f"data {corpus.name}: {words}")
-    if unknown := unknown_in_words(info):
+    """Shows the forms of the files, whose rules split sentences, and doubts about the result."""
+    if reading := describe_reading(info["source"]):
+        console.say(f"data {corpus.name}: {reading}")
+    if unknown := describe_unknown(info):
         console.say(f"data {corpus.name}: {unknown}")
-    if corpus.splits and (rules := rules_in_words(language)):
+    if corpus.splits and (rules := borrowed_rules(language)):
         console.say(f"data {corpus.name}: {rules}")
     for doubt in doubts(info):
         console.say(f"data {corpus.name}: ! {doubt}")
 
 
 def _say_left_out(name: str, info: dict[str, Any]) -> None:
-    found = {_WORDS[key]: count for key, count in info["source"].get("left_out", {}).items()}
+    counts = {_LEFT_OUT[key]: count for key, count in info["source"].get("left_out", {}).items()}
     if info["duplicates_dropped"]:
-        found["copies of earlier documents"] = info["duplicates_dropped"]
-    if found:
-        console.say(
-            f"data {name}: left out or divided: {', '.join(f'{count:,} {words}' for words, count in found.items())}"
-        )
+        counts["copies of earlier documents"] = info["duplicates_dropped"]
+    if counts:
+        listed = ", ".join(f"{count:,} {label}" for label, count in counts.items())
+        console.say(f"data {name}: left out or divided: {listed}")
 
 
 def side_of(document: str, validation_fraction: float) -> str:
-    """``valid`` for the share of documents that is held out, else ``train``; decided by a hash of the text."""
+    """``valid`` for a held-out document, else ``train``; decided by a hash of the text."""
     draw = int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "little") / 2**64
     return "valid" if draw < validation_fraction else "train"
 
@@ -206,7 +205,7 @@ def _require_both(corpus: Corpus, counts: dict[str, Any], trains: bool) -> None:
 
 
 def side_of_text(folder: Path, side: str) -> Path:
-    """The sentences of one ``side`` of a prepared text. Raises DataError where the cache came without them."""
+    """The file with the sentences of one ``side`` of a prepared text. Raises DataError if the cache lacks it."""
     file = folder / f"{side}.txt"
     if not file.is_file():
         raise DataError(
@@ -223,17 +222,17 @@ def sentences_of(path: Path) -> Iterator[str]:
 
 
 def text_info(folder: Path) -> dict[str, Any]:
-    """What ``prepare_text`` counted. Raises DataError where the cached folder is damaged."""
+    """The counts of ``prepare_text``. Raises DataError if the cached folder is damaged."""
     with intact(folder):
-        found: dict[str, Any] = read_json(folder / "info.json")
+        info: dict[str, Any] = read_json(folder / "info.json")
         for key in ("fingerprint", "train", "valid", "duplicates_dropped", "source", "met"):
-            found[key]
-        return found
+            info[key]
+        return info
 
 
 @contextmanager
 def intact(folder: Path) -> Iterator[None]:
-    """Whatever fails in reading a cached folder is damage to it: every folder is written whole."""
+    """Turns any failure in reading a cached folder into DataError: folders are written atomically, so it is damaged."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, EOFError, RecursionError) as error:

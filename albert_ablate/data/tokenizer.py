@@ -28,7 +28,7 @@ SPECIALS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 
 
 def clean(text: str, lowercase: bool, strip_accents: bool) -> str:
-    """Collapse white space, decompose, drop combining marks, lower (before SentencePiece, always)."""
+    """Collapses white space, decomposes, drops combining marks, lower-cases; always applied before SentencePiece."""
     if "  " in text or not text.isprintable() or text != text.strip():  # else there is nothing to collapse
         text = " ".join(text.split())
     if strip_accents and not text.isascii():
@@ -40,13 +40,13 @@ def clean(text: str, lowercase: bool, strip_accents: bool) -> str:
 
 @cache
 def combining_marks() -> frozenset[str]:
-    """What ``strip_accents`` drops."""
+    """The characters that ``strip_accents`` drops."""
     return frozenset(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.combining(c))
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without it Python's collector looks through all of a block's lists again and again: a third of the time."""
+    """Disables garbage collection, which otherwise scans a block's lists repeatedly: a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -59,7 +59,7 @@ def _no_collection() -> Iterator[None]:
 class Tokenizer:
     """A trained SentencePiece model with its cleaning rules."""
 
-    #: What a run folder calls the file.
+    #: Name of the file in a run folder.
     kept_as = TOKENIZER
 
     def __init__(self, model: Path, config: TokenizerConfig) -> None:
@@ -71,10 +71,10 @@ class Tokenizer:
             raise unreadable(model, str(error)) from error
         require_usable(read_model(model), model, config.name)
         self.vocab_size: int = self.pieces.get_piece_size()
-        found = tuple(self.pieces.id_to_piece(i) for i in range(FIRST_PIECE))
-        if found != SPECIALS:
+        specials = tuple(self.pieces.id_to_piece(i) for i in range(FIRST_PIECE))
+        if specials != SPECIALS:
             raise DataError(
-                f"tokenizer.model_path={model}: ids 0 to 4 are {list(found)}, but {list(SPECIALS)} are needed. "
+                f"tokenizer.model_path={model}: ids 0 to 4 are {list(specials)}, but {list(SPECIALS)} are needed. "
                 "Use a model trained with ALBERT's layout, or leave tokenizer.model_path empty to train one."
             )
         vocabulary = [self.pieces.id_to_piece(i) for i in range(self.vocab_size)]
@@ -87,7 +87,7 @@ class Tokenizer:
         self._digit_comma = {i for i, p in enumerate(vocabulary) if re.search(r"\d,$", p)}
 
     def encode(self, sentences: list[str], threads: int = -1) -> list[list[int]]:
-        """Ids of each cleaned sentence, without special tokens; ``wikitext.UNKNOWN`` in one is the unknown piece."""
+        """Ids of each cleaned sentence, without special tokens; ``wikitext.UNKNOWN`` becomes the unknown piece."""
         return encoded_around_unknown(sentences, lambda parts: self._encode(parts, threads), self._continued)
 
     def _encode(self, sentences: list[str], threads: int) -> list[list[int]]:
@@ -101,7 +101,7 @@ class Tokenizer:
         return encoded
 
     def _continued(self, ids: list[int]) -> list[int]:
-        """The pieces of a text that follows another without a space: the first one loses its word mark."""
+        """``ids`` of a text that continues a word: the first piece loses its word mark."""
         first = self.pieces.id_to_piece(ids[0])
         bare = self.pieces.piece_to_id(first.removeprefix("▁")) if len(first) > 1 else UNK
         if first == "▁":
@@ -109,12 +109,14 @@ class Tokenizer:
         return [bare, *ids[1:]] if first.startswith("▁") and bare != UNK else ids
 
     def encode_with_offsets(self, cleaned: list[str], threads: int = -1) -> list[list[tuple[int, int, int]]]:
-        """(id, begin, end) of each piece, in characters of texts that are cleaned already.
+        """(id, begin, end) of each piece, in characters of texts that are already cleaned.
 
-        The ids are those of ``encode``; a piece that opens a word may begin at the space before it.
+        The ids are those of ``encode``. A piece that opens a word may begin at the space before it.
         """
-        found = self.pieces.encode(cleaned, return_type="offset_mapping", num_threads=threads)
-        rows = [[(i, *place) for i, place in zip(one["ids"], one["offsets"], strict=True)] for one in found]
+        encodings = self.pieces.encode(cleaned, return_type="offset_mapping", num_threads=threads)
+        rows = [
+            [(i, *span) for i, span in zip(encoding["ids"], encoding["offsets"], strict=True)] for encoding in encodings
+        ]
         if self._digit_comma and self.config.split_digit_commas:
             return [[new for old in row for new in self._divided(*old)] for row in rows]
         return rows
@@ -142,19 +144,19 @@ def encoded_around_unknown(
     encode: Callable[[list[str]], list[list[int]]],
     continued: Callable[[list[int]], list[int]] = list,
 ) -> list[list[int]]:
-    """``encode`` of every sentence, with UNK for each word that the source calls unknown.
+    """``encode`` of every sentence, with UNK for each word that is unknown in the source.
 
-    ``continued`` makes the ids of a part that is joined to the unknown word before it.
+    ``continued`` converts the ids of a part that follows an unknown word without a space.
     """
     if not any(UNKNOWN in sentence for sentence in sentences):
         return encode(sentences)
     parts = [sentence.split(UNKNOWN) for sentence in sentences]
-    found = iter(encode([part for row in parts for part in row]))
+    encoded = iter(encode([part for row in parts for part in row]))
     rows: list[list[int]] = []
     for row in parts:
-        ids = list(next(found))
+        ids = list(next(encoded))
         for part in row[1:]:
-            more = next(found)
+            more = next(encoded)
             ids += [UNK, *(continued(more) if more and not part[:1].isspace() else more)]
         rows.append(ids)
     return rows

@@ -1,7 +1,7 @@
-"""Scripts that write no space between words: one list for texts, masking and tasks."""
+"""Scripts without spaces between words: one list for texts, masking and tasks."""
 
 #: Han, kana, bopomofo, Yi, Tangut, Nushu and Khitan; Thai, Lao, Tibetan, Burmese, Khmer, Balinese, Javanese, Tai and
-#: Phags-pa; cuneiform and hieroglyphs. Letters, marks and digits, for a set of characters in a regular expression.
+#: Phags-pa; cuneiform and hieroglyphs. Letters, marks and digits, as content of a regular expression's character class.
 UNSPACED = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303b\u3041-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\uf900-\ufaff\uff66-\uff9f\U00016fe0-\U0001b2ff\U00020000-\U0003ffff"

@@ -1,4 +1,4 @@
-"""The tokenizer of a text, of a file or of a run folder: a SentencePiece model or a WordPiece vocabulary."""
+"""Opens or trains the tokenizer of a text, file or run folder: a SentencePiece model or a WordPiece vocabulary."""
 
 import re
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from albert_ablate.record.folder import TOKENIZER
 
 
 def open_tokenizer(path: Path, config: TokenizerConfig) -> Tokenizer:
-    """``path`` as ``config.name`` says. Raises DataError."""
+    """The tokenizer in ``path``, of the kind ``config.name``. Raises DataError if it cannot be used."""
     return (WordPiece if config.name == NAME else Tokenizer)(path, config)
 
 
 def tokenizer_file(run: Path) -> Path:
-    """The tokenizer that a run folder keeps; it need not be there."""
+    """Path of the tokenizer's file in a run folder; it may not exist."""
     vocabulary = run / VOCABULARY
     return vocabulary if vocabulary.is_file() else run / TOKENIZER
 
 
 def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer:
-    """One trained on the training side of ``text``, cached by content, or the configured model file."""
+    """The configured model file, or a tokenizer trained on the training side of ``text`` and cached by content."""
     model = _model(config, text, cache)
     if config.model_path is None and not model.parent.is_dir():
         source = _training_text(config, text, cache)
@@ -37,7 +37,7 @@ def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer
 
 
 def _training_text(config: TokenizerConfig, text: Path, cache: Path) -> Path:
-    """The training side of ``text``. Raises DataError where it is not there, with the tokenizers that are."""
+    """The training side of ``text``. Raises DataError if it is missing, and names the cached tokenizers."""
     try:
         return side_of_text(text, "train")
     except DataError as error:
@@ -53,13 +53,13 @@ def _training_text(config: TokenizerConfig, text: Path, cache: Path) -> Path:
 
 
 def find_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer | None:
-    """The same where it is trained already. Raises DataError where it cannot be used."""
+    """As ``get_tokenizer``, but None if the tokenizer is not trained yet. Raises DataError if it cannot be used."""
     model = _model(config, text, cache)
     return opened(model, config) if model.is_file() else None
 
 
 def _model(config: TokenizerConfig, text: Path, cache: Path) -> Path:
-    """The configured model file, or where one trained on ``text`` is kept."""
+    """Path of the configured model file, or of the cached tokenizer of ``text``."""
     if config.model_path is not None:
         return Path(config.model_path).expanduser()
     fingerprint = training_fingerprint(config, text_info(text)["fingerprint"])
@@ -67,7 +67,7 @@ def _model(config: TokenizerConfig, text: Path, cache: Path) -> Path:
 
 
 def opened(model: Path, config: TokenizerConfig) -> Tokenizer:
-    """``model`` as ``config`` says. Raises DataError where it has another number of pieces than that."""
+    """The tokenizer in ``model``. Raises DataError if its number of pieces is not ``config.vocab_size``."""
     tokenizer = open_tokenizer(model, config)
     if tokenizer.vocab_size != config.vocab_size:
         raise DataError(
@@ -78,5 +78,5 @@ def opened(model: Path, config: TokenizerConfig) -> Tokenizer:
 
 
 def _without_unknown(sentences: Iterator[str]) -> Iterator[str]:
-    """For training: nothing is learnt from words that the source calls unknown, or from what is joined to them."""
+    """``sentences`` for training, without words that are or contain ``<unk>`` in the source."""
     return (re.sub(rf"\S*{UNKNOWN}\S*", "", sentence) if UNKNOWN in sentence else sentence for sentence in sentences)

@@ -1,4 +1,4 @@
-"""Vocabularies trained on a corpus: SentencePiece's Unigram and BPE, and BERT's word pieces."""
+"""Training vocabularies on a corpus: SentencePiece's Unigram and BPE, and BERT's WordPiece."""
 
 import io
 import re
@@ -19,18 +19,18 @@ from albert_ablate.files import digest
 from albert_ablate.record.folder import TOKENIZER
 from albert_ablate.stopping import interruptible
 
-#: The file of each kind.
+#: ``tokenizer.name`` -> file in a run folder.
 KEPT_AS = {"unigram": TOKENIZER, "bpe": TOKENIZER, wordpiece.NAME: wordpiece.VOCABULARY}
 # As a list: in one comma-separated string SentencePiece's parser swallows the quote and what follows.
 _USER_SYMBOLS = ["(", ")", '"', "-", ".", "–", "£", "€"]
-#: A fixed count: training is reproducible for one count of threads, whatever the machine has.
+#: Fixed, because the trained model depends on the number of threads.
 _TRAINING_THREADS = 16
-#: Sentences that are normalised together.
+#: Number of sentences normalised at once.
 _BLOCK = 1000
 
 
 def training_fingerprint(config: TokenizerConfig, text: str) -> str:
-    """What the trained file depends on, the ``text`` by its fingerprint."""
+    """Fingerprint of everything that the trained file depends on; ``text`` is the fingerprint of the text."""
     unused = ("name", "model_path", "words")
     settings = {k: v for k, v in asdict(config).items() if k not in unused}
     parts = [settings, text, sentencepiece.__version__, _TRAINING_THREADS]
@@ -40,22 +40,22 @@ def training_fingerprint(config: TokenizerConfig, text: str) -> str:
 
 
 def trained_with(config: TokenizerConfig) -> str:
-    """The library that trains such a tokenizer, and its version, which the tokenizer depends on."""
+    """Name and version of the library that trains the tokenizer; the result depends on both."""
     if config.name == wordpiece.NAME:
         return f"tokenizers {wordpiece.library().__version__}"
     return f"sentencepiece {sentencepiece.__version__}"
 
 
 def train(config: TokenizerConfig, sentences: Callable[[], Iterable[str]]) -> bytes:
-    """The file's content; ``sentences`` may be called twice.
+    """Content of the trained file; ``sentences`` may be called twice.
 
-    Raises DataError where the corpus cannot give ``tokenizer.vocab_size`` pieces.
+    Raises DataError if the corpus does not yield ``tokenizer.vocab_size`` pieces.
     """
     return (_word_pieces if config.name == wordpiece.NAME else _sentencepiece)(config, sentences)
 
 
 def _sentencepiece(config: TokenizerConfig, sentences: Callable[[], Iterable[str]]) -> bytes:
-    """The model file. Written to memory: a file's path would be stored in it and change its hash."""
+    """Content of the model file. It is written to memory: a path would be stored in it and change its hash."""
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
     try:
@@ -96,21 +96,21 @@ def _untrainable(config: TokenizerConfig, advice: str) -> DataError:
 def _advice(most: int | None, least: int) -> str:
     if most is None:
         return f"Set it to {least} or more"
-    if most < 32:  # the least that the setting takes
+    if most < 32:  # the setting's minimum
         return "The text has too few different words for any. Use more text, or tokenizer.model_path"
     return f"Set it to {most} or less"
 
 
 def _word_pieces(config: TokenizerConfig, sentences: Callable[[], Iterable[str]]) -> bytes:
-    """``vocab.txt``: the special pieces, the alphabet, the alphabet within words, and what is merged from it.
+    """Content of ``vocab.txt``: special pieces, the alphabet, the alphabet within words, and merged pieces.
 
-    The library numbers the pieces ``##x`` in the order of a hash table, which is another one in every process; given
-    first, they have an order of their own, and so has all that is merged from them.
+    The library would number the pieces ``##x`` in hash-table order, which differs between processes. Passing them
+    first fixes their order, and with it that of the merged pieces.
     """
     tokenizers = wordpiece.library()
     from tokenizers.trainers import WordPieceTrainer
 
-    step = max(1, -(-sum(1 for _ in sentences()) // config.training_sentences))  # evenly spaced where there are more
+    step = max(1, -(-sum(1 for _ in sentences()) // config.training_sentences))  # an even sample of a long text
     model: Any = wordpiece.pipeline(tokenizers.models.WordPiece(unk_token=wordpiece.SPECIALS[1]), config)
     alphabet = _alphabet(model, islice(sentences(), 0, None, step), config.character_coverage)
     first = [*wordpiece.SPECIALS, *alphabet, *(f"##{c}" for c in alphabet)]
@@ -125,20 +125,20 @@ def _word_pieces(config: TokenizerConfig, sentences: Callable[[], Iterable[str]]
         show_progress=False,
     )
     interruptible(partial(model.train_from_iterator, islice(sentences(), 0, None, step), trainer))
-    pieces = [piece for piece, _ in sorted(model.get_vocab().items(), key=lambda found: found[1])]
+    pieces = [piece for piece, _ in sorted(model.get_vocab().items(), key=lambda entry: entry[1])]
     if len(pieces) < config.vocab_size:
         raise _untrainable(config, _advice(len(pieces), 0))
     return "".join(f"{piece}\n" for piece in pieces).encode()
 
 
 def _alphabet(model: Any, sentences: Iterator[str], coverage: float) -> list[str]:
-    """The most frequent characters that make up the share ``coverage`` of the text, in their own order."""
+    """The most frequent characters that cover the share ``coverage`` of the text, sorted by code point."""
     counts: Counter[str] = Counter()
     while block := list(islice(sentences, _BLOCK)):
         counts.update(model.normalizer.normalize_str(" ".join(block)))
-    found = {character: count for character, count in counts.items() if not character.isspace()}
-    wanted, total, kept = coverage * sum(found.values()), 0, []
-    for character, count in sorted(found.items(), key=lambda one: (-one[1], one[0])):
+    visible = {character: count for character, count in counts.items() if not character.isspace()}
+    wanted, total, kept = coverage * sum(visible.values()), 0, []
+    for character, count in sorted(visible.items(), key=lambda entry: (-entry[1], entry[0])):
         if total >= wanted:
             break
         kept.append(character)

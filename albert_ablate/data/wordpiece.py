@@ -1,7 +1,7 @@
-"""BERT's tokenizer: a vocabulary of word pieces, through the tokenizers library.
+"""BERT's tokenizer: a WordPiece vocabulary, encoded by the tokenizers library.
 
-Its five special pieces are moved to the ids that they have everywhere here, so an imported word
-table has its rows in ``order``; all other pieces keep their order.
+The five special pieces move to the project's fixed ids 0 to 4; all other pieces keep their order. The rows of
+an imported word table are permuted in the same way (``row_order``).
 """
 
 from dataclasses import replace
@@ -16,29 +16,29 @@ from albert_ablate.data.words import rule_in_digest, word_piece_starts
 from albert_ablate.errors import DataError
 from albert_ablate.files import digest, sha256_file
 
-#: Its file in a run folder.
+#: File of the vocabulary in a run folder.
 VOCABULARY = "vocab.txt"
 NAME = "wordpiece"
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-#: Longer words are unknown as a whole, as for BERT.
+#: Longer words, in characters, become one unknown piece, as in BERT.
 LONGEST_WORD = 100
 
 
 class WordPiece(Tokenizer):
-    """``vocab.txt`` with BERT's own cleaning; ``config`` asks callers for none of theirs."""
+    """The tokenizer of a ``vocab.txt``, with BERT's own cleaning; ``config`` tells callers not to clean."""
 
     kept_as = VOCABULARY
 
     def __init__(self, vocabulary: Path, config: TokenizerConfig) -> None:
         tokenizers = library()
-        found = read_vocabulary(vocabulary)
-        order = row_order(found, config.vocab_size, vocabulary)
+        listed = read_vocabulary(vocabulary)
+        order = row_order(listed, config.vocab_size, vocabulary)
         self.path = vocabulary
         self.config = replace(config, lowercase=False, strip_accents=False)  # its own cleaning does that
         self.vocab_size = config.vocab_size
-        #: Pieces that the file has; an imported model may have more rows.
-        self.named = len(found)
-        pieces = dict(zip(found, np.argsort(order).tolist(), strict=False))  # of a piece that is there twice, the later
+        #: Number of pieces in the file; an imported model may have more rows.
+        self.named = len(listed)
+        pieces = dict(zip(listed, np.argsort(order).tolist(), strict=False))  # a repeated piece keeps its last row
         model = tokenizers.models.WordPiece(vocab=pieces, unk_token=SPECIALS[1], max_input_chars_per_word=LONGEST_WORD)
         self._model: Any = pipeline(model, config)
         vocabulary_in_order = [""] * config.vocab_size  # rows without a piece count as words
@@ -51,20 +51,20 @@ class WordPiece(Tokenizer):
         self.fingerprint = digest([*parts, *rule])
 
     def encode(self, sentences: list[str], threads: int = -1) -> list[list[int]]:
-        """Ids of each sentence, without special tokens; ``wikitext.UNKNOWN`` in one is the unknown piece."""
+        """Ids of each sentence, without special tokens; ``wikitext.UNKNOWN`` becomes the unknown piece."""
         return encoded_around_unknown(
             sentences,
-            lambda parts: [found.ids for found in self._model.encode_batch_fast(parts, add_special_tokens=False)],
+            lambda parts: [coded.ids for coded in self._model.encode_batch_fast(parts, add_special_tokens=False)],
         )
 
     def encode_with_offsets(self, cleaned: list[str], threads: int = -1) -> list[list[tuple[int, int, int]]]:
         """(id, begin, end) of each piece, in characters; the ids are those of ``encode``."""
-        found = self._model.encode_batch(cleaned, add_special_tokens=False)
-        return [[(i, *place) for i, place in zip(one.ids, one.offsets, strict=True)] for one in found]
+        encodings = self._model.encode_batch(cleaned, add_special_tokens=False)
+        return [[(i, *span) for i, span in zip(coded.ids, coded.offsets, strict=True)] for coded in encodings]
 
 
 def library() -> Any:
-    """The package tokenizers. Raises DataError where it is not installed."""
+    """The package tokenizers. Raises DataError if it is not installed."""
     try:
         import tokenizers
         import tokenizers.models
@@ -76,7 +76,7 @@ def library() -> Any:
 
 
 def pipeline(model: Any, config: TokenizerConfig) -> Any:
-    """``model`` behind BERT's own cleaning and division into words."""
+    """A pipeline of BERT's cleaning, BERT's division into words, and ``model``."""
     from tokenizers import Tokenizer as Pipeline
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -88,7 +88,7 @@ def pipeline(model: Any, config: TokenizerConfig) -> Any:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """One piece a line. Raises DataError where a special piece is missing."""
+    """The pieces of a vocabulary file, one per line. Raises DataError if it is unreadable or lacks a special piece."""
     try:
         pieces = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -104,7 +104,7 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def require_whole(tokenizer: Tokenizer) -> None:
-    """Raise DataError where a vocabulary that a new model is trained with has empty rows or a piece twice."""
+    """Raise DataError if a WordPiece vocabulary for a new model has empty rows or a repeated piece."""
     if not isinstance(tokenizer, WordPiece):
         return
     pieces = read_vocabulary(tokenizer.path)
@@ -112,7 +112,7 @@ def require_whole(tokenizer: Tokenizer) -> None:
     twice = next((piece for line, piece in enumerate(pieces, 1) if last[piece] != line), None)
     if twice is not None:
         raise DataError(
-            f"tokenizer.model_path={tokenizer.path}, line {last[twice]}: {twice!r} stands there a second time. "
+            f"tokenizer.model_path={tokenizer.path}, line {last[twice]}: {twice!r} occurs a second time. "
             "Each piece has one line."
         )
     if tokenizer.named < tokenizer.vocab_size:
@@ -123,12 +123,15 @@ def require_whole(tokenizer: Tokenizer) -> None:
 
 
 def row_order(pieces: list[str], rows: int, path: Path) -> np.ndarray:
-    """(rows,) ids of the vocabulary file in our order: the special pieces, then the rest. Raises DataError."""
+    """(rows,) the file's ids in the project's order: the special pieces, then the rest.
+
+    Raises DataError if the file has more pieces than ``rows``.
+    """
     if rows < len(pieces):
         raise DataError(
             f"{path}: {len(pieces)} pieces, but the model has {rows} rows. Set tokenizer.vocab_size={len(pieces)}."
         )
-    last = {piece: place for place, piece in enumerate(pieces)}  # as transformers reads one that is there twice
+    last = {piece: index for index, piece in enumerate(pieces)}  # transformers, too, uses the last of repeated pieces
     first = [last[piece] for piece in SPECIALS]
     rest = np.setdiff1d(np.arange(rows), first)
     return np.concatenate([first, rest])

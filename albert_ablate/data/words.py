@@ -1,7 +1,7 @@
-"""Which pieces open a word: what whole-word masking hides together.
+"""Which pieces open a word; whole-word masking masks all pieces of a word together.
 
-The reference's rule was made for English: a character outside a-z opens a word, so that words of other
-alphabets, whose letters are all outside, are hidden piece by piece.
+The reference's rule was made for English: a character outside a-z opens a word. Words of other alphabets, whose
+letters are all outside a-z, are therefore masked piece by piece.
 """
 
 import re
@@ -17,7 +17,7 @@ from albert_ablate.data.unspaced import UNSPACED
 
 #: ``tokenizer.words``.
 Rule = Literal["script", "spaces", "reference"]
-# ASCII punctuation but for the four the reference's literal lacks.
+# ASCII punctuation, without the four characters that the reference's literal lacks.
 _PUNCTUATION = frozenset(string.punctuation) - frozenset("'<=>")
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
@@ -25,10 +25,10 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 def starts_word(piece: str, rule: Rule = "reference") -> bool:
     """Whether a SentencePiece piece opens a word.
 
-    True for pieces with the word mark and for a single punctuation sign; else, by the reference, for any piece with a
-    character that is neither a letter a-z nor such punctuation (digits, apostrophes, letters of all other alphabets).
-    ``spaces``: letters and marks of every alphabet continue a word, too. ``script``: those of scripts that write
-    spaces between words.
+    True for pieces with the word mark and for a single punctuation mark. Otherwise ``rule`` decides. ``reference``:
+    any piece with a character that is neither a letter a-z nor such punctuation opens a word (digits, apostrophes,
+    letters of other alphabets). ``spaces``: letters and combining marks of every alphabet continue a word.
+    ``script``: those of scripts with spaces between words do.
     """
     if piece.startswith(("▁", "<")) or (len(piece) == 1 and piece in _PUNCTUATION):
         return True
@@ -46,12 +46,15 @@ def _continues(character: str, rule: Rule) -> bool:
 
 
 def word_starts(pieces: Sequence[str], rule: Rule) -> np.ndarray:
-    """(V,) bool by piece of a SentencePiece vocabulary."""
+    """(V,) bool: pieces of a SentencePiece vocabulary that open a word."""
     return np.array([starts_word(piece, rule) for piece in pieces])
 
 
 def word_piece_starts(pieces: Sequence[str], rule: Rule) -> np.ndarray:
-    """(V,) bool by piece of a WordPiece vocabulary: ``##`` continues a word, but for scripts without spaces."""
+    """(V,) bool: pieces of a WordPiece vocabulary that open a word.
+
+    ``##`` continues a word, except in scripts without spaces under ``rule="script"``.
+    """
     return np.array(
         [
             not piece.startswith("##")
@@ -62,5 +65,5 @@ def word_piece_starts(pieces: Sequence[str], rule: Rule) -> np.ndarray:
 
 
 def rule_in_digest(starts: np.ndarray, reference: np.ndarray) -> list[str]:
-    """What a tokenizer's fingerprint says of its words: nothing where they are those of the reference."""
+    """The part of a tokenizer's fingerprint that ``starts`` adds: none if it equals ``reference``."""
     return [] if np.array_equal(starts, reference) else ["words", np.packbits(starts).tobytes().hex()]

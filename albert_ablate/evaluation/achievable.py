@@ -135,7 +135,7 @@ def _seen(pairs: PairSet, start: int, batch: Batch) -> Seen:
         chosen=chosen,
         segment=segment,
         sentence=np.where(inside, sentence - own, 0),
-        place=np.where(inside, token - store.sentences[sentence], 0),
+        position=np.where(inside, token - store.sentences[sentence], 0),
     )
 
 

@@ -1,1 +1,1 @@
-"""Weights in the forms of other libraries."""
+"""Import and export of weights and tokenizers of other libraries."""

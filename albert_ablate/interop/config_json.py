@@ -1,9 +1,9 @@
 """``config.json`` of transformers' ALBERT and BERT, read as transformers reads it.
 
-A field that is not there has transformers' default, which differs between the two: ALBERT without
-``hidden_act`` has the tanh GELU, BERT the erf; BERT without dropout fields drops 10%, ALBERT nothing
-(transformers 5, ``AlbertConfig`` and ``BertConfig``). Types are as strict as there. What transformers
-reads and a model here cannot be is refused by the name of the field.
+Missing fields have transformers' defaults, which differ between the two: without ``hidden_act`` ALBERT
+has the tanh GELU and BERT the erf GELU; without dropout fields BERT drops 10% and ALBERT nothing
+(transformers 5, ``AlbertConfig`` and ``BertConfig``). Types are checked as strictly as in transformers.
+A value that transformers accepts and this project does not support is refused, naming the field.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 from albert_ablate.errors import ForeignCheckpointError
 
-#: The spellings of two GELUs, and what they are called here.
+#: ``hidden_act`` of transformers -> ``model.activation``.
 GELU = {
     "gelu": "gelu_erf", "gelu_python": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
@@ -36,11 +36,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
     },
 }  # fmt: skip
-#: The smallest that a model here takes, where it is more than 1.
+#: Smallest value that a model supports, if it is not 1.
 _LEAST = {"vocab_size": 32, "max_position_embeddings": 8, "type_vocab_size": 2, "chunk_size_feed_forward": 0}
-#: More layers are taken for a mistake.
+#: More layers are refused as a mistake.
 _MOST_LAYERS = 1000
-#: Fields that change what the weights mean, at the values with which they do not.
+#: Fields that change the meaning of the weights -> values at which they do not.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,), "add_cross_attention": (False,), "is_encoder_decoder": (False,),
     "position_embedding_type": ("absolute",), "pruned_heads": (None, {}), "quantization_config": (None,),
@@ -49,7 +49,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, Any]:
-    """Every field that a model here depends on. Raises ForeignCheckpointError naming each that is wrong."""
+    """``config`` with all defaults filled in. Raises ForeignCheckpointError naming each wrong field."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ForeignCheckpointError(f"{file}: model_type is {_shown(kind)}. ALBERT and BERT can be imported.")
@@ -67,7 +67,7 @@ def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, 
 
 
 def defaulted(config: Mapping[str, Any]) -> str:
-    """A sentence on the sizes that ``config`` leaves to transformers' defaults; empty where it names all."""
+    """A sentence that lists the sizes taken from transformers' defaults; empty if ``config`` sets all of them."""
     defaults = DEFAULTS[config["model_type"]]
     left = [
         f"{name}={value}" for name, value in defaults.items() if name not in config and _is_whole(value) and value > 1
@@ -76,33 +76,33 @@ def defaulted(config: Mapping[str, Any]) -> str:
 
 
 def kept_for_export(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What nothing here uses and an export gives back: the class, its groups, and the dropout of heads of tasks.
+    """Fields that only an export needs: the class, its groups, and the dropout of task heads.
 
-    BERT without a dropout for these has that of the hidden states.
+    BERT without a task-head dropout uses that of the hidden states.
     """
     config = complete(described)
     if config["model_type"] == "albert":
-        own = {
+        fields = {
             "num_hidden_groups": config["num_hidden_groups"],
             "classifier_dropout": config["classifier_dropout_prob"],
         }
     else:
         dropout = config["classifier_dropout"]
-        own = {"classifier_dropout": config["hidden_dropout_prob"] if dropout is None else dropout}
-    return {"model_type": config["model_type"], **own}
+        fields = {"classifier_dropout": config["hidden_dropout_prob"] if dropout is None else dropout}
+    return {"model_type": config["model_type"], **fields}
 
 
 def _wrong_values(kind: str, full: Mapping[str, Any]) -> dict[str, str]:
-    """Field -> what is expected there."""
-    found = {}
+    """Each wrong field -> the expected values."""
+    wrong = {}
     for name, default in DEFAULTS[kind].items():
         fits, expected = _expectation(name, default)
         if not fits(full[name]):
-            found[name] = expected
+            wrong[name] = expected
     pad, rows = full["pad_token_id"], full["vocab_size"]
-    if "pad_token_id" not in found and pad is not None and _is_whole(rows) and not -rows <= pad < rows:
-        found["pad_token_id"] = f"the vocabulary has {rows} rows"
-    return found
+    if "pad_token_id" not in wrong and pad is not None and _is_whole(rows) and not -rows <= pad < rows:
+        wrong["pad_token_id"] = f"the vocabulary has {rows} rows"
+    return wrong
 
 
 def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
@@ -125,28 +125,29 @@ def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
 
 
 def _contradictions(kind: str, full: Mapping[str, Any]) -> list[str]:
-    """Of fields that are fine alone."""
-    found, hidden, heads, layers = [], *(full[n] for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    """Problems of fields that are valid by themselves but not together."""
+    problems: list[str] = []
+    hidden, heads, layers = (full[n] for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     if hidden % heads:
-        found.append(f"num_attention_heads is {heads}, which does not divide hidden_size={hidden}")
+        problems.append(f"num_attention_heads is {heads}, which does not divide hidden_size={hidden}")
     inner, groups = (full["inner_group_num"], full["num_hidden_groups"]) if kind == "albert" else (1, 1)
     if layers * inner > _MOST_LAYERS:
         times = f" x inner_group_num={inner}" if inner > 1 else ""
-        found.append(f"num_hidden_layers={layers}{times} is more than {_MOST_LAYERS:,} layers")
+        problems.append(f"num_hidden_layers={layers}{times} is more than {_MOST_LAYERS:,} layers")
     elif groups > layers:
-        found.append(f"num_hidden_groups is {groups}, but num_hidden_layers is {layers}: a group needs a layer")
+        problems.append(f"num_hidden_groups is {groups}, but num_hidden_layers is {layers}: a group needs a layer")
     elif not same_groups(layers, groups):
-        found.append(
+        problems.append(
             f"num_hidden_layers={layers} in num_hidden_groups={groups}: by transformers' rounding a layer falls into "
             "another group than here"
         )
     if kind == "albert" and full["embedding_size"] > hidden:
-        found.append(f"embedding_size is {full['embedding_size']}, larger than hidden_size={hidden}")
-    return found
+        problems.append(f"embedding_size is {full['embedding_size']}, larger than hidden_size={hidden}")
+    return problems
 
 
 def same_groups(layers: int, groups: int) -> bool:
-    """Whether transformers' ALBERT puts every layer into the group it has here; its rounding is that of floats."""
+    """Whether transformers' ALBERT, which divides floats, assigns every layer to the same group as this project."""
     return all(int(layer / (layers / groups)) == layer * groups // layers for layer in range(layers))
 
 

@@ -1,16 +1,16 @@
-"""A model of ours as one of transformers': its class, its configuration, its tensors.
+"""Converts a model of this project to transformers: class, configuration and tensors.
 
 | arm | class | equal to ours |
 |---|---|---|
 | share=all | AlbertForPreTraining | tensor by tensor; E = H has an identity projection |
 | share=none, E = H | BertForPreTraining | tensor by tensor |
-| any other | AlbertForPreTraining with a group a layer | in every output; shared blocks are repeated |
+| any other | AlbertForPreTraining with one group per layer | in every output; shared blocks are repeated |
 
-An imported model goes out as the class that it came in as, with its groups and the dropout of its heads.
+An imported model is exported as its original class, with its groups and the dropout of its heads.
 
-An unrolled arm gives the same numbers, but fine-tuning it in transformers lets its copies drift
-apart. In training, transformers' ALBERT has no dropout after the feed-forward network; ours and the
-reference have.
+An unrolled arm gives the same outputs, but when it is fine-tuned in transformers its copies diverge.
+In training, transformers' ALBERT has no dropout after the feed-forward network; this project and
+the reference do.
 """
 
 from collections.abc import Mapping
@@ -29,26 +29,25 @@ from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_n
 from albert_ablate.interop.weights import require_finite
 from albert_ablate.model.pretraining import PretrainingModel
 
-#: Of the heads that transformers puts on a model from here (paper, Table 14).
+#: Dropout of the task heads that transformers adds to an exported model (paper, Table 14).
 _CLASSIFIER_DROPOUT = 0.1
 _ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What ``from_pretrained`` needs, but for the tokenizer."""
+    """What ``from_pretrained`` needs, without the tokenizer."""
 
     architecture: str  # class in transformers
     config: dict[str, Any]
     tensors: dict[str, Tensor]
-    unrolled: bool  # blocks that our layers share are copies
+    unrolled: bool  # shared blocks are exported as copies
 
 
 def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = None) -> Exported:
-    """The same function as a class of transformers.
+    """A transformers model that computes the same function.
 
-    ``origin`` is what the manifest of an imported model says of it. Raises ForeignCheckpointError where a weight is
-    not finite.
+    ``origin`` is the entry of an imported model's manifest. Raises ForeignCheckpointError if a weight is not finite.
     """
     origin = origin or {}
     require_finite(model.state_dict(), "The run's newest checkpoint")
@@ -59,19 +58,19 @@ def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = N
     if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":
         config = _config(model, "bert") | {"classifier_dropout": head}
         return Exported("BertForPreTraining", config, _tensors(model, bert_names(layers)), not unshared)
-    came_so = origin.get("num_hidden_groups", shape.groups) == shape.groups  # else layers that happen to be equal
-    tied = all(map(shape.share.shares, Part)) and came_so and same_groups(shape.layers // shape.inner, shape.groups)
+    kept_groups = origin.get("num_hidden_groups", shape.groups) == shape.groups  # else layers are equal by chance
+    tied = all(map(shape.share.shares, Part)) and kept_groups and same_groups(shape.layers // shape.inner, shape.groups)
     n = shape.inner if tied else 1
     stacks: list[Blocks] = [[(g * n + i, g * n + i) for i in range(n)] for g in range(shape.groups)]
     groups: list[Blocks] = stacks if tied else [[pair] for pair in layers]
-    own = {"embedding_size": shape.embedding_size, "num_hidden_groups": len(groups), "inner_group_num": n}
-    own |= {"num_hidden_layers": shape.layers // n, "classifier_dropout_prob": head}
+    sizes = {"embedding_size": shape.embedding_size, "num_hidden_groups": len(groups), "inner_group_num": n}
+    sizes |= {"num_hidden_layers": shape.layers // n, "classifier_dropout_prob": head}
     tensors = _tensors(model, albert_names(groups, shape.has_projection))
-    return Exported("AlbertForPreTraining", _config(model, "albert") | own, tensors, not tied)
+    return Exported("AlbertForPreTraining", _config(model, "albert") | sizes, tensors, not tied)
 
 
 def in_order_of(vocabulary: Path, exported: Exported) -> Exported:
-    """With the word table's rows, the output bias and the special ids as the WordPiece ``vocabulary`` has them."""
+    """``exported`` with the rows of the word table, the output bias and special ids in the order of ``vocabulary``."""
     order = torch.from_numpy(row_order(read_vocabulary(vocabulary), exported.config["vocab_size"], vocabulary))
     back = torch.argsort(order)
     tensors = {
@@ -111,5 +110,5 @@ def _tensors(model: PretrainingModel, names: dict[str, str | None]) -> dict[str,
     assert not unused, unused
     width = model.shape.hidden_size
     identity = {f"{PROJECTION}.weight": torch.eye(width), f"{PROJECTION}.bias": torch.zeros(width)}
-    # Copies: a file of tensors may not hold one twice.
-    return {theirs: (identity[theirs] if ours is None else state[ours]).clone() for theirs, ours in names.items()}
+    # Cloned, because safetensors refuses tensors that share memory.
+    return {name: (identity[name] if ours is None else state[ours]).clone() for name, ours in names.items()}

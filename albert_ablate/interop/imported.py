@@ -1,9 +1,9 @@
-"""A checkpoint of transformers' ALBERT or BERT as a model of ours: settings, tensors, what it lacks.
+"""Converts a checkpoint of transformers' ALBERT or BERT to this project: settings, tensors, missing heads.
 
-What differs is handled here and nowhere else: tensors with or without the model's prefix, LayerNorm
-parameters called gamma and beta, a projection at E = H, several layers in what ALBERT repeats, tied
-output weights stored twice, missing heads, heads of tasks. transformers' ALBERT has no dropout after
-the feed-forward network; imported models have ours in fine-tuning.
+This module alone handles the differences: tensors with or without the model's prefix, LayerNorm
+parameters called gamma and beta, a projection at E = H, several layers in an ALBERT group, tied
+output weights stored twice, missing heads, and task heads. transformers' ALBERT has no dropout after
+the feed-forward network; imported models have this project's dropout in fine-tuning.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,30 +19,33 @@ from albert_ablate.interop.config_json import GELU, complete, defaulted
 from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
 from albert_ablate.model.sharing import Sharing
 
-#: Heads that a checkpoint may lack: their names begin so, and what they are called in words.
+#: Heads that a checkpoint may lack: prefix of their tensors -> name for the user.
 _HEADS = {
     "pooler.": "pooler", "mlm_head.": "masked-LM head", "sentence_head.": "sentence head",
 }  # fmt: skip
-#: Buffers that older versions stored; they hold 0, 1, 2, ... and zeros.
+#: Buffers that older versions stored: position ids 0, 1, 2, ... and zeros.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-#: What transformers puts on the encoder for a task: classes, or where an answer starts and ends.
+#: Prefixes of task heads in transformers: for classes, and for the start and end of an answer.
 _TASK_HEADS = ("classifier.", "qa_outputs.")
-#: Tensors that are named where many do not fit.
+#: Most tensors named in one message.
 _NAMED = 12
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A checkpoint in our terms."""
+    """A checkpoint converted to this project's settings and tensor names."""
 
     settings: dict[str, dict[str, Any]]  # group -> values, as in config.yaml
-    tensors: dict[str, Tensor]  # by our names; those of missing heads are left out
-    missing: tuple[str, ...]  # heads that it does not have, in words
-    left_out: tuple[str, ...]  # tensors of a task's head
+    tensors: dict[str, Tensor]  # by this project's names, without missing heads
+    missing: tuple[str, ...]  # names of the heads that the checkpoint lacks
+    left_out: tuple[str, ...]  # tensors of task heads
 
 
 def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Imported:
-    """``config.json`` and the tensors of a checkpoint. Raises ForeignCheckpointError naming what does not fit."""
+    """Convert a checkpoint from its ``config.json`` and tensors.
+
+    Raises ForeignCheckpointError naming what does not fit.
+    """
     config = complete(described)
     kind = config["model_type"]
     left_out = tuple(sorted(name for name in tensors if name.startswith(_TASK_HEADS)))
@@ -52,8 +55,7 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
     inner = config["inner_group_num"] if kind == "albert" else 1
     layers = config["num_hidden_layers"] * inner
     groups = config["num_hidden_groups"] if kind == "albert" else layers
-    own = groups * inner == layers  # no block serves two layers
-    unshared = own and inner == 1  # where a stack is repeated, it keeps its name
+    unshared = groups == layers and inner == 1  # a repeated stack stays a stack, even if no block serves two layers
     share, count, n = (Share.NONE, 1, 1) if unshared else (Share.ALL, groups, inner)
     blocks: list[Blocks]
     if kind == "bert":
@@ -61,37 +63,37 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
     else:
         blocks = [[(g * inner + i, g * inner + i) for i in range(inner)] for g in range(groups)]
         names = albert_names(blocks, projection=True)
-    found, missing = _matched(kind, names, renamed)
-    found, projection = _projection(found, config)
+    matched, missing = _matched(kind, names, renamed)
+    matched, projection = _projection(matched, config)
     if unshared and layers > 1:
-        share, found = _tied(found, layers)
+        share, matched = _tied(matched, layers)
     settings = _settings(kind, config, share, count, n, layers, projection)
-    return Imported(settings, found, missing, left_out)
+    return Imported(settings, matched, missing, left_out)
 
 
 def _renamed(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """With the model's prefix, and LayerNorm's parameters called weight and bias; without stored buffers."""
-    found: dict[str, Tensor] = {}
+    """``tensors`` under current names: with the model's prefix, LayerNorm as weight and bias, without buffers."""
+    renamed: dict[str, Tensor] = {}
     for stored, tensor in tensors.items():
         name = f"{kind}.{stored}" if stored.split(".")[0] in ("embeddings", "encoder", "pooler") else stored
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if name in (f"{kind}.{buffer}" for buffer in _BUFFERS):
             continue
-        if name in found:
+        if name in renamed:
             raise ForeignCheckpointError(f"The checkpoint holds {name} twice, once under another name.")
-        found[name] = tensor
-    return found
+        renamed[name] = tensor
+    return renamed
 
 
 def _untied(kind: str, tensors: Mapping[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Without the decoder that stands beside the word table; its bias counts, as in transformers.
+    """``tensors`` without the decoder that repeats the word table; its bias is kept, as in transformers.
 
-    Raises ForeignCheckpointError where the two matrices differ, or where transformers would draw a new one.
+    Raises ForeignCheckpointError if the two matrices differ, or if transformers would draw a new one.
     """
     head = "predictions" if kind == "albert" else "cls.predictions"
     decoder = f"{head}.decoder"
-    found = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{decoder}.")}
-    stored, table = tensors.get(f"{decoder}.weight"), found.get(f"{kind}.embeddings.word_embeddings.weight")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{decoder}.")}
+    stored, table = tensors.get(f"{decoder}.weight"), kept.get(f"{kind}.embeddings.word_embeddings.weight")
     if stored is not None and table is not None and not torch.equal(stored, table):
         raise ForeignCheckpointError(f"{decoder}.weight differs from the word embeddings; they are one matrix here.")
     absent = [name for name in (f"{decoder}.weight", f"{decoder}.bias") if name not in tensors]
@@ -101,13 +103,13 @@ def _untied(kind: str, tensors: Mapping[str, Tensor], tied: bool) -> dict[str, T
             "transformers draws new values there. Set it to true if the output weights are the word embeddings."
         )
     if f"{decoder}.bias" in tensors:
-        found[f"{head}.bias"] = tensors[f"{decoder}.bias"]
-    unknown = [name for name in tensors if name not in found and name.removeprefix(decoder) not in (".weight", ".bias")]
-    return found | {name: tensors[name] for name in unknown}
+        kept[f"{head}.bias"] = tensors[f"{decoder}.bias"]
+    unknown = [name for name in tensors if name not in kept and name.removeprefix(decoder) not in (".weight", ".bias")]
+    return kept | {name: tensors[name] for name in unknown}
 
 
 def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor], hint: str) -> None:
-    """Raise ForeignCheckpointError where a size of config.json is not that of the tensors: before a model is built."""
+    """Raise ForeignCheckpointError if a size in config.json differs from the tensors; runs before a model is built."""
     width = "embedding_size" if kind == "albert" else "hidden_size"
     table = f"{kind}.embeddings"
     query, ffn = (
@@ -135,56 +137,60 @@ def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor
 def _matched(
     kind: str, names: Mapping[str, str | None], tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Our names -> tensors; a head is there whole or not at all."""
-    absent = {ours: theirs for theirs, ours in names.items() if ours is not None and theirs not in tensors}
+    """(tensors by this project's names, names of missing heads). A head is complete or missing.
+
+    Raises ForeignCheckpointError for other missing tensors and for unknown ones.
+    """
+    absent = {ours: foreign for foreign, ours in names.items() if ours is not None and foreign not in tensors}
     heads = {prefix: [ours for ours in names.values() if ours and ours.startswith(prefix)] for prefix in _HEADS}
     gone = [prefix for prefix, all_of in heads.items() if all(ours in absent for ours in all_of)]
-    lacking = sorted(theirs for ours, theirs in absent.items() if not ours.startswith(tuple(gone)))
+    lacking = sorted(foreign for ours, foreign in absent.items() if not ours.startswith(tuple(gone)))
     extra = sorted(name for name in tensors if name not in names)
     if lacking or extra:
-        parts = [f"{words}: {some(found)}" for words, found in (("missing", lacking), ("unknown", extra)) if found]
+        groups = (("missing", lacking), ("unknown", extra))
+        parts = [f"{label}: {some(listed)}" for label, listed in groups if listed]
         raise ForeignCheckpointError(
             f"The checkpoint does not fit {kind} as config.json describes it. {'; '.join(parts)}."
         )
-    found = {ours: tensors[theirs] for theirs, ours in names.items() if ours is not None and ours not in absent}
-    return found, tuple(_HEADS[prefix] for prefix in gone)
+    matched = {ours: tensors[foreign] for foreign, ours in names.items() if ours is not None and ours not in absent}
+    return matched, tuple(_HEADS[prefix] for prefix in gone)
 
 
 def some(names: Iterable[str]) -> str:
-    """The first of ``names``, and how many more there are."""
+    """The first of ``names``, and the number of the rest."""
     every = list(names)
     more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + more
 
 
-def _projection(found: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """Without an identity projection at E = H, which ours does without."""
-    weight, bias = (found.get(f"encoder.embedding.projection.{name}") for name in ("weight", "bias"))
+def _projection(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """(``tensors`` without an identity projection at E = H, ``model.projection``)."""
+    weight, bias = (tensors.get(f"encoder.embedding.projection.{name}") for name in ("weight", "bias"))
     if weight is None or bias is None or config["embedding_size"] != config["hidden_size"]:
-        return found, "auto"
+        return tensors, "auto"
     if torch.equal(weight, torch.eye(len(weight))) and not bias.any():
-        return {name: tensor for name, tensor in found.items() if ".projection." not in name}, "auto"
-    return found, "always"
+        return {name: tensor for name, tensor in tensors.items() if ".projection." not in name}, "auto"
+    return tensors, "always"
 
 
-def _tied(found: dict[str, Tensor], layers: int) -> tuple[Share, dict[str, Tensor]]:
-    """The strategy of an unrolled model whose layers hold copies, and its tensors without them."""
-    shared = {part for part in Part if _equal_blocks(found, part, layers)}
+def _tied(tensors: dict[str, Tensor], layers: int) -> tuple[Share, dict[str, Tensor]]:
+    """(the sharing strategy of a model whose layers hold equal blocks, its tensors without the copies)."""
+    shared = {part for part in Part if _equal_blocks(tensors, part, layers)}
     share = Share.of(shared)
     sharing = Sharing(share, layers)
     used = {f"encoder.{part}.{sharing.index(part, layer)}." for layer in range(layers) for part in Part}
     kept = {
         name: tensor
-        for name, tensor in found.items()
+        for name, tensor in tensors.items()
         if not name.startswith(("encoder.attention.", "encoder.ffn.")) or name.startswith(tuple(used))
     }
     return share, kept
 
 
-def _equal_blocks(found: Mapping[str, Tensor], bank: str, layers: int) -> bool:
-    first = {name: tensor for name, tensor in found.items() if name.startswith(f"encoder.{bank}.0.")}
+def _equal_blocks(tensors: Mapping[str, Tensor], bank: str, layers: int) -> bool:
+    first = {name: tensor for name, tensor in tensors.items() if name.startswith(f"encoder.{bank}.0.")}
     return all(
-        torch.equal(tensor, found[name.replace(f".{bank}.0.", f".{bank}.{layer}.")])
+        torch.equal(tensor, tensors[name.replace(f".{bank}.0.", f".{bank}.{layer}.")])
         for layer in range(1, layers)
         for name, tensor in first.items()
     )

@@ -1,4 +1,4 @@
-"""``tokenizer.json`` as the tokenizers library reads it, without anything that has no counterpart here."""
+"""Reads ``tokenizer.json`` with the tokenizers library, and refuses what this project does not support."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,15 @@ from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.errors import DataError
 from albert_ablate.record.folder import TOKENIZER
 
-#: Added tokens that are named where there are many.
+#: Most added tokens named in one message.
 _NAMED = 8
 
 
 def read_pipeline(file: Path) -> tuple[Any, dict[str, Any]]:
-    """The tokenizers library's own reading of ``file``, and what it would write."""
+    """(the pipeline that the tokenizers library reads from ``file``, the content that it would write).
+
+    Raises DataError if the library is missing or cannot read the file.
+    """
     try:
         from tokenizers import Tokenizer as Pipeline
     except ModuleNotFoundError as error:
@@ -27,13 +30,13 @@ def read_pipeline(file: Path) -> tuple[Any, dict[str, Any]]:
         return pipeline, json.loads(pipeline.to_str())
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the library's own panics are no Exception
+    except BaseException as error:  # panics of the library do not derive from Exception
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{file}: not a readable tokenizer.json ({line}).") from None
 
 
 def _text(file: Path) -> str:
-    """The file's text. Raises DataError where it is no JSON object, or has what the library's reader dies of."""
+    """The file's text. Raises DataError if it is not a JSON object, or has fields that crash the library."""
     try:
         text = file.read_text(encoding="utf-8")
         model = json.loads(text)["model"]
@@ -46,7 +49,7 @@ def _text(file: Path) -> str:
 
 
 def pieces_of(file: Path) -> list[str]:
-    """Of a tokenizer.json, in the order of their ids."""
+    """The pieces of a tokenizer.json in the order of their ids."""
     vocabulary = read_pipeline(file)[1]["model"]["vocab"]
     if isinstance(vocabulary, list):
         return [piece for piece, _ in vocabulary]
@@ -54,7 +57,7 @@ def pieces_of(file: Path) -> list[str]:
 
 
 def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: Sequence[str]) -> None:
-    """Raise DataError for tokens beside the vocabulary, and for another frame than [CLS] A [SEP] B [SEP]."""
+    """Raise DataError for tokens outside the vocabulary, and for a template other than [CLS] A [SEP] B [SEP]."""
     added = [token["content"] for token in content["added_tokens"] if token["content"] not in specials]
     if added:
         more = f" and {len(added) - _NAMED} more" if len(added) > _NAMED else ""
@@ -79,8 +82,8 @@ def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: 
 
 
 def by_id(vocabulary: Mapping[str, int]) -> list[str]:
-    """Pieces in the order of their ids; empty for an id that none has, as where a vocab.txt names one twice."""
-    found = [""] * (max(vocabulary.values(), default=-1) + 1)
-    for piece, place in vocabulary.items():
-        found[place] = piece
-    return found
+    """Pieces in the order of their ids; an empty string for an unused id, as when a vocab.txt repeats a piece."""
+    pieces = [""] * (max(vocabulary.values(), default=-1) + 1)
+    for piece, index in vocabulary.items():
+        pieces[index] = piece
+    return pieces

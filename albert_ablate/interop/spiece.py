@@ -1,9 +1,9 @@
-"""A Unigram or BPE ``tokenizer.json`` as a SentencePiece model with the same ids.
+"""Converts a Unigram or BPE ``tokenizer.json`` to a SentencePiece model with the same ids.
 
-A file that an export from here wrote, saved again by transformers or not, is read back by its own
-rules: the settings are those whose ``tokenizer.json`` would be equal. Of any other file, such as that
-of transformers' AlbertTokenizer, what the normaliser makes of every character becomes the model's map
-of characters, and the two are compared on a large sample before the file is taken.
+A file that this project exported, even if transformers saved it again, is recognised: the settings are
+those that would export an equal file. For any other file, such as that of transformers' AlbertTokenizer,
+the normaliser's output for every character becomes the model's character map. The two normalisers are
+compared on a large sample before the file is accepted.
 """
 
 import base64
@@ -31,25 +31,25 @@ from albert_ablate.interop.tokenizer_json import bpe_model, content_for, symbol_
 _CONTROL, _UNKNOWN = 3, 2
 _TYPES = {"Unigram": 1, "BPE": 2}
 _METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
-#: Random strings of letters and marks on which the two normalisers are compared.
+#: Number of random strings of letters and marks on which the two normalisers are compared.
 _STRINGS = 30_000
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A SentencePiece model, and the cleaning before it."""
+    """A SentencePiece model, and the cleaning applied before it."""
 
     model: bytes
     name: str  # as ``tokenizer.name``
     lowercase: bool
     strip_accents: bool
-    own: bool  # an export from here would write the same tokenizer.json
+    exact: bool  # an export would write the same tokenizer.json
 
 
 def rebuild(content: dict[str, Any], pipeline: Any, file: Path) -> Rebuilt:
-    """The model for the ``content`` of ``file``, which ``pipeline`` was read from.
+    """The model for ``file``, whose ``content`` and ``pipeline`` are those of ``read_pipeline``.
 
-    Raises DataError naming a part that has no counterpart.
+    Raises DataError naming a part that SentencePiece cannot represent.
     """
     model = content["model"]
     proto = _pieces(model, file)
@@ -58,7 +58,7 @@ def rebuild(content: dict[str, Any], pipeline: Any, file: Path) -> Rebuilt:
         for charsmap in _charsmaps(content["normalizer"]):
             proto.normalizer_spec.name, proto.normalizer_spec.precompiled_charsmap = charsmap
             if _same_cleaning(content, content_for(proto, lowercase, strip_accents)):
-                return Rebuilt(proto.SerializeToString(), name, lowercase, strip_accents, own=True)
+                return Rebuilt(proto.SerializeToString(), name, lowercase, strip_accents, exact=True)
     _require_word_marks(content["pre_tokenizer"], file)
     proto.normalizer_spec.name = "user_defined"
     proto.normalizer_spec.precompiled_charsmap = _charsmap(pipeline.normalizer) if pipeline.normalizer else b""
@@ -66,11 +66,11 @@ def rebuild(content: dict[str, Any], pipeline: Any, file: Path) -> Rebuilt:
         piece.type = NORMAL if piece.type == USER_DEFINED else piece.type  # else it would escape the normaliser
     built = proto.SerializeToString()
     _require_equal(built, pipeline, file)
-    return Rebuilt(built, name, lowercase=False, strip_accents=False, own=False)
+    return Rebuilt(built, name, lowercase=False, strip_accents=False, exact=False)
 
 
 def _pieces(model: dict[str, Any], file: Path) -> Any:
-    """The ModelProto, but for its normaliser."""
+    """The ModelProto without its normaliser."""
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     scores = _unigram_scores(model, file) if model["type"] == "Unigram" else _bpe_scores(model, file)
     if tuple(list(scores)[:FIRST_PIECE]) != SPECIALS:
@@ -78,11 +78,11 @@ def _pieces(model: dict[str, Any], file: Path) -> Any:
             f"{file}: model.vocab: ids 0 to 4 are {list(scores)[:FIRST_PIECE]}, but {list(SPECIALS)} are needed."
         )
     best = max(list(scores.values())[FIRST_PIECE:], default=0.0)
-    for place, (piece, score) in enumerate(scores.items()):
+    for index, (piece, score) in enumerate(scores.items()):
         symbol = model["type"] == "Unigram" and score == symbol_score(piece, best)
         kind = USER_DEFINED if symbol else NORMAL
-        if place < FIRST_PIECE:
-            kind = _UNKNOWN if place == UNK else _CONTROL
+        if index < FIRST_PIECE:
+            kind = _UNKNOWN if index == UNK else _CONTROL
         elif model.get("byte_fallback") and _is_byte(piece):
             kind = BYTE
         proto.pieces.add(piece=piece, score=0.0 if symbol else score, type=kind)
@@ -109,51 +109,51 @@ def _unigram_scores(model: dict[str, Any], file: Path) -> dict[str, float]:
         raise DataError(f"{file}: model.unk_id is {model['unk_id']}; {UNK} is needed.")
     scores = {piece: float(score) for piece, score in model["vocab"]}
     if len(scores) < len(model["vocab"]):
-        raise DataError(f"{file}: model.vocab: a piece stands there twice.")
+        raise DataError(f"{file}: model.vocab: a piece occurs twice.")
     return scores
 
 
 def _bpe_scores(model: dict[str, Any], file: Path) -> dict[str, float]:
-    """Scores in the order of the merges; SentencePiece compares them and nothing else."""
+    """Scores that rank pieces in the order of the merges; SentencePiece uses only this order."""
     plain = {
         "dropout": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True,
         "ignore_merges": False, "unk_token": SPECIALS[UNK],
     }  # fmt: skip
-    other = [
+    unsupported = [
         f"model.{name} is {model.get(name)!r}"
         for name, value in plain.items()
         if (model.get(name) or None) != (value or None)
     ]
-    if other:
-        raise DataError(f"{file}: {', '.join(other)}: SentencePiece's BPE has no counterpart.")
+    if unsupported:
+        raise DataError(f"{file}: {', '.join(unsupported)}: SentencePiece's BPE has no counterpart.")
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     if [model["vocab"][piece] for piece in pieces] != list(range(len(pieces))):
         raise DataError(f"{file}: model.vocab: its ids are not 0, 1, 2, ... without a gap.")
     merged = list(dict.fromkeys("".join(pair) for pair in model["merges"]))
     scores = {piece: -float(rank) for rank, piece in enumerate(merged)}
     return {
-        piece: 0.0 if place < FIRST_PIECE else scores.get(piece, -float(len(merged)))
-        for place, piece in enumerate(pieces)
+        piece: 0.0 if index < FIRST_PIECE else scores.get(piece, -float(len(merged)))
+        for index, piece in enumerate(pieces)
     }
 
 
 def _charsmaps(normalizer: Any) -> list[tuple[str, bytes]]:
-    """What the model's own map may be: (name, bytes) of the one in ``normalizer``."""
+    """Candidates (name, bytes) for the model's character map, from the map in ``normalizer``."""
     steps = _steps(normalizer)
     maps = [base64.b64decode(step["precompiled_charsmap"]) for step in steps if step["type"] == "Precompiled"]
     return [(name, maps[0]) for name in ("nmt_nfkc", "user_defined")] if maps else [("identity", b"")]
 
 
 def _steps(part: Any, inside: str = "normalizers") -> list[dict[str, Any]]:
-    """The steps of a normaliser or pre-tokenizer, sequences within it opened."""
+    """The steps of a normaliser or pre-tokenizer, with nested sequences flattened."""
     if part is None:
         return []
     if part["type"] != "Sequence":
         return [part]
-    return [step for one in part[inside] for step in _steps(one, inside)]
+    return [step for nested in part[inside] for step in _steps(nested, inside)]
 
 
-def _same_cleaning(content: dict[str, Any], other: dict[str, Any]) -> bool:
+def _same_cleaning(content: dict[str, Any], candidate: dict[str, Any]) -> bool:
     """Whether normaliser and pre-tokenizer are equal, as the library writes them."""
     from tokenizers import Tokenizer as Pipeline
 
@@ -166,7 +166,7 @@ def _same_cleaning(content: dict[str, Any], other: dict[str, Any]) -> bool:
         "post_processor": None,
     }
     parts = ("normalizer", "pre_tokenizer")
-    written = json.loads(Pipeline.from_str(json.dumps(kept | {name: other[name] for name in parts})).to_str())
+    written = json.loads(Pipeline.from_str(json.dumps(kept | {name: candidate[name] for name in parts})).to_str())
     return all(
         _steps(content[name], inside) == _steps(written[name], inside)
         for name, inside in zip(parts, ("normalizers", "pretokenizers"), strict=True)
@@ -174,7 +174,7 @@ def _same_cleaning(content: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _require_word_marks(pre_tokenizer: Any, file: Path) -> None:
-    """Raise DataError unless text is split at white space and each word gets its mark."""
+    """Raise DataError unless text is split at white space and each word gets a word mark."""
     steps = _steps(pre_tokenizer, "pretokenizers")
     shown = [{k: v for k, v in step.items() if k != "split"} for step in steps]
     if shown != [{"type": "WhitespaceSplit"}, _METASPACE]:
@@ -186,7 +186,7 @@ def _require_word_marks(pre_tokenizer: Any, file: Path) -> None:
 
 
 def _charsmap(normalizer: Any) -> bytes:
-    """What ``normalizer`` makes of every character, compiled by SentencePiece."""
+    """The output of ``normalizer`` for every character, compiled by SentencePiece to a character map."""
     made = {c: normalizer.normalize_str(c) for c in _characters()}
     for sequence in itertools.chain(("``", "''"), _composed_sequences()):
         alone = "".join(made.get(c, c) for c in sequence)
@@ -214,13 +214,13 @@ def _hexadecimal(text: str) -> str:
 
 @cache
 def _characters() -> tuple[str, ...]:
-    """Every character that Unicode has assigned."""
+    """Every assigned Unicode character."""
     every = map(chr, range(1, sys.maxunicode + 1))
     return tuple(c for c in every if unicodedata.category(c) not in ("Cn", "Cs", "Co"))
 
 
 def _composed_sequences() -> Iterator[str]:
-    """Letters with their marks, of which a normaliser may make one character."""
+    """Letters with combining marks, which a normaliser may compose to one character."""
     for c in _characters():
         parts = unicodedata.normalize("NFD", c)
         if len(parts) > 1:
@@ -229,21 +229,21 @@ def _composed_sequences() -> Iterator[str]:
 
 
 def _require_equal(model: bytes, pipeline: Any, file: Path) -> None:
-    """Raise DataError with the first string of which the model's normaliser makes something else."""
-    own = sentencepiece.SentencePieceProcessor(model_proto=model)
+    """Raise DataError with the first string that the two normalisers treat differently."""
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     for text in _probes():
-        theirs = pipeline.normalizer.normalize_str(text) if pipeline.normalizer else text
-        ours = own.normalize(clean(text, lowercase=False, strip_accents=False)).replace("▁", " ")
-        if theirs.split() != ours.split():
+        expected = pipeline.normalizer.normalize_str(text) if pipeline.normalizer else text
+        ours = processor.normalize(clean(text, lowercase=False, strip_accents=False)).replace("▁", " ")
+        if expected.split() != ours.split():
             steps = ", ".join(step["type"] for step in _steps(json.loads(pipeline.to_str())["normalizer"]))
             raise DataError(
-                f"{file}: normalizer ({steps}): it makes {' '.join(theirs.split())!r} of {text!r}, which no map of "
-                f"characters does ({' '.join(ours.split())!r} here)."
+                f"{file}: normalizer ({steps}): it turns {text!r} into {' '.join(expected.split())!r}, which a map of "
+                f"characters cannot do ({' '.join(ours.split())!r} here)."
             )
 
 
 def _probes() -> Iterator[str]:
-    """Every character between letters; quotes; letters with one to three marks after them, drawn by a fixed seed."""
+    """Every character between letters; quotes; letters followed by one to three marks, drawn with a fixed seed."""
     yield from (f"a{c}b {c}" for c in _characters() if not c.isspace() and c != "▁")
     yield from ("''quoted`` '''' ```` ' ` a  b\tc", "ΟΔΟΣ Σας ΑΣ.")
     yield from _composed_sequences()

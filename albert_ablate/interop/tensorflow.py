@@ -1,7 +1,7 @@
-"""TensorFlow checkpoints of the ALBERT release, renamed to transformers' terms.
+"""Reads TensorFlow checkpoints of the ALBERT release under the names of transformers.
 
 A release folder holds ``albert_config.json``, ``30k-clean.model`` and ``model.ckpt-best.index`` with its data
-files. Kernels are stored as (in, out), the other way round than here; "gelu" is the tanh form in that code.
+files. Kernels are stored as (in, out), the transpose of PyTorch's. "gelu" is the tanh form in the released code.
 """
 
 import json
@@ -24,7 +24,7 @@ _INDEX = ".index"
 _BEST = "model.ckpt-best"
 
 _BLOCK = re.compile(r"encoder/transformer/group_(\d+)/inner_group_(\d+)/(.+)")
-#: Their module -> transformers', inside one inner block.
+#: Module of the release -> module of transformers, within one inner block.
 _BLOCK_PARTS = {
     "attention_1/self/query": "attention.query", "attention_1/self/key": "attention.key",
     "attention_1/self/value": "attention.value", "attention_1/output/dense": "attention.dense",
@@ -39,7 +39,7 @@ _PARTS = {
     "cls/predictions/transform/LayerNorm": "predictions.LayerNorm",
 }
 _VALUES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-#: Variables that are no kernel, bias or norm of a module.
+#: Variables that are not the kernel, bias or norm of a module.
 _WHOLE = {
     **{f"bert/embeddings/{name}": f"albert.embeddings.{name}.weight"
        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")},
@@ -51,31 +51,32 @@ _NEEDED = (
     "vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "max_position_embeddings", "type_vocab_size",
 )  # fmt: skip
-#: What an optimizer keeps beside a variable.
+#: Optimizer state stored with a variable.
 _SLOTS = re.compile(r"/(adam|lamb)_[mv]$")
-#: Settings of variants that were never released, at the values that mean "as in the paper".
+#: Settings of unreleased variants -> the value of the published ALBERT.
 _PLAIN = {"net_structure_type": 0, "gap_size": 0, "num_memory_blocks": 0, "ln_type": "postln"}
 
 
 def checkpoint_prefix(name: str) -> Path | None:
-    """The checkpoint that a release folder or a prefix names, without ``.index``; None where there is none.
+    """The prefix of the checkpoint (without ``.index``) in the release folder ``name``, or at that prefix itself.
 
-    Raises ForeignCheckpointError where a folder holds several and none is ``model.ckpt-best``.
+    None if there is no TensorFlow checkpoint. Raises ForeignCheckpointError if a folder holds several and none is
+    ``model.ckpt-best``.
     """
     path = Path(name)
-    if (path / "config.json").is_file():  # a folder of transformers, whatever else lies there
+    if (path / "config.json").is_file():  # a checkpoint of transformers takes precedence
         return None
     if not path.is_dir():
         return path if path.with_name(path.name + _INDEX).is_file() else None
-    found = sorted(file.with_suffix("") for file in path.glob(f"*{_INDEX}"))
-    if len(found) > 1 and path / _BEST not in found:
-        names = ", ".join(str(prefix) for prefix in found)
+    prefixes = sorted(file.with_suffix("") for file in path.glob(f"*{_INDEX}"))
+    if len(prefixes) > 1 and path / _BEST not in prefixes:
+        names = ", ".join(str(prefix) for prefix in prefixes)
         raise ForeignCheckpointError(f"{path} holds several checkpoints. Name one of them: {names}.")
-    return path / _BEST if path / _BEST in found else (found[0] if found else None)
+    return path / _BEST if path / _BEST in prefixes else (prefixes[0] if prefixes else None)
 
 
 def read_release(prefix: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[Path]]:
-    """The configuration and tensors as transformers calls them, and the files they were read from.
+    """(configuration, tensors by transformers' names, files that were read).
 
     Raises ForeignCheckpointError for an unreadable file or an unknown variable, DataError without TensorFlow.
     """
@@ -104,28 +105,28 @@ def read_release(prefix: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ForeignCheckpointError(
-            f"{path}: not readable ({type(error).__name__}). It lies beside the checkpoint."
+            f"{path}: not readable ({type(error).__name__}). It belongs beside the checkpoint."
         ) from None
     except (ValueError, RecursionError) as error:
         raise ForeignCheckpointError(f"{path}: not JSON ({error}).") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise ForeignCheckpointError(f"{path}: a JSON object is expected.")
-    missing = [name for name in _NEEDED if name not in found]
+    missing = [name for name in _NEEDED if name not in config]
     if missing:
         raise ForeignCheckpointError(f"{path}: no {', '.join(missing)} in it.")
-    other = [f"{name} is {found[name]!r}" for name, plain in _PLAIN.items() if found.get(name, plain) != plain]
-    if other:
-        raise ForeignCheckpointError(f"{path}: {', '.join(other)}; only ALBERT as it was published can be imported.")
-    activation = found.get("hidden_act", "gelu")
-    return {**found, "model_type": "albert", "hidden_act": "gelu_new" if activation == "gelu" else activation}
+    changed = [f"{name} is {config[name]!r}" for name, plain in _PLAIN.items() if config.get(name, plain) != plain]
+    if changed:
+        raise ForeignCheckpointError(f"{path}: {', '.join(changed)}; only ALBERT as it was published can be imported.")
+    activation = config.get("hidden_act", "gelu")
+    return {**config, "model_type": "albert", "hidden_act": "gelu_new" if activation == "gelu" else activation}
 
 
 def _variables(prefix: Path) -> Mapping[str, Tensor]:
-    """The encoder's and the heads' variables in fp32, without what the optimizer and the trainer keep."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it talks of the machine while it loads
+    """The variables of encoder and heads in fp32, without the state of optimizer and trainer."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # silences TensorFlow's log lines about the hardware
     try:
         import tensorflow
     except ModuleNotFoundError as error:
@@ -135,15 +136,15 @@ def _variables(prefix: Path) -> Mapping[str, Tensor]:
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         names = [name for name in reader.get_variable_to_shape_map() if not _SLOTS.search(name)]
-        found = {name.removeprefix("module/"): name for name in names}
-        kept = {name: stored for name, stored in found.items() if name.startswith(("bert/", "cls/"))}
+        named = {name.removeprefix("module/"): name for name in names}
+        kept = {name: stored for name, stored in named.items() if name.startswith(("bert/", "cls/"))}
         return {name: torch.from_numpy(reader.get_tensor(stored)).float() for name, stored in kept.items()}
     except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
         raise ForeignCheckpointError(f"{prefix}: not a readable checkpoint ({str(error).splitlines()[0]}).") from error
 
 
 def _name(variable: str) -> str | None:
-    """The name in transformers of a variable, None for one that is not ALBERT's."""
+    """The name of a variable in transformers, or None if it is not ALBERT's."""
     if variable in _WHOLE:
         return _WHOLE[variable]
     module, _, value = variable.rpartition("/")

@@ -1,9 +1,9 @@
-"""Our SentencePiece tokenizer as a ``tokenizer.json``, the form of the tokenizers library.
+"""Converts a SentencePiece tokenizer to ``tokenizer.json``, the format of the tokenizers library.
 
-transformers converts a ``spiece.model`` by itself, but makes added tokens of the user-defined pieces
-(quotes, brackets, ...), which loses the word mark before them. SentencePiece gives such a piece a
-score that always wins; so does this file. One rule cannot be said in this form: a piece such as
-"3," is split here into "3" and ",".
+transformers can convert a ``spiece.model`` itself, but it turns user-defined pieces (quotes, brackets,
+...) into added tokens, which loses the word mark before them. SentencePiece gives such a piece a score
+that always wins, and this conversion does the same. The format cannot express one rule: this project
+splits a piece such as "3," into "3" and ",".
 """
 
 import base64
@@ -15,32 +15,32 @@ from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.sentencepiece_model import BYTE, NORMAL, USER_DEFINED, model_type, read_model
 from albert_ablate.data.tokenizer import CLS, FIRST_PIECE, SEP, UNK, combining_marks
 
-#: A capital sigma that ends a word, as Python lower-cases it; marks and points between letters do not end one.
+#: Between a capital sigma and the next letter of its word: marks and points, as in Python's lower-casing.
 _BETWEEN = r"[\p{M}\p{Lm}\p{Sk}\p{Cf}'.:·’‘․]*"
-#: Marks that make one character with a letter of their own or of several scripts.
+#: Combining marks that compose with a letter to one character.
 _COMPOSED = {*range(0x300, 0x34F), *range(0x350, 0x370), 0x653, 0x654, 0x655, 0x3099, 0x309A}
 _JOINER = "\u034f"
 _FINAL_SIGMA = rf"[\p{{Lu}}\p{{Ll}}\p{{Lt}}]{_BETWEEN}\KΣ(?!{_BETWEEN}[\p{{Lu}}\p{{Ll}}\p{{Lt}}])"
 
 
 def tokenizer_json(model: Path, config: TokenizerConfig) -> dict[str, Any]:
-    """The file's content for the SentencePiece ``model`` with the cleaning of ``config``."""
+    """Content of ``tokenizer.json`` for the SentencePiece ``model`` with the cleaning of ``config``."""
     return content_for(read_model(model), config.lowercase, config.strip_accents)
 
 
 def content_for(proto: Any, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
-    """The same for a model that was read."""
+    """As ``tokenizer_json``, for a ModelProto."""
     specials = [proto.pieces[i].piece for i in range(FIRST_PIECE)]
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     across = any("▁" in p.piece[1:] for p in proto.pieces if p.type == NORMAL)  # pieces of several words
-    words = [metaspace | {"split": False}] if across else [{"type": "WhitespaceSplit"}, metaspace]
+    division = [metaspace | {"split": False}] if across else [{"type": "WhitespaceSplit"}, metaspace]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [_added(i, piece) for i, piece in enumerate(specials)],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(proto, lowercase, strip_accents, across)},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": words},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": division},
         "post_processor": _template(specials[CLS], specials[SEP]),
         "decoder": metaspace,
         "model": bpe_model(proto) if model_type(proto) == "bpe" else _unigram(proto),
@@ -54,17 +54,17 @@ def _unigram(proto: Any) -> dict[str, Any]:
 
 
 def _score(piece: Any, best: float) -> float:
-    """Of a user-defined piece, what SentencePiece gives it while it encodes."""
+    """The score of a piece; for a user-defined piece, the score that SentencePiece uses while encoding."""
     return symbol_score(piece.piece, best) if piece.type == USER_DEFINED else float(piece.score)
 
 
 def symbol_score(piece: str, best: float) -> float:
-    """Of a user-defined piece, where the normal pieces' highest score is ``best``."""
+    """The score of a user-defined piece if ``best`` is the highest score of a normal piece."""
     return len(piece) * best - 0.1
 
 
 def bpe_model(proto: Any) -> dict[str, Any]:
-    """SentencePiece merges the neighbours that make the piece of the highest score; here the merges are listed."""
+    """The BPE model. SentencePiece merges neighbours whose piece scores highest; the format lists merges in order."""
     scores = {p.piece: p.score for p in proto.pieces if p.type == NORMAL}
     merges = [
         (-score, piece[:i], piece[i:])
@@ -90,33 +90,34 @@ def _has_bytes(proto: Any) -> bool:
     return any(piece.type == BYTE for piece in proto.pieces)
 
 
-def _added(place: int, piece: str) -> dict[str, Any]:
+def _added(index: int, piece: str) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": place, "content": piece, **flags, "special": True}
+    return {"id": index, "content": piece, **flags, "special": True}
 
 
 def _normalizers(proto: Any, lowercase: bool, strip_accents: bool, across: bool) -> list[dict[str, Any]]:
-    """Our cleaning, then the model's own map of characters."""
-    found: list[dict[str, Any]] = []
+    """Steps for this project's cleaning, then the model's character map."""
+    steps: list[dict[str, Any]] = []
     if strip_accents:
-        # Not its own StripAccents, which takes the vowel signs of Indic scripts too.
-        found += [{"type": "NFKD"}, _replaced(f"[{_ranges(map(ord, combining_marks()))}]", "")]
+        # Not the library's StripAccents, which also drops the vowel signs of Indic scripts.
+        steps += [{"type": "NFKD"}, _replaced(f"[{_ranges(map(ord, combining_marks()))}]", "")]
     if lowercase:
-        found += [_replaced(_FINAL_SIGMA, "ς"), {"type": "Lowercase"}]
+        steps += [_replaced(_FINAL_SIGMA, "ς"), {"type": "Lowercase"}]
     charsmap = proto.normalizer_spec.precompiled_charsmap
     if charsmap:
         step = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
-        found += _composed(step) if "nfkc" in proto.normalizer_spec.name else [step]
+        steps += _composed(step) if "nfkc" in proto.normalizer_spec.name else [step]
     if across:
-        found += [_replaced(r"\s+", " "), {"type": "Strip", "strip_left": True, "strip_right": True}]
-    return found
+        steps += [_replaced(r"\s+", " "), {"type": "Strip", "strip_left": True, "strip_right": True}]
+    return steps
 
 
 def _composed(charsmap: dict[str, Any]) -> list[dict[str, Any]]:
-    """SentencePiece's map composes letters and marks; theirs sees at most one letter and mark, so NFC does that.
+    """Steps that apply ``charsmap`` as SentencePiece does, which composes letters and marks.
 
-    NFC also brings marks into an order, which SentencePiece leaves alone; a joiner between two marks keeps theirs.
-    Half-width kana are composed after the map.
+    The library's Precompiled step sees at most one letter and mark, so NFC composes instead. NFC also reorders marks,
+    which SentencePiece does not; a joiner between two marks preserves their order. Half-width kana are composed after
+    the map.
     """
     ordered = f"[{_ranges(code for code in map(ord, combining_marks()) if code not in _COMPOSED)}]"
     voiced = "(?<=[\uff66-\uff9d])"
@@ -136,7 +137,7 @@ def _replaced(pattern: str, content: str) -> dict[str, Any]:
 
 
 def _ranges(codes: Iterable[int]) -> str:
-    """The inside of a class of characters."""
+    """Content of a regular expression's character class."""
     known = set(codes)
     starts = sorted(code for code in known if code - 1 not in known)
     ends = sorted(code for code in known if code + 1 not in known)
@@ -144,7 +145,7 @@ def _ranges(codes: Iterable[int]) -> str:
 
 
 def _template(start: str, end: str) -> dict[str, Any]:
-    """[CLS] A [SEP] B [SEP]."""
+    """The post-processor [CLS] A [SEP] B [SEP]."""
 
     def special(piece: str, kind: int) -> dict[str, Any]:
         return {"SpecialToken": {"id": piece, "type_id": kind}}
@@ -152,11 +153,11 @@ def _template(start: str, end: str) -> dict[str, Any]:
     def text(name: str, kind: int) -> dict[str, Any]:
         return {"Sequence": {"id": name, "type_id": kind}}
 
-    one = [special(start, 0), text("A", 0), special(end, 0)]
+    single = [special(start, 0), text("A", 0), special(end, 0)]
     tokens = {piece: {"id": piece, "ids": [i], "tokens": [piece]} for piece, i in ((start, CLS), (end, SEP))}
     return {
         "type": "TemplateProcessing",
-        "single": one,
-        "pair": [*one, text("B", 1), special(end, 1)],
+        "single": single,
+        "pair": [*single, text("B", 1), special(end, 1)],
         "special_tokens": tokens,
     }

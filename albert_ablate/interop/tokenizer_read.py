@@ -1,7 +1,7 @@
-"""The tokenizer of a checkpoint folder: ``spiece.model``, ``vocab.txt``, or ``tokenizer.json`` alone.
+"""Reads the tokenizer of a checkpoint folder: ``spiece.model``, ``vocab.txt``, or only ``tokenizer.json``.
 
-transformers 5 saves ``tokenizer.json`` and ``tokenizer_config.json`` and nothing else. What a
-tokenizer.json holds that has no counterpart here is refused by the name of the part.
+transformers 5 saves only ``tokenizer.json`` and ``tokenizer_config.json``. Parts of a tokenizer.json
+that this project does not support are refused by name.
 """
 
 import json
@@ -17,10 +17,10 @@ from albert_ablate.errors import DataError
 from albert_ablate.interop.pipeline import by_id, pieces_of, read_pipeline, require_plain
 from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
 
-#: Settings of tokenizer_config.json that are true, false or not there.
+#: Boolean settings of tokenizer_config.json, all optional.
 _FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars", "split_digit_commas")
 _REMEDY = "Remove the one that the model was not trained with."
-#: Classes of transformers that read a file as it is read here.
+#: Classes of transformers that read ``tokenizer.json`` as it is.
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _ALBERT_CLASSES = ("AlbertTokenizer", "AlbertTokenizerFast", *_PLAIN_CLASSES)
 _BERT_CLASSES = (
@@ -29,22 +29,23 @@ _BERT_CLASSES = (
 
 
 @dataclass(frozen=True)
-class Found:
-    """A tokenizer in our terms."""
+class ForeignTokenizer:
+    """A tokenizer of another library, as a file and settings of this project."""
 
     file: Path  # a SentencePiece model or a WordPiece vocabulary
     name: str  # as ``tokenizer.name``
     lowercase: bool
     strip_accents: bool
-    read: tuple[Path, ...]  # files of the folder that it comes from
-    kept: Path | None = None  # a tokenizer.json that an export gives back, since ours would differ
-    split_digit_commas: bool = True  # of pieces such as "3,", as the reference does with a SentencePiece model
+    read: tuple[Path, ...]  # files of the folder that were read
+    kept: Path | None = None  # the original tokenizer.json, for exports, if a converted one would differ
+    split_digit_commas: bool = True  # splits pieces such as "3,", as the reference does with a SentencePiece model
 
 
-def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) -> Found:
-    """Of a checkpoint ``folder`` with this ``tokenizer_config.json``; ``scratch`` takes files that are made.
+def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) -> ForeignTokenizer:
+    """The tokenizer of a checkpoint ``folder``.
 
-    Raises DataError where there is none, where two of its files disagree, and for what has no counterpart here.
+    ``described`` is the content of ``tokenizer_config.json``; converted files are written to ``scratch``. Raises
+    DataError if there is no tokenizer, if two files disagree, or if a part is not supported.
     """
     flags = {name: _flag(described, name) for name in _FLAGS}
     vocabulary, pipeline = folder / VOCABULARY, folder / TOKENIZER_JSON
@@ -54,9 +55,9 @@ def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) ->
         raise DataError(f"{folder}: both {model.name} (SentencePiece) and {VOCABULARY} (WordPiece). {_REMEDY}")
     if model is not None:
         _require_class(described, _ALBERT_CLASSES)
-        found = _from_model(model, pipeline, flags)
+        tokenizer = _from_model(model, pipeline, flags)
         _require_no_more(folder, described, {piece.piece for piece in read_model(model).pieces})
-        return found
+        return tokenizer
     if pipeline.is_file():
         return _from_json(pipeline, flags, scratch)
     if not vocabulary.is_file():
@@ -69,7 +70,7 @@ def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) ->
     _require_division(flags)
     lowercase = flags["do_lower_case"] is not False
     strip = lowercase if flags["strip_accents"] is None else flags["strip_accents"]
-    return Found(vocabulary, NAME, lowercase, strip, (vocabulary,))
+    return ForeignTokenizer(vocabulary, NAME, lowercase, strip, (vocabulary,))
 
 
 def _flag(described: Mapping[str, Any], name: str) -> bool | None:
@@ -79,16 +80,16 @@ def _flag(described: Mapping[str, Any], name: str) -> bool | None:
     return value
 
 
-def _from_model(model: Path, described_by: Path, flags: Mapping[str, bool | None]) -> Found:
+def _from_model(model: Path, described_by: Path, flags: Mapping[str, bool | None]) -> ForeignTokenizer:
     proto = read_model(model)
     if described_by.is_file() and [piece.piece for piece in proto.pieces] != pieces_of(described_by):
         raise DataError(f"{described_by} holds other pieces than {model.name}. {_REMEDY}")
     name = "bpe" if model_type(proto) == "bpe" else "unigram"
     lowercase, split = (flags[name] is not False for name in ("do_lower_case", "split_digit_commas"))
-    return Found(model, name, lowercase, not flags["keep_accents"], (model,), split_digit_commas=split)
+    return ForeignTokenizer(model, name, lowercase, not flags["keep_accents"], (model,), split_digit_commas=split)
 
 
-def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> Found:
+def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> ForeignTokenizer:
     pipeline, content = read_pipeline(file)
     kind = content["model"].get("type")
     if kind == "WordPiece":
@@ -101,13 +102,15 @@ def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> F
     require_plain(file, pipeline, content, SENTENCEPIECE_SPECIALS)
     built = rebuild(content, pipeline, file)
     (scratch / TOKENIZER).write_bytes(built.model)
-    kept = None if built.own else file
-    split = built.own and flags["split_digit_commas"] is not False
-    return Found(scratch / TOKENIZER, built.name, built.lowercase, built.strip_accents, (file,), kept, split)
+    kept = None if built.exact else file
+    split = built.exact and flags["split_digit_commas"] is not False
+    return ForeignTokenizer(scratch / TOKENIZER, built.name, built.lowercase, built.strip_accents, (file,), kept, split)
 
 
-def _word_pieces(file: Path, content: dict[str, Any], flags: Mapping[str, bool | None], scratch: Path) -> Found:
-    """BERT's, as a ``vocab.txt``."""
+def _word_pieces(
+    file: Path, content: dict[str, Any], flags: Mapping[str, bool | None], scratch: Path
+) -> ForeignTokenizer:
+    """BERT's tokenizer, with its vocabulary as ``vocab.txt``."""
     model = content["model"]
     normalizer, pre_tokenizer = (content[name] or {"type": "none"} for name in ("normalizer", "pre_tokenizer"))
     plain = {"unk_token": SPECIALS[1], "continuing_subword_prefix": "##", "max_input_chars_per_word": LONGEST_WORD}
@@ -126,17 +129,17 @@ def _word_pieces(file: Path, content: dict[str, Any], flags: Mapping[str, bool |
         raise DataError(
             f"{file}: model.vocab: {len(model['vocab']):,} pieces with ids up to {max(model['vocab'].values()):,}."
         )
-    made, beside = scratch / VOCABULARY, file.with_name(VOCABULARY)
+    made, sibling = scratch / VOCABULARY, file.with_name(VOCABULARY)
     made.write_bytes("".join(f"{piece}\n" for piece in by_id(model["vocab"])).encode())
-    if _places(read_vocabulary(made)) != model["vocab"]:
-        raise DataError(f"{file}: model.vocab: it has a piece that is no line of a {VOCABULARY}.")
-    if beside.is_file() and _places(read_vocabulary(beside)) != model["vocab"]:
+    if _ids(read_vocabulary(made)) != model["vocab"]:
+        raise DataError(f"{file}: model.vocab: it has a piece that cannot be a line of a {VOCABULARY}.")
+    if sibling.is_file() and _ids(read_vocabulary(sibling)) != model["vocab"]:
         raise DataError(f"{file} holds other pieces than {VOCABULARY}. {_REMEDY}")
-    return Found(beside if beside.is_file() else made, NAME, lowercase, strip, (file,))
+    return ForeignTokenizer(sibling if sibling.is_file() else made, NAME, lowercase, strip, (file,))
 
 
 def _bert_cleaning(file: Path, normalizer: Mapping[str, Any], flags: Mapping[str, bool | None]) -> tuple[bool, bool]:
-    """(lowercase, strip_accents); BertTokenizer follows tokenizer_config.json, so that must say the same."""
+    """(lowercase, strip_accents). Raises DataError if tokenizer_config.json, which BertTokenizer follows, differs."""
     lowercase = bool(normalizer["lowercase"])
     strip = lowercase if normalizer["strip_accents"] is None else bool(normalizer["strip_accents"])
     given = flags["do_lower_case"]
@@ -162,7 +165,7 @@ def _require_division(flags: Mapping[str, bool | None]) -> None:
 
 
 def _require_class(described: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise DataError where the files are read by another class, which may clean text and number pieces differently."""
+    """Raise DataError for a tokenizer class that may clean text or number pieces differently."""
     name = described.get("tokenizer_class")
     if name is not None and name not in known:
         raise DataError(f"tokenizer_config.json: tokenizer_class is {name!r}; {', '.join(known)} can be imported.")
@@ -173,22 +176,22 @@ def _word(value: bool) -> str:
 
 
 def _require_no_more(folder: Path, described: Mapping[str, Any], vocabulary: set[str]) -> None:
-    """Raise DataError for tokens that older versions of transformers store beside the vocabulary."""
+    """Raise DataError for added tokens that older versions of transformers store outside the vocabulary."""
     file = folder / "added_tokens.json"
     try:
-        beside = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        extra = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         decoder = described.get("added_tokens_decoder") or {}
-        tokens = [*beside, *(token["content"] for token in decoder.values())]
+        tokens = [*extra, *(token["content"] for token in decoder.values())]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: its added tokens are not readable ({type(error).__name__}).") from None
     added = [str(token) for token in tokens if token not in vocabulary]
     if added:
         raise DataError(
-            f"{folder}: added tokens: {', '.join(added[:8])}. They are no pieces of the vocabulary; a tokenizer with "
+            f"{folder}: added tokens: {', '.join(added[:8])}. They are not in the vocabulary; a tokenizer with "
             "them has no counterpart here."
         )
 
 
-def _places(pieces: list[str]) -> dict[str, int]:
-    """Piece -> id; the later of two, without the empty lines."""
-    return {piece: place for place, piece in enumerate(pieces) if piece}
+def _ids(pieces: list[str]) -> dict[str, int]:
+    """Piece -> id; a repeated piece keeps its last id, empty lines are skipped."""
+    return {piece: index for index, piece in enumerate(pieces) if piece}

@@ -1,4 +1,4 @@
-"""Hugging Face datasets as the rows that the readers expect."""
+"""Reads Hugging Face datasets as rows for the task readers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +10,10 @@ from albert_ablate.tasks.tables import Row
 
 
 def hub_rows(task: str, source: HubTask | None, split: str, labels: dict[str, tuple[str, ...]]) -> Iterator[Row]:
-    """Rows of one split.
+    """Rows of one split. Raises DataError if the dataset cannot be read.
 
-    Where ``labels`` (column -> words) are the split's classes, a number becomes its word: the hub
-    orders MNLI's classes differently from the released code, so the number alone would mislead.
+    ``labels``: column -> label names. If the split's classes include them, class numbers are replaced by names:
+    the hub orders MNLI's classes differently from the released code, so numbers would be wrong.
     """
     if source is None:
         raise DataError(f"tasks.{task}.hub is empty: there is no known dataset for it. Use task.source=files.")
@@ -32,13 +32,13 @@ def hub_rows(task: str, source: HubTask | None, split: str, labels: dict[str, tu
 
 
 def _classes(rows: Any, labels: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    """Column -> names of its class numbers, where they are the task's own label words."""
-    found = {}
+    """Column -> names of its class numbers, for columns whose classes include the task's labels."""
+    classes = {}
     for column, names in labels.items():
         known = list(getattr(rows.features.get(column), "names", ()) or ())
         if set(names) <= set(known):
-            found[column] = known
-    return found
+            classes[column] = known
+    return classes
 
 
 def _rows(rows: Any, source: HubTask, classes: dict[str, list[str]]) -> Iterator[Row]:

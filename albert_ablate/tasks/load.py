@@ -1,4 +1,4 @@
-"""A configured task -> where its data are, what they are, and the task itself."""
+"""Finds the data of a configured task, reads them, and builds the task."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,37 +26,36 @@ from albert_ablate.tasks.texts.generated import generated_fingerprint, read_gene
 from albert_ablate.tasks.texts.sets import ExampleSets
 from albert_ablate.tasks.texts.task import SentenceTask
 
-#: Turns what was read into token sequences of at most so many tokens.
+#: (tokenizer, most tokens of a sequence) -> the task, with its data as token sequences.
 Make = Callable[[Tokenizer, int], Task]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A task's data, found but not read."""
+    """The data of a task, located but not read."""
 
     task: TaskConfig
     files: dict[str, list[Path]] | None  # None: from the hub, or generated
     fingerprint: str
 
     def names(self) -> dict[str, list[str]] | str:
-        """For the record."""
+        """Names of the files, for the manifest; ``generated`` or ``hub`` if there are none."""
         if self.files is None:
             return "generated" if isinstance(self.task, GeneratedConfig) else "hub"
         return {name: [path.name for path in paths][:3] for name, paths in self.files.items()}
 
 
 def locate(common: FineTuneConfig, task: TaskConfig) -> Source:
-    """Find a task's files and take their fingerprint. Raises DataError where one is missing."""
+    """Find a task's files and compute their fingerprint. Raises DataError if one is missing."""
     if isinstance(task, GeneratedConfig):
         return Source(task, None, generated_fingerprint())
-    own = isinstance(task, TextConfig)
-    if common.source == "hub" and not own:
+    if common.source == "hub" and not isinstance(task, TextConfig):
         return Source(task, None, digest(["hub", asdict(task.hub) if task.hub else None]))
     files = _files(common, task)
     hashes = {name: [sha256_file(path) for path in paths] for name, paths in files.items()}
     fingerprint = digest(hashes)
     if isinstance(task, SquadConfig) and by_characters(read_squad(files["dev"][0], task.version), task.f1_unit):
-        fingerprint = digest([hashes, "characters"])  # other scores than by words, so another fine-tuning
+        fingerprint = digest([hashes, "characters"])  # scores differ from those by words, so it is another fine-tuning
     return Source(task, files, fingerprint)
 
 
@@ -78,7 +77,7 @@ def _squad_file(common: FineTuneConfig, task: SquadConfig, side: str, given: str
 
 
 def read(source: Source) -> Make:
-    """Read and check everything now; tokens come later. Raises DataError."""
+    """Read and check all data now; tokenise later, with the returned function. Raises DataError."""
     task, files = source.task, source.files
     if isinstance(task, RaceConfig):
         train, dev = (
@@ -103,11 +102,11 @@ def read(source: Source) -> Make:
 
 def _squad_side(task: SquadConfig, files: dict[str, list[Path]] | None, side: str) -> SquadSet:
     if files is None:
-        found = hub_squad(task.name, task.hub, {"train": "train", "dev": "validation"}[side], task.version)
+        squad = hub_squad(task.name, task.hub, {"train": "train", "dev": "validation"}[side], task.version)
     else:
-        found = read_squad(files[side][0], task.version)
+        squad = read_squad(files[side][0], task.version)
     limit = task.max_train if side == "train" else task.max_dev
-    return SquadSet(found.paragraphs, limited(found.questions, limit, side))
+    return SquadSet(squad.paragraphs, limited(squad.questions, limit, side))
 
 
 def _examples(task: TaskConfig, files: dict[str, list[Path]] | None) -> ExampleSets:

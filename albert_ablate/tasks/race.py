@@ -1,4 +1,4 @@
-"""RACE: which of four answers (reference race_utils; paper, appendix A.3)."""
+"""RACE: multiple choice with four answers (reference race_utils; paper, appendix A.3)."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _LEVEL = re.compile("middle|high")
 
 @dataclass(frozen=True)
 class RaceQuestion:
-    """One question on a passage."""
+    """One question about a passage."""
 
     id: str
     passage: str
@@ -38,15 +38,18 @@ class RaceQuestion:
 
 
 def race_files(common: FineTuneConfig, task: RaceConfig) -> dict[str, list[Path]]:
-    """``train/middle`` and so on -> files. Official folders, one .txt a passage, or a .jsonl of passages."""
+    """``train/middle`` and so on -> files: official folders with one .txt per passage, or a .jsonl of passages.
+
+    Raises DataError if a file is missing.
+    """
     given = {"train": task.train_file, "dev": task.dev_file}
     if any(given.values()):
-        found = {}
+        files = {}
         for side, file in given.items():
             if file is None:
                 raise DataError(f"tasks.{task.name}.{side}_file is empty: name both files, or neither.")
-            found[f"{side}/all"] = [named(f"tasks.{task.name}.{side}_file", file)]
-        return found
+            files[f"{side}/all"] = [named(f"tasks.{task.name}.{side}_file", file)]
+        return files
     return {f"{side}/{level}": _passages(common, task, side, level) for side in given for level in task.levels}
 
 
@@ -62,33 +65,33 @@ def _passages(common: FineTuneConfig, task: RaceConfig, side: str, level: str) -
 
 
 def read_race(task: RaceConfig, files: dict[str, list[Path]] | None, side: str) -> list[RaceQuestion]:
-    """Every question of one side. Raises DataError with the line of what is wrong."""
-    found: list[RaceQuestion] = []
+    """Every question of one side. Raises DataError naming the wrong line."""
+    questions: list[RaceQuestion] = []
     if files is None:
         for row in hub_rows(task.name, task.hub, {"train": "train", "dev": "validation"}[side], {}):
             v = row.values
-            one = {**v, "questions": [v["question"]], "options": [v["options"]], "answers": [v["answer"]]}
+            passage = {**v, "questions": [v["question"]], "options": [v["options"]], "answers": [v["answer"]]}
             level = "middle" if str(v["example_id"]).startswith("middle") else "high"
             if level in task.levels:
-                one["id"] = f"{v['example_id']}#{row.line}"  # a row is a question there
-                found += _questions(Row(row.file, row.line, one), level)
-        return found
+                passage["id"] = f"{v['example_id']}#{row.line}"  # on the hub a row is a question
+                questions += _questions(Row(row.file, row.line, passage), level)
+        return questions
     for key, paths in files.items():
         if not key.startswith(side):
             continue
         for path in paths:
             for row in json_rows(path):
                 level = key.partition("/")[2]
-                own = _LEVEL.match(str(row.values.get("id", "")))  # middle13.txt
-                found += _questions(row, own.group() if level == "all" and own else level)
-    if not found:
+                stated = _LEVEL.match(str(row.values.get("id", "")))  # middle13.txt
+                questions += _questions(row, stated.group() if level == "all" and stated else level)
+    if not questions:
         raise DataError(f"tasks.{task.name}: no {side} questions.")
     seen: set[str] = set()
-    for question in found:
+    for question in questions:
         if question.id in seen:
             raise DataError(f"tasks.{task.name}: question {question.id!r} occurs twice in {side}; ids must differ.")
         seen.add(question.id)
-    return found
+    return questions
 
 
 def _questions(row: Row, level: str) -> list[RaceQuestion]:
@@ -126,7 +129,7 @@ def _questions(row: Row, level: str) -> list[RaceQuestion]:
 
 
 def filled(question: str, option: str) -> str:
-    """The gap rule: every _ becomes the option; without a gap the option follows the question."""
+    """The question with the option in place of every gap (_); without a gap the option follows the question."""
     return question.replace("_", option) if "_" in question else f"{question} {option}"
 
 
@@ -148,14 +151,14 @@ class RaceTask:
         levels = sorted({q.level for q in dev}, reverse=True)
         if len(levels) > 1:
             self._questions |= {level: [q for q in dev if q.level == level] for level in levels}
-        #: Pieces of question and option: 128 of 512, and their share of a shorter sequence.
+        #: Most pieces of question and option: 128 of 512, proportionally fewer in shorter sequences.
         self._query = min(task.max_query, max(8, round(task.max_query * max_length / task.recipe.max_length)))
         self.train = self._features(train, tokenizer, max_length)
         self.dev = {"all": self._features(dev, tokenizer, max_length)}
         self.test: dict[str, FeatureSet] = {}
         self.examples = len(train)
         self.counts: dict[str, Any] = {
-            "train": len(train), "dev": {name: len(found) for name, found in self._questions.items()},
+            "train": len(train), "dev": {name: len(questions) for name, questions in self._questions.items()},
             "articles_cut": self._cut,
         }  # fmt: skip
 
@@ -165,7 +168,7 @@ class RaceTask:
         asked = tokenizer.encode([filled(q.question, option) for q in questions for option in q.options])
         second = [ids[-self._query :] for ids in asked]  # the end is kept
         whole = [articles[q.article] for q in questions for _ in q.options]
-        first = [ids[: max_length - 3 - len(own)] for ids, own in zip(whole, second, strict=True)]
+        first = [ids[: max_length - 3 - len(query)] for ids, query in zip(whole, second, strict=True)]
         self._cut = sum(len(a) < len(b) for a, b in zip(first, whole, strict=True)) // len(_LETTERS)
         targets = np.array([q.answer for q in questions], np.int64)
         return FeatureSet(Sequences.of(first, second), targets, choices=len(_LETTERS))
@@ -183,25 +186,25 @@ class RaceTask:
         return {"logits": model(batch)}
 
     def scores(self, name: str, outputs: Outputs) -> SetScores:
-        """Accuracy over all, middle and high; the interval takes passages to be independent."""
+        """Accuracy over all, middle and high; the interval treats passages as independent."""
         right = outputs["logits"].argmax(1) == np.array([q.answer for q in self._questions["all"]])
-        found: dict[str, Any] = {}
+        by_level: dict[str, Any] = {}
         levels = np.array([q.level for q in self._questions["all"]])
         passages = np.array([q.passage for q in self._questions["all"]])
         for level in self._questions:
             rows = np.ones(len(right), bool) if level == "all" else levels == level
-            found[level] = {"n": int(rows.sum())} | metrics.clustered(right[rows].astype(float), passages[rows])
-        record = {"n": len(right), "accuracy": {k: found["all"][k] for k in ("value", "interval")}}
-        record |= {level: found[level] for level in found if level != "all"}
+            by_level[level] = {"n": int(rows.sum())} | metrics.clustered(right[rows].astype(float), passages[rows])
+        record = {"n": len(right), "accuracy": {k: by_level["all"][k] for k in ("value", "interval")}}
+        record |= {level: by_level[level] for level in by_level if level != "all"}
         return SetScores(record, float(right.mean()), float(right.mean()))
 
     def files(self, name: str, outputs: Outputs) -> dict[str, str]:
-        """Question id -> letter, as JSON."""
+        """``predictions.json``: question id -> letter."""
         letters = [_LETTERS[i] for i in outputs["logits"].argmax(1)]
         ids = [q.id for q in self._questions["all"]]
         return {"predictions.json": json.dumps(dict(zip(ids, letters, strict=True)), indent=1) + "\n"}
 
     def baselines(self, bag_of_words: bool) -> Baselines:
-        """Always the same letter: the most frequent one."""
+        """Accuracy of always answering the most frequent letter."""
         answers = np.bincount([q.answer for q in self._questions["all"]], minlength=4)
         return {"all": {"score": {"majority": float(answers.max() / answers.sum())}}}

@@ -1,4 +1,4 @@
-"""A task's hyperparameters: its recipe (paper, Table 14), scaled, with what the user set."""
+"""A task's hyperparameters: its recipe (paper, Table 14), scaled, with the user's overrides."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from albert_ablate.config.tasks import ScalingConfig, TaskBase
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one fine-tuning runs with."""
+    """Hyperparameters of one fine-tuning."""
 
     learning_rate: float
     batch_size: int
@@ -24,31 +24,31 @@ class Recipe:
 
 
 def max_length(task: TaskBase, scaling: ScalingConfig, positions: int) -> int:
-    """Tokens of a sequence: what the user set, else the recipe's, at most the scale's and the model's positions.
+    """Most tokens of a sequence: the user's value, or the smaller of recipe and scale; at most ``positions``.
 
-    ``config`` refuses what the user set where it exceeds the positions.
+    ``config`` refuses a user's value above the model's positions.
     """
     return min(wanted_length(task, scaling), positions)
 
 
 def wanted_length(task: TaskBase, scaling: ScalingConfig) -> int:
-    """The same for a model that has enough positions."""
+    """``max_length`` for a model with enough positions."""
     full = task.recipe.max_length
     return task.max_length or min(full, scaling.max_length or full)
 
 
 def resolve(task: TaskBase, scaling: ScalingConfig, examples: int, positions: int) -> Recipe:
-    """The recipe for ``examples`` training examples. What the user set on the task is never scaled.
+    """The recipe for ``examples`` training examples. The user's values for the task are never scaled.
 
-    ``scaling.steps=recipe`` takes Table 14's steps as they are; ``epochs`` makes as many passes over
-    the examples there are, times ``scaling.epochs``, and warms up for the same share of them.
+    ``scaling.steps=recipe`` uses the steps of Table 14. ``scaling.steps=epochs`` uses the recipe's number of
+    epochs times ``scaling.epochs``, and warms up for the same share of the steps.
     """
     full = task.recipe
     batch = task.batch_size or min(full.batch_size, scaling.batch_size or full.batch_size)
-    own = task.steps is not None or task.epochs is not None or task.batch_size is not None
+    overridden = task.steps is not None or task.epochs is not None or task.batch_size is not None
     if task.steps is not None:
         steps = task.steps
-    elif scaling.steps == "recipe" and full.steps is not None and not own:
+    elif scaling.steps == "recipe" and full.steps is not None and not overridden:
         steps = full.steps
     else:
         epochs = task.epochs if task.epochs is not None else full.epochs * scaling.epochs

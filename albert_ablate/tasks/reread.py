@@ -1,8 +1,8 @@
-"""Finished fine-tunings whose heads answered in bf16, scored again with heads in fp32; nothing is trained.
+"""Scores finished fine-tunings with bf16 heads again, with heads in fp32; nothing is trained.
 
-``results.json`` then holds the new scores, with the old ones under ``before``; ``predictions/`` those of the new ones,
-with the old files in ``predictions-bf16/``. The number format of the head is part of the recipe, so these scores are
-averaged neither with those of before nor with fine-tunings that were trained with their head in fp32.
+``results.json`` then holds the new scores, with the old ones under ``before``. ``predictions/`` holds the new
+predictions, and ``predictions-bf16/`` the old ones. The number format of the head is part of the recipe, so these
+scores are averaged neither with the old ones nor with fine-tunings that were trained with a head in fp32.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from albert_ablate.tasks.units import LATER, collect, heads_of
 from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
 
-#: Settings that say where a task's files are: those of the command, where it has them.
-_COMMON_PLACES, _OWN_PLACES = ("source", "data_dir"), ("hub", "train_file", "dev_file")
+#: Settings that locate a task's files: of all tasks, and of one task. The command may override them.
+_COMMON_SOURCES, _TASK_SOURCES = ("source", "data_dir"), ("hub", "train_file", "dev_file")
 
 
 @dataclass(frozen=True)
 class Reread:
-    """One fine-tuning that was scored again; scores as in ``results.json``."""
+    """One fine-tuning that was scored again, with scores as in ``results.json``."""
 
     name: str
     best: tuple[float, float]  # before, now
@@ -39,20 +39,20 @@ class Reread:
 
 
 def waiting(run: RunFolder) -> list[RunFolder]:
-    """The run's finished fine-tunings whose heads answered in bf16, sorted by name."""
+    """The run's finished fine-tunings with heads in bf16, sorted by name."""
     folders = [RunFolder(file.parent.parent, file.parent.name) for file in run.path.glob("tasks/[!.]*/results.json")]
     finished = [unit for unit in folders if unit.state() == "finished"]
-    found = (unit for unit in finished if heads_of(unit, unit.read("results.json")["recipe"]) == formats.BEFORE)
-    return sorted(found, key=lambda unit: unit.name)
+    units = (unit for unit in finished if heads_of(unit, unit.read("results.json")["recipe"]) == formats.BEFORE)
+    return sorted(units, key=lambda unit: unit.name)
 
 
 def manifest_of(unit: RunFolder) -> dict[str, Any]:
-    """What a fine-tuning was made of. Raises DamagedFileError where it does not say."""
-    found = unit.read("manifest.json")
-    missing = [key for key in ("task", "seed", "settings", "data", "precision") if key not in found]
+    """The manifest of a fine-tuning. Raises DamagedFileError if a key is missing."""
+    manifest = unit.read("manifest.json")
+    missing = [key for key in ("task", "seed", "settings", "data", "precision") if key not in manifest]
     if missing:
         raise DamagedFileError(f"{unit.path / 'manifest.json'} lacks {', '.join(missing)}.")
-    return dict(found)
+    return dict(manifest)
 
 
 def reread(
@@ -63,23 +63,23 @@ def reread(
     tokenizer: Tokenizer,
     machine: Machine,
 ) -> list[Reread]:
-    """Score ``units`` again. ``given`` tells whether the command sets a setting; ``config`` has every unit's task.
+    """Score ``units`` again. ``given`` returns whether the command sets a setting; ``config`` has every unit's task.
 
-    One that fails does not stop the others; the first error is raised at the end.
+    A failing unit does not stop the others; the first error is raised at the end.
     """
-    found: list[Reread] = []
+    scored: list[Reread] = []
     failures: list[UserError] = []
     for unit in units:
         try:
             with locked(unit.path):
-                found.append(_reread(config, run, unit, given, tokenizer, machine))
+                scored.append(_reread(config, run, unit, given, tokenizer, machine))
         except UserError as error:
             console.say(f"  ✗ {unit.name}: {error}")
             failures.append(error)
         collect(run)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(units)} were not scored again; the first: {failures[0]}")
-    return found
+    return scored
 
 
 def _reread(
@@ -106,7 +106,7 @@ def _reread(
     machine = replace(machine, precision=manifest["precision"])
     tuner = FineTuner(made, model, recipe, config.task, manifest["seed"], unit, machine, config.runtime)
     kept = unit.path / f"{PREDICTIONS}-{formats.BEFORE}"
-    if not kept.exists() and (unit.path / PREDICTIONS).exists():  # they are there where this was interrupted
+    if not kept.exists() and (unit.path / PREDICTIONS).exists():  # moved already if this was interrupted
         (unit.path / PREDICTIONS).rename(kept)
     now = tuner.measure()
     before = Before(heads=formats.BEFORE, selection=results.selection, best=results.best, last=results.last)
@@ -122,12 +122,12 @@ def _reread(
 
 
 def _as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: Callable[[str], bool]) -> RunConfig:
-    """``config`` with the settings of one fine-tuning, but for the places of its files that the command names."""
-    common, own = dict(settings["common"]), dict(settings["task"])
-    now_common, now_own = asdict(config.task), asdict(config.tasks[name])
-    common |= {key: now_common[key] for key in _COMMON_PLACES if given(f"task.{key}")}
-    own |= {key: now_own[key] for key in _OWN_PLACES if given(f"tasks.{name}.{key}")}
-    later = {key: value for key, value in LATER.items() if key in now_own}
+    """``config`` with the recorded settings of one fine-tuning; the command may override where its files are."""
+    common, task = dict(settings["common"]), dict(settings["task"])
+    now_common, now_task = asdict(config.task), asdict(config.tasks[name])
+    common |= {key: now_common[key] for key in _COMMON_SOURCES if given(f"task.{key}")}
+    task |= {key: now_task[key] for key in _TASK_SOURCES if given(f"tasks.{name}.{key}")}
+    later = {key: value for key, value in LATER.items() if key in now_task}
     values = config.as_dict()
-    parsed = parse(values | {"task": now_common | common, "tasks": {name: later | own}})
+    parsed = parse(values | {"task": now_common | common, "tasks": {name: later | task}})
     return replace(config, task=parsed.task, tasks=parsed.tasks)

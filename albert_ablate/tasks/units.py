@@ -1,7 +1,7 @@
-"""The fine-tunings of a run: one unit for each task and seed, skipped when done.
+"""The fine-tunings of a run: one unit per task and seed, skipped if finished.
 
-``RUN/tasks/<task>-s<seed>-<identity>/`` is a run folder of its own, with status, lock, metrics,
-results and predictions. ``collect`` puts the finished ones into the run's ``results.json``.
+``RUN/tasks/<task>-s<seed>-<identity>/`` is itself a run folder, with status, lock, metrics, results
+and predictions. ``collect`` copies finished units into the run's ``results.json``.
 """
 
 import statistics
@@ -35,10 +35,11 @@ from albert_ablate.training.trackers import open_trackers
 
 #: Raise when the same settings would fine-tune to other numbers.
 NUMERICS = 1
-#: Settings of all tasks, and of one, that say where and how.
+#: Settings that do not change the numbers: of all tasks, and of one task.
 _INCIDENTAL = ("source", "data_dir", "seeds", "keep_weights", "bag_of_words")
 _NAMES = ("name", "hub", "train_file", "dev_file")
-#: Settings that came later, at their only value of before: left out, so that older fine-tunings keep their names.
+#: Settings added later -> the value that older versions had implicitly. At this value a setting is left out of
+#: identities, so that older fine-tunings keep their names.
 LATER = {"dev_split": "text", "class_weights": "none", "choose_by": None, "f1_unit": "auto"}
 
 
@@ -51,20 +52,20 @@ class Unit:
     source: Source
     folder: RunFolder
     group: str  # the same for all seeds of one setting
-    older: RunFolder | None = None  # what it was called while its head answered in another format than fp32
+    older: RunFolder | None = None  # folder of the same unit from versions whose heads were not in fp32
 
 
 def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
-    """Every task and seed of ``config``, with its data found. Raises DataError where they are missing."""
+    """Every task and seed of ``config``, with its data located. Raises DataError if they are missing."""
     sources = [locate(config.task, task) for task in config.tasks.values()]
-    common, identity = _common(config.task), _identity(run)
+    common, identity = _common_settings(config.task), _identity(run)
     units = []
     for seed in config.task.seeds:
         for source in sources:
-            before = [NUMERICS, identity, common, _own(source.task), source.fingerprint, precision]
-            # In fp32 the heads of before gave the same numbers, so those fine-tunings keep their names.
+            before = [NUMERICS, identity, common, _task_settings(source.task), source.fingerprint, precision]
+            # With precision fp32 older heads gave the same numbers, so those fine-tunings keep their names.
             values = before if precision == formats.HEADS else [*before, {"heads": formats.HEADS}]
-            folder, older = (_folder(config, run, source.task, seed, found) for found in (values, before))
+            folder, older = (_folder(config, run, source.task, seed, parts) for parts in (values, before))
             units.append(
                 Unit(source.task, seed, source, folder, digest(values, 8), None if values is before else older)
             )
@@ -77,41 +78,41 @@ def _folder(config: RunConfig, run: RunFolder, task: TaskConfig, seed: int, valu
 
 
 def heads_of(folder: RunFolder, recipe: Mapping[str, Any]) -> str:
-    """The number format in which the head answered; of before it was recorded, that of the whole fine-tuning."""
-    known = recipe.get("heads")
-    return str(known or folder.read("manifest.json").get("precision", "unknown"))
+    """Number format of the head; for fine-tunings that did not record it, the format of the whole fine-tuning."""
+    recorded_format = recipe.get("heads")
+    return str(recorded_format or folder.read("manifest.json").get("precision", "unknown"))
 
 
 def _identity(run: RunFolder) -> str:
-    """What the run's name ended with when it was made: a copy under another name is the same run."""
+    """Identity in the run's recorded name: a renamed copy is still the same run."""
     try:
         name = run.read("manifest.json")["name"]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return run.identity  # not made yet, or from before names were recorded
+        return run.identity  # a new run, or one that recorded no name
     return RunFolder(run.path.parent, str(name)).identity
 
 
-def _common(task: FineTuneConfig) -> dict[str, Any]:
-    """The settings of all tasks that change their numbers."""
+def _common_settings(task: FineTuneConfig) -> dict[str, Any]:
+    """The settings of all tasks that change the numbers."""
     return {k: v for k, v in asdict(task).items() if k not in _INCIDENTAL}
 
 
-def _own(task: TaskConfig) -> dict[str, Any]:
-    """The settings of one task that change its numbers."""
+def _task_settings(task: TaskConfig) -> dict[str, Any]:
+    """The settings of one task that change the numbers."""
     return {k: v for k, v in asdict(task).items() if k not in _NAMES and (k not in LATER or v != LATER[k])}
 
 
 def read_units(units: Sequence[Unit], again: bool = False) -> dict[str, Make]:
-    """Task name -> its data, read and checked, for every task with a unit to do. Raises DataError.
+    """Task name -> its data, read and checked, for every task with an unfinished unit. Raises DataError.
 
-    ``again`` reads those of finished units too.
+    ``again`` also reads the data of finished units.
     """
-    left = {unit.task.name: unit.source for unit in units if again or unit.folder.state() != "finished"}
-    found = {}
-    for name, source in left.items():
+    sources = {unit.task.name: unit.source for unit in units if again or unit.folder.state() != "finished"}
+    made = {}
+    for name, source in sources.items():
         with console.stage(f"reading {name}"):
-            found[name] = read(source)
-    return found
+            made[name] = read(source)
+    return made
 
 
 def fine_tune_all(
@@ -122,18 +123,18 @@ def fine_tune_all(
     tokenizer: Tokenizer,
     machine: Machine,
 ) -> None:
-    """Every unit that is not finished. One that fails does not stop the others; the worst error is raised at the end.
+    """Fine-tune every unfinished unit.
 
-    A stop signal is raised at once.
+    A failing unit does not stop the others; the worst error is raised at the end. A stop signal is raised at once.
     """
     failures: list[UserError] = []
     made: dict[str, tuple[Task, Baselines]] = {}
     for unit in units:
         if unit.folder.state() == "finished":
-            tidy(unit.folder)  # where the process ended just before it
+            tidy(unit.folder)  # if the process ended just before tidying
             continue
         if unit.older is not None and unit.older.path.exists() and not unit.folder.path.exists():
-            console.say(_of_before(run, unit, unit.older))
+            console.say(_superseded(run, unit, unit.older))
         unit.folder.note = run.note
         try:
             with (
@@ -158,8 +159,8 @@ def fine_tune_all(
         )
 
 
-def _of_before(run: RunFolder, unit: Unit, older: RunFolder) -> str:
-    """That a fine-tuning of an older version, with its head in bf16, does not stand for ``unit``."""
+def _superseded(run: RunFolder, unit: Unit, older: RunFolder) -> str:
+    """A message that the fine-tuning in ``older``, whose head was in bf16, does not replace ``unit``."""
     opening = f"  ! {unit.task.name}, seed {unit.seed}: in {older.path}"
     again = f"the task is fine-tuned again with its head in {formats.HEADS}"
     if older.state() != "finished":
@@ -172,7 +173,7 @@ def _of_before(run: RunFolder, unit: Unit, older: RunFolder) -> str:
 
 
 def rerun_units(units: Sequence[Unit], rerun: str) -> list[Unit]:
-    """The units that ``rerun`` asks for; with ``all`` their old folders are moved aside."""
+    """The units that ``rerun`` selects; with ``all`` their old folders are moved aside."""
     chosen = [unit for unit in units if wanted(rerun, unit.folder.state())]
     if rerun == "all":
         for unit in chosen:
@@ -181,47 +182,48 @@ def rerun_units(units: Sequence[Unit], rerun: str) -> list[Unit]:
 
 
 def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tuple[Task, Baselines]:
-    """The task as token sequences, and its baselines (kept in the cache)."""
+    """The task as token sequences, and its baselines, which are cached."""
     name = unit.task.name
     length = max_length(unit.task, config.task.scaling, config.model.max_positions)
     with console.stage(f"turning {name} into tokens"):
         task = make(tokenizer, length)
     notes = [*task.counts.get("notes", []), *_length_notes(config, unit.task, task, length)]
-    task.counts["notes"] = list(dict.fromkeys(notes))  # the counts are those of the files: of a former seed too
-    key = digest([3, name, _own(unit.task), unit.source.fingerprint, config.task.bag_of_words])
+    # Counts belong to the files, so they may already hold notes of an earlier seed.
+    task.counts["notes"] = list(dict.fromkeys(notes))
+    key = digest([3, name, _task_settings(unit.task), unit.source.fingerprint, config.task.bag_of_words])
     path = Path(config.paths.cache) / "tasks" / f"{name}-{key}.json"
     if not path.is_file():
         with console.stage(f"scoring the baselines of {name}"):
             write_json(path, task.baselines(config.task.bag_of_words))
-    console.say(f"{name}: {_count_words(task)}")
+    console.say(f"{name}: {_describe_counts(task)}")
     for note in task.counts["notes"]:
         console.say(f"  ! {name}: {note}.")
     return task, read_json(path)
 
 
 def _length_notes(config: RunConfig, task: TaskConfig, made: Task, length: int) -> list[str]:
-    """What is cut, and positions that pretraining never used."""
-    wanted, known, notes = wanted_length(task, config.task.scaling), config.pairs.max_length, []
+    """Notes on truncated sequences, and on positions that pretraining never used."""
+    wanted, seen, notes = wanted_length(task, config.task.scaling), config.pairs.max_length, []
     if wanted > length:
         notes.append(f"{wanted} tokens, by its recipe and the scale, are cut to the model's {length} positions")
-    if length > known and config.task.start == "pretrained":
+    if length > seen and config.task.start == "pretrained":
         lengths = made.train.lengths
         notes.append(
-            f"up to {length} tokens, but pretraining ended at {known}: positions {known + 1} to {length} start "
-            f"untrained; {int((lengths > known).sum()):,} of {len(lengths):,} training sequences reach them. "
-            f"tasks.{task.name}.max_length={known} does without"
+            f"up to {length} tokens, but pretraining ended at {seen}: positions {seen + 1} to {length} start "
+            f"untrained; {int((lengths > seen).sum()):,} of {len(lengths):,} training sequences reach them. "
+            f"tasks.{task.name}.max_length={seen} does without"
         )
     return notes
 
 
-def _count_words(task: Task) -> str:
+def _describe_counts(task: Task) -> str:
     dev = ", ".join(f"{count:,} {name}" for name, count in task.counts["dev"].items())
-    words = [f"{task.counts['train']:,} training examples, {dev}"]
+    parts = [f"{task.counts['train']:,} training examples, {dev}"]
     for reason, count in task.counts.items():
         number = sum(count.values()) if isinstance(count, dict) and reason.startswith("dev_texts") else count
         if isinstance(number, int) and number and reason not in ("train",):
-            words.append(f"{number:,} {reason.replace('_', ' ')}")
-    return " · ".join(words)
+            parts.append(f"{number:,} {reason.replace('_', ' ')}")
+    return " · ".join(parts)
 
 
 def _fine_tune(
@@ -258,7 +260,12 @@ def _fine_tune(
             folder,
             machine,
             config.runtime,
-            {"run": run.name, "data": unit.source.fingerprint, "common": _common(config.task), "task": _own(unit.task)},
+            {
+                "run": run.name,
+                "data": unit.source.fingerprint,
+                "common": _common_settings(config.task),
+                "task": _task_settings(unit.task),
+            },
             trackers.log,
         )
         results = tuner.fit()
@@ -272,8 +279,8 @@ def _fine_tune(
         to_beat={name: bars["score"] for name, bars in baselines.items()},
         to_beat_each={name: {k: v for k, v in bars.items() if k != "score"} for name, bars in baselines.items()},
         set_up=SetUp(
-            all_tasks=_common(config.task),
-            task=_own(unit.task),
+            all_tasks=_common_settings(config.task),
+            task=_task_settings(unit.task),
             data=unit.source.fingerprint,
             precision=machine.precision,
         ),
@@ -292,7 +299,7 @@ def _manifest(
     pretrained: Path | None,
     machine: Machine,
 ) -> UnitManifest:
-    """Everything a score of this fine-tuning can be traced to."""
+    """Everything needed to trace a score of this fine-tuning."""
     return UnitManifest(
         task=unit.task.name,
         seed=unit.seed,
@@ -319,7 +326,7 @@ def _out_of_memory(config: RunConfig, unit: Unit) -> str:
 
 
 def collect(run: RunFolder) -> None:
-    """Put every finished unit into ``tasks`` of the run's ``results.json``, seeds of one setting together."""
+    """Write every finished unit to ``tasks`` of the run's ``results.json``, with the seeds of a setting grouped."""
     guard = guard_file(run.path)
     guard.parent.mkdir(exist_ok=True)
     with FileLock(f"{guard}.results"):
@@ -362,28 +369,30 @@ def _entry(members: list[tuple[str, UnitResults]]) -> TaskEntry:
         last_sets=middle.last.sets,
         sets_of_seed=middle.seed,
         to_beat=middle.to_beat,
-        to_beat_each=middle.to_beat_each,  # empty of older ones, which have the score's alone
+        to_beat_each=middle.to_beat_each,  # empty for older units, which recorded only the score's baselines
         selection=middle.selection,
         recipe=middle.recipe,
-        set_up=middle.set_up,  # None of older ones, which recorded the recipe alone
+        set_up=middle.set_up,  # None for older units, which recorded only the recipe
         seconds=sum(record.training.seconds for record in records),
         units=[name for name, _ in members],
     )
 
 
 def paper_average(tasks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The paper's Avg (Table 2): the mean of five tasks, F1 and EM of each SQuAD averaged first.
+    """The paper's Avg (Table 2): the mean of five tasks, after averaging F1 and EM of each SQuAD.
 
-    Of pretrained starts whose heads answered in one number format; None unless all five are there. Of several settings
-    of one task the one that stands last counts, of several formats fp32.
+    Covers fine-tunings of the pretrained model whose heads share a number format; None unless all five exist. If a
+    task has several settings the last entry counts; if there are several formats, fp32.
     """
-    found: dict[str, dict[str, float]] = {}
+    by_format: dict[str, dict[str, float]] = {}
     for entry in tasks:
         if entry["start"] == "pretrained":
             answered = entry.get("recipe", {}).get("heads", formats.HEADS)
-            found.setdefault(answered, {})[entry["task"]] = entry["average"]
-    whole = sorted((answered for answered in found if set(PAPER_FIVE) <= found[answered].keys()), key=formats.order)
-    if not whole:
+            by_format.setdefault(answered, {})[entry["task"]] = entry["average"]
+    complete = sorted(
+        (answered for answered in by_format if set(PAPER_FIVE) <= by_format[answered].keys()), key=formats.order
+    )
+    if not complete:
         return None
-    parts = {name: found[whole[0]][name] for name in PAPER_FIVE}
-    return {"value": statistics.mean(parts.values()), "tasks": parts, "heads": whole[0]}
+    parts = {name: by_format[complete[0]][name] for name in PAPER_FIVE}
+    return {"value": statistics.mean(parts.values()), "tasks": parts, "heads": complete[0]}

@@ -49,11 +49,11 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         axes.plot(front["parameters_M"], front["mean"], color=MUTED, lw=1, zorder=1)
         for coloured, part in data.groupby(COLOURED.name, sort=False):
             style = look_of(COLOURED, coloured) | {"linestyle": "none"}
-            points(axes, part["parameters_M"], part, style, COLOURED.words(coloured))
+            points(axes, part["parameters_M"], part, style, COLOURED.label_of(coloured))
         for index, row in enumerate(data.to_dict("records")):
             offset = (6, 5) if index % 2 else (6, -11)
             axes.annotate(
-                DASHED.words(row[DASHED.name]),
+                DASHED.label_of(row[DASHED.name]),
                 (row["parameters_M"], row["mean"]),
                 offset,
                 textcoords="offset points",
@@ -201,9 +201,11 @@ def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
 def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
     """The legend text of a colour: the value of its axis, and the other axes if one is not at its commonest value."""
     more = (
-        [] if _common(run, chosen) else [axis.words(run[axis.name]) for axis in _OTHERS if axis.shown(run[axis.name])]
+        []
+        if _common(run, chosen)
+        else [axis.label_of(run[axis.name]) for axis in _OTHERS if axis.shown(run[axis.name])]
     )
-    return ", ".join([COLOURED.words(run[COLOURED.name]), *more])
+    return ", ".join([COLOURED.label_of(run[COLOURED.name]), *more])
 
 
 def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
@@ -241,7 +243,7 @@ def cost(runs: pd.DataFrame) -> Drawing:
         figure, axes = canvas((7.2, 3.9))
         for coloured, part in data.groupby(COLOURED.name, sort=False):
             style = look_of(COLOURED, coloured) | {"linestyle": "none"}
-            axes.plot([], [], label=COLOURED.words(coloured), **style)
+            axes.plot([], [], label=COLOURED.label_of(coloured), **style)
             for steady, group in part.groupby("steady"):
                 face = style["color"] if steady else "none"
                 axes.plot(group["flops"], group["seconds"] / 60, markerfacecolor=face, **style)

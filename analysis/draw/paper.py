@@ -32,7 +32,7 @@ def per_layer(runs: pd.DataFrame) -> Drawing:
     selection = select(runs, arms)
     if any(not len(frame) for frame in selection.runs.values()):
         arms = {
-            SHARE.words(s): {"size": "base", "share": s, "objective": "sop", "embedding": "H/6"} for s in _STRATEGIES
+            SHARE.label_of(s): {"size": "base", "share": s, "objective": "sop", "embedding": "H/6"} for s in _STRATEGIES
         }
         selection = select(runs, arms)
     data = layers_of({arm: frame.assign(share=arms[arm]["share"]) for arm, frame in selection.runs.items()})
@@ -171,8 +171,8 @@ def embedding(runs: pd.DataFrame) -> Drawing:
         for share, part in data.groupby("share", sort=False):
             style = look_of(SHARE, share)
             measured = part.dropna(subset=["mean"])
-            points(left, measured["E"].astype(float), measured, style, SHARE.words(share))
-            right.plot(part["paper_E"], part["paper_Avg"], label=SHARE.words(share), **style)
+            points(left, measured["E"].astype(float), measured, style, SHARE.label_of(share))
+            right.plot(part["paper_E"], part["paper_Avg"], label=SHARE.label_of(share), **style)
         log_ticks(left, sorted(data["E"].dropna().astype(int).unique()))
         log_ticks(right, sorted(data["paper_E"].unique()))
         left.set(xlabel="embedding size E", ylabel=score_axis(key))

@@ -46,7 +46,7 @@ STEADY = 1.25
 #: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
 #: The scores of the sentence tasks, and the column of each in the table of runs.
-SENTENCE_SCORES = {OBJECTIVE.words(task): task.value for task in SENTENCE_TASKS}
+SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TASKS}
 #: The paper's columns, then those that the paper does not have.
 METRICS = {
     metric.key: metric

@@ -39,7 +39,7 @@ def arm_names(runs: pd.DataFrame) -> list[str]:
     for run in runs.to_dict("records"):
         shape = f"{run['hidden']}×{run['layers']}, " if len(shapes) > 1 else ""
         values = [(axis, run[axis.name]) for axis in AXES]
-        names.append(shape + ", ".join(axis.words(value) for axis, value in values if axis.shown(value)))
+        names.append(shape + ", ".join(axis.label_of(value) for axis, value in values if axis.shown(value)))
     return names
 
 

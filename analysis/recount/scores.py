@@ -20,7 +20,7 @@ _OF_TASKS = {
     "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
 }  # fmt: skip
 #: The scores of the sentence tasks, and the key of each in results.json.
-_SENTENCES = {OBJECTIVE.words(task): task for task in SENTENCE_TASKS}
+_SENTENCES = {OBJECTIVE.label_of(task): task for task in SENTENCE_TASKS}
 #: Scores of every table; scores of a table with runs; tasks that have a column of the paper.
 PRINTED = (*_OF_TASKS, "Avg")
 HELD_OUT = ("MLM loss", "MLM", *_SENTENCES)

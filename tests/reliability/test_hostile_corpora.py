@@ -175,7 +175,7 @@ def test_a_document_beyond_the_limit_is_refused_in_words(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpora, "LARGEST", 1000)
-    with pytest.raises(DataError, match=r"own.txt: a document of more than 1,000 characters\. Part documents"):
+    with pytest.raises(DataError, match=r"own.txt: a document of more than 1,000 characters\. Separate documents"):
         prepared(tmp_path, "A short line.\n" * 100, f"data.format={form}")
 
 

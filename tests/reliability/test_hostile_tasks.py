@@ -92,7 +92,7 @@ def test_squad(content: str, words: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.tsv", "text\ttext\tlabel\na\tb\tx\n", "line 1: column 'text' stands there twice"),
+        ("a.tsv", "text\ttext\tlabel\na\tb\tx\n", "line 1: column 'text' occurs twice"),
         ("a.csv", "text,label\n" + '"' + "x" * 200_000 + '",a\n', "not a table with quoted cells"),
         ("a.jsonl", DEEP, "line 1: not JSON"),
         ("a.jsonl", LONG, "line 1: not JSON"),

@@ -1,8 +1,8 @@
-"""Pieces of a text with the characters each one came from.
+"""Aligns the pieces of a text with the characters that they cover.
 
-The released code recovers them by a longest common subsequence between text and pieces, and loses
-some questions. Here every character is followed through cleaning, and SentencePiece itself says
-which characters a piece covers, so nothing is guessed and nothing is lost.
+The released code aligns by a longest common subsequence of text and pieces, and loses some questions.
+This module tracks every character through cleaning, and the tokenizer reports which characters a piece
+covers. The alignment is exact, and no question is lost.
 """
 
 import unicodedata
@@ -16,7 +16,7 @@ from albert_ablate.data.tokenizer import Tokenizer, clean
 
 @dataclass(frozen=True)
 class Aligned:
-    """Pieces of one text and, for each, its first character and the one after its last."""
+    """Pieces of one text with their character spans: ``start`` inclusive, ``end`` exclusive."""
 
     ids: np.ndarray  # (P,) int32
     start: np.ndarray  # (P,) int32
@@ -27,44 +27,44 @@ class Aligned:
 
 
 def align(texts: Sequence[str], tokenizer: Tokenizer) -> list[Aligned]:
-    """Pieces with their places in the texts; the ids are those of ``Tokenizer.encode``."""
+    """Pieces with their spans in the texts; the ids are those of ``Tokenizer.encode``."""
     config = tokenizer.config
-    cleaned = [clean_with_places(text, config.lowercase, config.strip_accents) for text in texts]
-    found = tokenizer.encode_with_offsets([text for text, _ in cleaned])
-    return [_places(text, pieces, places) for text, pieces, (_, places) in zip(texts, found, cleaned, strict=True)]
+    cleaned = [clean_with_origins(text, config.lowercase, config.strip_accents) for text in texts]
+    encoded = tokenizer.encode_with_offsets([text for text, _ in cleaned])
+    return [_spans(text, pieces, origins) for text, pieces, (_, origins) in zip(texts, encoded, cleaned, strict=True)]
 
 
-def clean_with_places(text: str, lowercase: bool, strip_accents: bool) -> tuple[str, list[int]]:
-    """``clean(text)`` and, for each of its characters, the place of the original one."""
+def clean_with_origins(text: str, lowercase: bool, strip_accents: bool) -> tuple[str, list[int]]:
+    """(``clean(text)``, for each of its characters the index of the original character)."""
     characters: list[str] = []
-    places: list[int] = []
+    origins: list[int] = []
     gap: int | None = None  # white space that has not been written yet
-    for place, original in enumerate(text):
+    for index, original in enumerate(text):
         if original.isspace():
-            gap = place if gap is None else gap
+            gap = index if gap is None else gap
             continue
         if gap is not None and characters:
             characters.append(" ")
-            places.append(gap)
+            origins.append(gap)
         gap = None
         kept = original
         if strip_accents and not original.isascii():
             kept = "".join(c for c in unicodedata.normalize("NFKD", original) if not unicodedata.combining(c))
         kept = kept.lower() if lowercase else kept
         characters.append(kept)
-        places.extend([place] * len(kept))
+        origins.extend([index] * len(kept))
     whole = clean(text, lowercase, strip_accents)
-    # The whole text's case folding differs from the characters' in letters alone (the Greek final sigma).
-    assert len(whole) == len(places), "cleaning changed the length"
-    return whole, places
+    # Lower-casing the whole text may give other letters (the Greek final sigma), but never another length.
+    assert len(whole) == len(origins), "cleaning changed the length"
+    return whole, origins
 
 
-def _places(text: str, pieces: list[tuple[int, int, int]], places: list[int]) -> Aligned:
-    """From places in the cleaned text to places in ``text``; surrounding white space is left out."""
-    last = len(places) - 1
+def _spans(text: str, pieces: list[tuple[int, int, int]], origins: list[int]) -> Aligned:
+    """Maps spans in the cleaned text to spans in ``text``, without leading white space."""
+    last = len(origins) - 1
     rows = []
     for piece, begin, end in pieces:
-        first, final = places[min(begin, last)], places[min(max(end - 1, begin), last)]
+        first, final = origins[min(begin, last)], origins[min(max(end - 1, begin), last)]
         while first < final and text[first].isspace():
             first += 1
         rows.append((piece, first, final + 1))

@@ -1,10 +1,9 @@
-"""The official SQuAD metrics, number for number (evaluate-v1.1 and evaluate-v2.0), and those by characters.
+"""The official SQuAD metrics (evaluate-v1.1 and evaluate-v2.0), reproduced exactly, and their variants by characters.
 
-In scripts without spaces a whole answer would be one word, and a closing "。" a part of it. There a
-token is a character, words of other scripts stay whole, and all of Unicode's punctuation is dropped:
-the mixed segmentation of CMRC 2018 (Cui et al., 2019), with which MLQA (Lewis et al., 2020) counts
-common tokens as SQuAD does; DRCD, JaQuAD and JSQuAD count characters too. (CMRC 2018's own script counts the
-longest common run of tokens instead.)
+In scripts without spaces a whole answer would be one word, including a closing "。". For these, each character is
+a token, words of other scripts stay whole, and all Unicode punctuation is dropped. This is the mixed segmentation
+of CMRC 2018 (Cui et al., 2019), with which MLQA (Lewis et al., 2020) counts common tokens as SQuAD does. DRCD, JaQuAD
+and JSQuAD count characters too. (The script of CMRC 2018 counts the longest common run of tokens instead.)
 """
 
 import re
@@ -21,10 +20,10 @@ _PUNCTUATION = frozenset(string.punctuation)
 
 
 def normalise(text: str, by_characters: bool = False) -> str:
-    """The tokens that count, with a space between them.
+    """The tokens that are compared, joined with spaces.
 
-    Lower case without ASCII punctuation and articles, by white space; or ``by_characters``, without
-    any punctuation and invisible characters.
+    Words in lower case, without ASCII punctuation and articles; or, ``by_characters``, mixed segments in lower
+    case, without any punctuation or invisible characters.
     """
     if by_characters:
         kept = "".join(c for c in text.lower() if not is_punctuation(c) and category(c) != "Cf")
@@ -34,12 +33,12 @@ def normalise(text: str, by_characters: bool = False) -> str:
 
 
 def exact(predicted: str, gold: str, by_characters: bool = False) -> float:
-    """1 where the normalised texts are equal."""
+    """1 if the normalised texts are equal, else 0."""
     return float(normalise(predicted, by_characters) == normalise(gold, by_characters))
 
 
 def f1(predicted: str, gold: str, version: str, by_characters: bool = False) -> float:
-    """Token F1. With an empty side, 1.1 gives 0 and 2.0 gives 1 where both are empty."""
+    """Token F1. If a side is empty, 1.1 gives 0; 2.0 gives 1 if both are empty, else 0."""
     a, b = normalise(predicted, by_characters).split(), normalise(gold, by_characters).split()
     if version == "2.0" and (not a or not b):
         return float(a == b)
@@ -52,7 +51,7 @@ def f1(predicted: str, gold: str, version: str, by_characters: bool = False) -> 
 
 @dataclass(frozen=True)
 class QuestionScores:
-    """Exact match and F1 of every scored question, in percent of 1."""
+    """Exact match and F1 of every scored question, from 0 to 1."""
 
     exact: dict[str, float]
     f1: dict[str, float]
@@ -61,40 +60,40 @@ class QuestionScores:
 def scores_11(
     golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str], by_characters: Container[str] = ()
 ) -> QuestionScores:
-    """SQuAD 1.1: the best over the answers; a missing prediction is wrong and stays in the total.
+    """SQuAD 1.1: the best score over the answers; a missing prediction counts as wrong.
 
-    ``by_characters`` are the questions whose tokens are characters.
+    ``by_characters``: ids of the questions whose tokens are characters.
     """
-    found = QuestionScores({}, {})
+    scores = QuestionScores({}, {})
     for key, answers in golds.items():
         predicted, letters = predictions.get(key), key in by_characters
-        found.exact[key] = 0.0 if predicted is None else max(exact(predicted, gold, letters) for gold in answers)
-        found.f1[key] = 0.0 if predicted is None else max(f1(predicted, gold, "1.1", letters) for gold in answers)
-    return found
+        scores.exact[key] = 0.0 if predicted is None else max(exact(predicted, gold, letters) for gold in answers)
+        scores.f1[key] = 0.0 if predicted is None else max(f1(predicted, gold, "1.1", letters) for gold in answers)
+    return scores
 
 
 def scores_20(
     golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str], by_characters: Container[str] = ()
 ) -> QuestionScores:
-    """SQuAD 2.0 before any threshold: a missing prediction is left out, as the official script does.
+    """SQuAD 2.0 before any threshold; missing predictions are skipped, as in the official script.
 
-    Gold answers that normalise to nothing are dropped; without one left the answer is the empty text.
+    Gold answers that normalise to an empty text are dropped; if none is left, the answer is the empty text.
     """
-    found = QuestionScores({}, {})
-    for key, given in golds.items():
+    scores = QuestionScores({}, {})
+    for key, gold_answers in golds.items():
         if key not in predictions:
             continue
         letters = key in by_characters
-        answers = [gold for gold in given if normalise(gold, letters)] or [""]
-        found.exact[key] = max(exact(predictions[key], gold, letters) for gold in answers)
-        found.f1[key] = max(f1(predictions[key], gold, "2.0", letters) for gold in answers)
-    return found
+        answers = [gold for gold in gold_answers if normalise(gold, letters)] or [""]
+        scores.exact[key] = max(exact(predictions[key], gold, letters) for gold in answers)
+        scores.f1[key] = max(f1(predictions[key], gold, "2.0", letters) for gold in answers)
+    return scores
 
 
 def with_threshold(
     scores: Mapping[str, float], golds: Mapping[str, Sequence[str]], null: Mapping[str, float], threshold: float
 ) -> dict[str, float]:
-    """Scores where every question whose null score exceeds ``threshold`` is answered with nothing."""
+    """Scores if every question whose null score exceeds ``threshold`` gets the empty answer."""
     return {k: float(not golds[k]) if null[k] > threshold else score for k, score in scores.items()}
 
 
@@ -104,10 +103,10 @@ def best_threshold(
     predictions: Mapping[str, str],
     null: Mapping[str, float],
 ) -> tuple[float, float]:
-    """(highest mean score, its threshold), searched over the null scores themselves.
+    """(highest mean score, its threshold), searched over all null scores.
 
-    On the set that is then reported, so the number is optimistic. Starts with no question answered
-    and threshold 0, as the official script does.
+    The search uses the reported set, so the score is optimistic. It starts with no question answered and
+    threshold 0, as in the official script.
     """
     current = best = float(sum(not golds[k] for k in golds))
     threshold = 0.0
@@ -121,6 +120,6 @@ def best_threshold(
 
 
 def mean(scores: Mapping[str, float], keys: Sequence[str] | None = None) -> float | None:
-    """Mean over all scored questions, or over those of ``keys``; None where there are none."""
+    """Mean over all scored questions, or over those of ``keys``; None if there are none."""
     values = list(scores.values()) if keys is None else [scores[k] for k in keys if k in scores]
     return sum(values) / len(values) if values else None

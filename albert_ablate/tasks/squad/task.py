@@ -1,6 +1,6 @@
 """SQuAD 1.1 and 2.0 as tasks: losses, decoding, scores (reference squad_utils).
 
-Letters: W windows, T tokens, K the starts (and ends for each) that are looked at.
+Letters: W windows, T tokens, K candidate starts (and K candidate ends for each).
 """
 
 import json
@@ -23,7 +23,7 @@ from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, SetScores, 
 
 
 class SquadTask:
-    """Extractive question answering; examples are windows, steps are counted in questions."""
+    """Extractive question answering. Batches hold windows; the number of steps follows from that of questions."""
 
     metric = "f1"
 
@@ -52,11 +52,11 @@ class SquadTask:
         }
 
     def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
-        """Two scores a token for 1.1; start, end given start, and answerability for 2.0."""
+        """For 1.1, two scores per token; for 2.0, a start, an end given the start, and answerability."""
         return AnswerableSpanModel(shape, classifier_dropout) if self.answerable else SpanModel(shape)
 
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
-        """(start + end) / 2, and for 2.0 half the binary cross-entropy of answerability."""
+        """(start + end) / 2, plus for 2.0 half the binary cross-entropy of answerability; summed over windows."""
         starts, ends, impossible = batch.targets.unbind(1)
         if not self.answerable:
             start, end = model(batch)
@@ -68,7 +68,7 @@ class SquadTask:
         return (spans + F.binary_cross_entropy_with_logits(null, impossible.float(), reduction="sum")) / 2
 
     def outputs(self, model: nn.Module, batch: TaskBatch) -> dict[str, Tensor]:
-        """``starts`` (W, K) places, ``ends`` (W, K, K), their summed ``scores`` (W, K, K), and ``null`` (W,)."""
+        """``starts`` (W, K) positions, ``ends`` (W, K, K), their summed ``scores`` (W, K, K), and ``null`` (W,)."""
         if not self.answerable:
             start, end = model(batch)
             (s, i), (e, j) = _top(start, self.task.n_best), _top(end, self.task.n_best)
@@ -83,35 +83,35 @@ class SquadTask:
         return {"starts": i, "ends": j, "scores": s[:, :, None] + e, "null": null}
 
     def scores(self, name: str, outputs: Outputs) -> SetScores:
-        """Exact match and F1 by official rules, or by characters; the interval takes paragraphs to be independent."""
+        """Exact match and F1 by official rules, or by characters; the intervals treat paragraphs as independent."""
         questions = self.dev_questions.questions
         golds = self.dev_questions.golds
-        best = {q.id: found[0][0] for q, found in zip(questions, self.candidates(outputs, 1), strict=True)}
+        best = {q.id: texts[0][0] for q, texts in zip(questions, self.candidates(outputs, 1), strict=True)}
         unit = "characters" if len(self._by_characters) == len(questions) else "words and characters"
-        found: dict[str, Any] = {"n": len(questions), "f1_unit": unit if self._by_characters else "words"}
+        record: dict[str, Any] = {"n": len(questions), "f1_unit": unit if self._by_characters else "words"}
         if not self.answerable:
             raw = squad_metrics.scores_11(golds, best, self._by_characters)
             exact, f1 = raw.exact, raw.f1
         else:
             null = self._null(outputs)
             exact, f1, more = self._thresholded(golds, best, null)
-            found |= more
+            record |= more
         clusters = np.array([q.paragraph for q in questions])
         for metric, values in (("exact", exact), ("f1", f1)):
-            found[metric] = metrics.clustered(np.array([values[q.id] for q in questions]), clusters)
-        value = float(found["f1"]["value"])
-        return SetScores(found, value, (value + float(found["exact"]["value"])) / 2)
+            record[metric] = metrics.clustered(np.array([values[q.id] for q in questions]), clusters)
+        value = float(record["f1"]["value"])
+        return SetScores(record, value, (value + float(record["exact"]["value"])) / 2)
 
     def _thresholded(
         self, golds: dict[str, tuple[str, ...]], best: dict[str, str], null: dict[str, float]
     ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-        """2.0: scores at the chosen threshold, and what the official script reports beside them."""
+        """2.0: (exact match, F1) at the chosen threshold, and the other values of the official script."""
         raw = squad_metrics.scores_20(golds, best, self._by_characters)
         best_exact, exact_threshold = squad_metrics.best_threshold(raw.exact, golds, best, null)
         best_f1, f1_threshold = squad_metrics.best_threshold(raw.f1, golds, best, null)
         threshold = 0.0
         if self.task.threshold == "best_f1":
-            # The official search says 0 where answering nothing is best, which need not answer nothing.
+            # If answering nothing is best, the official search returns 0, which may still answer some questions.
             nothing = min(null.values()) - 1.0
             tried = {
                 t: squad_metrics.mean(squad_metrics.with_threshold(raw.f1, golds, null, t))
@@ -135,17 +135,16 @@ class SquadTask:
         return exact, f1, record
 
     def _null(self, outputs: Outputs) -> dict[str, float]:
-        """Question id -> smallest logit of any of its windows that there is no answer."""
+        """Question id -> smallest no-answer logit over its windows."""
         lowest = np.full(len(self.dev_questions.questions), np.inf)
         np.minimum.at(lowest, self.windows.question, outputs["null"])
         return {q.id: float(v) for q, v in zip(self.dev_questions.questions, lowest, strict=True)}
 
     def candidates(self, outputs: Outputs, count: int) -> list[list[tuple[str, float]]]:
-        """For each question up to ``count`` different texts with their scores, the best first.
+        """For each question up to ``count`` different texts with their scores, best first.
 
-        A start must have maximal context in its window, an answer must lie in the paragraph and have
-        at most ``max_answer`` pieces. The text is cut from the paragraph itself. Without any
-        candidate it is empty.
+        A start must have maximal context in its window. An answer must lie in the paragraph and have at
+        most ``max_answer`` pieces. The text is cut from the paragraph. Without candidates it is empty.
         """
         w = self.windows
         first = (w.offset - w.first)[:, None]
@@ -156,16 +155,16 @@ class SquadTask:
         span = end - start[:, :, None] + 1
         valid = usable[:, :, None] & (end < last) & (span >= 1) & (span <= self.task.max_answer)
         scores = np.where(valid, outputs["scores"], -np.inf)
-        found: list[list[tuple[str, float]]] = []
+        candidates: list[list[tuple[str, float]]] = []
         edges = np.searchsorted(w.question, np.arange(len(self.dev_questions.questions) + 1))
         for question, a, b in zip(self.dev_questions.questions, edges[:-1], edges[1:], strict=True):
-            own = scores[a:b].ravel()
-            wide = np.broadcast_to(start[a:b, :, None], end[a:b].shape).ravel(), end[a:b].ravel()
-            found.append(self._texts(question.paragraph, own, wide, count))
-        return found
+            window_scores = scores[a:b].ravel()
+            spans = np.broadcast_to(start[a:b, :, None], end[a:b].shape).ravel(), end[a:b].ravel()
+            candidates.append(self._texts(question.paragraph, window_scores, spans, count))
+        return candidates
 
     def _texts(
-        self, paragraph: int, scores: np.ndarray, places: tuple[np.ndarray, np.ndarray], count: int
+        self, paragraph: int, scores: np.ndarray, spans: tuple[np.ndarray, np.ndarray], count: int
     ) -> list[tuple[str, float]]:
         text, pieces = self.dev_questions.paragraphs[paragraph], self.windows.pieces[paragraph]
         order = [int(scores.argmax())] if count == 1 else np.argsort(-scores, kind="stable")
@@ -173,18 +172,18 @@ class SquadTask:
         for i in order:
             if scores[i] == -np.inf or len(texts) == count:
                 break
-            answer = text[pieces.start[places[0][i]] : pieces.end[places[1][i]]].strip()
+            answer = text[pieces.start[spans[0][i]] : pieces.end[spans[1][i]]].strip()
             texts.setdefault(answer, float(scores[i]))
         return list(texts.items()) or [("", -np.inf)]
 
     def files(self, name: str, outputs: Outputs) -> dict[str, str]:
         """``predictions.json`` for the official script, the n best texts, and for 2.0 the null scores."""
         questions = self.dev_questions.questions
-        found = self.candidates(outputs, self.task.n_best)
-        best = {q.id: texts[0][0] for q, texts in zip(questions, found, strict=True)}
+        candidates = self.candidates(outputs, self.task.n_best)
+        best = {q.id: texts[0][0] for q, texts in zip(questions, candidates, strict=True)}
         several = {
             q.id: [{"text": t, "score": s} for t, s in texts if s > -np.inf]
-            for q, texts in zip(questions, found, strict=True)
+            for q, texts in zip(questions, candidates, strict=True)
         }
         files = {"nbest.json": _json(several)}
         if self.answerable:
@@ -195,7 +194,7 @@ class SquadTask:
         return files | {"predictions.json": _json(best)}
 
     def baselines(self, bag_of_words: bool) -> Baselines:
-        """2.0: answering nothing at all. 1.1 has no such floor."""
+        """2.0: scores of answering no question. 1.1 has no such baseline."""
         if not self.answerable:
             return {}
         golds = self.dev_questions.golds
@@ -203,19 +202,19 @@ class SquadTask:
         return {"dev": {"score": majority, "f1": majority, "exact": majority}}
 
 
-def by_characters(found: SquadSet, unit: str) -> frozenset[str]:
-    """Ids of the questions that are scored by characters: with ``auto`` those of paragraphs without spaces."""
+def by_characters(squad: SquadSet, unit: str) -> frozenset[str]:
+    """Ids of the questions scored by characters; with ``auto``, those of paragraphs in scripts without spaces."""
     if unit == "words":
         return frozenset()
-    chosen = [unit == "characters" or writes_no_spaces(text) for text in found.paragraphs]
-    return frozenset(q.id for q in found.questions if chosen[q.paragraph])
+    chosen = [unit == "characters" or writes_no_spaces(text) for text in squad.paragraphs]
+    return frozenset(q.id for q in squad.questions if chosen[q.paragraph])
 
 
 def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` highest scores and their places on the last axis, filled up with -inf and -1."""
-    values, places = scores.topk(min(count, scores.shape[-1]), dim=-1)
-    missing = count - places.shape[-1]
-    return F.pad(values, (0, missing), value=-torch.inf), F.pad(places, (0, missing), value=-1)
+    """The ``count`` highest scores and their indices on the last axis, padded with -inf and -1."""
+    values, indices = scores.topk(min(count, scores.shape[-1]), dim=-1)
+    missing = count - indices.shape[-1]
+    return F.pad(values, (0, missing), value=-torch.inf), F.pad(indices, (0, missing), value=-1)
 
 
 def _json(value: Any) -> str:

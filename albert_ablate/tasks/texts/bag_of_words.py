@@ -1,4 +1,4 @@
-"""What a fine-tuned encoder has to beat on a sentence task: a bag of words."""
+"""The baseline of sentence tasks: a linear model on a bag of words."""
 
 import numpy as np
 from scipy import sparse
@@ -10,16 +10,16 @@ from albert_ablate import streams
 from albert_ablate.tasks.scripts import WORDS
 from albert_ablate.tasks.texts.sets import Example, ExampleSets
 
-#: Training examples at most; a bag of words gains little from more.
+#: Most training examples; a bag of words gains little from more.
 _MOST = 100_000
 
 
 def bag_of_words_predictions(sets: ExampleSets) -> dict[str, np.ndarray]:
-    """Predictions for each dev set of a linear model on TF-IDF counts of words and word pairs.
+    """Predictions of a linear model on TF-IDF counts of words and word pairs, for each dev set.
 
-    Logistic regression for classes and labels, ridge regression for numbers, at scikit-learn's
-    settings; the two texts of a pair have counts of their own. In scripts without spaces a word is
-    a character, a pair of words two of them.
+    Logistic regression for classes and labels, ridge regression for numbers, with scikit-learn's default
+    settings. The two texts of a pair are counted separately. In scripts without spaces each character
+    counts as a word.
     """
     draws = streams.uniform(streams.key(0, "bag of words"), np.arange(len(sets.train)))
     train = [sets.train[i] for i in np.sort(np.argsort(draws)[:_MOST])]
@@ -39,7 +39,7 @@ def bag_of_words_predictions(sets: ExampleSets) -> dict[str, np.ndarray]:
         model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features(train), targets)
     else:
         model = LogisticRegression(max_iter=1000).fit(features(train), targets)
-    return {name: model.predict(features(found)) for name, found in sets.dev.items()}
+    return {name: model.predict(features(examples)) for name, examples in sets.dev.items()}
 
 
 def _texts(examples: list[Example], second: bool) -> list[str]:

