@@ -142,7 +142,7 @@ class PlantedConfig:
     """Text drawn from a known structure (``data/planted.py``); strengths are probabilities."""
 
     topic: Strength  # that a word belongs to its document's topic
-    order: Strength  # that a sentence begins with the marker of its place
+    order: Strength  # that a sentence begins with the marker of its position
     local: Strength  # that a word is determined by its left neighbour
     documents: Annotated[int, Field(ge=20, le=10_000_000)]
     sentences: Annotated[int, Field(ge=2, le=1000)]  # of a document
