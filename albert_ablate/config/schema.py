@@ -278,7 +278,7 @@ class RuntimeConfig:
     async_checkpoints: bool
     keep_checkpoints: Positive
     retries: Count  # times that a sweep starts a cell again whose process was killed
-    time_limits: Positive  # of a cluster, that a run may reach before it is given up
+    time_limits: Positive  # of a cluster, that a run may reach before it fails
     cells_per_gpu: Annotated[int, Field(ge=1, le=1024)]  # of a sweep, at once
     oom_halving: bool
     activation_checkpointing: bool

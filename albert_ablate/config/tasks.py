@@ -119,7 +119,7 @@ class TaskBase:
 
 @dataclass(frozen=True, config=_STRICT)
 class GlueConfig(TaskBase):
-    """A GLUE task; columns, labels and metrics stand in ``tasks/glue.py``."""
+    """A GLUE task; ``tasks/texts/glue.py`` has its columns, labels and metrics."""
 
     kind: Literal["glue"]
 

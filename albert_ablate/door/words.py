@@ -294,7 +294,7 @@ def _key_problems(override: Override, settings: dict[Any, Any]) -> Iterator[str]
             return
         node, above = node[part], f"{above}.{part}".lstrip(".")
     if override.is_add():
-        yield f"{line}: {key} is there already. Leave out the +: {line[1:]}"
+        yield f"{line}: {key} exists already. Leave out the +: {line[1:]}"
 
 
 def _unknown(key: str, group: str, part: str, node: dict[Any, Any], settings: dict[Any, Any]) -> str:

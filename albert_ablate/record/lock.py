@@ -123,7 +123,7 @@ def locked(folder: Path) -> Iterator[Lock]:
 
 
 def guard_file(folder: Path) -> Path:
-    """Beside the run folders, because deleting a file that others may wait for is not safe."""
+    """The file lock of ``folder``. It lies beside the run folders: processes may wait for it, so it is never deleted."""
     return folder.parent / ".locks" / folder.name
 
 

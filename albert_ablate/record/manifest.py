@@ -27,7 +27,7 @@ class Hardware(Part):
 
     @property
     def kind(self) -> str:
-        """Of the device: ``cpu`` or ``cuda``. A run that did not record its device counts as one on a CPU."""
+        """Kind of the device, ``cpu`` or ``cuda``. A run without a recorded device counts as one on a CPU."""
         return "cpu" if self.device in (None, "cpu") else "cuda"
 
 

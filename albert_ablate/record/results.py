@@ -83,7 +83,7 @@ class Achievable(Part):
 
 
 class Training(Part):
-    """What training used in fact."""
+    """Resources that training used."""
 
     steps: Whole | None = None
     tokens: Whole | None = None  # real ones

@@ -265,10 +265,10 @@ def _verdict_on_foreign_text(results: dict[str, Any]) -> Text:
     elif m:
         lines.append(f"  ! No bar of this text: {bars.get('left_out', 'none was recorded')}.", style="yellow")
     if "run_unigram_loss" in bars:
-        gain_at_home = bars["run_unigram_loss"] - m["loss"]
-        how = "better" if gain_at_home > 0 else "worse"
-        mark, style = ("✓", "green") if gain_at_home > 0 else ("!", "yellow")
-        text = f"\n  {mark} It is {abs(gain_at_home):.3f} nats {how} than those of the run's own text."
+        gain_over_training_text = bars["run_unigram_loss"] - m["loss"]
+        how = "better" if gain_over_training_text > 0 else "worse"
+        mark, style = ("✓", "green") if gain_over_training_text > 0 else ("!", "yellow")
+        text = f"\n  {mark} It is {abs(gain_over_training_text):.3f} nats {how} than those of the run's own text."
         lines.append(text, style=style)
     elif "run_left_out" in bars:
         lines.append(f"\n    No bar of the run's own text: {bars['run_left_out']}.", style="dim")

@@ -30,7 +30,7 @@ class SquadPart(Part):
 
 
 class SetMetrics(Part):
-    """One dev set. Its metrics stand beside these fields under the names that the task gives them."""
+    """One dev set. Its metrics are further fields with the names that the task gives them."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Metric | Number] = Field(init=False)  # older versions wrote a plain number
@@ -64,7 +64,7 @@ class Scores(Part):
 
 
 class UnitTraining(Part):
-    """What a fine-tuning used."""
+    """Resources that a fine-tuning used."""
 
     steps: Whole
     epochs: Number
@@ -83,7 +83,7 @@ class UnitName(Part):
 
 
 class FineTuned(Part):
-    """What ``finetuning.FineTuner`` measures."""
+    """Measurements of ``finetuning.FineTuner``."""
 
     metric: str  # name of the score
     best: Scores  # of the best evaluation on the first dev set
@@ -94,7 +94,7 @@ class FineTuned(Part):
 
 
 class SetUp(Part):
-    """What must be equal for scores to be comparable; settings as in ``config.tasks``."""
+    """The set-up, which must be equal for scores to be comparable; settings as in ``config.tasks``."""
 
     all_tasks: dict[str, Any] | None = None
     task: dict[str, Any] | None = None

@@ -116,7 +116,7 @@ def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
             if new.state == "running" or (outcome is not None and outcome.elsewhere):
                 continue
             if outcome is None and new.state == "missing" and after != before:
-                continue  # the launcher broke off before it came to this cell
+                continue  # the launcher failed before it started this cell
             reason = histories[p.label].reason_to_give_up(outcome, old, new, lost)
             if reason is not None:
                 _give_up(p, outcome, reason, codes)

@@ -73,8 +73,8 @@ class Shape:
 
     hidden: int
     layers: int
-    after: tuple[int, ...]  # layers of the networks trained before it
-    changed: bool  # by depth or width: no longer the size's own shape
+    after: tuple[int, ...]  # depths of the networks trained first
+    changed: bool  # by depth or width, so that the shape is not that of the size
 
 
 def shape_of(cell: dict[str, Any], hidden: int, layers: int, head: int) -> Shape:
