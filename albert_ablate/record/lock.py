@@ -123,7 +123,7 @@ def locked(folder: Path) -> Iterator[Lock]:
 
 
 def guard_file(folder: Path) -> Path:
-    """The file lock of ``folder``. It lies beside the run folders: processes may wait for it, so it is never deleted."""
+    """The file lock of ``folder``, kept outside it: deleting a file that processes wait for is unsafe."""
     return folder.parent / ".locks" / folder.name
 
 
