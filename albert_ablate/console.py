@@ -1,8 +1,8 @@
-"""What the terminal shows: lines, a progress bar, and the summary of a run.
+"""Terminal output: lines, a progress bar, and the summary of a run.
 
-A print never ends a run. ``prepare``, at the start of every command, makes the standard streams write
-signs that their encoding has, and go on where nobody reads them any more or the disk is full. ``command``
-is the one wrapper of all commands: it turns errors into words and exit codes.
+Printing never ends a run. ``prepare``, at the start of every command, makes the standard streams replace
+characters that their encoding lacks, and ignore closed pipes and full disks. ``command`` wraps every
+command and turns errors into messages and exit codes.
 """
 
 import codecs
@@ -24,9 +24,9 @@ from rich.progress import Progress as Bar
 from albert_ablate.errors import UserError
 
 _console = Console(highlight=False)
-#: Off a terminal, at most one plain progress line in this many seconds.
+#: Without a terminal, seconds between plain progress lines.
 _PLAIN_SECONDS = 10.0
-#: What stands for a sign that a stream's encoding lacks; anything else becomes a question mark.
+#: Replacements of characters that a stream's encoding lacks; others become a question mark.
 _STAND_INS = {
     "✓": "+", "✗": "x", "▶": ">", "‖": "=", "●": "*", "·": "-", "…": ".", "–": "-", "—": "-", "−": "-", "×": "x",
     "→": ">", "≈": "~", "≥": ">=", "≤": "<=", "±": "+/-", "°": " deg", "’": "'", "“": '"', "”": '"', "\u00a0": " ",
@@ -43,9 +43,9 @@ codecs.register_error("stand_in", _stand_in)
 
 
 class _Output(io.TextIOWrapper):
-    """A standard stream that raises neither for a sign nor for what became of its other end."""
+    """A standard stream whose writes never raise: neither for a character nor for a closed reader or a full disk."""
 
-    lost: OSError | None = None  # why not everything was written
+    lost: OSError | None = None  # the last error of a write
 
     def write(self, text: str) -> int:
         try:
@@ -62,48 +62,48 @@ class _Output(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Make the standard streams such as no print can fail on."""
+    """Replace the standard streams by ones on which no print fails."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started the process
+        if stream is None:  # closed by the process that started this one
             outlet: Any = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         elif type(stream) is io.TextIOWrapper:
             encoding, buffered = stream.encoding, stream.line_buffering
             outlet = _Output(stream.detach(), encoding, "stand_in", line_buffering=buffered)
-        else:  # a notebook's or a test's
+        else:  # of a notebook or a test
             continue
         setattr(sys, name, outlet)
         setattr(sys, f"__{name}__", outlet)
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """The wrapper of every command's ``main``, which takes the words of the command line and returns the exit code.
+    """Wrap the ``main`` of a command, which takes the arguments and returns the exit code.
 
-    A UserError of ``main`` becomes its message on stderr and its exit code. Called without arguments ``main`` is the
-    process: its words are those of the command line, ``as_process`` applies, and the exit code is 28 or 1 where the
-    output could not be written. A reader that has seen enough (``| head``) is no failure.
+    A UserError becomes its message on stderr and its exit code. Called without arguments, ``main`` is the whole
+    process: it reads the command line, ``as_process`` applies, and the exit code is 28 or 1 if the output could not
+    be written. A reader that stops early (``| head``) is no failure.
     """
 
     @wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:
         if arguments is not None:  # called from Python, whose streams and Ctrl-C are the caller's
-            return _in_words(lambda: main(arguments))
+            return _explaining_errors(lambda: main(arguments))
         return _written(as_process(lambda: main(None)))
 
     return run
 
 
 def as_process(work: Callable[[], int]) -> int:
-    """The exit code of a process that does ``work``: errors and Ctrl-C become words on stderr, no print fails."""
+    """Run ``work`` as the whole process; returns its exit code. Errors and Ctrl-C become messages on stderr."""
     prepare()
     try:
-        return _in_words(work)
+        return _explaining_errors(work)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
 
 
-def _in_words(work: Callable[[], int]) -> int:
+def _explaining_errors(work: Callable[[], int]) -> int:
     try:
         return work()
     except UserError as error:
@@ -117,7 +117,7 @@ def tell(error: UserError) -> int:
 
 
 def _written(code: int) -> int:
-    """``code``, or that of the failure where stdout could not be written and the command had none."""
+    """``code`` or, for a successful command whose output could not be written, the code of that error."""
     sys.stdout.flush()
     lost = getattr(sys.stdout, "lost", None)
     if lost is None or lost.errno == errno.EPIPE:
@@ -127,35 +127,35 @@ def _written(code: int) -> int:
 
 
 def silence() -> None:
-    """Print nothing from now on: a cell of a sweep leaves the terminal to the board."""
+    """Print nothing from now on, as in a cell of a sweep, whose terminal shows the board."""
     _console.quiet = True
 
 
 def say(text: str) -> None:
-    """One line."""
+    """Print one line."""
     _console.print(text, markup=False, soft_wrap=True)
 
 
 def stage(text: str) -> AbstractContextManager[object]:
-    """On a terminal, a spinner with ``text`` while the body runs; elsewhere nothing."""
+    """Show a spinner with ``text`` during the body, on a terminal only."""
     spinner = "line" if _console.options.ascii_only else "dots"
     return _console.status(f"  {text}", spinner=spinner) if _console.is_terminal else nullcontext()
 
 
 def show(renderable: Any) -> None:
-    """Anything rich can draw."""
+    """Print anything that rich can render."""
     _console.print(renderable)
 
 
 class Progress:
-    """A bar with numbers and time left on a terminal, plain lines elsewhere."""
+    """A progress bar with numbers and remaining time on a terminal, plain lines elsewhere."""
 
     def __init__(self, total: float, start: float, unit: str, title: str = "training") -> None:
-        self._total = total  # length of the schedule; positions on it, not steps, where the unit is not steps
+        self._total = total  # length of the schedule, in ``unit``
         self._first = start
         self._unit = unit
         self._begin = time.perf_counter()
-        self._said = self._begin
+        self._last_line = self._begin
         self._bar = None
         if _console.is_terminal:
             self._bar = Bar(
@@ -175,14 +175,14 @@ class Progress:
             self._bar.stop()
 
     def update(self, done: int, position: float, numbers: str) -> None:
-        """Show how far it is and the ``numbers`` of a logged line."""
+        """Show the step ``done``, the ``position`` on the schedule and the ``numbers`` of a log line."""
         share = f"/{self._total:,}" if self._unit == "steps" else f" ({position / self._total:.0%} of the {self._unit})"
         if self._bar:
             self._bar.update(self._task, completed=position, numbers=f"{done:,}{share} · {numbers}")
             return
         now = time.perf_counter()
-        if now - self._said >= _PLAIN_SECONDS or position >= self._total:
-            self._said = now
+        if now - self._last_line >= _PLAIN_SECONDS or position >= self._total:
+            self._last_line = now
             left = (now - self._begin) / max(position - self._first, 1e-9) * max(self._total - position, 0)
             say(f"  step {done:>6,}{share} · {numbers} · {duration(left)} left")
             sys.stdout.flush()

@@ -1,15 +1,15 @@
-"""What is used of matplotlib, loaded whatever the environment says about it.
+"""The parts of matplotlib in use, imported independently of ``MPLBACKEND``.
 
-A notebook hands its backend to every command that is started from it (``MPLBACKEND``), and matplotlib
-refuses to be imported where it does not know that one. Figures here are drawn without a backend: so it is
-loaded without the variable. A program that goes on to use pyplot still finds the backend it named.
+A notebook passes its backend in this variable to every command it starts, and importing matplotlib fails
+if it does not know the backend. Figures are drawn without a backend, so matplotlib is imported without the
+variable, which is restored afterwards for programs that use pyplot.
 """
 
 import os
 import sys
 from contextlib import suppress
 
-_named = os.environ.pop("MPLBACKEND", None) if "matplotlib" not in sys.modules else None
+_backend = os.environ.pop("MPLBACKEND", None) if "matplotlib" not in sys.modules else None
 try:
     import matplotlib as mpl
     from matplotlib import style as styles
@@ -17,10 +17,10 @@ try:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, ScalarFormatter
 finally:
-    if _named is not None:
-        os.environ["MPLBACKEND"] = _named
-if _named:
+    if _backend is not None:
+        os.environ["MPLBACKEND"] = _backend
+if _backend:
     with suppress(ValueError):  # matplotlib does not know it
-        mpl.rcParams["backend"] = _named
+        mpl.rcParams["backend"] = _backend
 
 __all__ = ["EngFormatter", "Figure", "Line2D", "MaxNLocator", "NullFormatter", "ScalarFormatter", "styles"]

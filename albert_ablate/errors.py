@@ -1,4 +1,4 @@
-"""Errors that the user can fix: they reach the terminal as words, never as a traceback."""
+"""Errors that the user can fix: the terminal shows a message, never a traceback."""
 
 
 class UserError(Exception):
@@ -8,7 +8,7 @@ class UserError(Exception):
 
     @property
     def message(self) -> str:
-        """What the terminal says."""
+        """The text for the terminal."""
         return str(self)
 
 
@@ -34,7 +34,7 @@ class DataError(UserError):
 
 
 class NotTextError(DataError):
-    """A file that holds no text: refused where it is named, left aside in a folder."""
+    """A file without text: refused if it is named, skipped in a folder."""
 
 
 class RunFolderError(UserError):
@@ -44,13 +44,13 @@ class RunFolderError(UserError):
 
 
 class NoRunsError(UserError, FileNotFoundError):
-    """There are no run folders where a command was told to read them."""
+    """A command found no run folders to read."""
 
     exit_code = 1
 
 
 class DamagedFileError(RunFolderError, ValueError):
-    """A file of ours is not what was written."""
+    """A file that this project wrote has been damaged."""
 
 
 class LockedError(RunFolderError):
@@ -64,19 +64,19 @@ class MemoryExhaustedError(UserError):
 
 
 class CheckpointError(UserError):
-    """No checkpoint in the run folder can be used."""
+    """No checkpoint in the run folder is usable."""
 
     exit_code = 1
 
 
 class ForeignCheckpointError(CheckpointError):
-    """A checkpoint of another library that no model here can be."""
+    """A checkpoint of another library that cannot be imported."""
 
     exit_code = 2
 
 
 class DiskFullError(UserError):
-    """No space is left; what was saved before is whole, and the same command continues."""
+    """The disk is full; earlier saves are whole, and the same command continues."""
 
     exit_code = 28  # ENOSPC
 
@@ -96,20 +96,20 @@ class PeerLostError(UserError):
 class PreemptedError(UserError):
     """The process was asked to stop; state is saved and the same command continues.
 
-    ``what`` happened is the beginning of its words, ``then`` their end; ``limit`` is true where a
-    cluster asked, ahead of a time limit.
+    The message is ``event``, then ``consequence``. ``limit``: a cluster sent the signal, ahead of a time
+    limit.
     """
 
     exit_code = 75
 
-    def __init__(self, what: str, then: str = "", limit: bool = False) -> None:
-        self.what = what
-        self.then = then
+    def __init__(self, event: str, consequence: str = "", limit: bool = False) -> None:
+        self.event = event
+        self.consequence = consequence
         self.limit = limit
-        super().__init__(f"{what}; {then}." if then else what)
+        super().__init__(f"{event}; {consequence}." if consequence else event)
 
 
 class NoProgressError(PreemptedError):
-    """Asked to stop by a time limit, as before without getting further, or too often: starting again does not help."""
+    """Stopped by a time limit too often, or repeatedly without progress: starting again does not help."""
 
     exit_code = 1

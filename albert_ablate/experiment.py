@@ -1,4 +1,4 @@
-"""One cell, end to end: text to tokens, training, evaluation, record, summary."""
+"""Runs one cell from text to summary: tokens, training, evaluation, record."""
 
 import shutil
 import time
@@ -27,7 +27,7 @@ from albert_ablate.model.base import EncoderModel
 from albert_ablate.record.folder import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.record.lock import locked
 from albert_ablate.record.manifest import Manifest
-from albert_ablate.record.outcome import disk_in_words, recorded
+from albert_ablate.record.outcome import explaining_disk_errors, recorded
 from albert_ablate.record.results import EvaluationTime, Results
 from albert_ablate.record.similarity import Similarity
 from albert_ablate.record.summary import summary
@@ -52,13 +52,13 @@ _LONE = (
 def run_cell(config: RunConfig, paper: RunConfig) -> int:
     """Run, continue or skip the cell that ``config`` describes: pretraining, then its tasks; returns 0.
 
-    ``paper`` is the paper's set-up for the same axes: what the record states deviations from.
+    ``paper`` is the paper's set-up for the same axes; the record lists the deviations from it.
 
     Raises UserError (settings, data, divergence, memory, a stop signal), after recording it as the
     cell's status where the run folder exists. Any other failure is recorded the same way, with its
     traceback in ``log.txt``, and raised as a UserError that names the file.
 
-    Under torchrun all its processes work on the cell; the first one writes, and fine-tunes alone.
+    Under torchrun all processes train the cell; only the first one writes and fine-tunes.
     """
     _require_second_segments(config)
     if config.data.validation_fraction == 1 and config.data.validation_path is None:
@@ -67,14 +67,14 @@ def run_cell(config: RunConfig, paper: RunConfig) -> int:
             "a run that is finished is scored on a whole text by `python -m albert_ablate.evaluate`."
         )
     alone = Machine.of(config.runtime)
-    with stoppable(), disk_in_words(config.paths.runs, config.paths.cache), joined(alone.device.type) as world:
+    with stoppable(), explaining_disk_errors(config.paths.runs, config.paths.cache), joined(alone.device.type) as world:
         if world.size > config.batch.size:
             raise ConfigError(f"batch.size={config.batch.size} is less than the {world.size} processes that share it.")
         return _run_cell(config, paper, replace(alone, world=world))
 
 
 def _require_second_segments(config: RunConfig) -> None:
-    """A run of any objective may be evaluated on sentences alone; trained on them is masked LM only."""
+    """Raises ConfigError for training a sentence objective on single sentences, which allow only masked LM."""
     if config.pairs.single_sentence == "alone" and config.objective.name.trains_sentences:
         raise ConfigError(
             "pairs.single_sentence=alone: a sentence alone has no second segment for "
@@ -88,7 +88,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
     set_up(config.runtime)
     if not world.main:
         console.silence()
-    if not any(Path(config.paths.runs).glob(f"{readable_name(config)}-*")):  # nothing that is finished and only shown
+    if not any(Path(config.paths.runs).glob(f"{readable_name(config)}-*")):  # a finished run is only shown
         require_writable(Path(config.paths.runs), Path(config.paths.cache))
     prepared = world.main_first(lambda: prepare(config))
     config = prepared.settled(config)
@@ -125,13 +125,13 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
 
 
 def _elsewhere(folder: RunFolder, machine: Machine) -> str:
-    """What to add where a finished run was trained on another kind of device than this one."""
-    kind, here = folder.load("manifest.json", Manifest).hardware.kind, machine.device.type
-    return "" if kind == here else f". It was trained on {kind}; rerun=all trains it on {here}"
+    """A remark if a finished run was trained on another kind of device than this one."""
+    kind, this_kind = folder.load("manifest.json", Manifest).hardware.kind, machine.device.type
+    return "" if kind == this_kind else f". It was trained on {kind}; rerun=all trains it on {this_kind}"
 
 
 def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: Machine) -> dict[str, RunFolder]:
-    """The finished runs that this one needs, by their role; those that are missing are trained first."""
+    """The finished runs that this one needs: role -> folder. Missing ones are trained first."""
     folders = {}
     for parent in method_of(config).parents():
         folder = run_folder(parent.config, prepared, machine.precision)
@@ -143,11 +143,11 @@ def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: M
 
 
 def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFolder:
-    """Where the cell's record lies; its name ends with the identity, and a folder that is there keeps its name."""
+    """The run folder of a cell. Its name ends with the identity; an existing folder keeps its name."""
     run_id = identity(prepared.settled(config), prepared.train.fingerprint, precision)
     runs, name = Path(config.paths.runs), f"{readable_name(config)}-{run_id}"
     known = sorted(path.name for path in runs.glob(f"[!.]*-{run_id}"))
-    return RunFolder(runs, name if name in known or not known else known[0])  # a copy never stands for the run
+    return RunFolder(runs, name if name in known or not known else known[0])  # a copy never replaces the run
 
 
 def _out_of_memory(config: RunConfig) -> str:
@@ -167,7 +167,7 @@ def _pretrain(
     machine: Machine,
     parents: Mapping[str, RunFolder],
 ) -> None:
-    """Set up, train, evaluate, record."""
+    """Set up, train, evaluate and record a run."""
     batches, held_out = _batches(config, prepared, machine.world)
     owner = _begin(config, paper, prepared, folder, machine, batches)
     model = _model(config, folder, parents)
@@ -197,7 +197,7 @@ def _pretrain(
 
 
 def _batches(config: RunConfig, prepared: Prepared, world: World) -> tuple[StepBatches, HeldOut]:
-    """Training batches and held-out pairs. Raises DataError where the text gives none."""
+    """Training batches and held-out pairs. Raises DataError if the text gives none."""
     starts = prepared.tokenizer.word_starts
     batches = method_of(config).batches(prepared.train, starts, (world.rank, world.size))
     held_out = build_held_out(config, prepared.train, prepared.valid, starts)
@@ -218,9 +218,9 @@ def _begin(
     machine: Machine,
     batches: StepBatches,
 ) -> Owner:
-    """Write settings, tokenizer and manifest into the run folder; returns what its checkpoints belong to.
+    """Write settings, tokenizer and manifest into the run folder; returns the owner of its checkpoints.
 
-    Raises CheckpointError, before anything is written, where the run was begun on another kind of device.
+    Raises CheckpointError, before anything is written, if the run was begun on another kind of device.
     """
     another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
     store = prepared.train
@@ -239,12 +239,12 @@ def _begin(
     )
     if another_card is not None:
         folder.say(f"{folder.name}: {another_card}")
-    made_from = ingredients(config, store.fingerprint, machine.precision)
-    return Owner(run_id, made_from, machine.device.type, machine.card)
+    content = ingredients(config, store.fingerprint, machine.precision)
+    return Owner(run_id, content, machine.device.type, machine.card)
 
 
 def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder]) -> EncoderModel:
-    """The model with its first weights; a warm start's are taken over, and which ones is recorded."""
+    """The model with its initial weights. A warm start copies those of its parent and records which are new."""
     checkpoints = {role: newest(parent.checkpoints) for role, parent in parents.items()}
     model = method_of(config).build(checkpoints)
     if WARM_START in parents:
@@ -258,7 +258,7 @@ def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder
 def _evaluate(
     config: RunConfig, prepared: Prepared, evaluator: Evaluator, baselines: NgramBaselines
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Held-out results and the change from layer to layer; None in a process that does not write."""
+    """Held-out results and the change from layer to layer; None except in the process that writes."""
     started = time.perf_counter()
     held_out = evaluator.held_out
     with console.stage("evaluating on held-out documents"):
@@ -274,7 +274,7 @@ def _evaluate(
 
 
 def require_pairs(config: RunConfig, held_out: HeldOut) -> None:
-    """Raise DataError where there is nothing to evaluate on."""
+    """Raises DataError if there is nothing to evaluate on."""
     if not len(held_out.plain):
         raise DataError(
             f"data={config.data.name}: the held-out documents give no segment pair. Hold out more text or, where every "

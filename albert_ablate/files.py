@@ -1,4 +1,4 @@
-"""Small files, written so that a reader sees the old content or the new, never half of either."""
+"""Small files, written atomically: a reader sees the old or the new content, never a part."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from albert_ablate.errors import DamagedFileError, DataError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` atomically: temporary file in the same folder, fsync, rename."""
+    """Write ``text`` atomically: to a temporary file in the same folder, then fsync and rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -32,11 +32,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def require_writable(*folders: Path) -> None:
-    """Try a file in each folder or, where it is not made yet, in the nearest one above it. Raises OSError."""
+    """Create a temporary file in each folder, or in its nearest existing parent. Raises OSError if one fails."""
     for folder in folders:
-        there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+        existing = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
         try:
-            tempfile.TemporaryFile(dir=there).close()
+            tempfile.TemporaryFile(dir=existing).close()
         except OSError as error:
             error.filename = str(folder)
             raise
@@ -44,7 +44,7 @@ def require_writable(*folders: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; what the body writes there takes its place when it succeeds."""
+    """Yield a temporary path beside ``path``; when the body succeeds, the file written there replaces ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -57,7 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk and not only in memory."""
+    """Flush a file, or a folder's list of names, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -71,7 +71,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse the JSON file at ``path``. Raises DamagedFileError where it is none."""
+    """Parse the JSON file at ``path``. Raises DamagedFileError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
-    """A UTF-8 text file, packed or not (``packing``). Raises DataError where it is none, and OSError."""
+    """Open a UTF-8 text file, compressed or not (``compressed``). Raises DataError if it is not UTF-8, and OSError."""
     with unpacked(path) as source:
         try:
             with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as lines:
@@ -102,9 +102,9 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def differences(expected: Any, actual: Any, name: str = "") -> list[str]:
-    """``field: a, not b`` for every field in which two nested dictionaries, as of JSON, differ; a missing one is None.
+    """``field: expected, not actual`` for every field in which two nested dictionaries differ.
 
-    a is of ``expected``; ``name`` is the field that both stand in.
+    A missing field counts as None. ``name`` is the field that contains both dictionaries.
     """
     if isinstance(expected, dict) and isinstance(actual, dict):
         return [
@@ -119,8 +119,8 @@ def differences(expected: Any, actual: Any, name: str = "") -> list[str]:
 def building(folder: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``folder`` and rename it into place when the body succeeds.
 
-    ``folder`` therefore exists only complete, on the disk and not only in memory. Of two processes
-    that build the same folder at once, the first to finish wins and the other's work is dropped.
+    ``folder`` therefore exists only when complete and flushed to the disk. If two processes build the
+    same folder at once, the first to finish wins and the work of the second is dropped.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

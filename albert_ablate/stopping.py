@@ -1,7 +1,7 @@
-"""Stop signals: Ctrl-C, and what systems and clusters send, end a run wherever it is, with what it has done saved.
+"""Stop signals: Ctrl-C and the signals of systems and clusters end a run in any phase, after saving its work.
 
-Inside ``stoppable`` the first signal raises PreemptedError at once; inside ``deferred`` it waits for
-the body to look at it and save. Ctrl-C or SIGTERM a second time leaves at once.
+Inside ``stoppable`` the first signal raises PreemptedError at once. Inside ``deferred`` the body checks
+for it and saves first. A second Ctrl-C or SIGTERM exits at once.
 """
 
 import atexit
@@ -18,50 +18,50 @@ from albert_ablate.errors import PreemptedError
 
 
 def _known(*names: str) -> tuple[signal.Signals, ...]:
-    """Those of the signals that this system has."""
+    """The named signals that exist on this system."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
-#: Ahead of a time limit: SLURM (--signal; submitit's is SIGUSR2), LSF (SIGUSR2), Grid Engine (SIGUSR1, SIGUSR2,
-#: and SIGXCPU, which ``ulimit -t`` sends, too).
+#: Signals ahead of a time limit: SLURM (--signal; submitit's is SIGUSR2), LSF (SIGUSR2), Grid Engine (SIGUSR1,
+#: SIGUSR2 and SIGXCPU), ``ulimit -t`` (SIGXCPU).
 LIMITS = _known("SIGUSR1", "SIGUSR2", "SIGXCPU")
-#: And from people, the system, a terminal that goes away, and clusters that end or preempt a job (PBS, HTCondor).
+#: All stop signals: also those of users, the system, a closed terminal, and clusters that end or preempt a job.
 SIGNALS = (*_known("SIGTERM", "SIGINT", "SIGHUP"), *LIMITS)
-#: A shell has these ignored for what runs in the background, nohup the second; then they stay ignored.
+#: Shells ignore these for background jobs, nohup the second one; ignored signals stay ignored.
 _OF_A_TERMINAL = _known("SIGINT", "SIGHUP")
-#: What a person sends again who does not want to wait. A cluster may send different ones, or SIGXCPU every second.
+#: Signals that exit at once when repeated by a user. A cluster may send different ones, or SIGXCPU every second.
 _IMPATIENT = _known("SIGTERM", "SIGINT")
-#: A cluster and the parent process may both pass on what is one request.
+#: Signals within this time are one request: a cluster and the parent process may both pass it on.
 _SAME_REQUEST_SECONDS = 2.0
 
 Result = TypeVar("Result")
 
 
-class _Asked:
-    """When each signal came first."""
+class _Requests:
+    """The time at which each signal first came."""
 
     def __init__(self) -> None:
         self._first: dict[int, float] = {}
 
     def impatient(self, number: int) -> bool:
-        """Note a signal; whether a person has sent it before and does not want to wait."""
+        """Note a signal; returns whether a user repeated it to exit at once."""
         now = time.monotonic()
         return now - self._first.setdefault(number, now) > _SAME_REQUEST_SECONDS and number in _IMPATIENT
 
 
 class Stop(threading.Event):
-    """Set by the first stop signal; ``patient``: no second one leaves at once."""
+    """Set by the first stop signal; ``patient``: a second one does not exit at once."""
 
     def __init__(self, patient: bool = False) -> None:
         super().__init__()
         self.deferring = 0
         self._patient = patient
         self._limit = False
-        self._asked = _Asked()
+        self._requests = _Requests()
 
     def handle(self, number: int, _frame: object) -> None:
         """The signal handler."""
-        impatient = self._asked.impatient(number) and not self._patient
+        impatient = self._requests.impatient(number) and not self._patient
         if not self.is_set():
             self._limit = number in LIMITS
             self.set()
@@ -71,14 +71,14 @@ class Stop(threading.Event):
             os._exit(PreemptedError.exit_code)
 
     def error(self, where: str = "", work: str = "") -> PreemptedError:
-        """What to raise, after ``where`` (a step) of ``work`` has been saved."""
-        what = "Time limit reached" if self._limit else "Stopped"
+        """The error to raise after ``where`` (a step) of ``work`` has been saved."""
+        event = "Time limit reached" if self._limit else "Stopped"
         if work:
-            what += f" in {work}" if self._limit else f" {work}"
+            event += f" in {work}" if self._limit else f" {work}"
         if where:
-            what += f" at {where}" if self._limit else f" after {where}"
+            event += f" at {where}" if self._limit else f" after {where}"
         return PreemptedError(
-            what, f"the same command continues from {'there' if where else 'what is saved'}", self._limit
+            event, f"the same command continues from {'there' if where else 'what is saved'}", self._limit
         )
 
 
@@ -87,9 +87,9 @@ _current: Stop | None = None
 
 @contextmanager
 def stoppable(patient: bool = False) -> Iterator[None]:
-    """For the length of the body a stop signal raises PreemptedError, wherever the main thread is.
+    """During the body a stop signal raises PreemptedError in the main thread.
 
-    ``patient``: a second signal changes nothing, because another process decides when to wait no longer.
+    ``patient``: a second signal has no effect, because the parent process decides when to kill this one.
     """
     global _current
     if _current is not None or not _in_main_thread():
@@ -105,7 +105,7 @@ def stoppable(patient: bool = False) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Stop]:
-    """No stop signal interrupts the body; it looks at the event. One that was not acted on is raised at the end."""
+    """No stop signal interrupts the body, which checks the event. A pending one is raised at the end."""
     with stoppable():
         stop = _current or Stop()  # outside the main thread nothing sets it
         stop.deferring += 1
@@ -119,20 +119,20 @@ def deferred() -> Iterator[Stop]:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """For the length of the body every stop signal does what Ctrl-C does."""
+    """During the body every stop signal acts like Ctrl-C."""
     with _handled(_Interrupt()):
         yield
 
 
 class _Interrupt:
-    """A signal handler."""
+    """A signal handler that raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self._asked = _Asked()
+        self._requests = _Requests()
         self._first = True
 
     def __call__(self, number: int, _frame: object) -> None:
-        if self._asked.impatient(number) or self._first:
+        if self._requests.impatient(number) or self._first:
             self._first = False
             raise KeyboardInterrupt
 
@@ -149,34 +149,36 @@ def _handled(handler: Callable[[int, object], None]) -> Iterator[None]:
 
 
 @contextmanager
-def limits_postponed(tell: Callable[[int], None]) -> Iterator[Callable[[], object]]:
-    """``tell`` is called instead of the handler that a launcher has for a time limit, for the length of the body.
+def limits_postponed(on_limit: Callable[[int], None]) -> Iterator[Callable[[], object]]:
+    """During the body a time-limit signal calls ``on_limit`` instead of the launcher's handler.
 
-    What the body is given calls the launcher's handler after all, where the signal came.
+    Yields a function that calls the launcher's handler afterwards if the signal came.
     """
     came: list[Callable[[], object]] = []
 
-    def later(number: int, handler: Callable[[int, None], object]) -> Callable[[int, object], None]:
+    def postponing(number: int, handler: Callable[[int, None], object]) -> Callable[[int, object], None]:
         def handle(*_: object) -> None:
             came.append(lambda: handler(number, None))
-            tell(number)
+            on_limit(number)
 
         return handle
 
-    found = {n: signal.getsignal(n) for n in LIMITS} if _in_main_thread() else {}
-    theirs = {n: handler for n, handler in found.items() if callable(handler) and not isinstance(handler, _Interrupt)}
-    for number, handler in theirs.items():
-        signal.signal(number, later(number, handler))
+    previous = {n: signal.getsignal(n) for n in LIMITS} if _in_main_thread() else {}
+    launcher_handlers = {
+        n: handler for n, handler in previous.items() if callable(handler) and not isinstance(handler, _Interrupt)
+    }
+    for number, handler in launcher_handlers.items():
+        signal.signal(number, postponing(number, handler))
     try:
         yield lambda: came[0]() if came else None
     finally:
-        for number, handler in theirs.items():
+        for number, handler in launcher_handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Stop signals wait until the body is over; a process started in it begins so, too."""
+    """Block stop signals during the body; a process started in it begins with them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -186,7 +188,7 @@ def blocked() -> Iterator[None]:
 
 @contextmanager
 def unblocked() -> Iterator[None]:
-    """In a process that was started in ``blocked``: the body is where stop signals come through."""
+    """Unblock stop signals during the body, in a process that was started in ``blocked``."""
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield
@@ -199,19 +201,19 @@ def _in_main_thread() -> bool:
 
 
 def interruptible(work: Callable[[], Result]) -> Result:
-    """The result of a long call into a library that no signal interrupts.
+    """Run a long library call that signals cannot interrupt; returns its result.
 
-    It runs in a thread of its own while the main thread can be stopped; the process then ends without
-    waiting for it.
+    The call runs in a separate thread while the main thread can be stopped. The process then exits
+    without waiting for the call.
     """
-    found: list[Result] = []
-    failed: list[BaseException] = []
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
     def body() -> None:
         try:
-            found.append(work())
+            results.append(work())
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=body, name="library call", daemon=True)
     thread.start()
@@ -221,13 +223,13 @@ def interruptible(work: Callable[[], Result]) -> Result:
     except BaseException:
         atexit.register(_leave_without_waiting)
         raise
-    if failed:
-        raise failed[0]
-    return found[0]
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _leave_without_waiting() -> None:
-    """Ending the interpreter while a library still computes may crash it."""
+    """Exit without finalising the interpreter, which may crash while a library still computes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(PreemptedError.exit_code)

@@ -1,8 +1,8 @@
 """Named randomness: every draw is a function of (seed, purpose, counters), never of call order.
 
-Two tools. ``generator`` and ``torch_generator`` give an ordinary generator for a named purpose.
-``uniform`` and ``fair_binomial`` are counter-based: element ``i`` depends on its own counters
-alone, so arrays can be computed in any order, by any number of workers, from any position.
+``generator`` and ``torch_generator`` return an ordinary generator for a named purpose. ``uniform``
+and ``fair_binomial`` are counter-based: element ``i`` depends only on its own counters, so arrays
+can be computed in any order, by any number of workers, from any position.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ def key(seed: int, purpose: str, *counters: int | str) -> int:
 
 
 def generator(seed: int, purpose: str, *counters: int | str) -> np.random.Generator:
-    """A NumPy generator of its own for ``purpose``."""
+    """A separate NumPy generator for ``purpose``."""
     return np.random.Generator(np.random.Philox(key(seed, purpose, *counters)))
 
 
 def torch_generator(seed: int, purpose: str, *counters: int | str) -> torch.Generator:
-    """A CPU torch generator of its own for ``purpose``."""
-    made = torch.Generator()
-    made.manual_seed(key(seed, purpose, *counters))
-    return made
+    """A separate CPU torch generator for ``purpose``."""
+    torch_stream = torch.Generator()
+    torch_stream.manual_seed(key(seed, purpose, *counters))
+    return torch_stream
 
 
 def hashed(stream: int, *counters: Any) -> np.ndarray:
@@ -57,10 +57,10 @@ def fair_binomial(stream: int, trials: np.ndarray, *counters: Any) -> np.ndarray
     """Number of heads in ``trials`` fair coin tosses for each element, as int64."""
     trials = np.asarray(trials, dtype=np.int64)
     heads = np.zeros(trials.shape, dtype=np.int64)
-    for word in range(-(-int(trials.max(initial=0)) // 64)):
-        left = np.clip(trials - 64 * word, 0, 64)
+    for block in range(-(-int(trials.max(initial=0)) // 64)):
+        left = np.clip(trials - 64 * block, 0, 64)
         kept = np.where(left == 64, ~np.uint64(0), (np.uint64(1) << (left % 64).astype(np.uint64)) - np.uint64(1))
-        heads += np.bitwise_count(hashed(stream, *counters, word) & kept)
+        heads += np.bitwise_count(hashed(stream, *counters, block) & kept)
     return heads
 
 

@@ -85,7 +85,7 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
                 {
                     "task": entry["task"],
                     "run": _short_name(run),
-                    "start": entry["start"] + formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS)),
+                    "start": entry["start"] + formats.suffix((entry.get("recipe") or {}).get("heads", formats.HEADS)),
                     "best": f"{entry['score']:.1%}",
                     "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),
                     "last": f"{entry['last_score']:.1%}",

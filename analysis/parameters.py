@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_ablate.console import command
-from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import compose
 from albert_ablate.sweeping.cells import labels
 from analysis.judge.tables import arms_of
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(_draw(paper_cells()))
         console.print(_NOTE)
         return 0
-    cells = expand(read_words(overrides))
+    cells = expand(read_command_line(overrides))
     for name, cell in zip(labels(cells), cells, strict=True):
         if len(cells) > 1:
             console.print(name, markup=False)

@@ -1,7 +1,7 @@
 """The sweeper of ``conf/hydra/sweeper/ablation.yaml``: Hydra's plug-in point for ``-m``.
 
-It hands the command line to ``albert_ablate.door.app``, which lists the cells and gives them to
-whichever launcher is configured. This folder is a namespace package that Hydra searches.
+It passes the overrides to ``albert_ablate.door.app``, which lists the cells and gives them to the
+configured launcher. This folder is a namespace package that Hydra searches.
 """
 
 from hydra.plugins.launcher import Launcher
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 class AblationSweeper(Sweeper):
-    """Cells of a sweep file or of swept overrides, skipped, resumed, retried and counted."""
+    """Runs the cells of a sweep file or of swept overrides: skips finished ones, resumes, retries and counts."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher."""
@@ -26,7 +26,7 @@ class AblationSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the cells that the overrides ``arguments`` describe, then leave with the sweep's exit code."""
+        """Run the cells that the overrides ``arguments`` describe, then exit with the sweep's code."""
         from albert_ablate.door.app import multirun
 
         multirun(arguments, self.composed, self.launcher)

@@ -19,7 +19,7 @@ CELLS = [
     cell("b", "failed", reason="ValueError: a bug\nin two lines"),
     cell("c", "running", step=1200, share=0.5, speed=43210.0, phase="training"),
     cell("d", "running", phase="evaluating"),
-    cell("e", "preempted", reason="its process ended without a word"),
+    cell("e", "preempted", reason="its process ended without recording a reason"),
     cell("f", "missing"),
     cell("g", "queued"),
 ]
@@ -39,7 +39,7 @@ def test_every_state_has_its_line() -> None:
     assert "ValueError: a bug in two lines" in lines["b"]
     assert "50% · step 1,200 · 43,210 tokens/s" in lines["c"]
     assert "evaluating" in lines["d"]
-    assert "its process ended without a word" in lines["e"]
+    assert "its process ended without recording a reason" in lines["e"]
     assert "waiting" in lines["f"]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from reporthelpers import cells, write_cell, write_sweep
 
-from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import compose
 from albert_ablate.sweeping.definition import rows as sweep_rows
 from analysis import compare, report
@@ -87,7 +87,7 @@ def test_the_sweep_has_the_cells_that_the_claims_are_about() -> None:
 
 
 def test_the_sweep_fits_a_quarter_of_an_hour_of_cells() -> None:
-    found = expand(read_words(["sweep=controls"]))
+    found = expand(read_command_line(["sweep=controls"]))
     assert len(found) == 27
     assert {cell.config.data.source for cell in found} == {"planted"}
     assert {cell.config.share.strategy.value for cell in found} == {"all", "attention", "ffn", "none"}

@@ -83,7 +83,7 @@ def test_what_is_no_run_is_called_what_it_is(copy: RunFolder) -> None:
         (runs / f"other-{number}" / "config.yaml").touch()
     assert "a folder of 10 runs" in refused(runs)
     assert refused(runs).endswith("other-6 and 2 more.")
-    assert "there is nothing of that name" in refused(runs / "no=thing")
+    assert "it does not exist" in refused(runs / "no=thing")
     assert "it has no config.yaml" in refused(runs.parent)
     (runs.parent / "file").touch()
     assert "but a file" in refused(runs.parent / "file")
@@ -161,7 +161,7 @@ def test_every_run_is_looked_at_before_the_first_is_trained(
 @pytest.mark.parametrize("word", ["lr=0.1/run", "my=runs/x"])
 def test_a_path_with_an_equals_sign_that_is_not_there(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune.main([word, "task=sst2"]) == 2
-    assert f"{word}: no run folder (there is nothing of that name)" in capsys.readouterr().err
+    assert f"{word}: no run folder (it does not exist)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("main", [finetune.main, evaluate.main])
@@ -209,7 +209,7 @@ def test_a_read_only_run_is_refused_before_the_work(
     assert read_json(out)["run"] == copy.name
     assert not list((copy.path / "evaluations").glob("*")) if (copy.path / "evaluations").exists() else True
     assert evaluate.main([str(copy.path), "--out", str(out), *SHORT]) == 2
-    assert "there is a file of that name already" in capsys.readouterr().err
+    assert "this file exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("main", [finetune.main, evaluate.main])

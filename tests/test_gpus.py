@@ -34,8 +34,8 @@ from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.outcome import out_of_memory
 from albert_ablate.sweeping import calibration, cards, gpus
 from albert_ablate.sweeping.calibration import kept, measure, rows_of
-from albert_ablate.sweeping.cards import own_gpu, shared
-from albert_ablate.sweeping.cells import Cell, place
+from albert_ablate.sweeping.cards import gpu_slot, shared
+from albert_ablate.sweeping.cells import Cell, assign_folders
 from albert_ablate.sweeping.process import answer_apart
 from albert_ablate.tasks.units import plan_units
 from albert_ablate.training.budget import step_flops
@@ -164,11 +164,11 @@ def test_a_sweeps_parent_asks_another_process(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(gpus, "answer_apart", apart)
     config = tiny_config(tmp_path, "runtime.device=cuda", "runtime.precision=auto")
     cells = [Cell(replace(config, seed=seed), (), ()) for seed in range(2)]
-    placed = place(cells, gpus.precision_here)
+    placed = assign_folders(cells, gpus.local_precision)
     assert asked == ["gpu_multiplies_bf16"], "once for all cells"
     fixed = replace(config, runtime=replace(config.runtime, precision="fp32"))
     assert placed[0].folder is not None
-    assert placed[0].folder.name == place([Cell(fixed, (), ())], gpus.precision_here)[0].folder.name  # type: ignore[union-attr]
+    assert placed[0].folder.name == assign_folders([Cell(fixed, (), ())], gpus.local_precision)[0].folder.name  # type: ignore[union-attr]
     assert not torch.cuda.is_initialized()
 
 
@@ -177,7 +177,7 @@ def test_a_plan_asks_for_the_card_in_another_process(tmp_path: Path, monkeypatch
     monkeypatch.setattr(gpus, "answer_apart", lambda question, device: f"{question.__name__} of {device}")
     config = tiny_config(tmp_path, "runtime.device=cuda")
     assert kept(config) is None
-    assert gpus.hardware_here(config.runtime)["device"] == "card of cuda"
+    assert gpus.local_hardware(config.runtime)["device"] == "card of cuda"
 
 
 def test_a_process_that_fails_or_ends_is_told() -> None:
@@ -327,15 +327,15 @@ def test_places_are_taken_and_given_back(monkeypatch: pytest.MonkeyPatch) -> Non
     def seen() -> str | None:
         return os.environ.get("CUDA_VISIBLE_DEVICES")
 
-    with own_gpu("auto", 1):
+    with gpu_slot("auto", 1):
         assert seen() == "3,4", "no sweep shares them"
-    with shared(["3", "4"]), own_gpu("auto", 1):
+    with shared(["3", "4"]), gpu_slot("auto", 1):
         assert seen() == "3"
-        with own_gpu("cuda", 2):
+        with gpu_slot("cuda", 2):
             assert seen() == "4", "an empty GPU comes before the second place of one"
-            with own_gpu("cpu", 1):
+            with gpu_slot("cpu", 1):
                 assert seen() == "4"
-            with own_gpu("auto", 2):
+            with gpu_slot("auto", 2):
                 assert seen() == "3"
         polls = count()
 
@@ -343,14 +343,14 @@ def test_places_are_taken_and_given_back(monkeypatch: pytest.MonkeyPatch) -> Non
             if next(polls) == 3:
                 raise PreemptedError("Stopped")
 
-        with own_gpu("auto", 1):
+        with gpu_slot("auto", 1):
             monkeypatch.setattr(cards, "time", SimpleNamespace(sleep=stopped))
-            with pytest.raises(PreemptedError), own_gpu("auto", 1):
+            with pytest.raises(PreemptedError), gpu_slot("auto", 1):
                 pass
         assert next(polls) == 4, "waited until it was stopped"
         assert seen() == "3"
     assert seen() == "3,4"
-    with shared([]), own_gpu("auto", 1):
+    with shared([]), gpu_slot("auto", 1):
         assert seen() == "3,4"
 
 

@@ -101,7 +101,7 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_done(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    monkeypatch.setattr(engine, "place", None)  # would prepare the data
+    monkeypatch.setattr(engine, "assign_folders", None)  # would prepare the data
     blocked = place / "blocked"
     blocked.mkdir()
     (blocked / ".sweeps").write_text("a file")

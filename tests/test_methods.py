@@ -13,7 +13,7 @@ from recipes import blocks, copied, inside, touched
 from runhelpers import make_trainer, newest_checkpoint, run, run_folders, start, stopped_in, tiny_config, tiny_overrides
 
 from albert_ablate.axes import MethodName
-from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.methods import METHODS, Parent, Term, method_of
 from albert_ablate.methods.mlm import MaskedLM
 from albert_ablate.record.folder import RunFolder
@@ -115,7 +115,7 @@ def test_a_run_that_comes_first_is_trained_first_and_handed_over(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METHODS, MethodName.MLM, Taught)
-    cells = expand(read_words(tiny_overrides(shared, f"paths.runs={tmp_path}")))
+    cells = expand(read_command_line(tiny_overrides(shared, f"paths.runs={tmp_path}")))
     assert [cell.config.seed for cell in cells] == [7, 0]
     run_alone = tiny_config(shared, f"paths.runs={tmp_path}")
     assert start(run_alone) == 0

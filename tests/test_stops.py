@@ -15,9 +15,9 @@ from albert_ablate import stopping
 from albert_ablate.errors import NoProgressError, PreemptedError
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.outcome import ordinal, recorded
-from albert_ablate.sweeping.cells import Cell, Placed, place
+from albert_ablate.sweeping.cells import Cell, Placed, assign_folders
 from albert_ablate.sweeping.engine import run_sweep
-from albert_ablate.sweeping.gpus import precision_here
+from albert_ablate.sweeping.gpus import local_precision
 from albert_ablate.sweeping.process import Outcome
 
 LIMIT = PreemptedError("Time limit reached at step 5 of 12", "the same command continues from there", limit=True)
@@ -39,7 +39,7 @@ def reach(folder: RunFolder, step: int) -> Outcome:
 
 def swept(cell: Cell, rounds: Callable[[int, Placed], Outcome | None]) -> tuple[int, RunFolder, int]:
     """(exit code, folder, rounds) of a sweep whose launcher is ``rounds``."""
-    (placed,) = place([cell], precision_here)
+    (placed,) = assign_folders([cell], local_precision)
     assert placed.folder is not None
     count = 0
 
@@ -49,7 +49,7 @@ def swept(cell: Cell, rounds: Callable[[int, Placed], Outcome | None]) -> tuple[
         assert count < 20, "an endless loop"
         return [rounds(count, placed)]
 
-    code = run_sweep("x", [cell], "missing", launch, one_by_one=False, precision_of=precision_here)
+    code = run_sweep("x", [cell], "missing", launch, one_by_one=False, precision_of=local_precision)
     return code, placed.folder, count
 
 
@@ -99,7 +99,7 @@ def test_a_launcher_that_refuses_is_named_and_not_an_older_stop(cell: Cell) -> N
     def refuse(_: int, placed: Placed) -> Outcome:
         raise RuntimeError("sbatch: invalid account")
 
-    (placed,) = place([cell], precision_here)
+    (placed,) = assign_folders([cell], local_precision)
     assert placed.folder is not None
     reach(placed.folder, 3)
     code, folder, count = swept(cell, refuse)

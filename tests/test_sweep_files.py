@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from albert_ablate.config.identity import settings_digest
-from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods.parents import warm_start
 from albert_ablate.sweeping.cells import Cell, labels
@@ -15,7 +15,7 @@ BASE, LARGE, XLARGE, XXLARGE = (768, 12), (1024, 24), (2048, 24), (4096, 12)
 
 
 def cells(*words: str) -> list[Cell]:
-    return expand(read_words(list(words)))
+    return expand(read_command_line(list(words)))
 
 
 def shape(cell: Cell) -> tuple:

@@ -1,1 +1,1 @@
-"""One file for each command beside ``run.py``."""
+"""The commands beside ``run.py``, one file each."""

@@ -1,10 +1,10 @@
 """Score a run on any corpus: ``python -m albert_ablate.evaluate runs/NAME data=text data.path=FILE``.
 
-Masked LM, NSP, SOP and the change from layer to layer on held-out documents, for runs trained here
-and for imported ones, with their own tokenizer. On another text than the run's own the bars are of that
-text (``evaluation.foreign``), and nothing is said of how long the run was trained. Kept in
-``RUN/evaluations/``, or with ``--out FILE`` there and nowhere else; an imported run that was not
-evaluated yet takes the numbers as its results.
+Measures masked LM, NSP, SOP and the change from layer to layer on held-out documents, for trained and
+imported runs, with the run's tokenizer. On a text that the run was not trained on, the baselines are
+computed from that text (``evaluation.foreign``) and there is no verdict on the length of training. The
+record is kept in ``RUN/evaluations/``, or with ``--out FILE`` only in that file. The first evaluation of
+an imported run also becomes its results.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from albert_ablate import console
 from albert_ablate.axes import SENTENCE_TASKS, Objective
-from albert_ablate.commands.given import open_run, remarks, require_cache, require_no_place_for_runs
+from albert_ablate.commands.given import open_run, refuse_paths_runs, remarks, require_cache
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.console import command
 from albert_ablate.door.compose import compose_evaluation
@@ -40,24 +40,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.evaluate", description="Score a run on any corpus.")
     parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("settings", nargs="*", help="of data, evaluation, pairs and runtime; the rest is the run's own")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="keep the record there and nothing in the run folder")
+    parser.add_argument(
+        "settings", nargs="*", help="of data, evaluation, pairs and runtime; others as recorded with the run"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the record only to this file, not to the run folder"
+    )
     options = parser.parse_intermixed_args(arguments)
     folder = open_run(options.run)
-    require_no_place_for_runs(options.settings)
+    refuse_paths_runs(options.settings)
     config = compose_evaluation(folder.path / "config.yaml", options.settings)
-    place = folder.path / "evaluations" if options.out is None else _place_of(options.out)
-    _require_place(place)
+    target = folder.path / "evaluations" if options.out is None else _folder_of(options.out)
+    _require_writable(target)
     require_cache(config)
     for remark in remarks(folder):
         console.say(f"  ! {remark}.")
-    from albert_ablate.record.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+    from albert_ablate.record.outcome import explaining_disk_errors  # after the checks: torch loads slowly
 
-    with disk_in_words(str(folder.path.parent), config.paths.cache):
+    with explaining_disk_errors(str(folder.path.parent), config.paths.cache):
         record = evaluate(folder, config)
     _show(record)
-    file = options.out or place / _name(record)
-    with disk_in_words(str(folder.path.parent), config.paths.cache):
+    file = options.out or target / _name(record)
+    with explaining_disk_errors(str(folder.path.parent), config.paths.cache):
         write_record(file, record)
         if options.out is None:
             _adopt(folder, record)
@@ -65,20 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _place_of(out: Path) -> Path:
-    """The folder of a file that is to be written. Raises RunFolderError where something has its name."""
+def _folder_of(out: Path) -> Path:
+    """The folder of the file ``out``. Raises RunFolderError if ``out`` exists already."""
     if out.exists():
-        raise RunFolderError(f"--out {out}: there is {'a folder' if out.is_dir() else 'a file'} of that name already.")
+        raise RunFolderError(
+            f"--out {out}: this {'folder' if out.is_dir() else 'file'} exists already. Give a new name."
+        )
     return out.parent
 
 
-def _require_place(place: Path) -> None:
-    """Raise RunFolderError where no record could be written: before the work, not after it."""
+def _require_writable(folder: Path) -> None:
+    """Raises RunFolderError, before any work, if the record could not be written to ``folder``."""
     try:
-        require_writable(place)
+        require_writable(folder)
     except OSError as error:
         raise RunFolderError(
-            f"{place} cannot be written ({error.strerror}). Keep the record elsewhere: --out FILE.json"
+            f"{folder} cannot be written ({error.strerror}). Keep the record elsewhere: --out FILE.json"
         ) from error
 
 
@@ -96,13 +102,13 @@ def _show(record: EvaluationRecord) -> None:
 
 
 def _name(record: EvaluationRecord) -> str:
-    """Of a record in the run folder: the same for the same settings, tokens, precision and checkpoint."""
+    """File name of a record: the same for the same settings, tokens, precision and checkpoint."""
     key = digest([record.settings, record.data.tokens.fingerprint, record.precision, record.checkpoint], 8)
     return f"{record.settings['data']['name']}-{key}.json"
 
 
 def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
-    """The record of the run's newest checkpoint, evaluated as ``config`` says. Raises UserError."""
+    """Evaluate the run's newest checkpoint with the settings of ``config``. Raises UserError."""
     from albert_ablate.data.prepare import prepare_data
     from albert_ablate.data.vocabulary import tokenizer_file
     from albert_ablate.evaluation.achievable import achievable
@@ -121,8 +127,8 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     missing = list((_imported(folder) or {}).get("missing", []))
     machine = Machine.of(config.runtime)
     set_up(config.runtime)
-    own = replace(config.tokenizer, model_path=str(tokenizer_file(folder.path)))
-    prepared = prepare_data(replace(config, tokenizer=own), trains=False)
+    tokenizer = replace(config.tokenizer, model_path=str(tokenizer_file(folder.path)))
+    prepared = prepare_data(replace(config, tokenizer=tokenizer), trains=False)
     config = prepared.settled(config)
     objective = Objective.NONE if "sentence head" in missing else config.objective.name
     starts = prepared.tokenizer.word_starts
@@ -132,22 +138,22 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     load_weights(checkpoint, model)
     measures = method_of(config).measures
     started = time.perf_counter()
-    at_home = _is_own(folder, prepared.record)
+    on_training_text = _is_training_text(folder, prepared.record)
     pieces = config.tokenizer.vocab_size
     baselines = (
         NgramBaselines(prepared.train, pieces, cache=Path(config.paths.cache))
-        if at_home
+        if on_training_text
         else of_this_text(prepared.valid, prepared.train, pieces)
     )
     with console.stage("evaluating on held-out documents"):
         results = Evaluator(model, held_out, objective, baselines, machine, measures).results()
-        # Without a training side nothing says how often pairs are cut where.
+        # The best scores need a training side, which shows how often pairs are cut at each position.
         if prepared.reference is not None and baselines is not None and prepared.train.document_count:
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
     scored = _scored(config, held_out, prepared)
-    if not at_home:
-        trained_on, reason = _own_tokens(folder, config)
+    if not on_training_text:
+        trained_on, reason = _training_tokens(folder, config)
         scored.seen_in_training = seen_in_training(held_out.plain, trained_on)
         bars_of(results, held_out.plain, trained_on, reason, pieces)
     measured = Results.model_validate(results)
@@ -168,16 +174,16 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     )
 
 
-def _is_own(folder: RunFolder, data: dict[str, Any]) -> bool:
-    """Whether a text is the one that the run was trained on, divided into the same two sides."""
+def _is_training_text(folder: RunFolder, data: dict[str, Any]) -> bool:
+    """Whether a text is the run's training text, divided into the same two sides."""
     if _imported(folder) is not None or not (folder.path / "manifest.json").is_file():
         return False
     trained = folder.read("manifest.json").get("data", {}).get("text", {}).get("fingerprint")
     return bool(trained == data["text"]["fingerprint"])
 
 
-def _own_tokens(folder: RunFolder, config: RunConfig) -> tuple["TokenStore | None", str]:
-    """The tokens that the run was trained on, where a cache still has them; else None, and why."""
+def _training_tokens(folder: RunFolder, config: RunConfig) -> tuple["TokenStore | None", str]:
+    """The tokens that the run was trained on, if a cache still has them; else None and the reason."""
     from albert_ablate.data.store import find_training
 
     if _imported(folder) is not None:
@@ -186,14 +192,14 @@ def _own_tokens(folder: RunFolder, config: RunConfig) -> tuple["TokenStore | Non
     manifest = folder.read("manifest.json") if (folder.path / "manifest.json").is_file() else {}
     fingerprint = manifest.get("data", {}).get("tokens", {}).get("fingerprint", "")
     for cache in dict.fromkeys([config.paths.cache, trained.paths.cache]):
-        found = find_training(Path(cache), fingerprint, trained.data.fraction)
-        if found is not None:
-            return found, ""
+        tokens = find_training(Path(cache), fingerprint, trained.data.fraction)
+        if tokens is not None:
+            return tokens, ""
     return None, f"the run's own text is not in {config.paths.cache}; scoring the run on it once puts it there"
 
 
 def _scored(config: RunConfig, held_out: "HeldOut", prepared: "Prepared") -> Scored:
-    """How much of the text the masked-LM numbers cover, and what keeps them from all of it."""
+    """How much of the text the masked-LM numbers cover, and what limited them."""
     sides = [prepared.train, prepared.valid]
     return Scored(
         **held_out.plain.scored(),
@@ -206,15 +212,15 @@ def _scored(config: RunConfig, held_out: "HeldOut", prepared: "Prepared") -> Sco
 
 
 def _imported(folder: RunFolder) -> dict[str, Any] | None:
-    """Where an imported run comes from; None for one that was trained here."""
-    found: dict[str, Any] | None = None
+    """Origin of an imported run; None for a run that was trained."""
+    origin: dict[str, Any] | None = None
     if (folder.path / "results.json").is_file():
-        found = folder.read("results.json").get("imported")
-    return found
+        origin = folder.read("results.json").get("imported")
+    return origin
 
 
 def _adopt(folder: RunFolder, record: EvaluationRecord) -> None:
-    """The first evaluation of an imported run becomes its results; its tokenizer's record stays."""
+    """Make the first evaluation of an imported run its results; the record of its tokenizer is kept."""
     if _imported(folder) is None or "masked_lm" in folder.read("results.json"):
         return
     folder.amend("results.json", record.results)

@@ -1,7 +1,7 @@
-"""A run for transformers: ``python -m albert_ablate.export runs/NAME OUT``.
+"""Export a run to transformers: ``python -m albert_ablate.export runs/NAME OUT``.
 
-Writes a folder that ``from_pretrained`` loads: weights (safetensors), configuration, tokenizer, and
-a model card with where the run comes from.
+Writes a folder that ``from_pretrained`` loads: weights (safetensors), configuration, tokenizer, and a
+model card that states the origin of the run.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def export(run: Path, out: Path) -> "Exported":
     """Write the run's newest weights to the new or empty folder ``out``. Raises UserError."""
     run, out = open_run(run).path, out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "exists already and is not empty" if out.is_dir() else "is a file that exists already"
-        raise RunFolderError(f"{out} {what}. Give the name of a new or an empty folder.")
+        problem = "exists already and is not empty" if out.is_dir() else "is a file that exists already"
+        raise RunFolderError(f"{out} {problem}. Give the name of a new or an empty folder.")
     try:
         require_writable(out if out.exists() else out.parent)
     except OSError as error:
@@ -60,7 +60,7 @@ def export(run: Path, out: Path) -> "Exported":
     if not source.is_file():
         raise RunFolderError(f"{run}: it keeps no {source.name}, so its tokenizer cannot be exported.")
     config = compose_for_run(run / "config.yaml", [])
-    from safetensors.torch import save_file  # after the words are found good: torch loads slowly
+    from safetensors.torch import save_file  # after the checks: torch loads slowly
 
     from albert_ablate.interop.huggingface import in_order_of, to_huggingface
     from albert_ablate.interop.tokenizer_json import tokenizer_json
@@ -75,18 +75,19 @@ def export(run: Path, out: Path) -> "Exported":
     word_pieces = config.tokenizer.name == WORDPIECE
     if word_pieces:
         exported = in_order_of(source, exported)
-    target = out / ".unfinished" if out.exists() else out  # an empty folder stays the one it is: someone may be in it
+    # An empty folder is kept: it may be the working directory of a process.
+    target = out / ".unfinished" if out.exists() else out
     with building(target) as folder:
         save_file(exported.tensors, folder / "model.safetensors", metadata={"format": "pt"})
         _write(folder / "config.json", {"architectures": [exported.architecture], **exported.config})
         _write(folder / "tokenizer_config.json", tokenizer_settings(config))
-        if word_pieces:  # written anew: BertTokenizer would take a byte-order mark for a part of the first piece
+        if word_pieces:  # rewritten: BertTokenizer would read a byte-order mark as part of the first piece
             (folder / VOCABULARY).write_text("".join(f"{p}\n" for p in read_vocabulary(source)), encoding="utf-8")
         else:
             shutil.copyfile(source, folder / TOKENIZER)
-            kept = run / TOKENIZER_JSON  # of an import whose cleaning ours would write otherwise
-            own = read_json(kept) if kept.is_file() else tokenizer_json(source, config.tokenizer)
-            _write(folder / TOKENIZER_JSON, own)
+            kept = run / TOKENIZER_JSON  # of an imported run whose text cleaning differs from ours
+            exported_tokenizer = read_json(kept) if kept.is_file() else tokenizer_json(source, config.tokenizer)
+            _write(folder / TOKENIZER_JSON, exported_tokenizer)
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
         _write(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
         card = _card(config, run, checkpoint.name, exported, manifest, results)
@@ -111,15 +112,15 @@ def tokenizer_settings(config: RunConfig) -> dict[str, Any]:
     marks = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "mask": "[MASK]"}
     marks |= {"pad": "<pad>", "unk": "<unk>"}
     named = {f"{name}_token": mark for name, mark in marks.items()}
-    own = {
+    cleaning = {
         "keep_accents": not config.tokenizer.strip_accents,
         "split_digit_commas": config.tokenizer.split_digit_commas,
     }
-    return common | own | named
+    return common | cleaning | named
 
 
 def _tokenizer_class(config: RunConfig) -> str:
-    """One that takes tokenizer.json as it is: AlbertTokenizer replaces its cleaning by one that drops Indic vowels."""
+    """A class that keeps tokenizer.json unchanged: AlbertTokenizer's own cleaning drops Indic vowels."""
     return "BertTokenizer" if config.tokenizer.name == WORDPIECE else "PreTrainedTokenizerFast"
 
 
@@ -131,7 +132,7 @@ def _card(
     manifest: dict[str, Any],
     results: dict[str, Any],
 ) -> str:
-    """README.md of the folder: what the model is, how to load it, where every number comes from."""
+    """The model card (README.md): what the model is, how to load it, and the origin of its numbers."""
     source, data = manifest.get("source") or {}, manifest.get("data", {})
     masked = results.get("masked_lm") or {}
     axes = {axis.name: axis.value(config) for axis in AXES}

@@ -1,10 +1,10 @@
 """Fine-tune finished runs: ``python -m albert_ablate.finetune runs/NAME task=mnli,squad11 task.data_dir=DATA``.
 
-Pretraining is not repeated, and a fine-tuning that is finished is skipped. Takes one run folder or
-several, and the settings ``task``, ``task.*``, ``tasks.*``, ``runtime.*``, ``tracker``, ``rerun`` and ``paths.cache``.
+Pretraining is not repeated, and finished fine-tunings are skipped. Takes one or more run folders and
+the settings ``task``, ``task.*``, ``tasks.*``, ``runtime.*``, ``tracker``, ``rerun`` and ``paths.cache``.
 
-``--reread`` trains nothing: finished fine-tunings whose heads answered in bf16, as they did in older versions, are
-scored again with heads in fp32, and the difference is shown.
+``--reread`` trains nothing. It scores finished fine-tunings of older versions, whose heads answered in bf16, again
+with heads in fp32 and shows the difference.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from albert_ablate import console
-from albert_ablate.commands.given import open_run, remarks, require_cache, require_no_place_for_runs
+from albert_ablate.commands.given import open_run, refuse_paths_runs, remarks, require_cache
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import FINE_TUNING_GROUPS, compose_for_run
 from albert_ablate.errors import ConfigError, DataError, PreemptedError, RunFolderError, UserError
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m albert_ablate.finetune", description="Fine-tune finished runs on downstream tasks."
     )
     parser.add_argument(
-        "words", nargs="+", metavar="RUN | SETTING=VALUE", help="run folders, and settings as task=sst2"
+        "items", nargs="+", metavar="RUN | SETTING=VALUE", help="run folders, and settings as task=sst2"
     )
     parser.add_argument(
         "--reread",
@@ -44,22 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="train nothing: score finished fine-tunings again whose heads answered in bf16, now with heads in fp32",
     )
     options = parser.parse_intermixed_args(arguments)
-    words: list[str] = options.words
-    settings = [word for word in words if _is_setting(word)]
-    places = [Path(word) for word in words if not _is_setting(word)]
-    if not places:
+    items: list[str] = options.items
+    settings = [argument for argument in items if _is_setting(argument)]
+    paths = [Path(argument) for argument in items if not _is_setting(argument)]
+    if not paths:
         parser.error("which run? Name its folder, such as runs/e128-all-sop-nano-s0-...")
     if options.reread:
-        chosen = [word for word in settings if word.partition("=")[0].lstrip("+~") in ("task", "rerun")]
+        chosen = [argument for argument in settings if argument.partition("=")[0].lstrip("+~") in ("task", "rerun")]
         if chosen:
             raise ConfigError(f"{chosen[0]}: no effect with --reread, which takes every fine-tuning of the run.")
-    runs = [_given(place, settings, options.reread) for place in places]  # all before the first is trained
-    from albert_ablate.record.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+    runs = [_run_and_settings(path, settings, options.reread) for path in paths]  # check all before training the first
+    from albert_ablate.record.outcome import explaining_disk_errors  # after the checks: torch loads slowly
 
     code = 0
     for folder, config in runs:
         try:
-            with stoppable(), disk_in_words(str(folder.path.parent), config.paths.cache):
+            with stoppable(), explaining_disk_errors(str(folder.path.parent), config.paths.cache):
                 if options.reread:
                     reread_run(folder, config, settings)
                 else:
@@ -71,23 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _is_setting(word: str) -> bool:
-    """Whether a word sets something; a path may hold = too."""
-    name, equals, _ = word.partition("=")
+def _is_setting(argument: str) -> bool:
+    """Whether an argument is a setting; a path may contain = too."""
+    name, equals, _ = argument.partition("=")
     group = name.lstrip("+~").split(".")[0]
     if not equals or group in FINE_TUNING_GROUPS:
         return bool(equals)
-    known = group in {field.name for field in fields(RunConfig)}  # of a run, so refused in words
-    return not Path(word).expanduser().exists() and (known or "/" not in word)
+    known = group in {field.name for field in fields(RunConfig)}  # refused later with an explanation
+    return not Path(argument).expanduser().exists() and (known or "/" not in argument)
 
 
-def _given(place: Path, settings: Sequence[str], reread: bool) -> tuple[RunFolder, RunConfig]:
-    """The run in the folder ``place``, and its settings with ``settings``. Raises UserError.
+def _run_and_settings(path: Path, settings: Sequence[str], reread: bool) -> tuple[RunFolder, RunConfig]:
+    """The run in the folder ``path``, and its recorded settings with ``settings``. Raises UserError.
 
-    ``reread``: with every task that it was fine-tuned on.
+    ``reread``: the settings then include every task with fine-tunings to score again.
     """
-    folder = open_run(place)
-    require_no_place_for_runs(settings)
+    folder = open_run(path)
+    refuse_paths_runs(settings)
     if reread:
         from albert_ablate.tasks.reread import manifest_of, waiting
 
@@ -102,15 +102,15 @@ def _given(place: Path, settings: Sequence[str], reread: bool) -> tuple[RunFolde
         require_writable(folder.path, folder.path / "tasks", guard_file(folder.path).parent)
     except OSError as error:
         raise RunFolderError(
-            f"{folder.path} cannot be written ({error.strerror}); fine-tunings lie in the run's own folder. Copy it to "
-            f"a place of your own (cp -r {folder.path} FOLDER) and fine-tune the copy."
+            f"{folder.path} cannot be written ({error.strerror}); fine-tunings are kept in the run folder. Copy it to "
+            f"a folder of your own (cp -r {folder.path} FOLDER) and fine-tune the copy."
         ) from error
     require_cache(config)
     return folder, config
 
 
 def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
-    """Every task and seed of ``config`` on a finished run. Raises UserError."""
+    """Fine-tune a finished run on every task and seed of ``config``. Raises UserError."""
     from albert_ablate.record.summary import summary
     from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units, rerun_units
     from albert_ablate.training.distributed import require_one_process
@@ -131,7 +131,7 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
 
 
 def reread_run(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> None:
-    """Score the fine-tunings of a finished run again whose heads answered in bf16. Raises UserError."""
+    """Score a finished run's fine-tunings whose heads answered in bf16 again. Raises UserError."""
     from albert_ablate.tasks.reread import reread, waiting
     from albert_ablate.training.distributed import require_one_process
     from albert_ablate.training.machine import Machine
@@ -142,34 +142,34 @@ def reread_run(folder: RunFolder, config: RunConfig, settings: Sequence[str]) ->
     if not units:
         console.say(f"{folder.path}: nothing to do; the heads of all finished fine-tunings answered in fp32.")
         return
-    names = {word.partition("=")[0].lstrip("+~") for word in settings}
+    names = {setting.partition("=")[0].lstrip("+~") for setting in settings}
     set_up(config.runtime)
     machine = Machine.of(config.runtime)
-    found = reread(config, folder, units, names.__contains__, tokenizer_of(folder, config), machine)
+    rescored = reread(config, folder, units, names.__contains__, tokenizer_of(folder, config), machine)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for title in ("  fine-tuning", "score"):
         table.add_column(title, overflow="fold")
     for title in ("head in bf16", "in fp32", "difference"):
         table.add_column(title, justify="right")
-    for one in found:
-        for which, (before, now) in (("best", one.best), ("last", one.last)):
-            name = f"  {one.name}" if which == "best" else ""
+    for unit in rescored:
+        for which, (before, now) in (("best", unit.best), ("last", unit.last)):
+            name = f"  {unit.name}" if which == "best" else ""
             table.add_row(name, which, f"{before:.2%}", f"{now:.2%}", f"{100 * (now - before):+.2f}")
     console.show(table)
 
 
 def tokenizer_of(folder: RunFolder, config: RunConfig) -> "Tokenizer":
-    """The tokenizer that the run was pretrained with. Raises DataError where it is gone."""
+    """The tokenizer of the run's pretraining. Raises DataError if it is not available."""
     from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 
     wanted = folder.read("manifest.json")["data"]["tokenizer"]["fingerprint"]
     model = tokenizer_file(folder.path)
     if model.is_file():
-        found = open_tokenizer(model, config.tokenizer)
-    else:  # a folder from before the model was copied into it
+        tokenizer = open_tokenizer(model, config.tokenizer)
+    else:  # older run folders have no copy of it
         from albert_ablate.data.prepare import prepare_data
 
-        found = prepare_data(config).tokenizer
-    if found.fingerprint != wanted:
-        raise DataError(f"{folder.path}: the tokenizer is not the one of the pretraining ({found.path}).")
-    return found
+        tokenizer = prepare_data(config).tokenizer
+    if tokenizer.fingerprint != wanted:
+        raise DataError(f"{folder.path}: the tokenizer is not the one of the pretraining ({tokenizer.path}).")
+    return tokenizer

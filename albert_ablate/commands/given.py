@@ -1,4 +1,4 @@
-"""The run that a command was given: the folder itself and no other, or words that say what it is instead."""
+"""Opens the run folder that a command was given, or explains what the path is instead."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,77 +10,77 @@ from albert_ablate.files import read_json, require_writable
 from albert_ablate.record.folder import RunFolder
 
 _SETTINGS = "config.yaml"
-#: Runs of a folder that are named where one is wanted.
+#: Most runs that the message for a folder of runs names.
 _NAMED = 8
 
 
-def open_run(place: Path) -> RunFolder:
-    """The run in the folder ``place``, under the folder's real name: for ``.`` and links too.
+def open_run(path: Path) -> RunFolder:
+    """The run in the folder ``path``, under the folder's real name even for ``.`` and links.
 
-    Nothing is looked up by name or identity, so a copy is measured itself. Raises RunFolderError for
-    a folder of runs, a part of a run such as a fine-tuning, and whatever else is no run.
+    Nothing is looked up by name or identity, so a copy of a run is opened itself. Raises
+    RunFolderError for anything else, such as a folder of runs or a fine-tuning of a run.
     """
-    place = place.expanduser()
-    if not place.exists():
-        raise RunFolderError(f"{place}: no run folder (there is nothing of that name). Runs lie in runs/.")
-    real = place.resolve() if place.is_symlink() or place.name in ("", "..") else place
-    if (real / _SETTINGS).is_file():
-        return RunFolder(real.parent, real.name)
-    raise RunFolderError(f"{place}: no run folder{_what_it_is(place.resolve())}")
+    path = path.expanduser()
+    if not path.exists():
+        raise RunFolderError(f"{path}: no run folder (it does not exist). Runs lie in runs/.")
+    resolved = path.resolve() if path.is_symlink() or path.name in ("", "..") else path
+    if (resolved / _SETTINGS).is_file():
+        return RunFolder(resolved.parent, resolved.name)
+    raise RunFolderError(f"{path}: no run folder{_actual_content(path.resolve())}")
 
 
-def _what_it_is(place: Path) -> str:
-    """The rest of the sentence about a place that is no run."""
-    around = next((p for p in place.parents if (p / _SETTINGS).is_file() and (p / "status.json").is_file()), None)
-    manifest = _manifest(place)
+def _actual_content(path: Path) -> str:
+    """The end of the message for a path that is no run: what it is, and what to give instead."""
+    parent_run = next((p for p in path.parents if (p / _SETTINGS).is_file() and (p / "status.json").is_file()), None)
+    manifest = _manifest(path)
     if "task" in manifest and "seed" in manifest:
-        of = around or manifest.get("run", "another run")
+        of = parent_run or manifest.get("run", "another run")
         return (
             f", but the fine-tuning of {of} on {manifest['task']}, seed {manifest['seed']}. "
             "Fine-tuned weights cannot be taken further yet; give the run itself."
         )
-    if around is not None:
-        return f", but a part of one. Give the run itself: {around}"
-    runs = sorted(path.parent.name for path in place.glob(f"[!.]*/{_SETTINGS}")) if place.is_dir() else []
+    if parent_run is not None:
+        return f", but a part of one. Give the run itself: {parent_run}"
+    runs = sorted(file.parent.name for file in path.glob(f"[!.]*/{_SETTINGS}")) if path.is_dir() else []
     if runs:
         more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
         several = f"{len(runs)} runs" if len(runs) > 1 else "1 run"
         return f", but a folder of {several}. Name what is in it: {', '.join(runs[:_NAMED])}{more}."
-    return f" (it has no {_SETTINGS}). Runs lie in runs/." if place.is_dir() else " but a file. Runs lie in runs/."
+    return f" (it has no {_SETTINGS}). Runs lie in runs/." if path.is_dir() else " but a file. Runs lie in runs/."
 
 
-def _manifest(place: Path) -> dict[str, Any]:
+def _manifest(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(place / "manifest.json")
+        manifest = read_json(path / "manifest.json")
     except (OSError, DamagedFileError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def remarks(run: RunFolder) -> list[str]:
-    """What to say before a run is measured that is not finished, or that stands aside."""
-    found, state = [], run.state()
+    """Warnings about a run that is unfinished or was set aside; empty for other runs."""
+    sentences, state = [], run.state()
     if state == "missing":
-        found.append(f"{run.path} has no status.json: whether its training ended is not known")
+        sentences.append(f"{run.path} has no status.json: whether its training ended is not known")
     elif state != "finished":
-        found.append(f"{run.path} is {state}, not finished: its newest checkpoint is not that of a whole run")
+        sentences.append(f"{run.path} is {state}, not finished: its newest checkpoint is not that of a whole run")
     if run.path.absolute().parent.name == ".replaced":
-        found.append(f"{run.path} was set aside by rerun=all; reports leave it out")
-    return found
+        sentences.append(f"{run.path} was set aside by rerun=all; reports leave it out")
+    return sentences
 
 
-def require_no_place_for_runs(settings: Sequence[str]) -> None:
-    """Raise RunFolderError for paths.runs, where a run folder was given already."""
-    for word in settings:
-        if word.partition("=")[0].lstrip("+~") == "paths.runs":
+def refuse_paths_runs(settings: Sequence[str]) -> None:
+    """Raises RunFolderError for ``paths.runs``, which has no effect when a run folder is given."""
+    for setting in settings:
+        if setting.partition("=")[0].lstrip("+~") == "paths.runs":
             raise RunFolderError(
-                f"{word}: no effect on a run that is given by its folder. To work somewhere else, copy the folder "
+                f"{setting}: no effect on a run that is given by its folder. To work elsewhere, copy the folder "
                 "(cp -r RUN FOLDER) and give the copy."
             )
 
 
 def require_cache(config: RunConfig) -> None:
-    """Raise RunFolderError where the cache cannot be written: before the work, not in it."""
+    """Raises RunFolderError, before any work, if the cache cannot be written."""
     try:
         require_writable(Path(config.paths.cache))
     except OSError as error:

@@ -1,8 +1,8 @@
-"""A checkpoint of transformers as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
+"""Import a checkpoint as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
 
-Reads ALBERT and BERT (safetensors, or .bin without running its pickles) and TensorFlow's ALBERT
-release with their tokenizer, and writes a run folder that fine-tuning, evaluation and analysis take
-like one trained here.
+Reads ALBERT and BERT of transformers (safetensors, or .bin without running its pickles) and ALBERT's
+TensorFlow release, with their tokenizers. Writes a run folder that fine-tuning, evaluation and analysis
+accept like that of a trained run.
 """
 
 import argparse
@@ -52,15 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
-    found = import_checkpoint(options.checkpoint, options.out)
-    lacks = f"; it has no {', no '.join(found.missing)}: random weights there" if found.missing else ""
-    leaves = f"; left out, the head of a task: {', '.join(found.left_out)}" if found.left_out else ""
+    imported = import_checkpoint(options.checkpoint, options.out)
+    lacks = f"; it has no {', no '.join(imported.missing)}: random weights there" if imported.missing else ""
+    leaves = f"; left out, the head of a task: {', '.join(imported.left_out)}" if imported.left_out else ""
     print(f"{options.out}: imported{lacks}{leaves}")
     return 0
 
 
 def import_checkpoint(name: str, out: Path) -> "Imported":
-    """Write the run folder ``out``; returns what was read. Raises UserError."""
+    """Write the run folder ``out``; returns the imported model. Raises UserError."""
     if out.exists():
         raise RunFolderError(f"{out} exists already. Give the name of a new folder, or remove it.")
     try:
@@ -78,30 +78,30 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
     prefix = checkpoint_prefix(name)
     folder = _folder(name) if prefix is None else prefix.parent
     if prefix is None:
-        described = _json(folder / "config.json")
-        complete(described)  # before the weights, which may be large
+        foreign_config = _json(folder / "config.json")
+        complete(foreign_config)  # before reading the weights, which may be large
         tensors, files = read_tensors(folder)
         files.append(folder / "config.json")
     else:
-        described, tensors, files = read_release(prefix)
+        foreign_config, tensors, files = read_release(prefix)
         files.append(folder / CONFIG)
-    found = from_huggingface(described, tensors)
+    imported = from_huggingface(foreign_config, tensors)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = find_tokenizer(folder, _json(folder / "tokenizer_config.json", needed=False), Path(scratch))
-        config = _config(out.name, found, tokenizer)
+        config = _config(out.name, imported, tokenizer)
         origin = ImportedRecord(
             from_=name,
             files={file.name: sha256_file(file) for file in (*files, *tokenizer.read)},
-            missing=list(found.missing),
-            left_out=list(found.left_out),
-            **kept_for_export(described),
+            missing=list(imported.missing),
+            left_out=list(imported.left_out),
+            **kept_for_export(foreign_config),
         )
-        _write(out, config, found, tokenizer, origin)
-    return found
+        _write(out, config, imported, tokenizer, origin)
+    return imported
 
 
 def _folder(name: str) -> Path:
-    """A local folder, or the hub's copy."""
+    """The local folder ``name``, or the hub's copy of it. Raises DataError."""
     if Path(name).is_dir():
         return Path(name)
     try:
@@ -110,15 +110,15 @@ def _folder(name: str) -> Path:
     except ModuleNotFoundError as error:
         raise DataError(f"{name}: no such folder. Names on the hub need `pip install -e '.[huggingface]'`.") from error
     try:
-        found = Path(snapshot_download(name, allow_patterns=_WANTED))
-        if not list(found.glob("*.safetensors")):
-            found = Path(snapshot_download(name, allow_patterns=[*_WANTED, "pytorch_model*"]))
+        folder = Path(snapshot_download(name, allow_patterns=_WANTED))
+        if not list(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*_WANTED, "pytorch_model*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise DataError(
             f"{name}: no such folder, and the hub gave nothing ({type(error).__name__}). Without network access, "
             "name a folder with config.json, weights and tokenizer."
         ) from error
-    return found
+    return folder
 
 
 def _json(path: Path, needed: bool = True) -> dict[str, Any]:
@@ -127,19 +127,19 @@ def _json(path: Path, needed: bool = True) -> dict[str, Any]:
             raise ForeignCheckpointError(f"{path.parent}: no {path.name} there; is it a checkpoint of transformers?")
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ForeignCheckpointError(f"{path}: not JSON ({error}).") from None
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise ForeignCheckpointError(f"{path}: a JSON object is expected.")
-    return found
+    return values
 
 
-def _config(name: str, found: "Imported", tokenizer: "ForeignTokenizer") -> RunConfig:
-    """The settings of the imported model, and the paper's for everything that it does not say."""
+def _config(name: str, imported: "Imported", tokenizer: "ForeignTokenizer") -> RunConfig:
+    """The settings of the imported model, completed with those of the paper."""
     values = compose(["scale=paper", "data=embedded"]).as_dict()
-    for group, own in found.settings.items():
-        values[group] |= own
+    for group, settings in imported.settings.items():
+        values[group] |= settings
     values["tokenizer"] |= {"name": tokenizer.name, "lowercase": tokenizer.lowercase}
     values["tokenizer"] |= {
         "strip_accents": tokenizer.strip_accents,
@@ -151,19 +151,19 @@ def _config(name: str, found: "Imported", tokenizer: "ForeignTokenizer") -> RunC
     return parse(values)
 
 
-def _state(config: RunConfig, found: "Imported", vocabulary: Path) -> "dict[str, Tensor]":
-    """Every tensor of our model; those of missing heads as a new model has them. Raises ForeignCheckpointError."""
+def _state(config: RunConfig, imported: "Imported", vocabulary: Path) -> "dict[str, Tensor]":
+    """Every tensor of our model; missing heads keep initial weights. Raises ForeignCheckpointError."""
     import torch
 
     from albert_ablate.data.wordpiece import NAME, read_vocabulary, row_order
     from albert_ablate.interop.imported import some
     from albert_ablate.model.pretraining import build_model
 
-    own, tensors = build_model(config.architecture(), config.seed).state_dict(), dict(found.tensors)
+    state, tensors = build_model(config.architecture(), config.seed).state_dict(), dict(imported.tensors)
     wrong = [
-        f"{name} is {list(tensor.shape)}, {list(own[name].shape)} expected"
+        f"{name} is {list(tensor.shape)}, {list(state[name].shape)} expected"
         for name, tensor in sorted(tensors.items())
-        if own[name].shape != tensor.shape
+        if state[name].shape != tensor.shape
     ]
     if wrong:
         raise ForeignCheckpointError(f"The tensors do not fit config.json: {some(wrong)}.")
@@ -172,10 +172,10 @@ def _state(config: RunConfig, found: "Imported", vocabulary: Path) -> "dict[str,
         for name in ("encoder.embedding.word.weight", "mlm_head.bias"):
             if name in tensors:
                 tensors[name] = tensors[name][order]
-    return own | tensors
+    return state | tensors
 
 
-def _write(out: Path, config: RunConfig, found: "Imported", source: "ForeignTokenizer", origin: ImportedRecord) -> None:
+def _write(out: Path, config: RunConfig, imported: "Imported", source: "ForeignTokenizer", origin: ImportedRecord) -> None:
     from safetensors.torch import save_file
 
     from albert_ablate.data.vocabulary import open_tokenizer
@@ -187,7 +187,7 @@ def _write(out: Path, config: RunConfig, found: "Imported", source: "ForeignToke
         raise DataError(
             f"{source.read[0]}: {tokenizer.vocab_size} pieces, but the model has {config.tokenizer.vocab_size}."
         )
-    state = _state(config, found, source.file)
+    state = _state(config, imported, source.file)
     identity = digest(origin.files, 12)
     with building(out) as folder:
         step = folder / "checkpoints" / _STEP

@@ -1,7 +1,7 @@
 """Pack a corpus: ``python -m albert_ablate.pack FILE data=text data.path=TEXT tokenizer.vocab_size=8000``.
 
-The file holds tokens, tokenizer and counts, no text. Runs with ``data=packed data.path=FILE`` have the identities of
-runs on the text itself.
+The file holds tokens, tokenizer and counts, but no text. Runs with ``data=packed data.path=FILE`` have the same
+identities as runs on the text itself.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def pack(file: Path, config: RunConfig) -> int:
-    """Write the corpus of ``config`` to ``file``; returns its size in bytes. Raises UserError."""
+    """Write the corpus of ``config`` to ``file``; returns the size of the file in bytes. Raises UserError."""
     if config.data.fraction != 1:
         raise ConfigError(f"data.fraction={config.data.fraction}: a file holds all documents. Give it to the run.")
     if config.data.source == "planted":
@@ -39,11 +39,11 @@ def pack(file: Path, config: RunConfig) -> int:
         require_writable(file.parent)
     except OSError as error:
         raise RunFolderError(f"{file.parent} cannot be written ({error.strerror}). Name another folder.") from error
-    from albert_ablate.data.packed import write_packed  # after the settings are found good: torch loads slowly
+    from albert_ablate.data.packed import write_packed  # after the checks: torch loads slowly
     from albert_ablate.data.prepare import encode
-    from albert_ablate.record.outcome import disk_in_words
+    from albert_ablate.record.outcome import explaining_disk_errors
 
-    with disk_in_words(str(file.parent), config.paths.cache):
+    with explaining_disk_errors(str(file.parent), config.paths.cache):
         encoded, _ = encode(config)
         with console.stage("compressing tokens"):
             write_packed(file, encoded)

@@ -1,8 +1,8 @@
 """What a sweep will cost: ``python -m albert_ablate.plan sweep=table4 scale=cpu seed=0,1,2``.
 
-Takes the words of ``python run.py -m`` and trains nothing. Time and memory come from a few measured
-steps of each shape on this machine (kept in the cache), or, with ``--gpu``, from FLOPs at a stated
-utilisation.
+Accepts the same overrides as ``python run.py -m`` and trains nothing. Time and memory come from a few
+measured steps of each shape on this machine (kept in the cache) or, with ``--gpu``, from FLOPs at a
+stated utilisation.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from albert_ablate.console import command, duration
-from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.errors import UserError
 from albert_ablate.methods import method_of
-from albert_ablate.sweeping.cells import Cell, Placed, labels, place
+from albert_ablate.sweeping.cells import Cell, Placed, assign_folders, labels
 from albert_ablate.sweeping.definition import load
 from albert_ablate.sweeping.estimate import GPU_PEAKS, Estimate, on_gpu, on_this_machine
 
@@ -32,7 +32,9 @@ _IMPLIED = ("model.hidden=", "model.heads=", "model.intermediate=", "model.layer
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m albert_ablate.plan", description=__doc__.split("\n\n")[0])
-    parser.add_argument("words", nargs="+", metavar="WORD", help="as for python run.py -m: sweep=table4 seed=0,1,2")
+    parser.add_argument(
+        "overrides", nargs="+", metavar="OVERRIDE", help="as for python run.py -m: sweep=table4 seed=0,1,2"
+    )
     parser.add_argument(
         "--gpu", choices=GPU_PEAKS, help="estimate GPU-hours from FLOPs instead of measuring this machine"
     )
@@ -42,16 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if not 0 < options.utilisation <= 1:
         parser.error(f"--utilisation={options.utilisation}: a share of the peak, above 0 and at most 1")
-    words = read_words(options.words)
-    cells = expand(words)
-    counts_only = options.no_time or any(load(name).counts_only for name in words.sweeps)
-    from albert_ablate.record.outcome import disk_in_words  # after the settings are found good: torch loads slowly
+    command = read_command_line(options.overrides)
+    cells = expand(command)
+    counts_only = options.no_time or any(load(name).counts_only for name in command.sweeps)
+    from albert_ablate.record.outcome import explaining_disk_errors  # after the checks: torch loads slowly
 
     paths = cells[0].config.paths
-    with disk_in_words(paths.runs, paths.cache):
-        lines = _lines(cells, None if counts_only else options.gpu or "here", options.utilisation)
+    with explaining_disk_errors(paths.runs, paths.cache):
+        lines = _lines(cells, None if counts_only else options.gpu or "local", options.utilisation)
     title = ": ".join(
-        filter(None, ["sweep " + words.name if words.name else "grid", *[load(n).title for n in words.sweeps]])
+        filter(None, ["sweep " + command.name if command.name else "grid", *[load(n).title for n in command.sweeps]])
     )
     _show(title, lines, options)
     if options.csv:
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Line:
-    """One cell of the plan; None where a number is not known."""
+    """One cell of the plan; None for an unknown number."""
 
     cell: Cell
     label: str
@@ -74,8 +76,8 @@ class Line:
     state: str | None
     estimate: Estimate
     took: float | None  # seconds of a finished run
-    filled: float  # share of the positions of its sequences that are real tokens
-    measured: bool  # whether that was counted on the prepared text, or is an estimate
+    filled: float  # share of the sequences' positions that are real tokens
+    measured: bool  # whether the share was counted on the prepared text, else estimated
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the CSV file."""
@@ -90,12 +92,12 @@ class Line:
 
 def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list[Line]:
     from albert_ablate.sweeping.calibration import calibrate  # torch loads slowly
-    from albert_ablate.sweeping.gpus import precision_here
+    from albert_ablate.sweeping.gpus import local_precision
     from albert_ablate.sweeping.real_tokens import RealTokens
 
-    local = all(cell.config.data.source != "hub" for cell in cells) and clock in ("here", None)
+    local = all(cell.config.data.source != "hub" for cell in cells) and clock in ("local", None)
     placed = (
-        place(cells, precision_here)
+        assign_folders(cells, local_precision)
         if local
         else [Placed(c, name, None) for c, name in zip(cells, labels(cells), strict=True)]
     )
@@ -104,7 +106,7 @@ def _lines(cells: Sequence[Cell], clock: str | None, utilisation: float) -> list
         if p.problem is not None:
             raise p.problem
         config = p.cell.config
-        calibration = calibrate(config) if clock == "here" else None  # prepares the text, where that is left
+        calibration = calibrate(config) if clock == "local" else None  # prepares the text if needed
         tokens, measured = known.of(config)
         if calibration is not None:
             estimate = on_this_machine(config, calibration, tokens)
@@ -128,7 +130,9 @@ def _took(placed: Placed) -> float | None:
 
 def _show(title: str, lines: Sequence[Line], options: argparse.Namespace) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
-    common = [w for w in lines[0].cell.overrides if all(w in line.cell.overrides for line in lines)]
+    common = [
+        override for override in lines[0].cell.overrides if all(override in line.cell.overrides for line in lines)
+    ]
     console.print(f"\n{title}", style="bold")
     console.print(f"every cell: {' '.join(common)}", markup=False, soft_wrap=True)
     console.print(f"{_widths(lines)}\n", markup=False, soft_wrap=True)
@@ -138,7 +142,7 @@ def _show(title: str, lines: Sequence[Line], options: argparse.Namespace) -> Non
 
 
 def _widths(lines: Sequence[Line]) -> str:
-    """What the sweep files call H/12, H/6 and so on."""
+    """The model shapes, and the sizes E that the sweep files call H/12, H/6 and so on."""
     sizes = sorted({line.cell.config.embed.size for line in lines})
     models = {(m.name, m.hidden, m.layers): None for m in (line.cell.config.model for line in lines)}
     shapes = ", ".join(f"{name} {hidden}×{layers}" for name, hidden, layers in models)
@@ -155,11 +159,9 @@ def _table(lines: Sequence[Line], common: Sequence[str], timed: bool) -> Table:
         counts = method_of(line.cell.config).parameters()
         millions = f"{counts.encoder / 1e6:.1f} · {counts.with_pooler / 1e6:.1f} · {counts.with_heads / 1e6:.1f}"
         e = line.estimate
-        own = (
-            " ".join(w for w in line.cell.overrides if w not in common and not w.startswith(_IMPLIED)) or "the only one"
-        )
+        specific = [w for w in line.cell.overrides if w not in common and not w.startswith(_IMPLIED)]
         table.add_row(
-            own, line.identity or "—", millions, f"{e.flops:.2g}", _quantity(e.tokens),
+            " ".join(specific) or "the only one", line.identity or "—", millions, f"{e.flops:.2g}", _quantity(e.tokens),
             _time(e.seconds) if timed else "—", _bytes(e.memory), _bytes(e.disk), line.state or "—",
         )  # fmt: skip
     return table
@@ -167,35 +169,36 @@ def _table(lines: Sequence[Line], common: Sequence[str], timed: bool) -> Table:
 
 def _totals(lines: Sequence[Line], options: argparse.Namespace) -> list[str]:
     estimates = [line.estimate for line in lines]
-    words = [
+    totals = [
         f"{len(lines)} cells · {sum(e.flops for e in estimates):.3g} FLOPs · "
         f"{_quantity(sum(e.tokens for e in estimates))} tokens · {_bytes(sum(e.disk for e in estimates))} on disk"
     ]
     seconds = [e.seconds for e in estimates if e.seconds is not None]
     if options.gpu and not options.no_time:
         hours = sum(seconds) / 3600
-        words.append(
+        totals.append(
             f"{hours:,.0f} {options.gpu.upper()}-hours of training at {options.utilisation:.0%} of the bf16 peak"
         )
     elif seconds and not options.no_time:
         left = sum(line.estimate.seconds or 0.0 for line in lines if line.state != "finished")
-        words.append(f"{_time(sum(seconds))} for all of them on this machine, {_time(left)} for those not finished")
+        totals.append(f"{_time(sum(seconds))} for all of them on this machine, {_time(left)} for those not finished")
         done = [line for line in lines if line.took is not None]
         if done:
-            took, said = sum(line.took or 0.0 for line in done), sum(line.estimate.seconds or 0.0 for line in done)
-            words.append(
-                f"the {len(done)} finished took {_time(took)}; estimated {_time(said)} ({said / took - 1:+.0%})"
-            )
+            took, estimated = sum(line.took or 0.0 for line in done), sum(line.estimate.seconds or 0.0 for line in done)
+            error = f"{estimated / took - 1:+.0%}"
+            totals.append(f"the {len(done)} finished took {_time(took)}; estimated {_time(estimated)} ({error})")
     tuned = sum(len(line.cell.config.tasks) * len(line.cell.config.task.seeds) for line in lines)
     if tuned:
-        words.append(f"{tuned} fine-tunings come on top; their time is not in the estimate")
-    words += [_real_tokens(lines, measured) for measured in (True, False) if any(n.measured is measured for n in lines)]
-    words.append("parameters: encoder · with pooler · with heads; FLOPs: matrix products; memory: peak of the process")
-    return ["", *words]
+        totals.append(f"{tuned} fine-tunings come on top; their time is not in the estimate")
+    totals += [
+        _real_tokens(lines, measured) for measured in (True, False) if any(n.measured is measured for n in lines)
+    ]
+    totals.append("parameters: encoder · with pooler · with heads; FLOPs: matrix products; memory: peak of the process")
+    return ["", *totals]
 
 
 def _real_tokens(lines: Sequence[Line], measured: bool) -> str:
-    """What share of the positions the counted tokens are, and how that is known."""
+    """The line on the share of positions that are real tokens, and on how it was determined."""
     shares = sorted(line.filled for line in lines if line.measured is measured)
     low, high = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
     how = (

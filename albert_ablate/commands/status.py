@@ -1,4 +1,4 @@
-"""How a sweep or single runs stand: ``python -m albert_ablate.status runs``."""
+"""The state of a sweep or of single runs: ``python -m albert_ablate.status runs``."""
 
 import argparse
 import time
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the folder with the run folders (paths.runs; default: runs), or one of them",
     )  # fmt: skip
     parser.add_argument("--sweep", help="the sweep of this name; default: the one that was started last")
-    parser.add_argument("--all", action="store_true", help="every sweep that was run there, and the runs of no sweep")
+    parser.add_argument(
+        "--all", action="store_true", help="every sweep in the folder, and the runs that belong to no sweep"
+    )
     parser.add_argument("--watch", action="store_true", help="print the board again every few seconds until it is over")
     options = parser.parse_args(arguments)
     while _show(options) and options.watch:
@@ -32,26 +34,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(options: argparse.Namespace) -> bool:
-    """Print what is asked for once; whether it is going on. Raises RunFolderError where there is nothing."""
+    """Print the chosen sweeps and runs; returns whether any is running. Raises RunFolderError if there are none."""
     console, runs = Console(highlight=False), options.runs
     if (runs / "status.json").is_file():
-        place = runs.resolve()
-        return _show_runs(console, place.name, place.parent, [place.name])
+        run = runs.resolve()
+        return _show_runs(console, run.name, run.parent, [run.name])
     if not runs.is_dir():
         raise RunFolderError(f"{runs}: there is no such folder. Runs lie in paths.runs, which is runs/ by default.")
-    found = [r for r in records(runs) if options.sweep is None or read_json(r)["name"] == options.sweep]
-    if options.sweep is not None and not found:
+    chosen = [r for r in records(runs) if options.sweep is None or read_json(r)["name"] == options.sweep]
+    if options.sweep is not None and not chosen:
         raise RunFolderError(f"{runs}: no sweep called {options.sweep} has been started there.")
-    going = False
-    for record in found if options.all else found[-1:]:
-        going = _show_sweep(console, record) or (going and options.all)
+    running = False
+    for record in chosen if options.all else chosen[-1:]:
+        running = _show_sweep(console, record) or (running and options.all)
     known = {cell["folder"] for record in records(runs) for cell in read_json(record)["cells"]}
     single = [name for name in single_runs(runs) if name not in known] if options.sweep is None else []
-    if not found and not single:
+    if not chosen and not single:
         raise RunFolderError(f"{runs}: no run and no sweep has been started there (python run.py -m sweep=demo).")
-    if single and (options.all or not found):
-        going |= _show_runs(console, f"{runs}, runs of no sweep", runs, single)
-    return going
+    if single and (options.all or not chosen):
+        running |= _show_runs(console, f"{runs}, runs of no sweep", runs, single)
+    return running
 
 
 def _show_sweep(console: Console, record: Path) -> bool:

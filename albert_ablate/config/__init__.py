@@ -1,1 +1,1 @@
-"""What a run is: its typed, frozen settings, what they may hold, and what makes two runs the same."""
+"""The typed, frozen settings of a run, their validation, and the identity of a run."""

@@ -1,4 +1,4 @@
-"""Settings that are fine alone and wrong together, each with field, value and what to do."""
+"""Settings that contradict each other; every message has field, value and remedy."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,52 +9,52 @@ from albert_ablate.config.tasks import TaskConfig, TextConfig
 
 
 def contradictions(c: RunConfig) -> list[str]:
-    """One sentence each."""
-    found = [sentence for axis in AXES for sentence in axis.problems(c)]
+    """One message for each contradiction; empty for valid settings."""
+    problems = [sentence for axis in AXES for sentence in axis.problems(c)]
     if c.model.hidden % c.model.heads:
-        found.append(
+        problems.append(
             f"model.heads={c.model.heads} does not divide model.hidden={c.model.hidden}: every head has the same "
             f"width. Try model.heads={_nearest_divisor(c.model.hidden, c.model.heads)}."
         )
     if c.pairs.max_length > c.model.max_positions:
-        found.append(
+        problems.append(
             f"pairs.max_length={c.pairs.max_length} exceeds model.max_positions={c.model.max_positions}: later tokens "
             "would have no position. Shorten the sequences or raise model.max_positions."
         )
     if c.model.type_vocab < 2:
-        found.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
+        problems.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
     if c.budget.warmup_steps >= c.budget.steps:
-        found.append(
+        problems.append(
             f"budget.warmup_steps={c.budget.warmup_steps} leaves nothing of budget.steps={c.budget.steps}. "
             "Shorten the warm-up."
         )
-    found += _budget_contradictions(c.budget)
+    problems += _budget_contradictions(c.budget)
     depths = (*c.warm_start.layers, c.model.layers)
     if any(b <= a for a, b in pairwise(depths)):
-        found.append(
+        problems.append(
             f"warm_start.layers={list(c.warm_start.layers)}: depths must grow and stay below "
             f"model.layers={c.model.layers}, since each network starts from the one before."
         )
     if c.batch.micro_size > c.batch.size:
-        found.append(
+        problems.append(
             f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "
             f"Use batch.micro_size={c.batch.size}."
         )
-    found += _data_contradictions(c.data)
-    found += _task_contradictions(c.tasks, c.model.max_positions)
-    found += _place_contradictions(c.paths)
+    problems += _data_contradictions(c.data)
+    problems += _task_contradictions(c.tasks, c.model.max_positions)
+    problems += _path_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
-        found.append(f"task.seeds={list(c.task.seeds)}: a seed stands there twice. Name each once.")
-    return found
+        problems.append(f"task.seeds={list(c.task.seeds)}: a seed is listed twice. Name each once.")
+    return problems
 
 
 def _budget_contradictions(budget: BudgetConfig) -> list[str]:
-    given = {"tokens": budget.tokens, "flops": budget.flops, "seconds": budget.seconds}
-    if budget.unit != "steps" and given.pop(budget.unit) is None:
+    amounts = {"tokens": budget.tokens, "flops": budget.flops, "seconds": budget.seconds}
+    if budget.unit != "steps" and amounts.pop(budget.unit) is None:
         return [f"budget.{budget.unit} is empty: budget={budget.unit} needs the amount. Give budget.{budget.unit}=..."]
     return [
         f"budget.{unit}={amount}: no effect with budget={budget.unit}. Use budget={unit} to train for that many {unit}."
-        for unit, amount in given.items()
+        for unit, amount in amounts.items()
         if amount is not None
     ]
 
@@ -68,10 +68,10 @@ def _data_contradictions(data: DataConfig) -> list[str]:
         ]
     if data.source == "packed" and data.validation_fraction == 1:
         return ["data.validation_fraction=1: a packed corpus is divided already. Use data=text to divide a text anew."]
-    given: dict[str, str | int | None] = {} if data.source == "packed" else {"data.path": data.path}
-    given |= {"data.validation_path": data.validation_path, "data.documents_of": data.documents_of}
-    if data.source != "files" and any(given.values()):
-        named = ", ".join(f"{field}={value}" for field, value in given.items() if value)
+    unused: dict[str, str | int | None] = {} if data.source == "packed" else {"data.path": data.path}
+    unused |= {"data.validation_path": data.validation_path, "data.documents_of": data.documents_of}
+    if data.source != "files" and any(unused.values()):
+        named = ", ".join(f"{field}={value}" for field, value in unused.items() if value)
         return [f"{named}: no effect with data={data.name}. Use data=text to read files."]
     if data.source != "planted" and data.planted is not None:
         return [f"data.planted: no effect with data={data.name}. Use data=planted for text with a known structure."]
@@ -101,53 +101,53 @@ def _planted_contradictions(data: DataConfig) -> list[str]:
 
 
 def _task_contradictions(tasks: dict[str, TaskConfig], positions: int) -> list[str]:
-    """Readers and result folders go by a task's name."""
-    found = [
-        f"tasks.{key}.name={task.name!r}: a task is called what its settings are. Leave it at {key}."
+    """Contradictions in the settings of tasks, whose names choose readers and result folders."""
+    problems = [
+        f"tasks.{key}.name={task.name!r}: a task must have the name of its settings. Leave it at {key}."
         for key, task in tasks.items()
         if task.name != key
     ]
-    found += [
+    problems += [
         f"tasks.{key}.max_length={task.max_length} exceeds model.max_positions={positions}: later tokens would have no "
         f"position. Set tasks.{key}.max_length={positions} or less."
         for key, task in tasks.items()
         if task.max_length is not None and task.max_length > positions
     ]
-    return found + [problem for task in tasks.values() for problem in _class_contradictions(task)]
+    return problems + [problem for task in tasks.values() for problem in _class_contradictions(task)]
 
 
 def _class_contradictions(task: TaskConfig) -> list[str]:
-    """Settings of classes, for a task that has none."""
+    """Settings about classes in a task without classes, and incomplete settings of classes."""
     if not isinstance(task, TextConfig):
         return []
     classes = task.kind == "text_classification" and len(task.target_columns) == 1
     needs = {"class_weights": (task.class_weights, "none"), "dev_split": (task.dev_split, "text")}
-    what = "classes: text_classification with one column of target_columns"
-    found = [
-        f"tasks.{task.name}.{field}={value}: it needs {what}. Leave it at {default}."
+    requirement = "classes: text_classification with one column of target_columns"
+    problems = [
+        f"tasks.{task.name}.{field}={value}: it needs {requirement}. Leave it at {default}."
         for field, (value, default) in needs.items()
         if value != default and not classes
     ]
     if task.choose_by is not None and task.kind == "text_regression":
-        found.append(f"tasks.{task.name}.choose_by={task.choose_by}: numbers have no F1. Leave it empty.")
+        problems.append(f"tasks.{task.name}.choose_by={task.choose_by}: numbers have no F1. Leave it empty.")
     if task.dev_split != "text" and task.dev_file is not None:
-        found.append(f"tasks.{task.name}.dev_split={task.dev_split}: no effect with dev_file={task.dev_file}.")
+        problems.append(f"tasks.{task.name}.dev_split={task.dev_split}: no effect with dev_file={task.dev_file}.")
     if isinstance(task.class_weights, tuple) and classes and task.labels is None:
-        found.append(
+        problems.append(
             f"tasks.{task.name}.class_weights={list(task.class_weights)}: which weight is whose? Name the classes in "
             f"this order with tasks.{task.name}.labels."
         )
-    return found
+    return problems
 
 
-def _place_contradictions(paths: PathsConfig) -> list[str]:
-    found = []
+def _path_contradictions(paths: PathsConfig) -> list[str]:
+    problems = []
     for field, name in (("paths.runs", paths.runs), ("paths.cache", paths.cache)):
-        place = Path(name)
-        there = next((path for path in (place, *place.parents) if path.exists()), place)
-        if there.exists() and not there.is_dir():
-            found.append(f"{field}={name}: {there} is a file. Give a folder, which need not exist yet.")
-    return found
+        path = Path(name)
+        existing = next((candidate for candidate in (path, *path.parents) if candidate.exists()), path)
+        if existing.exists() and not existing.is_dir():
+            problems.append(f"{field}={name}: {existing} is a file. Give a folder, which need not exist yet.")
+    return problems
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

@@ -1,4 +1,4 @@
-"""What makes two runs the same run."""
+"""The identity of a run: what makes two runs the same."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,25 +7,25 @@ from albert_ablate.axes import AXES
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.files import digest
 
-#: Raise when the same configuration would train to other numbers.
+#: Raise when the same configuration would give other numbers.
 NUMERICS = 1
 
-#: Settings that came later, at their only value of before: left out, so that older runs keep their names.
+#: Settings added later, with the value older runs had implicitly: left out at it, so that older runs keep their names.
 LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
     "masking.long_words": "whole", "tokenizer.words": "reference",
 }  # fmt: skip
 
-#: The same, and the axes that came later.
+#: ``LATER``, and the axes that were added later.
 BEFORE = {**LATER, **{axis.path: axis.before for axis in AXES if axis.before is not None}}
 
-#: Settings that identities hold, at their value in runs that lack them and in arms whose terms do not give them.
+#: Settings in identities -> their value in runs that lack them and in arms whose terms do not set them.
 UNSAID = {"warm_start.layers": [], **{path: value for axis in AXES for path, value in axis.beside.items()}}
 
-#: Groups whose ``name`` only says what their other settings are called.
+#: Groups whose ``name`` only labels their other settings.
 _NAMED = ("model", *(axis.group for axis in AXES if axis.setting != "name"))
 
-#: Groups that say where and how, not what: they never change the numbers by intent.
+#: Groups on where and how to run, which never change the numbers by intent.
 INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
 
 
@@ -35,28 +35,27 @@ def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:
 
 
 def ingredients(config: RunConfig, store_fingerprint: str, precision: str) -> dict[str, Any]:
-    """What the identity is made from: ``comparable`` settings, and corpus and tokenizer by the tokens they give."""
+    """The content of an identity: ``comparable`` settings, and the tokens in place of corpus and tokenizer."""
     return comparable(config.as_dict()) | {"tokens": store_fingerprint, "precision": precision, "numerics": NUMERICS}
 
 
 def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that change a run's numbers, of nested plain ones: the one rule for identities and for set-ups.
+    """The settings that change a run's numbers, from nested plain values: the only rule for identities and set-ups.
 
-    Settings that came later are left out at the value that runs had before them, and may be missing. Corpus and
-    tokenizer are told elsewhere, by their tokens, so that a file may move. Of the budget only the unit in use counts;
-    names do not. The micro-batch without dropout only divides the same sums; with dropout it decides which noise
-    falls on which sequence.
+    Settings added later may be missing, and are left out at the value that older runs had implicitly. Corpus and
+    tokenizer are left out, as their tokens represent them and a file may move. Names are left out. Of the budget only
+    the unit in use counts. The micro-batch counts only with dropout: it decides which sequence gets which noise.
     """
     kept = {
-        group: {k: v for k, v in own.items() if (f"{group}.{k}", v) not in BEFORE.items() and k not in _names(group)}
-        if isinstance(own, Mapping)
-        else own
-        for group, own in values.items()
+        group: {k: v for k, v in inner.items() if (f"{group}.{k}", v) not in BEFORE.items() and k not in _names(group)}
+        if isinstance(inner, Mapping)
+        else inner
+        for group, inner in values.items()
         if group not in INCIDENTAL
     }
-    if kept.get("masking", {}).get("long_words") == "auto":  # until the text has been seen; then it is whole or pieces
+    if kept.get("masking", {}).get("long_words") == "auto":  # reading the text resolves it to whole or pieces
         del kept["masking"]["long_words"]
-    kept = {group: own for group, own in kept.items() if own != {}}  # an axis that came later, at its value of before
+    kept = {group: inner for group, inner in kept.items() if inner != {}}  # a later axis at its implicit value
     model, batch, budget = (values.get(name, {}) for name in ("model", "batch", "budget"))
     if batch and not (model.get("hidden_dropout") or model.get("attention_dropout")):
         kept["batch"] = {"size": batch["size"]}
@@ -71,18 +70,18 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names(group: str) -> tuple[str, ...]:
-    """Settings of a group that only say what the others are called."""
+    """Settings of a group that only label the others."""
     return ("name",) if group in _NAMED else ()
 
 
 def settings_digest(config: RunConfig) -> str:
-    """The same before the corpus is read: cells with equal digests are the same run."""
+    """A stand-in for the identity before the corpus is read: cells with equal digests are the same run."""
     sources = digest([config.as_dict()["data"], config.as_dict()["tokenizer"]])
     return identity(config, sources, config.runtime.precision)
 
 
 def readable_name(config: RunConfig) -> str:
-    """The axes, the model and the seed, for a folder's name."""
+    """Axes, model and seed, the readable part of a folder's name."""
     values = [(axis, axis.value(config)) for axis in AXES]
     axes = [axis.slug.format(value) for axis, value in values if axis.shown(value)]
     return "-".join([*axes, config.model.name, f"s{config.seed}"])

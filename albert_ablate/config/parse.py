@@ -1,4 +1,4 @@
-"""Plain nested values, as Hydra composes them or a run records them -> ``RunConfig``, or words for what is wrong."""
+"""Plain nested values, composed by Hydra or recorded by a run -> ``RunConfig``, or a ConfigError."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -10,7 +10,7 @@ from albert_ablate.config.contradictions import contradictions
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import ConfigError
 
-#: The largest whole number of a setting.
+#: The largest integer that a setting may hold.
 _LARGEST = 2**63 - 1
 
 
@@ -29,32 +29,32 @@ def parse(values: dict[str, Any]) -> RunConfig:
 def _explain(problem: Any) -> str:
     parts = [str(part) for part in problem["loc"]]
     if parts[0] == "tasks" and len(parts) > 3:
-        del parts[2]  # which of the task families it was read as
+        del parts[2]  # the task family, which is no part of the field
     field = ".".join(parts)
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         group = field.rpartition(".")[0]
         known = _known_fields(group)
         return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
     if problem["type"] in ("missing", "missing_argument"):
-        return f"{field}: missing. Every setting stands in conf/; did an override remove it?"
+        return f"{field}: missing. Every setting has a default in conf/; did an override remove it?"
     return f"{field}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
 
 
-def _misread(given: Any, made: Any, field: str = "") -> Iterator[str]:
-    """A sentence for each value that pydantic accepts and that is wrong here: yes for a number, numbers beyond 64 bits.
+def _misread(raw: Any, typed: Any, field: str = "") -> Iterator[str]:
+    """A message for each wrong value that pydantic accepts: yes for a number, integers beyond 64 bits.
 
-    ``given`` are plain values, ``made`` the plain values of the typed settings made of them.
+    ``raw``: the plain values; ``typed``: the typed settings made from them, as plain values.
     """
-    if isinstance(made, dict) and isinstance(given, dict):
-        for key, value in made.items():
-            yield from _misread(given.get(key), value, f"{field}.{key}".lstrip("."))
-    elif isinstance(made, list) and isinstance(given, list | tuple):
-        for index, (item, typed) in enumerate(zip(given, made, strict=True)):
-            yield from _misread(item, typed, f"{field}.{index}")
-    elif isinstance(given, bool) and not isinstance(made, bool):
-        yield f"{field}={given}: a number is expected, not {'yes' if given else 'no'}."
-    elif isinstance(made, int) and abs(made) > _LARGEST:
-        yield f"{field}={made}: larger than {_LARGEST}, the largest whole number there is a use for."
+    if isinstance(typed, dict) and isinstance(raw, dict):
+        for key, value in typed.items():
+            yield from _misread(raw.get(key), value, f"{field}.{key}".lstrip("."))
+    elif isinstance(typed, list) and isinstance(raw, list | tuple):
+        for index, (raw_item, typed_item) in enumerate(zip(raw, typed, strict=True)):
+            yield from _misread(raw_item, typed_item, f"{field}.{index}")
+    elif isinstance(raw, bool) and not isinstance(typed, bool):
+        yield f"{field}={raw}: a number is expected, not {'yes' if raw else 'no'}."
+    elif isinstance(typed, int) and abs(typed) > _LARGEST:
+        yield f"{field}={typed}: too large (at most {_LARGEST})."
 
 
 def _known_fields(group: str) -> list[str]:

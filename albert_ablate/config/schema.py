@@ -1,6 +1,6 @@
-"""The typed configuration: frozen dataclasses, what a field of theirs may hold, and what follows from them.
+"""The typed configuration: frozen dataclasses with validated fields.
 
-Values come from ``conf/`` alone; no field has a default here. ``parse.parse`` makes a ``RunConfig`` of plain values.
+All defaults are in ``conf/``, none in this file. ``parse.parse`` makes a ``RunConfig`` from plain values.
 """
 
 import re
@@ -26,14 +26,14 @@ from albert_ablate.config.tasks import (
 from albert_ablate.languages import known_code
 from albert_ablate.model.architecture import Architecture
 
-#: Where every default stands.
+#: The folder with all defaults.
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 _STRICT = ConfigDict(extra="forbid")
 
 
 def _plain_name(name: str) -> str:
-    """A part of a folder's name. Raises ValueError for one that would lead out of the folder that it is in."""
+    """Check a part of a folder's name. Raises ValueError for one that could lead outside the parent folder."""
     if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
         raise ValueError("it becomes part of a folder's name: give 1 to 100 characters, no / and no \\ among them")
     return name
@@ -46,14 +46,14 @@ def _language(code: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_plain_name)]
-#: A file, a folder or a pattern.
-Place = Annotated[str, Field(min_length=1)]
+#: A file, a folder or a glob pattern.
+PathText = Annotated[str, Field(min_length=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=_STRICT)
 class RatesConfig:
-    """A scale's learning rate for each optimizer; ``optimizer.learning_rate`` is what counts."""
+    """A scale's learning rate for each optimizer, the default of ``optimizer.learning_rate``."""
 
     lamb: PositiveFloat
     adamw: PositiveFloat
@@ -61,7 +61,7 @@ class RatesConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ScaleConfig:
-    """The preset that set the other groups."""
+    """The preset that sets the other groups."""
 
     name: Name
     learning_rate: RatesConfig
@@ -70,23 +70,23 @@ class ScaleConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class EmbedConfig:
-    """Axis 1."""
+    """Axis 1: the embedding width."""
 
     size: Positive  # E
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ShareConfig:
-    """Axis 2."""
+    """Axis 2: parameter sharing across layers."""
 
     strategy: Share
-    groups: Positive  # runs of layers with parameters of their own (paper, section 4.5)
-    inner: Positive  # layers in what a group repeats
+    groups: Positive  # number of groups of consecutive layers; each has its own parameters (paper, section 4.5)
+    inner: Positive  # distinct layers that a group repeats
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ObjectiveConfig:
-    """Axis 3."""
+    """Axis 3: the sentence objective."""
 
     name: Objective
 
@@ -100,7 +100,7 @@ class MethodConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """Shape of the encoder but for the embedding width and the vocabulary."""
+    """Shape of the encoder, except embedding width and vocabulary."""
 
     name: Name
     hidden: Positive
@@ -141,17 +141,17 @@ class HubSource:
 class PlantedConfig:
     """Text drawn from a known structure (``data/planted.py``); strengths are probabilities."""
 
-    topic: Strength  # that a word is of its document's topic
-    order: Strength  # that a sentence begins with the marker of its place
+    topic: Strength  # that a word belongs to its document's topic
+    order: Strength  # that a sentence begins with the marker of its position
     local: Strength  # that a word is determined by its left neighbour
     documents: Annotated[int, Field(ge=20, le=10_000_000)]
     sentences: Annotated[int, Field(ge=2, le=1000)]  # of a document
     words: Annotated[int, Field(ge=2, le=1000)]  # of a sentence
-    markers: Annotated[int, Field(ge=2, le=1000)]  # that a document's sentences go through again and again
+    markers: Annotated[int, Field(ge=2, le=1000)]  # that a document's sentences cycle through
     vocabulary: Annotated[int, Field(ge=4, le=100_000)]  # words of all topics, markers not counted
     topics: Annotated[int, Field(ge=2)]
-    pieces: Annotated[int, Field(ge=32)]  # of a tokenizer that has each word as a piece
-    seed: Count  # of the text, whatever the run's is
+    pieces: Annotated[int, Field(ge=32)]  # vocabulary size at which every word is one piece
+    seed: Count  # of the text, independent of the run's seed
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -160,12 +160,12 @@ class DataConfig:
 
     name: Name
     source: Literal["embedded", "files", "hub", "planted", "packed"]
-    path: Place | None
-    validation_path: Place | None
-    validation_fraction: Annotated[float, Field(gt=0, le=1)]  # 1: all of a text that is scored, not trained on
-    fraction: Annotated[float, Field(gt=0, le=1)]  # of the training documents, chosen at random, that are used
+    path: PathText | None
+    validation_path: PathText | None
+    validation_fraction: Annotated[float, Field(gt=0, le=1)]  # 1: the whole text, for evaluation only
+    fraction: Annotated[float, Field(gt=0, le=1)]  # random share of the training documents to use
     format: Literal["auto", "sentences", "prose", "headings"]
-    documents_of: Annotated[int, Field(ge=2)] | None  # sentences, for files without marks between documents
+    documents_of: Annotated[int, Field(ge=2)] | None  # sentences, for files without document boundaries
     text_column: str
     language: Annotated[str, AfterValidator(_language)]
     hub: tuple[HubSource, ...]
@@ -190,7 +190,7 @@ class MaskingConfig:
     max_ngram: Annotated[int, Field(ge=1, le=10)]
     max_predictions: Positive | None
     copies: Positive | None
-    long_words: Literal["auto", "whole", "pieces"]  # words that do not fit the budget
+    long_words: Literal["auto", "whole", "pieces"]  # rule for words with more pieces than the masking budget
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -198,8 +198,8 @@ class TokenizerConfig:
     """SentencePiece unigram (paper, section 4.1), or another kind."""
 
     name: Literal["unigram", "bpe", "wordpiece"]
-    words: Literal["script", "spaces", "reference"]  # what opens a word for whole-word masking
-    model_path: Place | None
+    words: Literal["script", "spaces", "reference"]  # how word starts are recognised for whole-word masking
+    model_path: PathText | None
     vocab_size: Annotated[int, Field(ge=32)]
     lowercase: bool
     strip_accents: bool
@@ -214,13 +214,13 @@ class OptimizerConfig(UpdateConfig):
 
     name: Literal["lamb", "adamw"]
     learning_rate: PositiveFloat
-    skip_spikes: PositiveFloat | None  # leave out steps so many standard deviations above those before
+    skip_spikes: PositiveFloat | None  # skip steps this many standard deviations above the previous ones
 
 
 @dataclass(frozen=True, config=_STRICT)
 class BudgetConfig:
-    """How long to train. The amount of ``unit`` ends the training; the schedule's shape is that of
-    ``steps`` and ``warmup_steps``, stretched over the amount.
+    """How long to train. The amount of ``unit`` ends the training; the learning-rate schedule of
+    ``steps`` and ``warmup_steps`` is stretched over this amount.
     """
 
     unit: Literal["steps", "tokens", "flops", "seconds"]
@@ -231,7 +231,7 @@ class BudgetConfig:
     seconds: PositiveFloat | None  # of training, without evaluation and saving
 
     def amount(self) -> float:
-        """How much of ``unit`` a run may use."""
+        """The amount of ``unit`` that a run may use."""
         amounts = {"steps": self.steps, "tokens": self.tokens, "flops": self.flops, "seconds": self.seconds}
         amount = amounts[self.unit]
         assert amount is not None  # parse() refuses it
@@ -240,14 +240,14 @@ class BudgetConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class WarmStartConfig:
-    """Shallower networks that are trained first, each from the one before (paper, appendix A.1)."""
+    """Shallower networks that are trained first, each starting from the previous one (paper, appendix A.1)."""
 
     layers: tuple[Positive, ...]
 
 
 @dataclass(frozen=True, config=_STRICT)
 class BatchConfig:
-    """Sequences in an optimizer step, and in one forward pass."""
+    """Sequences in an optimizer step (``size``) and in one forward pass (``micro_size``)."""
 
     size: Positive
     micro_size: Positive
@@ -278,7 +278,7 @@ class RuntimeConfig:
     async_checkpoints: bool
     keep_checkpoints: Positive
     retries: Count  # times that a sweep starts a cell again whose process was killed
-    time_limits: Positive  # of a cluster, that a run may reach before it is given up
+    time_limits: Positive  # of a cluster, that a run may reach before it fails
     cells_per_gpu: Annotated[int, Field(ge=1, le=1024)]  # of a sweep, at once
     oom_halving: bool
     activation_checkpointing: bool
@@ -289,13 +289,13 @@ class RuntimeConfig:
 class PathsConfig:
     """Folders, relative to where the command is run."""
 
-    runs: Place
-    cache: Place
+    runs: PathText
+    cache: PathText
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TrackerConfig:
-    """Mirrors of the metrics, any of them at once; the run folder is always the record."""
+    """Trackers that mirror the metrics, which may be combined; the record is always the run folder."""
 
     wandb: bool
     tensorboard: bool
@@ -332,7 +332,7 @@ class RunConfig:
     tracker: TrackerConfig
 
     def architecture(self) -> Architecture:
-        """What the model is built from."""
+        """The shape of the model."""
         m = self.model
         return Architecture(
             vocab_size=self.tokenizer.vocab_size,

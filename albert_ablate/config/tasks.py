@@ -1,6 +1,6 @@
-"""The settings of downstream tasks: one dataclass a family, chosen by ``kind``.
+"""The settings of downstream tasks: one dataclass for each family, chosen by ``kind``.
 
-Part of the typed configuration (``config.py``); values come from ``conf/task/`` alone.
+Part of the typed configuration (``config.schema``); values come only from ``conf/task/``.
 """
 
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _as_word(value: Any) -> Any:
-    """A label that is a number is its digits; true and false are spelt in several ways, so quotes must say how."""
+    """A label as text. Numbers become their digits; true and false need quotes, as they have several spellings."""
     if isinstance(value, bool):
         raise ValueError("a word is expected. Put it in quotes, spelt as in your file: ['true','false']")
     return str(value) if isinstance(value, int | float) else value
@@ -26,7 +26,7 @@ def _as_word(value: Any) -> Any:
 Word = Annotated[str, BeforeValidator(_as_word)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
-#: The paper's five columns, and the order in which it averages them.
+#: The five task columns of the paper's tables, in the order of its average.
 PAPER_FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
 
 
@@ -34,7 +34,7 @@ PAPER_FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
 class ScalingConfig:
     """How a scale changes every task's recipe."""
 
-    steps: Literal["recipe", "epochs"]  # the recipe's steps, or its passes over the examples there are
+    steps: Literal["recipe", "epochs"]  # the recipe's steps, or its epochs over the available examples
     epochs: PositiveFloat  # factor
     learning_rate: PositiveFloat  # factor
     batch_size: Positive | None  # at most
@@ -43,7 +43,7 @@ class ScalingConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class UpdateConfig:
-    """What every update rule has, in pretraining and in fine-tuning."""
+    """Settings of every update rule, in pretraining and fine-tuning."""
 
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     beta1: Fraction
@@ -56,14 +56,14 @@ class UpdateConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class FineTuneConfig:
-    """What all tasks of a run have in common."""
+    """Settings common to all tasks of a run."""
 
     source: Literal["files", "hub"]
     data_dir: str | None
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
     start: Literal["pretrained", "random"]
     evaluations: Positive  # on dev, evenly spaced
-    evaluate_every: Positive | None  # or every so many steps
+    evaluate_every: Positive | None  # instead: steps between evaluations
     group_by_length: bool
     micro_size: Positive | None  # sequences in one forward pass
     keep_weights: bool
@@ -98,14 +98,14 @@ class HubTask:
 
 @dataclass(frozen=True, config=_STRICT)
 class TaskBase:
-    """What every task has. The settings that are empty come from ``recipe`` and ``task.scaling``."""
+    """Settings of every task. Empty ones come from ``recipe`` and ``task.scaling``."""
 
     name: str
     recipe: RecipeConfig
     hub: HubTask | None
-    train_file: str | None  # instead of the official name
+    train_file: str | None  # replaces the official file name
     dev_file: str | None
-    max_train: Positive | None  # examples, for a quick look; the first ones of a fixed shuffle
+    max_train: Positive | None  # examples, for a quick test; the first of a fixed shuffle
     max_dev: Positive | None
     learning_rate: PositiveFloat | None
     batch_size: Positive | None
@@ -119,7 +119,7 @@ class TaskBase:
 
 @dataclass(frozen=True, config=_STRICT)
 class GlueConfig(TaskBase):
-    """A GLUE task; columns, labels and metrics stand in ``tasks/glue.py``."""
+    """A GLUE task; ``tasks/texts/glue.py`` has its columns, labels and metrics."""
 
     kind: Literal["glue"]
 
@@ -132,10 +132,10 @@ class TextConfig(TaskBase):
     text_columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     target_columns: Annotated[tuple[str, ...], Field(min_length=1)]
     id_column: str | None
-    labels: tuple[Word, ...] | None  # in order; empty: those of the training file, sorted
-    dev_fraction: OpenFraction  # of the training rows, by a hash of their text, where there is no dev file
-    dev_split: Literal["text", "label"]  # which rows that are: drawn from all, or the same share of every class
-    class_weights: Literal["none", "balanced"] | tuple[PositiveFloat, ...]  # of each class's errors; in labels' order
+    labels: tuple[Word, ...] | None  # in order; empty: the sorted labels of the training file
+    dev_fraction: OpenFraction  # of the training rows, chosen by a hash of their text, if there is no dev file
+    dev_split: Literal["text", "label"]  # drawn from all rows, or the same share of every class
+    class_weights: Literal["none", "balanced"] | tuple[PositiveFloat, ...]  # of errors, in the order of labels
     choose_by: Literal["macro_f1"] | None  # the metric that chooses the checkpoint; empty: the first one
 
 
@@ -156,12 +156,12 @@ class SquadConfig(TaskBase):
     kind: Literal["squad"]
     version: Literal["1.1", "2.0"]
     max_query: Positive  # pieces
-    stride: Positive  # pieces between two windows at the recipe's length; shorter windows take their share
+    stride: Positive  # pieces between window starts at the recipe's length; scaled for shorter windows
     n_best: Positive
     max_answer: Positive  # pieces
-    beam: Positive  # starts, and ends for each, of the 2.0 head
-    threshold: Literal["best_f1", "zero"]  # of the null score: searched on dev, or a probability of one half
-    f1_unit: Literal["auto", "words", "characters"]  # what F1 counts; auto: what the paragraph's script has
+    beam: Positive  # of the 2.0 head: start positions, and end positions for each
+    threshold: Literal["best_f1", "zero"]  # of the null score: searched on dev, or 0 (a probability of one half)
+    f1_unit: Literal["auto", "words", "characters"]  # unit of F1; auto: depends on the paragraph's script
 
 
 @dataclass(frozen=True, config=_STRICT)

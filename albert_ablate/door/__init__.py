@@ -1,1 +1,1 @@
-"""The way in from Hydra: the only code that imports hydra and omegaconf."""
+"""The entry from Hydra: the only package that imports hydra and omegaconf."""

@@ -1,7 +1,7 @@
-"""The door: with ``hydra_words``, ``hydra_options`` and the plug-in, the only code that imports hydra and omegaconf.
+"""The entry of ``run.py``. Only this package and the plug-in import hydra and omegaconf.
 
-``main`` is what ``run.py`` calls. With ``-m`` Hydra's sweeper hands the command line to
-``multirun``, and each cell comes back through the launcher to ``_task``.
+``run.py`` calls ``main``. With ``-m`` Hydra's sweeper passes the overrides to ``multirun``, and the
+launcher calls ``_task`` for each cell.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 
 from albert_ablate import console
 from albert_ablate.config.schema import CONF, RunConfig
-from albert_ablate.door.cells import expand, read_words
+from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import paper_setup, to_run_config
 from albert_ablate.door.options import asks_for_gpus, launcher_name, require_supported
 from albert_ablate.door.words import REFUSALS, explained, readable, searchpath, single_values
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _Exit(SystemExit):
-    """Our own exit code, as opposed to Hydra's."""
+    """An exit with this project's code, to tell it from Hydra's."""
 
     code: int
 
@@ -41,7 +41,7 @@ class _Exit(SystemExit):
 def main() -> int:
     """Entry point of ``run.py``. Returns the exit code: 0, that of the worst failure, or 2 for wrong settings.
 
-    Output that cannot be written is no failure here: the run folder is the record.
+    Output that cannot be written is no failure: the run folder is the record.
     """
     return console.as_process(_main)
 
@@ -50,19 +50,19 @@ def _main() -> int:
     options = get_args_parser().parse_intermixed_args()
     try:
         _require_known(options)
-        words = list(options.overrides) if options.shell_completion else readable(options.overrides)
-        multirun = not options.shell_completion and require_supported(words, options.multirun, options.config_dir)
+        overrides = list(options.overrides) if options.shell_completion else readable(options.overrides)
+        multirun = not options.shell_completion and require_supported(overrides, options.multirun, options.config_dir)
         path = searchpath(options.config_dir)
-        left = sys.argv[1:]
-        for word in options.overrides:
-            left.remove(word)
-        sys.argv[1:] = [*words, *left]
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses instead of printing it
+        remaining = sys.argv[1:]
+        for override in options.overrides:
+            remaining.remove(override)
+        sys.argv[1:] = [*overrides, *remaining]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
         try:
             hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_task)()
         except REFUSALS as error:
-            raise explained(single_values(words) if multirun else words, error, path) from None
-        except OSError as error:  # of a folder that Hydra makes; what a run meets is put into words there
+            raise explained(single_values(overrides) if multirun else overrides, error, path) from None
+        except OSError as error:  # of a folder that Hydra makes; errors of a run are explained elsewhere
             if error.filename is None:
                 raise
             raise RunFolderError(f"{error.filename}: {error.strerror}.") from error
@@ -72,7 +72,7 @@ def _main() -> int:
 
 
 def _require_known(options: argparse.Namespace) -> None:
-    """Raises ConfigError for options of Hydra that have no use here, or none together."""
+    """Raises ConfigError for unsupported options of Hydra, and for options that exclude each other."""
     if options.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun: the command that started a run is what continues it.")
     for name in ("config_name", "config_path"):
@@ -81,8 +81,8 @@ def _require_known(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')}: the configuration is that of conf/. A file of settings of your own goes "
                 "into a group: --config-dir FOLDER +GROUP=NAME, for FOLDER/GROUP/NAME.yaml."
             )
-    given = {"--run": options.run, "--multirun": options.multirun, "--cfg": options.cfg, "--info": options.info}
-    commands = [name for name, said in given.items() if said]
+    modes = {"--run": options.run, "--multirun": options.multirun, "--cfg": options.cfg, "--info": options.info}
+    commands = [name for name, given in modes.items() if given]
     if len(commands) > 1:
         raise ConfigError(f"{' and '.join(commands)}: one of them alone.")
     for name in ("resolve", "package"):
@@ -91,7 +91,7 @@ def _require_known(options: argparse.Namespace) -> None:
 
 
 def _task(composed: DictConfig) -> Any:
-    """What Hydra calls: for a single run the run itself, for a cell of a sweep its process."""
+    """Hydra calls this for a single run and for each cell of a sweep, which runs in a process of its own."""
     in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
     try:
         config = to_run_config(composed)
@@ -100,7 +100,7 @@ def _task(composed: DictConfig) -> Any:
 
             return run_in_process(config, paper_setup(config))
         _require_multirun(config)
-        from albert_ablate.experiment import run_cell  # after the settings are found good: torch loads slowly
+        from albert_ablate.experiment import run_cell  # after the checks: torch loads slowly
 
         run_cell(config, paper_setup(config))
     except UserError as error:
@@ -112,32 +112,32 @@ def _task(composed: DictConfig) -> Any:
         raise _Exit(PreemptedError.exit_code) from None
 
 
-def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher) -> None:
-    """Run the cells that ``words`` describe with ``launcher``; leaves with the sweep's exit code."""
+def multirun(overrides: Sequence[str], hydra_config: DictConfig, launcher: Launcher) -> None:
+    """Run the cells that ``overrides`` describe with ``launcher``, then exit with the sweep's code."""
     try:
-        read = read_words(words)
-        _require_training(read.sweeps)
-        cells = expand(read)
-        from albert_ablate.record.outcome import disk_in_words
+        command = read_command_line(overrides)
+        _require_training(command.sweeps)
+        cells = expand(command)
+        from albert_ablate.record.outcome import explaining_disk_errors
         from albert_ablate.sweeping.cards import shared
-        from albert_ablate.sweeping.engine import run_sweep  # after the settings are found good: torch loads slowly
-        from albert_ablate.sweeping.gpus import precision_here, precision_on_cluster, visible_gpus
+        from albert_ablate.sweeping.engine import run_sweep  # after the checks: torch loads slowly
+        from albert_ablate.sweeping.gpus import local_precision, precision_on_cluster, visible_gpus
         from albert_ablate.training.distributed import require_one_process
 
         require_one_process("A sweep")
-        name = read.name or f"grid-{len(cells)}"
-        kind = launcher_name(hydra_config.hydra)
+        name = command.name or f"grid-{len(cells)}"
+        launcher_kind = launcher_name(hydra_config.hydra)
         gpus = asks_for_gpus(hydra_config.hydra)
-        precision = partial(precision_on_cluster, gpus=gpus) if kind == "submitit_slurm" else precision_here
-        cards = visible_gpus() if kind in ("joblib", "submitit_local") and _may_use_gpus(cells) else []
+        precision = partial(precision_on_cluster, gpus=gpus) if launcher_kind == "submitit_slurm" else local_precision
+        cards = visible_gpus() if launcher_kind in ("joblib", "submitit_local") and _may_use_gpus(cells) else []
 
-        def launch(some: Sequence[Cell]) -> "list[Outcome | None]":
-            threads = _threads(kind, hydra_config.hydra.launcher, some, len(cards))
-            returned = launcher.launch([for_launch(cell, threads) for cell in some], initial_job_idx=0)
+        def launch(chosen: Sequence[Cell]) -> "list[Outcome | None]":
+            threads = _threads(launcher_kind, hydra_config.hydra.launcher, chosen, len(cards))
+            returned = launcher.launch([for_launch(cell, threads) for cell in chosen], initial_job_idx=0)
             return [_answer(job) for job in returned]
 
-        with disk_in_words(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
-            code = run_sweep(name, cells, read.rerun, launch, kind == "basic", precision)
+        with explaining_disk_errors(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
+            code = run_sweep(name, cells, command.rerun, launch, launcher_kind == "basic", precision)
     except UserError as error:
         _leave(error)
     if code:
@@ -145,22 +145,23 @@ def multirun(words: Sequence[str], hydra_config: DictConfig, launcher: Launcher)
 
 
 def _answer(job: JobReturn) -> "Outcome | None":
-    """How a cell ended, or None where its job says nothing of it."""
+    """How a cell ended, or None if its job does not report it."""
     from albert_ablate.sweeping.process import Outcome
 
-    found = job.return_value if job.status is JobStatus.COMPLETED else None
-    return found if isinstance(found, Outcome) else None
+    answer = job.return_value if job.status is JobStatus.COMPLETED else None
+    return answer if isinstance(answer, Outcome) else None
 
 
 def across_time_limits(composed: DictConfig) -> None:
-    """Have SLURM's jobs put back into the queue at a time limit as often as a run may reach one.
+    """Let SLURM requeue a job at its time limit as often as a run may reach one (``runtime.time_limits``).
 
-    submitit's own default is never. A number that the user gives stays, 0 included: then the sweep
-    submits the cell again.
+    submitit's default is never. A number given by the user is kept, even 0; the sweep then submits the
+    cell again.
     """
     launcher = composed.hydra.launcher
     given = any(
-        word.lstrip("+").startswith("hydra.launcher.max_num_timeout=") for word in composed.hydra.overrides.hydra
+        override.lstrip("+").startswith("hydra.launcher.max_num_timeout=")
+        for override in composed.hydra.overrides.hydra
     )
     if launcher.get("max_num_timeout") == 0 and not given:
         with open_dict(composed):
@@ -168,7 +169,7 @@ def across_time_limits(composed: DictConfig) -> None:
 
 
 def _require_multirun(config: RunConfig) -> None:
-    """A forgotten -m must not run one default cell. Raises ConfigError."""
+    """Raises ConfigError where -m was forgotten; else a single default cell would run."""
     if config.sweep is not None:
         from albert_ablate.sweeping.definition import load
 
@@ -196,9 +197,9 @@ def _may_use_gpus(cells: Sequence[Cell]) -> bool:
 
 
 def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) -> int | None:
-    """CPU threads of each job where a launcher runs several on this machine at once, else None.
+    """CPU threads of each job if the launcher runs several on this machine at once, else None.
 
-    Of cells that share ``gpus``, only those with a place on one compute.
+    Of cells that share ``gpus`` GPUs, only those with a slot on a GPU compute.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if kind not in ("joblib", "submitit_local"):
@@ -208,13 +209,13 @@ def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) 
         jobs = launcher.get("n_jobs") or 1
         at_once = min(jobs if jobs > 0 else max(cores + 1 + jobs, 1), at_once)
     if gpus:
-        places = gpus * max(cell.config.runtime.cells_per_gpu for cell in cells)
-        if places < at_once:
+        slots = gpus * max(cell.config.runtime.cells_per_gpu for cell in cells)
+        if slots < at_once:
             console.say(
-                f"{at_once} jobs for {gpus} GPU{'s' * (gpus > 1)}: {places} cells compute at once, the others wait for "
-                "a place. Small models may share a GPU: runtime.cells_per_gpu=2 or more"
+                f"{at_once} jobs for {gpus} GPU{'s' * (gpus > 1)}: {slots} cells compute at once, the others wait for "
+                "a free slot. Small models may share a GPU: runtime.cells_per_gpu=2 or more"
             )
-        at_once = min(at_once, places)
+        at_once = min(at_once, slots)
     elif kind == "submitit_local" and at_once > cores:
         console.say(
             f"submitit_local starts all {at_once} cells at once, on {cores} cores. To start {cores} at a time: "
@@ -224,5 +225,5 @@ def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) 
 
 
 def _leave(error: UserError) -> NoReturn:
-    """Print the error's message and leave with its exit code, past Hydra, which would print a traceback."""
+    """Print the error's message and exit with its code, past Hydra, which would print a traceback."""
     raise _Exit(console.tell(error)) from None

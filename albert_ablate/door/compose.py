@@ -1,4 +1,4 @@
-"""Words of the command line -> ``RunConfig``, alone or over the settings that a run recorded (part of the door)."""
+"""Overrides -> ``RunConfig``, composed alone or on top of a run's recorded settings (part of the door)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from albert_ablate.axes import AXES
 from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import CONF, RunConfig
-from albert_ablate.door.words import REFUSALS, explained, first_words, initialised, readable
+from albert_ablate.door.words import REFUSALS, explained, initialised, readable, short_message
 from albert_ablate.errors import ConfigError, RunFolderError
 
 #: The four sizes of the paper's Table 1.
@@ -35,82 +35,83 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
     return to_run_config(_composed(overrides))
 
 
-def _composed(words: Sequence[str]) -> DictConfig:
+def _composed(overrides: Sequence[str]) -> DictConfig:
     with initialised():
         try:
-            return hydra_compose("config", readable(words))
+            return hydra_compose("config", readable(overrides))
         except REFUSALS as error:
-            raise explained(words, error) from None
+            raise explained(overrides, error) from None
 
 
-#: Settings of a fine-tuning; everything else is the run's own.
+#: Groups that a fine-tuning composes anew; the rest is recorded with the run.
 _TASK_KEYS = ("task", "tasks", "runtime", "tracker", "rerun")
 FINE_TUNING_GROUPS = (*_TASK_KEYS, "paths")
 
 
-def compose_for_run(recorded: Path, words: Sequence[str]) -> RunConfig:
-    """A finished run's recorded settings with the task settings of ``words``. Raises ConfigError."""
-    taken = [*_TASK_KEYS, *({_group(word) for word in words} & {"paths"})]
-    return _composed_over(recorded, words, FINE_TUNING_GROUPS, taken, "Settings of a fine-tuning are")
+def compose_for_run(recorded: Path, overrides: Sequence[str]) -> RunConfig:
+    """A finished run's recorded settings, with the task settings of ``overrides``. Raises ConfigError."""
+    taken = [*_TASK_KEYS, *({_group(override) for override in overrides} & {"paths"})]
+    return _composed_over(recorded, overrides, FINE_TUNING_GROUPS, taken, "Settings of a fine-tuning are")
 
 
-#: Settings of an evaluation of a finished run.
+#: Groups that an evaluation of a finished run may compose anew.
 _EVALUATION_KEYS = ("data", "evaluation", "pairs", "runtime", "paths")
 
 
-def compose_evaluation(recorded: Path, words: Sequence[str]) -> RunConfig:
-    """A finished run's recorded settings with those groups that ``words`` name as composed now. Raises ConfigError."""
-    named = {_group(word) for word in words} | {"runtime"}
-    return _composed_over(recorded, words, _EVALUATION_KEYS, sorted(named), "Settings of an evaluation are")
+def compose_evaluation(recorded: Path, overrides: Sequence[str]) -> RunConfig:
+    """A finished run's recorded settings, with the groups of ``overrides`` composed anew. Raises ConfigError."""
+    named = {_group(override) for override in overrides} | {"runtime"}
+    return _composed_over(recorded, overrides, _EVALUATION_KEYS, sorted(named), "Settings of an evaluation are")
 
 
-def _group(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~").split(".")[0]
+def _group(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").split(".")[0]
 
 
 def _composed_over(
-    recorded: Path, words: Sequence[str], allowed: Sequence[str], taken: Sequence[str], what: str
+    recorded: Path, overrides: Sequence[str], allowed: Sequence[str], taken: Sequence[str], subject: str
 ) -> RunConfig:
-    """The recorded settings, but for the groups ``taken``, which are those of the words."""
-    foreign = [word for word in words if _group(word) not in allowed]
-    if foreign:
+    """The recorded settings, with the groups ``taken`` composed from ``overrides``. Raises ConfigError."""
+    refused = [override for override in overrides if _group(override) not in allowed]
+    if refused:
         known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in allowed)
-        raise ConfigError(f"{foreign[0]}: the run is trained already. {what} {known}.")
-    own = _recorded(recorded)
-    scale = [f"scale={own['scale']['name']}"] if (CONF / "scale" / f"{own['scale']['name']}.yaml").is_file() else []
+        raise ConfigError(f"{refused[0]}: the run is trained already. {subject} {known}.")
+    run_settings = _recorded(recorded)
+    name = run_settings["scale"]["name"]
+    scale = [f"scale={name}"] if (CONF / "scale" / f"{name}.yaml").is_file() else []
     try:
-        composed = OmegaConf.to_container(_composed([*scale, *words]), resolve=True)
+        composed = OmegaConf.to_container(_composed([*scale, *overrides]), resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'configuration'}: {first_words(error)}") from None
+        raise ConfigError(f"{error.full_key or 'configuration'}: {short_message(error)}") from None
     assert isinstance(composed, dict)
     before: dict[str, Any] = {}
     for field, value in BEFORE.items():
         group, _, key = field.partition(".")
         before.setdefault(group, {})[key] = value
-    values = _updated(_updated({str(k): v for k, v in composed.items()}, before), own)
+    values = _updated(_updated({str(k): v for k, v in composed.items()}, before), run_settings)
     return parse(values | {str(k): composed[k] for k in (*taken, "rerun")})
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``. Raises RunFolderError where it is damaged."""
+    """A run's ``config.yaml``. Raises RunFolderError if it is damaged."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert isinstance(found["scale"]["name"], str)
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert isinstance(settings["scale"]["name"], str)
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         raise RunFolderError(
             f"{path} is damaged ({type(error).__name__}); the run's settings cannot be read."
         ) from error
-    return dict(found)
+    return dict(settings)
 
 
 def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """``newer`` over ``values``, group by group."""
+    """``values`` with those of ``newer`` on top, group by group."""
     groups = {k for k, v in newer.items() if isinstance(v, dict) and isinstance(values.get(k), dict)}
     return values | newer | {k: _updated(values[k], newer[k]) for k in groups}
 
 
 def paper_setup(config: RunConfig) -> RunConfig:
-    """The paper preset with the axes of ``config``, in its own size where that is one of the paper's."""
+    """The paper preset with the axes of ``config``, at the size of ``config`` if the paper has it, else base."""
     model = config.model.name if config.model.name in PAPER_MODELS else "base"
     axes = [f"{axis.group}={axis.value(config)}" for axis in AXES if axis.labels]  # E is that of the paper's scale
     return compose(["scale=paper", f"model={model}", *axes])

@@ -1,4 +1,4 @@
-"""Hydra's own settings: which of them a run or a sweep can have (part of the door)."""
+"""Hydra's own settings: which of them a run or a sweep may use (part of the door)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from albert_ablate.door.words import REFUSALS, explained, initialised, options_of, parsed, searchpath, single_values
 from albert_ablate.errors import ConfigError
 
-#: The launchers whose answers a sweep can count: they wait for their cells and say how each ended.
+#: The supported launchers: they wait for their cells and report how each ended.
 LAUNCHERS = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "basic",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "joblib",
@@ -24,19 +24,19 @@ _ONE_SWEEPER = (
 )
 
 
-def require_supported(words: Sequence[str], multirun: bool, config_dir: str | None = None) -> bool:
-    """Whether ``words`` make a sweep, by ``multirun`` or by ``hydra.mode``; their settings of Hydra are checked.
+def require_supported(overrides: Sequence[str], multirun: bool, config_dir: str | None = None) -> bool:
+    """Check Hydra's own settings among ``overrides``. Returns whether they start a sweep (-m or ``hydra.mode``).
 
-    Raises ConfigError for a setting of Hydra that would be without effect or in the way.
+    Raises ConfigError for a setting of Hydra that would have no effect or break the sweep.
     """
     path = searchpath(config_dir)
-    overrides = parsed(words)
-    refused = [said for said in map(_refused, overrides) if said]
+    read = parsed(overrides)
+    refused = [problem for problem in map(_refused, read) if problem]
     if refused:
         raise ConfigError(refused)
-    if not path and not any(o.is_hydra_override() for o in overrides):
-        return multirun  # Hydra's part is that of conf/config.yaml
-    kept = single_values(words)
+    if not path and not any(o.is_hydra_override() for o in read):
+        return multirun  # Hydra's settings are those of conf/config.yaml
+    kept = single_values(overrides)
     with initialised():
         try:
             composed = compose("config", [*path, *kept], return_hydra_config=True).hydra
@@ -53,21 +53,21 @@ def require_supported(words: Sequence[str], multirun: bool, config_dir: str | No
 
 
 def launcher_name(hydra: DictConfig) -> str:
-    """Of the launcher that is configured: one of LAUNCHERS' values."""
+    """Short name of the configured launcher: a value of ``LAUNCHERS``."""
     return LAUNCHERS[hydra.launcher.get("_target_", "")]
 
 
 def asks_for_gpus(hydra: DictConfig) -> bool:
-    """Whether the jobs of a cluster are given GPUs."""
+    """Whether a cluster's jobs request GPUs."""
     settings: dict[str, Any] = OmegaConf.to_container(hydra.launcher, resolve=True)  # type: ignore[assignment]
     extra = settings.get("additional_parameters") or {}
-    said = [settings.get("gpus_per_node"), settings.get("gpus_per_task"), settings.get("gres")]
-    said += [value for key, value in extra.items() if key.replace("-", "_") in ("gpus", "gpus_per_node", "gres")]
-    return any(said)
+    requests = [settings.get("gpus_per_node"), settings.get("gpus_per_task"), settings.get("gres")]
+    requests += [value for key, value in extra.items() if key.replace("-", "_") in ("gpus", "gpus_per_node", "gres")]
+    return any(requests)
 
 
 def _refused(override: Override) -> str | None:
-    """What is wrong with a setting of Hydra whatever the others say."""
+    """The problem of an override that is wrong on its own, or None."""
     key, line, name = override.key_or_group, str(override.input_line), override.value()
     if override.is_hydra_override() and override.is_sweep_override():
         return f"{line}: Hydra's own settings have one value for the whole sweep."
@@ -83,7 +83,7 @@ def _refused(override: Override) -> str | None:
 
 
 def _problems(hydra: dict[str, Any], multirun: bool) -> list[str]:
-    """What the composed settings of Hydra ask for and cannot have, whichever file says it."""
+    """Problems of Hydra's composed settings, which may come from any file."""
     problems = []
     if hydra["sweeper"] != {"_target_": _SWEEPER}:
         problems.append(f"hydra.sweeper: {_ONE_SWEEPER}")

@@ -1,8 +1,8 @@
-"""Words of the command line in Hydra's grammar, and what is wrong with them in ours (part of the door).
+"""Parses overrides with Hydra's grammar and explains the wrong ones (part of the door).
 
 A value that Hydra's grammar cannot read (``data.path=корпус.txt``, ``labels=[positiv,négatif]``) is put
-in quotes where it can mean one thing only. What Hydra refuses is said with the setting, the values there
-are and the nearest name.
+in quotes if it has only one meaning. The error for a refused override names the setting, the possible
+values and the nearest name.
 """
 
 import difflib
@@ -28,21 +28,21 @@ from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.definition import LISTS
 
-#: What Hydra and OmegaConf raise for wrong words; ValueError for an option of a group that is no name.
+#: What Hydra and OmegaConf raise for wrong overrides; ValueError where a group's option is not a name.
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 _FUNCTIONS = ("choice", "range", "glob", "sort", "shuffle", "interval", "tag", "int", "float", "str", "bool")
-#: So many values of one key are a slip: 1e6 where 6 was meant.
+#: More values of one key than this are a typing error, such as 1e6 for 6.
 _MOST_VALUES = 10_000
 _FUNCTION = re.compile(r"(\w+)\s*\((.*)\)", re.DOTALL)
 _KEY = re.compile(r"(?:\+\+?|~)?[A-Za-z_$][\w$./@:-]*", re.ASCII)
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-#: Where Hydra's messages turn to advice that does not hold here.
+#: Start of the advice in Hydra's messages, which does not apply here.
 _ADVICE = re.compile(r"To append to your|Config search path|Either remove|See https?://|Set the environment|full_key:")
 
 
 @contextmanager
 def initialised() -> Iterator[None]:
-    """Hydra initialised on ``conf/``: by ``run.py`` already, or for the length of the body."""
+    """Initialise Hydra on ``conf/`` during the body, unless ``run.py`` has done so already."""
     if GlobalHydra.instance().is_initialized():
         yield
         return
@@ -55,58 +55,60 @@ def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
-def readable(words: Sequence[str]) -> list[str]:
-    """Words that Hydra can read, values in quotes where that is needed. Raises ConfigError.
+def readable(overrides: Sequence[str]) -> list[str]:
+    """Overrides that Hydra can read, with quotes added where needed. Raises ConfigError.
 
     ``task=mnli,sst2`` becomes ``task=[mnli,sst2]``: a run has several tasks and trackers at once.
     """
-    return [_readable(word) for word in words]
+    return [_readable(override) for override in overrides]
 
 
 @lru_cache(4096)
-def _readable(word: str) -> str:
-    several = re.fullmatch(rf"({'|'.join(LISTS)})=(\w+(?:,\w+)+)", word)
-    word = f"{several[1]}=[{several[2]}]" if several else word
-    key, equals, value = word.partition("=")
+def _readable(override: str) -> str:
+    several = re.fullmatch(rf"({'|'.join(LISTS)})=(\w+(?:,\w+)+)", override)
+    override = f"{several[1]}=[{several[2]}]" if several else override
+    key, equals, value = override.partition("=")
     if not key or (not equals and not key.startswith("~")):
-        raise ConfigError(f"{word}: not a setting. Settings are given as name=value, such as seed=1.")
+        raise ConfigError(f"{override}: not a setting. Settings are given as name=value, such as seed=1.")
     if not _KEY.fullmatch(key):
         raise ConfigError(f"{key}: there is no such setting. Names are those of `python run.py --cfg job`.")
     if value.startswith("[") and key not in LISTS and (CONF / key).is_dir():
-        raise ConfigError(f"{word}: {key} takes one option. For a run of each: python run.py -m {key}={value[1:-1]}")
-    refusal = _refusal(word)
+        raise ConfigError(
+            f"{override}: {key} takes one option. For a run of each: python run.py -m {key}={value[1:-1]}"
+        )
+    refusal = _refusal(override)
     if refusal is None:
-        return word
+        return override
     function = _FUNCTION.fullmatch(value)
     if function and function[1] in _FUNCTIONS and value.isascii():
-        raise ConfigError(f"{word}: {first_words(refusal)}")
+        raise ConfigError(f"{override}: {short_message(refusal)}")
     try:
         quoted = f"{key}={','.join(_quoted(key, part) for part in _parts(value))}"
     except ValueError:
         quoted = ""
     if _refusal(quoted) is not None:
         raise ConfigError(
-            f"{word}: the value cannot be read; brackets, quotes and commas must fit together. "
+            f"{override}: the value cannot be read; brackets, quotes and commas must fit together. "
             f"If it is meant as it stands, put the value in quotes: {_in_quotes(key, value)}"
         )
     return quoted
 
 
-def _refusal(word: str) -> HydraException | None:
-    """Why Hydra's grammar does not take ``word``, or None."""
+def _refusal(override: str) -> HydraException | None:
+    """The error of Hydra's grammar for ``override``, or None if it accepts it."""
     try:
-        _parser().parse_override(word)
+        _parser().parse_override(override)
     except HydraException as error:
         return error
     return None
 
 
 def _parts(value: str) -> list[str]:
-    """``value`` at its commas, those in brackets and quotes left out."""
+    """Split ``value`` at its commas, except those inside brackets or quotes."""
     parts, open_, quote = [""], "", ""
-    for place, letter in enumerate(value):
+    for index, letter in enumerate(value):
         if quote:
-            quote = "" if letter == quote and value[place - 1] != "\\" else quote
+            quote = "" if letter == quote and value[index - 1] != "\\" else quote
         elif letter in "'\"" and not parts[-1].strip(" [{(:="):
             quote = letter
         elif letter in _CLOSING:
@@ -121,9 +123,9 @@ def _parts(value: str) -> list[str]:
 
 
 def _quoted(key: str, part: str) -> str:
-    """One value, in quotes where Hydra cannot read it without.
+    """One value, quoted if Hydra cannot read it otherwise.
 
-    Raises ConfigError for a function that there is not, and ValueError where it could mean several things.
+    Raises ConfigError for an unknown function, and ValueError for a value with several possible meanings.
     """
     text = part.strip()
     if text and _refusal(f"k={text}") is None:
@@ -147,24 +149,24 @@ def _quoted(key: str, part: str) -> str:
 
 
 def _in_quotes(key: str, value: str) -> str:
-    """The word as a shell takes it, with ``value`` as one text."""
+    """The override as it is typed in a shell, with ``value`` as one quoted text."""
     if "'" in value or '"' in value:
         return shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
     return f"{key}='\"{value}\"'"
 
 
-def parsed(words: Sequence[str]) -> list[Override]:
-    """Hydra's reading of words. Raises ConfigError."""
-    return [_parser().parse_override(word) for word in readable(words)]
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides with Hydra. Raises ConfigError."""
+    return [_parser().parse_override(override) for override in readable(overrides)]
 
 
-def single_values(words: Sequence[str]) -> list[str]:
-    """The words that sweep over nothing."""
-    return [str(override.input_line) for override in parsed(words) if not override.is_sweep_override()]
+def single_values(overrides: Sequence[str]) -> list[str]:
+    """The overrides that have a single value."""
+    return [str(override.input_line) for override in parsed(overrides) if not override.is_sweep_override()]
 
 
 def values_of(override: Override) -> list[str]:
-    """The value or the swept values of a word. Raises ConfigError where they cannot be listed."""
+    """The value or the swept values of an override. Raises ConfigError if they cannot be listed."""
     if not override.is_sweep_override():
         return [str(override.get_value_element_as_str())]
     line = override.input_line
@@ -174,24 +176,24 @@ def values_of(override: Override) -> list[str]:
     try:
         values = [str(value) for value in islice(override.sweep_string_iterator(), _MOST_VALUES + 1)]
     except (HydraException, ValueError, TypeError) as error:
-        raise ConfigError(f"{line}: {first_words(error)}") from None
+        raise ConfigError(f"{line}: {short_message(error)}") from None
     if len(values) > _MOST_VALUES:
         raise ConfigError(f"{line}: more than {_MOST_VALUES:,} values.")
     if not values:
         options = override.config_loader.get_group_options(override.key_or_group)
-        there = f" There are: {', '.join(options)}." if options else " A glob chooses among the options of a group."
-        raise ConfigError(f"{line}: no value fits.{there if 'glob' in str(line) else ''}")
+        hint = f" There are: {', '.join(options)}." if options else " A glob chooses among the options of a group."
+        raise ConfigError(f"{line}: no value fits.{hint if 'glob' in str(line) else ''}")
     return values
 
 
 def texts_of(override: Override) -> list[str]:
-    """``values_of`` as plain texts, without quotes and escapes."""
-    found = override.sweep_iterator() if values_of(override) and override.is_sweep_override() else [override.value()]
-    return [v.text if isinstance(v, QuotedString) else "null" if v is None else str(v) for v in found]
+    """``values_of`` as plain text, without quotes and escapes."""
+    values = override.sweep_iterator() if values_of(override) and override.is_sweep_override() else [override.value()]
+    return [v.text if isinstance(v, QuotedString) else "null" if v is None else str(v) for v in values]
 
 
-def one_value(key: str, value: Any) -> str:
-    """The word that gives ``key`` a value of a sweep file. Raises ConfigError where it stands for several."""
+def as_override(key: str, value: Any) -> str:
+    """The override that sets ``key`` to a value of a sweep file. Raises ConfigError if it holds several values."""
     (override,) = parsed([f"{key}={value}"])
     if override.is_sweep_override():
         raise ConfigError(
@@ -202,38 +204,38 @@ def one_value(key: str, value: Any) -> str:
     return str(override.input_line)
 
 
-def explained(words: Sequence[str], error: Exception, path: Sequence[str] = ()) -> ConfigError:
-    """What is wrong with ``words``, which Hydra refused with ``error``; ``path`` is that of ``searchpath``."""
-    overrides = parsed(words)
-    problems = [_needs_multirun(o) for o in overrides if o.is_sweep_override()]
+def explained(overrides: Sequence[str], error: Exception, path: Sequence[str] = ()) -> ConfigError:
+    """The error to show for ``overrides`` that Hydra refused with ``error``; ``path`` comes from ``searchpath``."""
+    read = parsed(overrides)
+    problems = [_needs_multirun(o) for o in read if o.is_sweep_override()]
     with initialised():
         try:
-            problems = problems or _misnamed(overrides, path)
+            problems = problems or _misnamed(read, path)
         except REFUSALS:
             problems = []
     if not problems and type(error) is ValueError:
-        raise error  # not of the words
-    return ConfigError(problems or first_words(error))
+        raise error  # of something else than the overrides
+    return ConfigError(problems or short_message(error))
 
 
 def options_of(group: str, path: Sequence[str] = ()) -> list[str]:
-    """The options of a group; none where there is no such group."""
+    """The options of a group; empty for an unknown group."""
     with initialised():
         loader = GlobalHydra.instance().config_loader()
         return loader.get_group_options(group, config_name="config", overrides=list(path))
 
 
 def _misnamed(overrides: Sequence[Override], path: Sequence[str]) -> list[str]:
-    """Options and settings that there are not."""
+    """Problems with options and settings that do not exist."""
     groups = [o for o in overrides if "." not in o.key_or_group and options_of(o.key_or_group, path)]
     choices = compose("config", list(path), return_hydra_config=True).hydra.runtime.choices
     problems = [p for o in groups for p in _option_problems(o, options_of(o.key_or_group, path), choices)]
     if problems:
         return problems
     chosen = [str(o.input_line) for o in groups]
-    there = OmegaConf.to_container(compose("config", [*path, *chosen], return_hydra_config=True), resolve=False)
-    assert isinstance(there, dict)
-    return [p for o in overrides if o not in groups for p in _key_problems(o, there)]
+    settings = OmegaConf.to_container(compose("config", [*path, *chosen], return_hydra_config=True), resolve=False)
+    assert isinstance(settings, dict)
+    return [p for o in overrides if o not in groups for p in _key_problems(o, settings)]
 
 
 def _needs_multirun(override: Override) -> str:
@@ -247,11 +249,11 @@ def _needs_multirun(override: Override) -> str:
 
 
 def _option_problems(override: Override, options: Sequence[str], choices: DictConfig) -> Iterator[str]:
-    """What is wrong with the choice of one of a group's ``options``; ``choices`` are the default ones."""
+    """Problems with the choice among a group's ``options``; ``choices`` are the defaults."""
     group, line, value = override.key_or_group, str(override.input_line), override.value()
-    there, default = f"There are: {', '.join(options)}.", group in choices or group in LISTS
+    listed, default = f"There are: {', '.join(options)}.", group in choices or group in LISTS
     if override.is_delete():
-        yield f"{line}: {group} cannot be left out. {there}"
+        yield f"{line}: {group} cannot be left out. {listed}"
         return
     if override.is_force_add():
         yield f"{line}: ++ is for single settings. Leave it out: {line[2:]}"
@@ -262,12 +264,12 @@ def _option_problems(override: Override, options: Sequence[str], choices: DictCo
     elif not override.is_add() and not default:
         yield f"{line}: {group} is a group of your own, which is added with a +: +{line}"
     if isinstance(value, dict) or (isinstance(value, list) and group not in LISTS):
-        yield f"{line}: {group} takes the name of one option. {there}"
+        yield f"{line}: {group} takes the name of one option. {listed}"
         return
     for option in value if isinstance(value, list) else [value]:
         named = "null" if option is None else str(option)
         if "${" not in named and named not in options and not _nested(group, named):
-            yield f"{group}={named}: there is no such option. {_nearest(named, options, f'{group}=')}{there}"
+            yield f"{group}={named}: there is no such option. {_nearest(named, options, f'{group}=')}{listed}"
 
 
 def _nested(group: str, option: str) -> bool:
@@ -275,32 +277,32 @@ def _nested(group: str, option: str) -> bool:
     return bool(folder) and name in options_of(f"{group}/{folder}")
 
 
-def _key_problems(override: Override, there: dict[Any, Any]) -> Iterator[str]:
-    """What is wrong with the name of a single setting, beside the composed settings that are ``there``."""
+def _key_problems(override: Override, settings: dict[Any, Any]) -> Iterator[str]:
+    """Problems with the name of a single setting; ``settings`` are the composed ones."""
     key, line = override.key_or_group, str(override.input_line)
     if override.package is not None:
         yield f"{line}: packages (@) are not used here. Say {key}=... alone."
         return
-    node, above = there, ""
+    node, above = settings, ""
     for part in key.split("."):
         if not isinstance(node, dict):
             yield f"{key}: {above} is one value and has no settings below it. Give it whole: {above}=..."
             return
         if part not in node:
             if not (override.is_add() or override.is_force_add()):
-                yield _unknown(key, above, part, node, there)
+                yield _unknown(key, above, part, node, settings)
             return
         node, above = node[part], f"{above}.{part}".lstrip(".")
     if override.is_add():
-        yield f"{line}: {key} is there already. Leave out the +: {line[1:]}"
+        yield f"{line}: {key} exists already. Leave out the +: {line[1:]}"
 
 
-def _unknown(key: str, group: str, part: str, node: dict[Any, Any], there: dict[Any, Any]) -> str:
-    """Words for a setting that ``group`` does not have."""
+def _unknown(key: str, group: str, part: str, node: dict[Any, Any], settings: dict[Any, Any]) -> str:
+    """The message for a setting that ``group`` does not have."""
     if group == "tasks" and part in options_of("task"):
         return f"{key}: the run has no task {part}. Add task={part}."
     names = [str(name) for name in node if group or name != "hydra"]
-    same = [name for name in _paths(there) if name.rpartition(".")[2] == part and not name.startswith("hydra.")]
+    same = [name for name in _paths(settings) if name.rpartition(".")[2] == part and not name.startswith("hydra.")]
     if near := difflib.get_close_matches(part, names, n=1, cutoff=0.6):
         rest = key.removeprefix(f"{group}.".lstrip(".")).removeprefix(part)
         hint = f"Did you mean {f'{group}.{near[0]}'.lstrip('.')}{rest}? "
@@ -312,7 +314,7 @@ def _unknown(key: str, group: str, part: str, node: dict[Any, Any], there: dict[
 
 
 def _paths(node: dict[Any, Any], above: str = "") -> Iterator[str]:
-    """The name of every setting and group."""
+    """Dotted names of all settings and groups."""
     for key, value in node.items():
         name = f"{above}.{key}".lstrip(".")
         yield name
@@ -325,15 +327,15 @@ def _nearest(word: str, known: Sequence[str], prefix: str) -> str:
     return f"Did you mean {prefix}{near[0]}? " if near else ""
 
 
-def first_words(error: Exception) -> str:
-    """Hydra's message and its cause, without its search path and its advice."""
+def short_message(error: Exception) -> str:
+    """Hydra's message and its cause, without the search path and the advice."""
     causes = [error, error.__cause__] if isinstance(error.__cause__, OmegaConfBaseException) else [error]
     lines = [line.strip() for cause in causes for line in _ADVICE.split(str(cause))[0].splitlines()]
     return " ".join(filter(None, lines))
 
 
 def searchpath(folder: str | None) -> list[str]:
-    """The word that adds the configurations in ``folder``. Raises ConfigError where there is no such folder."""
+    """The override that adds the configurations in ``folder``. Raises ConfigError if it does not exist."""
     if folder is None:
         return []
     if not Path(folder).is_dir():

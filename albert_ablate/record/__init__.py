@@ -1,1 +1,1 @@
-"""The files of a run folder as types: writers construct them, and readers validate with them."""
+"""The files of a run folder as types: writers construct them, readers validate with them."""

@@ -1,4 +1,4 @@
-"""A file of ``evaluations/``: a run scored again, or on another text."""
+"""A file of ``evaluations/``: a later evaluation of a run, on any text."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from albert_ablate.record.similarity import Similarity
 
 
 class EvaluationRecord(Part):
-    """What ``albert_ablate.commands.evaluate`` measured, and of what."""
+    """The measurements of ``albert_ablate.commands.evaluate``, with run, settings and text."""
 
     run: str
     state: str  # of the run
     checkpoint: str
     precision: str
-    settings: dict[str, dict[str, Any]]  # of data, evaluation, pairs and masking, as ``config`` has them
+    settings: dict[str, dict[str, Any]]  # of data, evaluation, pairs and masking, as in ``config``
     data: Data
     missing: list[str]  # heads that an imported model does not have
     results: Results

@@ -1,4 +1,4 @@
-"""The run folder: the one contract between training and analysis.
+"""The run folder: the only interface between training and analysis.
 
 ``runs/<readable name>-<identity>/`` holds ``config.yaml``, ``manifest.json``, ``status.json``,
 ``metrics.jsonl``, ``results.json``, ``similarity.json``, ``log.txt`` and ``checkpoints/``.
@@ -22,34 +22,34 @@ from albert_ablate.record.status import State, Status
 
 #: The run's SentencePiece model, a copy, so that the folder can be used without the cache.
 TOKENIZER = "spiece.model"
-#: Of an imported run, the tokenizer as the checkpoint had it, where an export would write another.
+#: The original tokenizer of an imported run, kept if an export would write a different one.
 TOKENIZER_JSON = "tokenizer.json"
-#: Ended by an error of its own; started again only when the same command is given.
+#: States of runs that ended with an error; only a new command starts them again.
 FAILURES: tuple[State, ...] = ("failed", "diverged")
 
 
 def wanted(rerun: str, state: str) -> bool:
-    """Whether a run in ``state`` is to be run; ``rerun`` is missing (which takes failed ones too), failed or all."""
+    """Whether ``rerun`` (missing, failed or all) selects a run in ``state``; missing includes failed runs."""
     return {"missing": state != "finished", "failed": state in FAILURES, "all": True}[rerun]
 
 
 class RunFolder:
-    """One cell's folder."""
+    """The folder of one run or fine-tuning."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.name = name
         self.path = root / name
         self.checkpoints = self.path / "checkpoints"
         self._metrics = self.path / "metrics.jsonl"
-        self.note: Callable[..., None] = lambda **_: None  # tells the board what is going on
+        self.note: Callable[..., None] = lambda **_: None  # reports progress to the board
 
     @property
     def identity(self) -> str:
-        """The hash that its name ends with."""
+        """The hash at the end of the folder's name."""
         return self.name.rpartition("-")[2]
 
     def state(self) -> str:
-        """A ``State``, or ``missing``; a run whose process died without a word is ``preempted``."""
+        """A ``State`` or ``missing``; a run whose process died without recording a status is ``preempted``."""
         status = self.status()
         if status is None:
             return "missing"
@@ -68,26 +68,26 @@ class RunFolder:
         os.rename(self.path, target)
 
     def status(self) -> dict[str, Any] | None:
-        """Content of ``status.json``, or None for a folder that was never started."""
+        """Content of ``status.json``; None if the run was never started. Raises RunFolderError if damaged."""
         file = self.path / "status.json"
         if not file.is_file():
             return None
         try:
-            found: dict[str, Any] = read_json(file)
-            Status.read(found)
+            status: dict[str, Any] = read_json(file)
+            Status.read(status)
         except ValueError:
             raise RunFolderError(
                 f"{file} is damaged. Remove it, and the same command continues from the last checkpoint."
             ) from None
-        return found
+        return status
 
     def set_status(
         self, state: State, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
     ) -> None:
-        """Record ``state``, the time, the process and, of a failure, reason and exit code.
+        """Record ``state``, the time, the process and, for a failure, reason and exit code.
 
-        ``limit_at``: a time limit was reached with this step saved. ``time_limits`` lists those of all
-        rounds; a run that failed and is started again begins a new list.
+        ``limit_at``: the step saved when a time limit was reached. ``time_limits`` lists these steps over
+        all rounds; a failed run that is started again begins a new list.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         started = (self.status() or {}).get("started", now)
@@ -101,16 +101,16 @@ class RunFolder:
         write_record(self.path / "status.json", status)
 
     def time_limits(self, again: bool = False) -> list[int]:
-        """The steps that were saved when a time limit was reached; ``again``: as a new start counts them."""
+        """The steps saved at time limits; ``again``: at a new start, which forgets those before a failure."""
         before = self.status() or {}
         return [] if again and before.get("state") in FAILURES else list(before.get("time_limits", []))
 
     def saved_step(self) -> int:
-        """The step of the newest checkpoint; 0 without one."""
+        """The step of the newest checkpoint; 0 if there is none."""
         return max((int(path.name[5:]) for path in self.checkpoints.glob("step_*[0-9]")), default=0)
 
     def write(self, name: str, value: Part | str) -> None:
-        """A record as JSON, or a text, atomically."""
+        """Write a record as JSON, or a text, atomically."""
         target = self.path / name
         write_text(target, value) if isinstance(value, str) else write_record(target, value)
 
@@ -119,20 +119,20 @@ class RunFolder:
         amend_record(self.path / name, changes)
 
     def load(self, name: str, form: type[AnyPart]) -> AnyPart:
-        """A record of the folder as ``form``. Raises DamagedFileError."""
+        """Read a record of the folder as ``form``. Raises DamagedFileError."""
         return load_record(self.path / name, form)
 
     def read(self, name: str) -> Any:
-        """A JSON file of the folder."""
+        """Read a JSON file of the folder. Raises DamagedFileError."""
         return read_json(self.path / name)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """One line of ``metrics.jsonl``, of the fields of ``Line``."""
+        """Append one line to ``metrics.jsonl``, with the fields of ``Line``."""
         Line.model_validate(line)
         with self._metrics.open("a", encoding="utf-8") as out:
             out.write(json.dumps(line, allow_nan=False) + "\n")
             out.flush()
-            os.fsync(out.fileno())  # a checkpoint must not outlive the lines before it
+            os.fsync(out.fileno())  # a later checkpoint must not survive without these lines
 
     def truncate_metrics(self, step: int) -> None:
         """Keep the lines up to ``step``; a half-written last line is dropped."""
@@ -140,68 +140,68 @@ class RunFolder:
         write_text(self._metrics, "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Lines of ``metrics.jsonl`` that parse."""
+        """Lines of ``metrics.jsonl`` up to the first that does not parse."""
         if not self._metrics.is_file():
             return []
-        found = []
+        lines = []
         for text in self._metrics.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
-                found.append(line | {"step": int(line["step"])})
+                lines.append(line | {"step": int(line["step"])})
             except (ValueError, TypeError, KeyError, RecursionError):
                 break
-        return found
+        return lines
 
     def say(self, text: str) -> None:
-        """One line to the terminal and to ``log.txt``."""
+        """Print one line and append it to ``log.txt``."""
         console.say(text)
         self.log(text)
 
     def log(self, text: str) -> None:
-        """One line, or a traceback, to ``log.txt`` alone."""
+        """Append one line or a traceback to ``log.txt``."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log.txt").open("a", encoding="utf-8") as out:
             out.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
 
 
 class SilentFolder(RunFolder):
-    """The same folder for a process that must not write: one of several that work on one run."""
+    """The folder for a process that must not write, such as rank 1 of a distributed run."""
 
     def set_status(
         self, state: State, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
     ) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def write(self, name: str, value: Part | str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def amend(self, name: str, changes: Part) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def truncate_metrics(self, step: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def log(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def standing_of(run: RunFolder, units: Sequence[RunFolder]) -> tuple[str, dict[str, Any] | None]:
-    """(state, status of what is in that state) of a cell: pretraining first, then its units.
+    """(state, status of the run or unit in that state) of a cell: pretraining first, then its units.
 
-    While a process owns the run and a unit is missing, the cell is running; a failed unit makes it
-    failed, a stopped one preempted, and one that was never started makes it missing.
+    While a process owns the run and units are missing, the cell is running. Otherwise a failed unit
+    makes it failed, a stopped one preempted, and one that was never started missing.
     """
     state = run.state()
     if state != "finished" or not units:
         return state, run.status()
     states = [unit.state() for unit in units]
-    if all(found == "finished" for found in states):
+    if all(unit_state == "finished" for unit_state in states):
         return "finished", run.status()
     if owner(run.path) is not None or "running" in states:
         return "running", run.status()

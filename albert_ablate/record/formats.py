@@ -1,19 +1,19 @@
-"""The number formats in which the heads of fine-tuned tasks answer (``heads`` computes in it)."""
+"""The number formats in which the heads of fine-tuned tasks compute their outputs."""
 
-#: Of all fine-tunings that are trained now.
+#: The format of all new fine-tunings.
 HEADS = "fp32"
-#: Of older versions, where the encoder computed in it.
+#: The format in older versions whose encoder computed in it.
 BEFORE = "bf16"
-#: Of a fine-tuning that was trained with its head in bf16 and scored again with it in fp32.
+#: A fine-tuning trained with its head in bf16 and scored again with the head in fp32.
 REREAD = "fp32, trained in bf16"
 
 
-def order(answered: str) -> tuple[int, str]:
-    """What sorts formats: that of now, of those scored again, of before."""
+def order(heads: str) -> tuple[int, str]:
+    """Sort key of formats: the current one, then scored again, then older ones."""
     known = (HEADS, REREAD)
-    return (known.index(answered) if answered in known else len(known)), answered
+    return (known.index(heads) if heads in known else len(known)), heads
 
 
-def words(answered: str) -> str:
-    """What stands behind a score's name: nothing where its head answered in fp32 from the start."""
-    return {HEADS: "", BEFORE: ", bf16 head", REREAD: ", head read again"}.get(answered, f", {answered} head")
+def suffix(heads: str) -> str:
+    """Text after a score's name; empty if its head was trained in fp32."""
+    return {HEADS: "", BEFORE: ", bf16 head", REREAD: ", head read again"}.get(heads, f", {heads} head")

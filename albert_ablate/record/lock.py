@@ -1,10 +1,10 @@
 """A run folder has one owner at a time: a lock with an owner and a heartbeat.
 
-``lock.json`` names the process that trains and is rewritten every few seconds with what it is
-doing. An owner is dead when its process is gone from this machine, or when its heart has not beaten
-for a minute wherever it runs; its folder may then be taken over, and the run continues from its
-last checkpoint. Reading and replacing the lock happen under a file lock that the operating system
-frees with the process, so two processes never both succeed.
+``lock.json`` names the training process and is rewritten every few seconds with its progress. An owner
+is dead if its process is gone from this machine or, on any machine, after a minute without a heartbeat.
+Then another process may take the folder over and continue from the last checkpoint. The lock is read
+and replaced under a file lock, which the operating system frees with the process, so two processes
+never both succeed.
 """
 
 import os
@@ -23,9 +23,9 @@ from filelock import FileLock
 from albert_ablate.errors import LockedError, PreemptedError
 from albert_ablate.files import read_json, write_json
 
-#: Seconds between two beats.
+#: Seconds between two heartbeats.
 BEAT_SECONDS = 3.0
-#: A heart that has been silent for so many seconds has stopped.
+#: Seconds without a heartbeat after which an owner is dead.
 DEAD_SECONDS = 60.0
 
 _FILE = "lock.json"
@@ -44,16 +44,16 @@ def owner(folder: Path) -> dict[str, Any] | None:
 
 
 def require_free(folder: Path) -> None:
-    """Raise LockedError while a living process owns ``folder``."""
-    other = owner(folder)
-    if other is not None:
+    """Raises LockedError while a living process owns ``folder``."""
+    holder = owner(folder)
+    if holder is not None:
         raise LockedError(
-            f"{folder} is being trained by process {other['pid']} on {other['host']}. Wait for it, or stop it."
+            f"{folder} is being trained by process {holder['pid']} on {holder['host']}. Wait for it, or stop it."
         )
 
 
 class Lock:
-    """The hold of one process on a run folder; ``note`` tells what the next beat says."""
+    """One process's lock on a run folder; the next heartbeat writes what ``note`` was given."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / _FILE
@@ -80,7 +80,7 @@ class Lock:
         self._heart.start()
 
     def note(self, **progress: Any) -> None:
-        """What this process is doing (phase, step, share of the budget), for the board."""
+        """Set the progress of this process (phase, step, share of the budget), shown on the board."""
         self._progress = self._progress | progress
 
     def release(self) -> None:
@@ -88,10 +88,10 @@ class Lock:
         self._released.set()
         self._heart.join()
         with self._guard:
-            if self._mine():
+            if self._is_ours():
                 self._file.unlink()
 
-    def _mine(self) -> bool:
+    def _is_ours(self) -> bool:
         try:
             return bool(read_json(self._file)["owner"] == self._record["owner"])
         except (FileNotFoundError, ValueError):
@@ -101,19 +101,19 @@ class Lock:
         while not self._released.wait(BEAT_SECONDS):
             try:
                 with self._guard:
-                    mine = self._mine()
-                    if mine:
+                    is_ours = self._is_ours()
+                    if is_ours:
                         write_json(self._file, self._record | {"progress": self._progress})
             except OSError:
-                continue  # a full or sleeping disk: the next beat tries again
-            if not mine:
+                continue  # such as a full disk: the next heartbeat tries again
+            if not is_ours:
                 print(f"{self._file.parent}: another process took this run over; leaving.", file=sys.stderr, flush=True)
-                os._exit(PreemptedError.exit_code)  # two writers would be worse than a sudden end
+                os._exit(PreemptedError.exit_code)  # a sudden end is better than two writers
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Lock]:
-    """Own ``folder`` for the length of the body. Raises LockedError while another process owns it."""
+    """Own ``folder`` during the body. Raises LockedError while another process owns it."""
     lock = Lock(folder)
     lock.acquire()
     try:
@@ -123,12 +123,12 @@ def locked(folder: Path) -> Iterator[Lock]:
 
 
 def guard_file(folder: Path) -> Path:
-    """Beside the run folders, because deleting a file that others may wait for is not safe."""
+    """The file lock of ``folder``, kept outside it: deleting a file that processes wait for is unsafe."""
     return folder.parent / ".locks" / folder.name
 
 
 def _machine() -> str:
-    """A name under which a process id means one process: host, and the container it is in."""
+    """The host and its process namespace (container), within which a process id is unique."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -147,7 +147,7 @@ def _alive(pid: int) -> bool:
 
 
 def _zombie(pid: int) -> bool:
-    """Dead, but not yet collected by its parent."""
+    """Whether the process is dead but not yet reaped by its parent."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""``manifest.json`` of a run: where its numbers come from."""
+"""``manifest.json`` of a run: the origin of its numbers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from albert_ablate.record.part import Number, Part, Whole
 
 
 class Code(Part):
-    """The commit that ran, as ``provenance.commit`` finds it."""
+    """The commit that ran, as ``provenance.commit`` determines it."""
 
     commit: str | None = None
     dirty: bool | None = None  # whether the code differed from it
@@ -27,7 +27,7 @@ class Hardware(Part):
 
     @property
     def kind(self) -> str:
-        """Of the device: ``cpu`` or ``cuda``. A run that did not record its device counts as one on a CPU."""
+        """Kind of the device, ``cpu`` or ``cuda``. A run without a recorded device counts as one on a CPU."""
         return "cpu" if self.device in (None, "cpu") else "cuda"
 
 
@@ -39,7 +39,7 @@ class FormCount(Part):
 
 
 class CorpusSource(Part):
-    """Where a text comes from; each kind of corpus sets its own fields."""
+    """Origin of a text; each kind of corpus sets its own fields."""
 
     package: str | None = None
     licence: str | None = None
@@ -48,7 +48,7 @@ class CorpusSource(Part):
     validation_files: list[str] = Field(default_factory=list)
     hub: list[str] = Field(default_factory=list)  # data sets
     read_as: dict[str, FormCount] = Field(default_factory=dict)  # form -> its files
-    left_aside: list[str] = Field(default_factory=list)  # files that were not read, in words
+    left_aside: list[str] = Field(default_factory=list)  # files that were not read, with the reason
     left_out: dict[str, Whole] = Field(default_factory=dict)  # reason -> sentences, documents or characters
 
 
@@ -85,10 +85,10 @@ class Tokens(Part):
 
 
 class Masking(Part):
-    """What masking gives on a sample of training pairs (``data.masked_share``)."""
+    """Result of masking a sample of training pairs (``data.masked_share``)."""
 
-    share: Number  # of the tokens, masked
-    budget_share: Number  # of the tokens, asked for
+    share: Number  # masked share of the tokens
+    budget_share: Number  # requested share of the tokens
     words_per_row: Number
     tokens_per_row: Number
     rows_without_target: Whole
@@ -105,7 +105,7 @@ class Data(Part):
     tokenizer: Vocabulary | None = None
     tokens: Tokens = Tokens()
     unknown_share: Number | None = None  # of the tokens
-    masking: Masking | None = None  # absent where the text gives no pair
+    masking: Masking | None = None  # absent if the text gives no pair
     marks_dropped: dict[str, Whole] | None = None  # script -> marks; absent where the tokenizer keeps accents
     pairs_per_epoch: Whole | None = None
     lone_sentences_left_out: Whole | None = None
@@ -131,7 +131,7 @@ class Deviation(Part):
 
 
 class Imported(Part):
-    """The checkpoint that an imported run is made of."""
+    """The checkpoint that a run was imported from."""
 
     from_: str | None = Field(default=None, alias="from")  # folder, file or name on the hub
     files: dict[str, str] = Field(default_factory=dict)  # name -> sha256
@@ -143,7 +143,7 @@ class Imported(Part):
 
 
 class Manifest(Part):
-    """Everything that a number of a run can be traced to."""
+    """Everything that a run's numbers depend on."""
 
     identity: str | None = None
     name: str | None = None  # of the folder when it was made
@@ -156,5 +156,5 @@ class Manifest(Part):
     data: Data = Data()
     parameters: Parameters = Parameters()
     flops_per_step: Number | None = None  # of matrix products
-    training_flops: Number | None = None  # of the whole budget; None where it is not in steps
+    training_flops: Number | None = None  # of the whole budget; None if it is not in steps
     deviations_from_paper: list[Deviation] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A line of ``metrics.jsonl``: a log step of training or fine-tuning, held-out numbers at curve points."""
+"""A line of ``metrics.jsonl``: a log step of training or fine-tuning, or a curve point with held-out numbers."""
 
 from pydantic import ConfigDict, Field
 
@@ -6,7 +6,7 @@ from albert_ablate.record.part import Number, Part, Rate, Whole
 
 
 class Line(Part):
-    """Means over the steps since the line before; totals are since the start of the run.
+    """Means are over the steps since the previous line; totals count from the start of the run.
 
     Other losses and accuracies are named by what is trained (``mlm_loss``, ``sentence_accuracy``).
     """

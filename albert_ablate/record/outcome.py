@@ -1,4 +1,4 @@
-"""Whatever ends a run or a fine-tuning early becomes its recorded status, and words."""
+"""Records why a run or a fine-tuning ended early as its status, and explains it to the user."""
 
 import errno
 import traceback
@@ -21,12 +21,12 @@ from albert_ablate.errors import (
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.status import State
 
-#: Rounds in succession that a time limit may end at the same step.
+#: Consecutive time limits at the same saved step after which a run fails.
 _SAME_STEP = 3
-#: Allocations that are refused in other words than torch's: the system's, cuBLAS's and the CUDA runtime's.
+#: Messages of failed allocations other than torch's: the system's, cuBLAS's and the CUDA runtime's.
 _NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-#: Of a folder that cannot be made or written.
+#: Errors of a folder that cannot be created or written.
 _REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
 )  # fmt: skip
@@ -36,7 +36,7 @@ _REFUSED = (
 def recorded(folder: RunFolder, no_memory: str, time_limits: int) -> Iterator[None]:
     """Run the body; its failure becomes the folder's status and a UserError.
 
-    ``no_memory`` is what to say where memory ran out; so many ``time_limits`` may be reached.
+    ``no_memory`` is the message if memory runs out; ``time_limits`` is how many time limits a run may reach.
     """
     try:
         yield
@@ -66,13 +66,15 @@ def recorded(folder: RunFolder, no_memory: str, time_limits: int) -> Iterator[No
         if known is not None:
             _record(folder, "failed", str(known), known.exit_code)
             raise known from error
-        what = f"exit({error.code}) was called" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        _record(folder, "failed", what, UserError.exit_code)
-        raise UserError(f"{folder.name} failed: {what}\nDetails: {folder.path}/log.txt") from error
+        cause = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            cause = f"exit({error.code}) was called"
+        _record(folder, "failed", cause, UserError.exit_code)
+        raise UserError(f"{folder.name} failed: {cause}\nDetails: {folder.path}/log.txt") from error
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk or quota is behind ``error``; libraries wrap it in errors of their own."""
+    """Whether a full disk or quota caused ``error``, which libraries may have wrapped."""
     while error is not None:
         if (isinstance(error, OSError) and error.errno in _FULL) or "os error 28" in str(error):
             return True
@@ -84,12 +86,12 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation was refused, on the device or by the machine."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return any(words in str(error) for words in _NO_MEMORY)
+    return any(phrase in str(error) for phrase in _NO_MEMORY)
 
 
 @contextmanager
-def disk_in_words(runs: str, cache: str) -> Iterator[None]:
-    """What the disk refuses before there is a run folder. Raises DiskFullError or RunFolderError."""
+def explaining_disk_errors(runs: str, cache: str) -> Iterator[None]:
+    """Explain disk errors before a run folder exists. Raises DiskFullError or RunFolderError."""
     try:
         yield
     except OSError as error:
@@ -117,29 +119,30 @@ def _known(folder: RunFolder, error: BaseException, no_memory: str) -> UserError
 
 
 def _counted(stop: PreemptedError, folder: RunFolder, most: int) -> tuple[PreemptedError, int]:
-    """A time limit, with which one it is, and the step that is saved."""
+    """The error of a time limit, with its number, and the saved step."""
     saved = folder.saved_step()
     reached = [*folder.time_limits(), saved]
-    where = f" after step {saved:,}" if stop.what == "Time limit reached" and saved else ""
-    what = f"{stop.what}{where}, {ordinal(len(reached))} of {most}"
+    where = f" after step {saved:,}" if stop.event == "Time limit reached" and saved else ""
+    reason = f"{stop.event}{where}, {ordinal(len(reached))} of {most}"
     if reached[-_SAME_STEP:] == [saved] * _SAME_STEP:
         return NoProgressError(
-            f"{what}, and {_SAME_STEP} times without getting further than step {saved:,}. Give each job more time "
+            f"{reason}, and {_SAME_STEP} times without getting further than step {saved:,}. Give each job more time "
             "(hydra.launcher.timeout_min on SLURM): what follows that step must fit into one. The same command then "
             "continues from there"
         ), saved  # fmt: skip
     if len(reached) >= most:
         return NoProgressError(
-            f"{what}. Give each job more time, or raise runtime.time_limits. The same command then continues from there"
+            f"{reason}. Give each job more time, or raise runtime.time_limits. The same command then continues from "
+            "there"
         ), saved  # fmt: skip
-    return PreemptedError(what, stop.then, limit=True), saved
+    return PreemptedError(reason, stop.consequence, limit=True), saved
 
 
 def ordinal(number: int) -> str:
-    """``second``; from ten on in figures."""
-    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
-    if number <= len(words):
-        return words[number - 1]
+    """``second``, ``10th``."""
+    names = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+    if number <= len(names):
+        return names[number - 1]
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
 
@@ -147,7 +150,7 @@ def ordinal(number: int) -> str:
 def _record(
     folder: RunFolder, state: State, reason: str, exit_code: int | None = None, limit_at: int | None = None
 ) -> None:
-    """As far as a full disk allows it: without it the folder still says that its process is gone."""
+    """Record a status unless the disk is full; the folder then shows that its process is gone."""
     try:
         folder.set_status(state, reason, exit_code, limit_at)
     except OSError as error:

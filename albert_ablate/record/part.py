@@ -1,7 +1,7 @@
-"""What all records have in common: strict types, unknown fields refused in writing and ignored in reading.
+"""The base of all records: strict types; unknown fields are refused when writing and ignored when reading.
 
-A field that a record may lack has a default. ``as_json`` leaves out what was never set, so an absent field
-stays absent; a field that was set to None is written as null.
+A field that a record may lack has a default. ``as_json`` omits fields that were never set, so an absent
+field stays absent; a field that was set to None is written as null.
 """
 
 from pathlib import Path
@@ -26,9 +26,9 @@ _READING = object()
 
 
 def _within(low: float, high: float) -> WrapValidator:
-    """A finite number, kept as it was computed (an integer stays one); a reader takes it from ``low`` to ``high``.
+    """A finite number, kept as computed (an integer stays one). Readers accept it from ``low`` to ``high``.
 
-    A writer's number has no such bounds: a record of a run that went astray is better than none.
+    Writers have no such bounds: a diverging run should still be recorded.
     """
 
     def validated(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
@@ -44,15 +44,15 @@ def _only_in_writing(value: Any, check: ValidatorFunctionWrapHandler, info: Vali
     return value if info.context is _READING else check(value)
 
 
-#: Beside the type of a field that its reader checks for itself, so that a wrong value spoils nothing else.
+#: Annotates a field that its reader checks itself, so that a wrong value does not invalidate the record.
 CheckedByReader = WrapValidator(_only_in_writing)
 #: A count.
 Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
 #: A width or a depth.
 Size = Annotated[int, Field(ge=1, le=2**31)]
-#: Anything per second.
+#: A rate per second.
 Rate = Annotated[float, _within(1e-9, 1e15)]
-#: A number that a reader can still average and square.
+#: A number small enough to average and square.
 Number = Annotated[float, _within(-1e30, 1e30)]
 #: Lower and upper bound.
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
@@ -62,7 +62,7 @@ AnyPart = TypeVar("AnyPart", bound="Part")
 
 
 class Part(BaseModel):
-    """A file of a run folder, or a part of one."""
+    """A record, or a part of one."""
 
     model_config = ConfigDict(
         strict=True, allow_inf_nan=False, extra="forbid", validate_assignment=True, populate_by_name=True,
@@ -71,12 +71,12 @@ class Part(BaseModel):
 
     @classmethod
     def read(cls, values: Any) -> Self:
-        """Validate what a file holds; unknown fields, as of another version, are ignored. Raises ValidationError."""
+        """Validate a file's content; unknown fields, as of another version, are ignored. Raises ValidationError."""
         return cls.model_validate(values, context=_READING)
 
     def as_json(self) -> dict[str, Any]:
-        """What is written, in the order of the fields."""
-        # Without warnings: an integer where a float is expected is meant to stay one.
+        """The fields that were set, in order."""
+        # No warnings: integers in float fields stay integers on purpose.
         return self.model_dump(by_alias=True, exclude_unset=True, warnings=False)
 
     @model_validator(mode="before")
@@ -88,7 +88,7 @@ class Part(BaseModel):
 
     @classmethod
     def _is_known(cls, name: str, value: Any) -> bool:
-        """Whether a reader has a use for a field."""
+        """Whether a reader uses a field."""
         return any(name == (field.alias or key) for key, field in cls.model_fields.items())
 
 
@@ -98,12 +98,12 @@ def write_record(path: Path, record: Part) -> None:
 
 
 def field_of(problem: ErrorDetails) -> str:
-    """``masked_lm.loss``: where a record is wrong; empty where it is no record at all."""
+    """The wrong field, such as ``masked_lm.loss``; empty if the file is no record at all."""
     return ".".join(map(str, problem["loc"]))
 
 
 def load_record(path: Path, form: type[AnyPart]) -> AnyPart:
-    """A record that a command needs. Raises DamagedFileError that names the first field that is wrong."""
+    """Read a record. Raises DamagedFileError that names the first wrong field."""
     try:
         return form.read(read_json(path))
     except ValidationError as error:
@@ -113,8 +113,8 @@ def load_record(path: Path, form: type[AnyPart]) -> AnyPart:
 
 
 def amend_record(path: Path, changes: Part) -> None:
-    """Replace the fields of a JSON file that ``changes`` has set; the rest stays as it is, of any version.
+    """Replace the fields of a JSON file that ``changes`` has set; other fields, of any version, are kept.
 
-    Raises DamagedFileError where the file does not parse.
+    Raises DamagedFileError if the file does not parse.
     """
     write_json(path, read_json(path) | changes.as_json())

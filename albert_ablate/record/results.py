@@ -1,6 +1,6 @@
-"""``results.json`` of a run: what was measured. Losses are in nats, accuracies are shares, intervals have 95%.
+"""``results.json`` of a run: its measurements. Losses are in nats, accuracies are shares, intervals have 95%.
 
-What a model cannot be asked has no number: every measurement may be absent.
+Any measurement may be absent, as some models do not allow it.
 """
 
 from pydantic import Field
@@ -11,23 +11,23 @@ from albert_ablate.record.tasks import Average, TaskEntry
 
 
 class Bars(Part):
-    """What masked LM on another text than the run's own has to beat (``evaluation.foreign``)."""
+    """Baselines of masked LM on a text that the run was not trained on (``evaluation.foreign``)."""
 
-    of: str | None = None  # the text whose pieces were counted; None where none were
+    of: str | None = None  # the text whose pieces were counted, or None
     fitted_on: str | None = None
-    left_out: str | None = None  # why none were counted
-    run_left_out: str | None = None  # why the run's own text gives no bar
-    run_unigram_loss: Number | None = None  # by piece frequencies of the run's own text
+    left_out: str | None = None  # why no pieces were counted
+    run_left_out: str | None = None  # why the training text gives no baseline
+    run_unigram_loss: Number | None = None  # by piece frequencies of the training text
 
 
 class MaskedLM(Part):
     """Masked LM on held-out pairs, beside the n-gram baselines of the training text."""
 
     loss: Number | None = None
-    loss_interval: Interval | None = None  # sequences being independent
+    loss_interval: Interval | None = None  # with independent sequences
     accuracy: Number | None = None
-    interval: Interval | None = None  # of the accuracy, sequences being independent
-    binomial_interval: Interval | None = None  # of the accuracy, pieces being independent
+    interval: Interval | None = None  # of the accuracy, with independent sequences
+    binomial_interval: Interval | None = None  # of the accuracy, with independent pieces
     examples: Whole | None = None  # masked pieces
     sequences: Whole | None = None
     unigram_loss: Number | None = None
@@ -36,7 +36,7 @@ class MaskedLM(Part):
     gain_over_unigram: Number | None = None  # nats
     gain_interval: Interval | None = None
     left_baseline: bool | None = None  # whether the gain is above the plateau, with 95% confidence
-    bars: Bars | None = None  # on another text than the run's own
+    bars: Bars | None = None  # on a text that the run was not trained on
 
 
 class Proportion(Part):
@@ -54,7 +54,7 @@ class SentenceTask(Proportion):
     majority_class: Number | None = None  # share of the more frequent label
     left_baseline: bool | None = None  # whether the accuracy is above it, with 95% confidence
     own_head: Proportion | None = None  # of the head that was trained on the task of the objective
-    above_majority: bool | None = None  # in place of ``left_baseline`` on another text than the run's own
+    above_majority: bool | None = None  # replaces ``left_baseline`` on a text that the run was not trained on
 
 
 class BestMaskedLM(Part):
@@ -64,18 +64,18 @@ class BestMaskedLM(Part):
     loss_interval: Interval | None = None
     accuracy: Number
     interval: Interval | None = None
-    chance_loss: Number | None = None  # by frequencies of pieces and the piece that is shown
+    chance_loss: Number | None = None  # from piece frequencies and the shown piece
 
 
 class BestSentenceTask(Part):
-    """What the reference expects to get right of a sentence task."""
+    """Accuracy that the reference model of the corpus expects on a sentence task."""
 
     accuracy: Number
-    realised: Proportion | None = None  # what it did get right
+    realised: Proportion | None = None  # its accuracy on the held-out pairs
 
 
 class Achievable(Part):
-    """The best scores, for a corpus that knows how its text came about."""
+    """The best possible scores, for a corpus whose generating process is known."""
 
     masked_lm: BestMaskedLM | None = None
     nsp: BestSentenceTask | None = None
@@ -83,7 +83,7 @@ class Achievable(Part):
 
 
 class Training(Part):
-    """What training really used."""
+    """Resources that training used."""
 
     steps: Whole | None = None
     tokens: Whole | None = None  # real ones
@@ -91,8 +91,8 @@ class Training(Part):
     seconds: Number | None = None  # without evaluation and saving
     tokens_per_second: Number | None = None
     skipped_steps: Whole | None = None  # without an update; absent unless ``optimizer.skip_spikes`` is set
-    micro_size: Whole | None = None  # sequences, where it had to be lowered
-    processes: Whole | None = None  # where there were several
+    micro_size: Whole | None = None  # sequences, if it had to be lowered
+    processes: Whole | None = None  # if there were several
 
 
 class Scored(Part):
@@ -102,14 +102,14 @@ class Scored(Part):
     tokens: Whole
     of_documents: Whole
     of_tokens: Whole
-    held_out_by: Number | None = None  # data.validation_fraction; None where the text has a validation file
+    held_out_by: Number | None = None  # data.validation_fraction; None if the text has a validation file
     stopped: bool | None = None  # whether evaluation.max_pairs ended it
     max_length: Whole | None = None  # tokens of a sequence
-    seen_in_training: Whole | None = None  # scored documents that the run was trained on; None where not known
+    seen_in_training: Whole | None = None  # scored documents that the run was trained on; None if unknown
 
 
 class EvaluationTime(Part):
-    """What held-out evaluation took."""
+    """Duration of held-out evaluation."""
 
     seconds: Number | None = None
 
@@ -121,10 +121,10 @@ class Results(Part):
     masked_lm: MaskedLM | None = None
     nsp: SentenceTask | None = None
     sop: SentenceTask | None = None
-    left_out: dict[str, str] = Field(default_factory=dict)  # sentence task -> why the text cannot give it
+    left_out: dict[str, str] = Field(default_factory=dict)  # sentence task -> why it could not be scored
     training: Training | None = None
     achievable: Achievable | None = None
-    scored: Scored | None = None  # of ``evaluate`` alone
+    scored: Scored | None = None  # only of ``evaluate``
     evaluation: EvaluationTime | None = None
     tasks: list[TaskEntry] = Field(default_factory=list)
     average: Average | None = None  # absent without the paper's five tasks

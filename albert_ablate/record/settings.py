@@ -1,7 +1,6 @@
-"""What analysis needs of ``config.yaml``, which ``config.RunConfig`` describes in full.
+"""The settings of ``config.yaml`` that analysis needs; ``config.RunConfig`` describes all of them.
 
-A subset, because older folders lack settings that came later, and because a report needs no setting that it does not
-show.
+A subset, so that analysis also reads older folders, which lack settings that were added later.
 """
 
 from typing import Any
@@ -13,13 +12,13 @@ from albert_ablate.record.part import Number, Part, Size, Whole
 
 
 class Embed(Part):
-    """E."""
+    """The embedding width E."""
 
     size: Size
 
 
 class Model(Part):
-    """The shape that names an arm."""
+    """The model's shape, part of an arm's name."""
 
     name: str
     hidden: Size
@@ -28,7 +27,7 @@ class Model(Part):
 
 
 class Scale(Part):
-    """The preset."""
+    """The scale preset."""
 
     name: str | None = None
 
@@ -42,7 +41,7 @@ class Planted(Part):
 
 
 class Corpus(Part):
-    """The text."""
+    """The corpus."""
 
     name: str | None = None
     planted: Planted | None = None
@@ -60,7 +59,7 @@ class Settings(Part):
     @model_validator(mode="before")
     @classmethod
     def _known_arm(cls, values: Any) -> Any:
-        """Every axis has one of its values; an axis that came later may be missing."""
+        """Check that every axis has a known value; an axis that was added later may be missing."""
         for axis in AXES if isinstance(values, dict) else ():
             value = axis.of(values)
             if axis.labels and str(value) not in axis.labels:

@@ -11,14 +11,14 @@ Layers = list[Annotated[Number, Field(ge=0)]]
 
 
 class WithoutSpecial(Part):
-    """Means over the tokens that are neither [CLS] nor [SEP]."""
+    """Means over tokens other than [CLS] and [SEP]."""
 
     l2: Layers
     degrees: Layers
 
 
 class Similarity(Part):
-    """Means over real tokens of held-out sequences without masks, and standard deviations over them."""
+    """Means and standard deviations over the real tokens of unmasked held-out sequences."""
 
     l2: Layers | None = None  # distance between input and output
     degrees: Layers | None = None  # angle between them

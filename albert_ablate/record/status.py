@@ -1,4 +1,4 @@
-"""``status.json``: how a run or a fine-tuning stands."""
+"""``status.json``: the state of a run or a fine-tuning."""
 
 from typing import Literal, get_args
 
@@ -14,10 +14,10 @@ class Status(Part):
     """The last change of state. Times are ISO 8601 with a zone."""
 
     state: State
-    reason: str | None = None  # of a failure or a stop, in words
+    reason: str | None = None  # of a failure or a stop
     exit_code: int | None = None  # of a failure
-    started: str | None = None  # the first time
+    started: str | None = None  # when it was first started
     updated: str | None = None
     host: str | None = None
     pid: int | None = None  # of the process that wrote it
-    time_limits: list[Whole] = Field(default_factory=list)  # the step that was saved each time a time limit was reached
+    time_limits: list[Whole] = Field(default_factory=list)  # the saved step at each time limit

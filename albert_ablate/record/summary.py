@@ -1,4 +1,4 @@
-"""A finished run on the terminal: what was measured, what it has to beat, where it lies."""
+"""The terminal summary of a finished run: measurements, baselines and folder."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _COUNTS = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "wi
 
 
 def summary(folder: RunFolder) -> RenderableType:
-    """What a person asks first of ``results.json`` and ``manifest.json``; fits 80 columns."""
+    """The main facts of ``results.json`` and ``manifest.json``, for a terminal of 80 columns."""
     results, manifest = folder.read("results.json"), folder.read("manifest.json")
     return Group(
         Text(f"\n{folder.name}", style="bold"),
@@ -39,7 +39,7 @@ def _facts(manifest: dict[str, Any], training: dict[str, Any] | None) -> Text:
 
 
 def held_out(results: dict[str, Any]) -> list[RenderableType]:
-    """Scores on held-out documents and what they allow to say; nothing for a run that was not evaluated."""
+    """Scores on held-out documents and the verdict; empty for a run that was not evaluated."""
     return [_scores(results), _notes(results), _verdict(results)] if "masked_lm" in results else []
 
 
@@ -88,25 +88,27 @@ def _masked_lm_rows(table: Table, results: dict[str, Any], m: dict[str, Any]) ->
 
 
 def _foreign(results: dict[str, Any]) -> bool:
-    """Whether the scores are of a text that the run was not trained on; of an imported model every text is one."""
-    foreign = ("bars", "above_majority")  # entries that only the evaluation of another text makes
+    """Whether the scores are on a text that the run was not trained on; always true for an imported model."""
+    foreign = ("bars", "above_majority")  # only an evaluation on another text has these
     scores = [results[name] or {} for name in HELD_OUT_SCORES]
     return "imported" in results or any(entry in score for score in scores for entry in foreign)
 
 
 def _loss_bars(results: dict[str, Any]) -> list[str]:
-    """What the masked-LM loss has to beat, a line each."""
+    """Baselines of the masked-LM loss, one line each."""
     m = results["masked_lm"]
     known = {name: f"{m[f'{name}_loss']:.3f} {name}" for name in ("unigram", "bigram") if f"{name}_loss" in m}
     if not _foreign(results):
         return [" · ".join(known.values())]
-    own = m.get("bars", {}).get("run_unigram_loss")
+    training_text_loss = m.get("bars", {}).get("run_unigram_loss")
     lines = [f"{bar}, this text" for bar in known.values()]
-    return [*lines, *([] if own is None else [f"{own:.3f} unigram, run's own text"])] or ["—"]
+    if training_text_loss is not None:
+        lines.append(f"{training_text_loss:.3f} unigram, run's own text")
+    return lines or ["—"]
 
 
 def _tasks(results: dict[str, Any]) -> list[RenderableType]:
-    """Fine-tuned tasks: the best evaluation on dev of the median seed, and the last one."""
+    """Fine-tuned tasks: the best and the last evaluation on dev of the median seed."""
     entries = results.get("tasks", [])
     if not entries:
         return []
@@ -123,42 +125,42 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
         for row in _task_rows(entry, f" {entry['group'][:4]}" if several else ""):
             table.add_row(*row)
     notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
-    found: list[RenderableType] = [table, Text(notes, style="dim")]
+    parts: list[RenderableType] = [table, Text(notes, style="dim")]
     average = results.get("average")
     if average:
-        words = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
-        found.append(Text(words, style="bold"))
-    return found
+        line = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
+        parts.append(Text(line, style="bold"))
+    return parts
 
 
 def _task_rows(entry: dict[str, Any], mark: str) -> list[list[str]]:
-    """A line a metric, and one for the score where it is a mean of several: each with what was measured of it alone.
+    """Rows of a task: one for each metric, and one for the score if it is a mean of several metrics.
 
-    All are of the median seed. ``mark`` tells settings of one task apart: the first digits of their group.
+    All values are of the median seed. ``mark`` distinguishes settings of one task by digits of their group.
     """
     start = mark + ("" if entry["start"] == "pretrained" else ", random start") + _heads(entry)
-    own, seed = entry["metric"], entry["seeds"].index(entry["sets_of_seed"])
+    main, seed = entry["metric"], entry["seeds"].index(entry["sets_of_seed"])
     rows: list[list[str]] = []
     for name, scores in entry["sets"].items():
         first, begin = not rows, len(rows)
         metrics = {k: v for k, v in scores.items() if isinstance(v, dict) and "interval" in v}
-        lasts = entry.get("last_sets", {}).get(name, {})  # older folders have the score's alone
+        lasts = entry.get("last_sets", {}).get(name, {})  # older folders have only that of the score
         floors = entry.get("to_beat_each", {}).get(name, {})
         scored = [f"{entry['last_scores'][seed]:.1%}" if first else "", _bars(entry["to_beat"].get(name, {}), "{:.1%}")]
-        if first and own not in metrics:
-            mean = "mean of both" if own.count(" and ") == 1 else "mean"
+        if first and main not in metrics:
+            mean = "mean of both" if main.count(" and ") == 1 else "mean"
             rows += [["", mean, f"{entry['scores'][seed]:.1%}", "—", *scored], *_seeds(entry)]
-        for metric, found in metrics.items():
+        for metric, score in metrics.items():
             form = "{:.3f}" if "error" in metric else "{:.1%}"
-            value, low, high = (form.format(v) for v in (found["value"], *found["interval"]))
-            last, bars = scored if metric == own else ["", ""]
+            value, low, high = (form.format(v) for v in (score["value"], *score["interval"]))
+            last, bars = scored if metric == main else ["", ""]
             if metric in lasts:
                 last = form.format(lasts[metric]["value"])
             if metric in floors:
                 bars = _bars(floors[metric], form)
-            part = f" ({found['classes']} of {found['of']})" if found.get("classes", 0) < found.get("of", 0) else ""
+            part = f" ({score['classes']} of {score['of']})" if score.get("classes", 0) < score.get("of", 0) else ""
             rows.append(["", metric.replace("_", " ") + part, value, f"{low} to {high}", last, bars])
-            if metric == own and first:
+            if metric == main and first:
                 rows += _seeds(entry)
         set_name = f" {name}" if len(entry["sets"]) > 1 else ""
         if rows[begin:]:
@@ -171,17 +173,17 @@ def _bars(floor: dict[str, float], form: str) -> str:
 
 
 def _seeds(entry: dict[str, Any]) -> list[list[str]]:
-    """The line below the score where there are several seeds."""
+    """The row below the score: median and range over several seeds."""
     if len(entry["seeds"]) == 1:
         return []
     low, high = entry["spread"]
-    words = f"{len(entry['seeds'])} seeds: {entry['score']:.1%} median, {low:.1%} to {high:.1%}"
-    return [["", "", "", "", "", words]]
+    spread = f"{len(entry['seeds'])} seeds: {entry['score']:.1%} median, {low:.1%} to {high:.1%}"
+    return [["", "", "", "", "", spread]]
 
 
 def _heads(entry: dict[str, Any]) -> str:
-    """What to know of a score whose head did not answer in fp32 when it was trained."""
-    return formats.words((entry.get("recipe") or {}).get("heads", formats.HEADS))
+    """Note on a score whose head was not trained in fp32."""
+    return formats.suffix((entry.get("recipe") or {}).get("heads", formats.HEADS))
 
 
 def _percent(interval: list[float]) -> str:
@@ -200,7 +202,7 @@ def _notes(results: dict[str, Any]) -> Text:
 
 
 def _coverage(results: dict[str, Any]) -> list[str]:
-    """How much of a text was scored by ``evaluate``."""
+    """Lines on how much of a text ``evaluate`` scored."""
     scored = results.get("scored")
     if scored is None:
         return []
@@ -217,9 +219,9 @@ def _coverage(results: dict[str, Any]) -> list[str]:
 
 
 def _verdict(results: dict[str, Any]) -> Text:
-    """Whether the run may be compared at all; of another text than its own, how it stands to that."""
+    """Whether the run can be compared; for another text, how it compares with that text's baselines."""
     if _foreign(results):
-        return _verdict_on_this_text(results)
+        return _verdict_on_foreign_text(results)
     m = results["masked_lm"]
     if m is None:
         return Text("\n").join(_above_chance(results, "above chance", "not above chance yet"))
@@ -237,7 +239,7 @@ def _verdict(results: dict[str, Any]) -> Text:
 
 
 def _above_chance(results: dict[str, Any], yes: str, no: str) -> list[Text]:
-    """A line for each sentence task that has a trained head; ``yes`` and ``no`` are how it ends."""
+    """A line for each sentence task with a trained head, which ends with ``yes`` or ``no``."""
     lines = []
     for key, kind in SENTENCE_TASKS.items():
         task = results[key]
@@ -248,8 +250,8 @@ def _above_chance(results: dict[str, Any], yes: str, no: str) -> list[Text]:
     return lines
 
 
-def _verdict_on_this_text(results: dict[str, Any]) -> Text:
-    """What a text that the run was not trained on lets one say: nothing of its training."""
+def _verdict_on_foreign_text(results: dict[str, Any]) -> Text:
+    """The verdict on a text that the run was not trained on; it does not judge the training."""
     m = results["masked_lm"] or {}
     bars = m.get("bars", {})
     lines = Text()
@@ -263,15 +265,15 @@ def _verdict_on_this_text(results: dict[str, Any]) -> Text:
     elif m:
         lines.append(f"  ! No bar of this text: {bars.get('left_out', 'none was recorded')}.", style="yellow")
     if "run_unigram_loss" in bars:
-        gain_at_home = bars["run_unigram_loss"] - m["loss"]
-        how = "better" if gain_at_home > 0 else "worse"
-        mark, style = ("✓", "green") if gain_at_home > 0 else ("!", "yellow")
-        text = f"\n  {mark} It is {abs(gain_at_home):.3f} nats {how} than those of the run's own text."
+        gain_over_training_text = bars["run_unigram_loss"] - m["loss"]
+        how = "better" if gain_over_training_text > 0 else "worse"
+        mark, style = ("✓", "green") if gain_over_training_text > 0 else ("!", "yellow")
+        text = f"\n  {mark} It is {abs(gain_over_training_text):.3f} nats {how} than those of the run's own text."
         lines.append(text, style=style)
     elif "run_left_out" in bars:
         lines.append(f"\n    No bar of the run's own text: {bars['run_left_out']}.", style="dim")
     if seen := results.get("scored", {}).get("seen_in_training"):
         text = f"\n  ! {seen:,} of the scored documents are among those that the run was trained on."
         lines.append(text, style="bold yellow")
-    here = "above chance on this text"
-    return Text("\n").join([lines, *_above_chance(results, here, f"not {here}")])
+    verdict = "above chance on this text"
+    return Text("\n").join([lines, *_above_chance(results, verdict, f"not {verdict}")])

@@ -14,15 +14,15 @@ Floors = dict[str, dict[str, Number]]
 class Metric(Part):
     """A metric with its interval over the examples of a set."""
 
-    n: Whole | None = None  # examples, where the metric is of a part of the set
+    n: Whole | None = None  # examples, if the metric covers a part of the set
     value: Number
     interval: Interval
-    classes: Whole | None = None  # that are there or predicted, of a mean over classes
+    classes: Whole | None = None  # present or predicted, for a mean over classes
     of: Whole | None = None  # classes of the task
 
 
 class SquadPart(Part):
-    """Shares over some of SQuAD's questions; None where there are none."""
+    """Scores over some of SQuAD's questions; None if there are none."""
 
     n: Whole | None = None
     exact: Number | None = None
@@ -30,10 +30,10 @@ class SquadPart(Part):
 
 
 class SetMetrics(Part):
-    """One dev set. Its metrics stand beside these fields under the names that the task gives them."""
+    """One dev set. Its metrics are further fields with the names that the task gives them."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Metric | Number] = Field(init=False)  # a number alone: of older versions
+    __pydantic_extra__: dict[str, Metric | Number] = Field(init=False)  # older versions wrote a plain number
 
     n: Whole | None = None  # examples
     f1_unit: str | None = None  # of SQuAD: words, characters or both
@@ -41,7 +41,7 @@ class SetMetrics(Part):
     no_answer: SquadPart | None = None
     threshold: Number | None = None  # of SQuAD 2.0's null score
     threshold_was_searched_on_this_set: bool | None = None
-    best_exact: Number | None = None  # at the threshold that is best for it
+    best_exact: Number | None = None  # at the best threshold for it
     best_exact_threshold: Number | None = None
     best_f1: Number | None = None
     best_f1_threshold: Number | None = None
@@ -49,7 +49,7 @@ class SetMetrics(Part):
 
     @classmethod
     def _is_known(cls, name: str, value: Any) -> bool:
-        """Also what looks like a metric, or has the name of one that older versions wrote as a number."""
+        """Also accepts anything with the form of a metric, and metrics that older versions wrote as numbers."""
         measured = isinstance(value, dict) and ("value" in value or "interval" in value)
         return super()._is_known(name, value) or measured or name in ("f1", "exact", "accuracy")
 
@@ -58,23 +58,23 @@ class Scores(Part):
     """Scores of one state of the weights."""
 
     step: Whole | None = None
-    score: Number  # what checkpoints are chosen by
-    average: Number  # what enters the mean over tasks
+    score: Number  # used to choose the checkpoint
+    average: Number  # used in the mean over tasks
     sets: dict[str, SetMetrics]  # dev set -> its metrics
 
 
 class UnitTraining(Part):
-    """What a fine-tuning used."""
+    """Resources that a fine-tuning used."""
 
     steps: Whole
     epochs: Number
     examples: Whole
     seconds: Number
-    micro_size: Whole | None = None  # sequences, where it had to be lowered
+    micro_size: Whole | None = None  # sequences, if it had to be lowered
 
 
 class UnitName(Part):
-    """Which fine-tuning it is."""
+    """Identifies a fine-tuning."""
 
     task: str
     seed: Whole
@@ -83,18 +83,18 @@ class UnitName(Part):
 
 
 class FineTuned(Part):
-    """What ``finetuning.FineTuner`` measures."""
+    """Measurements of ``finetuning.FineTuner``."""
 
-    metric: str  # what the score is
+    metric: str  # name of the score
     best: Scores  # of the best evaluation on the first dev set
     last: Scores  # of the last step
-    selection: str  # how the best one was chosen, in words
+    selection: str  # how the best evaluation was chosen
     recipe: dict[str, Number | str | bool | None]  # ``recipe.Recipe``, and the number format of the head
     training: UnitTraining
 
 
 class SetUp(Part):
-    """What has to be equal for scores to be compared; settings as ``task_config`` has them."""
+    """The set-up, which must be equal for scores to be comparable; settings as in ``config.tasks``."""
 
     all_tasks: dict[str, Any] | None = None
     task: dict[str, Any] | None = None
@@ -125,8 +125,8 @@ class UnitResults(FineTuned, UnitName):
     to_beat: Floors
     to_beat_each: dict[str, Floors] = Field(default_factory=dict)  # dev set -> metric -> baseline -> its value
     set_up: SetUp | None = None
-    before: Before | None = None  # of one that was scored again
-    reread: ScoredAgain | None = None  # of the same
+    before: Before | None = None  # if it was scored again
+    reread: ScoredAgain | None = None  # if it was scored again
 
 
 class TaskEntry(Part):
@@ -164,14 +164,14 @@ class Average(Part):
 
 
 class UnitSettings(Part):
-    """The settings of all tasks, and of this one, as ``task_config`` has them."""
+    """The settings of all tasks and of this one, as in ``config.tasks``."""
 
     common: dict[str, Any]
     task: dict[str, Any]
 
 
 class UnitData(Part):
-    """A task's files and examples, with everything that was left out or cut; each family sets its own counts."""
+    """A task's files and examples, and counts of what was left out or cut; each family sets its own counts."""
 
     fingerprint: str | None = None
     files: dict[str, list[str]] | str | None = None  # set -> names; ``hub`` or ``generated`` without files

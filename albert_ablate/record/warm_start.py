@@ -6,7 +6,7 @@ from albert_ablate.record.part import Part
 
 
 class WarmStart(Part):
-    """A shallower run, and what it could not give."""
+    """The shallower run, and the tensors that it lacks."""
 
     from_: str = Field(alias="from")  # folder of that run
-    tensors_of_its_own: list[str]  # that the shallower run does not have
+    tensors_of_its_own: list[str]  # initialised anew

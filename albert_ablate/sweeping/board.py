@@ -1,4 +1,4 @@
-"""The board: every cell of a sweep, live on a terminal, in plain lines elsewhere."""
+"""The board: every cell of a sweep, live on a terminal, as plain lines elsewhere."""
 
 import shutil
 import sys
@@ -26,19 +26,19 @@ _MARKS = {
     "missing": ("·", "dim"),
     "queued": ("·", "dim"),
 }
-_WORDS = {"missing": "waiting", "queued": "waiting", "preempted": "stopped"}
+_NAMES = {"missing": "waiting", "queued": "waiting", "preempted": "stopped"}
 _PLAIN_SECONDS = 30.0
 
 
 def counts(cells: Sequence[Standing]) -> str:
     """``3 finished, 1 running, 4 waiting``."""
-    found = Counter(_WORDS.get(cell.state, cell.state) for cell in cells)
-    words = dict.fromkeys(_WORDS.get(state, state) for state in _MARKS)
-    return ", ".join(f"{found[word]} {word}" for word in words if found[word])
+    numbers = Counter(_NAMES.get(cell.state, cell.state) for cell in cells)
+    names = dict.fromkeys(_NAMES.get(state, state) for state in _MARKS)
+    return ", ".join(f"{numbers[name]} {name}" for name in names if numbers[name])
 
 
 def board(title: str, cells: Sequence[Standing], height: int | None = None) -> RenderableType:
-    """All cells, or those around the running ones where ``height`` lines are too few."""
+    """All cells, or those around the running ones if they do not fit into ``height`` lines."""
     table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
     table.add_column(width=3)
     table.add_column(no_wrap=True, overflow="ellipsis")
@@ -48,9 +48,9 @@ def board(title: str, cells: Sequence[Standing], height: int | None = None) -> R
     for cell in shown:
         mark, style = _MARKS[cell.state]
         bar: RenderableType = ProgressBar(total=1.0, completed=cell.share or 0.0, width=20)
-        word = Text(_WORDS.get(cell.state, cell.state), style=style)
+        state = Text(_NAMES.get(cell.state, cell.state), style=style)
         table.add_row(
-            Text(f"  {mark}", style=style), cell.label, bar if cell.state == "running" else word, _detail(cell)
+            Text(f"  {mark}", style=style), cell.label, bar if cell.state == "running" else state, _detail(cell)
         )
     hidden = [f"{n} {where}" for n, where in ((above, "above"), (below, "below")) if n]
     more = Text(f"  … {' and '.join(hidden)}", style="dim") if hidden else Text("", end="")
@@ -77,7 +77,7 @@ def _detail(cell: Standing) -> str:
 
 
 class Watch:
-    """Shows a sweep in a thread of its own until the body ends."""
+    """Shows a sweep from its own thread until the body ends."""
 
     def __init__(self, title: str, look: Callable[[], list[Standing]], console: Console | None = None) -> None:
         self._title = title
@@ -103,9 +103,9 @@ class Watch:
                 live.update(draw(), refresh=True)
 
     def _plain(self) -> None:
-        """A line when a cell starts or ends, and every half minute for the running ones."""
+        """A line when a cell starts or ends, and every half minute one for each running cell."""
         before = {cell.label: cell.state for cell in self._look()}
-        began = said = time.monotonic()
+        began = last_shown = time.monotonic()
         while True:
             over = self._over.wait(0.5)
             cells = self._look()
@@ -113,13 +113,13 @@ class Watch:
             for cell in cells:
                 if cell.state != before[cell.label]:
                     before[cell.label] = cell.state
-                    mark, word = _MARKS[cell.state][0], _WORDS.get(cell.state, cell.state)
+                    mark, state = _MARKS[cell.state][0], _NAMES.get(cell.state, cell.state)
                     detail = f" · {_detail(cell)}" if cell.state in (*FAILURES, "preempted") else ""
-                    self._say(f"  {mark} {cell.label} {word}{detail} · {counts(cells)} · {duration(now - began)}")
+                    self._say(f"  {mark} {cell.label} {state}{detail} · {counts(cells)} · {duration(now - began)}")
             if over:
                 return
-            if now - said >= _PLAIN_SECONDS:
-                said = now
+            if now - last_shown >= _PLAIN_SECONDS:
+                last_shown = now
                 for cell in cells:
                     if cell.state == "running":
                         self._say(f"  ▶ {cell.label} {_detail(cell)}")

@@ -1,8 +1,8 @@
 """How long a step takes on this machine: a few steps of the real model, once for each shape.
 
-Measured in a process of its own, so that its peak memory is that of the step; kept in
+Measured in a separate process, whose peak memory is then that of the step, and kept in
 ``cache/calibration/``. A batch too large for a short measurement is measured on fewer sequences and
-scaled. What is timed on a GPU is waited for: its work is only queued when a call returns.
+scaled. Timings wait for the GPU, which has only queued its work when a call returns.
 """
 
 import statistics
@@ -24,7 +24,7 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.record.folder import RunFolder
-from albert_ablate.sweeping.gpus import hardware_here
+from albert_ablate.sweeping.gpus import local_hardware
 from albert_ablate.sweeping.process import UnansweredError, answer_apart
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.checkpoint import Owner
@@ -33,15 +33,15 @@ from albert_ablate.training.precision import set_up
 from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 
-#: Raise when a measurement means something else.
+#: Raise when the meaning of a measurement changes.
 _FORMAT = 3
-#: A measured step takes at most about so long.
+#: Longest measured step, approximately.
 _SECONDS = 2.0
-#: FLOPs of such a step on a laptop's processor; on a GPU those of the trial that says how many it does.
+#: FLOPs of such a step on a laptop's processor; on a GPU, of the trial that measures its FLOP/s.
 _STEP_FLOPS = 1.5e12
 _TRIAL_STEPS = 4
 _WARM_UP_SECONDS = 2.0
-_WARM_UP_STEPS = 100  # at most, and as many again at most are measured
+_WARM_UP_STEPS = 100  # at most; at most as many are measured after them
 _LEAST_STEPS = 8
 
 
@@ -51,19 +51,19 @@ class Calibration:
 
     step_seconds: float  # a whole optimizer step, its batch included
     sequence_seconds: float  # a held-out sequence, forward
-    peak_bytes: int  # of the process on CPU, of the device on a GPU
+    peak_bytes: int  # of the process on a CPU, of the device on a GPU
     tokens_per_step: float  # real tokens, padding left out
 
 
 def calibrate(config: RunConfig) -> Calibration:
-    """The measurement for ``config``'s shape: from the cache, or now. Raises UserError where it fails."""
+    """The measurement for ``config``'s shape, from the cache or made now. Raises UserError if it fails."""
     if kept(config) is None:
         write_json(_path(config), _measured_apart(config))
     return Calibration(**read_json(_path(config)))
 
 
 def kept(config: RunConfig) -> Calibration | None:
-    """The measurement for ``config``'s shape on this machine, if there is one already."""
+    """The cached measurement for ``config``'s shape on this machine, or None."""
     path = _path(config)
     return Calibration(**read_json(path)) if path.is_file() else None
 
@@ -73,14 +73,14 @@ def _path(config: RunConfig) -> Path:
 
 
 def _key(config: RunConfig) -> str:
-    """Whatever changes the time or memory of a step."""
+    """Hash of everything that changes the time or memory of a step."""
     v = config.as_dict()
     axes = {axis.group: v[axis.group] for axis in AXES}
     parts = axes | {name: v[name] for name in ("model", "pairs", "masking", "batch", "tokenizer", "data")}
     parts["model"] = {k: x for k, x in v["model"].items() if k != "name"}
     parts["optimizer"] = v["optimizer"]["name"]
     parts |= {key: v["runtime"][key] for key in ("device", "precision", "threads", "workers")}
-    parts |= {"hardware": hardware_here(config.runtime), "torch": torch.__version__}
+    parts |= {"hardware": local_hardware(config.runtime), "torch": torch.__version__}
     return digest([_FORMAT, parts])
 
 
@@ -103,8 +103,8 @@ def measure(config: RunConfig) -> Calibration:
     machine = Machine.of(config.runtime)
     set_up(config.runtime)
     prepared = prepare_data(config)
-    with tempfile.TemporaryDirectory() as place:
-        folder = RunFolder(Path(place), "calibration")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder(Path(scratch), "calibration")
         rows = rows_of(config, _STEP_FLOPS)
         if machine.device.type == "cuda":
             trial = _trainer(config, prepared, machine, folder, rows)
@@ -113,7 +113,7 @@ def measure(config: RunConfig) -> Calibration:
             torch.cuda.reset_peak_memory_stats(machine.device)
         trainer, batches = _trainer(config, prepared, machine, folder, rows)
         times, tokens = _steps(trainer, batches)
-    update = sorted(times)[len(times) // 4]  # a short measurement is easily disturbed; this is the machine at rest
+    update = sorted(times)[len(times) // 4]  # the lower quartile: a short measurement is easily disturbed
     began = time.perf_counter()
     trainer.optimizer.step()
     trainer.settle()
@@ -132,14 +132,14 @@ def measure(config: RunConfig) -> Calibration:
 
 
 def rows_of(config: RunConfig, flops: float) -> int:
-    """How many sequences to measure: those of about ``flops``, at most a micro-batch, and whole batches where near."""
+    """Sequences to measure: about ``flops``, at most a micro-batch; the whole batch if at most twice as many."""
     size, micro_size = config.batch.size, config.batch.micro_size
     rows = max(1, min(micro_size, size, int(flops / (step_flops(config) / size))))
     return size if size <= micro_size and rows >= size / 2 else rows
 
 
 def _flops_per_second(trainer: Trainer, batches: StepBatches) -> float:
-    """What the device does in such steps; less than it can where their sequences do not fill it."""
+    """FLOP/s of the device in such steps; below its peak if the sequences do not fill it."""
     seconds = min(_timed_step(trainer, batches, step)[0] for step in range(_TRIAL_STEPS))
     return step_flops(trainer.config) / seconds
 
@@ -147,7 +147,7 @@ def _flops_per_second(trainer: Trainer, batches: StepBatches) -> float:
 def _trainer(
     config: RunConfig, prepared: Prepared, machine: Machine, folder: RunFolder, rows: int
 ) -> tuple[Trainer, StepBatches]:
-    """A trainer on batches of ``rows`` sequences, at rates so small that nothing can diverge, and its batches."""
+    """A trainer on batches of ``rows`` sequences, and the batches. Its rates are too small to diverge."""
     batch = replace(config.batch, size=rows, micro_size=rows)
     still = replace(config.budget, steps=2**40, warmup_steps=2**40 - 1)
     method = method_of(replace(prepared.settled(config), batch=batch, seed=0))

@@ -1,8 +1,8 @@
-"""A GPU for each cell, where a launcher runs several cells of a sweep on one machine at once.
+"""A GPU for each cell when a launcher runs several cells of a sweep on one machine at once.
 
 The sweep names its GPUs in an environment variable, which the launcher's processes inherit. A cell's process takes a
-free place on one of them, waiting where there is none, and sees that GPU alone (CUDA_VISIBLE_DEVICES). A place is a
-file lock, which the operating system frees with the process.
+free slot on one of them, or waits for one, and sees only that GPU (CUDA_VISIBLE_DEVICES). A slot is a file lock,
+which the operating system frees when the process ends.
 """
 
 import json
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.5
 
 @contextmanager
 def shared(gpus: list[str]) -> Iterator[None]:
-    """For the length of the body, cells that are started from here share ``gpus``, which may be none."""
+    """Cells that are started during the body share ``gpus``; nothing changes if the list is empty."""
     if not gpus:
         yield
         return
@@ -36,31 +36,31 @@ def shared(gpus: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def own_gpu(device: str, cells_per_gpu: int) -> Iterator[None]:
-    """For the length of the body, this process sees the one GPU that it has a place on. CUDA must not have begun.
+def gpu_slot(device: str, cells_per_gpu: int) -> Iterator[None]:
+    """During the body this process has a slot on a GPU and sees only that GPU. CUDA must not be initialised yet.
 
-    Nothing happens outside a sweep that shares GPUs, nor for a cell of ``device=cpu``. A stop signal ends the waiting.
+    Does nothing outside a sweep that shares GPUs or for ``device=cpu``. A stop signal ends the waiting.
     """
     shares = os.environ.get(_SHARED)
     if shares is None or device == "cpu":
         yield
         return
-    told = json.loads(shares)
-    gpu, lock = _place(Path(told["folder"]), told["gpus"], cells_per_gpu)
-    before = os.environ.get(_VISIBLE)
+    settings = json.loads(shares)
+    gpu, lock = _take_slot(Path(settings["folder"]), settings["gpus"], cells_per_gpu)
+    visible_before = os.environ.get(_VISIBLE)
     os.environ[_VISIBLE] = gpu
     try:
         yield
     finally:
         lock.release()
-        if before is None:
+        if visible_before is None:
             del os.environ[_VISIBLE]
         else:
-            os.environ[_VISIBLE] = before
+            os.environ[_VISIBLE] = visible_before
 
 
-def _place(folder: Path, gpus: list[str], cells_per_gpu: int) -> tuple[str, FileLock]:
-    """A GPU with a free place and the lock that holds it; the second place of a GPU is taken after the first of all."""
+def _take_slot(folder: Path, gpus: list[str], cells_per_gpu: int) -> tuple[str, FileLock]:
+    """Wait for a free slot. Returns its GPU and its lock; second slots are taken after every GPU's first slot."""
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         for number in range(cells_per_gpu):

@@ -1,4 +1,4 @@
-"""A sweep's cells, their names for people, and their run folders."""
+"""A sweep's cells, their labels and their run folders."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,27 +29,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Stand:
-    """How far a cell is."""
+    """Progress of a cell."""
 
     state: str
-    saved: tuple[
-        tuple[bool, int], ...
-    ]  # of pretraining and of each fine-tuning: finished, step of the newest checkpoint
-    status: dict[str, Any] | None  # what the state is of
+    saved: tuple[tuple[bool, int], ...]  # pretraining and each fine-tuning: (finished, step of the newest checkpoint)
+    status: dict[str, Any] | None  # ``status.json`` of the run or unit that determines the state
 
     @property
     def reason(self) -> str:
-        """Of a failure or a stop."""
+        """Reason of a failure or a stop, or empty."""
         return str((self.status or {}).get("reason") or "")
 
     def asked_since(self, before: "Stand") -> bool:
-        """Whether its process has said since then that it was asked to stop."""
+        """Whether its process has recorded a stop signal after ``before``."""
         return self.status != before.status and (self.status or {}).get("state") == "preempted"
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A cell whose data are prepared, so that its identity and folder are known, or why they are not."""
+    """A cell with its run folder, known once its data are prepared, or with the reason why it has none."""
 
     cell: Cell
     label: str
@@ -58,11 +56,11 @@ class Placed:
     problem: UserError | None = None
 
     def state(self) -> str:
-        """Of pretraining and fine-tunings together; a cell that cannot run has failed."""
+        """State of pretraining and fine-tunings together; ``failed`` for a cell that cannot run."""
         return "failed" if self.folder is None else standing_of(self.folder, self.units)[0]
 
     def stand(self) -> Stand:
-        """How far the cell is now."""
+        """Current progress of the cell."""
         assert self.folder is not None
         folders = (self.folder, *self.units)
         saved = tuple((folder.state() == "finished", folder.saved_step()) for folder in folders)
@@ -71,16 +69,16 @@ class Placed:
 
 
 def labels(cells: Sequence[Cell]) -> list[str]:
-    """A short name for each cell, no two alike: axes, model and seed, then what else tells it from the others."""
-    settings = [dict(word.split("=", 1) for word in cell.overrides if "=" in word) for cell in cells]
-    keys = {key: None for found in settings for key in found}
-    varying = [k for k in keys if k not in _IN_NAME and len({found.get(k) for found in settings}) > 1]
-    hidden = _SHAPE if "model.name" in varying else ()  # a model's name says what its shape is
+    """A distinct short label for each cell: axes, model and seed, then other settings that vary."""
+    settings = [dict(override.split("=", 1) for override in cell.overrides if "=" in override) for cell in cells]
+    keys = {key: None for values in settings for key in values}
+    varying = [k for k in keys if k not in _IN_NAME and len({values.get(k) for values in settings}) > 1]
+    hidden = _SHAPE if "model.name" in varying else ()  # the model's name already says its shape
     named: list[str] = []
     seen: Counter[str] = Counter()
-    for cell, found in zip(cells, settings, strict=True):
+    for cell, values in zip(cells, settings, strict=True):
         more = [
-            f"{_ALIASES.get(k, k.rpartition('.')[2])}={found[k]}" for k in varying if k in found and k not in hidden
+            f"{_ALIASES.get(k, k.rpartition('.')[2])}={values[k]}" for k in varying if k in values and k not in hidden
         ]
         label = " ".join([readable_name(cell.config), *more])
         seen[label] += 1
@@ -88,10 +86,10 @@ def labels(cells: Sequence[Cell]) -> list[str]:
     return named
 
 
-def place(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig], str]) -> list[Placed]:
-    """Prepare each distinct corpus and tokenizer once and find every cell's folder.
+def assign_folders(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig], str]) -> list[Placed]:
+    """Prepare each distinct corpus and tokenizer once and determine every cell's run folder.
 
-    Raises ConfigError where ``precision_of`` does: a device that is not there is wrong for the sweep.
+    Raises ConfigError if ``precision_of`` does, as a missing device concerns the whole sweep.
     """
     from albert_ablate.data.prepare import Prepared, prepare_data, require_documents
     from albert_ablate.experiment import run_folder
@@ -108,11 +106,11 @@ def place(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig], str]) -
                 known[key] = prepare_data(config)
             except UserError as error:
                 known[key] = error
-        found = known[key]
-        if isinstance(found, UserError):
-            raise found
-        require_documents(config, found)
-        return found
+        prepared = known[key]
+        if isinstance(prepared, UserError):
+            raise prepared
+        require_documents(config, prepared)
+        return prepared
 
     placed = []
     for cell, label, precision in zip(cells, labels(cells), precisions, strict=True):
@@ -126,8 +124,8 @@ def place(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig], str]) -
 
 
 def for_launch(cell: Cell, threads: int | None) -> list[str]:
-    """Overrides of a job. ``threads`` are its share of the processor where several jobs divide it."""
-    words = list(cell.overrides)
+    """Overrides of a cell's job. ``threads``: its share of the cores if several jobs divide them, else None."""
+    overrides = list(cell.overrides)
     if threads is not None and cell.config.runtime.threads is None:
-        words.append(f"runtime.threads={threads}")
-    return words
+        overrides.append(f"runtime.threads={threads}")
+    return overrides

@@ -1,4 +1,4 @@
-"""Sweep files: what they may say, and the cells they list in the paper's terms."""
+"""Sweep files: their format, and the cells they list in relative terms."""
 
 import difflib
 import re
@@ -19,7 +19,7 @@ from albert_ablate.errors import ConfigError
 SWEEPS = Path(__file__).resolve().parent.parent.parent / "sweeps"
 
 Values = dict[str, Any]
-#: Keys of which a cell takes several values at once: a list of them makes no cells.
+#: Settings whose value is a list: several values belong to one cell.
 LISTS = ("task", "tracker")
 
 
@@ -28,7 +28,7 @@ class SweepFile:
     """One file: its own cells, or those of other files, under common settings."""
 
     title: str
-    paper: str = ""  # the table or figure it is about
+    paper: str = ""  # the table or figure it reproduces
     counts_only: bool = False  # nothing to train
     settings: Values = Field(default_factory=dict)
     cells: tuple[Values, ...] = ()
@@ -46,7 +46,7 @@ class Row:
 def load(name: str) -> SweepFile:
     """The sweep called ``name`` in ``sweeps/``, or in the YAML file at the path ``name``.
 
-    Raises ConfigError: no such sweep (with the nearest name), or a file that says something else.
+    Raises ConfigError for an unknown sweep, with the nearest name, and for a file with another content.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
     if not path.is_file():
@@ -65,7 +65,7 @@ def load(name: str) -> SweepFile:
         raise ConfigError(f"sweep={name}: {path} is not YAML: {' '.join(str(error).split())}") from None
     except pydantic.ValidationError as error:
         raise ConfigError([_explain(path, problem) for problem in error.errors()]) from None
-    if problems := [f"{path}: {words}" for key in _keys(file) if (words := _no_setting(key))]:
+    if problems := [f"{path}: {problem}" for key in _keys(file) if (problem := _no_setting(key))]:
         raise ConfigError(problems)
     return file
 
@@ -76,7 +76,7 @@ def _keys(file: SweepFile) -> dict[str, None]:
 
 
 def _no_setting(key: str) -> str | None:
-    """What is wrong with a key that a cell cannot have."""
+    """The problem of a key that is not a setting of a cell, or None."""
     if re.match(r"hydra\b", key) or key in ("defaults", "sweep", "rerun"):
         return f"{key}: not a setting of a cell. Give it on the command line, beside sweep=."
     if not re.fullmatch(r"[A-Za-z_][\w.]*", key):
@@ -94,7 +94,7 @@ def sweep_names() -> list[str]:
 
 
 def rows(names: Iterable[str]) -> list[Row]:
-    """Every cell of the named sweeps in order, in their own terms. Lists in ``settings`` are outer loops."""
+    """Every cell of the named sweeps in order, in the terms of the files. Lists in ``settings`` are outer loops."""
     return [row for name in names for row in _rows(name, ())]
 
 
@@ -102,14 +102,14 @@ def _rows(name: str, above: tuple[str, ...]) -> list[Row]:
     if name in above:
         raise ConfigError(f"sweep={above[0]}: includes itself by way of {' -> '.join((*above, name))}.")
     file = load(name)
-    found = [Row(file.settings | point, Path(name).stem) for cell in file.cells for point in _grid(cell)]
-    found += [
+    listed = [Row(file.settings | point, Path(name).stem) for cell in file.cells for point in _grid(cell)]
+    listed += [
         Row(row.terms | file.settings, row.sweep) for child in file.includes for row in _rows(child, (*above, name))
     ]
-    if not found:
+    if not listed:
         raise ConfigError(f"sweep={name}: the file lists no cells. Give cells: or includes:.")
     outer = {key: value for key, value in file.settings.items() if isinstance(value, list) and key not in LISTS}
-    return [Row(row.terms | point, row.sweep) for point in _grid(outer) for row in found]
+    return [Row(row.terms | point, row.sweep) for point in _grid(outer) for row in listed]
 
 
 def _grid(values: Values) -> list[Values]:
@@ -121,8 +121,8 @@ def _grid(values: Values) -> list[Values]:
 def _explain(path: Path, problem: Any) -> str:
     field = ".".join(str(part) for part in problem["loc"])
     known = ", ".join(SweepFile.__dataclass_fields__)
-    if words := _no_setting(field) if field in ("defaults", "hydra") or field.startswith("hydra/") else None:
-        return f"{path}: {words}"
+    if message := _no_setting(field) if field in ("defaults", "hydra") or field.startswith("hydra/") else None:
+        return f"{path}: {message}"
     if problem["type"] == "unexpected_keyword_argument":
         return (
             f"{path}: {field}: there is no such key. A sweep file may have: {known}. "

@@ -1,4 +1,4 @@
-"""Running a sweep: what is missing is launched, watched, retried and counted."""
+"""Runs a sweep: launches, watches, retries and counts its cells."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from albert_ablate.record.folder import FAILURES, standing_of, wanted
 from albert_ablate.record.lock import owner
 from albert_ablate.stopping import interrupting
 from albert_ablate.sweeping.board import Watch, board, counts
-from albert_ablate.sweeping.cells import Cell, Placed, Stand, place
+from albert_ablate.sweeping.cells import Cell, Placed, Stand, assign_folders
 from albert_ablate.sweeping.process import Outcome, warm_up
 from albert_ablate.sweeping.record import SWEEPS, end_record, standings, write_record
 
-#: Runs cells and returns how each ended, in order; None where the launcher lost the answer.
+#: Runs cells and returns how each ended, in order; None for an answer that the launcher lost.
 Launch = Callable[[Sequence[Cell]], Sequence[Outcome | None]]
 
 _POLL_SECONDS = 2.0
-#: Rounds in succession in which a cell may be stopped from outside before it gets further.
+#: Consecutive stops from outside without progress after which a cell is given up.
 _STANDSTILLS = 3
 
 
@@ -35,13 +35,13 @@ def run_sweep(
 ) -> int:
     """Run the cells that ``rerun`` asks for; returns the exit code.
 
-    0 when every cell of the sweep is finished; 75 after a stop signal; else the code of the worst
-    failure, and 1 where ``rerun=failed`` left out cells that never ran. Cells that another process
-    trains are left to it and waited for; those of a process that died are taken over. A cell whose
-    own process is killed is started again ``runtime.retries`` times and continues from its
-    checkpoint; one that is stopped from outside, by a time limit or a cluster's wish, as often as it
-    gets further. With ``one_by_one`` the report says where the wall time went. ``precision_of`` says
-    in which number format a cell runs where it is launched.
+    0 if every cell of the sweep is finished; 75 after a stop signal; else the code of the worst
+    failure, and 1 if ``rerun=failed`` left out cells that never ran. Cells that another process
+    trains are waited for; those of a process that died are taken over. A cell whose process is
+    killed is started again ``runtime.retries`` times and continues from its checkpoint. A cell that
+    is stopped from outside, such as by a time limit, is started again as long as it makes progress.
+    With ``one_by_one`` the report divides the wall time. ``precision_of`` gives the number format of
+    a cell on the machine where it is launched.
     """
     began = time.perf_counter()
     runs = Path(cells[0].config.paths.runs)
@@ -50,7 +50,7 @@ def run_sweep(
         with interrupting():
             if one_by_one:
                 warm_up()
-            placed = place(cells, precision_of)
+            placed = assign_folders(cells, precision_of)
             preparing = time.perf_counter() - began
             known = [p for p in placed if p.folder is not None]
             chosen = [p for p in known if wanted(rerun, p.state())]
@@ -59,7 +59,7 @@ def run_sweep(
                 for p in chosen:
                     assert p.folder is not None
                     p.folder.set_aside()
-            console.say(f"sweep {name}: {len(placed)} cells, {_plan_words(placed, chosen)}")
+            console.say(f"sweep {name}: {len(placed)} cells, {_plan_line(placed, chosen)}")
             codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
             fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]
             stopped = _launched(name, record, chosen, launch, codes)
@@ -79,7 +79,7 @@ def run_sweep(
 
 
 def _launched(name: str, record: Path, chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> bool:
-    """Run the chosen cells before the eyes of the user; whether a stop signal ended it."""
+    """Run the chosen cells and show the board. Returns whether a stop signal ended them."""
     try:
         with Watch(f"sweep {name}", lambda: standings(record)):
             _run(chosen, launch, codes)
@@ -89,60 +89,60 @@ def _launched(name: str, record: Path, chosen: list[Placed], launch: Launch, cod
 
 
 def _run(chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> None:
-    """Rounds of launching until every chosen cell has ended; fills ``codes`` for those that failed."""
+    """Launch in rounds until every chosen cell has ended; ``codes`` gets the exit codes of failed cells."""
     histories = {p.label: _History(p.cell.config.runtime.retries) for p in chosen}
     left = list(chosen)
     while left:
-        ours = [p for p in left if p.folder is not None and owner(p.folder.path) is None]
-        if not ours:  # the rest is being trained elsewhere
+        available = [p for p in left if p.folder is not None and owner(p.folder.path) is None]
+        if not available:  # other processes train the remaining cells
             time.sleep(_POLL_SECONDS)
             left = [p for p in left if not _ended(p, codes)]
             continue
-        before = [p.stand() for p in ours]
+        before = [p.stand() for p in available]
         try:
-            outcomes = launch([p.cell for p in ours])
-            lost = (
-                "" if len(outcomes) == len(ours) else f"the launcher gave {len(outcomes)} answers to {len(ours)} cells"
-            )
-            outcomes = [None] * len(ours) if lost else outcomes
-        except Exception as error:  # of the launcher: a worker was killed, or the cluster refused
-            outcomes, lost = [None] * len(ours), f"{type(error).__name__}: {' '.join(str(error).split())}"
+            outcomes = launch([p.cell for p in available])
+            complete = len(outcomes) == len(available)
+            lost = "" if complete else f"the launcher gave {len(outcomes)} answers to {len(available)} cells"
+            outcomes = [None] * len(available) if lost else outcomes
+        except Exception as error:  # from the launcher: a worker was killed, or the cluster refused
+            outcomes, lost = [None] * len(available), f"{type(error).__name__}: {' '.join(str(error).split())}"
         if outcomes and all(outcome is not None and outcome.elsewhere for outcome in outcomes):
-            time.sleep(_POLL_SECONDS)  # they wait for what another process trains
-        after = [p.stand() for p in ours]
-        for p, outcome, old, new in zip(ours, outcomes, before, after, strict=True):
+            time.sleep(_POLL_SECONDS)  # other processes train these cells
+        after = [p.stand() for p in available]
+        for p, outcome, old, new in zip(available, outcomes, before, after, strict=True):
             if _ended(p, codes):
                 left.remove(p)
                 continue
             if new.state == "running" or (outcome is not None and outcome.elsewhere):
                 continue
             if outcome is None and new.state == "missing" and after != before:
-                continue  # the launcher broke off before it came to this cell
-            why = histories[p.label].given_up(outcome, old, new, lost)
-            if why is not None:
-                _give_up(p, outcome, why, codes)
+                continue  # the launcher failed before it started this cell
+            reason = histories[p.label].reason_to_give_up(outcome, old, new, lost)
+            if reason is not None:
+                _give_up(p, outcome, reason, codes)
                 left.remove(p)
 
 
 class _History:
-    """What a cell went through that has not ended yet."""
+    """Kills and stops of a cell that has not ended yet."""
 
     def __init__(self, retries: int) -> None:
         self._retries = retries
         self._kills = self._standstills = 0
-        self._said = ""
+        self._last_reason = ""
 
-    def given_up(self, outcome: Outcome | None, before: Stand, after: Stand, lost: str) -> str | None:
-        """Take in one more round; why the cell is not started again, or None where it is.
+    def reason_to_give_up(self, outcome: Outcome | None, before: Stand, after: Stand, lost: str) -> str | None:
+        """Count one more round. Returns why the cell is not started again, or None if it is.
 
-        An ``outcome`` that the launcher lost is judged by what the folder says.
+        If the launcher lost the ``outcome``, the run folder decides.
         """
         asked, further = after.asked_since(before), after.saved != before.saved
         reason = outcome.message if outcome is not None else after.reason if asked else lost
         reason = reason or "it did not run"
         if outcome.stopped if outcome is not None else asked or further:
-            further = further or self._said not in ("", reason)  # then the run that it starts from got further
-            self._said = reason
+            # A new reason: the run that it starts from made progress.
+            further = further or self._last_reason not in ("", reason)
+            self._last_reason = reason
             self._standstills = 0 if further else self._standstills + 1
             return f"stopped {_STANDSTILLS} times in one place: {reason}" if self._standstills == _STANDSTILLS else None
         self._kills += 1
@@ -150,7 +150,7 @@ class _History:
 
 
 def _give_up(p: Placed, outcome: Outcome | None, reason: str, codes: dict[str, int]) -> None:
-    """Record what a cell that is not started again ended with, and its code."""
+    """Record why a cell is not started again, and its exit code."""
     assert p.folder is not None
     broken = next((f for f in (p.folder, *p.units) if f.state() != "finished"), p.folder)
     broken.set_status("preempted" if p.state() == "preempted" else "failed", reason, UserError.exit_code)
@@ -159,7 +159,7 @@ def _give_up(p: Placed, outcome: Outcome | None, reason: str, codes: dict[str, i
 
 
 def _ended(p: Placed, codes: dict[str, int]) -> bool:
-    """Whether the cell is finished or failed, wherever it was trained; a failure's code goes to ``codes``."""
+    """Whether the cell is finished or failed, in any process; ``codes`` gets the exit code of a failure."""
     assert p.folder is not None
     state, status = standing_of(p.folder, p.units)
     if state in FAILURES:
@@ -167,15 +167,15 @@ def _ended(p: Placed, codes: dict[str, int]) -> bool:
     return state in ("finished", *FAILURES)
 
 
-def _plan_words(placed: Sequence[Placed], chosen: Sequence[Placed]) -> str:
+def _plan_line(placed: Sequence[Placed], chosen: Sequence[Placed]) -> str:
     broken = sum(p.problem is not None for p in placed)
     finished = sum(p.state() == "finished" for p in placed)
-    words = [f"{finished} finished", f"{len(chosen)} to run"]
-    return ", ".join(words + ([f"{broken} that cannot run"] if broken else []))
+    parts = [f"{finished} finished", f"{len(chosen)} to run"]
+    return ", ".join(parts + ([f"{broken} that cannot run"] if broken else []))
 
 
 def _report(name: str, record: Path, wall: float, preparing: float, fresh: Sequence[Placed], stopped: bool) -> None:
-    """The board at the end, every failure with its reason, and where the time went."""
+    """Print the board, every failure with its reason, and how the wall time divides."""
     cells = standings(record)
     console.show(board(f"\nsweep {name}", cells))
     for cell in cells:
@@ -191,13 +191,13 @@ def _report(name: str, record: Path, wall: float, preparing: float, fresh: Seque
 
 
 def _shares(fresh: Sequence[Placed], wall: float, preparing: float) -> str:
-    """How the wall time divides, where every cell was trained here, one after another."""
+    """How the wall time divides; empty unless all cells were trained now, one after another."""
     results = [p.folder.read("results.json") for p in fresh if p.folder is not None and p.folder.state() == "finished"]
-    training = sum(found["training"]["seconds"] for found in results)
-    evaluation = sum(found["evaluation"]["seconds"] for found in results)
+    training = sum(result["training"]["seconds"] for result in results)
+    evaluation = sum(result["evaluation"]["seconds"] for result in results)
     rest = wall - preparing - training - evaluation
     if not results or rest < 0:
         return ""
     parts = {"data": preparing, "training": training, "evaluation": evaluation}
-    words = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
-    return f": {words}, everything else {duration(rest)} ({rest / wall:.1%})"
+    shares = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
+    return f": {shares}, everything else {duration(rest)} ({rest / wall:.1%})"

@@ -1,4 +1,4 @@
-"""What a cell will cost, before it is paid for."""
+"""Estimates of a cell's cost: steps, tokens, FLOPs, time, memory and disk."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.methods import method_of
 from albert_ablate.training.budget import step_flops
 
-if TYPE_CHECKING:  # torch loads slowly, and most of this needs no measurement
+if TYPE_CHECKING:  # it loads torch, which is slow
     from albert_ablate.sweeping.calibration import Calibration
 
-#: Dense bf16 FLOP/s that the makers state.
+#: Dense bf16 FLOP/s as the makers state them.
 GPU_PEAKS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
 
-#: Start of a cell's process, n-gram baselines, fitted heads: seconds that no setting changes much.
+#: Seconds for a cell's process, n-gram baselines and fitted heads, which depend little on the settings.
 _FIXED_SECONDS = 2.0
 #: A checkpoint holds weights and two moments in fp32; writing and hashing go at about this rate.
 _CHECKPOINT_BYTES = 12
@@ -24,7 +24,7 @@ _DISK_BYTES_PER_SECOND = 4e8
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of one cell; None where it is not known."""
+    """Cost of one cell; None for an unknown part."""
 
     steps: int
     tokens: float  # real ones, padding left out
@@ -35,9 +35,9 @@ class Estimate:
 
 
 def on_this_machine(config: RunConfig, measured: "Calibration", sequence_tokens: float | None = None) -> Estimate:
-    """From a calibration of the same shape.
+    """The estimate from a calibration of the same shape.
 
-    ``sequence_tokens``: real tokens of a sequence, where more is known than the few steps of the calibration tell.
+    ``sequence_tokens``: mean real tokens of a sequence, if a better value than the calibration's is known.
     """
     tokens = measured.tokens_per_step if sequence_tokens is None else config.batch.size * sequence_tokens
     steps = _steps(config, tokens, measured.step_seconds)
@@ -52,7 +52,7 @@ def on_this_machine(config: RunConfig, measured: "Calibration", sequence_tokens:
 
 
 def on_gpu(config: RunConfig, flops_per_second: float, sequence_tokens: float) -> Estimate:
-    """From FLOPs alone, at a sustained rate; training only. ``sequence_tokens``: real tokens of a sequence."""
+    """The estimate of training from FLOPs, at a sustained rate. ``sequence_tokens``: mean real tokens of a sequence."""
     per_step = step_flops(config)
     tokens = config.batch.size * sequence_tokens
     steps = _steps(config, tokens, per_step / flops_per_second)

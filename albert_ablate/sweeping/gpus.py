@@ -1,7 +1,7 @@
-"""What a sweep's parent process knows of the GPUs, without a CUDA context of its own.
+"""What a sweep's parent process knows about the GPUs, without opening a CUDA context.
 
-A context holds half a gigabyte for as long as the sweep runs, and a GPU in exclusive-process mode then takes no cell.
-What only a context can tell is asked in a short process of its own, once.
+A context would hold half a gigabyte during the whole sweep, and a GPU in exclusive-process mode would accept no cell.
+Questions that need a context are answered once, by a short-lived process.
 """
 
 import os
@@ -18,23 +18,23 @@ from albert_ablate.training.precision import choose_device, choose_precision, gp
 
 
 @cache
-def _told(question: Any, *values: Any) -> Any:
-    """The answer of another process; the machine does not change under a sweep."""
+def _asked(question: Any, *values: Any) -> Any:
+    """The answer of a separate process, cached: the machine does not change during a sweep."""
     return answer_apart(question, *values)
 
 
-def precision_here(config: RuntimeConfig) -> str:
-    """The number format of a run on this machine. Raises ConfigError where the device is not there."""
+def local_precision(config: RuntimeConfig) -> str:
+    """The number format of a run on this machine. Raises ConfigError if the device is missing."""
     device = choose_device(config)
     if config.precision == "auto" and device.type == "cuda":
-        return "bf16" if _told(gpu_multiplies_bf16) else "fp32"
+        return "bf16" if _asked(gpu_multiplies_bf16) else "fp32"
     return choose_precision(config, device)
 
 
 def precision_on_cluster(config: RuntimeConfig, gpus: bool) -> str:
-    """The number format of a run on a cluster's machines, with ``gpus`` where its jobs are given some.
+    """The number format of a run on a cluster's machines. ``gpus``: whether its jobs request GPUs.
 
-    Raises ConfigError where only those machines can tell: the format is part of a run's identity.
+    Raises ConfigError if only those machines could tell, as the format is part of a run's identity.
     """
     if config.precision == "auto" and not torch.cuda.is_available() and (gpus or config.device == "cuda"):
         raise ConfigError(
@@ -43,23 +43,23 @@ def precision_on_cluster(config: RuntimeConfig, gpus: bool) -> str:
         )
     if config.device == "cuda" and not torch.cuda.is_available():
         return config.precision
-    return precision_here(config)
+    return local_precision(config)
 
 
-def hardware_here(config: RuntimeConfig) -> dict[str, Any]:
-    """``provenance.hardware`` of the device that a run on this machine takes. Raises ConfigError as above."""
+def local_hardware(config: RuntimeConfig) -> dict[str, Any]:
+    """``provenance.hardware`` of the device of a run on this machine. Raises ConfigError if the device is missing."""
     device = choose_device(config)
     if device.type == "cpu":
         return provenance.hardware(device)
-    return provenance.hardware(torch.device("cpu")) | {"device": _told(provenance.card, device)}
+    return provenance.hardware(torch.device("cpu")) | {"device": _asked(provenance.card, device)}
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use: numbers, or names that begin with GPU or MIG.
+    """The GPUs that this process may use, as in CUDA_VISIBLE_DEVICES: numbers, or names that begin with GPU or MIG.
 
-    Counted by the driver's management library where there is one, else by the CUDA runtime; neither opens a context.
+    Counted by the driver's management library or, without one, by the CUDA runtime; neither opens a context.
     """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     count = torch.cuda.device_count()
-    names = [name.strip() for name in given.split(",")] if given else [str(number) for number in range(count)]
+    names = [name.strip() for name in variable.split(",")] if variable else [str(number) for number in range(count)]
     return names[:count]

@@ -1,7 +1,7 @@
-"""One cell in a process of its own, so that nothing a cell does or suffers ends the sweep.
+"""Runs each cell in its own process, so that no failure of a cell ends the sweep.
 
-Cells are forked from a server process that has the libraries loaded but has computed nothing, so a
-cell starts in milliseconds with fresh threads. A cell that loses its parent saves and leaves.
+Cells are forked from a server process that has loaded the libraries and computed nothing, so a cell
+starts in milliseconds with fresh threads. A cell whose parent dies saves and exits.
 """
 
 import multiprocessing
@@ -21,10 +21,10 @@ from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import LockedError, PreemptedError, UserError
 from albert_ablate.stopping import blocked, limits_postponed, stoppable, unblocked
-from albert_ablate.sweeping.cards import own_gpu
+from albert_ablate.sweeping.cards import gpu_slot
 
-#: Loaded once for all cells of a sweep: what a run loads late, and joblib, whose worker processes hand
-#: their way of starting processes on to a cell, which has to know it.
+#: Loaded once for all cells of a sweep: modules that a run imports late, and joblib. A cell started by a joblib
+#: worker inherits joblib's way of starting processes and must be able to import it.
 _PRELOAD = [
     "__main__", "albert_ablate.experiment", "torch._dynamo", "joblib", "scipy.stats", "sklearn.linear_model",
     "sklearn.pipeline",
@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 
 
 class UnansweredError(UserError):
-    """A process that was to answer a question ended without a word."""
+    """A process ended without answering its question."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class Outcome:
 
     @property
     def stopped(self) -> bool:
-        """Asked to stop from outside; started again it goes on."""
+        """Whether it was stopped from outside; started again, it continues."""
         return self.code == PreemptedError.exit_code
 
 
 def run_in_process(config: RunConfig, paper: RunConfig) -> Outcome:
     """Run one cell and wait for it. A stop signal or Ctrl-C is passed on once, then raised again.
 
-    A cluster's signal ahead of a time limit is for the cell first, which saves; then the launcher gets
-    it and puts the job back into the queue, unless the cell has ended.
+    A cluster's signal ahead of a time limit goes to the cell first, which saves. Then the launcher gets
+    it and requeues the job, unless the cell has ended.
     """
     context = server()
     output = Path(config.paths.runs).resolve() / ".multirun" / f"{uuid.uuid4().hex}.out"
@@ -83,18 +83,18 @@ def run_in_process(config: RunConfig, paper: RunConfig) -> Outcome:
             printed = output.read_text(errors="replace").strip() if output.exists() else ""
             output.unlink(missing_ok=True)
     try:
-        found: Outcome = receive.recv()
+        outcome: Outcome = receive.recv()
     except EOFError:
         return _unanswered(process.exitcode, printed)
-    if found.stopped:
+    if outcome.stopped:
         launchers_turn()
-    return found
+    return outcome
 
 
 def answer_apart(question: Callable[..., Answer], *values: Any) -> Answer:
-    """What ``question`` returns in a process of its own; what it opens there, such as a CUDA context, ends with it.
+    """What ``question`` returns in a separate process. Resources such as a CUDA context are freed with that process.
 
-    Raises UserError where it fails or the process ends without an answer.
+    Raises UserError if it fails, UnansweredError if the process ends without an answer.
     """
     receive, send = server().Pipe(duplex=False)
     process = server().Process(target=_answer, args=(question, values, send))
@@ -108,8 +108,8 @@ def answer_apart(question: Callable[..., Answer], *values: Any) -> Answer:
     process.join()
     if problem is not None:
         raise UserError(problem)
-    found: Answer = answer
-    return found
+    returned: Answer = answer
+    return returned
 
 
 def _answer(question: Callable[..., Any], values: tuple[Any, ...], send: Connection) -> None:
@@ -122,20 +122,20 @@ def _answer(question: Callable[..., Any], values: tuple[Any, ...], send: Connect
 
 
 def server() -> Any:
-    """The multiprocessing context whose server process loads the libraries before the first fork."""
+    """The multiprocessing context; its server process loads the libraries before the first fork."""
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     return context
 
 
 def warm_up() -> None:
-    """Start the server process now; it loads the libraries while the caller does something else.
+    """Start the server process; it loads the libraries in the background.
 
-    A cluster signals every process of a job: the server and Python's resource tracker block stop signals.
+    A cluster signals every process of a job, so the server and Python's resource tracker block stop signals.
     """
     server()
     with blocked():
-        resource_tracker.ensure_running()  # which lets some of them through again
+        resource_tracker.ensure_running()  # it unblocks some signals
     with blocked():
         forkserver.ensure_running()
 
@@ -152,7 +152,7 @@ def _unanswered(code: int | None, printed: str) -> Outcome:
 
 def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Connection) -> None:
     """Body of the process."""
-    os.setpgid(0, 0)  # Ctrl-C reaches the sweep alone, which passes it on
+    os.setpgid(0, 0)  # Ctrl-C reaches only the sweep, which passes it on
     with open(output, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -164,7 +164,7 @@ def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Conn
             from albert_ablate.experiment import run_cell
 
             config = parse(values)
-            with own_gpu(config.runtime.device, config.runtime.cells_per_gpu):
+            with gpu_slot(config.runtime.device, config.runtime.cells_per_gpu):
                 run_cell(config, parse(paper))
         outcome = Outcome(0)
     except LockedError as error:
@@ -175,7 +175,7 @@ def _cell(values: dict[str, Any], paper: dict[str, Any], output: str, send: Conn
 
 
 def _leave_with_parent() -> None:
-    """Ask this process to save and stop when the one that started it is gone."""
+    """Make this process save and stop when its parent is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""How many of a training sequence's positions are real tokens: what a budget of tokens is counted in."""
+"""How many positions of a training sequence are real tokens, the unit of a token budget."""
 
 import math
 from pathlib import Path
@@ -17,21 +17,21 @@ from albert_ablate.errors import UserError
 from albert_ablate.files import digest
 from albert_ablate.training.budget import step_flops
 
-#: Pieces of a sentence, for the estimate: English prose and a vocabulary of 30,000.
+#: Pieces of a sentence in the estimate: English prose with a vocabulary of 30,000.
 _SENTENCE = 25
-#: Sequences that are looked at: at least so many, or so many positions. Of a small text several epochs.
+#: Sequences to count: at least _ROWS, or as many as have _POSITIONS; of a small text at most _EPOCHS epochs.
 _ROWS, _POSITIONS, _EPOCHS = 8192, 2_000_000, 100
 
 
 class RealTokens:
-    """Real tokens of a sequence for the cells of a sweep; each text is opened once."""
+    """Mean real tokens of a sequence for the cells of a sweep; each text is opened once."""
 
     def __init__(self) -> None:
         self._stores: dict[str, TokenStore | None] = {}
-        self._found: dict[str, float | None] = {}
+        self._counted: dict[str, float | None] = {}
 
     def of(self, config: RunConfig) -> tuple[float, bool]:
-        """(real tokens of a sequence, whether they were counted on the prepared text or are an estimate)."""
+        """(mean real tokens of a sequence, whether counted on the prepared text, else estimated)."""
         values = config.as_dict()
         text = digest([values[name] for name in ("data", "tokenizer")])
         if text not in self._stores:
@@ -39,14 +39,14 @@ class RealTokens:
         store = self._stores[text]
         needed = [values[name] for name in ("objective", "pairs", "masking", "budget", "batch", "seed")]
         key = digest([text, needed])
-        if key not in self._found:
-            self._found[key] = None if store is None else measured(store, config)
-        found = self._found[key]
-        return (estimated(config.pairs), False) if found is None else (found, True)
+        if key not in self._counted:
+            self._counted[key] = None if store is None else measured(store, config)
+        counted = self._counted[key]
+        return (estimated(config.pairs), False) if counted is None else (counted, True)
 
 
 def prepared_train(config: RunConfig) -> TokenStore | None:
-    """The training tokens of ``config`` where the cache has them; nothing is prepared."""
+    """The training tokens of ``config`` from the cache, or None; nothing is prepared."""
     cache = Path(config.paths.cache)
     if config.data.source == "packed":
         return _part(find_packed(Path(config.data.path or "").expanduser(), cache), config)
@@ -56,7 +56,7 @@ def prepared_train(config: RunConfig) -> TokenStore | None:
         text = text_folder(open_corpus(config.data), config.data.language, config.data.validation_fraction, cache)
         tokenizer = find_tokenizer(config.tokenizer, text, cache) if text.is_dir() else None
         whole = None if tokenizer is None else find_train(text, tokenizer, cache)
-    except UserError:  # no such file, say: told where the run is started
+    except UserError:  # such as a missing file; the start of the run reports it
         return None
     return _part(whole, config)
 
@@ -66,9 +66,9 @@ def _part(whole: TokenStore | None, config: RunConfig) -> TokenStore | None:
 
 
 def measured(store: TokenStore, config: RunConfig) -> float | None:
-    """Mean real tokens of the sequences that the run reads; None where the text gives it none.
+    """Mean real tokens of the sequences that the run reads; None if the text gives none.
 
-    Of many sequences the first, and of a large text those of some documents.
+    Counts the first sequences of a long run and some documents of a large text.
     """
     settings, objective = config.pairs, config.objective.name
     rows = int(min(max(_ROWS, _POSITIONS // settings.max_length), _needed(config)))
@@ -85,7 +85,7 @@ def measured(store: TokenStore, config: RunConfig) -> float | None:
 
 
 def _needed(config: RunConfig) -> float:
-    """Sequences that the run reads, as far as its settings say; of a budget of tokens without padding, so at least."""
+    """Sequences that the run reads according to its settings; for a token budget a lower bound (no padding)."""
     budget = config.budget
     size = config.batch.size
     sequences = {
@@ -98,12 +98,11 @@ def _needed(config: RunConfig) -> float:
 
 
 def estimated(pairs: PairsConfig) -> float:
-    """Mean real tokens of a sequence of a text that is not prepared.
+    """Estimated mean real tokens of a sequence, for a text that is not prepared.
 
-    Documents are taken to be long, and sentences to have 25 pieces. A document's target length is the longest there
-    is or, for ``short_probability`` of the documents, uniform from 2 up to it. A sequence goes on to the end of the
-    sentence that reaches its target, holds two sentences at least, and is cut at the longest length; documents with
-    a short target give more sequences.
+    Assumes long documents and sentences of 25 pieces. A document's target length is the maximum or, for
+    ``short_probability`` of the documents, uniform from 2 to the maximum. A sequence ends with the sentence that
+    reaches the target, has at least two sentences, and is cut at the maximum. Short targets give more sequences.
     """
     longest = pairs.max_length - SPECIAL_TOKENS
     target = np.arange(2, longest + 1)

@@ -1,4 +1,4 @@
-"""What is written about a sweep: ``RUNS/.sweeps/<name>-<digest>.json``, read by the board."""
+"""The record of a sweep, ``RUNS/.sweeps/<name>-<digest>.json``, which the board reads."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ SWEEPS = ".sweeps"
 
 @dataclass(frozen=True)
 class Standing:
-    """One cell as it stands now."""
+    """Current state of one cell."""
 
     label: str
     state: str  # missing, running, finished, failed, preempted
@@ -32,7 +32,7 @@ class Standing:
 
 
 def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
-    """Record a sweep that starts now; the same cells under the same name share one record."""
+    """Record the start of a sweep; the same cells under the same name share one record."""
     cells = [
         {
             "label": p.label,
@@ -62,27 +62,27 @@ def records(runs: Path) -> list[Path]:
 
 
 def standings(record: Path) -> list[Standing]:
-    """Every cell of a recorded sweep as its run folder shows it now."""
+    """Current state of every cell of a recorded sweep, from the run folders."""
     runs = record.parent.parent
     return [standing(runs, cell) for cell in read_json(record)["cells"]]
 
 
 def single_runs(runs: Path) -> list[str]:
-    """Names of the run folders under ``runs``, whoever started them."""
+    """Names of all run folders under ``runs``."""
     return sorted(file.parent.name for file in runs.glob("[!.]*/status.json"))
 
 
 def single_run(runs: Path, name: str) -> Standing:
-    """One run folder and its fine-tunings now, by its name."""
+    """Current state of a run folder and its fine-tunings."""
     units = sorted(file.parent.name for file in (runs / name / "tasks").glob("[!.]*/status.json"))
     try:
         return standing(runs, {"label": name, "folder": name, "units": units})
-    except RunFolderError as error:  # one damaged record hides no other run
+    except RunFolderError as error:  # a damaged record must not hide other runs
         return Standing(name, "failed", str(error), None, None, None, None)
 
 
 def standing(runs: Path, cell: dict[str, Any]) -> Standing:
-    """One recorded cell now."""
+    """Current state of a recorded cell."""
     if cell["folder"] is None:
         return Standing(cell["label"], "failed", cell["problem"], None, None, None, None)
     folder = RunFolder(runs, cell["folder"])
@@ -92,7 +92,7 @@ def standing(runs: Path, cell: dict[str, Any]) -> Standing:
     holder = owner(folder.path) if state == "running" else None
     progress = {} if holder is None else holder["progress"]
     if state == "preempted" and reason is None:
-        reason = "its process ended without a word"
+        reason = "its process ended without recording a reason"
     return Standing(
         cell["label"], state, reason, progress.get("step"), progress.get("share"), progress.get("speed"),
         progress.get("phase"),

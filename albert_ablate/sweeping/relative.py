@@ -1,8 +1,8 @@
-"""The terms of a sweep file that follow the scale, turned into settings.
+"""Turns the terms of a sweep file that follow the scale into settings.
 
-A sweep says "a third of the base width" where the paper says 256, so that one file serves every
-scale. At ``scale=paper`` the terms give the paper's own numbers. With ``H`` and ``L`` those of the
-scale's base model:
+A sweep file says "a third of the base width" where the paper says 256, so one file serves every
+scale. At ``scale=paper`` the terms give the paper's numbers. ``H`` and ``L`` are the width and
+depth of the scale's base model:
 
 | term | values | becomes |
 |---|---|---|
@@ -25,7 +25,7 @@ from albert_ablate.axes import EMBED
 from albert_ablate.config.schema import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
 
-#: The setting that the term ``embedding`` gives.
+#: The setting that the term ``embedding`` sets.
 EMBEDDING = EMBED.path
 
 TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "corpus")
@@ -41,53 +41,53 @@ SIZES = {
 
 def settings_of(cell: dict[str, Any], base: RunConfig) -> dict[str, str]:
     """One cell's terms and settings -> override key -> value, for the scale of ``base``."""
-    found = _model(cell, base.model)
+    settings = _model(cell, base.model)
     for key, value in cell.items():
         if key == "embedding":
-            found |= _embedding(str(value), base.model.hidden)
+            settings |= _embedding(str(value), base.model.hidden)
         elif key == "dropout":
-            found |= {"model.hidden_dropout": str(value), "model.attention_dropout": str(value)}
+            settings |= {"model.hidden_dropout": str(value), "model.attention_dropout": str(value)}
         elif key == "length":
-            found["budget.steps"] = str(round(base.budget.steps * _multiple(cell, "length")))
+            settings["budget.steps"] = str(round(base.budget.steps * _multiple(cell, "length")))
         elif key == "corpus":
-            found |= _corpus(value, base)
+            settings |= _corpus(value, base)
         elif key not in TERMS:
-            found[key] = _word(value)
-    return found
+            settings[key] = _as_text(value)
+    return settings
 
 
-def _word(value: Any) -> str:
-    """A value of a YAML file as the command line takes it."""
+def _as_text(value: Any) -> str:
+    """A value of a YAML file in the syntax of the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
+        return f"[{','.join(map(_as_text, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_word(inner)}' for key, inner in value.items())}}}"
+        return f"{{{','.join(f'{key}:{_as_text(inner)}' for key, inner in value.items())}}}"
     return str(value)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a cell's terms make of a base model."""
+    """The shape that a cell's terms give to a base model."""
 
     hidden: int
     layers: int
-    after: tuple[int, ...]  # layers of the networks trained before it
-    changed: bool  # by depth or width: no longer the size's own shape
+    after: tuple[int, ...]  # depths of the networks trained first
+    changed: bool  # by depth or width, so that the shape is not that of the size
 
 
 def shape_of(cell: dict[str, Any], hidden: int, layers: int, head: int) -> Shape:
     """The shape of a cell for a base of ``hidden`` x ``layers`` with heads of ``head``.
 
-    Raises ConfigError for a size or a multiple that there is not.
+    Raises ConfigError for an unknown size or an invalid multiple.
     """
     width, depth = _choice("size", cell.get("size", "base"), SIZES)
     full_hidden, full_layers = round(hidden * width / head) * head, math.ceil(layers * depth)
     hidden = round(full_hidden * _multiple(cell, "width"))
     layers = math.ceil(full_layers * _multiple(cell, "depth"))
     after = tuple(sorted({math.ceil(full_layers * part) for part in _depths(cell)} - {layers}))
-    # A warm start makes another model of the same shape, which deeper ones name as their start.
+    # With a warm start it is another model of the same shape; deeper models start from it by name.
     return Shape(hidden, layers, after, (hidden, layers) != (full_hidden, full_layers) or bool(after))
 
 
@@ -102,22 +102,22 @@ def embedding_of(value: str, base_hidden: int, hidden: int) -> int:
 
 
 def base_name(model: str) -> str:
-    """The base model that a model's name says it was made from: base of large, nano of nano-large-1x256."""
+    """The base model in a model's name: base for large, nano for nano-large-1x256."""
     name = model.split("-")[0]
     return "base" if name in SIZES else name
 
 
 def _model(cell: dict[str, Any], base: ModelConfig) -> dict[str, str]:
-    """Settings of the model's shape; the paper's own sizes by name."""
-    said = any(term in cell for term in ("depth", "after", "width"))
-    if "size" not in cell and not said:
+    """Settings of the model's shape; the paper's sizes by name."""
+    reshaped = any(term in cell for term in ("depth", "after", "width"))
+    if "size" not in cell and not reshaped:
         return {}
     size = cell.get("size", "base")
     shape = shape_of(cell, base.hidden, base.layers, base.hidden // base.heads)
-    in_paper = base.name == "base"  # then the sizes are files of conf/model
-    if in_paper and not said:
+    in_paper = base.name == "base"  # the paper's sizes are files in conf/model
+    if in_paper and not reshaped:
         return {"model": size}
-    if size == "base" and not said:
+    if size == "base" and not reshaped:
         return {}
     name = size if in_paper else base.name if size == "base" else f"{base.name}-{size}"
     name = f"{name}-{shape.layers}x{shape.hidden}" if shape.changed else name

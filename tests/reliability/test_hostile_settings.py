@@ -37,7 +37,7 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("tokenizer.name", "../../out", ["'unigram', 'bpe' or 'wordpiece'"]),
     ("scale.name", "../../out", NAME),
     ("tracker.project", "../../out", NAME),
-    ("tasks.sst2.name", "../../out", ["a task is called what its settings are", "Leave it at sst2"]),
+    ("tasks.sst2.name", "../../out", ["a task must have the name of its settings", "Leave it at sst2"]),
     ("tasks.sst2.name", "mnli", ["Leave it at sst2"]),
     # paths out of place
     ("paths.runs", "", ["at least 1 character"]),
