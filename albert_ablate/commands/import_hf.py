@@ -175,7 +175,9 @@ def _state(config: RunConfig, imported: "Imported", vocabulary: Path) -> "dict[s
     return state | tensors
 
 
-def _write(out: Path, config: RunConfig, imported: "Imported", source: "ForeignTokenizer", origin: ImportedRecord) -> None:
+def _write(
+    out: Path, config: RunConfig, imported: "Imported", source: "ForeignTokenizer", origin: ImportedRecord
+) -> None:
     from safetensors.torch import save_file
 
     from albert_ablate.data.vocabulary import open_tokenizer
