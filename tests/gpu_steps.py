@@ -117,11 +117,35 @@ def refused_reads() -> dict[str, bool]:
     return found
 
 
+def kernels_of_lists() -> dict[str, int]:
+    """What is counted for operations on three tensors, those that PyTorch has a kernel for and those it has none."""
+    found = {}
+    with on_device() as counted:
+        lists = [[torch.ones(4, width, device=DEVICE) for width in (2, 3, 5)] for _ in range(2)]
+        scalar = torch.ones((), device=DEVICE)
+        turned = [tensor.new_ones(tensor.shape[::-1]).t() for tensor in lists[0]]
+        many = [torch.ones(2, device=DEVICE) for _ in range(111)]
+        operations: dict[str, Callable[[], Any]] = {
+            "list by a number": lambda: torch._foreach_mul_(lists[0], 2.0),
+            "list by a scalar": lambda: torch._foreach_mul_(lists[0], scalar),
+            "list by scalars": lambda: torch._foreach_mul_(lists[0], [scalar] * 3),
+            "list and list": lambda: torch._foreach_add_(lists[0], lists[1]),
+            "other strides": lambda: torch._foreach_add_(lists[0], turned),
+            "other type": lambda: torch._foreach_add_(lists[0], [tensor.half() for tensor in lists[1]]),
+            "long list": lambda: torch._foreach_mul_(many, 2.0),
+        }
+        for name, operation in operations.items():
+            before = counted.launches
+            operation()
+            found[name] = counted.launches - before
+    return found
+
+
 def main(folder: Path) -> dict[str, Any]:
     """Every case."""
     install()
     write_race(write_squad(write_squad(write_sst2(folder / "data")), "2.0"))
-    found: dict[str, Any] = {"refused": refused_reads()}
+    found: dict[str, Any] = {"refused": refused_reads(), "lists": kernels_of_lists()}
     for name, words in pretraining_cases().items():
         found[name] = second_step(lambda words=words: pretraining(folder, *words))
     for name in TASKS:

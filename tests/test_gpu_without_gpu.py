@@ -82,8 +82,16 @@ def test_the_fake_accelerator_refuses_what_a_gpu_would_wait_for(steps: dict[str,
     assert steps["refused"] == {"item": True, "bool": True, "tolist": True, "two devices": True}
 
 
+def test_operations_on_lists_are_counted_by_pytorchs_rule(steps: dict[str, Any]) -> None:
+    """In "other type" three are the conversions."""
+    assert steps["lists"] == {
+        "list by a number": 1, "list by a scalar": 1, "list by scalars": 3, "list and list": 1, "other strides": 3,
+        "other type": 6, "long list": 2,
+    }  # fmt: skip
+
+
 def test_every_case_is_looked_at(steps: dict[str, Any]) -> None:
-    assert steps.keys() == {"refused", *CASES}
+    assert steps.keys() == {"refused", "lists", *CASES}
 
 
 @pytest.mark.parametrize("case", CASES)
