@@ -161,8 +161,15 @@ def _layout(tensor: Tensor) -> tuple[tuple[int, int], ...]:
 @contextmanager
 def on_device() -> Iterator[Counted]:
     """Within, tensors have no values, and what CUDA could not do without the host raises; gives what was counted."""
+    with FakeTensorMode(allow_non_fake_inputs=True), counting() as counted:
+        yield counted
+
+
+@contextmanager
+def counting() -> Iterator[Counted]:
+    """What happens in a part of the body of ``on_device``."""
     counted = Counted()
-    with FakeTensorMode(allow_non_fake_inputs=True), _Count(counted):
+    with _Count(counted):
         yield counted
 
 
@@ -183,12 +190,13 @@ def moved(model: nn.Module) -> nn.Module:
 class HostBatch:
     """A batch that is divided and counted by its values, which its micro-batches then have no more."""
 
-    def __init__(self, batch: Any) -> None:
+    def __init__(self, batch: Any, shaped: Callable[[Any], Any]) -> None:
         self._batch = batch
+        self._shaped = shaped
 
     def micro(self, size: int) -> list[Any]:
         with unset_fake_temporarily():
-            parts = list(self._batch.micro(size))
+            parts = [self._shaped(part) for part in self._batch.micro(size)]
         return [replace(part, **{name: fake(tensor) for name, tensor in part.tensors().items()}) for part in parts]
 
     def counts(self) -> dict[str, int]:

@@ -100,7 +100,7 @@ class Lamb(Optimizer):
         grid = torch.zeros(sum(counts), _ROW, dtype=weights[0].dtype, device=weights[0].device)
         views = [
             part.view(-1)[: weight.numel()].view_as(weight)
-            for part, weight in zip(grid.split(counts), weights, strict=True)
+            for part, weight in zip(torch.split(grid, counts), weights, strict=True)
         ]
         layout = (grid.device, *counts)
         if layout not in self._owners:

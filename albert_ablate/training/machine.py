@@ -11,7 +11,6 @@ from albert_ablate.distributed import ALONE, World
 from albert_ablate.training.backend import Backend, choose_backend
 from albert_ablate.training.precision import autocast, choose_device, choose_precision
 
-
 #: Processes that build batches for a GPU unless ``runtime.workers`` says how many.
 _WORKERS_OF_A_GPU = 2
 
