@@ -56,7 +56,9 @@ def install() -> None:
             base, _, overload = name.partition(".")
             packet = getattr(torch.ops.aten, base)
             kernels.impl(name, _kernel(getattr(packet, overload or "default"), cast))
-    _kept.extend((fallthrough, kernels))  # what is not referenced is unregistered
+    shapes = torch.library.Library("aten", "IMPL", "Meta")
+    shapes.impl("_fused_adamw_.tensor_lr", lambda *_, **__: None)  # in place; PyTorch has it for a rate of the host
+    _kept.extend((fallthrough, kernels, shapes))  # what is not referenced is unregistered
     clear = torch.clear_autocast_cache
 
     def cleared() -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from albert_ablate import streams
 from albert_ablate.axes import Objective
 from albert_ablate.config import MaskingConfig, PairsConfig
+from albert_ablate.data.apart import begin_apart, forked_from_server
 from albert_ablate.data.masking import mask_batch, masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
@@ -152,7 +153,11 @@ class PairBatches(Dataset[Batch]):
         )
 
     def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-        """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one)."""
+        """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one).
+
+        ``pin_memory``: for a GPU. A process that has opened one, and has threads, is not forked.
+        """
+        apart = workers > 0 and pin_memory
         loader = DataLoader(
             self,
             batch_size=None,
@@ -160,6 +165,8 @@ class PairBatches(Dataset[Batch]):
             num_workers=workers,
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
+            multiprocessing_context=forked_from_server() if apart else None,
+            worker_init_fn=begin_apart if apart else None,
         )
         return iter(loader)
 
