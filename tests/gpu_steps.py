@@ -125,7 +125,7 @@ def captured_step(folder: Path, *words: str) -> dict[str, Any]:
         stepper, batches = pretraining(folder, *words, backend=Backend.GRAPH, steps=captured.WARM_UP + 1)
         stepper._compiling = nullcontext  # type: ignore[method-assign,assignment]
         recorder = Recorder()
-        stepper.captured = captured.CapturedSteps(stepper, recorder, DEVICE)
+        stepper.captured = captured.CapturedSteps(recorder, DEVICE)
         with on_device():
             for step, batch in enumerate(batches):
                 stepper.update(step, batch)

@@ -79,8 +79,7 @@ class ReplayError(RuntimeError):
 class CapturedSteps:
     """Warm-up, capture, checks and replays of one step's work."""
 
-    def __init__(self, work: Recordable, graphs: Graphs, device: torch.device) -> None:
-        self._work = work
+    def __init__(self, graphs: Graphs, device: torch.device) -> None:
         self._graphs = graphs
         self._device = device
         self.drop()
@@ -104,21 +103,21 @@ class CapturedSteps:
             yield
         self._warm += 1
 
-    def take(self, parts: Sequence[StepBatch], seed: int, counts: Mapping[str, int]) -> Tensor:
+    def take(self, work: Recordable, parts: Sequence[StepBatch], seed: int, counts: Mapping[str, int]) -> Tensor:
         """One step on micro-batches of the host; returns what ``Recordable.whole`` does, in memory of its own.
 
-        The first call captures. ``seed`` is that of the step's noise, ``counts`` what its sums are over. Whatever is
-        raised, weights and moments are those before the step. Raises ReplayError where shapes or sums are not those
-        that were expected.
+        The first call captures ``work``, which is the same in every call. ``seed`` is that of the step's noise,
+        ``counts`` what its sums are over. Whatever is raised, weights and moments are those before the step. Raises
+        ReplayError where shapes or sums are not those that were expected.
         """
         if self._replay is None:
             self._parts = [part.to(self._device) for part in parts]
             torch.manual_seed(seed)  # no generator may be seeded during the capture
-            self._replay = self._graphs.capture(lambda: self._work.whole(self._parts))
+            self._replay = self._graphs.capture(lambda: work.whole(self._parts))
         else:
             self._fill(parts)
         if self._unchecked:
-            self._check(seed, counts)
+            self._check(work, seed, counts)
             self._unchecked -= 1
         return self._replayed(seed)
 
@@ -137,12 +136,12 @@ class CapturedSteps:
         torch.manual_seed(seed)
         return self._replay().clone()
 
-    def _check(self, seed: int, counts: Mapping[str, int]) -> None:
+    def _check(self, work: Recordable, seed: int, counts: Mapping[str, int]) -> None:
         """Replay once without an update and compare the losses."""
-        expected = self._work.eager_sums(self._parts)
+        expected = work.eager_sums(self._parts)
         if expected is None:
             return
-        with self._work.refusing():
+        with work.refusing():
             found = self._replayed(seed).tolist()
         for (name, per), wanted, sum_ in zip(expected.per.items(), expected.values.tolist(), found, strict=False):
             compared = name.endswith("_loss") and math.isfinite(wanted)  # the guard refuses the others

@@ -44,7 +44,7 @@ class Stepper(Accumulator):
         at_once = machine.device.type == "cpu" or settings.skip_spikes is not None
         self.guard = FiniteGuard(1 if at_once else LOOK_EVERY)
         self.learning_rate = 0.0  # of the last step
-        self.captured = CapturedSteps(self, CudaGraphs(), machine.device)
+        self.captured = CapturedSteps(CudaGraphs(), machine.device)
         self._numbers = Numbers(None if machine.backend is None else machine.device)
         self._norm = torch.zeros(())  # of the last step's gradient, on the device
         self._per: Mapping[str, str] = {}  # ``Totals.per`` of every step
@@ -124,7 +124,7 @@ class Stepper(Accumulator):
         """The step as a replay. None where that failed; then nothing has changed, and no graph is kept."""
         try:
             parts = [self._pinned(self.shaped(part)) for part in batch.micro(self.micro_size)]
-            row = self.captured.take(parts, self.noise(step), counts)
+            row = self.captured.take(self, parts, self.noise(step), counts)
         except Exception as error:
             why, memory = in_short(error), out_of_memory(error)
         else:
