@@ -3,6 +3,7 @@
 Where memory runs out they get smaller; where the model does not compile a plainer backend takes over.
 """
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,8 @@ class Accumulator(ABC):
                 memory, why = out_of_memory(error), in_short(error)
                 if isinstance(error, UserError) or not (self._may_halve if memory else compiled):
                     raise
+                if not memory:
+                    self.folder.log(traceback.format_exc())
             if not (memory and self._halve(step)):
                 self._fall_back(Backend.EAGER, f"the model does not compile: {why}")
 

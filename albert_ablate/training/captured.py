@@ -46,11 +46,22 @@ class CudaGraphs:
         torch.cuda.current_stream().wait_stream(stream)
 
     def capture(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """See ``Graphs``."""
-        graph = torch.cuda.CUDAGraph()
-        # Of other threads' calls none belongs to the step: one pins batches.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            result = work()
+        """See ``Graphs``. What a capture that fails leaves behind is put right, so that plain steps can follow."""
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        cause: Exception | None = None
+        try:
+            # Of other threads' calls none belongs to the step: one pins batches.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                try:
+                    result = work()
+                except Exception as error:
+                    cause = error
+                    raise
+        except Exception as error:
+            torch.cuda.set_stream(stream)
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())  # the old state waits for the end of the capture
+            raise cause or error  # ending a capture that failed raises too, without saying why  # noqa: B904
 
         def replay() -> Tensor:
             graph.replay()

@@ -1,5 +1,6 @@
 """One optimizer step on named loss terms: accumulate, refuse what is not finite, clip, update."""
 
+import traceback
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -127,6 +128,7 @@ class Stepper(Accumulator):
             row = self.captured.take(self, parts, self.noise(step), counts)
         except Exception as error:
             why, memory = in_short(error), out_of_memory(error)
+            self.folder.log(traceback.format_exc())
         else:
             self._norm = row[-1]
             self.guard.add(step, self.learning_rate, row)
