@@ -210,7 +210,8 @@ class Stepper(Accumulator):
         if self.settings.skip_spikes is None:
             return False
         leading = next(iter(totals.per))
-        return self.spikes.seen(totals[leading] / max(counts[totals.per[leading]], 1), self.gradient_norm)
+        with self.machine.world.noticing():
+            return self.spikes.seen(totals[leading] / max(counts[totals.per[leading]], 1), self.gradient_norm)
 
     def _change_weights(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
         clip_gradient(gradients, norm, self.settings.clip_norm)
