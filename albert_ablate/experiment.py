@@ -34,6 +34,7 @@ from albert_ablate.record.summary import summary
 from albert_ablate.record.warm_start import WarmStart
 from albert_ablate.stopping import stoppable
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
+from albert_ablate.training.backend import keep_compiled
 from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
 from albert_ablate.training.describe import describe_run
@@ -86,6 +87,7 @@ def _require_second_segments(config: RunConfig) -> None:
 def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
     world = machine.world
     set_up(config.runtime)
+    keep_compiled(Path(config.paths.cache), machine.backend)
     if not world.main:
         console.silence()
     if not any(Path(config.paths.runs).glob(f"{readable_name(config)}-*")):  # a finished run is only shown

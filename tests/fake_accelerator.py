@@ -56,7 +56,9 @@ def install() -> None:
             base, _, overload = name.partition(".")
             packet = getattr(torch.ops.aten, base)
             kernels.impl(name, _kernel(getattr(packet, overload or "default"), cast))
-    _kept.extend((fallthrough, kernels))  # what is not referenced is unregistered
+    shapes = torch.library.Library("aten", "IMPL", "Meta")
+    shapes.impl("_fused_adamw_.tensor_lr", lambda *_, **__: None)  # in place; PyTorch has it for a rate of the host
+    _kept.extend((fallthrough, kernels, shapes))  # what is not referenced is unregistered
     clear = torch.clear_autocast_cache
 
     def cleared() -> None:
@@ -127,20 +129,49 @@ def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
 
 
+#: Of one kernel over lists (aten/src/ATen/native/cuda/MultiTensorApply.cuh): the most tensors of a list, by the number
+#: of lists, and the most blocks, of so many values each.
+_TENSORS, _BLOCKS, _VALUES = (110, 64, 48, 36, 30), 320, 65_536
+
+
 def _launches(func: Any, args: Any) -> int:
-    """One, but for operations on lists whose tensors do not match: they fall back to a kernel for each tensor."""
-    if not func._schema.name.startswith("aten::_foreach_"):
+    """One, but for operations on lists: those whose tensors do not match fall back to a kernel for each tensor.
+
+    The rule is that of ``can_use_fast_route`` (aten/src/ATen/native/ForeachUtils.h).
+    """
+    name = func._schema.name.removeprefix("aten::")
+    if not name.startswith(("_foreach_", "_fused_adamw_")):
         return 1
     lists = [value for value in args if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor)]
-    alike = all([tensor.shape for tensor in each] == [tensor.shape for tensor in lists[0]] for each in lists)
-    return 1 if alike else len(lists[0])
+    if name == "_fused_adamw_":
+        lists = lists[:4]  # weights, gradients and two moments; the numbers of steps are read by pointer
+    first = lists[0]
+    types = {tensor.dtype for each in (lists[:1] if name == "_foreach_copy_" else lists) for tensor in each}
+    if len(types) > 1 or any(list(map(_layout, each)) != list(map(_layout, first)) for each in lists):
+        return len(first)
+    depth = len(lists) + (not name.endswith("_") and name != "_foreach_norm")  # a new list of results
+    blocks = sum(-(-tensor.numel() // _VALUES) for tensor in first)
+    kernels = max(-(-len(first) // _TENSORS[depth - 1]), -(-blocks // _BLOCKS))
+    return kernels + (name == "_foreach_norm")  # the parts of a norm are added by another one
+
+
+def _layout(tensor: Tensor) -> tuple[tuple[int, int], ...]:
+    """(size, stride) of each dimension that has more than one place."""
+    return tuple((size, step if size > 1 else 0) for size, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 @contextmanager
 def on_device() -> Iterator[Counted]:
     """Within, tensors have no values, and what CUDA could not do without the host raises; gives what was counted."""
+    with FakeTensorMode(allow_non_fake_inputs=True), counting() as counted:
+        yield counted
+
+
+@contextmanager
+def counting() -> Iterator[Counted]:
+    """What happens in a part of the body of ``on_device``."""
     counted = Counted()
-    with FakeTensorMode(allow_non_fake_inputs=True), _Count(counted):
+    with _Count(counted):
         yield counted
 
 
@@ -161,12 +192,13 @@ def moved(model: nn.Module) -> nn.Module:
 class HostBatch:
     """A batch that is divided and counted by its values, which its micro-batches then have no more."""
 
-    def __init__(self, batch: Any) -> None:
+    def __init__(self, batch: Any, shaped: Callable[[Any], Any]) -> None:
         self._batch = batch
+        self._shaped = shaped
 
     def micro(self, size: int) -> list[Any]:
         with unset_fake_temporarily():
-            parts = list(self._batch.micro(size))
+            parts = [self._shaped(part) for part in self._batch.micro(size)]
         return [replace(part, **{name: fake(tensor) for name, tensor in part.tensors().items()}) for part in parts]
 
     def counts(self) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Optimizer steps on the fake accelerator, in a process of their own: ``python gpu_steps.py FOLDER`` prints JSON.
 
 For each case: how many operations the second step took (the first one makes the optimizer's state, which is then loaded
-as from a checkpoint), how many tensors it copied from the host, and the error that ended it, if one did.
+as from a checkpoint), how many tensors it copied from the host, and the error that ended it, if one did. For a step
+that is captured: the same of what a graph would record.
 """
 
 import json
@@ -9,14 +10,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from fake_accelerator import DEVICE, HostBatch, fake, install, moved, on_device
+from fake_accelerator import DEVICE, Counted, HostBatch, counting, fake, install, moved, on_device
 from runhelpers import make_batches, tiny_config
 from taskhelpers import tokenizer_of, with_tasks, write_race, write_squad, write_sst2
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from albert_ablate.methods import METHODS, method_of
@@ -24,6 +27,8 @@ from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
+from albert_ablate.training import captured
+from albert_ablate.training.backend import Backend
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.step import Stepper
@@ -31,6 +36,7 @@ from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 
 DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
+CAPTURED = ("lamb all plain", "lamb none dropout", "corrected lamb", "adamw all dropout", "three micro-batches")
 TASKS = ("sst2", "squad11", "squad20", "race")
 
 
@@ -49,20 +55,23 @@ def pretraining_cases() -> dict[str, tuple[str, ...]]:
     return cases | {f"method {name.value}": (f"method={name.value}",) for name in METHODS}
 
 
-def pretraining(folder: Path, *words: str) -> tuple[Stepper, list[Any]]:
-    """A trainer on the fake device, and three batches."""
+def pretraining(
+    folder: Path, *words: str, backend: Backend = Backend.EAGER, steps: int = 2
+) -> tuple[Stepper, list[Any]]:
+    """A trainer on the fake device, and batches of so many steps."""
     config = tiny_config(folder, "runtime.precision=bf16", *words)
-    machine = Machine(DEVICE, config.runtime.precision)
+    machine = Machine(DEVICE, config.runtime.precision, backend=backend)
     batches = make_batches(config)
     model = method_of(config).build({})
     with on_device():
         run = RunFolder(folder / "fake", "pretraining")
         trainer = Trainer(config, Owner("fake"), moved(model), batches, run, machine, dict, Trackers())
-    return trainer, [HostBatch(batches[step]) for step in range(3)]
+    trainer.shaped = lambda part: part  # type: ignore[method-assign]  # done by the batch, which has values
+    return trainer, [HostBatch(batches[step], batches.shaped) for step in range(steps)]
 
 
 def finetuning(folder: Path, name: str) -> tuple[Stepper, list[Any]]:
-    """A fine-tuning on the fake device, and three batches."""
+    """A fine-tuning on the fake device, and batches of two steps."""
     config = with_tasks(folder, f"task={name}", f"task.data_dir={folder / 'data'}")
     task = read(locate(config.task, config.tasks[name]))(tokenizer_of(folder), 32)
     recipe = resolve(config.tasks[name], config.task.scaling, task.examples, 32)
@@ -70,10 +79,10 @@ def finetuning(folder: Path, name: str) -> tuple[Stepper, list[Any]]:
     model = build_task_model(task, shape, recipe, 0, None, 0.05)
     run = RunFolder(folder / "fake", name)
     run.path.mkdir(parents=True, exist_ok=True)
-    machine = Machine(DEVICE, "bf16")
+    machine = Machine(DEVICE, "bf16", backend=Backend.EAGER)
     with on_device():
         tuner = FineTuner(task, moved(model), recipe, config.task, 0, run, machine, config.runtime)
-    return tuner, [HostBatch(tuner.batches[step]) for step in range(3)]
+    return tuner, [HostBatch(tuner.batches[step], lambda part: part) for step in range(2)]
 
 
 def second_step(made: Callable[[], tuple[Stepper, list[Any]]]) -> dict[str, Any]:
@@ -91,6 +100,40 @@ def second_step(made: Callable[[], tuple[Stepper, list[Any]]]) -> dict[str, Any]
     return {
         "error": None, "launches": counted.launches, "from_host": counted.from_host,
         "batch_tensors": len(batches[1].tensors()) * parts,
+    }  # fmt: skip
+
+
+class Recorder:
+    """Does what is captured, once, and counts."""
+
+    def __init__(self) -> None:
+        self.counted = Counted()
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def capture(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        with counting() as self.counted:
+            row = work()
+        return lambda: row
+
+
+def captured_step(folder: Path, *words: str) -> dict[str, Any]:
+    """What a graph of the step would record. Nothing is compiled, and nothing compared: there are no values."""
+    captured.CHECKED = 0
+    try:
+        stepper, batches = pretraining(folder, *words, backend=Backend.GRAPH, steps=captured.WARM_UP + 1)
+        stepper._compiling = nullcontext  # type: ignore[method-assign,assignment]
+        recorder = Recorder()
+        stepper.captured = captured.CapturedSteps(recorder, DEVICE)
+        with on_device():
+            for step, batch in enumerate(batches):
+                stepper.update(step, batch)
+    except Exception:
+        return {"error": traceback.format_exc()}
+    return {
+        "error": None, "launches": recorder.counted.launches, "from_host": recorder.counted.from_host,
+        "backend": stepper.backend,
     }  # fmt: skip
 
 
@@ -117,13 +160,39 @@ def refused_reads() -> dict[str, bool]:
     return found
 
 
+def kernels_of_lists() -> dict[str, int]:
+    """What is counted for operations on three tensors, those that PyTorch has a kernel for and those it has none."""
+    found = {}
+    with on_device() as counted:
+        lists = [[torch.ones(4, width, device=DEVICE) for width in (2, 3, 5)] for _ in range(2)]
+        scalar = torch.ones((), device=DEVICE)
+        turned = [tensor.new_ones(tensor.shape[::-1]).t() for tensor in lists[0]]
+        many = [torch.ones(2, device=DEVICE) for _ in range(111)]
+        operations: dict[str, Callable[[], Any]] = {
+            "list by a number": lambda: torch._foreach_mul_(lists[0], 2.0),
+            "list by a scalar": lambda: torch._foreach_mul_(lists[0], scalar),
+            "list by scalars": lambda: torch._foreach_mul_(lists[0], [scalar] * 3),
+            "list and list": lambda: torch._foreach_add_(lists[0], lists[1]),
+            "other strides": lambda: torch._foreach_add_(lists[0], turned),
+            "other type": lambda: torch._foreach_add_(lists[0], [tensor.half() for tensor in lists[1]]),
+            "long list": lambda: torch._foreach_mul_(many, 2.0),
+        }
+        for name, operation in operations.items():
+            before = counted.launches
+            operation()
+            found[name] = counted.launches - before
+    return found
+
+
 def main(folder: Path) -> dict[str, Any]:
     """Every case."""
     install()
     write_race(write_squad(write_squad(write_sst2(folder / "data")), "2.0"))
-    found: dict[str, Any] = {"refused": refused_reads()}
+    found: dict[str, Any] = {"refused": refused_reads(), "lists": kernels_of_lists()}
     for name, words in pretraining_cases().items():
         found[name] = second_step(lambda words=words: pretraining(folder, *words))
+    for name in CAPTURED:
+        found[f"captured {name}"] = captured_step(folder, *pretraining_cases()[name])
     for name in TASKS:
         found[f"task {name}"] = second_step(lambda name=name: finetuning(folder, name))
     return found

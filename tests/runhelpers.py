@@ -25,6 +25,7 @@ from albert_ablate.experiment import run_cell
 from albert_ablate.files import sha256_file
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.training.backend import Backend
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import choose_device
@@ -174,13 +175,13 @@ def make_batches(config: RunConfig, prepared: Prepared | None = None) -> PairBat
 
 
 def make_trainer(
-    config: RunConfig, model: PretrainingModel | None = None, precision: str = "fp32"
+    config: RunConfig, model: PretrainingModel | None = None, precision: str = "fp32", backend: Backend | None = None
 ) -> tuple[Trainer, PairBatches]:
     """A trainer on CPU, without evaluation."""
     batches = make_batches(config)
     model = model or build_model(config.architecture(), config.seed)
     folder = RunFolder(Path(config.paths.runs), "by-hand")
-    machine = Machine(choose_device(config.runtime), precision)
+    machine = Machine(choose_device(config.runtime), precision, backend=backend)
     trainer = Trainer(config, Owner("by-hand"), model, batches, folder, machine, dict, Trackers())
     return trainer, batches
 

@@ -113,6 +113,7 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
     """Fine-tune a finished run on every task and seed of ``config``. Raises UserError."""
     from albert_ablate.record.summary import summary
     from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units, rerun_units
+    from albert_ablate.training.backend import keep_compiled
     from albert_ablate.training.distributed import require_one_process
     from albert_ablate.training.machine import Machine
     from albert_ablate.training.precision import set_up
@@ -120,6 +121,7 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
     require_one_process("Fine-tuning alone")
     machine = Machine.of(config.runtime)
     set_up(config.runtime)
+    keep_compiled(Path(config.paths.cache), machine.backend)
     units = plan_units(config, folder, machine.precision)
     chosen = rerun_units(units, config.rerun)
     readers = read_units(chosen)

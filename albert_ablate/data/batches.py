@@ -4,7 +4,7 @@ Letters: B sequences in the batch, T tokens (always ``pairs.max_length``), M mas
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from albert_ablate import streams
 from albert_ablate.axes import Objective
 from albert_ablate.config.schema import MaskingConfig, PairsConfig
-from albert_ablate.data.masking import mask_batch
+from albert_ablate.data.apart import begin_apart, forked_from_server
+from albert_ablate.data.masking import mask_batch, masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import CLS, SEP
@@ -65,6 +66,10 @@ class Batch:
         return Batch(*moved)
 
 
+#: The target of a position that is there to fill up: it has no loss, no hit and no gradient.
+NO_TARGET = -100
+
+
 class PairBatches(Dataset[Batch]):
     """The endless sequence of training batches: item ``step`` is a function of the seed and itself.
 
@@ -72,6 +77,8 @@ class PairBatches(Dataset[Batch]):
     ``g % N`` of epoch ``g // N``. With ``masking.copies = c`` epoch ``e`` repeats the pairs and
     masks of epoch ``e % c``, like the reference's ``dupe_factor``; without it both are always new.
     """
+
+    static_shapes = True
 
     def __init__(
         self,
@@ -125,8 +132,32 @@ class PairBatches(Dataset[Batch]):
         keys = streams.hashed(stream, epochs, pairs.document, pairs.ordinal)
         return assemble(self.store, pairs, self.word_starts, keys, self.settings.max_length, self.masking)
 
+    def shaped(self, part: Batch) -> Batch:
+        """With as many positions as masking can give so many sequences; those added have ``NO_TARGET``.
+
+        They are positions that are neither masked nor [CLS], each once as long as there are enough: the gradient of a
+        position is summed over its occurrences, one after another.
+        """
+        most = int(masking_budget(np.array([self.settings.max_length]), self.masking)[0])
+        missing = len(part) * most - len(part.positions)
+        free = np.ones(part.input_ids.shape, dtype=bool)
+        free[:, 0] = False
+        free.reshape(-1)[part.positions.numpy()] = False
+        added = np.zeros(missing, dtype=np.int64)
+        chosen = np.flatnonzero(free)[:missing]
+        added[: len(chosen)] = chosen
+        return replace(
+            part,
+            positions=torch.cat([part.positions, torch.from_numpy(added)]),
+            targets=torch.cat([part.targets, torch.full((missing,), NO_TARGET)]),
+        )
+
     def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-        """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one)."""
+        """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one).
+
+        ``pin_memory``: for a GPU. A process that has opened one, and has threads, is not forked.
+        """
+        apart = workers > 0 and pin_memory
         loader = DataLoader(
             self,
             batch_size=None,
@@ -134,6 +165,8 @@ class PairBatches(Dataset[Batch]):
             num_workers=workers,
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
+            multiprocessing_context=forked_from_server() if apart else None,
+            worker_init_fn=begin_apart if apart else None,
         )
         return iter(loader)
 

@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from mmap import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,10 @@ class TokenStore:
     sentences: np.ndarray  # (sentences + 1,) int64 token offsets
     documents: np.ndarray  # (documents + 1,) int64 sentence offsets
     fingerprint: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the files instead of being sent what is in them."""
+        return _unpacked, (*map(_packed, (self.tokens, self.sentences, self.documents)), self.fingerprint)
 
     @property
     def document_count(self) -> int:
@@ -68,6 +74,17 @@ class TokenStore:
             documents=offsets(np.array([len(part) for part in lengths])),
             fingerprint=digest([self.fingerprint, fraction]),
         )
+
+
+def _packed(values: np.ndarray) -> np.ndarray | Path:
+    """The ``.npy`` file that ``values`` are the whole of, mapped; else ``values``."""
+    if isinstance(values, np.memmap) and values.filename is not None and isinstance(values.base, mmap):
+        return Path(values.filename)
+    return values
+
+
+def _unpacked(*parts: Any) -> TokenStore:
+    return TokenStore(*(np.load(part, mmap_mode="r") if isinstance(part, Path) else part for part in parts))
 
 
 def get_stores(text: Path, tokenizer: Tokenizer, cache: Path) -> tuple[TokenStore, TokenStore]:

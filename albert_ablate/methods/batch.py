@@ -30,9 +30,14 @@ class StepBatches(Protocol):
     """The endless sequence of a run's training batches; item ``step`` is a function of the seed and itself."""
 
     epoch_size: int  # instances; 0 where the text gives none
+    #: Whether ``shaped`` gives all micro-batches of as many sequences the same shapes. Else no step is captured.
+    static_shapes: bool
 
     def __getitem__(self, step: int) -> Any:
         """The ``StepBatch`` of a step."""
+
+    def shaped(self, part: Any) -> Any:
+        """A micro-batch as a GPU is given it: padded as far as that changes no loss, no hit and no gradient."""
 
     def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Any]:
         """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one)."""

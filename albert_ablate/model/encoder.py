@@ -43,6 +43,7 @@ class Encoder(nn.Module):
         self.layer_blocks = [bank_entries(shape, layer) for layer in range(shape.layers)]
         self.needing_all = needing_all(shape)  # sub-layers of a layer, from its first on, that need every position
         self.recompute = False  # layers in the backward pass instead of keeping what they computed
+        self.compiled = False  # sub-layers through torch.compile, on a GPU
 
     def forward(
         self,

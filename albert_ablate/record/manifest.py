@@ -152,6 +152,7 @@ class Manifest(Part):
     packages: dict[str, str | None] = Field(default_factory=dict)  # name -> version
     hardware: Hardware = Hardware()
     precision: str | None = None  # bf16 or fp32
+    backend: str | None = None  # of a GPU, that training begins with; absent on a CPU
     processes: Whole | None = None
     data: Data = Data()
     parameters: Parameters = Parameters()

@@ -93,6 +93,7 @@ class Training(Part):
     skipped_steps: Whole | None = None  # without an update; absent unless ``optimizer.skip_spikes`` is set
     micro_size: Whole | None = None  # sequences, if it had to be lowered
     processes: Whole | None = None  # if there were several
+    backends: list[str] | None = None  # of a GPU, in the order in which they computed steps
 
 
 class Scored(Part):

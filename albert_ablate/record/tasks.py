@@ -71,6 +71,7 @@ class UnitTraining(Part):
     examples: Whole
     seconds: Number
     micro_size: Whole | None = None  # sequences, if it had to be lowered
+    backends: list[str] | None = None  # of a GPU, in the order in which they computed steps
 
 
 class UnitName(Part):

@@ -79,7 +79,7 @@ def _key(config: RunConfig) -> str:
     parts = axes | {name: v[name] for name in ("model", "pairs", "masking", "batch", "tokenizer", "data")}
     parts["model"] = {k: x for k, x in v["model"].items() if k != "name"}
     parts["optimizer"] = v["optimizer"]["name"]
-    parts |= {key: v["runtime"][key] for key in ("device", "precision", "threads", "workers")}
+    parts |= {key: v["runtime"][key] for key in ("device", "precision", "backend", "threads", "workers")}
     parts |= {"hardware": local_hardware(config.runtime), "torch": torch.__version__}
     return digest([_FORMAT, parts])
 

@@ -28,6 +28,7 @@ from albert_ablate.tasks.batches import TaskBatches, in_order
 from albert_ablate.tasks.recipe import Recipe
 from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch
 from albert_ablate.training import checkpoint
+from albert_ablate.training.backend import Backend
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.loop import Loop
 from albert_ablate.training.machine import Machine
@@ -36,6 +37,8 @@ from albert_ablate.training.sums import Sums
 
 #: Weights that a finished fine-tuning keeps.
 BEST, LAST = "best.safetensors", "last.safetensors"
+#: On a GPU, what widths of batches in tokens are multiples of: libraries prepare anew for each of them.
+_WIDTHS = 32
 #: Its folder of prediction files.
 PREDICTIONS = "predictions"
 
@@ -101,6 +104,20 @@ class FineTuner(Loop):
         """The task's loss, a mean over examples."""
         return (Term("task", self.task.loss(self.model, batch), "examples"),)
 
+    def first_backend(self, backend: Backend | None) -> Backend | None:
+        """Compiled only where that is asked for: each of many widths compiles, which takes longer than its steps."""
+        return backend if backend is None or self.runtime.backend == "compiled" else Backend.EAGER
+
+    def shaped(self, part: TaskBatch) -> TaskBatch:
+        """Of few widths."""
+        (encoder,) = self.encoders
+        return part.widened(_WIDTHS, encoder.shape.max_positions)
+
+    @property
+    def static_shapes(self) -> bool:
+        """Widths are those of the examples."""
+        return False
+
     def noise(self, step: int) -> int:
         """By task, so that tasks of one seed draw differently."""
         return streams.key(self.seed, "task dropout", self.task.name, step)
@@ -157,7 +174,8 @@ class FineTuner(Loop):
         self.model.eval()
         found: dict[str, np.ndarray] = {}
         for rows, batch in in_order(features):
-            moved = batch.to(self.machine.device)
+            shaped = batch if self.backend is None else self.shaped(batch)
+            moved = shaped.to(self.machine.device)
             with self.machine.autocast():
                 outputs = self.task.outputs(self.model, moved)
             for name, value in outputs.items():
@@ -194,6 +212,8 @@ class FineTuner(Loop):
         )
         if self.micro_size != self.planned_micro_size:
             training.micro_size = self.micro_size
+        if self.backends:
+            training.backends = [str(backend) for backend in self.backends]
         record = FineTuned(
             metric=self.task.metric,
             best=Scores(step=self.best_step, **_record(best)),

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.model.architecture import Architecture
@@ -112,6 +113,13 @@ class TaskBatch:
         width = int(self.mask[rows].sum(1).max())
         ids, types, mask = (grid[rows, :width] for grid in (self.input_ids, self.type_ids, self.mask))
         return TaskBatch(ids, types, mask, self.targets[start:stop], self.choices)
+
+    def widened(self, multiple: int, most: int) -> "TaskBatch":
+        """With padding up to a multiple of so many tokens, or to ``most``: fewer shapes, the same numbers."""
+        width = self.input_ids.shape[1]
+        more = max(0, min(-(-width // multiple) * multiple, most) - width)
+        ids, types, mask = (F.pad(grid, (0, more)) for grid in (self.input_ids, self.type_ids, self.mask))
+        return TaskBatch(ids, types, mask, self.targets, self.choices)
 
     def pin_memory(self) -> "TaskBatch":
         """The same batch in memory that a GPU reads while the host goes on. ``DataLoader`` calls it by this name."""

@@ -53,6 +53,8 @@ def snapshot(model: nn.Module, optimizer: Optimizer, copied: bool) -> Snapshot:
     def taken(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.detach().to("cpu", copy=copied).contiguous()
+        if isinstance(value, list):  # groups of parameters, whose learning rate is a tensor on a GPU
+            return [taken(item) for item in value]
         return {k: taken(v) for k, v in value.items()} if isinstance(value, dict) else value
 
     return Snapshot(taken(dict(model.state_dict())), taken(optimizer.state_dict()))

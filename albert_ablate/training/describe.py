@@ -25,7 +25,7 @@ def describe_run(
     ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes.
     """
     per_step = step_flops(config)
-    return Manifest(
+    manifest = Manifest(
         identity=run_id,
         name=name,
         source=code(),
@@ -39,6 +39,9 @@ def describe_run(
         training_flops=per_step * config.budget.steps if config.budget.unit == "steps" else None,
         deviations_from_paper=[Deviation.model_validate(entry) for entry in deviations(config, paper)],
     )
+    if machine.backend is not None:
+        manifest.backend = str(machine.backend)
+    return manifest
 
 
 def describe_import(config: RunConfig, name: str, identity: str, origin: Imported, tokenizer: Tokenizer) -> Manifest:

@@ -37,11 +37,11 @@ class World:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
-        """The sum of each value over the processes (float64)."""
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over the processes (float64). Hosts tell each other; no GPU is waited for."""
         if self.size == 1:
             return list(values)
-        total = self.sum_tensor(torch.tensor(values, dtype=torch.float64, device=device))
+        total = self.sum_tensor(torch.tensor(values, dtype=torch.float64))
         return [float(value) for value in total.tolist()]
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
@@ -84,14 +84,31 @@ class World:
         self.from_main(None)
         return result if self.main else work()
 
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """The body waits for the device. Raises PeerLostError where that tells of a process that is gone.
+
+        A GPU sums on its own time, so that the error of a sum comes up wherever the host waits next.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not (isinstance(error, distributed.DistError) or "NCCL" in str(error)):
+                raise
+            raise _lost(error) from error
+
     def _talk(self, call: Callable[[], Any]) -> None:
         try:
             call()
         except RuntimeError as error:
-            raise PeerLostError(
-                f"Another process of this run is gone ({str(error).splitlines()[0]}). The same command continues from "
-                "the last checkpoint."
-            ) from error
+            raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> PeerLostError:
+    return PeerLostError(
+        f"Another process of this run is gone ({str(error).splitlines()[0]}). The same command continues from the last "
+        "checkpoint."
+    )
 
 
 #: One process alone.
@@ -111,7 +128,10 @@ def require_one_process(what: str) -> None:
 
 @contextmanager
 def joined(kind: str) -> Iterator[World]:
-    """The processes that torchrun has started, connected for the length of the body: NCCL on GPUs, else gloo."""
+    """The processes that torchrun has started, connected for the length of the body.
+
+    Tensors of GPUs are summed by NCCL, everything else, such as what is agreed for each step, by gloo.
+    """
     if world_size() == 1:
         yield ALONE
         return
@@ -120,7 +140,7 @@ def joined(kind: str) -> Iterator[World]:
     importlib.import_module("torch.distributed.nn")
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield World(int(os.environ["RANK"]), world_size())
     except BaseException as error:

@@ -3,7 +3,8 @@
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,31 @@ class FiniteGuard:
         self._steps: list[tuple[int, float]] = []  # since the last look: number, learning rate
         self._rows: list[Tensor] = []  # of the same steps, each (losses + 1,): loss sums, gradient norm
 
-    def add(self, step: int, rate: float, losses: Tensor, gradient_norm: Tensor) -> None:
-        """Take up a step before its update: (n,) loss sums and the norm, a scalar, both on the device."""
+    def judge(self, losses: Tensor, gradient_norm: Tensor) -> Tensor:
+        """Decide on the device, before the update, whether to refuse a step.
+
+        Takes (n,) loss sums and the norm, a scalar; returns both as (n + 1,), which ``add`` wants.
+        """
         row = torch.cat([losses, gradient_norm.reshape(1)])
-        self._steps.append((step, rate))
-        self._rows.append(row)
         if self.every > 1:
             if self.refused is None:
                 self.refused = torch.zeros((), device=row.device)
             self.refused.masked_fill_((row * 0).sum() != 0, 1.0)  # zero times inf or NaN is NaN
+        return row
+
+    def add(self, step: int, rate: float, row: Tensor) -> None:
+        """Take up a step for the next look at its ``row``."""
+        self._steps.append((step, rate))
+        self._rows.append(row)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Within, the device refuses every step; afterwards only those that it refused before."""
+        assert self.refused is not None, "a host that looks at each step refuses it itself"
+        before = self.refused.clone()
+        self.refused.fill_(1.0)
+        yield
+        self.refused.copy_(before)
 
     @property
     def full(self) -> bool:

@@ -9,6 +9,8 @@ from torch.optim import Optimizer
 
 #: A step so late that the correction of the moments' bias is exactly 1.
 _WITHOUT_CORRECTION = 2.0**30
+#: Values in a row of an update on a GPU. A tensor leaves the rest of its last row unused.
+_ROW = 1024
 
 
 class Lamb(Optimizer):
@@ -19,8 +21,8 @@ class Lamb(Optimizer):
     1 where either norm is 0. Groups with ``adapt=False`` (LayerNorms and biases) take ratio 1.
     Clipping is the caller's. A shared tensor is one tensor and is stepped once.
 
-    On CPU tensors are stepped one after another. On a GPU they are stepped together, and nothing is copied to or from
-    the host.
+    On CPU tensors are stepped one after another. On a GPU they are stepped together, and after the first step nothing
+    is copied to or from the host; ``lr`` of a group may be a scalar there.
     """
 
     #: Scalar on the device of the parameters, or None. Where it is 1.0, ``step`` changes nothing: neither weights nor
@@ -40,6 +42,7 @@ class Lamb(Optimizer):
         super().__init__(params, defaults)
         self.bias_correction = bias_correction
         self._late: dict[torch.device, Tensor] = {}  # device -> ``_WITHOUT_CORRECTION`` there
+        self._owners: dict[tuple[Any, ...], Tensor] = {}  # device and rows of each weight -> see ``_in_rows``
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -70,7 +73,11 @@ class Lamb(Optimizer):
         if not group["adapt"]:
             self._adam(group, weights, weights, states, rate, decay)
             return
-        update = list(torch._foreach_mul(weights, -decay))
+        if _on_cpu(weights):
+            update = list(torch._foreach_mul(weights, -decay))
+        else:
+            rows, update, owners = self._in_rows(weights)
+            torch._foreach_add_(update, weights, alpha=-decay)
         self._adam(group, update, weights, states, 1.0, 0.0)  # now -u
         ratios = _ratios(weights, update)
         if self.found_inf is not None:
@@ -78,12 +85,32 @@ class Lamb(Optimizer):
         if _on_cpu(weights):
             for weight, change, ratio in zip(weights, update, ratios.tolist(), strict=True):
                 weight.add_(change, alpha=rate * ratio)
-        else:  # one launch for each tensor: PyTorch has no kernel for lists that reads a factor of each from the device
-            torch._foreach_addcmul_(weights, update, list(ratios.unbind()), value=rate)
+        else:
+            rows *= (ratios * rate)[owners, None]
+            torch._foreach_add_(weights, update)
+
+    def _in_rows(self, weights: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """A zero update for each of ``weights``, in rows of one grid, no row with parts of two.
+
+        Returns the (rows, ``_ROW``) grid, views of it with the shapes of ``weights``, and (rows,) the number of the
+        weight that each row belongs to. PyTorch has no kernel that multiplies each tensor of a list by a factor that
+        is on the device: it launches one for each of them. Rows are multiplied all at once.
+        """
+        counts = [-(-weight.numel() // _ROW) for weight in weights]
+        grid = torch.zeros(sum(counts), _ROW, dtype=weights[0].dtype, device=weights[0].device)
+        views = [
+            part.view(-1)[: weight.numel()].view_as(weight)
+            for part, weight in zip(torch.split(grid, counts), weights, strict=True)
+        ]
+        layout = (grid.device, *counts)
+        if layout not in self._owners:
+            numbers = [number for number, count in enumerate(counts) for _ in range(count)]
+            self._owners[layout] = torch.tensor(numbers).to(grid.device)
+        return grid, views, self._owners[layout]
 
     def _adam(
         self, group: dict[str, Any], into: list[Tensor], weights: list[Tensor], states: list[dict[str, Any]],
-        rate: float, decay: float,
+        rate: float | Tensor, decay: float,
     ) -> None:  # fmt: skip
         """PyTorch's fused Adam: new moments, then ``into = into * (1 - rate * decay) - rate * m / (sqrt(v) + eps)``."""
         if self.bias_correction:

@@ -26,6 +26,7 @@ from albert_ablate.console import Progress
 from albert_ablate.methods.batch import StepBatch
 from albert_ablate.stopping import Stop, deferred
 from albert_ablate.training import checkpoint
+from albert_ablate.training.backend import Backend
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.guards import Spikes
 from albert_ablate.training.saving import Saver
@@ -139,7 +140,7 @@ class Loop(Stepper):
         """All processes stop where one is told to; the first one's clock says the time and when to save."""
         world, counts = self.machine.world, batch.counts()
         clock = [float(due), elapsed] if world.main else [0.0, 0.0]
-        *summed, stops, dues, seconds = world.sum([*counts.values(), float(stop), *clock], self.machine.device)
+        *summed, stops, dues, seconds = world.sum([*counts.values(), float(stop), *clock])
         return Agreed(
             {key: int(count) for key, count in zip(counts, summed, strict=True)}, stops > 0, dues > 0, seconds
         )
@@ -158,11 +159,22 @@ class Loop(Stepper):
         self.micro_size = meta.get("micro_size", self.micro_size)
         self.spikes = Spikes(self.settings.skip_spikes, meta.get("spikes"))
         self.skipped = meta.get("skipped", 0)
+        self._continue_backends(meta.get("backends", []))
         self.restore(meta)
         for name in meta["damaged"]:
             self.folder.say(f"checkpoint {name} is damaged; the one before it is used")
         self.folder.say(self.continuing(done))
         return done, Sums.from_dict(meta.get("sums"), self.machine.device)
+
+    def _continue_backends(self, before: Sequence[str]) -> None:
+        """Take up the backends of the starts before, and say where this start has another one."""
+        known = [Backend(name) for name in before]
+        if known and self.backend is not None and known[-1] is not self.backend:
+            self.folder.say(
+                f"begun with runtime.backend={known[-1]}, continues with {self.backend}: the last digits of its "
+                "numbers may differ, and so does the noise of dropout"
+            )
+        self.backends = known + (self.backends if known[-1:] != self.backends else [])
 
     def check(self, done: int, meta: Mapping[str, Any] | None) -> None:
         """Raise CheckpointError where this process cannot go on from a checkpoint (None: there is none)."""
@@ -184,6 +196,8 @@ class Loop(Stepper):
         plain |= {"micro_size": self.micro_size, "skipped": self.skipped}
         if self.settings.skip_spikes is not None:
             plain["spikes"] = self.spikes.as_dict()
+        if self.backends:
+            plain["backends"] = list(self.backends)
         saver.save(step, self.model, self.optimizer, plain | self.progress(), self.beside())
 
     def beside(self) -> Sequence[Path]:

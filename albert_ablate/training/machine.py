@@ -1,4 +1,4 @@
-"""Where a run computes: device, number format, and the processes that share the work."""
+"""Where and how a run computes: device, number format, backend, and the processes that share the work."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -7,23 +7,35 @@ import torch
 
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.record import provenance
+from albert_ablate.training.backend import Backend, choose_backend
 from albert_ablate.training.distributed import ALONE, World
 from albert_ablate.training.precision import autocast, choose_device, choose_precision
+
+#: Processes that build batches for a GPU unless ``runtime.workers`` says how many.
+_WORKERS_OF_A_GPU = 2
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Device, number format and processes; passed on as one."""
+    """Device, number format, processes and backend; passed on as one."""
 
     device: torch.device
     precision: str  # of matrix products: bf16 or fp32
     world: World = ALONE
+    backend: Backend | None = None  # the one that training begins with; None on a CPU
 
     @classmethod
     def of(cls, runtime: RuntimeConfig) -> "Machine":
         """As configured, for a single process. Raises ConfigError where the device is not there."""
         device = choose_device(runtime)
-        return cls(device, choose_precision(runtime, device))
+        backend = choose_backend(runtime, device)
+        return cls(device, choose_precision(runtime, device), backend=backend)
+
+    def workers(self, runtime: RuntimeConfig) -> int:
+        """How many processes build batches ahead; 0: the one that trains does."""
+        if runtime.workers is not None:
+            return runtime.workers
+        return _WORKERS_OF_A_GPU if self.device.type == "cuda" else 0
 
     @property
     def card(self) -> str:

@@ -26,7 +26,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         {"params": plain, "weight_decay": 0.0},
     ]
     if config.name == "adamw" and config.bias_correction:
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
+        on_gpu = any(p.device.type != "cpu" for p in (*decayed, *plain))
+        return torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True, capturable=on_gpu
+        )
     groups[0]["adapt"], groups[1]["adapt"] = config.name == "lamb", False
     return Lamb(
         groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, bias_correction=config.bias_correction

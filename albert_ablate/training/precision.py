@@ -29,6 +29,7 @@ def set_up(config: RuntimeConfig) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
+        torch.backends.cuda.enable_cudnn_sdp(False)  # its attention does not give the same bits every time
         # Nothing here reads memory before it is written, and filling it with NaN takes time.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (unknown to its types)
     given = os.environ.get("SLURM_CPUS_PER_TASK")

@@ -1,7 +1,9 @@
 """One optimizer step on named loss terms: accumulate, refuse what is not finite, clip, update."""
 
-from abc import ABC, abstractmethod
+import traceback
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,16 +12,19 @@ from torch import Tensor, nn
 from albert_ablate.config.schema import BudgetConfig, OptimizerConfig, RuntimeConfig
 from albert_ablate.errors import DivergedError
 from albert_ablate.methods.batch import StepBatch
-from albert_ablate.methods.method import Term
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.outcome import out_of_memory
+from albert_ablate.training.accumulate import Accumulator, in_short
+from albert_ablate.training.backend import Backend
+from albert_ablate.training.captured import CapturedSteps, CudaGraphs
 from albert_ablate.training.guards import LOOK_EVERY, BadStep, FiniteGuard, Spikes, keep_batch
 from albert_ablate.training.machine import Machine
-from albert_ablate.training.optimizers import build_optimizer, clip_gradient, gradients_of, learning_rate
+from albert_ablate.training.numbers import Numbers
+from albert_ablate.training.optimizers import clip_gradient, gradients_of, learning_rate
 from albert_ablate.training.sums import Totals
 
 
-class Stepper(ABC):
+class Stepper(Accumulator):
     """A model and its optimizer; ``update`` takes one step. Pretraining and fine-tuning share it."""
 
     def __init__(
@@ -32,30 +37,19 @@ class Stepper(ABC):
         machine: Machine,
         micro_size: int,
     ) -> None:
-        self.model = model.to(machine.device)
-        self.settings = settings
+        super().__init__(model, settings, runtime, folder, machine, micro_size)
         self.schedule = schedule
-        self.runtime = runtime
-        self.folder = folder
-        self.machine = machine
-        self.micro_size = micro_size  # sequences
-        self.optimizer = build_optimizer(self.model, settings)
         self.spikes = Spikes(settings.skip_spikes)
         self.skipped = 0  # steps without an update, over all starts of the run
         # Whether a step is a spike is decided on the host, before its update.
         at_once = machine.device.type == "cpu" or settings.skip_spikes is not None
         self.guard = FiniteGuard(1 if at_once else LOOK_EVERY)
         self.learning_rate = 0.0  # of the last step
+        self.captured = CapturedSteps(CudaGraphs(), machine.device)
+        self._numbers = Numbers(None if machine.backend is None else machine.device)
         self._norm = torch.zeros(())  # of the last step's gradient, on the device
+        self._per: Mapping[str, str] = {}  # ``Totals.per`` of every step
         self._last: tuple[int, StepBatch] | None = None  # the last step and its batch
-
-    @abstractmethod
-    def terms(self, batch: Any) -> Sequence[Term]:
-        """The loss terms of a (micro-)batch on the device; always the same names in the same order."""
-
-    @abstractmethod
-    def noise(self, step: int) -> int:
-        """The seed of the step's dropout."""
 
     @abstractmethod
     def diverged(self, what: str, step: int) -> str:
@@ -64,6 +58,11 @@ class Stepper(ABC):
     @abstractmethod
     def batch_of(self, step: int) -> StepBatch:
         """The batch of ``step``, counted from 0, built again: the share of this process."""
+
+    @property
+    @abstractmethod
+    def static_shapes(self) -> bool:
+        """Whether ``shaped`` gives the same shapes in every step."""
 
     @property
     def gradient_norm(self) -> float:
@@ -85,37 +84,115 @@ class Stepper(ABC):
         at once. A GPU is not waited for: there no later step changes anything either, and ``settle`` raises the error,
         here every ``LOOK_EVERY`` steps.
         """
-        world, counts = self.machine.world, batch.counts() if counts is None else counts
+        counts = batch.counts() if counts is None else counts
         rate = learning_rate(step if position is None else position, self.settings, self.schedule)
-        self.learning_rate = rate
+        self.learning_rate, self._last = rate, (step, batch)
+        self._numbers.put(rate, counts)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        totals = self._gradients(step, batch, counts)
+            group["lr"] = self._numbers.rate
+        if self.backend is Backend.GRAPH and (why := self._uncapturable()) is not None:
+            self._fall_back(Backend.COMPILED, why)
+        if self.backend is Backend.GRAPH and self.captured.ready:
+            totals = self._replayed(step, batch, counts)
+            if totals is not None:
+                return totals
+        if self.backend is Backend.GRAPH:
+            with self.captured.warming():
+                return self._taken(step, batch, counts)
+        return self._taken(step, batch, counts)
+
+    def _taken(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals:
+        """The step, one call of the host after another."""
+        world = self.machine.world
+        totals = self._gradients(step, batch, self._numbers.counts)
+        self._per = totals.per
         totals = Totals(totals.per, world.sum_tensor(totals.values))
         world.sum_gradients(self.model)
         # The gradient of a shared block is the sum over its layers; the clip acts on that sum.
         gradients = gradients_of(self.model)
-        self._norm, self._last = torch.nn.utils.get_total_norm(gradients), (step, batch)
-        self.guard.add(step, rate, totals.values, self._norm)
+        self._norm = torch.nn.utils.get_total_norm(gradients)
+        self.guard.add(step, self.learning_rate, self.guard.judge(totals.values, self._norm))
         if self.guard.full:
             self.settle()
-        clip_gradient(gradients, self._norm, self.settings.clip_norm)
         if self._spike(totals, counts):
             self.skipped += 1
             self.folder.log(f"step {step + 1} skipped: its gradient norm is {self.gradient_norm:.3g}")
         else:
-            self.optimizer.found_inf = self.guard.refused  # type: ignore[attr-defined]
-            self.optimizer.step()
+            self._change_weights(gradients, self._norm)
         return totals
+
+    def _replayed(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals | None:
+        """The step as a replay. None where that failed; then nothing has changed, and no graph is kept."""
+        try:
+            parts = [self._pinned(self.shaped(part)) for part in batch.micro(self.micro_size)]
+            row = self.captured.take(self, parts, self.noise(step), counts)
+        except Exception as error:
+            why, memory = in_short(error), out_of_memory(error)
+            self.folder.log(traceback.format_exc())
+        else:
+            self._norm = row[-1]
+            self.guard.add(step, self.learning_rate, row)
+            if self.guard.full:
+                self.settle()
+            return Totals(self._per, row[:-1])
+        self.resized()
+        if not (memory and self._halve(step)):
+            self._fall_back(Backend.COMPILED, f"the step cannot be captured: {why}")
+        return None
+
+    def resized(self) -> None:
+        """No graph is kept: it would read other shapes, and the memory of gradients was its own."""
+        self.captured.drop()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _uncapturable(self) -> str | None:
+        """Why no step of this run can be captured; None: nothing is known that speaks against it."""
+        reasons = {
+            "several processes share the run": self.machine.world.size > 1,
+            "optimizer.skip_spikes is decided on the host": self.settings.skip_spikes is not None,
+            "runtime.activation_checkpointing sets random states": self.runtime.activation_checkpointing,
+            "batches vary in shape": not self.static_shapes,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
+
+    def whole(self, parts: Sequence[Any]) -> Tensor:
+        """See ``captured.Recordable``."""
+        totals = self._backward(parts, self._numbers.counts)
+        gradients = gradients_of(self.model)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        row = self.guard.judge(totals.values, norm)
+        self._change_weights(gradients, norm)
+        return row
+
+    @torch.no_grad()
+    def eager_sums(self, parts: Sequence[Any]) -> Totals | None:
+        """See ``captured.Recordable``."""
+        shapes = [encoder.shape for encoder in self.encoders]
+        if any(max(shape.hidden_dropout, shape.attention_dropout) > 0 for shape in shapes):
+            return None
+        self.model.train()
+        totals: Totals | None = None
+        for part in parts:
+            with self.machine.autocast():
+                summed = Totals.of(self.terms(part))
+            totals = summed if totals is None else totals + summed
+        return totals
+
+    def refusing(self) -> AbstractContextManager[None]:
+        """See ``captured.Recordable``."""
+        return self.guard.refusing()
 
     def settle(self) -> None:
         """Wait until the device has finished all that it was given.
 
         Raises DivergedError where a step was not finite: the weights are those before it, its batch is kept.
+        Raises PeerLostError where another process of the run is gone.
         """
-        if self.machine.device.type == "cuda":
-            torch.cuda.synchronize(self.machine.device)
-        if (bad := self.guard.look()) is not None:
+        with self.machine.world.noticing():
+            if self.machine.device.type == "cuda":
+                torch.cuda.synchronize(self.machine.device)
+            bad = self.guard.look()
+        if bad is not None:
             raise DivergedError(self._refused(bad))
 
     def _refused(self, bad: BadStep) -> str:
@@ -133,45 +210,10 @@ class Stepper(ABC):
         if self.settings.skip_spikes is None:
             return False
         leading = next(iter(totals.per))
-        return self.spikes.seen(totals[leading] / max(counts[totals.per[leading]], 1), self.gradient_norm)
+        with self.machine.world.noticing():
+            return self.spikes.seen(totals[leading] / max(counts[totals.per[leading]], 1), self.gradient_norm)
 
-    def _gradients(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals:
-        """Add up the gradients of the micro-batches.
-
-        Where memory runs out and ``runtime.oom_halving`` allows it, once more with micro-batches of half the size.
-        """
-        while True:
-            try:
-                return self._accumulate(step, batch, counts)
-            except (MemoryError, RuntimeError) as error:
-                if not (out_of_memory(error) and self.runtime.oom_halving and self.micro_size > 1):
-                    raise
-            self.micro_size = (self.micro_size + 1) // 2
-            self.folder.say(f"out of memory at step {step + 1}: micro-batches of {self.micro_size} from now on")
-
-    def _accumulate(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals:
-        torch.manual_seed(self.noise(step))
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        totals: Totals | None = None
-        for part in batch.micro(self.micro_size):
-            if self.machine.device.type == "cuda":  # else the copy would wait for the device
-                part = part.pin_memory()
-            moved = part.to(self.machine.device)
-            with self.machine.autocast():
-                terms = self.terms(moved)
-            torch.autograd.backward(_loss(terms, counts))
-            summed = Totals.of(terms)
-            totals = summed if totals is None else totals + summed
-        assert totals is not None  # no batch is empty
-        return totals
-
-
-def _loss(terms: Sequence[Term], counts: Mapping[str, int]) -> Tensor:
-    """The part of the step's loss that these terms are: weight x sum / count, added in their order."""
-    parts = []
-    for term in terms:
-        count = counts[term.per]
-        mean = term.loss_sum / (count + term.epsilon if term.epsilon else count)
-        parts.append(mean if term.weight == 1 else term.weight * mean)
-    return sum(parts[1:], start=parts[0])
+    def _change_weights(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
+        clip_gradient(gradients, norm, self.settings.clip_norm)
+        self.optimizer.found_inf = self.guard.refused  # type: ignore[attr-defined]
+        self.optimizer.step()

@@ -68,15 +68,25 @@ class Trainer(Loop):
         return streams.key(self.config.seed, "dropout", step, *shard)
 
     def stream(self, done: int) -> Iterator[StepBatch]:
-        """Built ahead by ``runtime.workers`` processes."""
+        """Built ahead by the machine's number of processes."""
         last = self.schedule.steps if self.schedule.unit == "steps" else _NO_LAST_STEP
         pin = self.machine.device.type == "cuda"
-        return self.batches.from_step(done, last, self.runtime.workers, pin_memory=pin)
+        return self.batches.from_step(done, last, self.machine.workers(self.runtime), pin_memory=pin)
 
     def batch_of(self, step: int) -> StepBatch:
         """By arithmetic, as every batch."""
         batch: StepBatch = self.batches[step]
         return batch
+
+    def shaped(self, part: StepBatch) -> StepBatch:
+        """As the batches say."""
+        shaped: StepBatch = self.batches.shaped(part)
+        return shaped
+
+    @property
+    def static_shapes(self) -> bool:
+        """As the batches say."""
+        return self.batches.static_shapes
 
     def position(self, done: int, sums: Sums) -> float:
         """By the unit of the budget."""
@@ -185,6 +195,8 @@ class Trainer(Loop):
             record.skipped_steps = self.skipped
         if self.micro_size != self.config.batch.micro_size:
             record.micro_size = self.micro_size
+        if self.backends:
+            record.backends = [str(backend) for backend in self.backends]
         if self.machine.world.size > 1:
             record.processes = self.machine.world.size
         return record.as_json()

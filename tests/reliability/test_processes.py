@@ -139,10 +139,10 @@ from albert_ablate.errors import PeerLostError
 from threads_at_exit import say_threads
 try:
     with joined("cpu") as world:
-        world.sum([1.0], torch.device("cpu"))
+        world.sum([1.0])
         if not world.main:
             os._exit(0)
-        world.sum([1.0], torch.device("cpu"))
+        world.sum([1.0])
 except PeerLostError as error:
     kept = error  # as a caller may
     print("lost")

@@ -1,0 +1,162 @@
+"""The gradient of a batch, micro-batch after micro-batch.
+
+Where memory runs out they get smaller; where the model does not compile a plainer backend takes over.
+"""
+
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from albert_ablate.config.schema import OptimizerConfig, RuntimeConfig
+from albert_ablate.errors import UserError
+from albert_ablate.methods.batch import StepBatch
+from albert_ablate.methods.method import Term
+from albert_ablate.model.encoder import Encoder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.outcome import out_of_memory
+from albert_ablate.training.backend import Backend
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.optimizers import build_optimizer
+from albert_ablate.training.sums import Totals
+
+
+class Accumulator(ABC):
+    """A model, and how the gradient of a batch comes about."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: OptimizerConfig,
+        runtime: RuntimeConfig,
+        folder: RunFolder,
+        machine: Machine,
+        micro_size: int,
+    ) -> None:
+        self.model = model.to(machine.device)
+        self.settings = settings
+        self.runtime = runtime
+        self.folder = folder
+        self.machine = machine
+        self.micro_size = micro_size  # sequences
+        self.optimizer = build_optimizer(self.model, settings)
+        self.backend = self.first_backend(machine.backend)  # of the next step; None on a CPU
+        #: Backends that steps were computed with, in their order, over all starts of the run; none on a CPU.
+        self.backends = [] if self.backend is None else [self.backend]
+        self.encoders = [module for module in self.model.modules() if isinstance(module, Encoder)]
+
+    @abstractmethod
+    def terms(self, batch: Any) -> Sequence[Term]:
+        """The loss terms of a (micro-)batch on the device; always the same names in the same order."""
+
+    @abstractmethod
+    def noise(self, step: int) -> int:
+        """The seed of the step's dropout."""
+
+    @abstractmethod
+    def shaped(self, part: Any) -> StepBatch:
+        """A micro-batch of the host in the shape that a GPU is given, with the same losses."""
+
+    @abstractmethod
+    def resized(self) -> None:
+        """Drop what was made for micro-batches of the size before."""
+
+    def first_backend(self, backend: Backend | None) -> Backend | None:
+        """The backend to begin with where the machine would begin with ``backend``."""
+        return backend
+
+    def _gradients(self, step: int, batch: StepBatch, counts: Mapping[str, Any]) -> Totals:
+        """Add up the gradients of the micro-batches.
+
+        Where memory runs out and ``runtime.oom_halving`` allows it, once more with micro-batches of half the size;
+        where code does not compile, once more without compiling.
+        """
+        while True:
+            try:
+                return self._accumulate(step, batch, counts)
+            except Exception as error:
+                compiled = self.backend not in (None, Backend.EAGER)
+                memory, why = out_of_memory(error), in_short(error)
+                if isinstance(error, UserError) or not (self._may_halve if memory else compiled):
+                    raise
+                if not memory:
+                    self.folder.log(traceback.format_exc())
+            if not (memory and self._halve(step)):
+                self._fall_back(Backend.EAGER, f"the model does not compile: {why}")
+
+    @property
+    def _may_halve(self) -> bool:
+        return self.runtime.oom_halving and self.micro_size > 1
+
+    def _halve(self, step: int) -> bool:
+        """Whether micro-batches are smaller from now on."""
+        if not self._may_halve:
+            return False
+        self.micro_size = (self.micro_size + 1) // 2
+        self.folder.say(f"out of memory at step {step + 1}: micro-batches of {self.micro_size} from now on")
+        self.resized()
+        return True
+
+    def _fall_back(self, backend: Backend, why: str) -> None:
+        self.folder.say(f"runtime.backend={backend} from now on instead of {self.backend}: {why}")
+        self.backend = backend
+        self.backends.append(backend)
+
+    def _accumulate(self, step: int, batch: StepBatch, counts: Mapping[str, Any]) -> Totals:
+        torch.manual_seed(self.noise(step))
+        return self._backward(map(self._moved, batch.micro(self.micro_size)), counts)
+
+    def _moved(self, part: StepBatch) -> StepBatch:
+        """A micro-batch on the device; the host does not wait for it."""
+        if self.backend is not None:
+            part = self.shaped(part)
+        return self._pinned(part).to(self.machine.device)
+
+    def _pinned(self, part: StepBatch) -> StepBatch:
+        return part.pin_memory() if self.machine.device.type == "cuda" else part  # else a copy waits for the device
+
+    def _backward(self, parts: Iterable[Any], counts: Mapping[str, Any]) -> Totals:
+        """Gradients of micro-batches that are on the device, and the sums of their losses."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: Totals | None = None
+        with self._compiling():
+            for part in parts:
+                with self.machine.autocast():
+                    terms = self.terms(part)
+                torch.autograd.backward(_loss(terms, counts))
+                summed = Totals.of(terms)
+                totals = summed if totals is None else totals + summed
+        assert totals is not None  # no batch is empty
+        return totals
+
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Within, encoders are compiled if the backend says so; evaluation, whose shapes vary, never is."""
+        compiled = self.backend not in (None, Backend.EAGER)
+        for encoder in self.encoders:
+            encoder.compiled = compiled
+        try:
+            yield
+        finally:
+            for encoder in self.encoders:
+                encoder.compiled = False
+
+
+def in_short(error: Exception) -> str:
+    """Kind and first line."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def _loss(terms: Sequence[Term], counts: Mapping[str, Any]) -> Tensor:
+    """The part of the step's loss that these terms are: weight x sum / count, added in their order."""
+    parts = []
+    for term in terms:
+        count = counts[term.per]
+        mean = term.loss_sum / (count + term.epsilon if term.epsilon else count)
+        parts.append(mean if term.weight == 1 else term.weight * mean)
+    return sum(parts[1:], start=parts[0])
