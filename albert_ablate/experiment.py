@@ -28,7 +28,7 @@ from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.outcome import disk_in_words, recorded
 from albert_ablate.record.describe import describe_run
-from albert_ablate.record.manifest import Manifest
+from albert_ablate.record.manifest import Attention, Manifest
 from albert_ablate.record.results import EvaluationTime, Results
 from albert_ablate.record.similarity import Similarity
 from albert_ablate.record.warm_start import WarmStart
@@ -37,6 +37,7 @@ from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers, untracked
+from albert_ablate.training.attention_choice import Sequences, choose_attention
 from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
 from albert_ablate.training.machine import Machine
@@ -169,7 +170,9 @@ def _pretrain(
 ) -> None:
     """Set up, train, evaluate, record."""
     batches, held_out = _batches(config, prepared, machine.world)
-    owner = _begin(config, paper, prepared, folder, machine, batches)
+    sequences = Sequences(min(config.batch.micro_size, config.batch.size), config.pairs.max_length)
+    attention = choose_attention(config, config.architecture(), sequences, machine)
+    owner = _begin(config, paper, prepared, folder, machine, batches, attention)
     model = _model(config, folder, parents)
     cache = Path(config.paths.cache)
     baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
@@ -217,6 +220,7 @@ def _begin(
     folder: RunFolder,
     machine: Machine,
     batches: StepBatches,
+    attention: Attention | None,
 ) -> Owner:
     """Write settings, tokenizer and manifest into the run folder; returns what its checkpoints belong to.
 
@@ -230,7 +234,7 @@ def _begin(
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
     lone = lone_sentences(store, config.objective.name, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
-    folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, machine))
+    folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, machine, attention))
     count = method_of(config).parameters().with_pooler
     folder.say(
         f"{folder.name}: {count / 1e6:.2f} M parameters, {budget_words(config.budget)}, "

@@ -7,7 +7,17 @@ from albert_ablate.config import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.deviations import deviations
 from albert_ablate.methods import method_of
-from albert_ablate.record.manifest import Code, Data, Deviation, Hardware, Imported, Manifest, Parameters, Vocabulary
+from albert_ablate.record.manifest import (
+    Attention,
+    Code,
+    Data,
+    Deviation,
+    Hardware,
+    Imported,
+    Manifest,
+    Parameters,
+    Vocabulary,
+)
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.machine import Machine
 
@@ -19,13 +29,15 @@ def describe_run(
     run_id: str,
     data: dict[str, Any],
     machine: Machine,
+    attention: Attention | None,
 ) -> Manifest:
     """Everything a number of this run can be traced to.
 
-    ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes.
+    ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes; ``attention`` is
+    None on a CPU.
     """
     per_step = step_flops(config)
-    return Manifest(
+    manifest = Manifest(
         identity=run_id,
         name=name,
         source=code(),
@@ -39,6 +51,9 @@ def describe_run(
         training_flops=per_step * config.budget.steps if config.budget.unit == "steps" else None,
         deviations_from_paper=[Deviation.model_validate(entry) for entry in deviations(config, paper)],
     )
+    if attention is not None:
+        manifest.attention = attention
+    return manifest
 
 
 def describe_import(config: RunConfig, name: str, identity: str, origin: Imported, tokenizer: Tokenizer) -> Manifest:

@@ -20,6 +20,7 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.lock import guard_file, locked
 from albert_ablate.outcome import recorded
 from albert_ablate.record.describe import code, hardware
+from albert_ablate.record.manifest import Attention
 from albert_ablate.record.results import Results
 from albert_ablate.record.tasks import Average, SetUp, TaskEntry, UnitData, UnitManifest, UnitResults, UnitSettings
 from albert_ablate.runs import RunFolder, wanted
@@ -30,6 +31,7 @@ from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Baselines, Task
 from albert_ablate.trackers import open_trackers
+from albert_ablate.training.attention_choice import Sequences, choose_attention
 from albert_ablate.training.checkpoint import newest, require_device
 from albert_ablate.training.machine import Machine
 
@@ -241,7 +243,9 @@ def _fine_tune(
     another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
     if another_card is not None:
         folder.say(f"{folder.name}: {another_card}")
-    folder.write("manifest.json", _manifest(config, run, unit, task, pretrained, machine))
+    sequences = Sequences(config.task.micro_size or recipe.batch_size * task.train.choices, recipe.max_length)
+    attention = choose_attention(config, shape, sequences, machine)
+    folder.write("manifest.json", _manifest(config, run, unit, task, pretrained, machine, attention))
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
     folder.say(
         f"{started}: {recipe.steps:,} steps of {recipe.batch_size} examples, learning rate {recipe.learning_rate:.3g}, "
@@ -291,9 +295,10 @@ def _manifest(
     task: Task,
     pretrained: Path | None,
     machine: Machine,
+    attention: Attention | None,
 ) -> UnitManifest:
     """Everything a score of this fine-tuning can be traced to."""
-    return UnitManifest(
+    manifest = UnitManifest(
         task=unit.task.name,
         seed=unit.seed,
         start=config.task.start,
@@ -309,6 +314,9 @@ def _manifest(
         precision=machine.precision,
         heads=formats.HEADS,
     )
+    if attention is not None:
+        manifest.attention = attention
+    return manifest
 
 
 def _out_of_memory(config: RunConfig, unit: Unit) -> str:

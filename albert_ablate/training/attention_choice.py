@@ -1,0 +1,61 @@
+"""The attention kernel of a run on a GPU: the fastest one by a table that is measured once for each shape and card.
+
+``<paths.cache>/attention/`` keeps the tables, so that all arms and seeds of a sweep compute with one kernel.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from albert_ablate.config import RunConfig
+from albert_ablate.files import digest, read_json, write_json
+from albert_ablate.model.attention import PATTERNS
+from albert_ablate.model.attention_kernels import AttentionCase, AttentionTimes, measure, seconds_on_gpu, use
+from albert_ablate.model.shape import Shape
+from albert_ablate.record.manifest import Attention
+from albert_ablate.training.machine import Machine
+
+#: Raise when a measurement means something else.
+_FORMAT = 1
+_FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """How many sequences, of how many tokens, one forward pass takes."""
+
+    count: int
+    length: int
+
+
+def choose_attention(config: RunConfig, shape: Shape, sequences: Sequences, machine: Machine) -> Attention | None:
+    """Have this process use the fastest kernel for such forward passes, measured now or before; returns the record.
+
+    None, and nothing is changed, on a CPU and for a pattern that has a kernel of its own. Call it before the first
+    step: what is compiled or captured keeps the kernel it was made with.
+    """
+    if machine.device.type != "cuda" or PATTERNS[shape.pattern].kernel is not None:
+        return None
+    deterministic = config.runtime.deterministic
+    case = AttentionCase(shape, sequences.count, sequences.length, _FORMATS[machine.precision], deterministic)
+    times = _table(case, machine, Path(config.paths.cache) / "attention")
+    use(times.fastest)
+    return Attention(kernel=times.fastest, **asdict(times))
+
+
+def _table(case: AttentionCase, machine: Machine, folder: Path) -> AttentionTimes:
+    """From the cache, or measured now; processes that ask at the same time wait for one measurement."""
+    key = {
+        "format": _FORMAT, "card": machine.card, "torch": torch.__version__, "precision": machine.precision,
+        "deterministic": case.deterministic, "sequences": case.sequences, "length": case.length,
+        "heads": case.shape.heads, "width": case.shape.hidden_size // case.shape.heads,
+        "pattern": case.shape.pattern, "dropout": case.shape.attention_dropout,
+    }  # fmt: skip
+    file = folder / f"{digest(key)}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not file.is_file():
+            write_json(file, {"for": key, "times": asdict(measure(case, machine.device, seconds_on_gpu))})
+        return AttentionTimes(**read_json(file)["times"])
