@@ -37,7 +37,7 @@ from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers, untracked
-from albert_ablate.training.attention_choice import Sequences, choose_attention
+from albert_ablate.training.attention_choice import Pass, choose_attention
 from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
 from albert_ablate.training.machine import Machine
@@ -170,8 +170,7 @@ def _pretrain(
 ) -> None:
     """Set up, train, evaluate, record."""
     batches, held_out = _batches(config, prepared, machine.world)
-    sequences = Sequences(min(config.batch.micro_size, config.batch.size), config.pairs.max_length)
-    attention = choose_attention(config, config.architecture(), sequences, machine)
+    attention = choose_attention(config, Pass.of_pretraining(config), machine)
     owner = _begin(config, paper, prepared, folder, machine, batches, attention)
     model = _model(config, folder, parents)
     cache = Path(config.paths.cache)

@@ -15,15 +15,13 @@ from torch.backends import cuda
 from torch.nn.attention import SDPBackend
 
 from albert_ablate import provenance
-from albert_ablate.config import RunConfig
 from albert_ablate.model import attention_kernels
 from albert_ablate.model.attention import PATTERNS, Pattern, View, fused_attention
 from albert_ablate.model.attention_kernels import KERNELS, PLAIN, AttentionCase, AttentionTimes, measure, use
-from albert_ablate.model.shape import Shape
 from albert_ablate.record.describe import describe_run
 from albert_ablate.record.manifest import Attention, Manifest
 from albert_ablate.training import attention_choice
-from albert_ablate.training.attention_choice import Sequences, choose_attention
+from albert_ablate.training.attention_choice import Pass, choose_attention
 from albert_ablate.training.machine import Machine
 
 CPU = torch.device("cpu")
@@ -47,12 +45,8 @@ def switches() -> Iterator[None]:
         kernel.enable(name in before)
 
 
-def shape_of(config: RunConfig) -> Shape:
-    return config.architecture()
-
-
 def case_of(folder: Path, deterministic: bool = False, dtype: torch.dtype = torch.float32) -> AttentionCase:
-    return AttentionCase(shape_of(tiny_config(folder)), 12, 32, dtype, deterministic)
+    return AttentionCase(tiny_config(folder).architecture(), 12, 32, dtype, deterministic)
 
 
 def clock(times: dict[str, float]) -> Callable[[Callable[[], None]], float]:
@@ -161,7 +155,7 @@ GPU = Machine(torch.device("cuda"), "bf16")
 
 def chosen(folder: Path, *words: str, machine: Machine = GPU, length: int = 32) -> Attention | None:
     config = tiny_config(folder, *words)
-    return choose_attention(config, shape_of(config), Sequences(8, length), machine)
+    return choose_attention(config, Pass(config.architecture(), 8, length), machine)
 
 
 def test_all_arms_and_seeds_use_one_measurement(tmp_path: Path, measured: list[AttentionCase]) -> None:
@@ -175,7 +169,7 @@ def test_all_arms_and_seeds_use_one_measurement(tmp_path: Path, measured: list[A
     for words in (("share=none",), ("objective=nsp", "seed=3"), ("embed.size=32", "model.layers=3")):
         assert chosen(tmp_path, *words) == first
     assert len(measured) == 1
-    assert measured[0] == AttentionCase(shape_of(tiny_config(tmp_path)), 8, 32, torch.bfloat16, False)
+    assert measured[0] == AttentionCase(tiny_config(tmp_path).architecture(), 8, 32, torch.bfloat16, False)
 
 
 def test_another_shape_format_card_or_promise_is_measured_anew(

@@ -77,10 +77,8 @@ def use(name: str) -> None:
         kernel.enable(other in (name, PLAIN))
 
 
-def measure(
-    case: AttentionCase, device: torch.device, seconds: Callable[[Callable[[], None]], float]
-) -> AttentionTimes:
-    """Compare and time every kernel. ``seconds`` gives the time of a call.
+def measure(case: AttentionCase, device: torch.device, seconds: Clock) -> AttentionTimes:
+    """Compare and time every kernel.
 
     A kernel is left out where it raises, where it differs from the plain computation by more than ``TOLERANCE``, and,
     where a run has to repeat to the bit, where its gradients do not.
@@ -108,8 +106,8 @@ def measure(
 def _fault(inputs: "_Inputs", wanted: list[Tensor], deterministic: bool) -> str | None:
     """What is wrong with the results of the kernel that is in use; None: nothing."""
     results = inputs.results()
-    pairs = zip(results, wanted, strict=True)
-    worst = max(float((mine[: len(right)] - right).abs().max() / right.abs().max()) for mine, right in pairs)
+    pairs = [(mine[: len(right)], right) for mine, right in zip(results, wanted, strict=True)]
+    worst = float(torch.stack([(mine - right).abs().max() / right.abs().max() for mine, right in pairs]).max())
     if not worst <= TOLERANCE:  # NaN, too
         return f"differs from the plain computation in fp32 by {worst:.1%}"
     if deterministic and not all(map(torch.equal, results, inputs.results())):
@@ -130,8 +128,8 @@ class _Inputs:
         """Of sequences that are padding in up to half of their positions."""
         shape, (b, t) = case.shape, (case.sequences, case.length)
         draw = torch.Generator(device).manual_seed(0)
-        size = (b, shape.heads, t, shape.hidden_size // shape.heads)
-        tensors = tuple(torch.randn(size, generator=draw, device=device, dtype=case.dtype) for _ in range(4))
+        size = (b, t, 4, shape.heads, shape.hidden_size // shape.heads)  # as a projection leaves them in memory
+        tensors = torch.randn(size, generator=draw, device=device, dtype=case.dtype).permute(2, 0, 3, 1, 4).unbind(0)
         lengths = torch.randint(t // 2, t + 1, (b, 1), generator=draw, device=device)
         return cls(shape, tensors, torch.arange(t, device=device) < lengths)
 

@@ -23,23 +23,29 @@ _FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """How many sequences, of how many tokens, one forward pass takes."""
+class Pass:
+    """A forward pass: a model, and how many sequences of how many tokens it takes."""
 
-    count: int
+    shape: Shape
+    sequences: int
     length: int
 
+    @classmethod
+    def of_pretraining(cls, config: RunConfig) -> "Pass":
+        """Over a micro-batch."""
+        return cls(config.architecture(), min(config.batch.micro_size, config.batch.size), config.pairs.max_length)
 
-def choose_attention(config: RunConfig, shape: Shape, sequences: Sequences, machine: Machine) -> Attention | None:
+
+def choose_attention(config: RunConfig, forward: Pass, machine: Machine) -> Attention | None:
     """Have this process use the fastest kernel for such forward passes, measured now or before; returns the record.
 
     None, and nothing is changed, on a CPU and for a pattern that has a kernel of its own. Call it before the first
     step: what is compiled or captured keeps the kernel it was made with.
     """
-    if machine.device.type != "cuda" or PATTERNS[shape.pattern].kernel is not None:
+    if machine.device.type != "cuda" or PATTERNS[forward.shape.pattern].kernel is not None:
         return None
-    deterministic = config.runtime.deterministic
-    case = AttentionCase(shape, sequences.count, sequences.length, _FORMATS[machine.precision], deterministic)
+    form, deterministic = _FORMATS[machine.precision], config.runtime.deterministic
+    case = AttentionCase(forward.shape, forward.sequences, forward.length, form, deterministic)
     times = _table(case, machine, Path(config.paths.cache) / "attention")
     use(times.fastest)
     return Attention(kernel=times.fastest, **asdict(times))
