@@ -1,7 +1,6 @@
 """A quarter of an hour on a rented GPU, rehearsed on a CPU: what is run at which speed, limits of time, results."""
 
 import itertools
-import json
 import lzma
 import os
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from runhelpers import ROOT, one_thread, read_json, tiny_overrides, write_corpus
+from taskhelpers import write_squad
 
 sys.path.insert(0, str(ROOT))
 
@@ -21,8 +21,8 @@ from albert_ablate.errors import DataError
 from albert_ablate.hydra_compose import compose
 from analysis.cells import select
 from analysis.runs import load_runs
-from benchmarks.alone import Answer, Call, alone, together
-from benchmarks.rented_gpu import backends, results
+from benchmarks.alone import Answer, Background, Call, alone, together
+from benchmarks.rented_gpu import backends, first, results
 from benchmarks.rented_gpu.campaign import Campaign, take, work_off
 from benchmarks.rented_gpu.crew import Outcome
 from benchmarks.rented_gpu.first import decide
@@ -286,6 +286,17 @@ def test_bits_and_resuming_are_compared_for_each_backend(tmp_path: Path) -> None
     assert ask.waves == [12, 6, 3], "stopped beside undisturbed ones, then those that continue"
 
 
+def test_what_decides_fits_into_the_time_even_where_each_section_takes_its_limit(tmp_path: Path) -> None:
+    places, idle = Places(tmp_path, tmp_path, tmp_path), Background(os.getpid)
+    decisive = first.decisive(places, FULL, idle)
+    assert sum(section.seconds for section in decisive) <= FULL.first - 10
+    informative = first.informative(places, FULL, idle, "graph")
+    names = [section.name for section in (*decisive, *informative)]
+    assert len(names) == len(set(names)), "each is a key of checks.json"
+    assert {f"speed, {name}" for name in FULL.backends} | {"golden losses", "backends agree"} <= set(names)
+    assert all(section.least <= section.seconds for section in (*decisive, *informative))
+
+
 def test_versions_of_the_wheels_are_those_on_record() -> None:
     assert list(versions()) == list(PACKAGES)
     assert versions()["sentencepiece"] == "0.2.3"
@@ -297,9 +308,9 @@ def test_the_files_of_the_tasks_alone_are_carried_under_names_that_are_found_aga
         "mnli/train-subset.tsv.xz", "mnli/dev_matched.tsv.xz", "mnli/dev_mismatched-1000.tsv.xz",
         "sst2/train.tsv.xz", "sst2/dev.tsv", "squad/train-v1.1-subset.json.xz", "squad/dev-v1.1.json",
     )  # fmt: skip
+    content = (write_squad(tmp_path / "questions") / "dev-v1.1.json").read_bytes()
     for name in (*names, "corpus/wiki.jsonl.xz", "squad/dev-v2.0.json"):
         (there / name).parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"version": "1.1", "data": []}).encode()
         (there / name).write_bytes(lzma.compress(content) if name.endswith(".xz") else content)
     copy_tasks(there, tmp_path / "tasks", FULL)
     carried = {str(file.relative_to(tmp_path / "tasks")) for file in (tmp_path / "tasks").rglob("*") if file.is_file()}

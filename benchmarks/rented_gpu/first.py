@@ -70,10 +70,10 @@ def decisive(places: Places, size: Any, compiling: Any) -> list[Any]:
         for name in size.backends
     ]
     return [
-        Section("corpus", 40, 5, lambda ask: ask(unpacked, places, size)),
+        Section("corpus", 30, 5, lambda ask: ask(unpacked, places, size)),
         Section("compiling transformers", 5, 1, lambda _: compiling.begin()),
-        Section("golden losses", 50, 10, partial(correctness.golden, size=size)),
-        Section("backends agree", 50, 10, partial(backends.agree, places=places, size=size)),
+        Section("golden losses", 40, 10, partial(correctness.golden, size=size)),
+        Section("backends agree", 45, 10, partial(backends.agree, places=places, size=size)),
         Section("transformers compiled so far", 10, 1, lambda _: compiling.end()),
         *speeds,
     ]
