@@ -1,5 +1,6 @@
 """The attention kernel of a GPU run: what is left out, what is chosen, and when it is measured."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,20 +10,24 @@ from typing import Any
 
 import pytest
 import torch
-from runhelpers import ROOT, tiny_config
+from runhelpers import ROOT, read_json, run, tiny_config
+from taskhelpers import with_tasks, write_sst2
 from torch import Tensor
 from torch.backends import cuda
 from torch.nn.attention import SDPBackend
 
-from albert_ablate import provenance
+from albert_ablate import experiment, provenance
+from albert_ablate.config import RunConfig
 from albert_ablate.model import attention_kernels
 from albert_ablate.model.attention import PATTERNS, Pattern, View, fused_attention
 from albert_ablate.model.attention_kernels import KERNELS, PLAIN, AttentionCase, AttentionTimes, measure, use
 from albert_ablate.record.describe import describe_run
 from albert_ablate.record.manifest import Attention, Manifest
+from albert_ablate.tasks import units
 from albert_ablate.training import attention_choice
 from albert_ablate.training.attention_choice import Pass, choose_attention
 from albert_ablate.training.machine import Machine
+from albert_ablate.training.step import Stepper
 
 CPU = torch.device("cpu")
 ON = {
@@ -220,6 +225,28 @@ def test_the_manifest_names_the_kernel_of_a_gpu_run_alone(tmp_path: Path) -> Non
     assert "attention" not in manifest(None).as_json()
     attention = Attention(kernel="flash", milliseconds={"flash": 1.5})
     assert Manifest.read(manifest(attention).as_json()).attention == attention
+
+
+def test_the_kernel_is_chosen_before_the_first_step_and_recorded_for_run_and_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Any] = []
+    attention = Attention(kernel="flash", milliseconds={"flash": 1.5})
+
+    def choose(config: RunConfig, forward: Pass, machine: Machine) -> Attention:
+        events.append((forward.shape.attention_dropout, forward.sequences, forward.length))
+        return attention
+
+    for module in (experiment, units):
+        monkeypatch.setattr(module, "choose_attention", choose)
+    update = Stepper.update
+    monkeypatch.setattr(Stepper, "update", lambda *rest, **more: (events.append("step"), update(*rest, **more))[1])
+    data = f"task.data_dir={write_sst2(tmp_path / 'data')}"
+    run_of = run(with_tasks(tmp_path, "task=sst2", data, "budget.steps=4", "tasks.sst2.max_length=16"))
+    (unit,) = (run_of.path / "tasks").glob("sst2-*")
+    assert [event for event, _ in itertools.groupby(events)] == [(0.0, 8, 32), "step", (0.0, 8, 16), "step"]
+    for folder in (run_of.path, unit):
+        assert read_json(folder / "manifest.json")["attention"] == attention.as_json()
 
 
 def test_the_documented_kernels_are_those_of_the_table() -> None:
