@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from taskhelpers import write_squad
 
 sys.path.insert(0, str(ROOT))
 
+from albert_ablate import files
 from albert_ablate.errors import DataError
 from albert_ablate.hydra_compose import compose
 from analysis.cells import select
@@ -24,6 +26,7 @@ from analysis.runs import load_runs
 from benchmarks.alone import Answer, Background, Call, alone, together
 from benchmarks.rented_gpu import backends, first, results
 from benchmarks.rented_gpu.campaign import Campaign, take, work_off
+from benchmarks.rented_gpu.collect import ended
 from benchmarks.rented_gpu.crew import Outcome
 from benchmarks.rented_gpu.first import decide
 from benchmarks.rented_gpu.ladder import Job, blocks, jobs, tunings
@@ -340,6 +343,26 @@ def test_results_that_are_too_large_are_left_out_and_said(tmp_path: Path, monkey
     assert pack(places, weights=False) == ["predictions of the fine-tunings", "trace.json.gz: 0.1 MiB"]
     with tarfile.open(places.packed / "runs.tar.xz") as archive:
         assert archive.getnames() == ["runs/a/metrics.jsonl", "runs/a/results.json"]
+
+
+def test_a_campaign_has_ended_when_all_its_files_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Places(tmp_path, tmp_path / "work", tmp_path / "out")
+    places.work.mkdir()
+    for file in (places.checks, places.decisions, places.log):
+        file.write_text("{}")
+    places.journal.write_text('{"ended": true}')
+    seen = {}
+
+    def replacing(path: Path) -> AbstractContextManager[Path]:
+        seen[path.name] = ended(places)
+        return files.replacing(path)
+
+    monkeypatch.setattr(results, "replacing", replacing)
+    pack(places, weights=False)
+    assert seen == dict.fromkeys(
+        ("checks.json", "decisions.json", "campaign.log", "runs.tar.xz", "campaign.json"), False
+    )
+    assert ended(places)
 
 
 @pytest.fixture(scope="module")
