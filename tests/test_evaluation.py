@@ -1,8 +1,11 @@
 """Intervals, baselines and fitted heads, against formulas, simulations and planted answers."""
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runhelpers import batch_arrays, equal, held_out_of, tiny_config
+from runhelpers import ROOT, batch_arrays, equal, held_out_of, one_thread, tiny_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -474,6 +477,20 @@ def test_on_a_gpu_the_batches_of_a_set_have_one_shape_and_give_the_same_numbers(
     for key, value in expected["masked_lm"].items():
         assert found["masked_lm"][key] == pytest.approx(value, rel=1e-5), key
     assert {task: found[task] for task in ("nsp", "sop")} == {task: expected[task] for task in ("nsp", "sop")}
+
+
+def test_on_a_gpu_no_batch_waits_for_the_host(tmp_path: Path) -> None:
+    """On the accelerator that refuses what would wait; a copy of its batch is all that a forward pass is sent."""
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    script = [sys.executable, str(ROOT / "tests" / "gpu_evaluation.py"), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, env=one_thread() | path, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    sent = 4 * len(fields(Batch))
+    assert found == {
+        "masked LM": {"from_host": sent, "shapes": [[22], [23], [22], [10]]},
+        "sentences": {"from_host": sent, "shapes": [[5, 32], [5, 32], [5, 32], [2, 32]]},
+    }
 
 
 def test_a_filled_batch_keeps_what_it_has(folder: Path) -> None:

@@ -40,7 +40,10 @@ def filled(batch: Batch, sequences: int, positions: int) -> Batch:
 
 def sent(batch: Batch, device: torch.device, fill: Callable[[Batch], Batch]) -> Batch:
     """``batch`` on ``device``; off the CPU it is filled up, and its copy does not make the host wait."""
-    return batch if device.type == "cpu" else fill(batch).pin_memory().to(device)
+    if device.type == "cpu":
+        return batch
+    whole = fill(batch)
+    return (whole.pin_memory() if device.type == "cuda" else whole).to(device)
 
 
 def read(results: Iterable[tuple[About, Sequence[Tensor]]]) -> Iterator[tuple[About, list[np.ndarray]]]:
