@@ -37,7 +37,7 @@ from albert_ablate.stopping import stoppable
 from albert_ablate.summary import summary
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.trackers import open_trackers, untracked
-from albert_ablate.training.attention_choice import Pass, choose_attention
+from albert_ablate.training.attention_choice import ForwardPass, another_kernel, choose_attention
 from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
 from albert_ablate.training.machine import Machine
@@ -170,7 +170,7 @@ def _pretrain(
 ) -> None:
     """Set up, train, evaluate, record."""
     batches, held_out = _batches(config, prepared, machine.world)
-    attention = choose_attention(config, Pass.of_pretraining(config), machine)
+    attention = choose_attention(config, ForwardPass.of_pretraining(config), machine)
     owner = _begin(config, paper, prepared, folder, machine, batches, attention)
     model = _model(config, folder, parents)
     cache = Path(config.paths.cache)
@@ -226,6 +226,7 @@ def _begin(
     Raises CheckpointError, before anything is written, where the run was begun on another kind of device.
     """
     another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
+    differs = [words for words in (another_card, another_kernel(folder, attention)) if words is not None]
     store = prepared.train
     run_id = identity(config, store.fingerprint, machine.precision)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
@@ -240,8 +241,8 @@ def _begin(
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {machine.device.type} in "
         f"{machine.precision}"
     )
-    if another_card is not None:
-        folder.say(f"{folder.name}: {another_card}")
+    for words in differs:
+        folder.say(f"{folder.name}: {words}")
     made_from = ingredients(config, store.fingerprint, machine.precision)
     return Owner(run_id, made_from, machine.device.type, machine.card)
 

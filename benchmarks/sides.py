@@ -15,7 +15,7 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Trackers
-from albert_ablate.training.attention_choice import Pass, choose_attention
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import autocast, choose_precision, set_up
@@ -64,7 +64,7 @@ def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder:
     run = RunFolder(folder or Path(tempfile.mkdtemp()), "benchmark")
     model = build_model(config.architecture(), config.seed)
     machine = Machine.of(config.runtime)
-    choose_attention(config, Pass.of_pretraining(config), machine)
+    choose_attention(config, ForwardPass.of_pretraining(config), machine)
     return Trainer(
         config, Owner("benchmark"), model, batches_of(case, config), run, machine, held_out=dict, tracker=Trackers()
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from runhelpers import ROOT, read_json, run, tiny_config
+from runhelpers import ROOT, only_folder, read_json, run, stopped_in, tiny_config
 from taskhelpers import with_tasks, write_sst2
 from torch import Tensor
 from torch.backends import cuda
@@ -25,7 +25,7 @@ from albert_ablate.record.describe import describe_run
 from albert_ablate.record.manifest import Attention, Manifest
 from albert_ablate.tasks import units
 from albert_ablate.training import attention_choice
-from albert_ablate.training.attention_choice import Pass, choose_attention
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.step import Stepper
 
@@ -160,7 +160,7 @@ GPU = Machine(torch.device("cuda"), "bf16")
 
 def chosen(folder: Path, *words: str, machine: Machine = GPU, length: int = 32) -> Attention | None:
     config = tiny_config(folder, *words)
-    return choose_attention(config, Pass(config.architecture(), 8, length), machine)
+    return choose_attention(config, ForwardPass(config.architecture(), 8, length), machine)
 
 
 def test_all_arms_and_seeds_use_one_measurement(tmp_path: Path, measured: list[AttentionCase]) -> None:
@@ -233,7 +233,7 @@ def test_the_kernel_is_chosen_before_the_first_step_and_recorded_for_run_and_tas
     events: list[Any] = []
     attention = Attention(kernel="flash", milliseconds={"flash": 1.5})
 
-    def choose(config: RunConfig, forward: Pass, machine: Machine) -> Attention:
+    def choose(config: RunConfig, forward: ForwardPass, machine: Machine) -> Attention:
         events.append((forward.shape.attention_dropout, forward.sequences, forward.length))
         return attention
 
@@ -247,6 +247,20 @@ def test_the_kernel_is_chosen_before_the_first_step_and_recorded_for_run_and_tas
     assert [event for event, _ in itertools.groupby(events)] == [(0.0, 8, 32), "step", (0.0, 8, 16), "step"]
     for folder in (run_of.path, unit):
         assert read_json(folder / "manifest.json")["attention"] == attention.as_json()
+
+
+def test_a_run_that_continues_with_another_kernel_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path)
+    said = []
+    for kernel, stop in (("flash", 5), ("flash", 7), ("memory-efficient", None)):
+        monkeypatch.setattr(experiment, "choose_attention", lambda *_, kernel=kernel: Attention(kernel=kernel))
+        if stop is None:
+            run(config)
+        else:
+            stopped_in(stop, config, monkeypatch)
+        log = (only_folder(config).path / "log.txt").read_text()
+        said.append("begun with the attention kernel flash, continues with memory-efficient" in log)
+    assert said == [False, False, True]
 
 
 def test_the_documented_kernels_are_those_of_the_table() -> None:

@@ -471,7 +471,7 @@ def test_on_a_gpu_the_batches_of_a_set_have_one_shape_and_give_the_same_numbers(
     evaluator.results()
     assert {shape for shape, _ in shapes} == {(5, 32), (2, 32)}, "17 held-out pairs and 32 training pairs"
     shapes.clear()
-    monkeypatch.setattr(intrinsic, "sent", lambda batch, device, fill: fill(batch))
+    monkeypatch.setattr(intrinsic, "moved", lambda batch, device, fill: fill(batch))
     found = evaluator.results()
     assert shapes == {((5, 32), (5 * 5,)), ((5, 32), (5,))}, "masked LM at 15% of 32 tokens, and [CLS]"
     for key, value in expected["masked_lm"].items():

@@ -23,7 +23,7 @@ from albert_ablate.evaluation import fitted
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
-from albert_ablate.evaluation.passes import read, sent
+from albert_ablate.evaluation.passes import moved, read
 from albert_ablate.methods import Measure
 from albert_ablate.model.rows import first_rows
 from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
@@ -149,7 +149,7 @@ class Evaluator:
         """Each batch with its pairs; the loss (M,) fp64 of each masked position, and whether it was a hit."""
         self.model.eval()
         for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
-            b = sent(batch, self.machine.device, pairs.filled)
+            b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)
                 logits = self.model.masked_lm_logits(masked).float()
@@ -172,7 +172,7 @@ class Evaluator:
         """Each batch; the [CLS] states (B, H), and the logits (B, 2) of the trained head where there is one."""
         self.model.eval()
         for batch in self._own(pairs.batches(limit)):
-            b = sent(batch, self.machine.device, pairs.filled)
+            b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 first = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=first_rows(b.input_ids))  # (B, H)
                 heads = [self.model.sentence_logits(first[:, None])] if self.objective.trains_sentences else []

@@ -38,7 +38,7 @@ def filled(batch: Batch, sequences: int, positions: int) -> Batch:
     )  # fmt: skip
 
 
-def sent(batch: Batch, device: torch.device, fill: Callable[[Batch], Batch]) -> Batch:
+def moved(batch: Batch, device: torch.device, fill: Callable[[Batch], Batch]) -> Batch:
     """``batch`` on ``device``; off the CPU it is filled up, and its copy does not make the host wait."""
     if device.type == "cpu":
         return batch

@@ -27,7 +27,7 @@ from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.gpus import hardware_here
 from albert_ablate.sweeping.process import UnansweredError, answer_apart
 from albert_ablate.trackers import Trackers
-from albert_ablate.training.attention_choice import Pass, choose_attention
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
@@ -104,7 +104,7 @@ def measure(config: RunConfig) -> Calibration:
     machine = Machine.of(config.runtime)
     set_up(config.runtime)
     prepared = prepare_data(config)
-    choose_attention(config, Pass.of_pretraining(config), machine)
+    choose_attention(config, ForwardPass.of_pretraining(config), machine)
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place), "calibration")
         rows = rows_of(config, _STEP_FLOPS)

@@ -31,7 +31,7 @@ from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Baselines, Task
 from albert_ablate.trackers import open_trackers
-from albert_ablate.training.attention_choice import Pass, choose_attention
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import newest, require_device
 from albert_ablate.training.machine import Machine
 
@@ -244,7 +244,7 @@ def _fine_tune(
     if another_card is not None:
         folder.say(f"{folder.name}: {another_card}")
     sequences = config.task.micro_size or recipe.batch_size * task.train.choices
-    attention = choose_attention(config, Pass(shape, sequences, recipe.max_length), machine)
+    attention = choose_attention(config, ForwardPass(shape, sequences, recipe.max_length), machine)
     folder.write("manifest.json", _manifest(config, run, unit, task, pretrained, machine, attention))
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
     folder.say(

@@ -14,7 +14,8 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.model.attention import PATTERNS
 from albert_ablate.model.attention_kernels import AttentionCase, AttentionTimes, measure, seconds_on_gpu, use
 from albert_ablate.model.shape import Shape
-from albert_ablate.record.manifest import Attention
+from albert_ablate.record.manifest import Attention, Manifest
+from albert_ablate.runs import RunFolder
 from albert_ablate.training.machine import Machine
 
 #: Raise when a measurement means something else.
@@ -23,7 +24,7 @@ _FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardPass:
     """A forward pass: a model, and how many sequences of how many tokens it takes."""
 
     shape: Shape
@@ -31,12 +32,12 @@ class Pass:
     length: int
 
     @classmethod
-    def of_pretraining(cls, config: RunConfig) -> "Pass":
+    def of_pretraining(cls, config: RunConfig) -> "ForwardPass":
         """Over a micro-batch."""
         return cls(config.architecture(), min(config.batch.micro_size, config.batch.size), config.pairs.max_length)
 
 
-def choose_attention(config: RunConfig, forward: Pass, machine: Machine) -> Attention | None:
+def choose_attention(config: RunConfig, forward: ForwardPass, machine: Machine) -> Attention | None:
     """Have this process use the fastest kernel for such forward passes, measured now or before; returns the record.
 
     None, and nothing is changed, on a CPU and for a pattern that has a kernel of its own. Call it before the first
@@ -49,6 +50,19 @@ def choose_attention(config: RunConfig, forward: Pass, machine: Machine) -> Atte
     times = _table(case, machine, Path(config.paths.cache) / "attention")
     use(times.fastest)
     return Attention(kernel=times.fastest, **asdict(times))
+
+
+def another_kernel(folder: RunFolder, attention: Attention | None) -> str | None:
+    """What to say where the run in ``folder`` was begun with another kernel. Raises DamagedFileError."""
+    if attention is None or not (folder.path / "manifest.json").is_file():
+        return None
+    before = folder.load("manifest.json", Manifest).attention
+    if before is None or before.kernel == attention.kernel:
+        return None
+    return (
+        f"begun with the attention kernel {before.kernel}, continues with {attention.kernel}: the last digits of its "
+        "numbers may differ"
+    )
 
 
 def _table(case: AttentionCase, machine: Machine, folder: Path) -> AttentionTimes:

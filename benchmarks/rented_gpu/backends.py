@@ -18,7 +18,7 @@ import torch
 from albert_ablate.hydra_compose import compose
 from albert_ablate.runs import RunFolder
 from albert_ablate.sweeping.process import server
-from albert_ablate.training.attention_choice import Pass, choose_attention
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from benchmarks.alone import Answer, Call
 from benchmarks.gpu import WARM_UP
 from benchmarks.rented_gpu.correctness import TOLERANCE, check_words, made_trainer, trained, words_of
@@ -153,7 +153,7 @@ def speed(words: tuple[str, ...], seconds: float, started: Any) -> dict[str, Any
         config = compose([*words, "budget=steps", "budget.steps=1000000", "budget.warmup_steps=1000"])
         run = RunFolder(Path(folder), "speed")
         trainer = made_trainer(config, run)
-        attention = choose_attention(trainer.config, Pass.of_pretraining(trainer.config), trainer.machine)
+        attention = choose_attention(trainer.config, ForwardPass.of_pretraining(trainer.config), trainer.machine)
         wait = torch.cuda.synchronize if trainer.machine.device.type == "cuda" else bool
         stream = enumerate(trainer.stream(0))
         for _ in range(WARM_UP):

@@ -15,7 +15,7 @@ from albert_ablate.hydra_compose import compose
 from albert_ablate.methods import method_of
 from albert_ablate.runs import RunFolder
 from albert_ablate.trackers import Trackers
-from albert_ablate.training.attention_choice import Pass, choose_attention
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
@@ -47,7 +47,7 @@ def made_trainer(config: RunConfig, folder: RunFolder, held_out: Any = dict) -> 
     config = prepared.settled(config)
     method = method_of(config)
     batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
-    choose_attention(config, Pass.of_pretraining(config), machine)
+    choose_attention(config, ForwardPass.of_pretraining(config), machine)
     return Trainer(config, Owner("check"), method.build({}), batches, folder, machine, held_out, Trackers())
 
 
