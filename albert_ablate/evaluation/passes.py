@@ -1,6 +1,6 @@
 """Forward passes over held-out batches on a GPU: few shapes, and rarely a wait.
 
-A CPU computes each batch as it is. A GPU prepares for every new shape it meets (a compiled model, cuDNN's attention),
+A CPU computes each batch as it is. A GPU prepares for every new shape it meets (cuDNN plans attention for each),
 so there the last, shorter batch is filled up with empty sequences, and the masked positions of each batch to the most
 that masking allows; what was filled in is dropped again.
 """
