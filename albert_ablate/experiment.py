@@ -26,7 +26,7 @@ from albert_ablate.methods.batch import StepBatches
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.record.folder import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.record.lock import locked
-from albert_ablate.record.manifest import Manifest
+from albert_ablate.record.manifest import Attention, Manifest
 from albert_ablate.record.outcome import explaining_disk_errors, recorded
 from albert_ablate.record.results import EvaluationTime, Results
 from albert_ablate.record.similarity import Similarity
@@ -34,6 +34,7 @@ from albert_ablate.record.summary import summary
 from albert_ablate.record.warm_start import WarmStart
 from albert_ablate.stopping import stoppable
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
+from albert_ablate.training.attention_choice import ForwardPass, another_kernel, choose_attention
 from albert_ablate.training.backend import keep_compiled
 from albert_ablate.training.budget import budget_words
 from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
@@ -171,7 +172,8 @@ def _pretrain(
 ) -> None:
     """Set up, train, evaluate and record a run."""
     batches, held_out = _batches(config, prepared, machine.world)
-    owner = _begin(config, paper, prepared, folder, machine, batches)
+    attention = choose_attention(config, ForwardPass.of_pretraining(config), machine)
+    owner = _begin(config, paper, prepared, folder, machine, batches, attention)
     model = _model(config, folder, parents)
     cache = Path(config.paths.cache)
     baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
@@ -219,12 +221,14 @@ def _begin(
     folder: RunFolder,
     machine: Machine,
     batches: StepBatches,
+    attention: Attention | None,
 ) -> Owner:
     """Write settings, tokenizer and manifest into the run folder; returns the owner of its checkpoints.
 
     Raises CheckpointError, before anything is written, if the run was begun on another kind of device.
     """
     another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
+    differences = [text for text in (another_card, another_kernel(folder, attention)) if text is not None]
     store = prepared.train
     run_id = identity(config, store.fingerprint, machine.precision)
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
@@ -232,15 +236,15 @@ def _begin(
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
     lone = lone_sentences(store, config.objective.name, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
-    folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, machine))
+    folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, machine, attention))
     count = method_of(config).parameters().with_pooler
     folder.say(
         f"{folder.name}: {count / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {machine.device.type} in "
         f"{machine.precision}"
     )
-    if another_card is not None:
-        folder.say(f"{folder.name}: {another_card}")
+    for difference in differences:
+        folder.say(f"{folder.name}: {difference}")
     content = ingredients(config, store.fingerprint, machine.precision)
     return Owner(run_id, content, machine.device.type, machine.card)
 

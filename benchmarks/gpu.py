@@ -21,6 +21,8 @@ TINY = [Case("tiny 4 x 32", h=64, layers=2, e=16, v=200, b=4, t=32)]
 #: Processes that make batches ahead, of each side.
 WORKERS = 4
 SIDES = ("ours", "transformers")
+#: Steps after which a side has compiled, captured and checked what it will use.
+WARM_UP = 16
 NOTES = (
     "tokens/s and ratio: whole steps, batches made ahead by as many processes on both sides",
     "in line: each batch is made where its step needs it; GPU alone: one batch that lies on the device",
@@ -29,15 +31,24 @@ NOTES = (
 )
 
 
-def measure_side(name: str, case: Case, seconds: float, workers: int, compiled: bool) -> dict[str, float | None]:
-    """Seconds of a step of one side: ``whole``, ``in_line`` and ``device``, and ``memory``, MB of the GPU at most."""
+def measure_side(
+    name: str, case: Case, seconds: float, workers: int, compiled: bool, words: tuple[str, ...]
+) -> dict[str, float | None]:
+    """Seconds of a step of one side: ``whole``, ``in_line`` and ``device``, and ``memory``, MB of the GPU at most.
+
+    ``words`` are further settings of ours.
+    """
     import torch
 
     from benchmarks.sides import device_alone, in_line, our_side, prefetched, transformers_side
 
-    side = our_side(case) if name == "ours" else transformers_side(case, compiled)
+    side = our_side(case, *words) if name == "ours" else transformers_side(case, compiled)
+
+    alone_there = device_alone(side)
+    for _ in range(WARM_UP):
+        alone_there()
     found: dict[str, float | None] = {
-        "device": median_seconds(device_alone(side), seconds, case.device),
+        "device": median_seconds(alone_there, seconds, case.device),
         "whole": median_seconds(prefetched(side, workers, case.device), seconds, case.device),
         "in_line": median_seconds(in_line(side), seconds, case.device),
     }
@@ -50,12 +61,17 @@ def gemm_rate(size: int, device: str, seconds: float) -> float:
     return gemm_flops(median_seconds(gemm(size, device), seconds, device), size)
 
 
-def compare(case: Case, rate: float, seconds: float, compiled: bool, limit: float = 300) -> dict[str, Any]:
-    """One row within ``limit`` seconds, compiling included; a side that fails leaves its columns empty."""
+def compare(
+    case: Case, rate: float, seconds: float, compiled: bool, limit: float = 300, words: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """One row within ``limit`` seconds, compiling included; a side that fails leaves its columns empty.
+
+    ``words`` are further settings of ours.
+    """
     workers = WORKERS if case.device == "cuda" else 0
     end = time.monotonic() + limit
     answers = {
-        name: alone(measure_side, name, case, seconds, workers, compiled, seconds=max(end - time.monotonic(), 0))
+        name: alone(measure_side, name, case, seconds, workers, compiled, words, seconds=max(end - time.monotonic(), 0))
         for name in SIDES
     }
     mine, peer = (answers[name].value for name in SIDES)
@@ -81,6 +97,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="on the CPU, without compiling: does it run")
     parser.add_argument("--seconds", type=float, default=5, help="for each of the three times of a side")
     parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="of ours, such as runtime.backend=eager")
     options = parser.parse_args()
     if not options.tiny:
         import torch
@@ -91,7 +108,8 @@ def main() -> None:
     rate = alone(gemm_rate, size, cases[0].device, options.seconds, seconds=120)
     if rate.error:
         raise SystemExit(f"the rate of a product could not be measured: {rate.error}")
-    rows = [compare(case, rate.value, options.seconds, compiled=not options.tiny) for case in cases]
+    words = tuple(options.settings)
+    rows = [compare(case, rate.value, options.seconds, not options.tiny, words=words) for case in cases]
     report("gpu", "Pretraining steps on a GPU, bf16, AdamW", rows, NOTES, options.out)
     if any(row["failed"] for row in rows):
         raise SystemExit(1)

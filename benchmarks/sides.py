@@ -1,8 +1,8 @@
 """The same pretraining step twice: ours, and transformers' with its own collator and AdamW."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.data.batches import Batch
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import autocast, choose_precision, set_up
@@ -31,28 +33,28 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Resident:
-    """One of our batches on the device: ``update`` takes it whole, and only what it computes is timed."""
+class Resident(Batch):
+    """One of our batches, moved to the device by the first step that takes it and by no later one."""
 
-    moved: Any
-    counted: dict[str, int]
+    kept: dict[str, torch.Tensor]  # on the device
 
-    def micro(self, _size: int) -> list["Resident"]:
+    def micro(self, size: int) -> Iterator[Batch]:
         """Itself: the batch is one micro-batch."""
-        return [self]
+        return iter([self])
 
-    def to(self, _device: torch.device) -> Any:
-        """The batch, which is there."""
-        return self.moved
+    def pin_memory(self) -> Batch:
+        """Itself: it will not be moved again."""
+        return self
 
-    def counts(self) -> dict[str, int]:
-        """As counted on the CPU, so that nothing waits for the device."""
-        return self.counted
+    def to(self, device: torch.device) -> Batch:
+        """What lies on the device."""
+        if not self.kept:
+            self.kept.update({field.name: getattr(self, field.name).to(device) for field in fields(Batch)})
+        return Batch(**self.kept)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor by its name."""
-        found: dict[str, torch.Tensor] = self.moved.tensors()
-        return found
+        """Those on the device."""
+        return self.kept
 
 
 def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder: Path | None = None) -> Trainer:
@@ -62,6 +64,7 @@ def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder:
     run = RunFolder(folder or Path(tempfile.mkdtemp()), "benchmark")
     model = build_model(config.architecture(), config.seed)
     machine = Machine.of(config.runtime)
+    choose_attention(config, ForwardPass.of_pretraining(config), machine)
     return Trainer(
         config, Owner("benchmark"), model, batches_of(case, config), run, machine, held_out=dict, tracker=Trackers()
     )
@@ -76,10 +79,7 @@ def our_side(case: Case, *more: str) -> Side:
     """Ours."""
     trainer = our_trainer(case, *more)
 
-    def resident(batch: Any) -> Resident:
-        return Resident(batch.to(trainer.machine.device), batch.counts())
-
-    return Side(trainer.batches, trainer.update, resident)
+    return Side(trainer.batches, trainer.update, lambda batch: Resident(**vars(batch), kept={}))
 
 
 def in_line(side: Side) -> Callable[[], Any]:

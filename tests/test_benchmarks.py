@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from runhelpers import ROOT, one_thread, read_json
 
 sys.path.insert(0, str(ROOT))
@@ -13,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.cases import Case, batches_of, examples_of, made_up_store, word_starts
 from benchmarks.measure import Measured, take_turns
 from benchmarks.plain_data import instances
+from benchmarks.sides import Resident, our_side
 
 TINY = Case("tiny", h=64, layers=2, e=16, v=200, b=4, t=32)
 
@@ -64,6 +67,19 @@ def test_transformers_gets_our_pairs_unmasked() -> None:
     example = examples_of(TINY)[0]
     assert 4 not in example["input_ids"]
     assert len(example["input_ids"]) == len(example["token_type_ids"]) == len(example["special_tokens_mask"])
+
+
+def test_a_resident_batch_is_moved_once_and_trains_like_any_other() -> None:
+    batch = batches_of(TINY)[0]
+    resident = Resident(**vars(batch), kept={})
+    device = torch.device("meta")
+    first, again = (next(resident.micro(1)).pin_memory().to(device) for _ in range(2))
+    assert list(map(id, first.tensors().values())) == list(map(id, again.tensors().values()))
+    assert {tensor.device for tensor in resident.tensors().values()} == {device}
+    assert replace(resident, positions=batch.positions).to(device).labels is first.labels, "padded, too"
+    side = our_side(TINY)
+    losses = [side.update(0, each).values for each in (side.resident(batch), batch)]  # a rate of 0 changes nothing
+    assert torch.equal(*losses)
 
 
 def test_gpu_benchmark_at_tiny_size(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Intervals, baselines and fitted heads, against formulas, simulations and planted answers."""
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runhelpers import batch_arrays, held_out_of, tiny_config
+from runhelpers import ROOT, batch_arrays, equal, held_out_of, one_thread, tiny_config
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from albert_ablate.axes import Objective
@@ -18,7 +23,7 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.data.store import TokenStore
 from albert_ablate.errors import DataError
 from albert_ablate.evaluation import baselines as baselines_module
-from albert_ablate.evaluation import heldout
+from albert_ablate.evaluation import fitted, heldout, intrinsic, passes
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines, OtherDocuments
 from albert_ablate.evaluation.heldout import HeldOut
 from albert_ablate.evaluation.intervals import clustered_mean, proportion
@@ -240,6 +245,9 @@ class PlantedPairs:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def filled(self, batch: Batch) -> Batch:
+        return batch
+
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         count = len(self) if limit is None else min(limit, len(self))
         for start in range(0, count, 50):
@@ -347,6 +355,37 @@ def test_a_fitted_head_never_sees_a_held_out_label() -> None:
     assert sum(accuracies) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("pairs", "width", "strength"), [(400, 20, 1.0), (300, 10, 8.0), (50, 80, 1.0), (900, 6, 0.0)])
+def test_newtons_method_finds_the_head_of_scikit_learn(pairs: int, width: int, strength: float) -> None:
+    """Columns that are equal, that are constant, more columns than pairs, labels that can be told apart, and noise."""
+    draw = np.random.default_rng(pairs)
+    x, asked = draw.normal(3, 2, (2, pairs, width))
+    x[:, 1], x[:, 2] = x[:, 0], 7.0
+    direction = draw.normal(size=width)
+    labels = (draw.random(pairs) < 1 / (1 + np.exp(-strength * (x - 3) @ direction - 1))).astype(np.int64)
+    scaler = StandardScaler().fit(x)
+    exact = LogisticRegression(C=fitted.C, tol=1e-10, max_iter=100_000).fit(scaler.transform(x), labels)
+    weights, intercept = fitted.logistic_regression(
+        torch.from_numpy(scaler.transform(x)), torch.from_numpy(labels).double()
+    )
+    np.testing.assert_allclose(weights, exact.coef_[0], atol=1e-4)
+    assert float(intercept) == pytest.approx(exact.intercept_[0], abs=1e-4)
+    device = torch.device("cpu")
+    mine, theirs = (find(x, labels, asked, device) for find in (fitted._on_device, fitted._on_host))
+    near = abs(exact.decision_function(scaler.transform(asked))) < 1e-2  # scikit-learn stops before the minimum
+    assert ((mine == theirs) | near).all()
+    assert near.mean() < 0.05
+    assert mine.dtype == theirs.dtype
+
+
+def test_scikit_learn_fits_on_a_cpu_and_the_device_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_on_host", "_on_device"):
+        monkeypatch.setattr(fitted, name, lambda *_, name=name: name)
+    nothing = np.zeros((1, 1))
+    assert fitted.predicted(nothing, nothing, nothing, torch.device("cpu")) == "_on_host"
+    assert fitted.predicted(nothing, nothing, nothing, torch.device("cuda")) == "_on_device"
+
+
 def test_a_task_the_text_cannot_give_has_no_record() -> None:
     held_out = HeldOut(None, {}, {})  # type: ignore[arg-type]
     evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), CPU)  # type: ignore[arg-type]
@@ -412,6 +451,76 @@ def test_a_point_of_the_curve_is_a_prefix_of_the_whole(folder: Path) -> None:
     assert part["mlm_loss"] != whole["mlm_loss"]
     assert part["sentence_accuracy"] * 16 == pytest.approx(round(part["sentence_accuracy"] * 16))
     assert "sentence_accuracy" not in evaluator_of(folder, "none").curve_point(16)
+
+
+def test_on_a_gpu_the_batches_of_a_set_have_one_shape_and_give_the_same_numbers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = evaluator_of(folder, "sop")
+    config = tiny_config(folder, "batch.micro_size=5", "evaluation.max_pairs=17")
+    evaluator.held_out = held_out_of(config)[1]
+    expected = evaluator.results()
+    shapes, forward = set(), evaluator.model.encoder.forward
+
+    def seen(ids: Tensor, types: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        shapes.add((tuple(ids.shape), tuple(rows.shape)))
+        result: Tensor = forward(ids, types, mask, rows=rows)
+        return result
+
+    monkeypatch.setattr(evaluator.model.encoder, "forward", seen)
+    evaluator.results()
+    assert {shape for shape, _ in shapes} == {(5, 32), (2, 32)}, "17 held-out pairs and 32 training pairs"
+    shapes.clear()
+    monkeypatch.setattr(intrinsic, "moved", lambda batch, device, fill: fill(batch))
+    found = evaluator.results()
+    assert shapes == {((5, 32), (5 * 5,)), ((5, 32), (5,))}, "masked LM at 15% of 32 tokens, and [CLS]"
+    for key, value in expected["masked_lm"].items():
+        assert found["masked_lm"][key] == pytest.approx(value, rel=1e-5), key
+    assert {task: found[task] for task in ("nsp", "sop")} == {task: expected[task] for task in ("nsp", "sop")}
+
+
+def test_on_a_gpu_no_batch_waits_for_the_host(tmp_path: Path) -> None:
+    """On the accelerator that refuses what would wait; a copy of its batch is all that a forward pass is sent."""
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    script = [sys.executable, str(ROOT / "tests" / "gpu_evaluation.py"), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, env=one_thread() | path, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    sent = 4 * len(fields(Batch))
+    assert found == {
+        "masked LM": {"from_host": sent, "shapes": [[22], [23], [22], [10]]},
+        "sentences": {"from_host": sent, "shapes": [[5, 32], [5, 32], [5, 32], [2, 32]]},
+    }
+
+
+def test_a_filled_batch_keeps_what_it_has(folder: Path) -> None:
+    batch = next(held_out_of(tiny_config(folder))[1].plain.batches(3))
+    more = passes.filled(batch, 5, 40)
+    masked = len(batch.targets)
+    assert [tuple(tensor.shape) for tensor in more.tensors().values()] == [*[(5, 32)] * 3, (40,), (40,), (5,)]
+    assert equal(
+        [more.input_ids[:3], more.mask[:3], more.targets[:masked]], [batch.input_ids, batch.mask, batch.targets]
+    )
+    assert not more.mask[3:].any()
+    assert not more.positions[masked:].any()
+    assert batch_arrays(passes.filled(batch, 2, 1)) == batch_arrays(batch)
+
+
+def test_results_are_read_many_at_a_time() -> None:
+    events = []
+
+    def queued() -> Iterator[tuple[int, list[Tensor]]]:
+        for number in range(2 * passes.READ_TOGETHER + 3):
+            events.append(f"queued {number}")
+            yield number, [torch.tensor(number), torch.tensor([2.0 * number])]
+
+    for about, (one, two) in passes.read(queued()):
+        events.append(f"read {about}")
+        assert (int(one), two.tolist()) == (about, [2.0 * about])
+    every = passes.READ_TOGETHER
+    assert events.index("read 0") == every, "nothing is read before as many are queued"
+    assert events.index(f"queued {every}") == 2 * every
+    assert len(events) == 2 * (2 * every + 3)
 
 
 def test_evaluation_is_without_dropout_and_repeatable(folder: Path) -> None:

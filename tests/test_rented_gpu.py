@@ -1,33 +1,39 @@
 """A quarter of an hour on a rented GPU, rehearsed on a CPU: what is run at which speed, limits of time, results."""
 
 import itertools
+import lzma
 import os
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runhelpers import ROOT, one_thread, read_json, tiny_overrides, write_corpus
+from taskhelpers import write_squad
 
 sys.path.insert(0, str(ROOT))
 
+from albert_ablate import files
 from albert_ablate.door.compose import compose
+from albert_ablate.errors import DataError
 from analysis.read.cells import select
 from analysis.read.runs import load_runs
-from benchmarks.alone import Answer, Call, alone, together
-from benchmarks.rented_gpu import results
+from benchmarks.alone import Answer, Background, Call, alone, together
+from benchmarks.rented_gpu import backends, first, results
 from benchmarks.rented_gpu.campaign import Campaign, take, work_off
+from benchmarks.rented_gpu.collect import ended
 from benchmarks.rented_gpu.crew import Outcome
 from benchmarks.rented_gpu.first import decide
 from benchmarks.rented_gpu.ladder import Job, blocks, jobs, tunings
 from benchmarks.rented_gpu.places import Places
-from benchmarks.rented_gpu.prepare import PACKAGES, main, versions
+from benchmarks.rented_gpu.prepare import PACKAGES, copy_tasks, main, versions
 from benchmarks.rented_gpu.results import LARGEST, MOST, pack
-from benchmarks.rented_gpu.sections import Section, run_sections
+from benchmarks.rented_gpu.sections import Ask, Section, run_sections
 from benchmarks.rented_gpu.sizes import FULL, TINY, budget
 
 
@@ -129,7 +135,7 @@ class Clock:
 
 
 def test_sections_are_cut_at_their_limit_and_skipped_where_time_is_short() -> None:
-    clock, seen = Clock(), list[list[str]]()
+    clock, seen = Clock(), list[tuple[str, dict[str, Any]]]()
     sections = [
         Section("quick", 10, 5, lambda ask: ask(3)),
         Section("slow", 10, 5, lambda ask: ask(50)),
@@ -137,7 +143,7 @@ def test_sections_are_cut_at_their_limit_and_skipped_where_time_is_short() -> No
         Section("too late", 10, 8, lambda ask: ask(1)),
         Section("short", 10, 2, lambda ask: ask(1)),
     ]
-    found = run_sections(sections, 30, clock.now, clock.together, lambda known: seen.append(list(known)))
+    found = run_sections(sections, 30, clock.now, clock.together, lambda *told: seen.append(told))
     assert found == {
         "quick": {"value": "done", "seconds": 3},
         "slow": {"error": "not finished after 10 s", "seconds": 10},
@@ -145,7 +151,7 @@ def test_sections_are_cut_at_their_limit_and_skipped_where_time_is_short() -> No
         "too late": {"skipped": "7 s left, 8 needed"},
         "short": {"value": "done", "seconds": 1},
     }
-    assert [len(names) for names in seen] == [1, 2, 3, 4, 5]
+    assert seen == list(found.items()), "each is told when it is over"
     assert clock.now() <= 130
 
 
@@ -180,23 +186,148 @@ def test_a_call_that_hangs_fails_or_dies_ends_nothing_else(tmp_path: Path) -> No
     assert not state.exists() or state.read_text().split()[2] == "Z", "what it started is ended too"
 
 
-def test_the_campaign_starts_only_on_right_losses() -> None:
-    speeds = {"value": {"1": 4e6, "3": 7e6}}
-    right, wrong = {"value": {"passed": True}}, {"value": {"passed": False}}
-    found = decide({"golden losses": right, "speed": speeds}, FULL)
-    assert (found["go"], found["processes"], found["tokens_per_second"]) == (True, 3, 7e6)
-    for golden, measured in (
-        (wrong, speeds),
-        ({"error": "x"}, speeds),
-        ({"skipped": "x"}, speeds),
-        (right, {"error": "x"}),
+def speeds(attention: str = "flash", **rates: float) -> dict[str, Any]:
+    tokens = {name.removeprefix("p"): rate for name, rate in rates.items()}
+    return {"value": {"tokens per second": tokens, "attention": attention, "log": []}}
+
+
+RIGHT = {"value": {"passed": True}}
+MEASURED: dict[str, dict[str, Any]] = {
+    "golden losses": RIGHT,
+    "backends agree": {"value": {"eager": {"passed": True}, "compiled": {"passed": True}, "graph": {"passed": True}}},
+    "speed, eager": speeds(p1=1e6, p3=2e6),
+    "speed, compiled": speeds("cudnn", p1=2e6, p3=4e6),
+    "speed, graph": speeds("cudnn", p1=5e6, p3=7e6),
+}
+
+
+def test_the_campaign_takes_the_fastest_backend_and_number_of_processes() -> None:
+    assert decide(MEASURED, FULL) == {
+        "go": True, "backend": "graph", "attention": "cudnn", "processes": 3, "tokens_per_second": 7e6, "assumed": None,
+    }  # fmt: skip
+    alone = MEASURED | {"speed, graph": speeds(p1=5e6, p3=4.9e6)}
+    assert (decide(alone, FULL)["backend"], decide(alone, FULL)["processes"]) == ("graph", 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "backend"),
+    [({"speed, graph": {"error": "x"}}, "compiled"),
+     ({"speed, graph": {"skipped": "x"}, "speed, compiled": {"error": "x"}}, "eager"),
+     ({"backends agree": {"error": "x"}}, "eager"),
+     ({"backends agree": {"value": {"compiled": {"passed": True}, "graph": {"passed": False, "error": "x"}}}},
+      "compiled"),
+     ({"speed, eager": {"error": "x"}}, "graph")],
+)  # fmt: skip
+def test_a_backend_counts_that_trains_right_and_was_measured(changed: dict[str, Any], backend: str) -> None:
+    found = decide(MEASURED | changed, FULL)
+    assert (found["go"], found["backend"]) == (True, backend)
+
+
+def test_the_campaign_starts_only_on_right_losses_and_a_measured_speed() -> None:
+    unmeasured = {f"speed, {name}": {"error": "x"} for name in FULL.backends}
+    wrong = {"value": {"passed": False}}
+    for changed in (
+        {"golden losses": wrong},
+        {"golden losses": {"error": "x"}},
+        {"golden losses": {"skipped": "x"}},
+        unmeasured,
     ):
-        assert decide({"golden losses": golden, "speed": measured}, FULL)["go"] is False
+        found = decide(MEASURED | changed, FULL)
+        assert (found["go"], found["backend"]) == (False, "eager")
+        assert found["why"]
+
+
+class AnsweringAsk(Ask):
+    """Answers at once: losses or a digest of weights by the words of the call, or an error."""
+
+    def __init__(self, answer: Callable[[tuple[str, ...]], Any], broken: str) -> None:
+        self.answer = answer
+        self.broken = f"runtime.backend={broken}"
+        self.waves: list[int] = []  # calls that run at the same time
+
+    def answers(self, calls: Sequence[Call]) -> list[Answer]:
+        self.waves.append(len(calls))
+        told = [arguments[0] for _, arguments in calls]
+        return [Answer(error="broken") if self.broken in words else Answer(self.answer(words)) for words in told]
+
+
+def test_backends_are_held_to_the_first_one_and_spoil_no_other(tmp_path: Path) -> None:
+    places = Places(tmp_path, tmp_path, tmp_path)
+
+    def losses(words: tuple[str, ...]) -> list[float]:
+        return [3.0, 2.53 if "runtime.backend=compiled" in words else 2.5]
+
+    ask = AnsweringAsk(losses, broken="graph")
+    assert backends.agree(ask, places, FULL) == {
+        "eager": {"passed": True, "largest difference": 0.0},
+        "compiled": {"passed": False, "largest difference": pytest.approx(0.03)},
+        "graph": {"passed": False, "error": "broken"},
+    }
+    assert ask.waves == [3], "all at the same time"
+    without_reference = backends.agree(AnsweringAsk(losses, broken="eager"), places, FULL)
+    assert [found["passed"] for found in without_reference.values()] == [False] * 3
+
+
+def test_bits_and_resuming_are_compared_for_each_backend(tmp_path: Path) -> None:
+    places = Places(tmp_path, tmp_path, tmp_path)
+    draws = itertools.count()
+
+    def digest(words: tuple[str, ...]) -> str:
+        return (
+            f"{next(draws)}" if {"runtime.backend=compiled", "runtime.deterministic=false"} <= set(words) else "equal"
+        )
+
+    ask = AnsweringAsk(digest, broken="graph")
+    default, deterministic = "runtime.deterministic=false", "runtime.deterministic=true"
+    equal, broken = {"equal": True}, {"error": "broken"}
+    assert backends.same_bits(ask, places, FULL) == {
+        "eager": {default: equal, deterministic: equal},
+        "compiled": {default: {"equal": False}, deterministic: equal},
+        "graph": {default: broken, deterministic: broken},
+    }
+    assert backends.resumed(ask, places, FULL) == {"eager": equal, "compiled": equal, "graph": broken}
+    assert ask.waves == [12, 6, 3], "stopped beside undisturbed ones, then those that continue"
+
+
+def test_what_decides_fits_into_the_time_even_where_each_section_takes_its_limit(tmp_path: Path) -> None:
+    places, idle = Places(tmp_path, tmp_path, tmp_path), Background(os.getpid)
+    decisive = first.decisive(places, FULL, idle)
+    assert sum(section.seconds for section in decisive) <= FULL.first - 10
+    informative = first.informative(places, FULL, idle, "graph")
+    names = [section.name for section in (*decisive, *informative)]
+    assert len(names) == len(set(names)), "each is a key of checks.json"
+    assert {f"speed, {name}" for name in FULL.backends} | {"golden losses", "backends agree"} <= set(names)
+    assert all(section.least <= section.seconds for section in (*decisive, *informative))
 
 
 def test_versions_of_the_wheels_are_those_on_record() -> None:
     assert list(versions()) == list(PACKAGES)
     assert versions()["sentencepiece"] == "0.2.3"
+
+
+def test_the_files_of_the_tasks_alone_are_carried_under_names_that_are_found_again(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    names = (
+        "mnli/train-subset.tsv.xz", "mnli/dev_matched.tsv.xz", "mnli/dev_mismatched-1000.tsv.xz",
+        "sst2/train.tsv.xz", "sst2/dev.tsv", "squad/train-v1.1-subset.json.xz", "squad/dev-v1.1.json",
+    )  # fmt: skip
+    content = (write_squad(tmp_path / "questions") / "dev-v1.1.json").read_bytes()
+    for name in (*names, "corpus/wiki.jsonl.xz", "squad/dev-v2.0.json"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(lzma.compress(content) if name.endswith(".xz") else content)
+    copy_tasks(there, tmp_path / "tasks", FULL)
+    carried = {str(file.relative_to(tmp_path / "tasks")) for file in (tmp_path / "tasks").rglob("*") if file.is_file()}
+    assert carried == set(names)
+    copy_tasks(tmp_path / "tasks", tmp_path / "again", FULL)
+    (there / "squad" / "train-v1.1-subset.json.xz").unlink()
+    with pytest.raises(DataError, match=r"no file train-v1\.1\.json"):
+        copy_tasks(there, tmp_path / "third", FULL)
+
+
+@pytest.mark.skipif("ALBERT_ABLATE_DATA" not in os.environ, reason="the tasks' real files are not at hand")
+def test_the_real_files_are_taken_as_they_lie(tmp_path: Path) -> None:
+    copy_tasks(Path(os.environ["ALBERT_ABLATE_DATA"]), tmp_path, FULL)
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 10e6
 
 
 def test_results_that_are_too_large_are_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +345,26 @@ def test_results_that_are_too_large_are_left_out_and_said(tmp_path: Path, monkey
         assert archive.getnames() == ["runs/a/metrics.jsonl", "runs/a/results.json"]
 
 
+def test_a_campaign_has_ended_when_all_its_files_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Places(tmp_path, tmp_path / "work", tmp_path / "out")
+    places.work.mkdir()
+    for file in (places.checks, places.decisions, places.log):
+        file.write_text("{}")
+    places.journal.write_text('{"ended": true}')
+    seen = {}
+
+    def replacing(path: Path) -> AbstractContextManager[Path]:
+        seen[path.name] = ended(places)
+        return files.replacing(path)
+
+    monkeypatch.setattr(results, "replacing", replacing)
+    pack(places, weights=False)
+    assert seen == dict.fromkeys(
+        ("checks.json", "decisions.json", "campaign.log", "runs.tar.xz", "campaign.json"), False
+    )
+    assert ended(places)
+
+
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, list[str]]:
     """Everything, on a CPU: prepared, first, campaign, collected."""
@@ -226,7 +377,8 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, list[st
         (sst2 / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
     words = [w for w in tiny_overrides(folder) if w.startswith(("data", "tokenizer", "paths.cache"))]
     carried = folder / "carried"
-    assert main([*words, "--out", str(carried), "--tasks", str(folder / "tasks"), "--no-wheels"]) == 0
+    tasks = ["--tasks", str(folder / "tasks"), "--tiny"]
+    assert main([*words, "--out", str(carried), *tasks, "--no-wheels"]) == 0
     places = Places(carried, folder / "work", folder / "out")
     said = [command("first", places), command("collect", places, "--seconds", "200")]
     return places, said

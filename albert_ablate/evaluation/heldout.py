@@ -9,8 +9,10 @@ from albert_ablate import streams
 from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS, Objective
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import Batch, assemble
+from albert_ablate.data.masking import masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
+from albert_ablate.evaluation.passes import filled
 
 #: Not a run's seed: the same documents are cut and masked alike for every run of a corpus.
 _SEED = 0
@@ -59,6 +61,12 @@ class PairSet:
                 batch = self._assembled(span)
                 self._kept.keep(span, batch)
             yield batch
+
+    def filled(self, batch: Batch) -> Batch:
+        """One of the ``batches``, with a whole micro-batch of sequences and the most masked positions they may have."""
+        size = self.config.batch.micro_size
+        most = int(masking_budget(np.array([self.config.pairs.max_length]), self.config.masking)[0])
+        return filled(batch, size, size * most)
 
     def _assembled(self, span: tuple[int, int]) -> Batch:
         part = self.pairs.take(slice(*span))

@@ -7,18 +7,23 @@ For arms with a trained head, ``own_head`` also gives that head's accuracy on th
 is how the paper's Table 5 scores it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, zip_longest
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.axes import SENTENCE_TASKS, Objective
+from albert_ablate.data.batches import Batch
+from albert_ablate.data.segments import Pairs
+from albert_ablate.evaluation import fitted
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
+from albert_ablate.evaluation.passes import moved, read
 from albert_ablate.methods import Measure
 from albert_ablate.model.rows import first_rows
 from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
@@ -122,58 +127,56 @@ class Evaluator:
     def _fitted_head(self, task: Objective, features: np.ndarray) -> np.ndarray:
         """Predictions on ``features`` of a head fitted on training-side pairs of ``task``."""
         x, _, y = self._sentences(self.held_out.probe_training[task])
-        # Here, not above: scikit-learn takes a second to load, and training does not need it.
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        predictions: np.ndarray = head.fit(x, y).predict(features)
-        return predictions
+        return fitted.predicted(x, y, features, self.machine.device)
 
     @torch.inference_mode()
     def _masked_lm(
         self, pairs: PairSet, baselines: NgramBaselines | None, limit: int | None = None
     ) -> dict[str, np.ndarray]:
         """Sums over each sequence's masked positions, of ``baselines`` too: (sequences,) arrays."""
-        self.model.eval()
-        device = self.machine.device
         bars = ("unigram", "bigram", "frequent") if baselines is not None else ()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "count", *bars)}
-        for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
-            b = batch.to(device)
-            with self.machine.autocast():
-                masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)
-                logits = self.model.masked_lm_logits(masked).float()
+        for (batch, part), (loss, hits) in read(self._predictions(pairs, limit)):
             m = masked_positions(batch, part)
-            values = {
-                "loss": F.cross_entropy(logits, b.targets, reduction="none").double().cpu().numpy(),
-                "hits": (logits.argmax(-1) == b.targets).cpu().numpy(),
-                "count": np.ones(len(m.targets)),
-            }
+            values = {"loss": loss, "hits": hits, "count": np.ones(len(m.targets))}
             if baselines is not None:
                 values |= baselines.scores(m.left, m.targets, m.document)
             for name, value in values.items():
                 rows[name].append(np.bincount(m.row, weights=value, minlength=len(batch)))
         return {name: self._joined(parts) for name, parts in rows.items()}
 
+    def _predictions(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[tuple[Batch, Pairs], Sequence[Tensor]]]:
+        """Each batch with its pairs; the loss (M,) fp64 of each masked position, and whether it was a hit."""
+        self.model.eval()
+        for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
+            b = moved(batch, self.machine.device, pairs.filled)
+            with self.machine.autocast():
+                masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)
+                logits = self.model.masked_lm_logits(masked).float()
+            loss = F.cross_entropy(logits, b.targets, reduction="none").double()
+            real = len(batch.targets)
+            yield (batch, part), (loss[:real], (logits.argmax(-1) == b.targets)[:real])
+
     @torch.inference_mode()
     def _sentences(self, pairs: PairSet, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """([CLS] states (n, H), logits of the trained head (n, 2) where there is one, labels (n,))."""
-        self.model.eval()
-        device = self.machine.device
         states, logits, labels = [], [], []
-        for batch in self._own(pairs.batches(limit)):
-            b = batch.to(device)
-            with self.machine.autocast():
-                rows = first_rows(b.input_ids)
-                first = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=rows)  # (B, H)
-                if self.objective.trains_sentences:
-                    logits.append(self.model.sentence_logits(first[:, None]).float().cpu().numpy())
-            states.append(first.float().cpu().numpy())
+        for batch, (first, *trained) in read(self._first_states(pairs, limit)):
+            states.append(first)
+            logits.extend(trained)
             labels.append(batch.labels.numpy())
         own = self._joined(logits) if self.objective.trains_sentences else None
         return self._joined(states), own, self._joined(labels)
+
+    def _first_states(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[Batch, Sequence[Tensor]]]:
+        """Each batch; the [CLS] states (B, H), and the logits (B, 2) of the trained head where there is one."""
+        self.model.eval()
+        for batch in self._own(pairs.batches(limit)):
+            b = moved(batch, self.machine.device, pairs.filled)
+            with self.machine.autocast():
+                first = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=first_rows(b.input_ids))  # (B, H)
+                heads = [self.model.sentence_logits(first[:, None])] if self.objective.trains_sentences else []
+            yield batch, [tensor.float()[: len(batch)] for tensor in (first, *heads)]
 
     def _own(self, batches: Iterator[_T]) -> Iterator[_T]:
         """Those that this process scores: the processes take turns."""

@@ -7,7 +7,7 @@ where the model is, with the cosine clipped to [-1, 1]; then the mean over all r
 held-out sequences without masks, so that every token weighs the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -60,24 +60,24 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
 def token_change(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """(B, T, H) states around a layer -> (B, T) L2 distances and (B, T) angles in degrees.
 
-    The sums over H are taken where the states are; only the (B, T) sums come to the host.
+    The sums over H are taken where the states are; only the (B, T) sums come to the host, those of a layer together.
     """
     x, y = before.double(), after.double()
     change = y - x
-    norms = np.sqrt(_summed(x * x)) * np.sqrt(_summed(y * y))
-    cosine = _summed(x * y) / np.maximum(norms, np.finfo(np.float64).tiny)
-    return np.sqrt(_summed(change * change)), np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    xx, yy, xy, squares = _summed(x * x, y * y, x * y, change * change)
+    cosine = xy / np.maximum(np.sqrt(xx) * np.sqrt(yy), np.finfo(np.float64).tiny)
+    return np.sqrt(squares), np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
 
 
-def _summed(values: Tensor) -> np.ndarray:
-    """The sum over the last axis, on the host."""
-    return _by_numpy(values) if values.device.type == "cpu" else _by_torch(values)
+def _summed(*values: Tensor) -> Sequence[np.ndarray]:
+    """The sums over the last axis, on the host."""
+    return _by_numpy(*values) if values[0].device.type == "cpu" else _by_torch(*values)
 
 
-def _by_numpy(values: Tensor) -> np.ndarray:
+def _by_numpy(*values: Tensor) -> Sequence[np.ndarray]:
     """In the order of adding that the recorded numbers have."""
-    return np.asarray(values.numpy().sum(-1))
+    return [np.asarray(value.numpy().sum(-1)) for value in values]
 
 
-def _by_torch(values: Tensor) -> np.ndarray:
-    return np.asarray(values.sum(-1).cpu().numpy())
+def _by_torch(*values: Tensor) -> Sequence[np.ndarray]:
+    return list(torch.stack([value.sum(-1) for value in values]).cpu().numpy())

@@ -31,6 +31,14 @@ class Hardware(Part):
         return "cpu" if self.device in (None, "cpu") else "cuda"
 
 
+class Attention(Part):
+    """The attention kernel of a run on a GPU, as ``training.attention_choice`` measured it."""
+
+    kernel: str
+    milliseconds: dict[str, Number] = Field(default_factory=dict)  # kernel -> forward and backward
+    left_out: dict[str, str] = Field(default_factory=dict)  # kernel -> why it was not used
+
+
 class FormCount(Part):
     """Files that were read as one form, such as JSON lines."""
 
@@ -151,6 +159,7 @@ class Manifest(Part):
     source: Code | None = None
     packages: dict[str, str | None] = Field(default_factory=dict)  # name -> version
     hardware: Hardware = Hardware()
+    attention: Attention | None = None  # absent on a CPU
     precision: str | None = None  # bf16 or fp32
     backend: str | None = None  # of a GPU, that training begins with; absent on a CPU
     processes: Whole | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from albert_ablate.record.manifest import Code, Hardware
+from albert_ablate.record.manifest import Attention, Code, Hardware
 from albert_ablate.record.part import CheckedByReader, Interval, Number, Part, Whole
 
 #: Name of a dev set -> baseline -> its score.
@@ -206,5 +206,6 @@ class UnitManifest(Part):
     source: Code | None = None
     packages: dict[str, str | None] = Field(default_factory=dict)
     hardware: Hardware = Hardware()
+    attention: Attention | None = None  # absent on a CPU
     precision: str | None = None
     heads: str | None = None  # the number format in which the head answers

@@ -26,6 +26,7 @@ from albert_ablate.methods.batch import StepBatches
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping.gpus import local_hardware
 from albert_ablate.sweeping.process import UnansweredError, answer_apart
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
@@ -103,6 +104,7 @@ def measure(config: RunConfig) -> Calibration:
     machine = Machine.of(config.runtime)
     set_up(config.runtime)
     prepared = prepare_data(config)
+    choose_attention(config, ForwardPass.of_pretraining(config), machine)
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch), "calibration")
         rows = rows_of(config, _STEP_FLOPS)

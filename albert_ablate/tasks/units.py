@@ -21,6 +21,7 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.record import formats, provenance
 from albert_ablate.record.folder import RunFolder, wanted
 from albert_ablate.record.lock import guard_file, locked
+from albert_ablate.record.manifest import Attention
 from albert_ablate.record.outcome import recorded
 from albert_ablate.record.results import Results
 from albert_ablate.record.tasks import Average, SetUp, TaskEntry, UnitData, UnitManifest, UnitResults, UnitSettings
@@ -28,6 +29,7 @@ from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Baselines, Task
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import newest, require_device
 from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
@@ -243,7 +245,9 @@ def _fine_tune(
     another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
     if another_card is not None:
         folder.say(f"{folder.name}: {another_card}")
-    folder.write("manifest.json", _manifest(config, run, unit, task, pretrained, machine))
+    sequences = config.task.micro_size or recipe.batch_size * task.train.choices
+    attention = choose_attention(config, ForwardPass(shape, sequences, recipe.max_length), machine)
+    folder.write("manifest.json", _manifest(config, run, unit, task, pretrained, machine, attention))
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
     folder.say(
         f"{started}: {recipe.steps:,} steps of {recipe.batch_size} examples, learning rate {recipe.learning_rate:.3g}, "
@@ -298,9 +302,10 @@ def _manifest(
     task: Task,
     pretrained: Path | None,
     machine: Machine,
+    attention: Attention | None,
 ) -> UnitManifest:
     """Everything needed to trace a score of this fine-tuning."""
-    return UnitManifest(
+    manifest = UnitManifest(
         task=unit.task.name,
         seed=unit.seed,
         start=config.task.start,
@@ -316,6 +321,9 @@ def _manifest(
         precision=machine.precision,
         heads=formats.HEADS,
     )
+    if attention is not None:
+        manifest.attention = attention
+    return manifest
 
 
 def _out_of_memory(config: RunConfig, unit: Unit) -> str:

@@ -7,7 +7,17 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.methods import method_of
 from albert_ablate.record import provenance
-from albert_ablate.record.manifest import Code, Data, Deviation, Hardware, Imported, Manifest, Parameters, Vocabulary
+from albert_ablate.record.manifest import (
+    Attention,
+    Code,
+    Data,
+    Deviation,
+    Hardware,
+    Imported,
+    Manifest,
+    Parameters,
+    Vocabulary,
+)
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.machine import Machine
 
@@ -19,10 +29,12 @@ def describe_run(
     run_id: str,
     data: dict[str, Any],
     machine: Machine,
+    attention: Attention | None,
 ) -> Manifest:
     """Everything a number of this run can be traced to.
 
-    ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes.
+    ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes; ``attention`` is
+    None on a CPU.
     """
     per_step = step_flops(config)
     manifest = Manifest(
@@ -41,6 +53,8 @@ def describe_run(
     )
     if machine.backend is not None:
         manifest.backend = str(machine.backend)
+    if attention is not None:
+        manifest.attention = attention
     return manifest
 
 

@@ -111,7 +111,7 @@ def pilot(campaign: Campaign, crew: Any) -> float | None:
         queue = []
         for rate in rates:
             words = (*campaign.size.model, *_PILOT, *budget(tokens, campaign.size), f"optimizer.learning_rate={rate}")
-            queue.append(Job(f"pilot {rate}", (*words, *_folders(campaign, f"pilot/{rate}")), tokens))
+            queue.append(Job(f"pilot {rate}", (*words, *_incidental(campaign, f"pilot/{rate}")), tokens))
         work_off(campaign, crew, queue, campaign.until(_CELLS_UNTIL))
         losses = {}
         for rate in rates:
@@ -129,10 +129,14 @@ def pilot(campaign: Campaign, crew: Any) -> float | None:
     return None
 
 
-def _folders(campaign: Campaign, runs: str) -> tuple[str, ...]:
+def _incidental(campaign: Campaign, runs: str) -> tuple[str, ...]:
+    """Settings of a job that do not say what it trains: its data, its folders, its backend."""
+    from benchmarks.rented_gpu.sizes import backend_words
+
     places = campaign.places
     return (
-        "data=packed", f"data.path={places.pack}", f"paths.cache={places.cache}", f"paths.runs={places.work / runs}"
+        "data=packed", f"data.path={places.pack}", f"paths.cache={places.cache}", f"paths.runs={places.work / runs}",
+        *backend_words(campaign.decision["backend"]),
     )  # fmt: skip
 
 
@@ -155,7 +159,7 @@ def run(campaign: Campaign) -> None:
             campaign.record["why"] = "every run of the pilot failed"
             return
         campaign.record["learning_rate"] = learning_rate
-        where = _folders(campaign, "runs")
+        where = _incidental(campaign, "runs")
         queue = [replace(job, words=(*job.words, *where)) for job in jobs(chosen, size, learning_rate)]
         work_off(campaign, crew, queue, campaign.until(_CELLS_UNTIL))
         if campaign.places.tasks.is_dir():

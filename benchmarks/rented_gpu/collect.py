@@ -34,10 +34,11 @@ def main() -> None:
 
 
 def ended(places: Places) -> bool:
-    """Whether the journal says that the campaign is over."""
+    """Whether the packed journal says that the campaign is over; what it has packed is complete then."""
     from albert_ablate.files import read_json
 
-    return places.journal.is_file() and bool(read_json(places.journal).get("ended"))
+    journal = places.packed / places.journal.name
+    return journal.is_file() and bool(read_json(journal).get("ended"))
 
 
 def running(places: Places) -> bool:

@@ -1,16 +1,12 @@
-"""Is training on this machine what it is elsewhere? Losses on record, equal bits, resuming, waiting for the host."""
+"""Is training on this machine what it is elsewhere? Losses on record; runs of some steps to compare others with."""
 
 import hashlib
 import os
 import signal
 import sys
 import tempfile
-import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import prepare
@@ -18,6 +14,7 @@ from albert_ablate.door.compose import compose
 from albert_ablate.errors import PreemptedError
 from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
@@ -45,18 +42,19 @@ def check_words(places: Places, size: Size) -> tuple[str, ...]:
 def made_trainer(config: RunConfig, folder: RunFolder, held_out: Any = dict) -> Trainer:
     """The trainer of a run as ``run.py`` would have it, without evaluation."""
     set_up(config.runtime)
+    machine = Machine.of(config.runtime)
     prepared = prepare(config)
     config = prepared.settled(config)
     method = method_of(config)
     batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
-    return Trainer(
-        config, Owner("check"), method.build({}), batches, folder, Machine.of(config.runtime), held_out, Trackers()
-    )
+    choose_attention(config, ForwardPass.of_pretraining(config), machine)
+    return Trainer(config, Owner("check"), method.build({}), batches, folder, machine, held_out, Trackers())
 
 
 def golden(ask: Ask, size: Size) -> dict[str, Any]:
     """Fifty losses of some cells against those on record (``tests/golden/fp32.csv``)."""
-    found = {precision: ask(loss_differences, size, precision) for precision in TOLERANCE}
+    answers = ask.all([(loss_differences, (size, precision)) for precision in TOLERANCE])
+    found = dict(zip(TOLERANCE, answers, strict=True))
     passed = all(max(cells.values()) <= TOLERANCE[precision] for precision, cells in found.items())
     return {"passed": passed, "largest difference": found, "tolerance": TOLERANCE}
 
@@ -79,18 +77,8 @@ def loss_differences(size: Size, precision: str) -> dict[str, float]:
         }
 
 
-def same_bits(ask: Ask, places: Places, size: Size) -> dict[str, Any]:
-    """Whether two runs of the same settings end with equal weights, by default and with runtime.deterministic=true."""
-    found = {}
-    for mode in ("false", "true"):
-        words = (*check_words(places, size), f"runtime.deterministic={mode}")
-        one, other = (ask(trained, words) for _ in range(2))
-        found[f"deterministic={mode}"] = {"equal": one == other, "losses equal": one[0] == other[0]}
-    return found
-
-
-def trained(words: tuple[str, ...], folder: str | None = None, stop: bool = False) -> tuple[str, str]:
-    """Digests of the log lines and of the weights after some steps; ``stop``: as after a stop signal half-way.
+def trained(words: tuple[str, ...], folder: str | None = None, stop: bool = False) -> str:
+    """A digest of the weights after some steps; ``stop``: as after a stop signal half-way.
 
     With ``folder`` the run continues from what is saved there.
     """
@@ -110,45 +98,7 @@ def trained(words: tuple[str, ...], folder: str | None = None, stop: bool = Fals
         except PreemptedError:
             if not stop:
                 raise
-        lines = [(line["step"], line["mlm_loss"], line["gradient_norm"]) for line in run.metrics()]
         weights = hashlib.sha256()
         for _, tensor in sorted(trainer.model.state_dict().items()):
             weights.update(tensor.cpu().contiguous().numpy().tobytes())
-        return hashlib.sha256(repr(lines).encode()).hexdigest(), weights.hexdigest()
-
-
-def resumed(ask: Ask, places: Places, size: Size) -> dict[str, Any]:
-    """Whether a run that was stopped and continued in another process ends as one that was not."""
-    words = check_words(places, size)
-    with tempfile.TemporaryDirectory() as folder:
-        ask(trained, words, folder, True)
-        continued = ask(trained, words, folder)
-        return {"equal": continued == ask(trained, words)}
-
-
-def waits(ask: Ask, places: Places, size: Size) -> dict[str, Any]:
-    """The lines of a training step that wait for the GPU, with how often."""
-    return ask(lines_that_wait, check_words(places, size))
-
-
-def lines_that_wait(words: tuple[str, ...]) -> dict[str, Any]:
-    """See ``waits``; the first steps, which set things up, are not counted."""
-    if not torch.cuda.is_available():
-        return {"left out": "only a CUDA device tells"}
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = made_trainer(compose(words), RunFolder(Path(folder), "check"))
-        batches = [trainer.batches[step] for step in range(4)]
-        for step in range(3):
-            trainer.update(step, batches[step])
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                trainer.update(3, batches[3])
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    lines = Counter(
-        f"{os.path.relpath(w.filename, ROOT)}:{w.lineno}" for w in caught if "synchroniz" in str(w.message).lower()
-    )
-    return {"count": sum(lines.values()), "lines": dict(lines)}
+        return weights.hexdigest()

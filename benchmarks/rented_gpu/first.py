@@ -30,54 +30,72 @@ def main() -> None:
     from benchmarks.rented_gpu.speed import compile_peers
 
     size = size_of(options.tiny)
-    known: dict[str, Any] = {"machine": machine(), "installed": said, "tiny": options.tiny}
+    known: dict[str, Any] = {"machine": machine(), "installed": said, "tiny": options.tiny, "sections": {}}
 
-    def done(sections: dict[str, dict[str, Any]]) -> None:
-        name, found = next(reversed(sections.items()))
+    def done(name: str, found: dict[str, Any]) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {name}: {json.dumps(found)[:400]}", flush=True)
+        known["sections"][name] = found
         for file in (places.checks, places.out / "checks.json"):
-            write_json(file, known | {"sections": sections})
+            write_json(file, known)
+
+    def run(sections: list[Any]) -> dict[str, dict[str, Any]]:
+        left = size.first - _LAST - (time.monotonic() - began)
+        return run_sections(sections, left, time.monotonic, together, done)
 
     compiling = Background(compile_peers, size)
-    left = size.first - _LAST - (time.monotonic() - began)
     try:
-        found = run_sections(sections_of(places, size, compiling), left, time.monotonic, together, done)
+        decision = decide(run(decisive(places, size, compiling)), size)
+        for file in (places.decisions, places.out / "decisions.json"):
+            write_json(file, decision)
+        print(f"{time.monotonic() - began:6.1f} s  decided: {json.dumps(decision)}", flush=True)
+        run(informative(places, size, compiling, decision["backend"]))
     finally:
         compiling.end()
-    decision = decide(found, size)
-    for file in (places.decisions, places.out / "decisions.json"):
-        write_json(file, decision)
     if places.trace.is_file():
         (places.out / places.trace.name).write_bytes(places.trace.read_bytes())
-    print(f"{time.monotonic() - began:6.1f} s  decided: {json.dumps(decision)}", flush=True)
     if decision["go"]:
         start_campaign(places, options.tiny)
 
 
-def sections_of(places: Places, size: Any, compiling: Any) -> list[Any]:
-    """In the order of their use: what decides whether the campaign starts comes first.
+def decisive(places: Places, size: Any, compiling: Any) -> list[Any]:
+    """What says whether the campaign starts, and how.
 
     ``compiling`` runs beside what is no matter of speed.
     """
-    from benchmarks.rented_gpu import correctness, speed
+    from benchmarks.rented_gpu import backends, correctness
     from benchmarks.rented_gpu.sections import Section
 
-    def peers(ask: Any) -> dict[str, Any]:
-        return {"compiled ahead": compiling.end(), "rows": speed.peers(ask, size)}
-
+    speeds = [
+        Section(f"speed, {name}", 25, 8, partial(backends.speeds, places=places, size=size, backend=name))
+        for name in size.backends
+    ]
     return [
-        Section("corpus", 40, 5, lambda ask: ask(unpacked, places, size)),
-        Section("golden losses", 50, 10, partial(correctness.golden, size=size)),
-        Section("speed", 35, 10, partial(speed.speeds, places=places, size=size)),
-        Section("ceilings", 12, 5, partial(speed.ceilings, size=size)),
+        Section("corpus", 30, 5, lambda ask: ask(unpacked, places, size)),
         Section("compiling transformers", 5, 1, lambda _: compiling.begin()),
-        Section("same bits", 25, 8, partial(correctness.same_bits, places=places, size=size)),
-        Section("resumed", 20, 6, partial(correctness.resumed, places=places, size=size)),
-        Section("waits", 10, 4, partial(correctness.waits, places=places, size=size)),
+        Section("golden losses", 40, 10, partial(correctness.golden, size=size)),
+        Section("backends agree", 45, 10, partial(backends.agree, places=places, size=size)),
+        Section("transformers compiled so far", 10, 1, lambda _: compiling.end()),
+        *speeds,
+    ]
+
+
+def informative(places: Places, size: Any, compiling: Any, backend: str) -> list[Any]:
+    """What the campaign does not wait for, the targets first; ours with ``backend``."""
+    from benchmarks.rented_gpu import backends, speed
+    from benchmarks.rented_gpu.sections import Section
+
+    larger = partial(backends.speeds, places=places, size=size, backend=backend, more=size.larger)
+    return [
+        Section("compiling the rest", 5, 1, lambda _: compiling.begin()),
+        Section("waits", 20, 8, partial(backends.waits, places=places, size=size)),
+        Section("same bits", 30, 10, partial(backends.same_bits, places=places, size=size)),
+        Section("resumed", 25, 10, partial(backends.resumed, places=places, size=size)),
+        Section("transformers compiled", 10, 1, lambda _: compiling.end()),
+        Section("ceilings", 12, 5, partial(speed.ceilings, size=size)),
+        Section("transformers", 105, 20, partial(speed.peers, places=places, size=size, backend=backend)),
         Section("attention", 15, 5, lambda ask: ask(speed.attention, size)),
-        Section("transformers", 105, 20, peers),
-        Section("larger model", 30, 12, partial(speed.speeds, places=places, size=size, more=size.larger)),
-        Section("profile", 12, 6, lambda ask: ask(speed.profile, places, size)),
+        Section("profile", 12, 8, lambda ask: ask(speed.profile, places, size, backend)),
+        Section("larger model", 30, 12, larger),
     ]
 
 
@@ -93,14 +111,28 @@ def unpacked(places: Places, size: Any) -> dict[str, Any]:
 
 
 def decide(sections: dict[str, dict[str, Any]], size: Any) -> dict[str, Any]:
-    """Whether the campaign starts, with how many processes, and the speed that it counts on."""
-    golden, speeds = sections["golden losses"].get("value"), sections["speed"].get("value")
+    """Whether the campaign starts; with which backend, in how many processes, and the speed that it counts on.
+
+    A backend counts that trains like the first one and whose speed was measured; of these the fastest is taken.
+    """
+    values = {name: section.get("value") for name, section in sections.items()}
+    golden, agree = values["golden losses"], values["backends agree"] or {}
+    right = [name for name in size.backends if name == size.backends[0] or agree.get(name, {}).get("passed")]
+    measured = {name: values[f"speed, {name}"] for name in right if values[f"speed, {name}"]}
+    refused = {"go": False, "backend": size.backends[0]}
     if golden is None or not golden["passed"]:
-        return {"go": False, "why": "the recorded losses were not reached"}
-    if not speeds:
-        return {"go": False, "why": "the speed of training was not measured"}
-    best = max(speeds, key=lambda processes: speeds[processes])
-    return {"go": True, "tokens_per_second": speeds[best], "processes": int(best), "assumed": size.assumed}
+        return refused | {"why": "the recorded losses were not reached"}
+    if not measured:
+        return refused | {"why": "the speed of training was not measured"}
+    rate, backend, processes = max(
+        (rate, name, processes)
+        for name, found in measured.items()
+        for processes, rate in found["tokens per second"].items()
+    )
+    return {
+        "go": True, "backend": backend, "attention": measured[backend]["attention"], "processes": int(processes),
+        "tokens_per_second": rate, "assumed": size.assumed,
+    }  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import itertools
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from albert_ablate.commands.pack import pack
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError
 from albert_ablate.record.provenance import stamp
+from albert_ablate.tasks.load import locate
 from benchmarks.rented_gpu.places import PACK, ROOT, STAMP, TASKS, WHEELS
+from benchmarks.rented_gpu.sizes import Size, size_of
 
 #: Megabytes of everything together; what travels beside it is the project, about two.
 LIMIT = 60
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="data and tokenizer, as of a run")
     parser.add_argument("--out", type=Path, default=ROOT / "rented", help="the folder to write")
-    parser.add_argument("--tasks", type=Path, help="files of fine-tuning tasks, in the form of task.data_dir")
+    parser.add_argument("--tasks", type=Path, help="files of the fine-tuning tasks, in the form of task.data_dir")
+    parser.add_argument("--tiny", action="store_true", help="the tasks of the rehearsal alone")
     parser.add_argument("--python", default="3.12", help="version of Python there")
     parser.add_argument("--no-wheels", action="store_true", help="the packages are there already")
     options = parser.parse_intermixed_args(arguments)
@@ -47,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pack(options.out / PACK, config)
     if not options.no_wheels:
         collect_wheels(options.out / WHEELS, versions(), options.python)
+    shutil.rmtree(options.out / TASKS, ignore_errors=True)
     if options.tasks is not None:
-        shutil.rmtree(options.out / TASKS, ignore_errors=True)
-        shutil.copytree(options.tasks, options.out / TASKS)
+        copy_tasks(options.tasks, options.out / TASKS, size_of(options.tiny))
     (options.out / STAMP).write_text(stamp(), encoding="utf-8")
     sizes = {part.name: megabytes(part) for part in sorted(options.out.iterdir())}
     for name, size in sizes.items():
@@ -57,6 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     total = sum(sizes.values())
     console.say(f"  {total:6.1f} MB  in {options.out}; at most {LIMIT} may travel")
     return int(total > LIMIT)
+
+
+def copy_tasks(source: Path, target: Path, size: Size) -> None:
+    """Copy the files of the tasks that the campaign fine-tunes, and none beside them.
+
+    Raises DataError with the names that are looked for where one is missing.
+    """
+    config = compose([*size.tuning, f"task.data_dir={source}"])
+    for task in config.tasks.values():
+        for file in itertools.chain(*(locate(config.task, task).files or {}).values()):
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
 
 
 def versions() -> dict[str, str]:

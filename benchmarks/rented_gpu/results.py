@@ -15,10 +15,13 @@ _LEFT_OUT = ("checkpoints", "diverged")
 
 
 def pack(places: Places, weights: bool) -> list[str]:
-    """Write what there is to ``places.packed``; returns what had to be left out, in words. Safe to repeat."""
+    """Write what there is to ``places.packed``; returns what had to be left out, in words. Safe to repeat.
+
+    The journal is written last: where it says that the campaign has ended, the other files are there.
+    """
     places.packed.mkdir(exist_ok=True)
     left_out = []
-    plain = (places.checks, places.decisions, places.journal, places.trace)
+    plain = (places.checks, places.decisions, places.trace)
     contents = {file.name: file.read_bytes() for file in plain if file.is_file()}
     if places.log.is_file():
         contents[places.log.name] = places.log.read_bytes()[-LARGEST // 8 :]
@@ -28,6 +31,8 @@ def pack(places: Places, weights: bool) -> list[str]:
         contents["runs.tar.xz"] = runs_archive(places, predictions=False)
     if weights:
         contents |= weights_archives(places)
+    if places.journal.is_file():
+        contents[places.journal.name] = places.journal.read_bytes()
     for name, content in contents.items():
         if len(content) > LARGEST:
             left_out.append(f"{name}: {len(content) / 2**20:.1f} MiB")

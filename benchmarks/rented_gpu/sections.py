@@ -32,10 +32,14 @@ class Ask:
 
     def all(self, calls: Sequence[Call]) -> list[Any]:
         """The values of calls that run at the same time. Raises SectionError."""
-        answers = self._together(calls, self.left())
+        answers = self.answers(calls)
         if failed := [answer.error for answer in answers if answer.error is not None]:
             raise SectionError("; ".join(failed))
         return [answer.value for answer in answers]
+
+    def answers(self, calls: Sequence[Call]) -> list[Answer]:
+        """What became of each of the calls, which run at the same time."""
+        return self._together(calls, self.left())
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,11 @@ def run_sections(
     limit: float,
     now: Callable[[], float],
     together: Together,
-    done: Callable[[dict[str, dict[str, Any]]], None],
+    done: Callable[[str, dict[str, Any]], None],
 ) -> dict[str, dict[str, Any]]:
     """Name -> ``value``, ``error`` or ``skipped``, and the ``seconds`` it took, within ``limit`` seconds of now.
 
-    ``done`` gets all that is known after each section.
+    ``done`` is told of each section when it is over.
     """
     end, found = now() + limit, dict[str, dict[str, Any]]()
     for section in sections:
@@ -65,7 +69,7 @@ def run_sections(
         left = end - began
         if left < section.least:
             found[section.name] = {"skipped": f"{max(left, 0):.0f} s left, {section.least:.0f} needed"}
-            done(found)
+            done(section.name, found[section.name])
             continue
         ask = Ask(together, now, began + min(section.seconds, left))
         try:
@@ -73,5 +77,5 @@ def run_sections(
         except SectionError as error:
             found[section.name] = {"error": str(error)}
         found[section.name]["seconds"] = round(now() - began, 1)
-        done(found)
+        done(section.name, found[section.name])
     return found

@@ -22,7 +22,7 @@ class Size:
     peers: tuple[Case, ...]  # compared with transformers, in this order
     compiled: bool  # transformers
     gemm: int  # width of the product that measures the machine's rate
-    attention: tuple[tuple[int, int, int, int], ...]  # (B, heads, T, width of a head)
+    backends: tuple[str, ...]  # values of runtime.backend; the first one is what the others are held to
     golden: tuple[str, ...]  # cells of tests/golden
     seconds: float  # of each measurement
     first: float  # seconds of ``first``
@@ -52,7 +52,7 @@ FULL = Size(
     ),
     compiled=True,
     gemm=8192,
-    attention=((256, 12, 128, 64), (64, 12, 512, 64)),
+    backends=("eager", "compiled", "graph"),
     golden=("e32-all-sop", "e32-attention-nsp", "e32-ffn-none", "e32-none-sop", "full-all-nsp", "full-none-none"),
     seconds=2,
     first=225,
@@ -82,7 +82,7 @@ TINY = Size(
     peers=(Case("tiny 4 x 32", h=64, layers=2, e=16, v=200, b=4, t=32),),
     compiled=False,
     gemm=256,
-    attention=((2, 2, 32, 16),),
+    backends=("auto",),
     golden=("e32-all-sop",),
     seconds=0.2,
     first=225,
@@ -91,6 +91,11 @@ TINY = Size(
     pack_every=5,
     tuning=("task=[sst2]", "task.evaluations=1", "task.keep_weights=false", "tasks.sst2.max_train=32"),
 )  # fmt: skip
+
+
+def backend_words(backend: str) -> tuple[str, ...]:
+    """Settings of a run with that backend; a CPU has none to choose."""
+    return () if backend == "auto" else (f"runtime.backend={backend}",)
 
 
 def size_of(tiny: bool) -> Size:
