@@ -100,6 +100,7 @@ class Counted:
 
     launches: int = 0  # kernels at least: operations that compute, views left out
     from_host: int = 0  # copies of a tensor of the host to the device
+    touched: int = 0  # bytes of what these operations read and wrote
 
 
 class _Count(TorchDispatchMode):
@@ -120,6 +121,7 @@ class _Count(TorchDispatchMode):
         if name.startswith(("aten._to_copy", "aten.copy_", "aten._foreach_copy_")):
             self.counted.from_host += any(tensor.device.type == "cpu" for tensor in given)
         self.counted.launches += _launches(func, args)
+        self.counted.touched += sum(tensor.nbytes for tensor in touched if tensor.device == DEVICE)
         return result
 
 

@@ -19,7 +19,10 @@ from runhelpers import make_batches, tiny_config
 from taskhelpers import tokenizer_of, with_tasks, write_race, write_squad, write_sst2
 from torch.utils._pytree import tree_map
 
+from albert_ablate.axes import Share
 from albert_ablate.methods import METHODS, method_of
+from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.pretraining import PretrainingModel
 from albert_ablate.runs import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
@@ -99,6 +102,28 @@ def _loaded(state: dict[str, Any]) -> dict[str, Any]:
     return tree_map(lambda value: fake(value) if isinstance(value, torch.Tensor) else value, state)
 
 
+def base_step() -> dict[str, Any]:
+    """A forward and a backward pass of base with 256 sequences of 128 tokens: operations, and GB read and written."""
+    shape = Architecture(
+        vocab_size=30_000, embedding_size=128, hidden_size=768, layers=12, heads=12, intermediate_size=3072,
+        max_positions=512, share=Share.ALL,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = PretrainingModel(shape)
+
+    def integers(*size: int) -> torch.Tensor:
+        return torch.zeros(size, dtype=torch.int64, device=DEVICE)
+
+    with on_device() as counted:
+        moved(model)
+        ids, mask = integers(256, 128), torch.ones(256, 128, dtype=torch.bool, device=DEVICE)
+        masked = integers(256 * 19)
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+            out = model(ids, ids, mask, masked, masked, integers(256))
+        torch.autograd.backward(out.mlm_loss_sum + out.sentence_loss_sum)
+    return {"launches": counted.launches, "gigabytes": counted.touched / 1e9}
+
+
 def refused_reads() -> dict[str, bool]:
     """Whether the device notices what it is there to notice."""
     found = {}
@@ -124,6 +149,7 @@ def main(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"refused": refused_reads()}
     for name, words in pretraining_cases().items():
         found[name] = second_step(lambda words=words: pretraining(folder, *words))
+    found["base"] = base_step()
     for name in TASKS:
         found[f"task {name}"] = second_step(lambda name=name: finetuning(folder, name))
     return found
