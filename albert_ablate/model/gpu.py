@@ -9,7 +9,7 @@ Weights are arguments, not attributes of a module: one compiled graph serves all
 Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, R rows (chosen positions).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ def attention(
     """
     b, t, h = x.shape
     qkv = F.linear(x, weights.qkv, weights.qkv_bias).view(b, t, 3, settings.heads, h // settings.heads)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, N, T, D)
+    q, k, v = (z.transpose(1, 2) for z in qkv.unbind(2))  # each (B, N, T, D)
     context = biased_attention(q, k, v, bias, settings.attention_dropout)  # (B, N, T, D)
     context = context.transpose(1, 2).reshape(b, t, h)
     if index is not None:
@@ -91,8 +91,22 @@ def _joined(x: Tensor, branch: Tensor, gamma: Tensor, beta: Tensor, settings: Se
     """LN(x + dropout(branch)), both (..., H)."""
     if settings.hidden_dropout:
         branch = F.dropout(branch, settings.hidden_dropout)
-    summed = x + branch.to(wide_dtype(x.dtype))  # (..., H)
+    summed: Tensor = _WideSum.apply(x, branch)  # type: ignore[no-untyped-call]  # (..., H)
     return layer_norm(summed, gamma, beta, settings.eps, x.dtype)
+
+
+class _WideSum(torch.autograd.Function):
+    """The sum of two tensors of one shape and format, in fp32 or wider. Its gradient is cast back once for both."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor) -> Tensor:
+        ctx.low = x.dtype
+        return x + branch.to(wide_dtype(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        low = grad.to(ctx.low)
+        return low, low
 
 
 compiled_attention = Compiled(attention)
