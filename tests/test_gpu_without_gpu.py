@@ -177,9 +177,11 @@ def test_tensors_stepped_together_stay_where_the_step_is_refused(correct: bool) 
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """The modules as they run on a GPU, without the gradients by hand."""
+    """The modules as they stand, for which a GPU has no other path where a kind gives none."""
 
-    def loss(self: MaskedLMHead, masked: Tensor, word_table: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self: MaskedLMHead, masked: Tensor, word_table: Tensor, targets: Tensor, *, compiled: bool
+    ) -> tuple[Tensor, Tensor]:
         logits = self(masked, word_table).float() if masked.dtype != torch.float64 else self(masked, word_table)
         return F.cross_entropy(logits, targets, reduction="sum"), (logits.detach().argmax(-1) == targets).sum()
 

@@ -57,8 +57,9 @@ def feed_forward_weights(
     inner: nn.Linear, outer: nn.Linear, norm: nn.LayerNorm, low: torch.dtype
 ) -> FeedForwardWeights:
     """Differentiable, as ``attention_weights``."""
-    products = (inner.weight, inner.bias, outer.weight, outer.bias)
-    return FeedForwardWeights(*(w.to(low) for w in products), norm.weight, norm.bias)
+    return FeedForwardWeights(
+        inner.weight.to(low), inner.bias.to(low), outer.weight.to(low), outer.bias.to(low), norm.weight, norm.bias
+    )  # fmt: skip
 
 
 def attention(
