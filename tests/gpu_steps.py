@@ -122,9 +122,9 @@ class _Attention(torch.autograd.Function):
 
 
 def base_step() -> dict[str, Any]:
-    """A forward and a backward pass of base with 256 sequences of 128 tokens: operations, and GB read and written.
+    """A forward and a backward pass of base with 256 sequences of 128 tokens, attention itself left out.
 
-    Without those of attention itself.
+    Its operations, GB read and written, GB alive at the same time without the weights, and the formats of the states.
     """
     shape = Architecture(
         vocab_size=30_000, embedding_size=128, hidden_size=768, layers=12, heads=12, intermediate_size=3072,
@@ -136,14 +136,22 @@ def base_step() -> dict[str, Any]:
     def integers(*size: int) -> torch.Tensor:
         return torch.zeros(size, dtype=torch.int64, device=DEVICE)
 
-    with on_device() as counted:
+    with on_device():
         moved(model)
         ids, mask = integers(256, 128), torch.ones(256, 128, dtype=torch.bool, device=DEVICE)
         masked = integers(256 * 19)
-        with torch.autocast(DEVICE.type, dtype=torch.bfloat16), patch.object(F, "scaled_dot_product_attention", _fused):
-            out = model(ids, ids, mask, masked, masked, integers(256))
+        labels = integers(256)
+    low = torch.autocast(DEVICE.type, dtype=torch.bfloat16)
+    with on_device() as counted, patch.object(F, "scaled_dot_product_attention", _fused):
+        with low:
+            out = model(ids, ids, mask, masked, masked, labels)
         torch.autograd.backward(out.mlm_loss_sum + out.sentence_loss_sum)
-    return {"launches": counted.launches, "gigabytes": counted.touched / 1e9}
+    with on_device(), low, torch.no_grad():
+        formats = {str(states.dtype) for states in model.encoder.hidden_states(ids, ids, mask)}
+    return {
+        "launches": counted.launches, "gigabytes": counted.touched / 1e9, "peak": counted.peak / 1e9,
+        "formats": sorted(formats),
+    }  # fmt: skip
 
 
 def refused_reads() -> dict[str, bool]:
