@@ -77,6 +77,17 @@ def test_bf16_products_with_sums_in_fp32() -> None:
         assert (mine.double() - each).norm() <= 1e-2 * each.norm()
 
 
+def test_the_scale_of_the_gradient_is_not_rounded() -> None:
+    """0.3 is not a number of bf16; the product of a gradient with it is rounded once."""
+    x, table, bias, targets = tensors(torch.bfloat16)
+    whole, scaled = (
+        torch.autograd.grad(masked_lm_loss(x, table.float(), bias.float(), targets)[0] * scale, x)[0]
+        for scale in (1.0, 0.3)
+    )
+    assert torch.equal(scaled, (whole.float() * torch.tensor(0.3)).bfloat16())
+    assert not torch.equal(scaled, (whole.float() * torch.tensor(0.3).bfloat16().float()).bfloat16())
+
+
 def test_a_certain_answer_keeps_the_digits_of_its_gradient() -> None:
     """p - 1 is formed before it is rounded: bf16 has no number between 1 - 2**-8 and 1."""
     x = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)

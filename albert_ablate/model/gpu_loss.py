@@ -54,15 +54,17 @@ class _MaskedLMLoss(torch.autograd.Function):
             d_table += part_table
             d_bias += part_bias
         ctx.save_for_backward(d_x, d_table, d_bias)
-        ctx.parameters = table.dtype, bias.dtype
+        ctx.formats = x.dtype, table.dtype, bias.dtype
         ctx.mark_non_differentiable(hits)
         return loss, hits
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        d_x, d_table, d_bias = ctx.saved_tensors
-        table, bias = ctx.parameters
-        return d_x * grad.to(d_x.dtype), (d_table * grad).to(table), (d_bias * grad).to(bias), None, None
+        scale = grad.view(1)  # of one dimension: a scalar would be rounded to the format of ``d_x`` first
+        d_x, d_table, d_bias = (
+            (gradient * scale).to(form) for gradient, form in zip(ctx.saved_tensors, ctx.formats, strict=True)
+        )
+        return d_x, d_table, d_bias, None, None
 
 
 def _pieces(rows: int, vocabulary: int) -> list[slice]:
