@@ -5,6 +5,7 @@ do without the host: a number read back, tensors of two devices in one operation
 operations that this project uses). The interpreter does not end cleanly after ``install``; leave it by ``os._exit``.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -102,18 +103,22 @@ class Counted:
 
     launches: int = 0  # kernels at least: operations that compute, views left out
     from_host: int = 0  # copies of a tensor of the host to the device
+    touched: int = 0  # bytes of what these operations read and wrote
+    peak: int = 0  # bytes of what was made within and alive at the same time
 
 
 class _Count(TorchDispatchMode):
     def __init__(self, counted: Counted) -> None:
         super().__init__()
         self.counted = counted
+        self.alive: dict[int, int] = {}  # storage -> its bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         views = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
         name = str(func)
         out, given = _tensors(result), _tensors((args, kwargs or {}))
+        self._keep_account(out)
         if not name.startswith("aten.") or views or name.startswith("aten.empty"):
             return result
         touched = [*out, *given]
@@ -122,7 +127,15 @@ class _Count(TorchDispatchMode):
         if name.startswith(("aten._to_copy", "aten.copy_", "aten._foreach_copy_")):
             self.counted.from_host += any(tensor.device.type == "cpu" for tensor in given)
         self.counted.launches += _launches(func, args)
+        self.counted.touched += sum(tensor.nbytes for tensor in touched if tensor.device == DEVICE)
         return result
+
+    def _keep_account(self, made: list[Tensor]) -> None:
+        for storage in [tensor.untyped_storage() for tensor in made if tensor.device == DEVICE]:
+            if storage._cdata not in self.alive:
+                self.alive[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.counted.peak = max(self.counted.peak, sum(self.alive.values()))
 
 
 def _tensors(value: Any) -> list[Tensor]:

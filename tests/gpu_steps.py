@@ -14,15 +14,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from fake_accelerator import DEVICE, Counted, HostBatch, counting, fake, install, moved, on_device
 from runhelpers import make_batches, tiny_config
 from taskhelpers import tokenizer_of, with_tasks, write_race, write_squad, write_sst2
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
+from albert_ablate.axes import Share
 from albert_ablate.methods import METHODS, method_of
+from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.pretraining import PretrainingModel
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
@@ -142,6 +147,56 @@ def _loaded(state: dict[str, Any]) -> dict[str, Any]:
     return tree_map(lambda value: fake(value) if isinstance(value, torch.Tensor) else value, state)
 
 
+def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **_: Any) -> torch.Tensor:
+    low = torch.get_autocast_dtype(DEVICE.type)
+    return _Attention.apply(q.to(low), k.to(low), v.to(low))
+
+
+class _Attention(torch.autograd.Function):
+    """Fused attention, which takes no operation that is counted: fake tensors would compute its scores one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torch.empty(q.transpose(1, 2).shape, dtype=q.dtype, device=q.device).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.empty_like(grad) for _ in range(3))
+
+
+def base_step() -> dict[str, Any]:
+    """A forward and a backward pass of base with 256 sequences of 128 tokens, attention itself left out.
+
+    Its operations, GB read and written, GB alive at the same time without the weights, and the formats of the states.
+    """
+    shape = Architecture(
+        vocab_size=30_000, embedding_size=128, hidden_size=768, layers=12, heads=12, intermediate_size=3072,
+        max_positions=512, share=Share.ALL,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = PretrainingModel(shape)
+
+    def integers(*size: int) -> torch.Tensor:
+        return torch.zeros(size, dtype=torch.int64, device=DEVICE)
+
+    with on_device():
+        moved(model)
+        ids, mask = integers(256, 128), torch.ones(256, 128, dtype=torch.bool, device=DEVICE)
+        masked = integers(256 * 19)
+        labels = integers(256)
+    low = torch.autocast(DEVICE.type, dtype=torch.bfloat16)
+    with on_device() as counted, patch.object(F, "scaled_dot_product_attention", _fused):
+        with low:
+            out = model(ids, ids, mask, masked, masked, labels)
+        torch.autograd.backward(out.mlm_loss_sum + out.sentence_loss_sum)
+    with on_device(), low, torch.no_grad():
+        formats = {str(states.dtype) for states in model.encoder.hidden_states(ids, ids, mask)}
+    return {
+        "launches": counted.launches, "gigabytes": counted.touched / 1e9, "peak": counted.peak / 1e9,
+        "formats": sorted(formats),
+    }  # fmt: skip
+
+
 def refused_reads() -> dict[str, bool]:
     """Whether the device notices what it is there to notice."""
     found = {}
@@ -193,6 +248,7 @@ def main(folder: Path) -> dict[str, Any]:
         found[name] = second_step(lambda words=words: pretraining(folder, *words))
     for name in CAPTURED:
         found[f"captured {name}"] = captured_step(folder, *pretraining_cases()[name])
+    found["base"] = base_step()
     for name in TASKS:
         found[f"task {name}"] = second_step(lambda name=name: finetuning(folder, name))
     return found

@@ -131,9 +131,11 @@ def full_and_at_rows(encoder: Encoder, mask: Tensor | None, index: list[int]) ->
     torch.testing.assert_close(found[1], found[0], atol=1e-12, rtol=1e-12)
 
 
-@pytest.fixture(params=["hand-written", "plain"])
+@pytest.fixture(params=["hand-written", "plain", "gpu"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of computing on CPU."""
+    """Both ways of computing on CPU, and that of a GPU."""
+    if request.param == "gpu":
+        monkeypatch.setattr(cpu, "by_hand", lambda x: False)
     if request.param == "plain":
         for block in (AttentionBlock, FeedForwardBlock):
             monkeypatch.setattr(block, "on_cpu", Block.on_cpu)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from albert_ablate.axes import Part, Share
+from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import PATTERNS, Pattern, View
 from albert_ablate.model.blocks import KINDS, LAYERS, AttentionBlock, Block, FeedForwardBlock, Kind, LayerCall
@@ -171,9 +172,11 @@ def with_gradients(encoder: Encoder, y: Tensor) -> list[Tensor]:
     return [y, *torch.autograd.grad((y * weights * inputs()[2][:, :, None]).sum(), list(encoder.parameters()))]
 
 
-@pytest.fixture(params=["hand-written", "plain"])
+@pytest.fixture(params=["hand-written", "plain", "gpu"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of computing on CPU."""
+    """Both ways of computing on CPU, and that of a GPU."""
+    if request.param == "gpu":
+        monkeypatch.setattr(cpu, "by_hand", lambda x: False)
     if request.param == "plain":
         for block in (AttentionBlock, FeedForwardBlock):
             monkeypatch.setattr(block, "on_cpu", Block.on_cpu)

@@ -52,6 +52,7 @@ class View:
         # Filled when they are asked for: torch.compile cannot trace a ``cached_property``.
         self._visible: tuple[Tensor | None] | None = None
         self._bias: tuple[Tensor | None] | None = None
+        self._stream_bias: tuple[Tensor | None] | None = None
         self._length, self._device, self._dtype = x.shape[1], x.device, x.dtype
         if mask is None:
             return
@@ -81,6 +82,13 @@ class View:
             self._bias = (None if seen is None else torch.where(seen, 0.0, MASKED_SCORE),)
         return self._bias[0]
 
+    @property
+    def stream_bias(self) -> Tensor | None:
+        """``bias`` in the format of the residual stream."""
+        if self._stream_bias is None:
+            self._stream_bias = (None if self.bias is None else self.bias.to(self._dtype),)
+        return self._stream_bias[0]
+
     @cached_property
     def score_mask(self) -> cpu.ScoreMask:
         """The same for the hand-written CPU path."""
@@ -101,8 +109,12 @@ def views(shape: Shape, mask: Tensor | None, x: Tensor) -> list[View]:
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, view: View, drop: float) -> Tensor:
-    """softmax(q k' / sqrt(D) + bias) v for (B, N, T, D) through PyTorch's fused kernel."""
-    bias = view.bias
+    """softmax(q k' / sqrt(D) + bias of the view) v for (B, N, T, D) through PyTorch's fused kernel."""
+    return biased_attention(q, k, v, view.bias, drop)
+
+
+def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop: float) -> Tensor:
+    """``fused_attention`` as a function of tensors alone; ``bias`` as in ``View.bias``."""
     if bias is not None:
         bias = bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)

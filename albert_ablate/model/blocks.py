@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate.axes import Part
-from albert_ablate.model import cpu, cpu_rows
+from albert_ablate.model import cpu, cpu_rows, gpu
 from albert_ablate.model.attention import PATTERNS, View, fused_attention
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.norms import norm
@@ -45,6 +45,13 @@ class Block(nn.Module):
 
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
         """The same function with gradients written by hand, its products in ``low``; None: there is none."""
+        return None
+
+    def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
+        """The same function with a residual stream in ``low``, as its products; None: there is none.
+
+        ``compiled``: through torch.compile, for streams of one shape.
+        """
         return None
 
 
@@ -117,11 +124,15 @@ class AttentionBlock(Block):
             y, context = call.rows.of(y), call.rows.of(context)  # (R, H)
         return self.norm(y + self.dropout(self.output(context)))
 
+    @property
+    def _settings(self) -> cpu.Settings:
+        return cpu.Settings(self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads)
+
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
         """Weights are cast once, here; None for a pattern with a kernel of its own."""
         if self.kernel is not None:
             return None
-        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads)
+        settings = self._settings
         weights = cpu.AttentionWeights(self.query, self.key, self.value, self.output, self.norm, settings, low)
 
         def apply(y: Tensor, call: LayerCall) -> Tensor:
@@ -129,6 +140,20 @@ class AttentionBlock(Block):
             if call.rows is None:
                 return cpu.attention(y, mask, weights, settings)
             return cpu_rows.attention(y, mask, call.rows, weights, settings)
+
+        return apply
+
+    def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
+        """Weights are cast once, here; None for a pattern with a kernel of its own."""
+        if self.kernel is not None:
+            return None
+        settings = self._settings
+        weights = gpu.attention_weights(self.query, self.key, self.value, self.output, self.norm, low)
+        function = gpu.compiled_attention if compiled else gpu.attention
+
+        def apply(y: Tensor, call: LayerCall) -> Tensor:
+            index = None if call.rows is None else call.rows.index
+            return function(y.to(low), call.view.stream_bias, index, weights, settings)
 
         return apply
 
@@ -159,11 +184,22 @@ class FeedForwardBlock(Block):
         """(..., H) -> (..., H)."""
         return self.norm(y + self.dropout(self.outer(gelu(self.inner(y), self.activation))))
 
+    @property
+    def _settings(self) -> cpu.Settings:
+        return cpu.Settings(self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh")
+
     def on_cpu(self, low: torch.dtype) -> SubLayer:
         """Weights are cast once, here."""
-        settings = cpu.Settings(self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh")
+        settings = self._settings
         weights = cpu.FeedForwardWeights(self.inner, self.outer, self.norm, low)
         return lambda y, call: cpu.feed_forward(y.to(low), weights, settings)
+
+    def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer:
+        """Weights are cast once, here."""
+        settings = self._settings
+        weights = gpu.feed_forward_weights(self.inner, self.outer, self.norm, low)
+        function = gpu.compiled_feed_forward if compiled else gpu.feed_forward
+        return lambda y, call: function(y.to(low), weights, settings)
 
 
 KINDS: dict[str, Kind] = {

@@ -28,9 +28,14 @@ _TURNING_PAYS = 512
 _GELU_SCALE, _GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
+def by_hand(x: Tensor) -> bool:
+    """Whether what follows from ``x`` is computed by this file, and not as on a GPU."""
+    return x.device.type == "cpu"
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What a sub-layer needs besides tensors. Rates are 0 outside training."""
+    """What a sub-layer needs besides tensors, on a GPU too. Rates are 0 outside training."""
 
     eps: float
     hidden_dropout: float

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.norms import norm
+from albert_ablate.model.rounding import rounded_norm
 from albert_ablate.model.shape import Shape
 
 
@@ -40,4 +41,4 @@ class FactorisedEmbedding(nn.Module):
         """(B, T) and (B, T) integers, (B or 1, T) positions or none for 0, 1, 2, ... -> (B, T, H)."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) if position_ids is None else position_ids
         summed = self.word(input_ids) + self.position(positions) + self.token_type(type_ids)  # (B, T, E)
-        return self.projection(self.dropout(self.norm(summed)))  # (B, T, H)
+        return self.projection(self.dropout(rounded_norm(self.norm, summed)))  # (B, T, H)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from albert_ablate.model import cpu
 from albert_ablate.model.attention import View, views
 from albert_ablate.model.blocks import KINDS, Block, LayerCall, SubLayer, bank_entries, bank_sizes, needing_all
 from albert_ablate.model.embedding import FactorisedEmbedding
+from albert_ablate.model.rounding import compute_dtype
 from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
 
@@ -43,7 +45,8 @@ class Encoder(nn.Module):
         self.layer_blocks = [bank_entries(shape, layer) for layer in range(shape.layers)]
         self.needing_all = needing_all(shape)  # sub-layers of a layer, from its first on, that need every position
         self.recompute = False  # layers in the backward pass instead of keeping what they computed
-        self.compiled = False  # sub-layers through torch.compile, on a GPU
+        #: Sub-layers and masked-LM loss through torch.compile, in training steps off the CPU with batches of one shape.
+        self.compiled = False
 
     def forward(
         self,
@@ -78,6 +81,14 @@ class Encoder(nn.Module):
         return list(self._states(input_ids, type_ids, mask, position_ids))
 
     @property
+    def compiling(self) -> bool:
+        """Whether a forward pass now uses what is compiled.
+
+        Evaluation does not: its batches have many shapes, and each would be compiled for one use.
+        """
+        return self.compiled and self.training and torch.is_grad_enabled()
+
+    @property
     def _dropout_active(self) -> bool:
         return self.training and max(self.shape.hidden_dropout, self.shape.attention_dropout) > 0
 
@@ -91,7 +102,10 @@ class Encoder(nn.Module):
     ) -> Iterator[Tensor]:
         x = self.embedding(input_ids, type_ids, position_ids)
         x = x.to(compute_dtype(x))  # one format for the residual stream, whether or not a projection made it
-        banks = {kind: [_sub_layer(block, x) for block in self.get_submodule(kind).children()] for kind in self.kinds}
+        banks = {
+            kind: [_sub_layer(block, x, self.compiling) for block in self.get_submodule(kind).children()]
+            for kind in self.kinds
+        }
         yield x
         for layer, view in enumerate(views(self.shape, mask, x)):
             steps = [banks[kind][entry] for kind, entry in self.layer_blocks[layer]]
@@ -103,10 +117,10 @@ class Encoder(nn.Module):
             yield x
 
 
-def _sub_layer(block: nn.Module, x: Tensor) -> SubLayer:
+def _sub_layer(block: nn.Module, x: Tensor, compiled: bool) -> SubLayer:
     """The block as a function, for a forward pass with a residual stream like ``x``."""
     assert isinstance(block, Block)
-    fast = block.on_cpu(x.dtype) if x.device.type == "cpu" else None
+    fast = block.on_cpu(x.dtype) if cpu.by_hand(x) else block.on_gpu(x.dtype, compiled)
     return fast or block
 
 
@@ -131,9 +145,3 @@ def _layer(x: Tensor, steps: Sequence[SubLayer], layer: int, view: View, rows: R
     for step in steps[needing_all:]:
         y = step(y, call)
     return y
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The format of matrix products now: autocast's, else that of ``x``."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from albert_ablate.model import cpu
+from albert_ablate.model import cpu, gpu_loss
 from albert_ablate.model.blocks import gelu
-from albert_ablate.model.encoder import compute_dtype
 from albert_ablate.model.norms import norm
+from albert_ablate.model.rounding import compute_dtype, rounded_norm
 from albert_ablate.model.shape import Shape
 
 
@@ -63,15 +63,20 @@ class MaskedLMHead(nn.Module):
 
     def transform(self, masked: Tensor) -> Tensor:
         """(M, H) -> (M, E), what the word table is multiplied with."""
-        return self.norm(gelu(self.dense(masked), self.activation))
+        return rounded_norm(self.norm, gelu(self.dense(masked), self.activation))
 
-    def loss(self, masked: Tensor, word_table: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the cross-entropies in nats of (M,) targets, and how many have the highest logit."""
-        if masked.device.type == "cpu":
-            x = self.transform(masked)
-            return cpu.masked_lm_loss(x.to(compute_dtype(x)), word_table, self.bias, targets)
-        logits = self(masked, word_table).float()
-        return F.cross_entropy(logits, targets, reduction="sum"), (logits.detach().argmax(-1) == targets).sum()
+    def loss(
+        self, masked: Tensor, word_table: Tensor, targets: Tensor, *, compiled: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the cross-entropies in nats of (M,) targets, and how many have the highest logit.
+
+        Off the CPU a target of ``gpu_loss.IGNORED`` counts nowhere; ``compiled`` as there.
+        """
+        x = self.transform(masked)
+        x = x.to(compute_dtype(x))
+        if cpu.by_hand(x):
+            return cpu.masked_lm_loss(x, word_table, self.bias, targets)
+        return gpu_loss.masked_lm_loss(x, word_table, self.bias, targets, compiled=compiled)
 
 
 class SentenceHead(nn.Module):

@@ -58,7 +58,7 @@ class PretrainingModel(EncoderModel):
         states = self.encoder(input_ids, type_ids, mask, rows=rows)  # (M, H) or (M + B, H)
         masked, first = states.split([len(positions), len(rows) - len(positions)])  # (M, H), (0 or B, H)
         word_table = self.encoder.embedding.word.weight  # tied: gradient from both uses
-        mlm_loss, mlm_correct = self.mlm_head.loss(masked, word_table, targets)
+        mlm_loss, mlm_correct = self.mlm_head.loss(masked, word_table, targets, compiled=self.encoder.compiling)
         if sentence_labels is None:
             return PretrainingOutput(mlm_loss, mlm_correct, None, None)
         sentence = self.sentence_logits(first[:, None]).float()  # (B, 2)

@@ -28,7 +28,7 @@ class Rows:
 
     def of(self, y: Tensor) -> Tensor:
         """(B, T, ...) -> (R, ...)."""
-        return y.flatten(0, 1)[self.index]
+        return y.flatten(0, 1).index_select(0, self.index)  # its gradient needs no sorting of the index
 
     @cached_property
     def _placed(self) -> tuple[Tensor, int]:

@@ -1,0 +1,114 @@
+"""The two sub-layers on a GPU, as pure functions of the residual stream and of weights cast once for a forward pass.
+
+What is saved beside the plain modules under autocast: the stream stays in the format of the products, so that no
+product casts it again; query, key and value are one product; weights are cast once for all layers that share them.
+LayerNorm is computed on the fp32 sum of residual and branch, and its result is rounded once.
+
+Weights are arguments, not attributes of a module: one compiled graph serves all layers, arms and seeds of a size.
+
+Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, R rows (chosen positions).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from albert_ablate.model.attention import biased_attention
+from albert_ablate.model.compiling import Compiled
+from albert_ablate.model.cpu import Settings
+from albert_ablate.model.rounding import layer_norm, wide_dtype
+
+
+class AttentionWeights(NamedTuple):
+    """Of one attention block; products' weights in the format of the stream, the norm's in their own."""
+
+    qkv: Tensor  # (3H, H)
+    qkv_bias: Tensor  # (3H,)
+    out: Tensor  # (H, H)
+    out_bias: Tensor  # (H,)
+    gamma: Tensor  # (H,)
+    beta: Tensor  # (H,)
+
+
+class FeedForwardWeights(NamedTuple):
+    """Of one feed-forward block, in the same formats."""
+
+    inner: Tensor  # (I, H)
+    inner_bias: Tensor  # (I,)
+    outer: Tensor  # (H, I)
+    outer_bias: Tensor  # (H,)
+    gamma: Tensor  # (H,)
+    beta: Tensor  # (H,)
+
+
+def attention_weights(
+    q: nn.Linear, k: nn.Linear, v: nn.Linear, out: nn.Linear, norm: nn.LayerNorm, low: torch.dtype
+) -> AttentionWeights:
+    """Differentiable: the gradient is cast back once, after it has been summed over the layers."""
+    qkv, qkv_bias = torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias])
+    return AttentionWeights(
+        qkv.to(low), qkv_bias.to(low), out.weight.to(low), out.bias.to(low), norm.weight, norm.bias
+    )  # fmt: skip
+
+
+def feed_forward_weights(
+    inner: nn.Linear, outer: nn.Linear, norm: nn.LayerNorm, low: torch.dtype
+) -> FeedForwardWeights:
+    """Differentiable, as ``attention_weights``."""
+    return FeedForwardWeights(
+        inner.weight.to(low), inner.bias.to(low), outer.weight.to(low), outer.bias.to(low), norm.weight, norm.bias
+    )  # fmt: skip
+
+
+def attention(
+    x: Tensor, bias: Tensor | None, index: Tensor | None, weights: AttentionWeights, settings: Settings
+) -> Tensor:
+    """LN(x + dropout(output(attention(x)))) for (B, T, H); with ``index`` (R,) at these positions of B * T -> (R, H).
+
+    ``bias`` (B or 1, 1 or N, T or 1, T) is added to the scores.
+    """
+    b, t, h = x.shape
+    qkv = F.linear(x, weights.qkv, weights.qkv_bias).view(b, t, 3, settings.heads, h // settings.heads)
+    q, k, v = (z.transpose(1, 2) for z in qkv.unbind(2))  # each (B, N, T, D)
+    context = biased_attention(q, k, v, bias, settings.attention_dropout)  # (B, N, T, D)
+    context = context.transpose(1, 2).reshape(b, t, h)
+    if index is not None:
+        x, context = (z.flatten(0, 1).index_select(0, index) for z in (x, context))  # (R, H)
+    branch = F.linear(context, weights.out, weights.out_bias)  # (B, T, H) or (R, H)
+    return _joined(x, branch, weights.gamma, weights.beta, settings)
+
+
+def feed_forward(x: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
+    """LN(x + dropout(W2 gelu(W1 x))) for (..., H)."""
+    inner = F.linear(x, weights.inner, weights.inner_bias)  # (..., I)
+    active = F.gelu(inner, approximate="tanh" if settings.tanh_gelu else "none")  # (..., I)
+    branch = F.linear(active, weights.outer, weights.outer_bias)  # (..., H)
+    return _joined(x, branch, weights.gamma, weights.beta, settings)
+
+
+def _joined(x: Tensor, branch: Tensor, gamma: Tensor, beta: Tensor, settings: Settings) -> Tensor:
+    """LN(x + dropout(branch)), both (..., H)."""
+    if settings.hidden_dropout:
+        branch = F.dropout(branch, settings.hidden_dropout)
+    summed: Tensor = _WideSum.apply(x, branch)  # type: ignore[no-untyped-call]  # (..., H)
+    return layer_norm(summed, gamma, beta, settings.eps, x.dtype)
+
+
+class _WideSum(torch.autograd.Function):
+    """The sum of two tensors of one shape and format, in fp32 or wider. Its gradient is cast back once for both."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor) -> Tensor:
+        ctx.low = x.dtype
+        return x + branch.to(wide_dtype(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        low = grad.to(ctx.low)
+        return low, low
+
+
+compiled_attention = Compiled(attention)
+compiled_feed_forward = Compiled(feed_forward)

@@ -1,0 +1,95 @@
+"""The masked-LM loss on a GPU: the gradient is computed together with the loss, some rows at a time.
+
+The (M, V) logits of a large batch in fp32 would be the largest tensors of a step. Here only the logits of one piece
+exist at any time, and what is kept for the backward pass is as large as the parameters.
+
+Letters: M masked positions, E embedding, V vocabulary, P rows of a piece. The shape behind a line is that of what the
+line makes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from albert_ablate.model.compiling import Compiled
+from albert_ablate.model.rounding import wide_dtype
+
+#: The target of a row that has no loss, no hit and no gradient.
+IGNORED = -100
+_PIECE = 1 << 25  # logits at a time, 128 MiB in fp32: enough to keep a GPU busy
+
+
+def masked_lm_loss(
+    x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, *, compiled: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(M, E) inputs, the (V, E) word table, a (V,) bias: sum of -log p(target) in nats, and how many were the best.
+
+    Products in the format of ``x``, sums in fp32 or wider. A target of ``IGNORED`` counts nowhere. ``compiled``: each
+    piece through torch.compile, for a number of rows that seldom changes. The host never waits for the device.
+    """
+    found: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(  # type: ignore[no-untyped-call]
+        x, table, bias, targets, compiled
+    )
+    return found
+
+
+class _MaskedLMLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, compiled: bool
+    ) -> tuple[Tensor, Tensor]:
+        wide = wide_dtype(x.dtype)
+        low_table, low_bias = table.to(x.dtype), bias.to(x.dtype)  # (V, E), (V,)
+        loss, hits = x.new_zeros((), dtype=wide), x.new_zeros((), dtype=torch.int64)
+        d_x = torch.empty_like(x)  # (M, E)
+        d_table, d_bias = torch.zeros_like(table, dtype=wide), torch.zeros_like(bias, dtype=wide)  # (V, E), (V,)
+        function = compiled_piece if compiled else piece
+        for rows in _pieces(len(x), len(table)):
+            part_loss, part_hits, part_x, part_table, part_bias = function(x[rows], low_table, low_bias, targets[rows])
+            loss += part_loss
+            hits += part_hits
+            d_x[rows] = part_x  # (P, E)
+            d_table += part_table
+            d_bias += part_bias
+        ctx.save_for_backward(d_x, d_table, d_bias)
+        ctx.formats = x.dtype, table.dtype, bias.dtype
+        ctx.mark_non_differentiable(hits)
+        return loss, hits
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        scale = grad.view(1)  # of one dimension: a scalar would be rounded to the format of ``d_x`` first
+        d_x, d_table, d_bias = (
+            (gradient * scale).to(form) for gradient, form in zip(ctx.saved_tensors, ctx.formats, strict=True)
+        )
+        return d_x, d_table, d_bias, None, None
+
+
+def _pieces(rows: int, vocabulary: int) -> list[slice]:
+    """Consecutive parts of ``rows``, as equal as can be: few lengths, so few compiled graphs."""
+    number = -(-rows * vocabulary // _PIECE)
+    size = -(-rows // max(number, 1))
+    return [slice(first, first + size) for first in range(0, rows, max(size, 1))]
+
+
+def piece(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Loss and hits of (P, E) rows, and the loss's gradients: (P, E), (V, E), (V,), all products in their format."""
+    real = targets != IGNORED  # (P,)
+    target = targets.clamp(min=0)[:, None]  # (P, 1)
+    logits = F.linear(x, table, bias)  # (P, V)
+    hits = (logits.argmax(-1) == targets).sum()  # ()
+    log_p = F.log_softmax(logits, -1, dtype=wide_dtype(x.dtype))  # (P, V)
+    chosen = log_p.gather(1, target)  # (P, 1)
+    loss = -torch.where(real, chosen[:, 0], 0.0).sum()  # ()
+    # p, and p - 1 at the target, each rounded once.
+    d_logits = log_p.exp_().to(x.dtype).scatter(1, target, chosen.expm1().to(x.dtype))  # (P, V)
+    # Rows without a target are taken out of the small operands, not of (P, V) values.
+    weight = real.to(x.dtype)[:, None]  # (P, 1)
+    d_x = (d_logits @ table) * weight  # (P, E)
+    d_logits = d_logits.t()  # (V, P)
+    return loss, hits, d_x, d_logits @ (x * weight), (d_logits @ weight)[:, 0]
+
+
+compiled_piece = Compiled(piece)

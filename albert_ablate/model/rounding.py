@@ -1,0 +1,33 @@
+"""The number format of matrix products, and LayerNorm that is computed in fp32 and rounded to it once."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from albert_ablate.model import cpu
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The format of matrix products now: autocast's, else that of ``x``."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def wide_dtype(low: torch.dtype) -> torch.dtype:
+    """The format of sums of values in ``low``: fp32, or fp64 for fp64."""
+    return torch.promote_types(low, torch.float32)
+
+
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, low: torch.dtype) -> Tensor:
+    """LayerNorm of (..., H) values in fp32 or wider, with (H,) parameters -> (..., H) in ``low``."""
+    return F.layer_norm(x, gamma.shape, gamma, beta, eps).to(low)
+
+
+def rounded_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """``norm`` of (..., H), computed in fp32 or wider; off the CPU the result is in the format of products.
+
+    On CPU PyTorch's kernel computes in fp32 by itself and gives the format of ``x``.
+    """
+    if cpu.by_hand(x):
+        return norm(x)
+    return layer_norm(x.to(wide_dtype(x.dtype)), norm.weight, norm.bias, norm.eps, compute_dtype(x))
