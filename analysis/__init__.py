@@ -1,5 +1,5 @@
 """Reads run folders; never trains."""
 
-from analysis.runs import COLUMNS, load_metrics, load_runs
+from .runs import COLUMNS, load_metrics, load_runs
 
 __all__ = ["COLUMNS", "load_metrics", "load_runs"]

@@ -12,15 +12,16 @@ import pandas as pd
 
 from albert_ablate.axes import AXES
 from albert_ablate.drawing_library import Line2D, MaxNLocator
-from analysis.arms import arm_names, in_order
-from analysis.cells import main_setup
-from analysis.estimates import planned_seconds
-from analysis.metrics import metric, summarised, unfit, values
-from analysis.planted import natural
-from analysis.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
-from analysis.runs import held_out_curves
-from analysis.statistics import estimate, seeds_needed
-from analysis.style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
+
+from .arms import arm_names, in_order
+from .cells import main_setup
+from .estimates import planned_seconds
+from .metrics import metric, summarised, unfit, values
+from .planted import natural
+from .plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
+from .runs import held_out_curves
+from .statistics import estimate, seeds_needed
+from .style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
 
 #: The axes that figures have no colours or dashes for.
 _OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from albert_ablate.axes import AXES
-from analysis.setups import BEFORE, SHAPE, Settings, flatten, under
+
+from .setups import BEFORE, SHAPE, Settings, flatten, under
 
 #: Settings that the axes of a paper table stand for.
 APART = (*(axis.path for axis in AXES), "warm_start", "model.base", *SHAPE)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from albert_ablate.sweeping.record import SWEEPS
-from analysis import heads
-from analysis.cells import Selection, main_selection
-from analysis.records import printable
-from analysis.runs import setting
-from analysis.seeds import Seeds
+
+from . import heads
+from .cells import Selection, main_selection
+from .records import printable
+from .runs import setting
+from .seeds import Seeds
 
 
 def of_runs(runs: pd.DataFrame) -> list[str]:

@@ -14,11 +14,12 @@ import pandas as pd
 from albert_ablate.axes import AXES
 from albert_ablate.identity import UNSAID
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
-from analysis.arms import APART, full_names
-from analysis.planted import fits, natural
-from analysis.runs import setting
-from analysis.seeds import Seeds, missing_too, numberless, seeds_of
-from analysis.setups import (
+
+from .arms import APART, full_names
+from .planted import fits, natural
+from .runs import setting
+from .seeds import Seeds, missing_too, numberless, seeds_of
+from .setups import (
     BEFORE,
     SHAPE,
     Settings,
@@ -28,7 +29,7 @@ from analysis.setups import (
     settings_of_run,
     within_arm,
 )
-from analysis.task_setups import one_setup_each
+from .task_setups import one_setup_each
 
 #: Settings that the terms of a sweep file beside the axes stand for.
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")

@@ -22,13 +22,14 @@ from pydantic.dataclasses import dataclass as checked
 
 from albert_ablate.config import CONF
 from albert_ablate.errors import ConfigError
-from analysis import paper
-from analysis.cells import NO_RUN, absent, select
-from analysis.metrics import METRICS, metric, resolution, roughness, unfit, values, within
-from analysis.seeds import doubt, lost_words
-from analysis.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
-from analysis.tables import REFERENCES, arms_of
-from analysis.terms import settings_of
+
+from . import paper
+from .cells import NO_RUN, absent, select
+from .metrics import METRICS, metric, resolution, roughness, unfit, values, within
+from .seeds import doubt, lost_words
+from .statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
+from .tables import REFERENCES, arms_of
+from .terms import settings_of
 
 _FILE = Path(__file__).with_name("claims.yaml")
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")

@@ -23,18 +23,19 @@ from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.tasks import formats
-from analysis import cautions, heads, render
-from analysis.arms import full_names
-from analysis.cells import Selection, main_selection
-from analysis.metrics import SENTENCE_SCORES, tasks_of, unfit
-from analysis.places import require_file
-from analysis.provenance import different
-from analysis.runs import load_runs
-from analysis.setups import flatten
-from analysis.statistics import p_two_sided
-from analysis.tables import Comparison, Row, compare_arms, corrected
-from analysis.tables import Table as PaperTable
-from analysis.task_setups import apart
+
+from . import cautions, heads, render
+from .arms import full_names
+from .cells import Selection, main_selection
+from .metrics import SENTENCE_SCORES, tasks_of, unfit
+from .places import require_file
+from .provenance import different
+from .runs import load_runs
+from .setups import flatten
+from .statistics import p_two_sided
+from .tables import Comparison, Row, compare_arms, corrected
+from .tables import Table as PaperTable
+from .task_setups import apart
 
 _NOTE = """
 MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples

@@ -16,15 +16,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import render
-from analysis.arms import in_order
-from analysis.cautions import left_out, lost
-from analysis.cells import largest
-from analysis.claims import Claim, Verdict, judge
-from analysis.metrics import SENTENCE_SCORES, metric, resolution, values
-from analysis.planted import asked_for, planted
-from analysis.seeds import Seeds
-from analysis.statistics import ALPHA, Estimate, estimate, p_above, p_below
+from . import render
+from .arms import in_order
+from .cautions import left_out, lost
+from .cells import largest
+from .claims import Claim, Verdict, judge
+from .metrics import SENTENCE_SCORES, metric, resolution, values
+from .planted import asked_for, planted
+from .seeds import Seeds
+from .statistics import ALPHA, Estimate, estimate, p_above, p_below
 
 #: The claims that are judged on planted text.
 CLAIMS = Path(__file__).with_name("controls.yaml")

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.axes import AXES, SENTENCE_TASKS
-from analysis.records import printable
+
+from .records import printable
 
 #: What tells runs apart whose identity is the same by mistake: settings, where the folder has them.
 _AXES = ("seed", *(axis.name for axis in AXES), "hidden", "layers")

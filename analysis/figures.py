@@ -13,14 +13,15 @@ import pandas as pd
 
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
-from analysis import cautions, style
-from analysis.arm_figures import cost, learning_curves, pareto, seed_spread
-from analysis.cells import main_selection
-from analysis.paper_figures import embedding, objective_matrix, per_layer, training_curves
-from analysis.places import require_ours, require_writable
-from analysis.plotting import NothingToDraw
-from analysis.runs import load_runs
-from analysis.style import Drawing
+
+from . import cautions, style
+from .arm_figures import cost, learning_curves, pareto, seed_spread
+from .cells import main_selection
+from .paper_figures import embedding, objective_matrix, per_layer, training_curves
+from .places import require_ours, require_writable
+from .plotting import NothingToDraw
+from .runs import load_runs
+from .style import Drawing
 
 #: Name -> how it is drawn; the paper's own first.
 FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {

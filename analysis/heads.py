@@ -11,7 +11,8 @@ import pandas as pd
 
 from albert_ablate.record.tasks import UnitManifest
 from albert_ablate.tasks.formats import BEFORE, HEADS
-from analysis.records import read_record
+
+from .records import read_record
 
 
 def with_format(folder: Path, entries: list[dict[str, Any]], precision: Any) -> list[dict[str, Any]]:

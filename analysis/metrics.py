@@ -10,8 +10,9 @@ import pandas as pd
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.task_config import PAPER_FIVE
 from albert_ablate.tasks.formats import HEADS
-from analysis.statistics import EVERYWHERE, Estimate, estimate
-from analysis.task_setups import one_setup_each
+
+from .statistics import EVERYWHERE, Estimate, estimate
+from .task_setups import one_setup_each
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,22 @@ import pandas as pd
 from markupsafe import Markup
 
 from albert_ablate.console import duration
-from analysis import paper, render, style
-from analysis.arms import arm_names, in_order
-from analysis.cautions import judged_in_one_setup, of_runs
-from analysis.cells import main_setup
-from analysis.claims import Verdict, bound_words, counted
-from analysis.controls import HEAD, Controls, page_rows, reading, rows
-from analysis.controls import summary as controls_summary
-from analysis.copies import short
-from analysis.metrics import unfit
-from analysis.planted import natural
-from analysis.provenance import of_tables
-from analysis.recipes import leaderboard, recipe_table
-from analysis.seeds import of_planned
-from analysis.style import Drawing
-from analysis.tables import Table
+
+from . import paper, render, style
+from .arms import arm_names, in_order
+from .cautions import judged_in_one_setup, of_runs
+from .cells import main_setup
+from .claims import Verdict, bound_words, counted
+from .controls import HEAD, Controls, page_rows, reading, rows
+from .controls import summary as controls_summary
+from .copies import short
+from .metrics import unfit
+from .planted import natural
+from .provenance import of_tables
+from .recipes import leaderboard, recipe_table
+from .seeds import of_planned
+from .style import Drawing
+from .tables import Table
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _MARKS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "~", "not tested": "–"}

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from albert_ablate.axes import SHARE
-from analysis import paper
-from analysis.cells import select
-from analysis.metrics import SENTENCE_SCORES, summarised
-from analysis.plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
-from analysis.runs import held_out_curves, setting
-from analysis.style import COLOURED, MUTED, Drawing, canvas, look, look_of, styled
-from analysis.tables import arms_of
+
+from . import paper
+from .cells import select
+from .metrics import SENTENCE_SCORES, summarised
+from .plotting import NothingToDraw, band, interval_words, log_ticks, numbers, points, score_axis, score_of
+from .runs import held_out_curves, setting
+from .style import COLOURED, MUTED, Drawing, canvas, look, look_of, styled
+from .tables import arms_of
 
 _STRATEGIES = tuple(map(str, SHARE.labels))[::-1]
 _TASKS = ("MLM", *SENTENCE_SCORES)

@@ -17,8 +17,9 @@ from albert_ablate.console import command
 from albert_ablate.hydra_cells import expand, read_words
 from albert_ablate.hydra_compose import compose
 from albert_ablate.sweeping.cells import labels
-from analysis import paper
-from analysis.tables import arms_of
+
+from . import paper
+from .tables import arms_of
 
 _RULES = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
 #: Counts that give a printed number, the commoner first.

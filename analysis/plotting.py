@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.drawing_library import EngFormatter, NullFormatter, ScalarFormatter
-from analysis.metrics import values
-from analysis.statistics import Estimate, estimate
+
+from .metrics import values
+from .statistics import Estimate, estimate
 
 
 class NothingToDraw(Exception):  # noqa: N818 - it is no error

@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.identity import INCIDENTAL
-from analysis.metrics import metric, values
-from analysis.setups import flatten
-from analysis.tables import REFERENCES, Table
+
+from .metrics import metric, values
+from .setups import flatten
+from .tables import REFERENCES, Table
 
 #: Settings that do not change numbers; corpus and tokenizer, which an identity knows by their tokens, do.
 _INCIDENTAL = (set(INCIDENTAL) | {"seed"}) - {"data", "tokenizer"}

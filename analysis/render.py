@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from analysis.metrics import metric
-from analysis.statistics import Estimate
-from analysis.tables import Comparison, Entry, Row, Table
+from .metrics import metric
+from .statistics import Estimate
+from .tables import Comparison, Entry, Row, Table
 
 DASH = "—"
 _DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "x": 2, "": 3}

@@ -18,15 +18,16 @@ from rich.console import Console
 from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
-from analysis import controls, page, render, style
-from analysis.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
-from analysis.copies import without_copies
-from analysis.figures import draw_all
-from analysis.page import Report
-from analysis.parameters import count, words_of
-from analysis.places import require_ours, require_writable
-from analysis.runs import read_folders, setting
-from analysis.tables import REFERENCES, build, configurations
+
+from . import controls, page, render, style
+from .claims import VERDICTS, Claim, counted, judge, load_all, scorecard
+from .copies import without_copies
+from .figures import draw_all
+from .page import Report
+from .parameters import count, words_of
+from .places import require_ours, require_writable
+from .runs import read_folders, setting
+from .tables import REFERENCES, build, configurations
 
 _TITLE = "ALBERT's choices, ablated"
 #: Not in ``runs.csv``: what a cell of a table cannot show, and what names folders of this machine.
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _tell(report, opened)
     if options.wandb is not None:
         try:
-            from analysis.upload import upload  # wandb loads slowly
+            from .upload import upload  # wandb loads slowly
 
             upload(report, options.out, options.wandb or None)
         except Exception as error:  # of a library, a network or an account: the report is written

@@ -16,7 +16,8 @@ from albert_ablate.config import CONF
 from albert_ablate.identity import BEFORE as ADDED
 from albert_ablate.identity import UNSAID, comparable
 from albert_ablate.sweeping.relative import base_name
-from analysis.records import parse_yaml
+
+from .records import parse_yaml
 
 #: Settings at the only value they had before they were recorded.
 BEFORE = {**UNSAID, **ADDED}

@@ -33,10 +33,11 @@ from albert_ablate.import_hf import import_checkpoint
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.runs import RunFolder
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
-from analysis import style
-from analysis.paper_figures import draw_layers, layers_of
-from analysis.places import inside, require_ours, require_writable
-from analysis.same_text import read_text, same_pairs, stores_of
+
+from . import style
+from .paper_figures import draw_layers, layers_of
+from .places import inside, require_ours, require_writable
+from .same_text import read_text, same_pairs, stores_of
 
 #: Tokens of the shortest sequence (``pairs.max_length``).
 _SHORTEST = 8

@@ -13,11 +13,12 @@ import pandas as pd
 
 from albert_ablate.axes import AXES
 from albert_ablate.sweeping.definition import rows as sweep_rows
-from analysis import cautions, paper
-from analysis.cells import Selection, select
-from analysis.metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
-from analysis.seeds import Seeds, of_planned
-from analysis.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
+
+from . import cautions, paper
+from .cells import Selection, select
+from .metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
+from .seeds import Seeds, of_planned
+from .statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables that training fills, with the row that each row is compared with (by place; None: with no other).
 REFERENCES: dict[str, tuple[int | None, ...]] = {

@@ -6,9 +6,10 @@ from pathlib import Path
 import wandb
 
 from albert_ablate.trackers import wandb_folder, wandb_mode, wandb_project
-from analysis.claims import scorecard
-from analysis.page import Report, html
-from analysis.render import differences, frame
+
+from .claims import scorecard
+from .page import Report, html
+from .render import differences, frame
 
 
 def upload(report: Report, out: Path, project: str | None) -> None:
