@@ -1,5 +1,5 @@
 """Reads run folders; never trains."""
 
-from analysis.read.runs import COLUMNS, load_metrics, load_runs
+from .read.runs import COLUMNS, load_metrics, load_runs
 
 __all__ = ["COLUMNS", "load_metrics", "load_runs"]

@@ -20,18 +20,19 @@ from rich.table import Table
 from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
-from analysis.judge.claims import load_all
-from analysis.read.copies import without_copies
-from analysis.read.places import require_file, run_folders
-from analysis.read.runs import read_folders
-from analysis.recount import columns, controls, fine_tunings, held_out, pages, parameters, verdicts
-from analysis.recount.arms import folders
-from analysis.recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
-from analysis.recount.files import read_table
-from analysis.recount.runs import Run, mark_copies
-from analysis.recount.tables import AGAINST, TableCheck
-from analysis.report import frames, gather, where
-from analysis.write.page import Report, markdown
+
+from .judge.claims import load_all
+from .read.copies import without_copies
+from .read.places import require_file, run_folders
+from .read.runs import read_folders
+from .recount import columns, controls, fine_tunings, held_out, pages, parameters, verdicts
+from .recount.arms import folders
+from .recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
+from .recount.files import read_table
+from .recount.runs import Run, mark_copies
+from .recount.tables import AGAINST, TableCheck
+from .report import frames, gather, where
+from .write.page import Report, markdown
 
 Rows = list[dict[str, str]]
 _COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why")

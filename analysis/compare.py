@@ -23,19 +23,20 @@ from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.record import formats
-from analysis.judge.metrics import SENTENCE_SCORES, tasks_of, unfit
-from analysis.judge.statistics import p_two_sided
-from analysis.judge.tables import Comparison, Row, compare_arms, corrected
-from analysis.judge.tables import Table as PaperTable
-from analysis.read import cautions, heads
-from analysis.read.arms import full_names
-from analysis.read.cells import Selection, main_selection
-from analysis.read.places import require_file
-from analysis.read.runs import load_runs
-from analysis.read.setups import flatten
-from analysis.read.task_setups import apart
-from analysis.write import render
-from analysis.write.sources import different
+
+from .judge.metrics import SENTENCE_SCORES, tasks_of, unfit
+from .judge.statistics import p_two_sided
+from .judge.tables import Comparison, Row, compare_arms, corrected
+from .judge.tables import Table as PaperTable
+from .read import cautions, heads
+from .read.arms import full_names
+from .read.cells import Selection, main_selection
+from .read.places import require_file
+from .read.runs import load_runs
+from .read.setups import flatten
+from .read.task_setups import apart
+from .write import render
+from .write.sources import different
 
 _NOTE = """
 MLM: held-out nats, ! still on its plateau · ±: 95%, over held-out examples

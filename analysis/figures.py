@@ -13,15 +13,16 @@ import pandas as pd
 
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
-from analysis.draw import style
-from analysis.draw.arms import cost, learning_curves, pareto, seed_spread
-from analysis.draw.paper import embedding, objective_matrix, per_layer, training_curves
-from analysis.draw.plotting import NothingToDraw
-from analysis.draw.style import Drawing
-from analysis.read import cautions
-from analysis.read.cells import main_selection
-from analysis.read.places import require_ours, require_writable
-from analysis.read.runs import load_runs
+
+from .draw import style
+from .draw.arms import cost, learning_curves, pareto, seed_spread
+from .draw.paper import embedding, objective_matrix, per_layer, training_curves
+from .draw.plotting import NothingToDraw
+from .draw.style import Drawing
+from .read import cautions
+from .read.cells import main_selection
+from .read.places import require_ours, require_writable
+from .read.runs import load_runs
 
 #: Name -> the function that draws it; the paper's figures first.
 FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {

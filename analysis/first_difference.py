@@ -14,8 +14,9 @@ from typing import Any
 from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import differences, sha256_file
-from analysis.read.places import require_run_folder
-from analysis.read.runs import load_metrics, load_runs
+
+from .read.places import require_run_folder
+from .read.runs import load_metrics, load_runs
 
 #: Columns with measured times.
 _CLOCK = ("seconds", "tokens_per_second", "examples_per_second")

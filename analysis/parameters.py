@@ -17,8 +17,9 @@ from albert_ablate.console import command
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import compose
 from albert_ablate.sweeping.cells import labels
-from analysis.judge.tables import arms_of
-from analysis.read import paper
+
+from .judge.tables import arms_of
+from .read import paper
 
 _RULES = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
 #: Counts that may give a printed number, the commonest first.

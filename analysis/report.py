@@ -17,17 +17,18 @@ from rich.console import Console
 from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
-from analysis.draw import style
-from analysis.figures import draw_all
-from analysis.judge import controls
-from analysis.judge.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
-from analysis.judge.tables import REFERENCES, build, configurations
-from analysis.parameters import count, overrides_of
-from analysis.read.copies import without_copies
-from analysis.read.places import require_ours, require_writable
-from analysis.read.runs import read_folders, setting
-from analysis.write import page, render
-from analysis.write.page import Report
+
+from .draw import style
+from .figures import draw_all
+from .judge import controls
+from .judge.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
+from .judge.tables import REFERENCES, build, configurations
+from .parameters import count, overrides_of
+from .read.copies import without_copies
+from .read.places import require_ours, require_writable
+from .read.runs import read_folders, setting
+from .write import page, render
+from .write.page import Report
 
 _TITLE = "ALBERT's choices, ablated"
 #: Columns left out of ``runs.csv``: nested values, and paths of this machine.
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _tell(report, opened)
     if options.wandb is not None:
         try:
-            from analysis.write.upload import upload  # wandb loads slowly
+            from .write.upload import upload  # wandb loads slowly
 
             upload(report, options.out, options.wandb or None)
         except Exception as error:  # of a library, a network or an account: the report is written

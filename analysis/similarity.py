@@ -33,10 +33,11 @@ from albert_ablate.files import read_json
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
-from analysis.draw import style
-from analysis.draw.paper import draw_layers, layers_of
-from analysis.read.places import inside, require_ours, require_writable
-from analysis.read.same_text import read_text, same_pairs, stores_of
+
+from .draw import style
+from .draw.paper import draw_layers, layers_of
+from .read.places import inside, require_ours, require_writable
+from .read.same_text import read_text, same_pairs, stores_of
 
 #: Tokens of the shortest sequence (``pairs.max_length``).
 _SHORTEST = 8

@@ -12,15 +12,16 @@ import pandas as pd
 
 from albert_ablate.axes import AXES
 from albert_ablate.drawing_library import Line2D, MaxNLocator
-from analysis.draw.plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
-from analysis.draw.style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
-from analysis.judge.metrics import metric, summarised, unfit, values
-from analysis.judge.statistics import estimate, seeds_needed
-from analysis.read.arms import arm_names, in_order
-from analysis.read.cells import main_setup
-from analysis.read.planned import planned_seconds
-from analysis.read.planted import natural
-from analysis.read.runs import held_out_curves
+
+from ..judge.metrics import metric, summarised, unfit, values
+from ..judge.statistics import estimate, seeds_needed
+from ..read.arms import arm_names, in_order
+from ..read.cells import main_setup
+from ..read.planned import planned_seconds
+from ..read.planted import natural
+from ..read.runs import held_out_curves
+from .plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
+from .style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
 
 #: The axes that neither colours nor dashes show.
 _OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from albert_ablate.axes import SHARE
-from analysis.draw.plotting import NothingToDraw, band, interval_text, log_ticks, numbers, points, score_axis, score_of
-from analysis.draw.style import COLOURED, MUTED, Drawing, canvas, look, look_of, styled
-from analysis.judge.metrics import SENTENCE_SCORES, summarised
-from analysis.judge.tables import arms_of
-from analysis.read import paper
-from analysis.read.cells import select
-from analysis.read.runs import held_out_curves, setting
+
+from ..judge.metrics import SENTENCE_SCORES, summarised
+from ..judge.tables import arms_of
+from ..read import paper
+from ..read.cells import select
+from ..read.runs import held_out_curves, setting
+from .plotting import NothingToDraw, band, interval_text, log_ticks, numbers, points, score_axis, score_of
+from .style import COLOURED, MUTED, Drawing, canvas, look, look_of, styled
 
 _STRATEGIES = tuple(map(str, SHARE.labels))[::-1]
 _TASKS = ("MLM", *SENTENCE_SCORES)

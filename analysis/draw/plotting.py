@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.drawing_library import EngFormatter, NullFormatter, ScalarFormatter
-from analysis.judge.metrics import values
-from analysis.judge.statistics import Estimate, estimate
+
+from ..judge.metrics import values
+from ..judge.statistics import Estimate, estimate
 
 
 class NothingToDraw(Exception):  # noqa: N818 - a missing figure is not an error

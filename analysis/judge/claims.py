@@ -22,13 +22,14 @@ from pydantic.dataclasses import dataclass as checked
 
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
-from analysis.judge.metrics import METRICS, metric, resolution, roughness, unfit, values, within
-from analysis.judge.statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
-from analysis.judge.tables import REFERENCES, arms_of
-from analysis.judge.terms import settings_of
-from analysis.read import paper
-from analysis.read.cells import NO_RUN, absent, select
-from analysis.read.seeds import doubt, lost_seeds
+
+from ..read import paper
+from ..read.cells import NO_RUN, absent, select
+from ..read.seeds import doubt, lost_seeds
+from .metrics import METRICS, metric, resolution, roughness, unfit, values, within
+from .statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
+from .tables import REFERENCES, arms_of
+from .terms import settings_of
 
 _FILE = Path(__file__).parent.parent / "claims.yaml"
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")

@@ -16,15 +16,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.judge import numbers
-from analysis.judge.claims import Claim, Verdict, judge
-from analysis.judge.metrics import SENTENCE_SCORES, metric, resolution, values
-from analysis.judge.statistics import ALPHA, Estimate, estimate, p_above, p_below
-from analysis.read.arms import in_order
-from analysis.read.cautions import left_out, lost
-from analysis.read.cells import largest
-from analysis.read.planted import asked_for, planted
-from analysis.read.seeds import Seeds
+from ..read.arms import in_order
+from ..read.cautions import left_out, lost
+from ..read.cells import largest
+from ..read.planted import asked_for, planted
+from ..read.seeds import Seeds
+from . import numbers
+from .claims import Claim, Verdict, judge
+from .metrics import SENTENCE_SCORES, metric, resolution, values
+from .statistics import ALPHA, Estimate, estimate, p_above, p_below
 
 #: The claims that are judged on planted text.
 CLAIMS = Path(__file__).parent.parent / "controls.yaml"

@@ -10,8 +10,9 @@ import pandas as pd
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.record.formats import HEADS
-from analysis.judge.statistics import EVERYWHERE, Estimate, estimate
-from analysis.read.task_setups import one_setup_each
+
+from ..read.task_setups import one_setup_each
+from .statistics import EVERYWHERE, Estimate, estimate
 
 
 @dataclass(frozen=True)

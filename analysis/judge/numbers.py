@@ -2,8 +2,8 @@
 
 import math
 
-from analysis.judge.metrics import metric
-from analysis.judge.statistics import Estimate
+from .metrics import metric
+from .statistics import Estimate
 
 DASH = "—"
 DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "x": 2, "": 3}

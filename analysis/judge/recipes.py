@@ -7,7 +7,8 @@ import pandas as pd
 import yaml
 
 from albert_ablate.config.schema import CONF
-from analysis.read import paper
+
+from ..read import paper
 
 #: The paper's name of a task -> the file in ``conf/task``.
 _TASKS = {

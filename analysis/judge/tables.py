@@ -13,21 +13,12 @@ import pandas as pd
 
 from albert_ablate.axes import AXES
 from albert_ablate.sweeping.definition import rows as sweep_rows
-from analysis.judge.metrics import (
-    METRICS,
-    SENTENCE_SCORES,
-    metric,
-    resolution,
-    summarised,
-    tasks_of,
-    unfit,
-    values,
-    within,
-)
-from analysis.judge.statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
-from analysis.read import cautions, paper
-from analysis.read.cells import Selection, select
-from analysis.read.seeds import Seeds, of_planned
+
+from ..read import cautions, paper
+from ..read.cells import Selection, select
+from ..read.seeds import Seeds, of_planned
+from .metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
+from .statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables filled by training -> for each row, the index of the row that it is compared with (None: no comparison).
 REFERENCES: dict[str, tuple[int | None, ...]] = {

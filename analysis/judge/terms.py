@@ -13,7 +13,8 @@ from albert_ablate.axes import AXES
 from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
-from analysis.read.records import parse_yaml
+
+from ..read.records import parse_yaml
 
 #: Settings that never distinguish arms.
 _ELSEWHERE = {

@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from albert_ablate.sweeping.record import SWEEPS
-from analysis.read import heads
-from analysis.read.cells import Selection, main_selection
-from analysis.read.records import printable
-from analysis.read.runs import setting
-from analysis.read.seeds import Seeds
+
+from . import heads
+from .cells import Selection, main_selection
+from .records import printable
+from .runs import setting
+from .seeds import Seeds
 
 
 def of_runs(runs: pd.DataFrame) -> list[str]:

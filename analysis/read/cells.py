@@ -14,12 +14,13 @@ import pandas as pd
 from albert_ablate.axes import AXES
 from albert_ablate.config.identity import UNSAID
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
-from analysis.read.arms import APART, full_names
-from analysis.read.planted import fits, natural
-from analysis.read.runs import setting
-from analysis.read.seeds import Seeds, missing_too, numberless, seeds_of
-from analysis.read.setups import BEFORE, SHAPE, Settings, differences, keys, opened, settings_of_run, within_arm
-from analysis.read.task_setups import one_setup_each
+
+from .arms import APART, full_names
+from .planted import fits, natural
+from .runs import setting
+from .seeds import Seeds, missing_too, numberless, seeds_of
+from .setups import BEFORE, SHAPE, Settings, differences, keys, opened, settings_of_run, within_arm
+from .task_setups import one_setup_each
 
 #: Settings that the term ``dropout`` of a sweep file sets.
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")

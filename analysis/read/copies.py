@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.axes import AXES, SENTENCE_TASKS
-from analysis.read.records import printable
+
+from .records import printable
 
 #: Settings that show that two folders with one identity are different runs.
 _AXES = ("seed", *(axis.name for axis in AXES), "hidden", "layers")

@@ -11,7 +11,8 @@ import pandas as pd
 
 from albert_ablate.record.formats import BEFORE, HEADS
 from albert_ablate.record.tasks import UnitManifest
-from analysis.read.records import read_record
+
+from .records import read_record
 
 
 def with_format(folder: Path, entries: list[dict[str, Any]], precision: Any) -> list[dict[str, Any]]:

@@ -14,13 +14,14 @@ from albert_ablate.config.schema import CONF
 from albert_ablate.errors import NoRunsError, UserError
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping.relative import base_name
-from analysis.read.copies import without_copies
-from analysis.read.heads import with_format
-from analysis.read.places import inside as _inside
-from analysis.read.places import no_runs as _no_runs
-from analysis.read.places import run_folders
-from analysis.read.planted import strengths
-from analysis.read.records import parse_yaml, printable, read_line, read_record, reason_of
+
+from .copies import without_copies
+from .heads import with_format
+from .places import inside as _inside
+from .places import no_runs as _no_runs
+from .places import run_folders
+from .planted import strengths
+from .records import parse_yaml, printable, read_line, read_record, reason_of
 
 
 def _of_each(column: str, text: str) -> dict[str, str]:

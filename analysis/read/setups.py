@@ -16,7 +16,8 @@ from albert_ablate.config.identity import BEFORE as ADDED
 from albert_ablate.config.identity import UNSAID, comparable
 from albert_ablate.config.schema import CONF
 from albert_ablate.sweeping.relative import base_name
-from analysis.read.records import parse_yaml
+
+from .records import parse_yaml
 
 #: Settings that older runs did not record -> the value that they had.
 BEFORE = {**UNSAID, **ADDED}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.read.setups import flatten
+from .setups import flatten
 
 
 def setup_of(entry: Mapping[str, Any]) -> str:

@@ -18,9 +18,10 @@ from typing import Any
 from albert_ablate.axes import AXES
 from albert_ablate.config.identity import BEFORE, INCIDENTAL, UNSAID
 from albert_ablate.config.schema import CONF
-from analysis.recount.files import at, flat, read_yaml
-from analysis.recount.runs import Run
-from analysis.recount.task_setups import one_setup_each
+
+from .files import at, flat, read_yaml
+from .runs import Run
+from .task_setups import one_setup_each
 
 _SWEEPS = CONF.parent / "sweeps"
 _SIZES = ("base", "large", "xlarge", "xxlarge")

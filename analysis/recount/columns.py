@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from albert_ablate.axes import AXES, SENTENCE_TASKS
-from analysis.recount.arms import base_of
-from analysis.recount.checks import Check, compare, unknown
-from analysis.recount.controls import strengths
-from analysis.recount.files import at
-from analysis.recount.runs import Run
+
+from .arms import base_of
+from .checks import Check, compare, unknown
+from .controls import strengths
+from .files import at
+from .runs import Run
 
 _SECTION = "runs.csv"
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.recount import rules, scores
-from analysis.recount.checks import Check, compare
-from analysis.recount.files import at, mean
-from analysis.recount.rules import ALPHA
-from analysis.recount.runs import Run
+from . import rules, scores
+from .checks import Check, compare
+from .files import at, mean
+from .rules import ALPHA
+from .runs import Run
 
 _SECTION = "controls"
 #: Score -> paths of chance and of the achievable, factor to printed units, 1 if more is better (else -1), share of the

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.recount.checks import Check, compare, same, unknown
-from analysis.recount.files import mean, middle, read_json
-from analysis.recount.predictions import Counted, count
-from analysis.recount.runs import Run
+from .checks import Check, compare, same, unknown
+from .files import mean, middle, read_json
+from .predictions import Counted, count
+from .runs import Run
 
 _SECTION = "fine-tuned tasks"
 _NO_UNIT = "its fine-tuning folders are not kept"

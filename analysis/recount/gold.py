@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate.tasks.texts.glue import GLUE, GlueTask
-from analysis.recount.files import open_text
+
+from .files import open_text
 
 _PACKED = ("", ".xz", ".gz")
 _ERAS = {"1790-1849": 1850, "1850-1899": 1900, "1900-1949": 1950, "1950-today": 9999}

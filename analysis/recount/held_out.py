@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from albert_ablate.axes import SENTENCE_TASKS
-from analysis.recount.checks import Check, compare, unknown
-from analysis.recount.files import at
-from analysis.recount.runs import Run
+
+from .checks import Check, compare, unknown
+from .files import at
+from .runs import Run
 
 HELD_OUT, TRAINING = "held-out scores", "training"
 _NORMAL = 1.959963984540054

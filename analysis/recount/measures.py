@@ -6,8 +6,8 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from analysis.recount.files import mean
-from analysis.recount.student import quantile
+from .files import mean
+from .student import quantile
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.recount.checks import AGREES, DISAGREES, NOTHING, Check, as_text
-from analysis.recount.rules import Estimate
-from analysis.recount.tables import TableCheck
+from .checks import AGREES, DISAGREES, NOTHING, Check, as_text
+from .rules import Estimate
+from .tables import TableCheck
 
 _SECTION = "report.md"
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")

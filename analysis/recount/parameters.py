@@ -3,10 +3,10 @@
 from math import prod
 from typing import Any
 
-from analysis.recount.arms import model_file, shape, width_of
-from analysis.recount.checks import Check, compare, unknown
-from analysis.recount.files import at, shapes
-from analysis.recount.runs import Run
+from .arms import model_file, shape, width_of
+from .checks import Check, compare, unknown
+from .files import at, shapes
+from .runs import Run
 
 _SECTION = "parameter counts"
 #: Sizes of the released vocabulary, position table and segment table.

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate.tasks.texts.glue import GLUE
-from analysis.recount import gold
-from analysis.recount.files import mean, open_text, read_json
-from analysis.recount.gold import NoGoldError
-from analysis.recount.held_out import wilson
-from analysis.recount.measures import MEASURES, clustered, f1_of, squad
+
+from . import gold
+from .files import mean, open_text, read_json
+from .gold import NoGoldError
+from .held_out import wilson
+from .measures import MEASURES, clustered, f1_of, squad
 
 
 @dataclass

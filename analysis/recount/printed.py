@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from analysis.recount.files import read_yaml
+from .files import read_yaml
 
 #: Column of the file -> its heading in the report.
 _SHOWN = {

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.recount.files import mean
-from analysis.recount.student import power, power_inside, quantile, upper_tail
+from .files import mean
+from .student import power, power_inside, quantile, upper_tail
 
 ALPHA, _POWER, _MOST_SEEDS = 0.05, 0.8, 1000
 _NORMAL = 1.959963984540054  # half the width of a 95% interval in standard errors

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from albert_ablate.axes import AXES, SENTENCE_TASKS
-from analysis.recount.files import at, middle, read_json, read_lines, read_yaml
+
+from .files import at, middle, read_json, read_lines, read_yaml
 
 
 class Run:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
-from analysis.recount.files import at, mean
-from analysis.recount.rules import Estimate, error, estimate, resolution
-from analysis.recount.runs import Run
-from analysis.recount.task_setups import one_setup_each
+
+from .files import at, mean
+from .rules import Estimate, error, estimate, resolution
+from .runs import Run
+from .task_setups import one_setup_each
 
 Bounds = tuple[float, float]
 _SHARE: Bounds = (0.0, 100.0)

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from albert_ablate.axes import AXES, EMBED
-from analysis.recount import printed, rules, scores
-from analysis.recount.arms import cells, select
-from analysis.recount.checks import Check, compare, unknown
-from analysis.recount.files import at, mean
-from analysis.recount.parameters import of_paper_cell
-from analysis.recount.rules import Estimate
-from analysis.recount.runs import Run
-from analysis.recount.student import holm
+
+from . import printed, rules, scores
+from .arms import cells, select
+from .checks import Check, compare, unknown
+from .files import at, mean
+from .parameters import of_paper_cell
+from .rules import Estimate
+from .runs import Run
+from .student import holm
 
 Rows = Sequence[dict[str, str]]
 #: Table -> for each row, the index of the row it is compared with; None: no comparison. Speed-up is relative to the

@@ -5,8 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.recount.files import flat
-from analysis.recount.runs import Run
+from .files import flat
+from .runs import Run
 
 #: Keys under which an entry keeps its set-up; no recorded entry has them.
 _WHOLE, _RECIPE = "(set-up)", "(set-up without settings)"

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.recount import printed, rules, scores
-from analysis.recount.arms import UnknownTermError, cells, select
-from analysis.recount.checks import Check, compare, unknown
-from analysis.recount.files import at
-from analysis.recount.rules import ALPHA, Estimate
-from analysis.recount.runs import Run
-from analysis.recount.student import holm
+from . import printed, rules, scores
+from .arms import UnknownTermError, cells, select
+from .checks import Check, compare, unknown
+from .files import at
+from .rules import ALPHA, Estimate
+from .runs import Run
+from .student import holm
 
 _SECTION = "scorecard"
 _TEXTS = ("id", "claim", "source", "reason")

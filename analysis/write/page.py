@@ -12,24 +12,25 @@ import pandas as pd
 from markupsafe import Markup
 
 from albert_ablate.console import duration
-from analysis.draw import style
-from analysis.draw.style import Drawing
-from analysis.judge import numbers
-from analysis.judge.claims import Verdict, bound_text, counted
-from analysis.judge.controls import HEAD, Controls, page_rows, reading, rows
-from analysis.judge.controls import summary as controls_summary
-from analysis.judge.metrics import unfit
-from analysis.judge.recipes import leaderboard, recipe_table
-from analysis.judge.tables import Table
-from analysis.read import paper
-from analysis.read.arms import arm_names, in_order
-from analysis.read.cautions import judged_in_one_setup, of_runs
-from analysis.read.cells import main_setup
-from analysis.read.copies import short
-from analysis.read.planted import natural
-from analysis.read.seeds import of_planned
-from analysis.write import render
-from analysis.write.sources import of_tables
+
+from ..draw import style
+from ..draw.style import Drawing
+from ..judge import numbers
+from ..judge.claims import Verdict, bound_text, counted
+from ..judge.controls import HEAD, Controls, page_rows, reading, rows
+from ..judge.controls import summary as controls_summary
+from ..judge.metrics import unfit
+from ..judge.recipes import leaderboard, recipe_table
+from ..judge.tables import Table
+from ..read import paper
+from ..read.arms import arm_names, in_order
+from ..read.cautions import judged_in_one_setup, of_runs
+from ..read.cells import main_setup
+from ..read.copies import short
+from ..read.planted import natural
+from ..read.seeds import of_planned
+from . import render
+from .sources import of_tables
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 _MARKS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "~", "not tested": "–"}

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from analysis.judge.metrics import metric
-from analysis.judge.numbers import DASH, DECIMALS, number, p_value, printed, signed, unit
-from analysis.judge.tables import Comparison, Entry, Row, Table
+from ..judge.metrics import metric
+from ..judge.numbers import DASH, DECIMALS, number, p_value, printed, signed, unit
+from ..judge.tables import Comparison, Entry, Row, Table
 
 
 def heading(column: Sequence[str]) -> str:

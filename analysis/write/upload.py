@@ -6,9 +6,10 @@ from pathlib import Path
 import wandb
 
 from albert_ablate.training.trackers import wandb_folder, wandb_mode, wandb_project
-from analysis.judge.claims import scorecard
-from analysis.write.page import Report, html
-from analysis.write.render import differences, frame
+
+from ..judge.claims import scorecard
+from .page import Report, html
+from .render import differences, frame
 
 
 def upload(report: Report, out: Path, project: str | None) -> None:
