@@ -1,13 +1,13 @@
 """The rules of the house that an import can break: every import counts, those in functions and for types alone, too."""
 
-import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 from runhelpers import ROOT
+from sourcehelpers import imports
 
 #: All that may know Hydra.
 DOOR = {"albert_ablate.door.app", "albert_ablate.door.compose", "albert_ablate.door.options",
@@ -19,16 +19,6 @@ def sources(root: Path) -> dict[str, Path]:
     files = [root / "run.py", *(root / "albert_ablate").rglob("*.py"), *(root / "analysis").rglob("*.py")]
     dotted = {file: ".".join(file.relative_to(root).with_suffix("").parts) for file in files if file.is_file()}
     return {name.removesuffix(".__init__"): file for file, name in sorted(dotted.items())}
-
-
-def imports(file: Path) -> Iterator[str]:
-    """Dotted names that a file imports, ``from a import b`` as ``a.b``, wherever in the file the statement stands."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: imports are absolute here"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def module_of(name: str, known: dict[str, Path]) -> str | None:
@@ -44,7 +34,7 @@ def graph(root: Path) -> dict[str, set[str]]:
     That Python loads the ``__init__`` of the packages around an imported module does not count.
     """
     known = sources(root)
-    named = {module: {module_of(name, known) for name in imports(file)} for module, file in known.items()}
+    named = {module: {module_of(name, known) for name in imports(file, root)} for module, file in known.items()}
     return {module: {name for name in names if name} - {module} for module, names in named.items()}
 
 
@@ -62,7 +52,7 @@ def upward(root: Path) -> list[str]:
     return [
         module
         for module, file in sources(root).items()
-        if module.startswith("albert_ablate") and any(name.split(".")[0] == "analysis" for name in imports(file))
+        if module.startswith("albert_ablate") and any(name.split(".")[0] == "analysis" for name in imports(file, root))
     ]
 
 
@@ -71,7 +61,7 @@ def knowing_hydra(root: Path) -> set[str]:
     return {
         module
         for module, file in sources(root).items()
-        if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(file))
+        if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(file, root))
     }
 
 
@@ -105,6 +95,7 @@ def test_the_picture_names_every_room_and_no_import_goes_up() -> None:
 BACK = {
     "at the top": "from albert_ablate.low import x",
     "in a function": "def f():\n    import albert_ablate.low\n",
+    "relative": "from ..low import x",
     "for types": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from albert_ablate import low\n",
 }
 
