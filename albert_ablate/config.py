@@ -5,7 +5,6 @@ Values come from ``conf/`` alone; no field has a default here. ``parse.parse`` m
 
 import re
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -15,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from albert_ablate.axes import AXES, MethodName, Objective, Share
 from albert_ablate.data.splitting import known_code
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.shipped import shipped
 from albert_ablate.task_config import (
     Count,
     FineTuneConfig,
@@ -27,7 +27,7 @@ from albert_ablate.task_config import (
 )
 
 #: Where every default stands.
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = shipped("conf")
 
 _STRICT = ConfigDict(extra="forbid")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from albert_ablate import console
 from albert_ablate.axes import SENTENCE_TASKS, Objective
 from albert_ablate.config import RunConfig
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import digest, require_writable
 from albert_ablate.given import open_run, remarks, require_cache, require_no_place_for_runs
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # they load torch
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m albert_ablate.evaluate", description="Score a run on any corpus.")
+    parser = argparse.ArgumentParser(prog=program("albert_ablate.evaluate"), description="Score a run on any corpus.")
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("settings", nargs="*", help="of data, evaluation, pairs and runtime; the rest is the run's own")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the record there and nothing in the run folder")

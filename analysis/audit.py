@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 
@@ -193,7 +193,7 @@ def _require_raw(places: Sequence[Path]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 where nothing disagrees, 1 where something does or there are no runs."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.audit", description="A report's numbers derived a second time, from the raw files."
+        prog=program("analysis.audit"), description="A report's numbers derived a second time, from the raw files."
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument(

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_ablate.axes import AXES
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.tasks import formats
@@ -186,7 +186,7 @@ def _around(accuracy: float, interval: Any) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table or the changes. Exit code 1 without runs or a place to write, 2 for what is said wrongly."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Run folders side by side.")
+    parser = argparse.ArgumentParser(prog=program("analysis.compare"), description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     parser.add_argument("other", type=Path, nargs="?", help="a second one: what changed from the first to this")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")

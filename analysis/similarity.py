@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_ablate.config import DataConfig, PairsConfig, RunConfig
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.data.segments import Pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import Tokenizer
@@ -184,7 +184,7 @@ def _once(places: Sequence[Path]) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the layers of every run; with ``--out`` draw them. Exit code 2 for a place or text that will not do."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.similarity", description="What each layer does to its input, on your text."
+        prog=program("analysis.similarity"), description="What each layer does to its input, on your text."
     )
     parser.add_argument("places", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT", help="or a name on the hub")
     parser.add_argument("--text", type=Path, required=True, help="prose, sentences, .jsonl or .parquet; may be packed")

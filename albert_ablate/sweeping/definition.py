@@ -14,9 +14,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
 from albert_ablate.errors import ConfigError
+from albert_ablate.shipped import shipped
 
 #: The shipped sweeps.
-SWEEPS = Path(__file__).resolve().parent.parent.parent / "sweeps"
+SWEEPS = shipped("sweeps")
 
 Values = dict[str, Any]
 #: Keys of which a cell takes several values at once: a list of them makes no cells.

@@ -17,12 +17,13 @@ from typing import Any
 from albert_ablate.axes import AXES
 from albert_ablate.config import CONF
 from albert_ablate.identity import BEFORE, INCIDENTAL, UNSAID
+from albert_ablate.shipped import shipped
 
 from .files import at, flat, read_yaml
 from .runs import Run
 from .task_setups import one_setup_each
 
-_SWEEPS = CONF.parent / "sweeps"
+_SWEEPS = shipped("sweeps")
 _SIZES = ("base", "large", "xlarge", "xxlarge")
 #: Terms that say a shape, and what else is no setting by its own name.
 _SHAPE = ("size", "depth", "after", "width", "length")
