@@ -12,6 +12,7 @@ import pandas as pd
 
 from albert_ablate.config import RunConfig
 from albert_ablate.errors import ConfigError, UserError
+from albert_ablate.files import read_json
 from albert_ablate.record.results import Results
 from albert_ablate.runs import RunFolder
 
@@ -89,21 +90,21 @@ def sweep(*words: str) -> list[Run]:
     read = read_words([*named, *(word for word in words if "=" in word)])
     cells = expand(read)
     from albert_ablate.outcome import disk_in_words  # after the settings are found good: torch loads slowly
-    from albert_ablate.sweeping.cells import place
     from albert_ablate.sweeping.engine import run_sweep
     from albert_ablate.sweeping.gpus import precision_here
+    from albert_ablate.sweeping.record import records, standings
 
-    paths = cells[0].config.paths
+    name, paths = read.name or f"grid-{len(cells)}", cells[0].config.paths
     with disk_in_words(paths.runs, paths.cache):
-        code = run_sweep(read.name or f"grid-{len(cells)}", cells, read.rerun, _launched, True, precision_here)
-        placed = place(cells, precision_here)
+        code = run_sweep(name, cells, read.rerun, _launched, True, precision_here)
+    record = next(file for file in reversed(records(Path(paths.runs))) if read_json(file)["name"] == name)
     if code:
-        unfinished = [one.label for one in placed if one.state() != "finished"]
+        reasons = [f"{one.label}: {one.reason}" for one in standings(record) if one.state != "finished"]
         raise UserError(
-            f"{len(unfinished)} of {len(cells)} cells are not finished, {unfinished[0]} among them. The board above "
-            f"gives the reasons; the same call runs them again, and load_runs({paths.runs!r}) reads what is finished."
+            f"{len(reasons)} of {len(cells)} cells are not finished; the same call runs them again. The first is "
+            f"{reasons[0]}"
         )
-    return [Run(one.folder.path) for one in placed if one.folder is not None]
+    return [Run(Path(paths.runs) / cell["folder"]) for cell in read_json(record)["cells"]]
 
 
 def _launched(cells: "Sequence[Cell]") -> "list[Outcome]":

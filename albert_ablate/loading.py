@@ -69,7 +69,7 @@ class LoadedRun:
             batch = on_cpu.to(self.machine.device)
             last = self.model.encoder(batch.input_ids, batch.type_ids, batch.mask)  # (B, T, H)
             real = batch.mask[:, :, None]
-            found[rows] = last[:, 0] if pool == "cls" else (last * real).sum(1) / real.sum(1)
+            found[rows.tolist()] = last[:, 0] if pool == "cls" else (last * real).sum(1) / real.sum(1)
         return found
 
     @torch.inference_mode()
