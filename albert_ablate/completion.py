@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked.add_argument("shell", nargs="?", choices=["bash"], help="print the shell function")
     asked.add_argument("--of", metavar="LINE", help="print what may stand at the end of a line, an answer a line")
     options = parser.parse_args(arguments)
-    print(_BASH if options.of is None else "\n".join(answers(options.of)))
+    for line in [_BASH] if options.of is None else answers(options.of):
+        print(line)
     return 0
 
 
@@ -45,7 +46,8 @@ def answers(line: str) -> list[str]:
     chosen = COMMANDS.get(before[1]) if before else None
     if chosen is None or not chosen.settings:
         return []
-    return sorted(_settings([one for one in before[2:] if "=" in one], word))
+    given = [one for one in before[2:] if "=" in one and "," not in one]  # of swept values Hydra composes nothing
+    return sorted(_settings(given, word))
 
 
 def _settings(given: Sequence[str], word: str) -> Iterator[str]:

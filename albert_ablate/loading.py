@@ -52,13 +52,13 @@ class LoadedRun:
         """A padded batch: ``input_ids``, ``type_ids`` and ``mask``, each (N, T). Raises DataError without a text."""
         return self._features(texts).batch(np.arange(len(texts))).to(self.machine.device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def hidden_states(self, texts: Sequence[Text]) -> list[Tensor]:
         """L + 1 tensors (N, T, H): the projected embedding, then each layer's output. ``encode`` has the mask."""
         batch = self.encode(texts)
         return self.model.encoder.hidden_states(batch.input_ids, batch.type_ids, batch.mask)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, texts: Sequence[Text], pool: Literal["cls", "mean"] = "cls") -> Tensor:
         """(N, H): the last layer at [CLS], or its mean over each text's tokens, [CLS] and [SEP] included."""
         if pool not in ("cls", "mean"):
@@ -72,7 +72,7 @@ class LoadedRun:
             found[rows.tolist()] = last[:, 0] if pool == "cls" else (last * real).sum(1) / real.sum(1)
         return found
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def fill_mask(self, text: Text, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each ``[MASK]`` of ``text`` the ``top`` likeliest pieces with their probabilities, best first.
 
