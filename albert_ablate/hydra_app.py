@@ -94,7 +94,7 @@ def _task(composed: DictConfig) -> Any:
     """What Hydra calls: for a single run the run itself, for a cell of a sweep its process."""
     in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
     try:
-        config = to_run_config(composed)
+        config = to_run_config(composed, HydraConfig.get().overrides.task)
         if in_sweep:
             from albert_ablate.sweeping.process import run_in_process
 

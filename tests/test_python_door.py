@@ -192,15 +192,16 @@ def test_a_sweep_its_failures_and_a_report(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In their order, in one folder, with settings that make a run short."""
     compose, sweep = api.compose, api.sweep
     monkeypatch.setattr(api, "compose", lambda *words: compose(*words, *SHORT, *(SHORT_TASKS * ("task=demo" in words))))
     monkeypatch.setattr(api, "sweep", lambda *words: sweep(*words, *SHORT))
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text(), flags=re.M | re.S)
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/python.md"))
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) >= 4
+    assert len(blocks) >= 6
     assert (tmp_path / "report" / "index.html").is_file()
