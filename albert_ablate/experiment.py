@@ -51,8 +51,8 @@ _LONE = (
 )
 
 
-def run_cell(config: RunConfig, paper: RunConfig) -> int:
-    """Run, continue or skip the cell that ``config`` describes: pretraining, then its tasks; returns 0.
+def run_cell(config: RunConfig, paper: RunConfig) -> RunFolder:
+    """Run, continue or skip the cell that ``config`` describes: pretraining, then its tasks; returns its folder.
 
     ``paper`` is the paper's set-up for the same axes; the record lists the deviations from it.
 
@@ -85,7 +85,7 @@ def _require_second_segments(config: RunConfig) -> None:
         )
 
 
-def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
+def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> RunFolder:
     world = machine.world
     set_up(config.runtime)
     keep_compiled(Path(config.paths.cache), machine.backend)
@@ -104,7 +104,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
             console.show(summary(folder))
         else:
             console.say(f"\n{folder.path} is {state}, not failed: nothing to do with rerun=failed.")
-        return 0
+        return folder
     if world.main:  # so that a bad task file is refused before pretraining
         readers = read_units(units, again=config.rerun == "all")
         if config.rerun == "all":
@@ -115,7 +115,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
         silent = SilentFolder(folder.path.parent, folder.name)
         if not pretrained:
             _pretrain(config, paper, prepared, silent, machine, parents)
-        return 0
+        return folder
     with locked(folder.path) as lock:
         folder.note = lock.note
         if not pretrained:
@@ -124,7 +124,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> int:
                 _pretrain(config, paper, prepared, folder, machine, parents)
         fine_tune_all(config, folder, units, readers, prepared.tokenizer, machine)
     console.show(summary(folder))
-    return 0
+    return folder
 
 
 def _elsewhere(folder: RunFolder, machine: Machine) -> str:

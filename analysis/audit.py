@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 
@@ -194,7 +194,7 @@ def _require_raw(paths: Sequence[Path]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 0 if nothing disagrees, 1 if a number disagrees or there are no runs."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.audit", description="A report's numbers derived a second time, from the raw files."
+        prog=program("analysis.audit"), description="A report's numbers derived a second time, from the raw files."
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--report", type=Path, metavar="DIR", help="a written report (default: one is made in memory)")

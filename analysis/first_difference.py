@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import differences, sha256_file
 
@@ -89,7 +89,7 @@ def _weights(folder: Path) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 0 if the runs are equal, 1 if they differ, 2 for a wrong folder."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.first_difference", description="The first step at which two runs differ."
+        prog=program("analysis.first_difference"), description="The first step at which two runs differ."
     )
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="a run folder")
     parser.add_argument("--tolerance", type=float, default=0.0, help="relative difference to ignore")

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import compose
 from albert_ablate.sweeping.cells import labels
@@ -81,7 +81,7 @@ def _draw(cells: pd.DataFrame) -> Table:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, or the counts of cells. Exit code 2 for wrong settings."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.parameters", description="Parameters before training.")
+    parser = argparse.ArgumentParser(prog=program("analysis.parameters"), description="Parameters before training.")
     parser.add_argument("overrides", nargs="*", help="a cell, such as: model=base embed=e128 share=all, or several")
     overrides = parser.parse_args(arguments).overrides
     console = Console(highlight=False)

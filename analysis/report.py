@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 
@@ -69,6 +69,25 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
     for drawing in report.drawings:
         style.write(drawing, out / "figures", ("svg",) if compact else ("png", "svg", "pdf"))
     return out / ("report.md" if compact else "index.html")
+
+
+def report_on(
+    places: Sequence[Path | str], out: Path, *, claims: Sequence[Path] = (), conditions: Sequence[str] = (),
+    title: str = _TITLE, survivors: bool = False, compact: bool = False,
+) -> tuple[Report, Path]:  # fmt: skip
+    """Read the runs under ``places``, judge them and write the report to ``out``; the file to open is returned too.
+
+    ``claims`` are files of claims beside the paper's, ``conditions`` those of ``where``. Raises UserError: no runs, a
+    claims file that cannot be used, or a folder that cannot be written or holds something else.
+    """
+    judged = load_all([controls.CLAIMS, *claims])
+    require_writable("--out", out)
+    require_ours("--out", out, _FILES, "scorecard.csv", "id,claim,source,")
+    report = gather(without_copies(where(read_folders(*places), conditions)), judged, title, survivors)
+    try:
+        return report, write(report, out, compact=compact)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}).") from error
 
 
 def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
@@ -139,7 +158,7 @@ def _tell(report: Report, opened: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 1 without runs or if ``--out`` cannot be written, 2 for wrong arguments or claims."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.report", description="Tables, figures and verdicts from run folders."
+        prog=program("analysis.report"), description="Tables, figures and verdicts from run folders."
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
@@ -158,15 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--wandb", metavar="PROJECT", nargs="?", const="", help="also log the tables and the page to Weights & Biases"
     )
     options = parser.parse_args(arguments)
-    claims = load_all([controls.CLAIMS, *options.claims])
-    require_writable("--out", options.out)
-    require_ours("--out", options.out, _FILES, "scorecard.csv", "id,claim,source,")
-    runs = without_copies(where(read_folders(*options.runs), options.where))
-    report = gather(runs, claims, options.title, options.survivors)
-    try:
-        opened = write(report, options.out, compact=options.compact)
-    except OSError as error:
-        raise UserError(f"--out {options.out}: cannot be written ({error.strerror}).") from error
+    report, opened = report_on(
+        options.runs, options.out, claims=options.claims, conditions=options.where, title=options.title,
+        survivors=options.survivors, compact=options.compact,
+    )  # fmt: skip
     _tell(report, opened)
     if options.wandb is not None:
         try:

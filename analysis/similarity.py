@@ -20,7 +20,7 @@ from rich.text import Text
 
 from albert_ablate.commands.import_hf import import_checkpoint
 from albert_ablate.config.schema import DataConfig, PairsConfig, RunConfig
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.data.segments import Pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import Tokenizer
@@ -184,7 +184,7 @@ def _once(sources: Sequence[Path]) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the layers of every model; with ``--out`` draws them. Exit code 2 for an unusable model or text."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.similarity", description="What each layer does to its input, on your text."
+        prog=program("analysis.similarity"), description="What each layer does to its input, on your text."
     )
     parser.add_argument("sources", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT", help="or a name on the hub")
     parser.add_argument("--text", type=Path, required=True, help="prose, sentences, .jsonl or .parquet; may be packed")

@@ -106,8 +106,9 @@ def run(config: RunConfig) -> RunFolder:
 
 
 def start(config: RunConfig) -> int:
-    """Run a cell as ``run.py`` does; errors come out."""
-    return run_cell(config, paper_setup(config))
+    """Run a cell as ``run.py`` does: 0, or the error comes out."""
+    run_cell(config, paper_setup(config))
+    return 0
 
 
 def stopped_in(step: int, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,12 @@ def test_the_papers_set_up() -> None:
     assert made.data.name == "wiki_books"
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(5, 0), (50, 5), (120, 12), (121, 120), (1200, 120)])
+def test_a_short_budget_has_a_short_warm_up(steps: int, warmup: int) -> None:
+    """The preset's wherever that leaves something of the steps."""
+    assert compose([f"budget.steps={steps}"]).budget.warmup_steps == warmup
+
+
 def test_a_choice_on_the_command_line_beats_the_scale() -> None:
     made = compose(["scale=paper", "model=large", "data=embedded", "optimizer=adamw", "budget.steps=5000"])
     assert (made.model.name, made.data.name, made.optimizer.name, made.budget.steps) == (
@@ -234,6 +240,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["share=none", "share.groups=2"], ["share.groups=2", "share=none", "Set it to 1"]),
     (["share.strategy=some"], ["share.strategy='some'", "'all'", "'attention'", "'ffn'", "'none'"]),
     (["objective.name=rtd"], ["objective.name='rtd'", "'nsp'", "'sop'", "'none'"]),
+    (["budget.steps=5", "budget.warmup_steps=120"], ["budget.warmup_steps=120", "budget.steps=5"]),
     (["budget.warmup_steps=1500"], ["budget.warmup_steps=1500", "budget.steps=1500", "Shorten the warm-up"]),
     (["budget.steps=0"], ["budget.steps=0", "greater than or equal to 1"]),
     (["budget.steps=1.5"], ["budget.steps=1.5", "integer"]),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or that of the worst failure."""
     parser = argparse.ArgumentParser(
-        prog="python -m albert_ablate.finetune", description="Fine-tune finished runs on downstream tasks."
+        prog=console.program("albert_ablate.finetune"), description="Fine-tune finished runs on downstream tasks."
     )
     parser.add_argument(
         "items", nargs="+", metavar="RUN | SETTING=VALUE", help="run folders, and settings as task=sst2"

@@ -17,7 +17,7 @@ import yaml
 
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.console import command
+from albert_ablate.console import command, program
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError
 from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
@@ -47,7 +47,7 @@ _STEP = "step_00000000"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m albert_ablate.import_hf", description="An ALBERT or BERT checkpoint as a run."
+        prog=program("albert_ablate.import_hf"), description="An ALBERT or BERT checkpoint as a run."
     )
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")

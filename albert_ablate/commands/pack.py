@@ -19,7 +19,7 @@ from albert_ablate.files import require_writable
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m albert_ablate.pack", description="A corpus as one file of tokens, without its text."
+        prog=console.program("albert_ablate.pack"), description="A corpus as one file of tokens, without its text."
     )
     parser.add_argument("file", type=Path, help="the file to write")
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="data, tokenizer and paths, as of a run")

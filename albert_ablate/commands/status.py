@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from albert_ablate.console import command, duration
+from albert_ablate.console import command, duration, program
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import read_json
 from albert_ablate.sweeping.board import board
@@ -17,7 +17,7 @@ from albert_ablate.sweeping.record import records, single_run, single_runs, stan
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or 2 where there is nothing to show."""
-    parser = argparse.ArgumentParser(prog="python -m albert_ablate.status", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("albert_ablate.status"), description=__doc__)
     parser.add_argument(
         "runs", type=Path, metavar="RUNS", nargs="?", default=Path("runs"),
         help="the folder with the run folders (paths.runs; default: runs), or one of them",

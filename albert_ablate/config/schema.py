@@ -5,7 +5,6 @@ All defaults are in ``conf/``, none in this file. ``parse.parse`` makes a ``RunC
 
 import re
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -25,9 +24,10 @@ from albert_ablate.config.tasks import (
 )
 from albert_ablate.languages import known_code
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.shipped import shipped
 
 #: The folder with all defaults.
-CONF = Path(__file__).resolve().parent.parent.parent / "conf"
+CONF = shipped("conf")
 
 _STRICT = ConfigDict(extra="forbid")
 

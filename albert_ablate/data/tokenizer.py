@@ -88,7 +88,7 @@ class Tokenizer:
 
     def encode(self, sentences: list[str], threads: int = -1) -> list[list[int]]:
         """Ids of each cleaned sentence, without special tokens; ``wikitext.UNKNOWN`` becomes the unknown piece."""
-        return encoded_around_unknown(sentences, lambda parts: self._encode(parts, threads), self._continued)
+        return encoded_around(UNKNOWN, UNK, sentences, lambda parts: self._encode(parts, threads), self._continued)
 
     def _encode(self, sentences: list[str], threads: int) -> list[list[int]]:
         cleaned = [clean(s, self.config.lowercase, self.config.strip_accents) for s in sentences]
@@ -99,6 +99,14 @@ class Tokenizer:
                 if not self._digit_comma.isdisjoint(ids):
                     ids[:] = [new for old in ids for new in self._without_comma(old)]
         return encoded
+
+    def encode_masked(self, texts: list[str]) -> list[list[int]]:
+        """The same for texts in which ``[MASK]`` stands for the mask piece."""
+        return encoded_around(SPECIALS[MASK], MASK, texts, self.encode, self._continued)
+
+    def piece(self, number: int) -> str:
+        """The piece with this id; ``▁`` opens a word, or ``##`` continues one."""
+        return str(self.pieces.id_to_piece(number))
 
     def _continued(self, ids: list[int]) -> list[int]:
         """``ids`` of a text that continues a word: the first piece loses its word mark."""
@@ -139,25 +147,27 @@ class Tokenizer:
         return [self.pieces.piece_to_id(p) for p in [*inner, ","]]
 
 
-def encoded_around_unknown(
+def encoded_around(
+    mark: str,
+    piece: int,
     sentences: list[str],
     encode: Callable[[list[str]], list[list[int]]],
     continued: Callable[[list[int]], list[int]] = list,
 ) -> list[list[int]]:
-    """``encode`` of every sentence, with UNK for each word that is unknown in the source.
+    """``encode`` of every sentence, with the id ``piece`` for each ``mark`` in it.
 
-    ``continued`` converts the ids of a part that follows an unknown word without a space.
+    ``continued`` converts the ids of a part that follows a mark without a space.
     """
-    if not any(UNKNOWN in sentence for sentence in sentences):
+    if not any(mark in sentence for sentence in sentences):
         return encode(sentences)
-    parts = [sentence.split(UNKNOWN) for sentence in sentences]
+    parts = [sentence.split(mark) for sentence in sentences]
     encoded = iter(encode([part for row in parts for part in row]))
     rows: list[list[int]] = []
     for row in parts:
         ids = list(next(encoded))
         for part in row[1:]:
             more = next(encoded)
-            ids += [UNK, *(continued(more) if more and not part[:1].isspace() else more)]
+            ids += [piece, *(continued(more) if more and not part[:1].isspace() else more)]
         rows.append(ids)
     return rows
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from albert_ablate.config.schema import TokenizerConfig
-from albert_ablate.data.tokenizer import Tokenizer, encoded_around_unknown
+from albert_ablate.data.tokenizer import UNK, Tokenizer, encoded_around
+from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.words import rule_in_digest, word_piece_starts
 from albert_ablate.errors import DataError
 from albert_ablate.files import digest, sha256_file
@@ -52,10 +53,20 @@ class WordPiece(Tokenizer):
 
     def encode(self, sentences: list[str], threads: int = -1) -> list[list[int]]:
         """Ids of each sentence, without special tokens; ``wikitext.UNKNOWN`` becomes the unknown piece."""
-        return encoded_around_unknown(
+        return encoded_around(
+            UNKNOWN,
+            UNK,
             sentences,
             lambda parts: [coded.ids for coded in self._model.encode_batch_fast(parts, add_special_tokens=False)],
         )
+
+    def piece(self, number: int) -> str:
+        """The piece with this id; empty for a row of an imported model that no piece belongs to."""
+        return self._model.id_to_token(number) or ""
+
+    def _continued(self, ids: list[int]) -> list[int]:
+        """As it is: a word piece that opens a word carries no mark."""
+        return ids
 
     def encode_with_offsets(self, cleaned: list[str], threads: int = -1) -> list[list[tuple[int, int, int]]]:
         """(id, begin, end) of each piece, in characters; the ids are those of ``encode``."""

@@ -94,7 +94,7 @@ def _task(composed: DictConfig) -> Any:
     """Hydra calls this for a single run and for each cell of a sweep, which runs in a process of its own."""
     in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
     try:
-        config = to_run_config(composed)
+        config = to_run_config(composed, HydraConfig.get().overrides.task)
         if in_sweep:
             from albert_ablate.sweeping.process import run_in_process
 

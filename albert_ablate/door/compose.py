@@ -20,19 +20,27 @@ from albert_ablate.errors import ConfigError, RunFolderError
 PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
 
 
-def to_run_config(composed: DictConfig) -> RunConfig:
-    """Composed Hydra config -> typed, validated dataclasses. Raises ConfigError."""
+#: Where words shorten a budget to less than the preset's warm-up, and say nothing of that: its share of the steps.
+_SHORT_WARMUP = 0.1
+
+
+def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
+    """Hydra's config, composed of ``words`` -> typed, validated dataclasses. Raises ConfigError."""
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
+    said, budget = {word.partition("=")[0].lstrip("+~") for word in words}, values["budget"]
+    steps, warmup = budget["steps"], budget["warmup_steps"]
+    if "budget.warmup_steps" not in said and isinstance(steps, int) and isinstance(warmup, int) and warmup >= steps:
+        budget["warmup_steps"] = int(_SHORT_WARMUP * steps)
     return parse({str(k): v for k, v in values.items()})
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration that ``python run.py`` would run with these overrides. Raises ConfigError."""
-    return to_run_config(_composed(overrides))
+    return to_run_config(_composed(overrides), overrides)
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

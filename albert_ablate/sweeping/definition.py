@@ -14,9 +14,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
 from albert_ablate.errors import ConfigError
+from albert_ablate.shipped import shipped
 
 #: The shipped sweeps.
-SWEEPS = Path(__file__).resolve().parent.parent.parent / "sweeps"
+SWEEPS = shipped("sweeps")
 
 Values = dict[str, Any]
 #: Settings whose value is a list: several values belong to one cell.

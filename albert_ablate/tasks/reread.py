@@ -72,7 +72,7 @@ def reread(
     for unit in units:
         try:
             with locked(unit.path):
-                scored.append(_reread(config, run, unit, given, tokenizer, machine))
+                scored.append(_reread(config, unit, given, tokenizer, machine))
         except UserError as error:
             console.say(f"  ✗ {unit.name}: {error}")
             failures.append(error)
@@ -82,15 +82,15 @@ def reread(
     return scored
 
 
-def _reread(
-    config: RunConfig,
-    run: RunFolder,
-    unit: RunFolder,
-    given: Callable[[str], bool],
-    tokenizer: Tokenizer,
-    machine: Machine,
-) -> Reread:
-    manifest, results = manifest_of(unit), unit.load("results.json", UnitResults)
+def tuner_of(
+    config: RunConfig, unit: RunFolder, given: Callable[[str], bool], tokenizer: Tokenizer, machine: Machine
+) -> FineTuner:
+    """A finished fine-tuning as it was set up, its task's files read again; the model has its first weights.
+
+    ``config`` has the unit's task; ``given`` as in ``reread``. Raises DataError: the weights were not kept, or the
+    files are not there or are not those of the fine-tuning.
+    """
+    manifest = manifest_of(unit)
     name = manifest["task"]
     if not all((unit.path / file).is_file() for file in (BEST, LAST)):
         raise DataError(f"its weights are not there (task.keep_weights=false). Fine-tune it again: task={name}.")
@@ -104,7 +104,14 @@ def _reread(
     recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
     model = build_task_model(made, shape, recipe, manifest["seed"], None, shape.initializer_range)
     machine = replace(machine, precision=manifest["precision"])
-    tuner = FineTuner(made, model, recipe, config.task, manifest["seed"], unit, machine, config.runtime)
+    return FineTuner(made, model, recipe, config.task, manifest["seed"], unit, machine, config.runtime)
+
+
+def _reread(
+    config: RunConfig, unit: RunFolder, given: Callable[[str], bool], tokenizer: Tokenizer, machine: Machine
+) -> Reread:
+    results = unit.load("results.json", UnitResults)
+    tuner = tuner_of(config, unit, given, tokenizer, machine)
     kept = unit.path / f"{PREDICTIONS}-{formats.BEFORE}"
     if not kept.exists() and (unit.path / PREDICTIONS).exists():  # moved already if this was interrupted
         (unit.path / PREDICTIONS).rename(kept)
@@ -115,7 +122,7 @@ def _reread(
     results.recipe = results.recipe | {"heads": formats.REREAD}
     results.selection = f"{before.selection}, by scores of its head in {formats.BEFORE}"
     results.before = before
-    results.reread = ScoredAgain(source=code(), packages=provenance.packages(), hardware=hardware(machine))
+    results.reread = ScoredAgain(source=code(), packages=provenance.packages(), hardware=hardware(tuner.machine))
     unit.amend("results.json", results)
     unit.log(f"scored again with the head in {formats.HEADS}; before it answered in {formats.BEFORE}")
     return Reread(unit.name, (before.best.score, results.best.score), (before.last.score, results.last.score))

@@ -3,8 +3,9 @@
 Letters: N examples of a set, S sequences (N times the choices), B examples in a batch, T tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from albert_ablate.model.architecture import Architecture
 Outputs = dict[str, np.ndarray]
 #: Name of a dev set -> ``score`` or a metric -> baseline -> its value.
 Baselines = dict[str, dict[str, dict[str, float]]]
+#: A class, the labels that apply, a number or several.
+Answer = str | float | tuple[str, ...] | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -173,3 +176,14 @@ class Task(Protocol):
 
     def baselines(self, bag_of_words: bool) -> Baselines:
         """What each dev set's ``score`` has to beat and, where it is known, each metric."""
+
+
+@runtime_checkable
+class AnswersTexts(Protocol):
+    """What a task has beside that where it can answer texts that are in none of its files."""
+
+    def unlabelled(self, texts: Sequence[tuple[str, str | None]]) -> FeatureSet:
+        """Texts, each with a second one or None, as the model reads the task's own. Raises DataError."""
+
+    def answers(self, outputs: Outputs) -> list[Answer]:
+        """What ``outputs`` predict for each example."""

@@ -18,12 +18,13 @@ from typing import Any
 from albert_ablate.axes import AXES
 from albert_ablate.config.identity import BEFORE, INCIDENTAL, UNSAID
 from albert_ablate.config.schema import CONF
+from albert_ablate.shipped import shipped
 
 from .files import at, flat, read_yaml
 from .runs import Run
 from .task_setups import one_setup_each
 
-_SWEEPS = CONF.parent / "sweeps"
+_SWEEPS = shipped("sweeps")
 _SIZES = ("base", "large", "xlarge", "xxlarge")
 #: Terms that set the shape or the length, and are not names of settings.
 _SHAPE = ("size", "depth", "after", "width", "length")

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate.data.tokenizer import Tokenizer
+from albert_ablate.errors import DataError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
-from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.task import Answer, Baselines, FeatureSet, Outputs, Sequences, SetScores, TaskBatch
 from albert_ablate.tasks.texts.glue import GLUE
 from albert_ablate.tasks.texts.sets import Example, ExampleSets
 
@@ -36,11 +37,13 @@ class SentenceTask:
         self._scales = sets.kind == "values" and name not in GLUE
         self._mean = targets.mean(0) if self._scales else np.zeros(1)
         self._deviation = np.where(targets.std(0) > 0, targets.std(0), 1.0) if self._scales else np.ones(1)
-        self.train = self._features(sets.train, tokenizer, max_length)
-        self.dev = {name: self._features(examples, tokenizer, max_length) for name, examples in sets.dev.items()}
-        self.test = {name: self._features(examples, tokenizer, max_length) for name, examples in sets.test.items()}
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self.train = self._features(sets.train)
+        self.dev = {name: self._features(examples) for name, examples in sets.dev.items()}
+        self.test = {name: self._features(examples) for name, examples in sets.test.items()}
 
-    def _features(self, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> FeatureSet:
+    def _features(self, examples: Sequence[Example]) -> FeatureSet:
+        tokenizer, max_length = self._tokenizer, self._max_length
         first = tokenizer.encode([e.first for e in examples])
         second = None
         if examples[0].second is not None:
@@ -51,6 +54,23 @@ class SentenceTask:
             for a in first:
                 del a[max_length - 2 :]
         return FeatureSet(Sequences.of(first, second), self._targets(examples))
+
+    def unlabelled(self, texts: Sequence[tuple[str, str | None]]) -> FeatureSet:
+        """Texts, each with a second one or None, as the model reads the task's own. Raises DataError."""
+        pairs = self.sets.train[0].second is not None
+        if any((second is not None) != pairs for _, second in texts):
+            wanted = "pairs of texts, each a tuple (first, second)" if pairs else "single texts, not pairs"
+            raise DataError(f"{self.name} takes {wanted}.")
+        return self._features([Example("", first, second, None) for first, second in texts])
+
+    def answers(self, outputs: Outputs) -> list[Answer]:
+        """What ``outputs`` predict for each example: its class, the labels it has, or its number or numbers."""
+        predicted, names = self._predicted(outputs["logits"]), self.sets.names
+        if self.sets.kind == "classes":
+            return [names[place] for place in predicted]
+        if self.sets.kind == "labels":
+            return [tuple(name for name, on in zip(names, row, strict=True) if on) for row in predicted]
+        return [float(row[0]) if len(row) == 1 else tuple(map(float, row)) for row in predicted]
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
         if examples[0].target is None:

@@ -1,0 +1,120 @@
+"""What this machine offers a run: ``python -m albert_ablate.doctor``."""
+
+import argparse
+import os
+import platform
+import shutil
+import textwrap
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from albert_ablate import __version__
+from albert_ablate.console import command, program, say
+from albert_ablate.door.compose import compose
+from albert_ablate.errors import RunFolderError
+from albert_ablate.record import provenance
+from albert_ablate.training.machine import Machine
+from albert_ablate.training.precision import gpu_multiplies_bf16
+
+#: Extra of ``pyproject.toml`` -> the modules that it installs, and what needs them.
+EXTRAS = {
+    "hub": (("datasets", "pyarrow"), "corpora and tasks of the hub, parquet files"),
+    "huggingface": (("tokenizers", "huggingface_hub"), "word pieces, tokenizer.json, models of the hub"),
+    "launchers": (
+        ("hydra_plugins.hydra_joblib_launcher", "hydra_plugins.hydra_submitit_launcher"),
+        "sweeps in several processes or on a cluster",
+    ),
+    "tensorboard": (("tensorboard",), "tracker=tensorboard"),
+    "tensorflow": (("tensorflow",), "import of ALBERT's TensorFlow release"),
+}
+_WIDTH, _INDENT = 79, 16
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line for each fact; returns 0, also where something is missing."""
+    parser = argparse.ArgumentParser(prog=program("albert_ablate.doctor"), description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), help="where runs will lie, to see its disk (default: here)"
+    )
+    folder = parser.parse_args(arguments).folder
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder}: there is no such folder.")
+    facts: dict[str, Callable[[], str]] = {
+        "albert-ablate": _code,
+        "python": lambda: f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "torch": lambda: str(torch.__version__),
+        "processor": _processor,
+        "memory": _memory,
+        "bf16": _bf16,
+        "GPU": _gpus,
+        "a run takes": _machine,
+        "disk": lambda: f"{shutil.disk_usage(folder).free / 1e9:,.0f} GB free in {folder.resolve()}",
+    }
+    for name, fact in facts.items():
+        _line(name, _answer(fact))
+    say("\noptional packages")
+    for extra, (modules, need) in EXTRAS.items():
+        _line(extra, _installed(extra, modules, need))
+    return 0
+
+
+def _line(name: str, text: str) -> None:
+    gap = " " * _INDENT
+    say(textwrap.fill(text, _WIDTH, initial_indent=f"{name:<{_INDENT}}", subsequent_indent=gap, break_on_hyphens=False))
+
+
+def _answer(fact: Callable[[], str]) -> str:
+    """The fact, or why it is not known: a machine that hides one of them still tells the others."""
+    try:
+        return fact()
+    except Exception as error:
+        return f"not known ({type(error).__name__}: {error})"
+
+
+def _code() -> str:
+    found = provenance.commit()
+    if found["commit"] is None:
+        return f"{__version__}, commit not known: {found['unknown']}"
+    return f"{__version__}, commit {found['commit'][:12]}{', changed since' if found['dirty'] else ''}"
+
+
+def _processor() -> str:
+    there = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    return f"{provenance.hardware(torch.device('cpu'))['processor']}, {usable} of {there} cores usable"
+
+
+def _memory() -> str:
+    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:,.1f} GB"
+
+
+def _bf16() -> str:
+    """Which of the processor's instructions multiply bf16."""
+    offered = {"AVX-512": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
+    there = " and ".join(name for name, is_there in offered.items() if is_there)
+    return f"by the processor's {there}" if there else "not by the processor, which computes in fp32"
+
+
+def _gpus() -> str:
+    if not torch.cuda.is_available():
+        return "none that torch can use"
+    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    named = ", ".join(f"{card.name} with {card.total_memory / 1e9:,.0f} GB" for card in cards)
+    return f"{named}; {'bf16' if gpu_multiplies_bf16() else 'no bf16'}"
+
+
+def _machine() -> str:
+    """What ``runtime.device=auto`` and ``runtime.precision=auto`` come to."""
+    machine = Machine.of(compose().runtime)
+    return f"{machine.device.type} in {machine.precision}, unless runtime.device or runtime.precision say otherwise"
+
+
+def _installed(extra: str, modules: Sequence[str], need: str) -> str:
+    missing = [name.rpartition(".")[2] for name in modules if find_spec(name) is None]
+    if not missing:
+        return f"installed, for {need}"
+    return f"missing {', '.join(missing)}, needed for {need}. pip install 'albert-ablate[{extra}]'"

@@ -1,0 +1,138 @@
+"""A trained run in memory: its encoder, tokenizer, heads and fine-tunings, to be asked about texts.
+
+Letters: N texts, T tokens of the longest, H hidden, L layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from albert_ablate.commands.finetune import tokenizer_of
+from albert_ablate.data.tokenizer import CLS, MASK, SEP, SPECIALS
+from albert_ablate.door.compose import compose_for_run
+from albert_ablate.errors import ConfigError, DataError, RunFolderError
+from albert_ablate.methods import method_of
+from albert_ablate.methods.method import Measure
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.manifest import Manifest
+from albert_ablate.tasks.batches import in_order
+from albert_ablate.tasks.finetuning import BEST
+from albert_ablate.tasks.reread import manifest_of, tuner_of
+from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TaskBatch
+from albert_ablate.tasks.texts.task import trim
+from albert_ablate.training.checkpoint import load_strictly, load_weights, newest
+from albert_ablate.training.machine import Machine
+
+#: One text, or two that the model reads as one sequence.
+Text = str | tuple[str, str]
+
+
+class LoadedRun:
+    """The newest checkpoint of a run, in fp32 and without dropout.
+
+    ``texts`` are strings or pairs of strings; ``[MASK]`` in one is the mask piece. What is longer than the model's
+    positions is cut, of a pair the longer text first.
+    """
+
+    def __init__(self, folder: RunFolder, device: Literal["cpu", "cuda", "auto"] = "cpu") -> None:
+        self.folder = folder.path
+        self.config = compose_for_run(folder.path / "config.yaml", [])
+        self.tokenizer = tokenizer_of(folder, self.config)
+        self.model = method_of(self.config).build({})
+        load_weights(newest(folder.checkpoints), self.model)
+        runtime = replace(self.config.runtime, device=device, precision="fp32")
+        self.machine = Machine.of(runtime)
+        self.model.to(self.machine.device).eval()
+
+    def encode(self, texts: Sequence[Text]) -> TaskBatch:
+        """A padded batch: ``input_ids``, ``type_ids`` and ``mask``, each (N, T). Raises DataError without a text."""
+        return self._features(texts).batch(np.arange(len(texts))).to(self.machine.device)
+
+    @torch.no_grad()
+    def hidden_states(self, texts: Sequence[Text]) -> list[Tensor]:
+        """L + 1 tensors (N, T, H): the projected embedding, then each layer's output. ``encode`` has the mask."""
+        batch = self.encode(texts)
+        return self.model.encoder.hidden_states(batch.input_ids, batch.type_ids, batch.mask)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[Text], pool: Literal["cls", "mean"] = "cls") -> Tensor:
+        """(N, H): the last layer at [CLS], or its mean over each text's tokens, [CLS] and [SEP] included."""
+        if pool not in ("cls", "mean"):
+            raise ConfigError(f"pool={pool}: say cls or mean.")
+        features = self._features(texts)
+        found = torch.empty(len(features), self.config.model.hidden, device=self.machine.device)
+        for rows, on_cpu in in_order(features):
+            batch = on_cpu.to(self.machine.device)
+            last = self.model.encoder(batch.input_ids, batch.type_ids, batch.mask)  # (B, T, H)
+            real = batch.mask[:, :, None]
+            found[rows.tolist()] = last[:, 0] if pool == "cls" else (last * real).sum(1) / real.sum(1)
+        return found
+
+    @torch.no_grad()
+    def fill_mask(self, text: Text, top: int = 5) -> list[list[tuple[str, float]]]:
+        """For each ``[MASK]`` of ``text`` the ``top`` likeliest pieces with their probabilities, best first.
+
+        Raises DataError where there is no mask, or where the run has no masked-LM head.
+        """
+        manifest = RunFolder(self.folder.parent, self.folder.name).load("manifest.json", Manifest)
+        missing = manifest.imported is not None and "masked-LM head" in manifest.imported.missing
+        if missing or Measure.MASKED_LM not in method_of(self.config).measures:
+            raise DataError(f"{self.folder} has no trained masked-LM head to fill a mask with.")
+        batch = self.encode([text])
+        rows = (batch.input_ids.flatten() == MASK).nonzero().flatten()
+        if not len(rows):
+            raise DataError(f"{text!r}: no {SPECIALS[MASK]} in it, or it stands after the model's last position.")
+        states = self.model.encoder(batch.input_ids, batch.type_ids, batch.mask, rows=rows)  # (masks, H)
+        best = cast(Any, self.model).masked_lm_logits(states).softmax(-1).topk(top)
+        named = [[self.tokenizer.piece(number) for number in row] for row in best.indices.tolist()]
+        return [list(zip(*row, strict=True)) for row in zip(named, best.values.tolist(), strict=True)]
+
+    def predict(self, task: str, texts: Sequence[Text], *settings: str) -> list[Answer]:
+        """What the run's fine-tuning on ``task`` answers for each text: a class, labels, or numbers.
+
+        ``task`` is a task's name, of whose fine-tunings that with the lowest seed and the best weights answers, or the
+        name of a folder in ``RUN/tasks``. The task's files are read again, for its labels; ``settings`` say where
+        they are now (``task.data_dir=DATA``). Raises UserError.
+        """
+        unit = self._unit(task)
+        name = manifest_of(unit)["task"]
+        config = compose_for_run(self.folder / "config.yaml", [f"task=[{name}]", *settings])
+        given = {word.partition("=")[0].lstrip("+~") for word in settings}
+        tuner = tuner_of(config, unit, given.__contains__, self.tokenizer, self.machine)
+        if not isinstance(tuner.task, AnswersTexts):
+            raise ConfigError(f"{name}: its examples are more than texts; its predictions on dev are in {unit.path}.")
+        load_strictly(unit.path / BEST, tuner.model)
+        return tuner.task.answers(tuner.predict(tuner.task.unlabelled(_pairs(texts))))
+
+    def _unit(self, task: str) -> RunFolder:
+        """The finished fine-tuning that answers for ``task``."""
+        folders = [RunFolder(file.parent.parent, file.parent.name) for file in self.folder.glob("tasks/*/results.json")]
+        finished = {unit.name: manifest_of(unit) for unit in folders if unit.state() == "finished"}
+        fitting = [name for name, of in finished.items() if task in (name, of["task"])]
+        if not fitting:
+            there = f"There are: {', '.join(sorted(finished))}." if finished else "There is none."
+            raise RunFolderError(f"{self.folder}: no finished fine-tuning {task}. {there}")
+        return RunFolder(self.folder / "tasks", min(fitting, key=lambda name: (finished[name]["seed"], name)))
+
+    def _features(self, texts: Sequence[Text]) -> FeatureSet:
+        """The texts as token sequences, [CLS] A [SEP] or [CLS] A [SEP] B [SEP]."""
+        pairs = _pairs(texts)
+        pieces = iter(self.tokenizer.encode_masked([text for pair in pairs for text in pair if text is not None]))
+        rows, starts = [], []
+        for _, text in pairs:
+            first, second = next(pieces), [] if text is None else next(pieces)
+            trim(first, second, self.config.model.max_positions - (2 if text is None else 3))
+            rows.append([CLS, *first, SEP, *([] if text is None else [*second, SEP])])
+            starts.append(len(first) + 2)
+        return FeatureSet(Sequences.of_rows(rows, starts), np.zeros((len(rows), 0), np.float32))
+
+
+def _pairs(texts: Sequence[Text]) -> list[tuple[str, str | None]]:
+    """Each text with its second one or None. Raises DataError."""
+    if not texts or isinstance(texts, str):
+        raise DataError('Texts are given as a list, such as ["A text."], with at least one in it.')
+    return [(text, None) if isinstance(text, str) else text for text in texts]

@@ -1,0 +1,11 @@
+"""Folders that come with the code: beside the package in a checkout, inside it where it is installed."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(name: str) -> Path:
+    """The folder ``analysis``, ``conf`` or ``sweeps``."""
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name

@@ -1,0 +1,190 @@
+"""``albert-ablate COMMAND``: every command by its name, what the machine offers, completion in bash."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from runhelpers import ROOT, one_thread, tiny_overrides
+from test_commands import COMMANDS as FILES
+
+from albert_ablate.command_line import COMMANDS, main
+from albert_ablate.commands import completion, doctor
+from albert_ablate.config.schema import CONF
+
+
+@pytest.fixture(autouse=True)
+def _words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of this process, which a command replaces."""
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+
+
+def asked(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = one_thread() | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    return subprocess.run([sys.executable, "-m", "albert_ablate", *words], cwd=cwd, env=environment,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+
+
+def test_help_has_a_line_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    said = capsys.readouterr().out.splitlines()
+    assert left.value.code == 0
+    assert [line.split()[0] for line in said if line.startswith("  ") and line.split()[0] in COMMANDS] == [*COMMANDS]
+    assert max(map(len, said)) < 80
+
+
+def test_the_table_has_every_module_that_is_a_command() -> None:
+    named = {one.module for one in COMMANDS.values()}
+    files = {f"albert_ablate.{name.removeprefix('albert_ablate.')}" for name in FILES}
+    assert files - {"albert_ablate.run", "albert_ablate.__main__"} <= named
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("run", "sweep")])
+def test_a_commands_help_is_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: albert-ablate {name} ")
+
+
+@pytest.mark.parametrize("name", sorted({one.module for one in COMMANDS.values()}))
+def test_every_command_can_be_imported_under_the_name_of_the_table(name: str) -> None:
+    assert callable(import_module(name).main)
+
+
+def test_run_and_sweep_are_hydras(tmp_path: Path) -> None:
+    shown = asked("run", *tiny_overrides(tmp_path), "--cfg", "job")
+    assert "hidden: 32" in shown.stdout, shown.stderr
+    refused = asked("sweep", "sweep=table55")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Did you mean sweep=table5" in refused.stderr
+
+
+@pytest.mark.parametrize(("words", "said"), [(["paln"], "Did you mean plan?"), (["x"], "There are: run, sweep, plan")])
+def test_another_word_is_no_command(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+# --- what the machine offers ----------------------------------------------------------------------
+
+
+def report(capsys: pytest.CaptureFixture[str], folder: Path) -> dict[str, str]:
+    """The doctor's facts by their names."""
+    assert doctor.main([str(folder)]) == 0
+    facts: dict[str, str] = {}
+    for line in capsys.readouterr().out.splitlines():
+        assert len(line) < 80
+        name = line[:16].strip() or next(reversed(facts), "")
+        facts[name] = f"{facts.get(name, '')} {line[16:]}".strip()
+    return facts
+
+
+def test_the_doctor_tells_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = report(capsys, tmp_path)
+    assert "cores usable" in facts["processor"]
+    assert facts["memory"].endswith("GB")
+    assert facts["disk"].endswith(f"GB free in {tmp_path}") or "GB free" in facts["disk"]
+    assert facts["a run takes"].split(",")[0] in ("cpu in bf16", "cpu in fp32", "cuda in bf16", "cuda in fp32")
+    assert not any("not known" in fact for name, fact in facts.items() if name != "albert-ablate")
+
+
+def test_the_doctor_says_what_a_missing_package_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "pyarrow" else object())
+    facts = report(capsys, tmp_path)
+    assert facts["hub"] == (
+        "missing pyarrow, needed for corpora and tasks of the hub, parquet files. pip install 'albert-ablate[hub]'"
+    )
+    assert facts["launchers"].startswith("installed")
+
+
+@pytest.mark.parametrize("where", ["torch.cpu._is_amx_tile_supported", "os.sysconf", "shutil.disk_usage"])
+def test_the_doctor_goes_on_where_the_machine_hides_something(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(*_: object) -> None:
+        raise OSError("no access")
+
+    monkeypatch.setattr(f"albert_ablate.doctor.{where}", hidden)
+    facts = report(capsys, tmp_path)
+    assert sum("not known (OSError: no access)" in fact for fact in facts.values()) >= 1
+    assert "tensorflow" in facts
+
+
+def test_the_doctor_knows_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {*doctor.EXTRAS} == {*extras} - {"dev"}
+
+
+# --- completion -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "answers"),
+    [
+        ("albert-ablate fi", ["finetune", "figures"]),
+        ("albert-ablate run embed=e1", ["embed=e128", "embed=e16", "embed=e192"]),
+        ("albert-ablate sweep embed=e64,e9", ["embed=e64,e96"]),
+        ("albert-ablate sweep sweep=table1", ["sweep=table1", "sweep=table11", "sweep=table12", "sweep=table13"]),
+        ("albert-ablate plan --no-time sweep=d", ["sweep=demo"]),
+        ("albert-ablate run optimizer.beta", ["optimizer.beta1=", "optimizer.beta2="]),
+        ("albert-ablate run tas", ["task.", "task=", "tasks."]),
+        ("albert-ablate sweep seed=0,1 optimizer.beta", ["optimizer.beta1=", "optimizer.beta2="]),
+        ("albert-ablate run embed=nothing optimizer.beta", []),  # Hydra refuses what stands before it
+        ("albert-ablate finetune runs/x task=squ", ["task=squad11", "task=squad20"]),
+        ("albert-ablate report ", []),
+        ("albert-ablate nothing ", []),
+    ],
+)
+def test_what_a_line_may_become(line: str, answers: list[str]) -> None:
+    assert completion.answers(line) == answers
+
+
+def test_every_group_is_offered() -> None:
+    offered = completion.answers("albert-ablate run ")
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"]
+    assert {"embed=", "share=", "objective=", "method=", "scale=", "task=", "seed="} <= {*offered}
+    assert not any(one.startswith("hydra") for one in offered if one != "hydra.")
+    assert {f"{group}=" for group in groups} <= {*offered}
+
+
+def bash(tmp_path: Path) -> Callable[[str, str], list[str]]:
+    """(line, the words that bash makes of its end) -> what bash offers, by the printed function."""
+    program = tmp_path / "albert-ablate"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m albert_ablate "$@"\n')
+    program.chmod(0o755)
+
+    def offered(line: str, current: str) -> list[str]:
+        script = f"""
+PATH="{tmp_path}:$PATH"
+eval "$(albert-ablate completion bash)"
+COMP_LINE={line!r} COMP_POINT={len(line)} COMP_WORDS=(albert-ablate {current!r}) COMP_CWORD=1
+_albert_ablate albert-ablate {current!r} albert-ablate
+printf '%s|' "${{COMPREPLY[@]}}"
+complete -p albert-ablate >&2
+"""
+        done = subprocess.run(["bash", "--norc", "-c", script], env=one_thread() | {"PYTHONPATH": str(ROOT)},
+                              capture_output=True, text=True, timeout=120)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.endswith("-F _albert_ablate albert-ablate\n"), done.stderr
+        return done.stdout.split("|")[:-1]
+
+    return offered
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_offers_the_ends_of_words(tmp_path: Path) -> None:
+    offered = bash(tmp_path)
+    assert offered("albert-ablate fin", "fin") == ["finetune "]
+    assert offered("albert-ablate run opti", "opti") == ["optimizer.", "optimizer="]
+    assert offered("albert-ablate run optimizer=", "=") == ["adamw", "lamb"]
+    assert offered("albert-ablate run optimizer=l", "l") == ["lamb "]
+    assert offered("albert-ablate sweep embed=e64,e9", "e64,e9") == ["e64,e96 "]
+    assert offered("albert-ablate report ru", "ru") == [""]  # nothing, so that bash offers files
