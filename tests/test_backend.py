@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from finetunehelpers import tuner
 from runhelpers import batch_arrays, make_batches, start, tiny_config
 from taskhelpers import pretrained, write_race, write_squad, write_sst2
-from test_finetuning import tuner
 from torch import distributed
 
 from albert_ablate import stopping
