@@ -171,7 +171,7 @@ def arm(**terms: object) -> dict:
         (arm(share="al"), "arm x: share=al: must be one of all, attention, ffn, none. Did you mean all?"),
         (arm(embedding="e128"), "arm x: embedding=e128: say H, or H/12"),
         (arm(embed="e129"), "arm x: embed=e129: must be one of "),
-        (arm(size="huge"), "arm x: size=huge: must be one of base, large"),
+        (arm(size="huge"), "arm x: size=huge: there are base, large"),
         (arm(depth=0), "arm x: depth=0: say a positive multiple"),
         (arm(dropout=2), "arm x: dropout=2: "),
         (arm(corpus="most"), "arm x: corpus=most: must be one of base, more"),
