@@ -13,7 +13,7 @@ from taskhelpers import squad_content, task_config, tokenizer_of
 from albert_ablate.data.tokenizer import CLS, SEP, Tokenizer, clean
 from albert_ablate.tasks.batches import TaskBatches, in_order
 from albert_ablate.tasks.race import filled
-from albert_ablate.tasks.squad.alignment import align, clean_with_places
+from albert_ablate.tasks.squad.alignment import align, clean_with_origins
 from albert_ablate.tasks.squad.data import (  # fmt: skip
     Question,
     SquadSet,
@@ -46,7 +46,7 @@ WILD = st.text(
 @given(WILD, st.booleans(), st.booleans())
 @settings(max_examples=500, deadline=None)
 def test_cleaning_with_places_is_cleaning(text: str, lowercase: bool, strip: bool) -> None:
-    whole, places = clean_with_places(text, lowercase, strip)
+    whole, places = clean_with_origins(text, lowercase, strip)
     assert whole == clean(text, lowercase, strip)
     assert len(places) == len(whole)
     assert places == sorted(places)
