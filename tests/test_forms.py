@@ -309,8 +309,8 @@ def array() -> bytes:
 NO_TEXT = {
     "pdf": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n" * 9, "a PDF document"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "an image"),
-    "docx": (zipped("[Content_Types].xml", "word/document.xml"), "office program"),
-    "epub": (zipped("mimetype", "META-INF/container.xml"), "or a book"),
+    "docx": (zipped("[Content_Types].xml", "word/document.xml"), "an office document"),
+    "epub": (zipped("mimetype", "META-INF/container.xml"), "or an e-book"),
     "archive": (zipped("a.txt", "b.txt"), "an archive of 2 files"),
     "pickle": (pickle.dumps(["One here."] * 9), "pickle"),
     "sqlite": (database(), "SQLite"),

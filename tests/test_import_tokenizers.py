@@ -107,7 +107,7 @@ def test_other_normalizers_give_equal_ids_or_are_refused(kind: str, name: str, t
     folder = saved(kind, tmp_path)
     changed(folder, lambda content: content.update(normalizer=NORMALIZERS[name]))
     if name == "composing":  # marks in any order: no map of characters does that
-        with pytest.raises(DataError, match=r"normalizer \(Nmt, NFKC, Lowercase\): it makes"):
+        with pytest.raises(DataError, match=r"normalizer \(Nmt, NFKC, Lowercase\): it turns"):
             found_in(folder)
         return
     found, own = found_in(folder)
@@ -212,14 +212,14 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
                 normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "x"}]}
             ),
         ),
-        "normalizer (NFC, Prepend): it makes",
+        "normalizer (NFC, Prepend): it turns",
     ),
     "a normalizer by rule": (
         "unigram",
         lambda f: changed(
             f, lambda c: c.update(normalizer={"type": "Replace", "pattern": {"Regex": "(?<=[a-z])b"}, "content": "v"})
         ),
-        "normalizer (Replace): it makes",
+        "normalizer (Replace): it turns",
     ),
     "no division at spaces": (
         "unigram",
