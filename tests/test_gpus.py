@@ -148,9 +148,9 @@ def no_context_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("_lazy_init", "is_bf16_supported", "get_device_properties", "get_device_capability", "current_device"):
         monkeypatch.setattr(torch.cuda, name, opened)
-    gpus._told.cache_clear()
+    gpus._asked.cache_clear()
     yield
-    gpus._told.cache_clear()
+    gpus._asked.cache_clear()
 
 
 @pytest.mark.usefixtures("no_context_here")
