@@ -199,7 +199,7 @@ def test_a_read_only_run_is_refused_before_the_work(
     read_only(copy.path, monkeypatch)
     monkeypatch.setattr(finetune, "fine_tune_run", never)
     assert finetune.main([str(copy.path), *words(place)]) == 2
-    assert f"{copy.path} cannot be written (Permission denied); fine-tunings lie in" in capsys.readouterr().err
+    assert f"{copy.path} cannot be written (Permission denied); fine-tunings are kept in" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "evaluate", never)
         assert evaluate.main([str(copy.path), *SHORT]) == 2

@@ -80,9 +80,9 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("share.strategy", ["all"], ["'all'"]),
     ("objective.name", None, ["'sop'"]),
     # numbers beyond all use
-    ("seed", int(VAST), ["larger than 9223372036854775807"]),
-    ("task.seeds", [int(VAST)], ["task.seeds.0", "larger than 9223372036854775807"]),
-    ("budget.steps", int(VAST), ["larger than 9223372036854775807"]),
+    ("seed", int(VAST), ["too large (at most 9223372036854775807)"]),
+    ("task.seeds", [int(VAST)], ["task.seeds.0", "too large (at most 9223372036854775807)"]),
+    ("budget.steps", int(VAST), ["too large (at most 9223372036854775807)"]),
     ("optimizer.learning_rate", float("inf"), ["finite number"]),
     ("runtime.threads", 100_000, ["less than or equal to 1024"]),
     ("runtime.workers", 100_000, ["less than or equal to 1024"]),
