@@ -43,7 +43,8 @@ class Encoder(nn.Module):
         self.layer_blocks = [bank_entries(shape, layer) for layer in range(shape.layers)]
         self.needing_all = needing_all(shape)  # sub-layers of a layer, from its first on, that need every position
         self.recompute = False  # layers in the backward pass instead of keeping what they computed
-        self.compiled = False  # sub-layers through torch.compile, on a GPU
+        #: Sub-layers and masked-LM loss through torch.compile, in training steps off the CPU with batches of one shape.
+        self.compiled = False
 
     def forward(
         self,
