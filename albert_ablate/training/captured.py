@@ -61,7 +61,8 @@ class CudaGraphs:
             torch.cuda.set_stream(stream)
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             generator.graphsafe_set_state(generator.clone_state())  # the old state waits for the end of the capture
-            raise cause or error  # ending a capture that failed raises too, without saying why  # noqa: B904
+            # The end of a capture that failed raises, too, without saying why.
+            raise cause or error  # noqa: B904
 
         def replay() -> Tensor:
             graph.replay()
