@@ -126,7 +126,7 @@ def load(run_folder: Path | str, device: Literal["cpu", "cuda", "auto"] = "cpu")
 
 def load_runs(*places: Path | str) -> pd.DataFrame:
     """Every run under the given folders, a row each; ``docs/analysis.md`` has the columns. Raises NoRunsError."""
-    from albert_ablate.analysis.runs import load_runs
+    from albert_ablate.analysis.read.runs import load_runs
 
     return load_runs(*places)
 

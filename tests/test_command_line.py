@@ -112,7 +112,7 @@ def test_the_doctor_goes_on_where_the_machine_hides_something(
     def hidden(*_: object) -> None:
         raise OSError("no access")
 
-    monkeypatch.setattr(f"albert_ablate.doctor.{where}", hidden)
+    monkeypatch.setattr(f"albert_ablate.commands.doctor.{where}", hidden)
     facts = report(capsys, tmp_path)
     assert sum("not known (OSError: no access)" in fact for fact in facts.values()) >= 1
     assert "tensorflow" in facts
