@@ -201,7 +201,7 @@ def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/python.md"))
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
         exec(block, names)
     assert len(blocks) >= 6
