@@ -34,7 +34,7 @@ from benchmarks.rented_gpu.places import Places
 from benchmarks.rented_gpu.prepare import PACKAGES, copy_tasks, main, versions
 from benchmarks.rented_gpu.results import LARGEST, MOST, pack
 from benchmarks.rented_gpu.sections import Ask, Section, run_sections
-from benchmarks.rented_gpu.sizes import FULL, TINY, budget
+from benchmarks.rented_gpu.sizes import FULL, TINY, backend_words, budget
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,8 @@ def test_every_cell_is_a_valid_configuration(tmp_path: Path) -> None:
     here = (f"data.path={tmp_path}", "data=packed")
     made = jobs(blocks(8e6), FULL, 0.004)
     for job in (made[0], made[12], made[26], made[44], tunings(blocks(8e6), FULL, 0.004, "tasks")[8]):
-        config = compose([*job.words, *here])
+        config = compose([*job.words, *here, *backend_words("graph")])
+        assert config.runtime.backend == "graph"
         assert config.budget.amount() == job.tokens or job.tuning
         assert config.budget.steps * FULL.batch_tokens == pytest.approx(config.budget.amount(), rel=1e-3)
         assert (config.model.hidden, config.model.layers, config.pairs.max_length) == (192, 6, 128)
