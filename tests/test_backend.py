@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from finetunehelpers import tuner
-from runhelpers import batch_arrays, make_batches, start, tiny_config
+from runhelpers import ROOT, batch_arrays, make_batches, one_thread, start, tiny_config
 from taskhelpers import pretrained, write_race, write_squad, write_sst2
 from torch import distributed
 
@@ -244,7 +244,10 @@ if __name__ == "__main__":
 def test_they_leave_with_the_process_that_reads(tmp_path: Path) -> None:
     script = tmp_path / "reader.py"
     script.write_text(READER)
-    reader = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    environment = one_thread() | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    reader = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert reader.stdout is not None
     worker = next(line.split()[1] for line in reader.stdout if line.startswith("worker"))
     reader.kill()

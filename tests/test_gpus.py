@@ -246,6 +246,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Queue:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 12_345)
     monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: queue.now))
     monkeypatch.setattr(calibration, "prepare_data", lambda config: None)
+    monkeypatch.setattr(calibration, "choose_attention", lambda *_: None)
     monkeypatch.setattr(calibration, "_trainer", queue.trainer)
     monkeypatch.setattr(calibration, "_forward_seconds", lambda *_: 0.0)
     monkeypatch.setattr(Machine, "of", lambda _: Machine(CUDA, "bf16"))

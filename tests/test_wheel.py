@@ -103,7 +103,7 @@ def test_nothing_is_read_from_the_checkout(commands: Path, tmp_path: Path) -> No
     asked = """
 import importlib.util, json
 import albert_ablate, albert_ablate.analysis
-from albert_ablate.config import CONF
+from albert_ablate.config.schema import CONF
 from albert_ablate.sweeping.definition import SWEEPS, sweep_names
 beside = [name for name in ("analysis", "conf", "sweeps", "run", "tests") if importlib.util.find_spec(name)]
 places = [albert_ablate.__file__, albert_ablate.analysis.__file__, str(CONF), str(SWEEPS)]

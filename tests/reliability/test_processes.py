@@ -134,7 +134,7 @@ def test_no_thread_of_the_group_outlives_it(end: str, place: Path) -> None:
 
 LOSES_ITS_PEER = """
 import os, torch
-from albert_ablate.distributed import joined
+from albert_ablate.training.distributed import joined
 from albert_ablate.errors import PeerLostError
 from threads_at_exit import say_threads
 try:

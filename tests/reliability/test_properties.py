@@ -141,7 +141,7 @@ INCIDENTAL = [
     "model.name", "data.name", "data.path", "data.fraction", "tokenizer.name", "tokenizer.model_path", "scale.name",
     "runtime.threads", "runtime.workers", "runtime.log_every", "runtime.checkpoint_every", "runtime.keep_checkpoints",
     "runtime.retries", "paths.runs", "paths.cache", "tracker.project", "tracker.wandb", "task.start", "task.seeds",
-    "tasks.sst2.epochs", "rerun", "sweep",
+    "tasks.sst2.epochs", "rerun", "sweep", "runtime.backend",
 ]  # fmt: skip
 CHOICES = {
     "share.strategy": ["all", "attention", "ffn", "none"], "objective.name": ["sop", "nsp", "none"],
@@ -151,7 +151,8 @@ CHOICES = {
     "task.start": ["pretrained", "random"], "rerun": ["missing", "failed", "all"],
     "tasks.sst2.epochs": [0.5, 3.0], "task.seeds": [[0], [1, 2]], "sweep": [None, "table4"],
     "warm_start.layers": [[], [1]], "masking.copies": [None, 3, 40], "masking.max_predictions": [None, 3, 20],
-    "optimizer.clip_norm": [None, 0.5, 1.5], "runtime.threads": [None, 1, 3], "tokenizer.model_path": [None, "a.model"],
+    "optimizer.clip_norm": [None, 0.5, 1.5], "runtime.threads": [None, 1, 3], "runtime.workers": [None, 0, 2],
+    "runtime.backend": ["auto", "eager", "compiled", "graph"], "tokenizer.model_path": [None, "a.model"],
     "tokenizer.name": ["unigram", "bpe", "wordpiece"],
 }  # fmt: skip
 
