@@ -214,9 +214,8 @@ def contender(kind: str, config: RunConfig, model: Path, data: Path | None) -> C
         assert data is not None
         return partial({"ours squad": ours_squad, "transformers squad": transformers_squad}[kind], data, tokenizer)
     if kind.endswith("evaluation"):
-        return {"ours evaluation": ours_evaluation, "transformers evaluation": transformers_evaluation}[kind](
-            config, tokenizer
-        )
+        evaluations = {"ours evaluation": ours_evaluation, "transformers evaluation": transformers_evaluation}
+        return evaluations[kind](config, tokenizer)
     return partial({"ours training": ours_sst2, "transformers training": transformers_sst2}[kind], config, tokenizer)
 
 

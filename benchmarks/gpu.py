@@ -70,12 +70,10 @@ def compare(
     """
     workers = WORKERS if case.device == "cuda" else 0
     end = time.monotonic() + limit
-    answers = {
-        name: alone(
-            measure_side, name, case, seconds, workers, compiled, overrides, seconds=max(end - time.monotonic(), 0)
-        )
-        for name in SIDES
-    }
+    answers = {}
+    for name in SIDES:
+        left = max(end - time.monotonic(), 0)
+        answers[name] = alone(measure_side, name, case, seconds, workers, compiled, overrides, seconds=left)
     ours, peer = (answers[name].value for name in SIDES)
     ratios = {
         column: peer[key] / ours[key] if ours and peer else None

@@ -110,12 +110,8 @@ def pilot(campaign: Campaign, crew: Any) -> float | None:
     for rates in _RATES:
         queue = []
         for rate in rates:
-            overrides = (
-                *campaign.size.model,
-                *_PILOT,
-                *budget(tokens, campaign.size),
-                f"optimizer.learning_rate={rate}",
-            )
+            learning_rate = f"optimizer.learning_rate={rate}"
+            overrides = (*campaign.size.model, *_PILOT, *budget(tokens, campaign.size), learning_rate)
             queue.append(Job(f"pilot {rate}", (*overrides, *_incidental(campaign, f"pilot/{rate}")), tokens))
         work_off(campaign, crew, queue, campaign.until(_CELLS_UNTIL))
         losses = {}

@@ -14,9 +14,9 @@ _POLL_SECONDS = 2.0
 
 def main() -> None:
     """Wait, copy the results, and print a summary."""
-    made = parser("collect", (__doc__ or "").partition("\n")[0])
-    made.add_argument("--seconds", type=float, default=500, help="longest wait")
-    options = made.parse_args()
+    command = parser("collect", (__doc__ or "").partition("\n")[0])
+    command.add_argument("--seconds", type=float, default=500, help="longest wait")
+    options = command.parse_args()
     folders = folders_of(options)
     install(folders)
     from benchmarks.rented_gpu.results import bring, pack
