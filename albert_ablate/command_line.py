@@ -40,7 +40,7 @@ COMMANDS = {
     "parameters": Command("albert_ablate.analysis.parameters", "parameters before training", settings=True),
     "difference": Command("albert_ablate.analysis.first_difference", "the first step at which two runs differ"),
     "doctor": Command("albert_ablate.doctor", "what this machine offers"),
-    "completion": Command("albert_ablate.commands.completion", "completion of these words by the shell"),
+    "completion": Command("albert_ablate.commands.completion", "completion in the shell"),
 }
 
 
