@@ -1,6 +1,6 @@
-"""The Python door: what ``import albert_ablate as aa`` offers, described in ``docs/python.md``.
+"""The Python interface: the names of ``import albert_ablate as aa``, described in ``docs/python.md``.
 
-What a user can change, a wrong setting above all, is raised as a ``UserError`` whose ``message`` says it.
+Mistakes that the user can fix, such as a wrong setting, are raised as ``UserError``. Its ``message`` says what to do.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # they load torch
 
 @dataclass(frozen=True)
 class Run:
-    """A run and what it left in its folder."""
+    """A run and the files in its folder."""
 
     folder: Path
 
@@ -34,35 +34,38 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Such as ``finished`` or ``failed``; ``missing`` where it was never started."""
+        """The state, such as ``finished`` or ``failed``; ``missing`` if the run was never started."""
         return self._files.state()
 
     @property
     def results(self) -> Results:
-        """Every measurement, as in ``results.json``. Raises FileNotFoundError where the run is not finished."""
+        """Every measurement, as in ``results.json``. Raises FileNotFoundError if the run is not finished."""
         return self._files.load("results.json", Results)
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """A row for each log step, as in ``metrics.jsonl``: losses in nats, tokens, seconds."""
+        """A row for each log line of ``metrics.jsonl``: losses in nats, tokens, seconds."""
         return pd.DataFrame(self._files.metrics())
 
     def load(self) -> "LoadedRun":
-        """The trained model with its tokenizer: ``load`` of the folder."""
+        """The trained model with its tokenizer; the same as ``load(run.folder)``."""
         return load(self.folder)
 
 
 def compose(*settings: str) -> RunConfig:
-    """The configuration that the command line would run: ``compose("embed=e64", "share=all")``. Raises ConfigError."""
+    """The configuration that these settings give on the command line: ``compose("embed=e64", "share=all")``.
+
+    Raises ConfigError.
+    """
     from albert_ablate.door.compose import compose
 
     return compose(settings)
 
 
 def run(config: RunConfig) -> Run:
-    """Train and evaluate one cell, or continue it; a finished one is only returned.
+    """Train and evaluate one cell. An interrupted run is continued; a finished run is returned as it is.
 
-    Raises UserError: the settings, the data, divergence, memory, a stop signal (Ctrl-C saves first).
+    Raises UserError for faults in settings or data, divergence, lack of memory, and stop signals (Ctrl-C saves first).
     """
     from albert_ablate.door.compose import paper_setup
     from albert_ablate.experiment import run_cell
@@ -70,38 +73,37 @@ def run(config: RunConfig) -> Run:
     return Run(run_cell(config, paper_setup(config)).path)
 
 
-def sweep(*words: str) -> list[Run]:
-    """Run every cell of a sweep, one after another, each in a process of its own; returns them in their order.
+def sweep(*arguments: str) -> list[Run]:
+    """Run the cells of a sweep one after another, each in a separate process; returns the runs in order of the cells.
 
-    ``words`` are those of ``python run.py -m``; one without ``=`` is a sweep file:
+    ``arguments`` are those of ``python run.py -m``. An argument without ``=`` names a sweep file:
     ``sweep("table5", "scale=cpu", "seed=0,1")`` or ``sweep("embed=e64,e128", "share=all,none")``.
 
-    A cell that fails does not stop the others. Raises ConfigError before the first cell for what is wrong, and
-    UserError after the last one where not all are finished. A script calls this below
-    ``if __name__ == "__main__":``, since its processes import the script.
+    A cell that fails does not stop the others. Raises ConfigError before the first cell if a setting is wrong, and
+    UserError after the last cell if not all are finished. A script must call this below
+    ``if __name__ == "__main__":``, because the processes of the cells import the script.
     """
     from albert_ablate.door.cells import expand, read_command_line
 
-    launching = [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    launching = [argument for argument in arguments if argument.lstrip("+~").startswith(("hydra.", "hydra/"))]
     if launching:
         raise ConfigError(f"{launching[0]}: in Python, cells run one after another. Launchers: albert-ablate sweep.")
-    files = [word for word in words if "=" not in word]
+    files = [argument for argument in arguments if "=" not in argument]
     named = [f"sweep={','.join(files)}"] if files else []
-    read = read_command_line([*named, *(word for word in words if "=" in word)])
-    cells = expand(read)
-    from albert_ablate.record.outcome import (
-        explaining_disk_errors,
-    )  # after the settings are found good: torch loads slowly
+    line = read_command_line([*named, *(argument for argument in arguments if "=" in argument)])
+    cells = expand(line)
+    # Imported after the settings are checked, because torch loads slowly.
+    from albert_ablate.record.outcome import explaining_disk_errors
     from albert_ablate.sweeping.engine import run_sweep
     from albert_ablate.sweeping.gpus import local_precision
     from albert_ablate.sweeping.record import records, standings
 
-    name, paths = read.name or f"grid-{len(cells)}", cells[0].config.paths
+    name, paths = line.name or f"grid-{len(cells)}", cells[0].config.paths
     with explaining_disk_errors(paths.runs, paths.cache):
-        code = run_sweep(name, cells, read.rerun, _launched, True, local_precision)
+        code = run_sweep(name, cells, line.rerun, _launched, True, local_precision)
     record = next(file for file in reversed(records(Path(paths.runs))) if read_json(file)["name"] == name)
     if code:
-        reasons = [f"{one.label}: {one.reason}" for one in standings(record) if one.state != "finished"]
+        reasons = [f"{cell.label}: {cell.reason}" for cell in standings(record) if cell.state != "finished"]
         raise UserError(
             f"{len(reasons)} of {len(cells)} cells are not finished; the same call runs them again. The first is "
             f"{reasons[0]}"
@@ -117,24 +119,24 @@ def _launched(cells: "Sequence[Cell]") -> "list[Outcome]":
 
 
 def load(run_folder: Path | str, device: Literal["cpu", "cuda", "auto"] = "cpu") -> "LoadedRun":
-    """The newest checkpoint of a run, trained here or imported, ready to be asked. Raises UserError."""
+    """The model of a trained or imported run, from its newest checkpoint. Raises UserError."""
     from albert_ablate.commands.given import open_run
     from albert_ablate.loading import LoadedRun
 
     return LoadedRun(open_run(Path(run_folder)), device)
 
 
-def load_runs(*places: Path | str) -> pd.DataFrame:
-    """Every run under the given folders, a row each; ``docs/analysis.md`` has the columns. Raises NoRunsError."""
+def load_runs(*folders: Path | str) -> pd.DataFrame:
+    """A row for each run under ``folders``; ``docs/analysis.md`` describes the columns. Raises NoRunsError."""
     from albert_ablate.analysis.read.runs import load_runs
 
-    return load_runs(*places)
+    return load_runs(*folders)
 
 
 def report(path: Path | str, out: Path | str) -> Path:
     """Write tables, figures and verdicts of the runs under ``path`` to the folder ``out``; returns the page to open.
 
-    Raises UserError: no runs, or a folder that cannot be written or holds something else.
+    Raises UserError if there are no runs, or if ``out`` cannot be written or holds other files.
     """
     from albert_ablate.analysis.report import report_on
 

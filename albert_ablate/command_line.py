@@ -1,4 +1,4 @@
-"""``albert-ablate COMMAND ...``: every command by its name; ``python -m albert_ablate COMMAND ...`` is the same."""
+"""``albert-ablate COMMAND ...``, which is also ``python -m albert_ablate COMMAND ...``: all commands by name."""
 
 import argparse
 import difflib
@@ -14,17 +14,17 @@ from albert_ablate.errors import ConfigError
 
 @dataclass(frozen=True)
 class Command:
-    """A command: the module whose ``main`` it is, and what is said of it."""
+    """A command: the module of its ``main``, and its line in the help."""
 
     module: str
     does: str
-    settings: bool = False  # takes words such as embed=e64
-    words: tuple[str, ...] = ()  # that stand before the user's
+    settings: bool = False  # takes overrides such as embed=e64
+    arguments: tuple[str, ...] = ()  # put before those of the user
 
 
 COMMANDS = {
     "run": Command("albert_ablate.door.app", "train and evaluate one cell", settings=True),
-    "sweep": Command("albert_ablate.door.app", "the cells of a sweep file or a grid", settings=True, words=("-m",)),
+    "sweep": Command("albert_ablate.door.app", "the cells of a sweep file or a grid", settings=True, arguments=("-m",)),
     "plan": Command("albert_ablate.plan", "what a sweep would run, cost and need", settings=True),
     "status": Command("albert_ablate.status", "how sweeps and runs stand"),
     "finetune": Command("albert_ablate.finetune", "a finished run on downstream tasks", settings=True),
@@ -40,14 +40,14 @@ COMMANDS = {
     "parameters": Command("albert_ablate.analysis.parameters", "parameters before training", settings=True),
     "difference": Command("albert_ablate.analysis.first_difference", "the first step at which two runs differ"),
     "doctor": Command("albert_ablate.doctor", "what this machine offers"),
-    "completion": Command("albert_ablate.commands.completion", "completion of these words by the shell"),
+    "completion": Command("albert_ablate.commands.completion", "completion in the shell"),
 }
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point: hands the words to the command's own ``main`` and returns its exit code."""
-    lines = [f"  {name:<12}{one.does}" for name, one in COMMANDS.items()]
+    """Entry point: calls the ``main`` of the command with the remaining arguments; returns its exit code."""
+    lines = [f"  {name:<12}{entry.does}" for name, entry in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="albert-ablate",
         usage="%(prog)s COMMAND ...",
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"albert-ablate {__version__}")
     parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
-    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     name = options.command
     if name not in COMMANDS:
@@ -65,5 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"Did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{name}: there is no such command. {hint}There are: {', '.join(COMMANDS)}.")
     chosen = COMMANDS[name]
-    sys.argv[:] = [f"{parser.prog} {name}", *chosen.words, *options.words]  # which Hydra reads, and nothing else
+    sys.argv[:] = [f"{parser.prog} {name}", *chosen.arguments, *options.arguments]  # Hydra reads nothing else
     return int(import_module(chosen.module).main())

@@ -1,6 +1,6 @@
-"""A trained run in memory: its encoder, tokenizer, heads and fine-tunings, to be asked about texts.
+"""A trained run in memory: its encoder, tokenizer, heads and fine-tunings, applied to texts.
 
-Letters: N texts, T tokens of the longest, H hidden, L layers.
+Letters: N texts, T tokens of the longest text, H hidden width, L layers.
 """
 
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ from albert_ablate.tasks.texts.task import trim
 from albert_ablate.training.checkpoint import load_strictly, load_weights, newest
 from albert_ablate.training.machine import Machine
 
-#: One text, or two that the model reads as one sequence.
+#: One text, or a pair that the model reads as one sequence.
 Text = str | tuple[str, str]
 
 
 class LoadedRun:
     """The newest checkpoint of a run, in fp32 and without dropout.
 
-    ``texts`` are strings or pairs of strings; ``[MASK]`` in one is the mask piece. What is longer than the model's
-    positions is cut, of a pair the longer text first.
+    ``texts`` are strings or pairs of strings; ``[MASK]`` in a text is the mask piece. A text with more tokens than the
+    model has positions is cut; of a pair, the longer text is cut first.
     """
 
     def __init__(self, folder: RunFolder, device: Literal["cpu", "cuda", "auto"] = "cpu") -> None:
@@ -54,29 +54,32 @@ class LoadedRun:
 
     @torch.no_grad()
     def hidden_states(self, texts: Sequence[Text]) -> list[Tensor]:
-        """L + 1 tensors (N, T, H): the projected embedding, then each layer's output. ``encode`` has the mask."""
+        """L + 1 tensors (N, T, H): the projected embedding, then each layer's output. ``encode`` gives the mask."""
         batch = self.encode(texts)
         return self.model.encoder.hidden_states(batch.input_ids, batch.type_ids, batch.mask)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], pool: Literal["cls", "mean"] = "cls") -> Tensor:
-        """(N, H): the last layer at [CLS], or its mean over each text's tokens, [CLS] and [SEP] included."""
+        """Vectors (N, H): the last layer at [CLS], or its mean over the text's tokens, [CLS] and [SEP] included.
+
+        Raises ConfigError for another ``pool``.
+        """
         if pool not in ("cls", "mean"):
             raise ConfigError(f"pool={pool}: say cls or mean.")
         features = self._features(texts)
-        found = torch.empty(len(features), self.config.model.hidden, device=self.machine.device)
+        vectors = torch.empty(len(features), self.config.model.hidden, device=self.machine.device)
         for rows, on_cpu in in_order(features):
             batch = on_cpu.to(self.machine.device)
             last = self.model.encoder(batch.input_ids, batch.type_ids, batch.mask)  # (B, T, H)
             real = batch.mask[:, :, None]
-            found[rows.tolist()] = last[:, 0] if pool == "cls" else (last * real).sum(1) / real.sum(1)
-        return found
+            vectors[rows.tolist()] = last[:, 0] if pool == "cls" else (last * real).sum(1) / real.sum(1)
+        return vectors
 
     @torch.no_grad()
     def fill_mask(self, text: Text, top: int = 5) -> list[list[tuple[str, float]]]:
-        """For each ``[MASK]`` of ``text`` the ``top`` likeliest pieces with their probabilities, best first.
+        """For each ``[MASK]`` of ``text``, the ``top`` most probable pieces with their probabilities, best first.
 
-        Raises DataError where there is no mask, or where the run has no masked-LM head.
+        Raises DataError if there is no mask, or if the run has no masked-LM head.
         """
         manifest = RunFolder(self.folder.parent, self.folder.name).load("manifest.json", Manifest)
         missing = manifest.imported is not None and "masked-LM head" in manifest.imported.missing
@@ -92,11 +95,11 @@ class LoadedRun:
         return [list(zip(*row, strict=True)) for row in zip(named, best.values.tolist(), strict=True)]
 
     def predict(self, task: str, texts: Sequence[Text], *settings: str) -> list[Answer]:
-        """What the run's fine-tuning on ``task`` answers for each text: a class, labels, or numbers.
+        """Predictions of the run's fine-tuning on ``task`` for each text: a class, labels, or numbers.
 
-        ``task`` is a task's name, of whose fine-tunings that with the lowest seed and the best weights answers, or the
-        name of a folder in ``RUN/tasks``. The task's files are read again, for its labels; ``settings`` say where
-        they are now (``task.data_dir=DATA``). Raises UserError.
+        ``task`` names a task, or a folder in ``RUN/tasks``. Of several fine-tunings of a task, the one with the lowest
+        seed is used, with its best weights. The task's files are read again for the labels; if they were moved,
+        ``settings`` say where they are (``task.data_dir=DATA``). Raises UserError.
         """
         unit = self._unit(task)
         name = manifest_of(unit)["task"]
@@ -109,14 +112,14 @@ class LoadedRun:
         return tuner.task.answers(tuner.predict(tuner.task.unlabelled(_pairs(texts))))
 
     def _unit(self, task: str) -> RunFolder:
-        """The finished fine-tuning that answers for ``task``."""
+        """The finished fine-tuning that is used for ``task``. Raises RunFolderError."""
         folders = [RunFolder(file.parent.parent, file.parent.name) for file in self.folder.glob("tasks/*/results.json")]
         finished = {unit.name: manifest_of(unit) for unit in folders if unit.state() == "finished"}
-        fitting = [name for name, of in finished.items() if task in (name, of["task"])]
-        if not fitting:
-            there = f"There are: {', '.join(sorted(finished))}." if finished else "There is none."
-            raise RunFolderError(f"{self.folder}: no finished fine-tuning {task}. {there}")
-        return RunFolder(self.folder / "tasks", min(fitting, key=lambda name: (finished[name]["seed"], name)))
+        matches = [name for name, manifest in finished.items() if task in (name, manifest["task"])]
+        if not matches:
+            choice = f"There are: {', '.join(sorted(finished))}." if finished else "There is none."
+            raise RunFolderError(f"{self.folder}: no finished fine-tuning {task}. {choice}")
+        return RunFolder(self.folder / "tasks", min(matches, key=lambda name: (finished[name]["seed"], name)))
 
     def _features(self, texts: Sequence[Text]) -> FeatureSet:
         """The texts as token sequences, [CLS] A [SEP] or [CLS] A [SEP] B [SEP]."""
@@ -132,7 +135,7 @@ class LoadedRun:
 
 
 def _pairs(texts: Sequence[Text]) -> list[tuple[str, str | None]]:
-    """Each text with its second one or None. Raises DataError."""
+    """Each text as (text, None), each pair as it is. Raises DataError if ``texts`` is empty or a single string."""
     if not texts or isinstance(texts, str):
-        raise DataError('Texts are given as a list, such as ["A text."], with at least one in it.')
+        raise DataError('Give the texts as a list with at least one text, such as ["A text."].')
     return [(text, None) if isinstance(text, str) else text for text in texts]

@@ -1,4 +1,4 @@
-"""Folders that come with the code: beside the package in a checkout, inside it where it is installed."""
+"""Folders that come with the code: beside the package in a checkout, inside the package if it is installed."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(name: str) -> Path:
-    """The folder ``analysis``, ``conf`` or ``sweeps``."""
+    """The path of the folder ``analysis``, ``conf`` or ``sweeps``."""
     inside = _PACKAGE / name
     return inside if inside.is_dir() else _PACKAGE.parent / name

@@ -1,1 +1,1 @@
-"""Measurements against what a user would pick instead. ``README.md`` says how to run them and what counts."""
+"""Speed and memory compared with common alternatives. ``README.md`` says how to run and read the measurements."""

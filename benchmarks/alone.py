@@ -1,4 +1,4 @@
-"""A function in a process of its own and with a limit of time: what it does or suffers ends nothing else."""
+"""Runs functions in separate processes with a time limit, so that one that fails, dies or hangs ends no other."""
 
 import os
 import signal
@@ -17,39 +17,39 @@ Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a function returned, or why it did not."""
+    """The value that a function returned, or the error instead."""
 
     value: Any = None
     error: str | None = None
 
 
 def alone(function: Callable[..., Any], *arguments: Any, seconds: float) -> Answer:
-    """The answer of ``function(*arguments)``, which is ended after ``seconds``."""
+    """The answer of ``function(*arguments)``; its process is ended after ``seconds``."""
     return together([(function, arguments)], seconds)[0]
 
 
 def together(calls: Sequence[Call], seconds: float) -> list[Answer]:
-    """The answers of functions that run at the same time, each in its own process, for at most ``seconds``.
+    """The answers of functions that run at the same time, each in a separate process, for at most ``seconds``.
 
-    Functions, arguments and values have to be picklable. The processes start with the libraries loaded and no GPU
-    in use. A process that is ended takes those that it started with it.
+    Functions, arguments and values must be picklable. The processes start with the libraries loaded and no GPU in
+    use. A process that is ended takes its child processes with it.
     """
     end = time.monotonic() + seconds
     started = [_started(function, arguments) for function, arguments in calls]
     workers, lines = [worker for worker, _ in started], [line for _, line in started]
-    found: dict[int, Answer] = {}
-    while len(found) < len(calls) and (left := end - time.monotonic()) > 0:
-        for line in wait([line for i, line in enumerate(lines) if i not in found], left):
+    answers: dict[int, Answer] = {}
+    while len(answers) < len(calls) and (left := end - time.monotonic()) > 0:
+        for line in wait([line for i, line in enumerate(lines) if i not in answers], left):
             number = lines.index(line)  # type: ignore[arg-type]
-            found[number] = _received(lines[number], workers[number])
+            answers[number] = _received(lines[number], workers[number])
     for worker in workers:
         end_group(worker)
     late = Answer(error=f"not finished after {seconds:.0f} s")
-    return [found.get(number, late) for number in range(len(calls))]
+    return [answers.get(number, late) for number in range(len(calls))]
 
 
 class Background:
-    """A function that runs beside others in its own process until it is done or ended; nobody waits for its value."""
+    """A function that runs in a separate process until it is done or is ended; its value is not used."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._call = function, arguments
@@ -61,7 +61,7 @@ class Background:
         return "begun"
 
     def end(self) -> str:
-        """End it where it is not done; returns what became of it, in words. Safe to repeat."""
+        """End the process if it still runs; returns its outcome as a message. Safe to repeat."""
         if self._started is None:
             return "not begun"
         worker, line = self._started
@@ -81,17 +81,17 @@ def _started(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
 
 
 def end_group(worker: Any) -> None:
-    """End a process that ``own_group`` was called in, and those that it started."""
+    """End a process that has called ``own_group``, and its child processes."""
     if worker.is_alive():
         try:
             os.killpg(worker.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it has not made its group yet
+        except ProcessLookupError:  # it has not called ``own_group`` yet
             worker.kill()
     worker.join()
 
 
 def own_group() -> None:
-    """Make this process the head of a group, so that it can be ended with those that it starts."""
+    """Make this process the leader of a process group, so that it can be ended with its child processes."""
     os.setpgid(0, 0)
 
 
@@ -107,7 +107,7 @@ def _received(line: Connection, worker: Any) -> Answer:
 
 def _answer(send: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     own_group()
-    console.silence()  # what it says is its answer
+    console.silence()  # only the answer counts
     try:
         answer = Answer(function(*arguments))
     except BaseException as error:

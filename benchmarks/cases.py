@@ -1,4 +1,4 @@
-"""Models and batches of made-up text that are measured, and the same text as transformers takes it."""
+"""The models that are measured, and made-up text for them: as our batches, and as input of transformers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from albert_ablate.door.compose import compose
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a batch. Letters as in the model's files."""
+    """A model and the shape of its batch, with the letters of ``albert_ablate/model/shape.py``."""
 
     name: str
     h: int
@@ -28,16 +28,16 @@ class Case:
 
     @property
     def heads(self) -> int:
-        """64 wide each, as in the paper."""
+        """Number of heads, each 64 wide as in the paper."""
         return self.h // 64
 
     @property
     def tokens(self) -> int:
-        """Of one step."""
+        """Tokens of one step, padding included."""
         return self.b * self.t
 
     def config(self, *more: str) -> RunConfig:
-        """The run that trains it."""
+        """The configuration of a run that trains this model; ``more`` are further settings."""
         return compose([
             f"embed.size={self.e}", f"share={self.share}", "objective=sop", "optimizer=adamw",
             f"model.hidden={self.h}", f"model.layers={self.layers}", f"model.heads={self.heads}",
@@ -48,11 +48,11 @@ class Case:
         ])  # fmt: skip
 
     def flops_per_token(self) -> float:
-        """Of forward and backward, matrix products only, 15% of positions sent to the vocabulary."""
+        """FLOPs of forward and backward: matrix products only, the masked-LM head at 15% of positions."""
         return 3 * self.config().architecture().forward_flops(self.t, 0.15 * self.t) / self.t
 
     def operations_a_second(self, seconds: float) -> float:
-        """Of a step that takes so long."""
+        """Operations a second of a step that takes ``seconds``."""
         return self.tokens / seconds * self.flops_per_token()
 
 
@@ -70,7 +70,7 @@ def made_up_store(v: int, documents: int = 400) -> TokenStore:
 
 
 def word_starts(v: int) -> np.ndarray:
-    """Two of three pieces open a word."""
+    """(v,) bool: two in three pieces open a word."""
     return np.arange(v) % 3 > 0
 
 
@@ -83,7 +83,7 @@ def batches_of(case: Case, config: RunConfig | None = None) -> PairBatches:
 
 
 def tokenizer_of(v: int) -> Any:
-    """Transformers' tokenizer with as many pieces."""
+    """Transformers' tokenizer with ``v`` pieces."""
     from transformers import AlbertTokenizer
 
     pieces = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", *(f"p{i}" for i in range(5, v))]
@@ -91,9 +91,9 @@ def tokenizer_of(v: int) -> Any:
 
 
 def examples_of(case: Case) -> list[dict[str, Any]]:
-    """The pairs of some of our batches, unmasked, as transformers' collator wants them."""
+    """The pairs of some of our batches, without masks, in the form of transformers' collator."""
     batches = batches_of(case)
-    found = []
+    examples = []
     for number in range(max(1, 256 // case.b)):
         batch = batches[number]
         ids = batch.input_ids.long()
@@ -101,9 +101,9 @@ def examples_of(case: Case) -> list[dict[str, Any]]:
         for row in range(case.b):
             length = int(batch.mask[row].sum())
             kept = ids[row, :length].tolist()
-            found.append({
+            examples.append({
                 "input_ids": kept, "token_type_ids": batch.type_ids[row, :length].tolist(),
                 "attention_mask": [1] * length, "special_tokens_mask": [int(i < 5) for i in kept],
                 "label": int(batch.labels[row]),
             })  # fmt: skip
-    return found
+    return examples

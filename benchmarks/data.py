@@ -1,7 +1,7 @@
 """Pairs, masks and tokens: ``python -m benchmarks.data [--text FILE]``.
 
-Training batches against the released algorithm in plain Python and transformers' whole-word collator, one
-process each; a corpus into the token store against SentencePiece alone on the same sentences.
+Training batches against the released algorithm in plain Python and against transformers' whole-word collator, each in a
+separate process. Writing a corpus to the token store against SentencePiece alone on the same sentences.
 """
 
 import argparse
@@ -31,14 +31,14 @@ CASES = [
 
 
 def ours(case: Case) -> Callable[[], Any]:
-    """A batch: pairs looked up, assembled and masked; an epoch's plan is built where one begins."""
+    """Make a batch: look pairs up, assemble and mask them. The plan of an epoch is built when the epoch begins."""
     batches = batches_of(case)
-    place = iter(range(10**9))
-    return lambda: batches[next(place)]
+    steps = iter(range(10**9))
+    return lambda: batches[next(steps)]
 
 
 def plain(case: Case) -> Callable[[], Any]:
-    """The released algorithm for as many instances, padded into arrays."""
+    """The released algorithm for the same number of instances, padded into arrays."""
     store = made_up_store(case.v)
     sentences = [store.tokens[a:b].tolist() for a, b in zip(store.sentences[:-1], store.sentences[1:], strict=True)]
     documents = [sentences[a:b] for a, b in zip(store.documents[:-1], store.documents[1:], strict=True)]
@@ -53,96 +53,96 @@ def plain(case: Case) -> Callable[[], Any]:
     def step() -> np.ndarray:
         ids = np.zeros((case.b, case.t), np.int32)
         for row in range(case.b):
-            found = next(stream)
-            ids[row, : len(found[0])] = found[0]
+            instance, *_ = next(stream)
+            ids[row, : len(instance)] = instance
         return ids
 
     return step
 
 
 def collator(case: Case) -> Callable[[], Any]:
-    """Transformers' whole-word masking of pairs that are there already."""
+    """Transformers' whole-word masking of ready-made pairs."""
     from transformers import DataCollatorForLanguageModeling
 
     examples = examples_of(case)
     masks = DataCollatorForLanguageModeling(tokenizer_of(case.v), mlm_probability=0.15, whole_word_mask=True)
     chosen = [{k: v for k, v in e.items() if k != "label"} for e in examples]
     starts = word_starts(case.v)
-    for example in chosen:  # what a fast tokenizer would have said of each piece
+    for example in chosen:  # add the offsets that a fast tokenizer gives
         missing = case.t - len(example["input_ids"])  # with offsets, transformers cannot pad
         padded = {k: [*v, *[int(k == "special_tokens_mask")] * missing] for k, v in example.items()}
         example |= padded
         example["offset_mapping"] = _offsets(example["input_ids"], starts)
-    place = iter(range(10**9))
+    steps = iter(range(10**9))
 
     def step() -> Any:
-        at = next(place) * case.b
-        return masks([dict(chosen[(at + i) % len(chosen)]) for i in range(case.b)])
+        start = next(steps) * case.b
+        return masks([dict(chosen[(start + i) % len(chosen)]) for i in range(case.b)])
 
     return step
 
 
 def _offsets(ids: list[int], starts: np.ndarray) -> list[tuple[int, int]]:
-    """As of text whose pieces are one character each: a word begins after a gap."""
-    found, place = [], 0
+    """Offsets in a text whose pieces have one character each; a word begins after a gap."""
+    offsets, start = [], 0
     for i in ids:
-        place += 1 + int(i < 5 or bool(starts[i]))
-        found.append((place, place + 1))
-    return found
+        start += 1 + int(i < 5 or bool(starts[i]))
+        offsets.append((start, start + 1))
+    return offsets
 
 
 def store(model: Path, settings: TokenizerConfig, source: Path) -> Callable[[], Any]:
-    """A text file into a token store."""
+    """Write a text file to a token store."""
     tokenizer = Tokenizer(model, settings)
 
     def step() -> None:
-        with tempfile.TemporaryDirectory() as place:
-            write_side(source, tokenizer, Path(place) / "side")
+        with tempfile.TemporaryDirectory() as folder:
+            write_side(source, tokenizer, Path(folder) / "side")
 
     return step
 
 
 def sentencepiece_alone(model: Path, settings: TokenizerConfig, source: Path) -> Callable[[], Any]:
-    """Ids of the same lines, held in memory."""
+    """Encode the same lines, held in memory."""
     pieces = Tokenizer(model, settings).pieces
     lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line]
     return lambda: pieces.encode(lines, out_type=int, num_threads=-1)
 
 
 def main() -> None:
-    """Run all."""
+    """Run all comparisons and report them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=first_line(__doc__))
-    parser.add_argument("--text", help="file or folder as for data.path; default: the embedded addresses")
+    parser.add_argument("--text", help="file or folder, as data.path; default: the embedded corpus")
     parser.add_argument("--seconds", type=float, default=6, help="for each contender of each row")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     rows = []
     for case in CASES:
-        found = take_turns({f.__name__: partial(f, case) for f in (ours, plain, collator)}, options.seconds)
-        mine = found["ours"].median
+        measured = take_turns({f.__name__: partial(f, case) for f in (ours, plain, collator)}, options.seconds)
+        our_seconds = measured["ours"].median
         for name, peer in (
             ("plain Python, pairs and masks", "plain"),
             ("transformers, whole-word masks only", "collator"),
         ):
-            theirs = found[peer].median
+            peer_seconds = measured[peer].median
             rows.append({
-                "work": f"batch of {case.name}, tokens/s", "against": name, "ours": case.tokens / mine,
-                "theirs": case.tokens / theirs, "ratio": theirs / mine,
+                "work": f"batch of {case.name}, tokens/s", "against": name, "ours": case.tokens / our_seconds,
+                "theirs": case.tokens / peer_seconds, "ratio": peer_seconds / our_seconds,
             })  # fmt: skip
-    words = ["data=text", f"data.path={options.text}"] if options.text else []
-    config = compose([*words, "tokenizer.vocab_size=8000"])
+    overrides = ["data=text", f"data.path={options.text}"] if options.text else []
+    config = compose([*overrides, "tokenizer.vocab_size=8000"])
     cache = Path(config.paths.cache)
     text = prepare_text(open_corpus(config.data), config.data.language, config.data.validation_fraction, cache)
     model, source = get_tokenizer(config.tokenizer, text, cache).path, text / "train.txt"
-    found = take_turns(
+    measured = take_turns(
         {f.__name__: partial(f, model, config.tokenizer, source) for f in (store, sentencepiece_alone)},
         options.seconds,
     )
     size = source.stat().st_size / 1e6
-    mine, theirs = found["store"].median, found["sentencepiece_alone"].median
+    our_seconds, peer_seconds = measured["store"].median, measured["sentencepiece_alone"].median
     rows.append({
         "work": f"token store, {size:.0f} MB of text, MB/s", "against": "SentencePiece alone",
-        "ours": size / mine, "theirs": size / theirs, "ratio": theirs / mine,
+        "ours": size / our_seconds, "theirs": size / peer_seconds, "ratio": peer_seconds / our_seconds,
     })  # fmt: skip
     report("data", "Data", rows, ["medians, in turn"], options.out)
 

@@ -1,10 +1,10 @@
-"""Fine-tuning against Hugging Face code of run_glue's and run_qa's kind: ``python -m benchmarks.finetuning``.
+"""Fine-tuning against code like Hugging Face's run_glue and run_qa: ``python -m benchmarks.finetuning``.
 
     python -m benchmarks.finetuning --sst2 DATA/sst2 --squad DATA/squad
 
-SST-2: an epoch of training, batch 32, the same shape (nano, E = 128, all shared), vocabulary, precision and
-optimizer on both sides, tokenising counted; and predictions for dev. SQuAD: features of dev-v1.1 at length
-384 with stride 128. Each side has a process of its own; they take turns.
+SST-2: an epoch of training with batch 32, tokenising included, and predictions for dev; both sides have the same shape
+(nano, E = 128, all shared), vocabulary, precision and optimizer. SQuAD: features of dev-v1.1 at length 384 with
+stride 128. Each side has a separate process; they take turns.
 """
 
 import argparse
@@ -54,25 +54,25 @@ def ours_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
 
 
 def sst2_tuner(config: RunConfig, tokenizer: Tokenizer) -> FineTuner:
-    """Data and model, ready to train; it writes nothing."""
+    """Data and model, ready to train; writes no files."""
     task = read(locate(config.task, config.tasks["sst2"]))(tokenizer, 128)
     recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
     model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
-    place = RunFolder(Path(tempfile.gettempdir()), "sst2-s0-benchmark")
+    folder = RunFolder(Path(tempfile.gettempdir()), "sst2-s0-benchmark")
     return FineTuner(
         task,
         model,
         recipe,
         config.task,
         0,
-        place,
+        folder,
         Machine(_CPU, _precision(config)),
         replace(config.runtime, log_every=10**9),
     )
 
 
-def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
-    """The same with datasets, a padding collator and AlbertForSequenceClassification."""
+def transformers_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
+    """The same epoch with datasets, a padding collator and AlbertForSequenceClassification."""
     rows = read_rows(config)
     hugging = hugging_tokenizer(tokenizer)
     data = datasets.Dataset.from_dict({"sentence": [r[0] for r in rows], "labels": [r[1] for r in rows]})
@@ -88,7 +88,7 @@ def theirs_sst2(config: RunConfig, tokenizer: Tokenizer) -> None:
 
 
 def read_rows(config: RunConfig) -> list[tuple[str, int]]:
-    """The same training rows."""
+    """The training rows that both sides use."""
     task = config.tasks["sst2"]
     assert isinstance(task, GlueConfig)
     sets = read_glue(task, task_files(config.task, task))
@@ -104,7 +104,7 @@ def hugging_tokenizer(tokenizer: Tokenizer) -> Any:
 
 
 def hugging_config(config: RunConfig) -> AlbertConfig:
-    """The same shape."""
+    """The shape of ``config`` as transformers' configuration."""
     m = config.model
     return AlbertConfig(
         vocab_size=config.tokenizer.vocab_size, embedding_size=config.embed.size, hidden_size=m.hidden,
@@ -115,13 +115,13 @@ def hugging_config(config: RunConfig) -> AlbertConfig:
 
 
 def ours_squad(path: Path, tokenizer: Tokenizer) -> None:
-    """Read and build the windows, with gold positions and maximal context."""
+    """Read the file and build the windows, with gold positions and maximal context."""
     task = compose(["task=squad11"]).tasks["squad11"]
-    found = build_windows(read_squad(path, "1.1"), tokenizer, task, 384)  # type: ignore[arg-type]
-    assert found.features
+    windows = build_windows(read_squad(path, "1.1"), tokenizer, task, 384)  # type: ignore[arg-type]
+    assert windows.features
 
 
-def theirs_squad(path: Path, tokenizer: Tokenizer) -> None:
+def transformers_squad(path: Path, tokenizer: Tokenizer) -> None:
     """run_qa's prepare_train_features on the same file."""
     hugging = hugging_tokenizer(tokenizer)
     data = datasets.Dataset.from_list(flat_squad(path))
@@ -133,7 +133,7 @@ def theirs_squad(path: Path, tokenizer: Tokenizer) -> None:
         )  # fmt: skip
         samples, offsets = made.pop("overflow_to_sample_mapping"), made.pop("offset_mapping")
         starts, ends = [], []
-        for i, places in enumerate(offsets):
+        for i, spans in enumerate(offsets):
             sides = made.sequence_ids(i)
             answer = examples["answers"][samples[i]]
             a = answer["answer_start"][0]
@@ -141,25 +141,25 @@ def theirs_squad(path: Path, tokenizer: Tokenizer) -> None:
             first, last = sides.index(1), len(sides) - 1
             while sides[last] != 1:
                 last -= 1
-            if not (places[first][0] <= a and places[last][1] >= b):
+            if not (spans[first][0] <= a and spans[last][1] >= b):
                 starts.append(0)
                 ends.append(0)
                 continue
-            while first < len(places) and places[first][0] <= a:
+            while first < len(spans) and spans[first][0] <= a:
                 first += 1
             starts.append(first - 1)
-            while places[last][1] >= b:
+            while spans[last][1] >= b:
                 last -= 1
             ends.append(last + 1)
         made["start_positions"], made["end_positions"] = starts, ends
         return made
 
-    found = data.map(features, batched=True, remove_columns=data.column_names)
-    assert len(found)
+    rows = data.map(features, batched=True, remove_columns=data.column_names)
+    assert len(rows)
 
 
 def flat_squad(path: Path) -> list[dict[str, Any]]:
-    """A question a row, as the hub has it."""
+    """One row for each question, as on the hub."""
     from albert_ablate.files import open_text
 
     with open_text(path) as source:
@@ -184,8 +184,8 @@ def ours_evaluation(config: RunConfig, tokenizer: Tokenizer) -> Callable[[], Any
     return lambda: tuner.predict(features)
 
 
-def theirs_evaluation(config: RunConfig, tokenizer: Tokenizer) -> Callable[[], Any]:
-    """The same with a padding collator, as Trainer.predict has it."""
+def transformers_evaluation(config: RunConfig, tokenizer: Tokenizer) -> Callable[[], Any]:
+    """The same predictions with a padding collator, as in Trainer.predict."""
     hugging = hugging_tokenizer(tokenizer)
     task = config.tasks["sst2"]
     assert isinstance(task, GlueConfig)
@@ -204,7 +204,7 @@ def theirs_evaluation(config: RunConfig, tokenizer: Tokenizer) -> Callable[[], A
 
 
 def contender(kind: str, config: RunConfig, model: Path, data: Path | None) -> Callable[[], Any]:
-    """One side of a comparison, built in its own process."""
+    """One side of a comparison; called in its process."""
     datasets.disable_progress_bars()
     datasets.disable_caching()
     tokenizer = Tokenizer(model, config.tokenizer)
@@ -212,23 +212,24 @@ def contender(kind: str, config: RunConfig, model: Path, data: Path | None) -> C
         set_up(config.runtime)
     if kind.endswith("squad"):
         assert data is not None
-        return partial({"ours squad": ours_squad, "theirs squad": theirs_squad}[kind], data, tokenizer)
+        return partial({"ours squad": ours_squad, "transformers squad": transformers_squad}[kind], data, tokenizer)
     if kind.endswith("evaluation"):
-        return {"ours evaluation": ours_evaluation, "theirs evaluation": theirs_evaluation}[kind](config, tokenizer)
-    return partial({"ours training": ours_sst2, "theirs training": theirs_sst2}[kind], config, tokenizer)
+        evaluations = {"ours evaluation": ours_evaluation, "transformers evaluation": transformers_evaluation}
+        return evaluations[kind](config, tokenizer)
+    return partial({"ours training": ours_sst2, "transformers training": transformers_sst2}[kind], config, tokenizer)
 
 
 def main() -> None:
-    """Run the comparisons whose data are given."""
+    """Run the comparisons whose data folders are given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.finetuning", description=first_line(__doc__))
     parser.add_argument("--sst2", type=Path, help="folder with SST-2's train.tsv and dev.tsv")
     parser.add_argument("--squad", type=Path, help="folder with dev-v1.1.json")
-    parser.add_argument("--examples", type=int, default=4000, help="of SST-2's training set")
+    parser.add_argument("--examples", type=int, default=4000, help="number of SST-2's training examples to use")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    words = ["task=sst2", f"task.data_dir={options.sst2 or 'null'}", f"tasks.sst2.max_train={options.examples}"]
-    config = compose([*words, "embed=e128", "tokenizer.vocab_size=8000", "tasks.sst2.batch_size=32"])
+    overrides = ["task=sst2", f"task.data_dir={options.sst2 or 'null'}", f"tasks.sst2.max_train={options.examples}"]
+    config = compose([*overrides, "embed=e128", "tokenizer.vocab_size=8000", "tasks.sst2.batch_size=32"])
     model = prepare_data(config).tokenizer.path
     work: list[tuple[str, str, Path | None]] = []
     if options.sst2:
@@ -241,10 +242,10 @@ def main() -> None:
         raise SystemExit("give --sst2 FOLDER, --squad FOLDER or both")
     rows = []
     for title, kind, data in work:
-        sides = {side: partial(contender, f"{side} {kind}", config, model, data) for side in ("ours", "theirs")}
-        found = take_turns(sides, 0, options.rounds)
-        mine, other = found["ours"].median, found["theirs"].median
-        rows.append({"work": title, "ours s": mine, "transformers s": other, "ratio": other / mine})
+        sides = {side: partial(contender, f"{side} {kind}", config, model, data) for side in ("ours", "transformers")}
+        measured = take_turns(sides, 0, options.rounds)
+        ours, peer = measured["ours"].median, measured["transformers"].median
+        rows.append({"work": title, "ours s": ours, "transformers s": peer, "ratio": peer / ours})
     report("finetuning", "Fine-tuning, nano model, bf16", rows, ["medians, in turn"], options.out)
 
 

@@ -1,4 +1,4 @@
-"""Contenders in processes of their own take turns; medians, peak memory, the machine, a table, JSON."""
+"""Measures contenders in separate processes, in turn: medians, peak memory, the machine; as a table and as JSON."""
 
 import multiprocessing
 import platform
@@ -16,18 +16,18 @@ from rich.table import Table
 
 from albert_ablate.files import write_json
 
-#: Builds a contender in its own process and returns the function to time.
+#: Builds a contender, in its process, and returns the function to time.
 Build = Callable[[], Callable[[], Any]]
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of every round, and the most memory the process ever held, in MB."""
+    """Seconds of every round, and the peak memory of the process in MB."""
 
     seconds: list[float]
     peak_mb: float
-    start_mb: float  # held before the first call: libraries, weights, data
+    start_mb: float  # peak before the first call: libraries, weights, data
 
     @property
     def median(self) -> float:
@@ -36,34 +36,34 @@ class Measured:
 
 
 def take_turns(contenders: dict[str, Build], seconds: float, least: int = 5) -> dict[str, Measured]:
-    """Call each in turn, A B A B, for about ``seconds`` each and at least ``least`` times; one call warms up."""
+    """Call contenders in turn (A B A B) for about ``seconds`` each and at least ``least`` times; one call warms up."""
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Connection] = {}
     workers = []
     for name, build in contenders.items():
-        here, there = context.Pipe()
-        worker = context.Process(target=_work, args=(build, there), daemon=True)
+        line, child = context.Pipe()
+        worker = context.Process(target=_work, args=(build, child), daemon=True)
         worker.start()
-        there.close()  # so that a contender that fails is noticed
+        child.close()  # otherwise the end of a contender that fails would not be noticed
         workers.append(worker)
-        lines[name] = here
+        lines[name] = line
         try:
-            here.recv()  # built and warm, alone
+            line.recv()  # built and warm, alone
         except EOFError:
-            raise SystemExit(f"{name} failed; its error stands above") from None
+            raise SystemExit(f"{name} failed; its error is above.") from None
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     end = time.perf_counter() + seconds * len(contenders)
     while time.perf_counter() < end or min(map(len, taken.values())) < least:
         for name, line in lines.items():
             line.send("go")
             taken[name].append(line.recv())
-    found = {}
+    measured = {}
     for name, line in lines.items():
         line.send("stop")
-        found[name] = Measured(taken[name], *line.recv())
+        measured[name] = Measured(taken[name], *line.recv())
     for worker in workers:
         worker.join()
-    return found
+    return measured
 
 
 def _work(build: Build, line: Connection) -> None:
@@ -76,7 +76,7 @@ def _work(build: Build, line: Connection) -> None:
             began = time.perf_counter()
             step()
             line.send(time.perf_counter() - began)
-    except EOFError:  # another contender failed, and the benchmark ended
+    except EOFError:  # another contender failed and ended the benchmark
         return
     line.send((_peak_mb(), start))
 
@@ -86,9 +86,9 @@ def _peak_mb() -> float:
 
 
 def median_seconds(step: Callable[[], Any], seconds: float, device: str, together: int = 5) -> float:
-    """Median seconds of a call: one call warms up, then rounds of ``together`` calls for ``seconds``, three at least.
+    """Median seconds of a call: one call warms up, then at least three rounds of ``together`` calls, for ``seconds``.
 
-    A GPU is waited for at the end of a round, so that it may run behind the host within one.
+    The host waits for a GPU at the end of each round only, so that within a round the GPU may lag behind.
     """
     import torch
 
@@ -107,12 +107,12 @@ def median_seconds(step: Callable[[], Any], seconds: float, device: str, togethe
 
 
 def first_line(doc: str | None) -> str:
-    """What a command's help says of it."""
+    """The first line of a docstring, for the help of a command."""
     return (doc or "").partition("\n")[0]
 
 
 def gemm(size: int = 2048, kind: str = "cpu") -> Callable[[], Any]:
-    """A bf16 product of two square matrices: the machine's practical limit. ``2 * size**3`` operations."""
+    """A bf16 product of two square matrices of ``2 * size**3`` operations: the machine's practical limit."""
     import torch
 
     a, b = (torch.randn(size, size, device=kind).bfloat16() for _ in range(2))
@@ -125,7 +125,7 @@ def gemm_flops(seconds: float, size: int = 2048) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures are from."""
+    """Facts about the machine that the figures come from."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -137,38 +137,38 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": name,
         "threads": torch.get_num_threads(),
-        "has": [word for word, has in capabilities.items() if has],
+        "has": [name for name, has in capabilities.items() if has],
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
-def machine_words(found: dict[str, Any]) -> str:
-    """``machine`` for a person."""
-    parts = [found["cpu"], f"{found['threads']} threads", *found["has"], *([found["gpu"]] if found["gpu"] else [])]
-    return f"{', '.join(parts)}; PyTorch {found['torch']}"
+def machine_line(facts: dict[str, Any]) -> str:
+    """The facts of ``machine`` as one line of text."""
+    parts = [facts["cpu"], f"{facts['threads']} threads", *facts["has"], *([facts["gpu"]] if facts["gpu"] else [])]
+    return f"{', '.join(parts)}; PyTorch {facts['torch']}"
 
 
 def report(name: str, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], out: Path | None) -> None:
     """Print the rows as a table and write them as JSON."""
-    found = machine()
+    facts = machine()
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for column in rows[0]:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
-        table.add_row(*(_word(value) for value in row.values()))
+        table.add_row(*(_text(value) for value in row.values()))
     console = Console(highlight=False)
     console.print(table)
-    for note in (machine_words(found), *notes):
+    for note in (machine_line(facts), *notes):
         console.print(note, style="dim")
     path = out or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"title": title, "machine": found, "notes": list(notes), "rows": list(rows)})
+    write_json(path, {"title": title, "machine": facts, "notes": list(notes), "rows": list(rows)})
     console.print(f"written to {path}", style="dim")
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "—"
     if isinstance(value, float):

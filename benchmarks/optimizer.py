@@ -1,6 +1,6 @@
 """One LAMB step of BERT-base's 110 M parameters: ``python -m benchmarks.optimizer``.
 
-Against LAMB written tensor by tensor with new tensors for every intermediate result, and PyTorch's fused AdamW.
+Against LAMB written tensor by tensor, with new tensors for all intermediate results, and against PyTorch's fused AdamW.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def fused_adamw() -> Callable[[], Any]:
 
 
 def plain_lamb() -> Callable[[], Any]:
-    """PEER: LAMB as it is usually written."""
+    """PEER: LAMB in its usual form."""
     parameters = list(_model()[0].parameters())
     state = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in parameters}
 
@@ -62,22 +62,22 @@ def plain_lamb() -> Callable[[], Any]:
 
 
 def main() -> None:
-    """Run all three."""
+    """Measure all three and report them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.optimizer", description=first_line(__doc__))
     parser.add_argument("--seconds", type=float, default=8, help="for each contender")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    found = take_turns({f.__name__: partial(f) for f in (ours, plain_lamb, fused_adamw)}, options.seconds)
-    mine = found["ours"].median
+    measured = take_turns({f.__name__: partial(f) for f in (ours, plain_lamb, fused_adamw)}, options.seconds)
+    our_seconds = measured["ours"].median
     names = {"ours": "LAMB, ours", "plain_lamb": "LAMB, tensor by tensor", "fused_adamw": "AdamW, fused"}
     rows = [
         {
             "optimizer": names[name],
-            "ms": 1000 * one.median,
-            "time of ours": one.median / mine,
-            "steps": len(one.seconds),
+            "ms": 1000 * times.median,
+            "time of ours": times.median / our_seconds,
+            "steps": len(times.seconds),
         }
-        for name, one in found.items()
+        for name, times in measured.items()
     ]
     report("optimizer", "One step of 110 M parameters", rows, ["medians, in turn"], options.out)
 

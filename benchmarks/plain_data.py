@@ -1,6 +1,6 @@
-"""PEER: segment pairs and n-gram masks one document, one word at a time, as the released script makes them.
+"""PEER: segment pairs and n-gram masks, one document and one word at a time, as the released script makes them.
 
-Written from its description with Python's own ``random`` and lists; only ``benchmarks.data`` uses it.
+Written from the description of that script, with Python's ``random`` and lists. Only ``benchmarks.data`` uses it.
 """
 
 import random
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 
 from albert_ablate.data.tokenizer import CLS, MASK, SEP
 
-Instance = tuple[list[int], list[int], list[int], int]  # ids, masked columns, what stood there, label
+Instance = tuple[list[int], list[int], list[int], int]  # ids, masked columns, the original ids at these, label
 
 
 def instances(documents: list[list[list[int]]], length: int, word_starts: list[bool], seed: int) -> Iterator[Instance]:
-    """Every SOP instance of documents given as lists of sentences of ids."""
+    """Every SOP instance of ``documents``, which are lists of sentences, which are lists of ids."""
     draw = random.Random(seed)
     room = length - 3
     for document in documents:
         target = draw.randint(2, room) if draw.random() < 0.1 else room
         chunk: list[list[int]] = []
         size = 0
-        for place, sentence in enumerate(document):
+        for index, sentence in enumerate(document):
             chunk.append(sentence)
             size += len(sentence)
-            if size < target and place < len(document) - 1:
+            if size < target and index < len(document) - 1:
                 continue
             if len(chunk) > 1:
                 split = draw.randint(1, len(chunk) - 1)

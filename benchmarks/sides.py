@@ -1,4 +1,4 @@
-"""The same pretraining step twice: ours, and transformers' with its own collator and AdamW."""
+"""The same pretraining step twice: ours, and transformers' with its collator and AdamW."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,16 +25,16 @@ from benchmarks.cases import Case, batches_of, examples_of, tokenizer_of
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: how a batch is made, and what an optimizer step does with it."""
+    """One side of a comparison: its batches and its optimizer step."""
 
-    batches: Any  # item ``step`` is a batch on the CPU
-    update: Callable[[int, Any], Any]  # of a step and its batch, which it moves to the device
-    resident: Callable[[Any], Any]  # a batch that lies on the device already and is not moved again
+    batches: Any  # batches[step] is a batch on the CPU
+    update: Callable[[int, Any], Any]  # (step, batch): moves the batch to the device and trains on it
+    resident: Callable[[Any], Any]  # puts a batch on the device, so that ``update`` does not move it again
 
 
 @dataclass(frozen=True)
 class Resident(Batch):
-    """One of our batches, moved to the device by the first step that takes it and by no later one."""
+    """One of our batches that only the first step moves to the device."""
 
     kept: dict[str, torch.Tensor]  # on the device
 
@@ -47,13 +47,13 @@ class Resident(Batch):
         return self
 
     def to(self, device: torch.device) -> Batch:
-        """What lies on the device."""
+        """The batch on ``device``; copied at the first call only."""
         if not self.kept:
             self.kept.update({field.name: getattr(self, field.name).to(device) for field in fields(Batch)})
         return Batch(**self.kept)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Those on the device."""
+        """The tensors on the device."""
         return self.kept
 
 
@@ -76,25 +76,25 @@ def ours(case: Case, *more: str) -> Callable[[], Any]:
 
 
 def our_side(case: Case, *more: str) -> Side:
-    """Ours."""
+    """Our side."""
     trainer = our_trainer(case, *more)
 
     return Side(trainer.batches, trainer.update, lambda batch: Resident(**vars(batch), kept={}))
 
 
 def in_line(side: Side) -> Callable[[], Any]:
-    """The whole step, one thing after another: the batch is made where the step needs it."""
-    done = count()
+    """The whole step in one process: the batch is made when the step needs it."""
+    steps = count()
 
     def step() -> None:
-        number = next(done)
+        number = next(steps)
         side.update(number, side.batches[number])
 
     return step
 
 
 def prefetched(side: Side, workers: int, device: str) -> Callable[[], Any]:
-    """The whole step with batches made ahead by ``workers`` processes; 0: in line, as a CPU has no use for them."""
+    """The whole step with batches made ahead by ``workers`` processes; with 0 workers, as on a CPU, in line."""
     if workers == 0:
         return in_line(side)
     loader = DataLoader(
@@ -106,14 +106,14 @@ def prefetched(side: Side, workers: int, device: str) -> Callable[[], Any]:
 
 
 def device_alone(side: Side) -> Callable[[], Any]:
-    """A step on one batch that lies on the device: no batch is made and none is moved."""
+    """A step on one batch that is already on the device: no batch is made or moved."""
     batch = side.resident(side.batches[0])
-    done = count()
-    return lambda: side.update(next(done), batch)
+    steps = count()
+    return lambda: side.update(next(steps), batch)
 
 
 def transformers_step(case: Case, compiled: bool = False) -> Callable[[], Any]:
-    """The same step in transformers' usual way: Trainer-style loop, bf16 autocast, labels at every position."""
+    """The same step as transformers usually does it: a loop like Trainer's, bf16 autocast, labels at every position."""
     return in_line(transformers_side(case, compiled))
 
 
@@ -129,8 +129,8 @@ class Collated(Dataset[Any]):
         self._collator = DataCollatorForLanguageModeling(tokenizer_of(case.v), mlm_probability=0.15)
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        at, size = step * self._case.b, len(self._examples)
-        chosen = [self._examples[(at + i) % size] for i in range(self._case.b)]
+        start, size = step * self._case.b, len(self._examples)
+        chosen = [self._examples[(start + i) % size] for i in range(self._case.b)]
         batch = dict(self._collator([{k: v for k, v in e.items() if k != "label"} for e in chosen]))
         batch[self._label] = torch.tensor([e["label"] for e in chosen])
         return batch
@@ -176,7 +176,7 @@ def transformers_side(case: Case, compiled: bool = False) -> Side:
 
 
 def usual_update(model: Any, batch: Any, optimizer: Any, schedule: Any, precision: str) -> None:
-    """PEER: one step as transformers' examples and Trainer have it."""
+    """PEER: one step as in transformers' examples and Trainer."""
     with autocast(precision, model.device):
         loss = model(**batch).loss
     loss.backward()

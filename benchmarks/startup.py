@@ -1,4 +1,4 @@
-"""Seconds to the first training step, with data and tokenizer cached and without: ``python -m benchmarks.startup``."""
+"""Seconds to the first training step, with and without cached data and tokenizer: ``python -m benchmarks.startup``."""
 
 import argparse
 import statistics
@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def first_step(cache: Path) -> float:
-    """Start a run, wait for its first line of metrics, kill it."""
+    """Seconds from the start of a run to its first line of metrics; the run is then killed."""
     with tempfile.TemporaryDirectory() as runs:
-        words = [f"paths.runs={runs}", f"paths.cache={cache}", "runtime.log_every=1"]
+        overrides = [f"paths.runs={runs}", f"paths.cache={cache}", "runtime.log_every=1"]
         began = time.perf_counter()
-        with subprocess.Popen([sys.executable, str(ROOT / "run.py"), *words], stdout=-3, stderr=-3) as process:
+        with subprocess.Popen([sys.executable, str(ROOT / "run.py"), *overrides], stdout=-3, stderr=-3) as process:
             while not any(file.stat().st_size for file in Path(runs).glob("*/metrics.jsonl")):
                 if process.poll() is not None:
                     raise SystemExit("the run ended before its first step")
@@ -32,7 +32,7 @@ def main() -> None:
     """Print the median of several starts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
     parser.add_argument("--starts", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         cold = first_step(Path(cache))

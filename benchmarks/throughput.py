@@ -1,7 +1,7 @@
 """Pretraining steps on CPU against transformers: ``python -m benchmarks.throughput``.
 
-Four models, share=all against AlbertForPreTraining and share=none with E = H against BertForPreTraining:
-whole training steps (batch, forward, backward, clip, AdamW), bf16, each contender in its own process, in turn.
+Four models: share=all against AlbertForPreTraining, and share=none with E = H against BertForPreTraining. Whole
+training steps (batch, forward, backward, clip, AdamW) in bf16. Each contender has a separate process; they take turns.
 """
 
 import argparse
@@ -23,17 +23,18 @@ CASES = {
 
 
 def compare(case: Case, seconds: float) -> dict[str, Any]:
-    """One row: both contenders and the machine's rate, in turn."""
-    found = take_turns({"ours": partial(ours, case), "theirs": partial(transformers_step, case), "gemm": gemm}, seconds)
-    mine, theirs = found["ours"], found["theirs"]
+    """One row: both sides and the machine's bf16 rate, measured in turn."""
+    contenders = {"ours": partial(ours, case), "transformers": partial(transformers_step, case), "gemm": gemm}
+    measured = take_turns(contenders, seconds)
+    our, peer = measured["ours"], measured["transformers"]
     return {
         "model, share": f"{case.name}, {case.share}",
-        "tokens/s": round(case.tokens / mine.median),
-        "theirs": round(case.tokens / theirs.median),
-        "ratio": theirs.median / mine.median,
-        "of GEMM rate": f"{case.operations_a_second(mine.median) / gemm_flops(found['gemm'].median):.0%}",
-        "peak MB": round(mine.peak_mb),
-        "their MB": round(theirs.peak_mb),
+        "tokens/s": round(case.tokens / our.median),
+        "theirs": round(case.tokens / peer.median),
+        "ratio": peer.median / our.median,
+        "of GEMM rate": f"{case.operations_a_second(our.median) / gemm_flops(measured['gemm'].median):.0%}",
+        "peak MB": round(our.peak_mb),
+        "their MB": round(peer.peak_mb),
     }
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--dropout", type=float, default=0.0, help="of both; 0 is transformers' default for ALBERT")
     parser.add_argument("--seconds", type=float, default=10, help="for each contender of each row")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     rows = []
     for name in options.cases or CASES:

@@ -30,11 +30,11 @@ from benchmarks.rented_gpu.collect import ended
 from benchmarks.rented_gpu.crew import Outcome
 from benchmarks.rented_gpu.first import decide
 from benchmarks.rented_gpu.ladder import Job, blocks, jobs, tunings
-from benchmarks.rented_gpu.places import Places
+from benchmarks.rented_gpu.places import Folders
 from benchmarks.rented_gpu.prepare import PACKAGES, copy_tasks, main, versions
 from benchmarks.rented_gpu.results import LARGEST, MOST, pack
 from benchmarks.rented_gpu.sections import Ask, Section, run_sections
-from benchmarks.rented_gpu.sizes import FULL, TINY, backend_words, budget
+from benchmarks.rented_gpu.sizes import FULL, TINY, backend_overrides, budget
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ from benchmarks.rented_gpu.sizes import FULL, TINY, backend_words, budget
 def test_the_ladder_from_speed_to_cells(speed: float, cells: int, billions: float) -> None:
     chosen = blocks(speed)
     made = jobs(chosen, FULL, 0.004)
-    assert len(made) == len({job.words for job in made}) == cells
+    assert len(made) == len({job.overrides for job in made}) == cells
     assert sum(job.tokens for job in made) == pytest.approx(billions * 1e9)
     assert sum(block.total for block in chosen) == pytest.approx(billions * 1e9)
 
 
 def test_a_cut_of_the_queue_leaves_whole_seeds() -> None:
     made = jobs(blocks(8e6), FULL, 0.004)
-    seeds = [next(word for word in job.words if word.startswith("seed=")) for job in made]
+    seeds = [next(word for word in job.overrides if word.startswith("seed=")) for job in made]
     assert [(seed, len(list(group))) for seed, group in itertools.groupby(seeds[:21])] == [
         ("seed=0", 3), ("seed=1", 3), ("seed=2", 3), ("seed=0", 4), ("seed=1", 4), ("seed=2", 4),
     ]  # fmt: skip
@@ -63,7 +63,7 @@ def test_every_cell_is_a_valid_configuration(tmp_path: Path) -> None:
     here = (f"data.path={tmp_path}", "data=packed")
     made = jobs(blocks(8e6), FULL, 0.004)
     for job in (made[0], made[12], made[26], made[44], tunings(blocks(8e6), FULL, 0.004, "tasks")[8]):
-        config = compose([*job.words, *here, *backend_words("graph")])
+        config = compose([*job.overrides, *here, *backend_overrides("graph")])
         assert config.runtime.backend == "graph"
         assert config.budget.amount() == job.tokens or job.tuning
         assert config.budget.steps * FULL.batch_tokens == pytest.approx(config.budget.amount(), rel=1e-3)
@@ -107,14 +107,14 @@ class LosingCrew:
 
 
 def test_a_lost_cell_is_tried_once_more_at_the_end_and_the_rest_is_noted(tmp_path: Path) -> None:
-    places = Places(tmp_path, tmp_path, tmp_path)
+    folders = Folders(tmp_path, tmp_path, tmp_path)
     end = time.monotonic() + TINY.campaign
-    campaign = Campaign(places, TINY, {}, end, {"jobs": {}}, packed_at=end, speed=1.0)
+    campaign = Campaign(folders, TINY, {}, end, {"jobs": {}}, packed_at=end, speed=1.0)
     crew = LosingCrew({"a": 1, "b": 2})
     queue = [Job(name, (), 1) for name in "abc"] + [Job("too long", (), 1e6)]
     work_off(campaign, crew, queue, end)
     assert crew.given == ["a", "b", "c", "a", "b"]
-    states = {name: job["state"] for name, job in read_json(places.journal)["jobs"].items()}
+    states = {name: job["state"] for name, job in read_json(folders.journal)["jobs"].items()}
     assert states == {"a": "finished", "b": "lost", "c": "finished", "too long": "not started"}
 
 
@@ -253,24 +253,24 @@ class AnsweringAsk(Ask):
 
 
 def test_backends_are_held_to_the_first_one_and_spoil_no_other(tmp_path: Path) -> None:
-    places = Places(tmp_path, tmp_path, tmp_path)
+    folders = Folders(tmp_path, tmp_path, tmp_path)
 
     def losses(words: tuple[str, ...]) -> list[float]:
         return [3.0, 2.53 if "runtime.backend=compiled" in words else 2.5]
 
     ask = AnsweringAsk(losses, broken="graph")
-    assert backends.agree(ask, places, FULL) == {
+    assert backends.agree(ask, folders, FULL) == {
         "eager": {"passed": True, "largest difference": 0.0},
         "compiled": {"passed": False, "largest difference": pytest.approx(0.03)},
         "graph": {"passed": False, "error": "broken"},
     }
     assert ask.waves == [3], "all at the same time"
-    without_reference = backends.agree(AnsweringAsk(losses, broken="eager"), places, FULL)
+    without_reference = backends.agree(AnsweringAsk(losses, broken="eager"), folders, FULL)
     assert [found["passed"] for found in without_reference.values()] == [False] * 3
 
 
 def test_bits_and_resuming_are_compared_for_each_backend(tmp_path: Path) -> None:
-    places = Places(tmp_path, tmp_path, tmp_path)
+    folders = Folders(tmp_path, tmp_path, tmp_path)
     draws = itertools.count()
 
     def digest(words: tuple[str, ...]) -> str:
@@ -281,20 +281,20 @@ def test_bits_and_resuming_are_compared_for_each_backend(tmp_path: Path) -> None
     ask = AnsweringAsk(digest, broken="graph")
     default, deterministic = "runtime.deterministic=false", "runtime.deterministic=true"
     equal, broken = {"equal": True}, {"error": "broken"}
-    assert backends.same_bits(ask, places, FULL) == {
+    assert backends.same_bits(ask, folders, FULL) == {
         "eager": {default: equal, deterministic: equal},
         "compiled": {default: {"equal": False}, deterministic: equal},
         "graph": {default: broken, deterministic: broken},
     }
-    assert backends.resumed(ask, places, FULL) == {"eager": equal, "compiled": equal, "graph": broken}
+    assert backends.resumed(ask, folders, FULL) == {"eager": equal, "compiled": equal, "graph": broken}
     assert ask.waves == [12, 6, 3], "stopped beside undisturbed ones, then those that continue"
 
 
 def test_what_decides_fits_into_the_time_even_where_each_section_takes_its_limit(tmp_path: Path) -> None:
-    places, idle = Places(tmp_path, tmp_path, tmp_path), Background(os.getpid)
-    decisive = first.decisive(places, FULL, idle)
+    folders, idle = Folders(tmp_path, tmp_path, tmp_path), Background(os.getpid)
+    decisive = first.decisive(folders, FULL, idle)
     assert sum(section.seconds for section in decisive) <= FULL.first - 10
-    informative = first.informative(places, FULL, idle, "graph")
+    informative = first.informative(folders, FULL, idle, "graph")
     names = [section.name for section in (*decisive, *informative)]
     assert len(names) == len(set(names)), "each is a key of checks.json"
     assert {f"speed, {name}" for name in FULL.backends} | {"golden losses", "backends agree"} <= set(names)
@@ -333,41 +333,41 @@ def test_the_real_files_are_taken_as_they_lie(tmp_path: Path) -> None:
 
 def test_results_that_are_too_large_are_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "LARGEST", 100_000)
-    places = Places(tmp_path, tmp_path / "work", tmp_path / "out")
-    run = places.runs / "a"
+    folders = Folders(tmp_path, tmp_path / "work", tmp_path / "out")
+    run = folders.runs / "a"
     for name in ("results.json", "metrics.jsonl", "checkpoints/step_1/model.safetensors", "tasks/x/best.safetensors"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("{}")
     (run / "tasks" / "x" / "predictions").mkdir()
     (run / "tasks" / "x" / "predictions" / "dev.json").write_bytes(os.urandom(100_000))
-    places.trace.write_bytes(bytes(100_001))
-    assert pack(places, weights=False) == ["predictions of the fine-tunings", "trace.json.gz: 0.1 MiB"]
-    with tarfile.open(places.packed / "runs.tar.xz") as archive:
+    folders.trace.write_bytes(bytes(100_001))
+    assert pack(folders, weights=False) == ["predictions of the fine-tunings", "trace.json.gz: 0.1 MiB"]
+    with tarfile.open(folders.packed / "runs.tar.xz") as archive:
         assert archive.getnames() == ["runs/a/metrics.jsonl", "runs/a/results.json"]
 
 
 def test_a_campaign_has_ended_when_all_its_files_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = Places(tmp_path, tmp_path / "work", tmp_path / "out")
-    places.work.mkdir()
-    for file in (places.checks, places.decisions, places.log):
+    folders = Folders(tmp_path, tmp_path / "work", tmp_path / "out")
+    folders.work.mkdir()
+    for file in (folders.checks, folders.decisions, folders.log):
         file.write_text("{}")
-    places.journal.write_text('{"ended": true}')
+    folders.journal.write_text('{"ended": true}')
     seen = {}
 
     def replacing(path: Path) -> AbstractContextManager[Path]:
-        seen[path.name] = ended(places)
+        seen[path.name] = ended(folders)
         return files.replacing(path)
 
     monkeypatch.setattr(results, "replacing", replacing)
-    pack(places, weights=False)
+    pack(folders, weights=False)
     assert seen == dict.fromkeys(
         ("checks.json", "decisions.json", "campaign.log", "runs.tar.xz", "campaign.json"), False
     )
-    assert ended(places)
+    assert ended(folders)
 
 
 @pytest.fixture(scope="module")
-def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, list[str]]:
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folders, list[str]]:
     """Everything, on a CPU: prepared, first, campaign, collected."""
     folder = tmp_path_factory.mktemp("rented")
     write_corpus(folder / "corpus.txt", documents=80)
@@ -380,13 +380,13 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, list[st
     carried = folder / "carried"
     tasks = ["--tasks", str(folder / "tasks"), "--tiny"]
     assert main([*words, "--out", str(carried), *tasks, "--no-wheels"]) == 0
-    places = Places(carried, folder / "work", folder / "out")
-    said = [command("first", places), command("collect", places, "--seconds", "200")]
-    return places, said
+    folders = Folders(carried, folder / "work", folder / "out")
+    said = [command("first", folders), command("collect", folders, "--seconds", "200")]
+    return folders, said
 
 
-def command(name: str, places: Places, *more: str) -> str:
-    words = [sys.executable, "-m", f"benchmarks.rented_gpu.{name}", *places.words(), "--tiny", *more]
+def command(name: str, folders: Folders, *more: str) -> str:
+    words = [sys.executable, "-m", f"benchmarks.rented_gpu.{name}", *folders.arguments(), "--tiny", *more]
     done = subprocess.run(words, cwd=ROOT, env=one_thread(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -394,36 +394,36 @@ def command(name: str, places: Places, *more: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("rented")
-def test_a_rehearsal_checks_measures_and_decides(rehearsal: tuple[Places, list[str]]) -> None:
-    places, said = rehearsal
-    checks = read_json(places.out / "checks.json")
+def test_a_rehearsal_checks_measures_and_decides(rehearsal: tuple[Folders, list[str]]) -> None:
+    folders, said = rehearsal
+    checks = read_json(folders.out / "checks.json")
     sections: dict[str, Any] = checks["sections"]
     assert {name: found for name, found in sections.items() if "error" in found} == {}
     assert sections["golden losses"]["value"]["passed"] is True
     assert sections["corpus"]["value"]["source"]["commit"]
     assert "campaign started" in said[0]
-    assert read_json(places.out / "decisions.json")["go"] is True
+    assert read_json(folders.out / "decisions.json")["go"] is True
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("rented")
-def test_a_rehearsal_brings_ordinary_runs_back(rehearsal: tuple[Places, list[str]], tmp_path: Path) -> None:
-    places, said = rehearsal
-    files = sorted(places.out.iterdir())
+def test_a_rehearsal_brings_ordinary_runs_back(rehearsal: tuple[Folders, list[str]], tmp_path: Path) -> None:
+    folders, said = rehearsal
+    files = sorted(folders.out.iterdir())
     assert len(files) <= MOST
     assert max(file.stat().st_size for file in files) <= LARGEST
-    journal = read_json(places.out / "campaign.json")
+    journal = read_json(folders.out / "campaign.json")
     assert "why" not in journal
     assert journal["ended"] is True
     states = {name: job["state"] for name, job in journal["jobs"].items() if not name.startswith("pilot")}
     assert set(states.values()) == {"finished"}, said[1]
     assert len(states) == 18, "nine cells and their fine-tunings"
-    with tarfile.open(places.out / "runs.tar.xz") as archive:
+    with tarfile.open(folders.out / "runs.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     runs = load_runs(tmp_path / "runs")
     assert len(runs) == 9
     terms = {name: {"size": "base", "embedding": "H/6", "objective": name, "share": "all"} for name in ("nsp", "sop")}
     chosen = select(runs, terms)
     assert {arm: sorted(frame["seed"]) for arm, frame in chosen.runs.items()} == {"nsp": [0, 1, 2], "sop": [0, 1, 2]}
-    with tarfile.open(places.out / "weights-1.tar") as archive:
+    with tarfile.open(folders.out / "weights-1.tar") as archive:
         assert len(archive.getnames()) == 9

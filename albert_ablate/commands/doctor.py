@@ -19,7 +19,7 @@ from albert_ablate.record import provenance
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import gpu_multiplies_bf16
 
-#: Extra of ``pyproject.toml`` -> the modules that it installs, and what needs them.
+#: Extra of ``pyproject.toml`` -> the modules that it installs, and what they are needed for.
 EXTRAS = {
     "hub": (("datasets", "pyarrow"), "corpora and tasks of the hub, parquet files"),
     "huggingface": (("tokenizers", "huggingface_hub"), "word pieces, tokenizer.json, models of the hub"),
@@ -35,10 +35,10 @@ _WIDTH, _INDENT = 79, 16
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line for each fact; returns 0, also where something is missing."""
+    """Print a line for each fact; returns 0 even if a package is missing."""
     parser = argparse.ArgumentParser(prog=program("albert_ablate.doctor"), description=__doc__)
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path(), help="where runs will lie, to see its disk (default: here)"
+        "folder", type=Path, nargs="?", default=Path(), help="folder for the runs, whose disk is checked (default: .)"
     )
     folder = parser.parse_args(arguments).folder
     if not folder.is_dir():
@@ -68,7 +68,7 @@ def _line(name: str, text: str) -> None:
 
 
 def _answer(fact: Callable[[], str]) -> str:
-    """The fact, or why it is not known: a machine that hides one of them still tells the others."""
+    """The fact, or why it is not known, so that an error in one fact does not hide the others."""
     try:
         return fact()
     except Exception as error:
@@ -76,16 +76,16 @@ def _answer(fact: Callable[[], str]) -> str:
 
 
 def _code() -> str:
-    found = provenance.commit()
-    if found["commit"] is None:
-        return f"{__version__}, commit not known: {found['unknown']}"
-    return f"{__version__}, commit {found['commit'][:12]}{', changed since' if found['dirty'] else ''}"
+    source = provenance.commit()
+    if source["commit"] is None:
+        return f"{__version__}, commit not known: {source['unknown']}"
+    return f"{__version__}, commit {source['commit'][:12]}{', changed since' if source['dirty'] else ''}"
 
 
 def _processor() -> str:
-    there = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    return f"{provenance.hardware(torch.device('cpu'))['processor']}, {usable} of {there} cores usable"
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return f"{provenance.hardware(torch.device('cpu'))['processor']}, {usable} of {cores} cores usable"
 
 
 def _memory() -> str:
@@ -93,10 +93,10 @@ def _memory() -> str:
 
 
 def _bf16() -> str:
-    """Which of the processor's instructions multiply bf16."""
-    offered = {"AVX-512": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
-    there = " and ".join(name for name, is_there in offered.items() if is_there)
-    return f"by the processor's {there}" if there else "not by the processor, which computes in fp32"
+    """The instructions of this processor that multiply bf16."""
+    instructions = {"AVX-512": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
+    supported = " and ".join(name for name, is_supported in instructions.items() if is_supported)
+    return f"by the processor's {supported}" if supported else "not by the processor, which computes in fp32"
 
 
 def _gpus() -> str:
@@ -108,7 +108,7 @@ def _gpus() -> str:
 
 
 def _machine() -> str:
-    """What ``runtime.device=auto`` and ``runtime.precision=auto`` come to."""
+    """The device and precision that ``auto`` stands for."""
     machine = Machine.of(compose().runtime)
     return f"{machine.device.type} in {machine.precision}, unless runtime.device or runtime.precision say otherwise"
 

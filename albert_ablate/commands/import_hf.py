@@ -1,8 +1,8 @@
 """Import a checkpoint as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
 
-Reads ALBERT and BERT of transformers (safetensors, or .bin without running its pickles) and ALBERT's
-TensorFlow release, with their tokenizers. Writes a run folder that fine-tuning, evaluation and analysis
-accept like that of a trained run.
+Reads ALBERT and BERT checkpoints of transformers (safetensors, or .bin without running its pickles) and ALBERT's
+TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept the run folder like that of a
+trained run.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
 
 
 def _folder(name: str) -> Path:
-    """The local folder ``name``, or the hub's copy of it. Raises DataError."""
+    """The local folder ``name``, or a download of the hub's repository ``name``. Raises DataError."""
     if Path(name).is_dir():
         return Path(name)
     try:
@@ -136,7 +136,7 @@ def _json(path: Path, needed: bool = True) -> dict[str, Any]:
 
 
 def _config(name: str, imported: "Imported", tokenizer: "ForeignTokenizer") -> RunConfig:
-    """The settings of the imported model, completed with those of the paper."""
+    """The settings of the imported model; all others are those of the paper."""
     values = compose(["scale=paper", "data=embedded"]).as_dict()
     for group, settings in imported.settings.items():
         values[group] |= settings
@@ -152,7 +152,7 @@ def _config(name: str, imported: "Imported", tokenizer: "ForeignTokenizer") -> R
 
 
 def _state(config: RunConfig, imported: "Imported", vocabulary: Path) -> "dict[str, Tensor]":
-    """Every tensor of our model; missing heads keep initial weights. Raises ForeignCheckpointError."""
+    """Every tensor of our model; missing heads have initial weights. Raises ForeignCheckpointError."""
     import torch
 
     from albert_ablate.data.wordpiece import NAME, read_vocabulary, row_order

@@ -1,4 +1,4 @@
-"""How a setting may go on, as Hydra knows it (part of the door)."""
+"""Completions of a setting, from Hydra (part of the door)."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from albert_ablate.door.words import REFUSALS, initialised
 
 
 def settings(given: Sequence[str], word: str) -> list[str]:
-    """Groups, options and names of settings that ``word`` may become beside the settings ``given``.
+    """Groups, options and settings that complete ``word``, next to the settings ``given``.
 
-    Nothing where Hydra refuses what is given, or where nothing is known of the word.
+    Empty if Hydra refuses the given settings or knows no completion.
     """
     with initialised():
         plugin = DefaultCompletionPlugin(GlobalHydra.instance().config_loader())
         try:
-            found = plugin._query("config", " ".join([*given, word]))
+            completions = plugin._query("config", " ".join([*given, word]))
         except REFUSALS:
             return []
-    # A group with groups inside, such as task, comes without its sign; hydra itself is none of ours.
-    return [one if "=" in one or one[-1] in "./" else f"{one}=" for one in found if one != "hydra"]
+    # Hydra omits the = of a group that contains groups, such as task. Its own group is no setting of a run.
+    return [text if "=" in text or text[-1] in "./" else f"{text}=" for text in completions if text != "hydra"]

@@ -1,4 +1,4 @@
-"""What could be achieved on the held-out pairs at best, for a corpus that knows how its text came about."""
+"""The best achievable scores on the held-out pairs, for a corpus whose text was drawn from a known structure."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ from albert_ablate.evaluation.heldout import HeldOut, PairSet, pair_set
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.record.results import Achievable, BestMaskedLM, BestSentenceTask, Proportion
 
-#: Pairs of the training side from which is counted how pairs are cut, and the most epochs they are taken from.
+#: How pairs are cut is counted on this many training-side pairs, taken from at most so many epochs.
 _CUTS, _EPOCHS = 100_000, 50
 
 
 def achievable(reference: Reference, held_out: HeldOut, train: TokenStore, baselines: NgramBaselines) -> dict[str, Any]:
-    """Scores of ``reference`` on the very pairs that runs are scored on, in the form of ``Evaluator.results``.
+    """Scores of ``reference`` on the pairs that runs are scored on, in the form of ``Evaluator.results``.
 
-    ``chance_loss`` of masked LM is what the frequency of pieces gives, with the piece that is shown at the position:
-    at one in ten it is the right one, which needs no context.
+    ``chance_loss`` of masked LM is the loss of a model that knows the frequencies of pieces and the piece shown at
+    the position, but no context: one in ten of the shown pieces is the target itself.
 
-    ``accuracy`` of a sentence task is what the reference expects to get right of these pairs, given what they show;
-    ``realised`` is what it did, with the luck of the pairs that show nothing.
+    ``accuracy`` of a sentence task is the share of these pairs that the reference expects to label correctly.
+    ``realised`` is the share that it did label correctly; it includes luck on pairs that give no evidence.
     """
     masked = _masked_lm(reference, held_out.plain, train, baselines)
     tasks = {task.value: _sentence_task(reference, pairs, train, task) for task, pairs in held_out.tasks.items()}
@@ -75,20 +75,20 @@ def _masked_lm(reference: Reference, pairs: PairSet, train: TokenStore, baseline
 
 
 def _without_context(probabilities: np.ndarray, shown: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(M,) nats of each target given the piece that is shown: [MASK], or the target and a random one as likely."""
+    """(M,) nats of each target given the piece shown: [MASK], or with equal chances the target or a random piece."""
     random = 1 / (len(probabilities) - FIRST_PIECE)
     right = probabilities[targets] * ((shown == targets) + random) / (probabilities[shown] + random)
     return np.asarray(-np.log(np.where(shown == MASK, probabilities[targets], right)))
 
 
 def _batches(pairs: PairSet) -> list[tuple[int, Batch]]:
-    """Each batch with the number of its first pair."""
+    """Each batch with the index of its first pair."""
     size = pairs.config.batch.micro_size
-    return [(place * size, batch) for place, batch in enumerate(pairs.batches())]
+    return [(index * size, batch) for index, batch in enumerate(pairs.batches())]
 
 
 def _cuts(pairs: PairSet, train: TokenStore, task: Objective) -> Cuts:
-    """How such pairs are cut, by those of many epochs of the training side."""
+    """How pairs of ``task`` are cut, counted on many epochs of the training side."""
     parts: list[Pairs] = []
     while len(parts) < _EPOCHS and sum(map(len, parts)) < _CUTS:
         parts.append(pair_set(pairs.config, train, pairs.word_starts, task, _CUTS, epoch=len(parts)).pairs)
@@ -111,7 +111,7 @@ def _cut(pairs: Pairs, store: TokenStore) -> Cuts:
 
 
 def _seen(pairs: PairSet, start: int, batch: Batch) -> Seen:
-    """What ``batch``, which begins with pair ``start``, shows, and where its sentences begin."""
+    """``batch``, whose first pair has index ``start`` in ``pairs``, as the reference sees it."""
     part, store = pairs.pairs.take(slice(start, start + len(batch))), pairs.store
     ids = batch.input_ids.numpy()
     chosen = np.zeros(ids.shape, dtype=bool)
@@ -128,13 +128,13 @@ def _seen(pairs: PairSet, start: int, batch: Batch) -> Seen:
         token[inside] = (first[:, None] + column - begin[:, None])[inside]
     sentence = _sentence_of(store, token)
     firsts = _sentence_of(store, np.stack([part.a_start, part.b_start], axis=1))
-    own = np.take_along_axis(firsts, np.maximum(segment, 0), axis=1)
+    first_sentence = np.take_along_axis(firsts, np.maximum(segment, 0), axis=1)
     inside = segment >= 0
     return Seen(
         ids=ids,
         chosen=chosen,
         segment=segment,
-        sentence=np.where(inside, sentence - own, 0),
+        sentence=np.where(inside, sentence - first_sentence, 0),
         position=np.where(inside, token - store.sentences[sentence], 0),
     )
 

@@ -1,4 +1,4 @@
-"""What a result has to beat: the unigram model, the bigram model and the majority class."""
+"""Baselines of masked LM, which a result has to beat: a unigram and a bigram model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,15 +10,15 @@ from albert_ablate.data.store import TokenStore
 from albert_ablate.data.text import intact
 from albert_ablate.files import building, digest
 
-#: A run whose held-out masked-LM loss is not at least this many nats below the unigram baseline
-#: is marked as still on its plateau: arms compared there compare nothing.
+#: A run is marked as still on its plateau unless its held-out masked-LM loss is at least this many nats below the
+#: unigram baseline. Arms on the plateau cannot be compared.
 PLATEAU_MARGIN = 0.1
 
 #: Strength, in tokens, of the unigram prior that smooths the bigram counts.
 _BIGRAM_PRIOR = 50.0
-#: Tokens counted for the bigram model, so that its table fits in memory for any corpus.
+#: At most so many tokens are counted for the bigram model, so that its table fits in memory for any corpus.
 _BIGRAM_TOKENS = 20_000_000
-#: Texts of fewer tokens are counted anew by every run: that takes a fraction of a second.
+#: Texts of fewer tokens are counted by every run, in a fraction of a second, and not cached.
 _KEPT_FROM = 2_000_000
 #: Raise when the tables of the same tokens change.
 _TABLES_FORMAT = 1
@@ -26,16 +26,16 @@ _TABLES_FORMAT = 1
 
 @dataclass(frozen=True)
 class NgramTables:
-    """Counts of pieces and of neighbours."""
+    """Counts of pieces and of pairs of neighbours."""
 
     counts: np.ndarray  # (V,) float64, of each piece in the whole text
-    pairs: np.ndarray  # (P,) int64, left x V + right, sorted: the pairs of neighbours that occur
+    pairs: np.ndarray  # (P,) int64, left x V + right, sorted: each pair of neighbours that occurs
     pair_counts: np.ndarray  # (P,) int64
-    followed: np.ndarray  # (V,) int64, neighbours at the right of each piece
+    followed: np.ndarray  # (V,) int64, how often each piece has a right neighbour
 
     @classmethod
     def of(cls, stores: Sequence[TokenStore], vocab_size: int) -> "NgramTables":
-        """Count the pieces of all ``stores`` and the first neighbours in them."""
+        """Count the pieces of all ``stores``, and the pairs of neighbours in their first ``_BIGRAM_TOKENS`` tokens."""
         counts = np.zeros(vocab_size)
         for store in stores:
             for start in range(0, len(store.tokens), _BIGRAM_TOKENS):
@@ -47,9 +47,9 @@ class NgramTables:
 
     @classmethod
     def kept(cls, train: TokenStore, vocab_size: int, cache: Path) -> "NgramTables":
-        """Those of a text's training tokens; of a long text they are counted once and kept in ``cache``.
+        """The tables of a text's training tokens; those of a long text are counted once and kept in ``cache``.
 
-        Raises DataError where the cached folder is damaged.
+        Raises DataError if the cached folder is damaged.
         """
         if len(train.tokens) < _KEPT_FROM:
             return cls.of([train], vocab_size)
@@ -70,7 +70,7 @@ class NgramBaselines:
     def __init__(
         self, store: TokenStore, vocab_size: int, more: Sequence[TokenStore] = (), cache: Path | None = None
     ) -> None:
-        """Of ``store`` and ``more``, or of a text's training tokens with the tables that ``cache`` has or gets."""
+        """Count ``store`` and ``more``. With ``cache``, only ``store`` is counted, and its tables are kept there."""
         stores = [store, *more]
         tables = NgramTables.of(stores, vocab_size) if cache is None else NgramTables.kept(store, vocab_size, cache)
         self._vocab_size = vocab_size
@@ -80,7 +80,7 @@ class NgramBaselines:
 
     @property
     def most_frequent(self) -> int:
-        """The piece that a guess without any context should name."""
+        """The id of the most frequent piece, the best guess without context."""
         return int(self.probabilities.argmax())
 
     def unigram_loss(self, targets: np.ndarray) -> np.ndarray:
@@ -89,14 +89,14 @@ class NgramBaselines:
         return loss
 
     def bigram_loss(self, left: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """(M,) nats of each target given the input id at its left, a mask or separator included."""
-        together = _found(left.astype(np.int64) * self._vocab_size + targets, self._pairs, self._pair_counts)
+        """(M,) nats of each target given the input id at its left, which may be a mask or a separator."""
+        together = _times_counted(left.astype(np.int64) * self._vocab_size + targets, self._pairs, self._pair_counts)
         return _nats(together, self._followed[left], self.probabilities[targets])
 
     def scores(self, left: np.ndarray, targets: np.ndarray, documents: np.ndarray) -> dict[str, np.ndarray]:
-        """(M,) each: nats of both models, and whether a target is the most frequent piece.
+        """Three arrays (M,): nats of both models, and whether a target is the most frequent piece.
 
-        The models are of another text, so it does not matter which of the scored ``documents`` a target stands in.
+        The counted documents are not the scored ones, so ``documents`` makes no difference.
         """
         return {
             "unigram": self.unigram_loss(targets),
@@ -106,9 +106,9 @@ class NgramBaselines:
 
 
 class OtherDocuments(NgramBaselines):
-    """The models of a text that is itself scored: for each document, of all the other ones.
+    """N-gram models of a text that is itself scored: each document is scored with counts of all others.
 
-    No target is counted for its own bar, and the bar does not depend on which part of the text is held out.
+    So no target is counted in its own baseline, and the baseline does not depend on the split.
     """
 
     def __init__(self, scored: TokenStore, rest: TokenStore, vocab_size: int) -> None:
@@ -117,39 +117,40 @@ class OtherDocuments(NgramBaselines):
         self._counted = np.concatenate([scored.tokens[:_BIGRAM_TOKENS], rest.tokens[:1]])[:_BIGRAM_TOKENS]
 
     def scores(self, left: np.ndarray, targets: np.ndarray, documents: np.ndarray) -> dict[str, np.ndarray]:
-        """The same; ``documents``: (M,) where each target stands, by number in the scored store."""
-        found = {name: np.zeros(len(targets)) for name in ("unigram", "bigram", "frequent")}
+        """As in ``NgramBaselines``; ``documents`` (M,): index of each target's document in the scored store."""
+        scores = {name: np.zeros(len(targets)) for name in ("unigram", "bigram", "frequent")}
         pairs = left.astype(np.int64) * self._vocab_size + targets
-        together = _found(pairs, self._pairs, self._pair_counts)
+        together = _times_counted(pairs, self._pairs, self._pair_counts)
         for document in np.unique(documents):
             rows = documents == document
-            counts, own = self._without(int(document))
+            counts, tokens = self._without(int(document))
             probabilities = counts / counts.sum()
-            known, times = np.unique(own[:-1] * self._vocab_size + own[1:], return_counts=True)
-            followed = self._followed[left[rows]] - np.bincount(own[:-1], minlength=self._vocab_size)[left[rows]]
+            known, times = np.unique(tokens[:-1] * self._vocab_size + tokens[1:], return_counts=True)
+            followed = self._followed[left[rows]] - np.bincount(tokens[:-1], minlength=self._vocab_size)[left[rows]]
             probability = probabilities[targets[rows]]
-            found["unigram"][rows] = -np.log(probability)
-            found["bigram"][rows] = _nats(together[rows] - _found(pairs[rows], known, times), followed, probability)
-            found["frequent"][rows] = targets[rows] == counts.argmax()
-        return found
+            scores["unigram"][rows] = -np.log(probability)
+            inside = _times_counted(pairs[rows], known, times)
+            scores["bigram"][rows] = _nats(together[rows] - inside, followed, probability)
+            scores["frequent"][rows] = targets[rows] == counts.argmax()
+        return scores
 
     def _without(self, document: int) -> tuple[np.ndarray, np.ndarray]:
-        """Counts of all other documents' pieces, and the tokens of all counted neighbours that touch this one."""
+        """Piece counts of all other documents; and the tokens of this one, with the counted neighbours at both ends."""
         store = self._scored
         start, end = store.sentences[store.documents[document : document + 2]]
         counts = self._counts - np.bincount(store.tokens[start:end], minlength=self._vocab_size)
         return counts, self._counted[max(start - 1, 0) : end + 1].astype(np.int64)
 
 
-def _found(pairs: np.ndarray, known: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """How often each of ``pairs`` was counted; ``known`` is sorted."""
+def _times_counted(pairs: np.ndarray, known: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How often each of ``pairs`` occurs, given the sorted ``known`` pairs and their ``counts``."""
     if not len(known):
         return np.zeros(len(pairs), dtype=np.int64)
-    place = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
-    return np.where(known[place] == pairs, counts[place], 0)
+    index = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
+    return np.where(known[index] == pairs, counts[index], 0)
 
 
 def _nats(together: np.ndarray, followed: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Of a bigram model that is smoothed with the unigram ``probability``."""
+    """Nats of a bigram model that is smoothed with the unigram ``probability``."""
     loss: np.ndarray = -np.log((together + _BIGRAM_PRIOR * probability) / (followed + _BIGRAM_PRIOR))
     return loss

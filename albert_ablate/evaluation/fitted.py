@@ -1,11 +1,11 @@
 """A head fitted on the frozen encoder: logistic regression on standardised features.
 
-With x_i the features of pair i, scaled to mean 0 and deviation 1, and y_i its label, it is the one minimum of
+With x_i the features of pair i, scaled to mean 0 and standard deviation 1, and y_i its label, w and b minimise
 
     ||w||^2 / 2  +  C * sum_i [ log(1 + exp(x_i w + b)) - y_i (x_i w + b) ].
 
-On a CPU scikit-learn looks for it. A GPU would wait for that: there Newton's method finds the same minimum in a few
-steps on the device.
+On a CPU scikit-learn finds the minimum. A GPU would be idle meanwhile, so there Newton's method finds the same minimum
+on the device, in a few steps.
 """
 
 import numpy as np
@@ -15,17 +15,17 @@ from torch.nn import functional as F
 
 #: Inverse strength of the penalty on w; the intercept b has none.
 C = 0.1
-#: Newton's method ends where the objective can fall by less than this share of itself, or after so many steps.
+#: Newton's method ends when the objective can fall by no more than this share of its value, or after so many steps.
 _DECREASE, _STEPS = 1e-14, 100
 
 
 def predicted(x: np.ndarray, labels: np.ndarray, features: np.ndarray, device: torch.device) -> np.ndarray:
-    """Labels (m,) that a head fitted on ``x`` (n, H) and ``labels`` (n,) of 0 and 1 gives ``features`` (m, H)."""
+    """Fit a head on ``x`` (n, H) and ``labels`` (n,) of 0 and 1; returns its labels (m,) for ``features`` (m, H)."""
     return (_on_host if device.type == "cpu" else _on_device)(x, labels, features, device)
 
 
 def _on_host(x: np.ndarray, labels: np.ndarray, features: np.ndarray, _device: torch.device) -> np.ndarray:
-    # Here, not above: scikit-learn takes a second to load, and training does not need it.
+    # Imported here: scikit-learn takes a second to load, and training does not need it.
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -44,7 +44,7 @@ def _on_device(x: np.ndarray, labels: np.ndarray, features: np.ndarray, device: 
 
 
 def _mean_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column; 1 for a column whose deviation is rounding, as in scikit-learn."""
+    """Mean and standard deviation of each column; 1 if the deviation is only rounding error, as in scikit-learn."""
     variance, mean = torch.var_mean(x, 0, correction=0)
     n, eps = len(x), torch.finfo(x.dtype).eps
     constant = variance <= n * eps * variance + (n * mean * eps) ** 2
@@ -52,11 +52,11 @@ def _mean_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def logistic_regression(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The minimum for ``x`` (n, H) fp64 and ``labels`` (n,) fp64 of 0 and 1, both of which occur: w (H,) and b ().
+    """Weights w (H,) and intercept b () for ``x`` (n, H) fp64 and ``labels`` (n,) fp64 of 0 and 1; both must occur.
 
-    The objective is strictly convex, so Newton's steps, halved where they would not lower it, end at its one minimum.
+    The objective is strictly convex, so Newton's steps, halved while they do not lower it, reach its only minimum.
     """
-    columns = torch.cat([x, x.new_ones(len(x), 1)], 1)  # (n, H + 1): the intercept's is 1
+    columns = torch.cat([x, x.new_ones(len(x), 1)], 1)  # (n, H + 1); the column of the intercept is 1
     penalty = torch.cat([x.new_ones(x.shape[1]), x.new_zeros(1)])
 
     def objective(theta: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Scores of a run on another text than its own: against what, and what they say."""
+"""Baselines of a run that is scored on a text it was not trained on."""
 
 from typing import Any
 
@@ -12,9 +12,10 @@ from albert_ablate.record.results import Bars
 
 
 def of_this_text(scored: TokenStore, rest: TokenStore, vocab_size: int) -> OtherDocuments | None:
-    """N-gram models of a text that the run was not trained on; None where it has a single document.
+    """N-gram models of a text that the run was not trained on; None if it has fewer than two documents.
 
-    A document is scored against all others, whichever side they are on: the models know the text, as the run does not.
+    Each document is scored with counts of all others, on both sides of the split. Unlike the run, these models know
+    the text.
     """
     if scored.document_count + rest.document_count < 2:
         return None
@@ -24,11 +25,11 @@ def of_this_text(scored: TokenStore, rest: TokenStore, vocab_size: int) -> Other
 def bars_of(
     results: dict[str, Any], plain: PairSet, trained_on: TokenStore | None, reason: str, vocab_size: int
 ) -> None:
-    """Say in ``results`` what the bars of masked LM are, and take out what is true of a run's own text alone.
+    """Describe in ``results`` the baselines of masked LM, and remove ``left_baseline``.
 
-    That is ``left_baseline``, which says how far the run's training went.
-    ``trained_on``: the run's training tokens, whose piece frequencies are the fair bar: neither they nor the run know
-    this text. None where they are not at hand, with the ``reason``.
+    ``left_baseline`` says how far training went, which only the run's training text can show.
+    ``trained_on``: the run's training tokens. Their piece frequencies are the fair baseline: like the run, they were
+    learned without this text. None if the tokens are not available, with the ``reason``.
     """
     for name in HELD_OUT_SCORES:
         if results[name] is not None:
@@ -43,14 +44,14 @@ def bars_of(
     if trained_on is None:
         bars.run_left_out = reason
     else:
-        own = NgramBaselines(trained_on, vocab_size)
-        losses = np.concatenate([own.unigram_loss(found.targets) for found in plain.masked()])
+        baselines = NgramBaselines(trained_on, vocab_size)
+        losses = np.concatenate([baselines.unigram_loss(masked.targets) for masked in plain.masked()])
         bars.run_unigram_loss = float(losses.mean())
     results["masked_lm"]["bars"] = bars.as_json()
 
 
 def seen_in_training(plain: PairSet, trained_on: TokenStore | None) -> int | None:
-    """How many of the scored documents are among those that the run was trained on; None where that is not known."""
+    """Number of scored documents that the run was also trained on; None if that is not known."""
     if trained_on is None:
         return None
     known = set(trained_on.document_marks())

@@ -1,4 +1,4 @@
-"""The held-out pairs every arm and every seed is scored on: fixed, whatever was trained."""
+"""The held-out pairs that every arm and every seed is scored on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -14,23 +14,23 @@ from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.evaluation.passes import filled
 
-#: Not a run's seed: the same documents are cut and masked alike for every run of a corpus.
+#: A constant instead of the run's seed, so that all runs of a corpus have the same held-out pairs and masks.
 _SEED = 0
-#: An epoch that training never reaches: a fitted head is not fitted on the pairs of a run's own first epoch.
+#: An epoch that training never reaches, so that heads are not fitted on pairs that a run has trained on.
 _PROBE_EPOCH = -1
-#: Of one set of pairs, assembled: 4,096 pairs of length 512 take 19 MiB. A run reads five sets.
+#: Limit of the assembled batches of one set: 4,096 pairs of length 512 take 19 MiB. A run reads five sets.
 _KEPT_BYTES = 64 * 2**20
 
 
 class _Kept:
-    """Assembled batches, by their first and last pair, as far as they fit into ``_KEPT_BYTES``."""
+    """Assembled batches by (first, last + 1) pair, up to ``_KEPT_BYTES`` in all."""
 
     def __init__(self) -> None:
         self.batches: dict[tuple[int, int], Batch] = {}
         self._bytes = 0
 
     def keep(self, span: tuple[int, int], batch: Batch) -> None:
-        """Keep ``batch`` where there is room."""
+        """Keep ``batch`` if there is room."""
         size = sum(tensor.nbytes for tensor in batch.tensors().values())
         if self._bytes + size <= _KEPT_BYTES:
             self.batches[span] = batch
@@ -53,7 +53,7 @@ class PairSet:
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The first ``limit`` pairs in order, in batches of the configured micro size.
 
-        Batches are kept for the next call, up to 64 MiB of them, so they are for reading only.
+        Up to 64 MiB of them are kept for the next call, so callers must not change them.
         """
         for span in self._spans(limit):
             batch = self._kept.batches.get(span)
@@ -63,7 +63,7 @@ class PairSet:
             yield batch
 
     def filled(self, batch: Batch) -> Batch:
-        """One of the ``batches``, with a whole micro-batch of sequences and the most masked positions they may have."""
+        """``batch`` filled up to a whole micro-batch of sequences and to the most masked positions these may have."""
         size = self.config.batch.micro_size
         most = int(masking_budget(np.array([self.config.pairs.max_length]), self.config.masking)[0])
         return filled(batch, size, size * most)
@@ -90,9 +90,9 @@ class PairSet:
             yield masked_positions(batch, part)
 
     def scored(self) -> dict[str, int]:
-        """How much of the store the pairs hold: ``documents`` and ``tokens``."""
-        own = self.pairs.b_document == self.pairs.document
-        tokens = self.pairs.a_length.sum() + self.pairs.b_length[own].sum()
+        """How many ``documents`` of the store the pairs cover, and how many ``tokens``."""
+        same_document = self.pairs.b_document == self.pairs.document
+        tokens = self.pairs.a_length.sum() + self.pairs.b_length[same_document].sum()
         return {"documents": len(np.unique(self.pairs.document)), "tokens": int(tokens)}
 
 
@@ -102,12 +102,12 @@ class Masked:
 
     left: np.ndarray  # the input id at the left of each
     targets: np.ndarray
-    row: np.ndarray  # its sequence in the batch
-    document: np.ndarray  # where the target stands, by number in the store
+    row: np.ndarray  # index of the sequence in the batch
+    document: np.ndarray  # index of the target's document in the store
 
 
 def masked_positions(batch: Batch, pairs: Pairs) -> Masked:
-    """What was masked in a batch of ``pairs``."""
+    """The masked positions of ``batch``, which was assembled from ``pairs``."""
     row = (batch.positions // batch.input_ids.shape[1]).numpy()
     second = batch.type_ids.flatten()[batch.positions].numpy() == 1
     return Masked(
@@ -129,7 +129,7 @@ def pair_set(
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pairs for each measurement. A sentence task is absent where the text cannot give it; ``left_out`` says why."""
+    """Pairs for each measurement. A sentence task that the text does not allow is absent; ``left_out`` says why."""
 
     plain: PairSet  # in order: masked LM and similarity
     tasks: dict[Objective, PairSet]  # held-out pairs of both sentence tasks
@@ -146,7 +146,7 @@ def build_held_out(
 ) -> HeldOut:
     """The evaluation sets of a corpus. ``trained``: the task that the model has a head for (default: the objective's).
 
-    Where the text has no training side, no head can be fitted: only the task with a trained head is there.
+    Without a training side no head can be fitted, so only the task with a trained head is included.
     """
     trained = config.objective.name if trained is None else trained
     limit, probe = config.evaluation.max_pairs, config.evaluation.probe_pairs
@@ -175,7 +175,7 @@ def build_held_out(
 
 
 def _no_choice(pairs: PairSet) -> str | None:
-    """Why a sentence task cannot be scored on ``pairs``; None where it can."""
+    """Why a sentence task cannot be scored on ``pairs``; None if it can."""
     if not len(pairs):
         return "no document has two sentences"
     return "every pair has the same label" if len(np.unique(pairs.pairs.label)) < 2 else None

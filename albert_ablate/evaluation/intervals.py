@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 import numpy as np
-import scipy  # loads scipy.stats at its first use, half a second that training does not need
+import scipy  # loads scipy.stats at first use; that takes half a second, which training does not need
 
 CONFIDENCE = 0.95
 
@@ -22,17 +22,17 @@ def proportion(hits: int, count: int) -> Wilson:
     return {"accuracy": hits / count, "interval": [float(interval.low), float(interval.high)], "examples": count}
 
 
-#: Bounds of a share, at which its interval ends.
+#: Bounds of a share; its interval is cut there.
 SHARE = (0.0, 1.0)
 
 
 def clustered_mean(
     sums: np.ndarray, counts: np.ndarray, within: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, list[float]]:
-    """Mean of ``sums`` per unit of ``counts`` with its t interval, clusters being independent.
+    """Mean of ``sums`` per unit of ``counts`` with its t interval over independent clusters.
 
-    A cluster is a sequence: its masked positions share a context, so they are not independent. The
-    interval is cut at ``within``, beyond which no mean can lie.
+    A cluster is a sequence: its masked positions share a context, so they are not independent of each other. The
+    interval is cut at the bounds ``within``.
     """
     total = counts.sum()
     mean = float(sums.sum() / total)

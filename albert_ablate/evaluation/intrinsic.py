@@ -1,10 +1,9 @@
 """Held-out masked LM, NSP and SOP for every arm (paper, section 4.2.1 and Table 5).
 
-The arm's own sentence task is scored with the head it was trained with. A task it was not trained
-on is scored with a head fitted on the frozen encoder (logistic regression on the final hidden state
-of [CLS], fitted on training documents): what the representation holds, not what the arm was taught.
-For arms with a trained head, ``own_head`` also gives that head's accuracy on the other task, which
-is how the paper's Table 5 scores it.
+The sentence task that an arm was trained on is scored with its trained head. The other task is scored with a head
+fitted on the frozen encoder (logistic regression on the final hidden state of [CLS], fitted on training documents),
+which measures the representation. For arms with a trained head, ``own_head`` also gives the accuracy of that head on
+the other task, as in the paper's Table 5.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,14 +45,14 @@ class Evaluator:
     ) -> None:
         self.model = model
         self.held_out = held_out
-        #: The task that the model has a trained head for.
+        #: The sentence task that the model has a trained head for.
         self.objective = objective if Measure.SENTENCE_HEAD in measures else Objective.NONE
         self.baselines = baselines
         self.machine = machine
         self.measures = measures
 
     def curve_point(self, pairs: int) -> dict[str, float]:
-        """Masked-LM and own sentence numbers on the first ``pairs`` held-out pairs."""
+        """Scores of masked LM and of the trained sentence task on the first ``pairs`` held-out pairs."""
         point = {}
         if Measure.MASKED_LM in self.measures:
             mlm = self._masked_lm(self.held_out.plain, None, pairs)
@@ -67,20 +66,20 @@ class Evaluator:
         return point
 
     def results(self) -> dict[str, Any]:
-        """The final record: ``masked_lm``, ``nsp`` and ``sop``, each beside its baseline.
+        """The final record: ``masked_lm``, ``nsp`` and ``sop``, each with its baselines.
 
-        A sentence task that the text cannot give, or masked LM of a model without its head, is None, and ``left_out``
-        says why. Without baselines masked LM has none beside it.
+        A sentence task that the text does not allow is None, and so is masked LM of a model without that head;
+        ``left_out`` gives the reason. An evaluator without baselines leaves those of masked LM out.
         """
         left_out = {task.value: reason for task, reason in self.held_out.left_out.items()}
-        found: dict[str, Any] = {"masked_lm": None}
+        scores: dict[str, Any] = {"masked_lm": None}
         if Measure.MASKED_LM in self.measures:
-            found["masked_lm"] = self._masked_lm_record()
+            scores["masked_lm"] = self._masked_lm_record()
         else:
             left_out["masked_lm"] = "not trained by this method"
         for task in SENTENCE_TASKS:
-            found[task.value] = self._task_record(task)
-        return found | ({"left_out": left_out} if left_out else {})
+            scores[task.value] = self._task_record(task)
+        return scores | ({"left_out": left_out} if left_out else {})
 
     def _masked_lm_record(self) -> dict[str, Any]:
         s = self._masked_lm(self.held_out.plain, self.baselines)
@@ -111,17 +110,17 @@ class Evaluator:
         if pairs is None:
             return None
         features, logits, labels = self._sentences(pairs)
-        own = None if logits is None else logits.argmax(1) == labels
-        if own is not None and task is self.objective:
-            hits, head = own, "trained"
+        trained_hits = None if logits is None else logits.argmax(1) == labels
+        if trained_hits is not None and task is self.objective:
+            hits, head = trained_hits, "trained"
         else:
             hits, head = self._fitted_head(task, features) == labels, "fitted on the frozen encoder"
         majority = float(max(labels.mean(), 1 - labels.mean()))
         share = proportion(int(hits.sum()), len(labels))
         above = share["interval"][0] > majority
         record = SentenceTask(**share, head=head, majority_class=majority, left_baseline=above)
-        if own is not None and task is not self.objective:
-            record.own_head = Proportion(**proportion(int(own.sum()), len(labels)))
+        if trained_hits is not None and task is not self.objective:
+            record.own_head = Proportion(**proportion(int(trained_hits.sum()), len(labels)))
         return record.as_json()
 
     def _fitted_head(self, task: Objective, features: np.ndarray) -> np.ndarray:
@@ -133,7 +132,7 @@ class Evaluator:
     def _masked_lm(
         self, pairs: PairSet, baselines: NgramBaselines | None, limit: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Sums over each sequence's masked positions, of ``baselines`` too: (sequences,) arrays."""
+        """Sums over the masked positions of each sequence, for the model and ``baselines``: arrays (sequences,)."""
         bars = ("unigram", "bigram", "frequent") if baselines is not None else ()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "count", *bars)}
         for (batch, part), (loss, hits) in read(self._predictions(pairs, limit)):
@@ -146,9 +145,9 @@ class Evaluator:
         return {name: self._joined(parts) for name, parts in rows.items()}
 
     def _predictions(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[tuple[Batch, Pairs], Sequence[Tensor]]]:
-        """Each batch with its pairs; the loss (M,) fp64 of each masked position, and whether it was a hit."""
+        """Each batch with its pairs; the fp64 loss of each masked position (M,), and whether it was a hit (M,)."""
         self.model.eval()
-        for batch, part in zip(self._own(pairs.batches(limit)), self._own(pairs.parts(limit)), strict=True):
+        for batch, part in zip(self._share(pairs.batches(limit)), self._share(pairs.parts(limit)), strict=True):
             b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)
@@ -159,30 +158,30 @@ class Evaluator:
 
     @torch.inference_mode()
     def _sentences(self, pairs: PairSet, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """([CLS] states (n, H), logits of the trained head (n, 2) where there is one, labels (n,))."""
+        """[CLS] states (n, H), logits (n, 2) of the trained head or None if there is none, and labels (n,)."""
         states, logits, labels = [], [], []
         for batch, (first, *trained) in read(self._first_states(pairs, limit)):
             states.append(first)
             logits.extend(trained)
             labels.append(batch.labels.numpy())
-        own = self._joined(logits) if self.objective.trains_sentences else None
-        return self._joined(states), own, self._joined(labels)
+        trained_logits = self._joined(logits) if self.objective.trains_sentences else None
+        return self._joined(states), trained_logits, self._joined(labels)
 
     def _first_states(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[Batch, Sequence[Tensor]]]:
-        """Each batch; the [CLS] states (B, H), and the logits (B, 2) of the trained head where there is one."""
+        """Each batch; its [CLS] states (B, H), then the logits (B, 2) of the trained head if there is one."""
         self.model.eval()
-        for batch in self._own(pairs.batches(limit)):
+        for batch in self._share(pairs.batches(limit)):
             b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 first = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=first_rows(b.input_ids))  # (B, H)
                 heads = [self.model.sentence_logits(first[:, None])] if self.objective.trains_sentences else []
             yield batch, [tensor.float()[: len(batch)] for tensor in (first, *heads)]
 
-    def _own(self, batches: Iterator[_T]) -> Iterator[_T]:
-        """Those that this process scores: the processes take turns."""
+    def _share(self, batches: Iterator[_T]) -> Iterator[_T]:
+        """The batches that this process scores: every world-size-th, beginning with its rank."""
         return islice(batches, self.machine.world.rank, None, self.machine.world.size)
 
     def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
-        """The rows of all batches in order, whichever process scored them."""
+        """The rows of all batches in order, gathered from all processes."""
         turns = zip_longest(*self.machine.world.gather(parts))
         return np.concatenate([part for turn in turns for part in turn if part is not None])

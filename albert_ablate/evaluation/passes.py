@@ -1,8 +1,8 @@
-"""Forward passes over held-out batches on a GPU: few shapes, and rarely a wait.
+"""Forward passes over held-out batches on a GPU: few shapes, few waits for the device.
 
-A CPU computes each batch as it is. A GPU prepares for every new shape it meets (cuDNN plans attention for each),
-so there the last, shorter batch is filled up with empty sequences, and the masked positions of each batch to the most
-that masking allows; what was filled in is dropped again.
+A CPU computes each batch as it is. On a GPU every new shape costs preparation (cuDNN plans attention for each). So
+there the last, shorter batch is filled up with empty sequences, and the masked positions of each batch are filled up
+to the most that masking allows. The results of the filling are dropped.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,16 +16,16 @@ from torch.nn import functional as F
 
 from albert_ablate.data.batches import Batch
 
-#: Batches whose results are read together: the first one waits for the device, the others are there by then.
+#: Number of batches whose results are read together: reading the first waits for the device, the others are ready.
 READ_TOGETHER = 32
 
-About = TypeVar("About")
+Key = TypeVar("Key")
 
 
 def filled(batch: Batch, sequences: int, positions: int) -> Batch:
-    """``batch`` with as many ``sequences``, and masked ``positions``; what is added has no tokens and target 0.
+    """``batch`` filled up to so many ``sequences`` and masked ``positions``; the added ones have no tokens, target 0.
 
-    A batch that holds more of either keeps them.
+    A batch that already has more of either is not cut.
     """
     rows, masked = max(sequences - len(batch), 0), max(positions - len(batch.positions), 0)
 
@@ -39,16 +39,16 @@ def filled(batch: Batch, sequences: int, positions: int) -> Batch:
 
 
 def moved(batch: Batch, device: torch.device, fill: Callable[[Batch], Batch]) -> Batch:
-    """``batch`` on ``device``; off the CPU it is filled up, and its copy does not make the host wait."""
+    """``batch`` on ``device``; for a GPU it is filled up first, and copied without making the host wait."""
     if device.type == "cpu":
         return batch
     whole = fill(batch)
     return (whole.pin_memory() if device.type == "cuda" else whole).to(device)
 
 
-def read(results: Iterable[tuple[About, Sequence[Tensor]]]) -> Iterator[tuple[About, list[np.ndarray]]]:
-    """Each result's tensors as arrays, beside what it is about; the device is waited for every so many results."""
-    left = iter(results)
-    while some := list(islice(left, READ_TOGETHER)):
-        for about, tensors in some:
-            yield about, [tensor.cpu().numpy() for tensor in tensors]
+def read(results: Iterable[tuple[Key, Sequence[Tensor]]]) -> Iterator[tuple[Key, list[np.ndarray]]]:
+    """Each key with its tensors as arrays. The device is waited for once in ``READ_TOGETHER`` results."""
+    remaining = iter(results)
+    while group := list(islice(remaining, READ_TOGETHER)):
+        for key, tensors in group:
+            yield key, [tensor.cpu().numpy() for tensor in tensors]

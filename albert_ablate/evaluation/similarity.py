@@ -1,10 +1,10 @@
 """How far each layer moves its input (paper, section 3.1 and Figure 1).
 
-The paper gives neither text nor averaging. Here: evaluation mode, fp32 forward; h_0 is the
-embedding after the E -> H projection, h_l the output of layer l; for each real token the L2
-distance ||h_l - h_(l-1)|| and the angle between h_l and h_(l-1) in degrees, computed in float64
-where the model is, with the cosine clipped to [-1, 1]; then the mean over all real tokens of a fixed sample of
-held-out sequences without masks, so that every token weighs the same.
+The paper states neither its text nor its averaging. Here the model computes in evaluation mode and fp32. h_0 is the
+embedding after the E -> H projection, h_l the output of layer l. Each token that is not padding has an L2 distance
+||h_l - h_(l-1)|| and an angle between h_l and h_(l-1) in degrees, computed in float64 on the model's device, with the
+cosine clipped to [-1, 1]. The result is the mean over all tokens of a fixed sample of held-out sequences without masks;
+every token has equal weight.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,7 +45,7 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
         special.append(np.isin(ids.numpy(), (CLS, SEP))[real])
         sequences += len(batch)
     distance, angle, marks = np.concatenate(l2), np.concatenate(degrees), np.concatenate(special)
-    found = Similarity(
+    similarity = Similarity(
         l2=distance.mean(0).tolist(),
         degrees=angle.mean(0).tolist(),
         l2_sd=distance.std(0).tolist(),
@@ -54,13 +54,13 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
         tokens=len(distance),
         sequences=sequences,
     )
-    return found.as_json()
+    return similarity.as_json()
 
 
 def token_change(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(B, T, H) states around a layer -> (B, T) L2 distances and (B, T) angles in degrees.
+    """L2 distances (B, T) and angles (B, T) in degrees between the states (B, T, H) before and after a layer.
 
-    The sums over H are taken where the states are; only the (B, T) sums come to the host, those of a layer together.
+    The sums over H are computed on the device of the states; only the (B, T) sums are copied to the host, together.
     """
     x, y = before.double(), after.double()
     change = y - x
@@ -75,7 +75,7 @@ def _summed(*values: Tensor) -> Sequence[np.ndarray]:
 
 
 def _by_numpy(*values: Tensor) -> Sequence[np.ndarray]:
-    """In the order of adding that the recorded numbers have."""
+    """By numpy, whose order of summation the recorded numbers have."""
     return [np.asarray(value.numpy().sum(-1)) for value in values]
 
 

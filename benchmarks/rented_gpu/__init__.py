@@ -1,1 +1,1 @@
-"""A quarter of an hour on a rented GPU: checks, benchmarks and a campaign of ablations (README.md)."""
+"""Checks, benchmarks and a campaign of ablations in a quarter of an hour on a rented GPU (README.md)."""

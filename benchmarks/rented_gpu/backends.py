@@ -1,6 +1,6 @@
-"""Backends on the rented machine: does each train like the plainest, repeat, resume, wait for nothing; how fast is it.
+"""Checks of each backend on the rented machine: agreement with the first one, repeatability, resuming, waits, speed.
 
-A section's value has an entry for each backend. What fails for a backend stands in its entry, and spoils no other.
+The value of a section has an entry for each backend. A failure of one backend is recorded in its entry only.
 """
 
 import itertools
@@ -21,100 +21,103 @@ from albert_ablate.sweeping.process import server
 from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from benchmarks.alone import Answer, Call
 from benchmarks.gpu import WARM_UP
-from benchmarks.rented_gpu.correctness import TOLERANCE, check_words, made_trainer, trained, words_of
-from benchmarks.rented_gpu.places import ROOT, Places
+from benchmarks.rented_gpu.correctness import TOLERANCE, check_overrides, made_trainer, run_overrides, trained
+from benchmarks.rented_gpu.places import ROOT, Folders
 from benchmarks.rented_gpu.sections import Ask
-from benchmarks.rented_gpu.sizes import Size, backend_words
+from benchmarks.rented_gpu.sizes import Size, backend_overrides
 
-#: Processes that train at once, where the speed of several is measured.
+#: Number of processes whose speed is measured together.
 SEVERAL = 3
 _AGREEING_STEPS = 50
 
 
 def by_backend(ask: Ask, size: Size, calls: Callable[[str], list[Call]]) -> dict[str, list[Answer]]:
-    """The answers to the ``calls`` of each backend; those of all backends run at the same time."""
+    """Backend -> the answers to its ``calls``; the calls of all backends run at the same time."""
     made = {name: calls(name) for name in size.backends}
     answers = iter(ask.answers([call for each in made.values() for call in each]))
     return {name: [next(answers) for _ in each] for name, each in made.items()}
 
 
-def agree(ask: Ask, places: Places, size: Size) -> dict[str, dict[str, Any]]:
-    """The largest difference of a loss of fifty steps from the first backend's, and whether it is small enough."""
-    words = check_words(places, size)
-    answers = by_backend(ask, size, lambda name: [(losses, ((*words, *backend_words(name)),))])
+def agree(ask: Ask, folders: Folders, size: Size) -> dict[str, dict[str, Any]]:
+    """The largest difference from the first backend's losses over fifty steps, and whether it is within tolerance."""
+    overrides = check_overrides(folders, size)
+    answers = by_backend(ask, size, lambda name: [(losses, ((*overrides, *backend_overrides(name)),))])
     (reference,) = answers[size.backends[0]]
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, (answer,) in answers.items():
         failed = answer.error or reference.error
         if failed:
-            found[name] = {"passed": False, "error": failed}
+            results[name] = {"passed": False, "error": failed}
             continue
-        largest = max(abs(one - other) for one, other in zip(answer.value, reference.value, strict=True))
-        found[name] = {"passed": largest <= TOLERANCE["bf16"], "largest difference": largest}
-    return found
+        pairs = zip(answer.value, reference.value, strict=True)
+        largest = max(abs(loss - expected) for loss, expected in pairs)
+        results[name] = {"passed": largest <= TOLERANCE["bf16"], "largest difference": largest}
+    return results
 
 
-def losses(words: tuple[str, ...]) -> list[float]:
-    """Masked-LM losses of the first steps."""
+def losses(overrides: tuple[str, ...]) -> list[float]:
+    """Masked-LM losses of the first fifty steps, in nats."""
     schedule = ("budget=steps", f"budget.steps={_AGREEING_STEPS}", "budget.warmup_steps=5")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = made_trainer(compose([*words, *schedule]), RunFolder(Path(folder), "check"))
+        trainer = made_trainer(compose([*overrides, *schedule]), RunFolder(Path(folder), "check"))
         steps = enumerate(itertools.islice(trainer.stream(0), _AGREEING_STEPS))
         sums = [(trainer.update(step, batch), batch.counts()) for step, batch in steps]
         trainer.settle()
         return [totals.means(counts)["mlm_loss"] for totals, counts in sums]
 
 
-def same_bits(ask: Ask, places: Places, size: Size) -> dict[str, dict[str, Any]]:
-    """Whether two runs of the same settings end with equal weights, by default and with runtime.deterministic=true."""
+def same_bits(ask: Ask, folders: Folders, size: Size) -> dict[str, dict[str, Any]]:
+    """Whether two runs with equal settings end with equal weights, with and without runtime.deterministic=true."""
     modes = [f"runtime.deterministic={mode}" for mode in ("false", "true")]
-    words = check_words(places, size)
+    overrides = check_overrides(folders, size)
 
     def calls(name: str) -> list[Call]:
-        return [(trained, ((*words, *backend_words(name), mode),)) for mode in modes for _ in range(2)]
+        return [(trained, ((*overrides, *backend_overrides(name), mode),)) for mode in modes for _ in range(2)]
 
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, answers in by_backend(ask, size, calls).items():
         pairs = zip(modes, answers[::2], answers[1::2], strict=True)
-        found[name] = {mode: _equal(one, other) for mode, one, other in pairs}
-    return found
+        results[name] = {mode: _equal(first, second) for mode, first, second in pairs}
+    return results
 
 
-def resumed(ask: Ask, places: Places, size: Size) -> dict[str, dict[str, Any]]:
-    """Whether a run that was stopped and continued in another process ends as one that was not."""
-    words = (*check_words(places, size), "runtime.deterministic=true")
+def resumed(ask: Ask, folders: Folders, size: Size) -> dict[str, dict[str, Any]]:
+    """Whether a run that was stopped and continued in another process ends with the weights of an undisturbed run."""
+    overrides = (*check_overrides(folders, size), "runtime.deterministic=true")
     with tempfile.TemporaryDirectory() as folder:
 
-        def told(name: str) -> tuple[tuple[str, ...], str]:
-            return (*words, *backend_words(name)), str(Path(folder) / name)
+        def arguments_of(name: str) -> tuple[tuple[str, ...], str]:
+            return (*overrides, *backend_overrides(name)), str(Path(folder) / name)
 
-        first = by_backend(ask, size, lambda name: [(trained, (*told(name), True)), (trained, told(name)[:1])])
-        second = by_backend(ask, size, lambda name: [(trained, told(name))])
-        found = {}
+        first = by_backend(
+            ask, size, lambda name: [(trained, (*arguments_of(name), True)), (trained, arguments_of(name)[:1])]
+        )
+        second = by_backend(ask, size, lambda name: [(trained, arguments_of(name))])
+        results = {}
         for name, (stopped, whole) in first.items():
-            found[name] = {"error": stopped.error} if stopped.error else _equal(second[name][0], whole)
-        return found
+            results[name] = {"error": stopped.error} if stopped.error else _equal(second[name][0], whole)
+        return results
 
 
-def _equal(one: Answer, other: Answer) -> dict[str, Any]:
-    """Of two answers of ``trained``."""
-    error = one.error or other.error
-    return {"error": error} if error else {"equal": one.value == other.value}
+def _equal(first: Answer, second: Answer) -> dict[str, Any]:
+    """Whether two answers of ``trained`` are equal, or the error of one of them."""
+    error = first.error or second.error
+    return {"error": error} if error else {"equal": first.value == second.value}
 
 
-def waits(ask: Ask, places: Places, size: Size) -> dict[str, dict[str, Any]]:
-    """The lines of a training step that wait for the GPU, with how often; there should be none."""
-    words = check_words(places, size)
-    answers = by_backend(ask, size, lambda name: [(lines_that_wait, ((*words, *backend_words(name)),))])
+def waits(ask: Ask, folders: Folders, size: Size) -> dict[str, dict[str, Any]]:
+    """The lines of a training step that wait for the GPU, and how often each does; there should be none."""
+    overrides = check_overrides(folders, size)
+    answers = by_backend(ask, size, lambda name: [(lines_that_wait, ((*overrides, *backend_overrides(name)),))])
     return {name: answer.value or {"error": answer.error} for name, (answer,) in answers.items()}
 
 
-def lines_that_wait(words: tuple[str, ...]) -> dict[str, Any]:
-    """See ``waits``; the first steps, which set things up, are not counted."""
+def lines_that_wait(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """See ``waits``; the warm-up steps are not counted."""
     if not torch.cuda.is_available():
         return {"left out": "only a CUDA device tells"}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = made_trainer(compose(words), RunFolder(Path(folder), "check"))
+        trainer = made_trainer(compose(overrides), RunFolder(Path(folder), "check"))
         batches = [trainer.batches[step] for step in range(WARM_UP + 1)]
         for step in range(WARM_UP):
             trainer.update(step, batches[step])
@@ -132,25 +135,25 @@ def lines_that_wait(words: tuple[str, ...]) -> dict[str, Any]:
     return {"passed": not lines, "lines": dict(lines)}
 
 
-def speeds(ask: Ask, places: Places, size: Size, backend: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Tokens a second of the campaign's model, with ``more`` settings, in so many processes at once.
+def speeds(ask: Ask, folders: Folders, size: Size, backend: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Tokens a second of the campaign's model with ``more`` settings, by the number of processes that train at once.
 
-    Beside them the attention kernel, and what a process wrote into its log: a backend that had to fall back says so.
+    Also the attention kernel, and the log of a process, which says whether a backend had to fall back.
     """
-    words = (*words_of(places, size), *more, *backend_words(backend))
-    found: dict[str, Any] = {"tokens per second": {}}
+    overrides = (*run_overrides(folders, size), *more, *backend_overrides(backend))
+    record: dict[str, Any] = {"tokens per second": {}}
     for processes in (1, SEVERAL):
         started = server().Barrier(processes)
-        answers = ask.all([(speed, (words, size.seconds, started))] * processes)
-        found["tokens per second"][str(processes)] = sum(answer["tokens per second"] for answer in answers)
-        found |= {name: answers[0][name] for name in ("attention", "log")}
-    return found
+        answers = ask.all([(speed, (overrides, size.seconds, started))] * processes)
+        record["tokens per second"][str(processes)] = sum(answer["tokens per second"] for answer in answers)
+        record |= {name: answers[0][name] for name in ("attention", "log")}
+    return record
 
 
-def speed(words: tuple[str, ...], seconds: float, started: Any) -> dict[str, Any]:
-    """Real tokens a second of whole steps, from when all processes are warm."""
+def speed(overrides: tuple[str, ...], seconds: float, started: Any) -> dict[str, Any]:
+    """Tokens a second of whole steps, without padding, measured once all processes are warm."""
     with tempfile.TemporaryDirectory() as folder:
-        config = compose([*words, "budget=steps", "budget.steps=1000000", "budget.warmup_steps=1000"])
+        config = compose([*overrides, "budget=steps", "budget.steps=1000000", "budget.warmup_steps=1000"])
         run = RunFolder(Path(folder), "speed")
         trainer = made_trainer(config, run)
         attention = choose_attention(trainer.config, ForwardPass.of_pretraining(trainer.config), trainer.machine)

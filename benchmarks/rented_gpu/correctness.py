@@ -1,4 +1,4 @@
-"""Is training on this machine what it is elsewhere? Losses on record; runs of some steps to compare others with."""
+"""Whether training on this machine gives the recorded losses; short runs whose weights are compared."""
 
 import hashlib
 import os
@@ -20,27 +20,27 @@ from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
 from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
-from benchmarks.rented_gpu.places import ROOT, Places
+from benchmarks.rented_gpu.places import ROOT, Folders
 from benchmarks.rented_gpu.sections import Ask
 from benchmarks.rented_gpu.sizes import Size
 
-#: Largest difference of a loss from the recorded one. bf16 is compared with fp32, too: a CPU's differs by 1.4e-3.
+#: Largest accepted difference from a recorded loss. bf16 is compared with fp32 records; on a CPU it differs by 1.4e-3.
 TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 _STOP_AT, _STEPS = 10, 20
 
 
-def words_of(places: Places, size: Size) -> tuple[str, ...]:
-    """Settings of a run on the carried corpus."""
-    return (*size.model, "data=packed", f"data.path={places.pack}", f"paths.cache={places.cache}")
+def run_overrides(folders: Folders, size: Size) -> tuple[str, ...]:
+    """Settings of a run on the packed corpus."""
+    return (*size.model, "data=packed", f"data.path={folders.pack}", f"paths.cache={folders.cache}")
 
 
-def check_words(places: Places, size: Size) -> tuple[str, ...]:
-    """The same on a part of the corpus, which is ready sooner."""
-    return (*words_of(places, size), f"data.fraction={size.check_fraction}")
+def check_overrides(folders: Folders, size: Size) -> tuple[str, ...]:
+    """Settings of a run on a part of the packed corpus, which is prepared sooner."""
+    return (*run_overrides(folders, size), f"data.fraction={size.check_fraction}")
 
 
 def made_trainer(config: RunConfig, folder: RunFolder, held_out: Any = dict) -> Trainer:
-    """The trainer of a run as ``run.py`` would have it, without evaluation."""
+    """The trainer of a run as in ``run.py``, without evaluation unless ``held_out`` is given."""
     set_up(config.runtime)
     machine = Machine.of(config.runtime)
     prepared = prepare(config)
@@ -52,15 +52,15 @@ def made_trainer(config: RunConfig, folder: RunFolder, held_out: Any = dict) -> 
 
 
 def golden(ask: Ask, size: Size) -> dict[str, Any]:
-    """Fifty losses of some cells against those on record (``tests/golden/fp32.csv``)."""
+    """Fifty losses of some cells against the recorded ones (``tests/golden/fp32.csv``)."""
     answers = ask.all([(loss_differences, (size, precision)) for precision in TOLERANCE])
-    found = dict(zip(TOLERANCE, answers, strict=True))
-    passed = all(max(cells.values()) <= TOLERANCE[precision] for precision, cells in found.items())
-    return {"passed": passed, "largest difference": found, "tolerance": TOLERANCE}
+    largest = dict(zip(TOLERANCE, answers, strict=True))
+    passed = all(max(cells.values()) <= TOLERANCE[precision] for precision, cells in largest.items())
+    return {"passed": passed, "largest difference": largest, "tolerance": TOLERANCE}
 
 
 def loss_differences(size: Size, precision: str) -> dict[str, float]:
-    """Cell -> the largest difference of a loss on this device from the recorded one in fp32."""
+    """Cell -> the largest difference between a loss on this device and the recorded fp32 loss."""
     import pandas as pd
 
     recorder = ROOT / "tests" / "golden"
@@ -77,17 +77,17 @@ def loss_differences(size: Size, precision: str) -> dict[str, float]:
         }
 
 
-def trained(words: tuple[str, ...], folder: str | None = None, stop: bool = False) -> str:
-    """A digest of the weights after some steps; ``stop``: as after a stop signal half-way.
+def trained(overrides: tuple[str, ...], folder: str | None = None, stop: bool = False) -> str:
+    """A digest of the weights after 20 steps; with ``stop``, after a stop signal half-way.
 
-    With ``folder`` the run continues from what is saved there.
+    With ``folder``, the run is saved there, or continued from what was saved.
     """
     with tempfile.TemporaryDirectory() as scratch:
         more = (f"budget.steps={_STEPS}", "budget.warmup_steps=2", f"evaluation.curve_every={_STOP_AT}")
-        config = compose([*words, *more, "budget=steps", "runtime.log_every=1"])
+        config = compose([*overrides, *more, "budget=steps", "runtime.log_every=1"])
         run = RunFolder(Path(folder or scratch), "check")
 
-        def held_out() -> dict[str, float]:  # called at a point of the held-out curve
+        def held_out() -> dict[str, float]:  # called at each curve point
             if stop:
                 os.kill(os.getpid(), signal.SIGTERM)
             return {}

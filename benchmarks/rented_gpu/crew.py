@@ -1,4 +1,4 @@
-"""Worker processes that run cells one after another, each cell as ``run.py`` would."""
+"""Worker processes that run cells one after another, as ``run.py`` does."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from albert_ablate.sweeping.process import server
 from benchmarks.alone import end_group, own_group
 from benchmarks.rented_gpu.ladder import Job
 
-#: Seconds that a cell gets to save after it was asked to stop.
+#: Seconds that a cell has for saving after it was asked to stop.
 _GRACE = 15.0
 
 
@@ -28,71 +28,72 @@ class Outcome:
 
 
 class Crew:
-    """So many workers; each has one job at most."""
+    """A number of workers, each with at most one job."""
 
     def __init__(self, count: int, log: Path) -> None:
         self._log = log
         self._workers = [self._hired() for _ in range(count)]
-        self._jobs: dict[int, tuple[Job, float]] = {}  # worker -> its job, and since when
+        self._jobs: dict[int, tuple[Job, float]] = {}  # worker -> its job and when that began
 
     def _hired(self) -> tuple[Any, Connection]:
         context = server()
-        here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, str(self._log)))
+        line, child = context.Pipe()
+        process = context.Process(target=_work, args=(child, str(self._log)))
         process.start()
-        there.close()
-        return process, here
+        child.close()
+        return process, line
 
     def idle(self) -> list[int]:
         """Workers without a job."""
         return [number for number in range(len(self._workers)) if number not in self._jobs]
 
     def running(self) -> list[Job]:
-        """Jobs that are at work."""
+        """Jobs that are running."""
         return [job for job, _ in self._jobs.values()]
 
     def give(self, worker: int, job: Job) -> None:
-        """Have an idle worker run ``job``."""
+        """Give ``job`` to an idle worker."""
         try:
-            self._workers[worker][1].send(job.words)
+            self._workers[worker][1].send(job.overrides)
         except OSError:  # it died while it was idle
             self._workers[worker] = self._hired()
-            self._workers[worker][1].send(job.words)
+            self._workers[worker][1].send(job.overrides)
         self._jobs[worker] = job, time.monotonic()
 
     def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
-        """Jobs that ended, after waiting for the first of them for at most ``seconds``."""
+        """The jobs that have ended; waits for at most ``seconds`` until there is one."""
         lines = {self._workers[number][1]: number for number in self._jobs}
-        found = []
+        outcomes = []
         for line in wait(list(lines), max(seconds, 0)):
             number = lines[line]  # type: ignore[index]
             job, began = self._jobs.pop(number)
             try:
-                found.append((job, self._workers[number][1].recv()))
+                outcomes.append((job, self._workers[number][1].recv()))
             except (EOFError, OSError):
                 process = self._workers[number][0]
                 process.join(1)
-                found.append((job, Outcome("lost", time.monotonic() - began, f"process ended: {process.exitcode}")))
+                reason = f"process ended: {process.exitcode}"
+                outcomes.append((job, Outcome("lost", time.monotonic() - began, reason)))
                 end_group(process)
                 self._workers[number] = self._hired()
-        return found
+        return outcomes
 
     def stop(self) -> list[tuple[Job, Outcome]]:
-        """Ask every cell to save and stop; returns how they ended. The workers are there for more."""
+        """Ask every cell to save and stop; returns how the cells ended. The workers can be given new jobs."""
         for number in self._jobs:
             process = self._workers[number][0]
             if process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
-        found = []
+        outcomes = []
         end = time.monotonic() + _GRACE
         while self._jobs and time.monotonic() < end:
-            found += self.ended(end - time.monotonic())
+            outcomes += self.ended(end - time.monotonic())
         for number, (job, began) in list(self._jobs.items()):
             end_group(self._workers[number][0])
             self._workers[number] = self._hired()
-            found.append((job, Outcome("lost", time.monotonic() - began, "did not stop when it was asked to")))
+            outcomes.append((job, Outcome("lost", time.monotonic() - began, "did not stop when it was asked to")))
         self._jobs.clear()
-        return found
+        return outcomes
 
     def dismiss(self) -> None:
         """End all workers."""
@@ -102,7 +103,7 @@ class Crew:
 
 
 def _work(line: Connection, log: str) -> None:
-    """Body of a worker: words of a cell in, its outcome out, until the other end is closed."""
+    """Body of a worker: receives the overrides of a cell and sends its outcome, until the pipe is closed."""
     own_group()
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
@@ -110,20 +111,20 @@ def _work(line: Connection, log: str) -> None:
     console.prepare()
     while True:
         try:
-            words = line.recv()
+            overrides = line.recv()
         except EOFError:
             return
-        line.send(run_words(words))
+        line.send(train_cell(overrides))
 
 
-def run_words(words: tuple[str, ...]) -> Outcome:
-    """Run the cell that these words describe."""
+def train_cell(overrides: tuple[str, ...]) -> Outcome:
+    """Run the cell with these overrides."""
     from albert_ablate.door.compose import compose, paper_setup
     from albert_ablate.experiment import run_cell
 
     began = time.monotonic()
     try:
-        config = compose(words)
+        config = compose(overrides)
         run_cell(config, paper_setup(config))
         return Outcome("finished", time.monotonic() - began)
     except PreemptedError as error:

@@ -1,6 +1,6 @@
-"""The first command on the rented machine: is it right, how fast is it; then the campaign starts by itself.
+"""The first command on the rented machine: checks correctness, measures speed and starts the campaign.
 
-``python -m benchmarks.rented_gpu.first`` ends within 225 seconds by its own clock, and leaves a campaign running.
+``python -m benchmarks.rented_gpu.first`` ends within 225 seconds and leaves the campaign running.
 """
 
 import json
@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rented_gpu.places import ROOT, Places, install, parser, places_of
+from benchmarks.rented_gpu.places import ROOT, Folders, folders_of, install, parser
 
-#: Seconds kept for starting the campaign and saying what was found.
+#: Seconds reserved for starting the campaign and writing the records.
 _LAST = 4
 
 
@@ -21,21 +21,21 @@ def main() -> None:
     """Install, check, measure, decide, start the campaign."""
     began = time.monotonic()
     options = parser("first", (__doc__ or "").partition("\n")[0]).parse_args()
-    places = places_of(options)
-    said = install(places)
-    from albert_ablate.files import write_json  # only now are its packages there
+    folders = folders_of(options)
+    installed = install(folders)
+    from albert_ablate.files import write_json  # after its packages are installed
     from benchmarks.alone import Background, together
     from benchmarks.rented_gpu.sections import run_sections
     from benchmarks.rented_gpu.sizes import size_of
     from benchmarks.rented_gpu.speed import compile_peers
 
     size = size_of(options.tiny)
-    known: dict[str, Any] = {"machine": machine(), "installed": said, "tiny": options.tiny, "sections": {}}
+    known: dict[str, Any] = {"machine": machine(), "installed": installed, "tiny": options.tiny, "sections": {}}
 
-    def done(name: str, found: dict[str, Any]) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {name}: {json.dumps(found)[:400]}", flush=True)
-        known["sections"][name] = found
-        for file in (places.checks, places.out / "checks.json"):
+    def done(name: str, outcome: dict[str, Any]) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {name}: {json.dumps(outcome)[:400]}", flush=True)
+        known["sections"][name] = outcome
+        for file in (folders.checks, folders.out / "checks.json"):
             write_json(file, known)
 
     def run(sections: list[Any]) -> dict[str, dict[str, Any]]:
@@ -44,76 +44,76 @@ def main() -> None:
 
     compiling = Background(compile_peers, size)
     try:
-        decision = decide(run(decisive(places, size, compiling)), size)
-        for file in (places.decisions, places.out / "decisions.json"):
+        decision = decide(run(decisive(folders, size, compiling)), size)
+        for file in (folders.decisions, folders.out / "decisions.json"):
             write_json(file, decision)
         print(f"{time.monotonic() - began:6.1f} s  decided: {json.dumps(decision)}", flush=True)
-        run(informative(places, size, compiling, decision["backend"]))
+        run(informative(folders, size, compiling, decision["backend"]))
     finally:
         compiling.end()
-    if places.trace.is_file():
-        (places.out / places.trace.name).write_bytes(places.trace.read_bytes())
+    if folders.trace.is_file():
+        (folders.out / folders.trace.name).write_bytes(folders.trace.read_bytes())
     if decision["go"]:
-        start_campaign(places, options.tiny)
+        start_campaign(folders, options.tiny)
 
 
-def decisive(places: Places, size: Any, compiling: Any) -> list[Any]:
-    """What says whether the campaign starts, and how.
+def decisive(folders: Folders, size: Any, compiling: Any) -> list[Any]:
+    """The sections that decide whether and how the campaign starts.
 
-    ``compiling`` runs beside what is no matter of speed.
+    ``compiling`` runs at the same time as sections that measure no speed.
     """
     from benchmarks.rented_gpu import backends, correctness
     from benchmarks.rented_gpu.sections import Section
 
     speeds = [
-        Section(f"speed, {name}", 25, 8, partial(backends.speeds, places=places, size=size, backend=name))
+        Section(f"speed, {name}", 25, 8, partial(backends.speeds, folders=folders, size=size, backend=name))
         for name in size.backends
     ]
     return [
-        Section("corpus", 30, 5, lambda ask: ask(unpacked, places, size)),
+        Section("corpus", 30, 5, lambda ask: ask(unpacked, folders, size)),
         Section("compiling transformers", 5, 1, lambda _: compiling.begin()),
         Section("golden losses", 40, 10, partial(correctness.golden, size=size)),
-        Section("backends agree", 45, 10, partial(backends.agree, places=places, size=size)),
+        Section("backends agree", 45, 10, partial(backends.agree, folders=folders, size=size)),
         Section("transformers compiled so far", 10, 1, lambda _: compiling.end()),
         *speeds,
     ]
 
 
-def informative(places: Places, size: Any, compiling: Any, backend: str) -> list[Any]:
-    """What the campaign does not wait for, the targets first; ours with ``backend``."""
+def informative(folders: Folders, size: Any, compiling: Any, backend: str) -> list[Any]:
+    """The sections that the campaign does not depend on, those with targets first; our side uses ``backend``."""
     from benchmarks.rented_gpu import backends, speed
     from benchmarks.rented_gpu.sections import Section
 
-    larger = partial(backends.speeds, places=places, size=size, backend=backend, more=size.larger)
+    larger = partial(backends.speeds, folders=folders, size=size, backend=backend, more=size.larger)
     return [
         Section("compiling the rest", 5, 1, lambda _: compiling.begin()),
-        Section("waits", 20, 8, partial(backends.waits, places=places, size=size)),
-        Section("same bits", 30, 10, partial(backends.same_bits, places=places, size=size)),
-        Section("resumed", 25, 10, partial(backends.resumed, places=places, size=size)),
+        Section("waits", 20, 8, partial(backends.waits, folders=folders, size=size)),
+        Section("same bits", 30, 10, partial(backends.same_bits, folders=folders, size=size)),
+        Section("resumed", 25, 10, partial(backends.resumed, folders=folders, size=size)),
         Section("transformers compiled", 10, 1, lambda _: compiling.end()),
         Section("ceilings", 12, 5, partial(speed.ceilings, size=size)),
-        Section("transformers", 105, 20, partial(speed.peers, places=places, size=size, backend=backend)),
+        Section("transformers", 105, 20, partial(speed.peers, folders=folders, size=size, backend=backend)),
         Section("attention", 15, 5, lambda ask: ask(speed.attention, size)),
-        Section("profile", 12, 8, lambda ask: ask(speed.profile, places, size, backend)),
+        Section("profile", 12, 8, lambda ask: ask(speed.profile, folders, size, backend)),
         Section("larger model", 30, 12, larger),
     ]
 
 
-def unpacked(places: Places, size: Any) -> dict[str, Any]:
-    """Unpack the corpus into the cache; returns what is known of it."""
+def unpacked(folders: Folders, size: Any) -> dict[str, Any]:
+    """Unpack the corpus into the cache; returns the records of its tokens and origin, and the commit of the code."""
     from albert_ablate.data.prepare import prepare
     from albert_ablate.door.compose import compose
     from albert_ablate.record.provenance import commit
-    from benchmarks.rented_gpu.correctness import words_of
+    from benchmarks.rented_gpu.correctness import run_overrides
 
-    prepared = prepare(compose(words_of(places, size)))
+    prepared = prepare(compose(run_overrides(folders, size)))
     return {"tokens": prepared.record["tokens"], "corpus": prepared.record["corpus"], "source": commit()}
 
 
 def decide(sections: dict[str, dict[str, Any]], size: Any) -> dict[str, Any]:
-    """Whether the campaign starts; with which backend, in how many processes, and the speed that it counts on.
+    """Whether the campaign starts; its backend, its number of processes, and the speed to plan with.
 
-    A backend counts that trains like the first one and whose speed was measured; of these the fastest is taken.
+    Takes the fastest backend among those whose losses agree with the first backend's and whose speed was measured.
     """
     values = {name: section.get("value") for name, section in sections.items()}
     golden, agree = values["golden losses"], values["backends agree"] or {}
@@ -126,8 +126,8 @@ def decide(sections: dict[str, dict[str, Any]], size: Any) -> dict[str, Any]:
         return refused | {"why": "the speed of training was not measured"}
     rate, backend, processes = max(
         (rate, name, processes)
-        for name, found in measured.items()
-        for processes, rate in found["tokens per second"].items()
+        for name, speeds in measured.items()
+        for processes, rate in speeds["tokens per second"].items()
     )
     return {
         "go": True, "backend": backend, "attention": measured[backend]["attention"], "processes": int(processes),
@@ -136,7 +136,7 @@ def decide(sections: dict[str, dict[str, Any]], size: Any) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Card, driver and versions, as far as they can be asked without loading anything."""
+    """Card, driver and versions, found without importing the packages."""
     import platform
     from importlib import metadata
 
@@ -150,14 +150,20 @@ def machine() -> dict[str, Any]:
     return {"card": card or None, "python": platform.python_version(), **versions}
 
 
-def start_campaign(places: Places, tiny: bool) -> int:
-    """Start it in a session of its own, which goes on when this command has ended; returns its process id."""
-    words = [sys.executable, "-m", "benchmarks.rented_gpu.campaign", *places.words(), *(["--tiny"] if tiny else [])]
-    with places.log.open("ab") as log:
+def start_campaign(folders: Folders, tiny: bool) -> int:
+    """Start the campaign in a new session, so that it outlives this command; returns its process id."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.rented_gpu.campaign",
+        *folders.arguments(),
+        *(["--tiny"] if tiny else []),
+    ]
+    with folders.log.open("ab") as log:
         process = subprocess.Popen(
-            words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    Path(places.work / "campaign.pid").write_text(str(process.pid))
+    Path(folders.work / "campaign.pid").write_text(str(process.pid))
     print(f"campaign started as process {process.pid}; collect its results with benchmarks.rented_gpu.collect")
     return process.pid
 

@@ -1,19 +1,19 @@
-"""What a measured speed has time for: tokens a second -> blocks -> cells in the order in which they run."""
+"""The cells that a measured speed allows: tokens a second -> blocks -> cells in the order in which they run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.rented_gpu.sizes import Size, budget
 
-Words = tuple[str, ...]
+Overrides = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Arms that are compared with each other: equal tokens, several seeds."""
+    """Arms that are compared with each other, with equal tokens and several seeds."""
 
     name: str
-    arms: tuple[Words, ...]
+    arms: tuple[Overrides, ...]
     seeds: tuple[int, ...]
     tokens: float  # of a cell
     fine_tuned: bool = False
@@ -29,8 +29,8 @@ class Job:
     """One cell: pretraining, or the fine-tunings of a cell whose pretraining is finished."""
 
     name: str
-    words: Words
-    tokens: float  # that it trains on
+    overrides: Overrides
+    tokens: float  # trained on
     tuning: bool = False
 
 
@@ -64,7 +64,7 @@ def _two_seeds(block: Block) -> Block:
     return replace(block, seeds=_SEEDS[:2])
 
 
-#: Tokens a second, over all processes, from which on these blocks are run.
+#: Smallest speed, in tokens a second over all processes, and the blocks to run at it.
 LADDER: tuple[tuple[float, tuple[Block, ...]], ...] = (
     (7.5e6, (OBJECTIVES, *_SHORT)),
     (5e6, (replace(OBJECTIVES, tokens=80e6), *map(_two_seeds, _SHORT))),
@@ -75,25 +75,25 @@ LADDER: tuple[tuple[float, tuple[Block, ...]], ...] = (
 
 
 def blocks(tokens_per_second: float) -> tuple[Block, ...]:
-    """What to run at that speed, over all processes; nothing where it is too slow for one table."""
+    """The blocks to run at this speed over all processes; empty if it is too slow for one table."""
     return next((chosen for least, chosen in LADDER if tokens_per_second >= least), ())
 
 
 def jobs(chosen: Sequence[Block], size: Size, learning_rate: float) -> list[Job]:
-    """The cells, block by block and within a block seed by seed, so that a cut leaves whole seeds."""
-    found = []
+    """The cells, block by block and within a block seed by seed, so that an early end leaves whole seeds."""
+    made = []
     for block in chosen:
         tokens = block.tokens * size.tokens
         for seed in block.seeds:
             for arm in block.arms:
-                words = (*size.model, *arm, f"seed={seed}", f"optimizer.learning_rate={learning_rate}")
+                overrides = (*size.model, *arm, f"seed={seed}", f"optimizer.learning_rate={learning_rate}")
                 name = f"{block.name}: {' '.join(arm)} seed={seed}"
-                found.append(Job(name, (*words, *budget(tokens, size)), tokens))
-    return found
+                made.append(Job(name, (*overrides, *budget(tokens, size)), tokens))
+    return made
 
 
 def tunings(chosen: Sequence[Block], size: Size, learning_rate: float, tasks: str) -> list[Job]:
-    """The fine-tunings of the cells of those blocks that are fine-tuned, in the same order."""
+    """The fine-tunings of the cells in blocks with ``fine_tuned``, in the same order."""
     more = (*size.tuning, f"task.data_dir={tasks}")
     long = jobs([block for block in chosen if block.fine_tuned], size, learning_rate)
-    return [Job(f"{job.name}, tasks", (*job.words, *more), 0, tuning=True) for job in long]
+    return [Job(f"{job.name}, tasks", (*job.overrides, *more), 0, tuning=True) for job in long]

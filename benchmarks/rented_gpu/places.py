@@ -1,4 +1,4 @@
-"""Folders of the commands on the rented machine, and the packages that it lacks. Needs the standard library alone."""
+"""Folders and files of the commands on the rented machine, and the packages it lacks. Standard library only."""
 
 import argparse
 import os
@@ -12,12 +12,12 @@ PACK, WHEELS, TASKS, STAMP = "corpus.pack", "wheels", "tasks", "COMMIT"
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where things lie."""
+class Folders:
+    """The three folders of the commands, and the files in them."""
 
-    carried: Path  # what ``prepare`` wrote
-    work: Path  # stays between commands: runs, caches, decisions
-    out: Path  # what is brought back; may be emptied between commands
+    carried: Path  # written by ``prepare``
+    work: Path  # kept between commands: runs, caches, decisions
+    out: Path  # brought back; may be emptied between commands
 
     @property
     def pack(self) -> Path:
@@ -26,7 +26,7 @@ class Places:
 
     @property
     def tasks(self) -> Path:
-        """Files of the fine-tuning tasks; need not be there."""
+        """Files of the fine-tuning tasks; this folder may be missing."""
         return self.carried / TASKS
 
     @property
@@ -41,86 +41,86 @@ class Places:
 
     @property
     def pilot(self) -> Path:
-        """Run folders of the pilot, which choose a learning rate and are no part of the campaign."""
+        """Run folders of the pilot, which chooses the learning rate and is not part of the campaign."""
         return self.work / "pilot"
 
     @property
     def checks(self) -> Path:
-        """What ``first`` found."""
+        """The results of ``first``."""
         return self.work / "checks.json"
 
     @property
     def decisions(self) -> Path:
-        """What ``first`` decided for ``campaign``."""
+        """The decisions of ``first`` for ``campaign``."""
         return self.work / "decisions.json"
 
     @property
     def trace(self) -> Path:
-        """The profile of some steps."""
+        """The profile of three steps."""
         return self.work / "trace.json.gz"
 
     @property
     def journal(self) -> Path:
-        """What became of each cell of the campaign."""
+        """The state of each cell of the campaign."""
         return self.work / "campaign.json"
 
     @property
     def log(self) -> Path:
-        """What the campaign and its processes said."""
+        """Output of the campaign and its processes."""
         return self.work / "campaign.log"
 
     @property
     def packed(self) -> Path:
-        """The results as files that may be brought back, renewed every minute."""
+        """The results as files to bring back, renewed every minute."""
         return self.work / "packed"
 
-    def words(self) -> list[str]:
-        """The command line that names them."""
+    def arguments(self) -> list[str]:
+        """The command-line arguments that name these folders."""
         return ["--carried", str(self.carried), "--work", str(self.work), "--out", str(self.out)]
 
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
-    """Of a command on the rented machine: the folders, and ``--tiny``."""
-    made = argparse.ArgumentParser(prog=f"python -m benchmarks.rented_gpu.{name}", description=description)
-    made.add_argument("--carried", type=Path, default=ROOT / "rented", help="the folder that prepare wrote")
-    made.add_argument(
+    """The parser of a command on the rented machine, with the folders and ``--tiny``."""
+    command = argparse.ArgumentParser(prog=f"python -m benchmarks.rented_gpu.{name}", description=description)
+    command.add_argument("--carried", type=Path, default=ROOT / "rented", help="the folder that prepare wrote")
+    command.add_argument(
         "--work", type=Path, default=os.environ.get("RENTED_WORK", "/tmp/rented-work"),
-        help="a folder that stays between the commands (default: $RENTED_WORK)",
+        help="a folder that is kept between the commands (default: $RENTED_WORK)",
     )  # fmt: skip
-    made.add_argument("--out", type=Path, default=os.environ.get("OUT"), help="what is brought back (default: $OUT)")
-    made.add_argument("--tiny", action="store_true", help="the same code on a CPU, in minutes")
-    return made
+    command.add_argument("--out", type=Path, default=os.environ.get("OUT"), help="folder to bring back (default: $OUT)")
+    command.add_argument("--tiny", action="store_true", help="the same code on a CPU, in minutes")
+    return command
 
 
-def places_of(options: argparse.Namespace) -> Places:
-    """The folders that were given, made where they are missing."""
+def folders_of(options: argparse.Namespace) -> Folders:
+    """The given folders; missing ones are made. Exits if ``--out`` or the packed corpus is missing."""
     if options.out is None:
-        raise SystemExit("where should the results go? Set OUT, or give --out FOLDER")
-    found = Places(options.carried.resolve(), options.work.resolve(), options.out.resolve())
-    if not found.pack.is_file():
-        raise SystemExit(f"{found.pack} is missing: write it with `python -m benchmarks.rented_gpu.prepare`")
-    for folder in (found.work, found.out):
+        raise SystemExit("The folder for the results is not known. Set OUT, or give --out FOLDER.")
+    folders = Folders(options.carried.resolve(), options.work.resolve(), options.out.resolve())
+    if not folders.pack.is_file():
+        raise SystemExit(f"{folders.pack} is missing. Write it with `python -m benchmarks.rented_gpu.prepare`")
+    for folder in (folders.work, folders.out):
         folder.mkdir(parents=True, exist_ok=True)
-    return found
+    return folders
 
 
-def install(places: Places) -> str:
-    """Unpack the wheels that were carried, once, and stamp a tree without a repository with its commit.
+def install(folders: Folders) -> str:
+    """Install the carried wheels once, and write the commit into a tree without a repository.
 
-    Says what was done. This process and those that it starts import the packages from there, before installed ones.
+    Returns what was installed. This process and its child processes import these packages before installed ones.
     """
-    site, said = places.work / "site", "no wheels carried"
-    wheels = sorted((places.carried / WHEELS).glob("*.whl"))
+    site, installed = folders.work / "site", "no wheels carried"
+    wheels = sorted((folders.carried / WHEELS).glob("*.whl"))
     if wheels and not site.is_dir():
-        words = ["install", "--quiet", "--no-index", "--no-deps", "--target", str(site), *map(str, wheels)]
-        subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+        arguments = ["install", "--quiet", "--no-index", "--no-deps", "--target", str(site), *map(str, wheels)]
+        subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
     if site.is_dir():
         sys.path.insert(0, str(site))
-        said = f"{len(wheels)} wheels in {site}"
+        installed = f"{len(wheels)} wheels in {site}"
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(site), *([before] if before else [])])
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(places.work / "inductor"))
-    stamp = places.carried / STAMP
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folders.work / "inductor"))
+    stamp = folders.carried / STAMP
     if stamp.is_file() and not (ROOT / ".git").exists():
         (ROOT / STAMP).write_bytes(stamp.read_bytes())
-    return said
+    return installed

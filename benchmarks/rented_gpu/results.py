@@ -1,4 +1,4 @@
-"""The results as few files of limited size: run folders, records, log, trace and the weights of the first cells."""
+"""Packs the results into few files of limited size: run folders, records, log, trace, weights of the first cells."""
 
 import io
 import lzma
@@ -6,60 +6,60 @@ import tarfile
 from pathlib import Path
 
 from albert_ablate.files import read_json, replacing
-from benchmarks.rented_gpu.places import Places
+from benchmarks.rented_gpu.places import Folders
 
-#: What a lender of GPUs brings back at most.
+#: Limits of what is brought back: bytes of a file, number of files.
 LARGEST, MOST = 16 * 2**20, 8
 _WEIGHTS = 2  # archives
 _LEFT_OUT = ("checkpoints", "diverged")
 
 
-def pack(places: Places, weights: bool) -> list[str]:
-    """Write what there is to ``places.packed``; returns what had to be left out, in words. Safe to repeat.
+def pack(folders: Folders, weights: bool) -> list[str]:
+    """Write the results so far to ``folders.packed``; returns a line for each part left out. Safe to repeat.
 
-    The journal is written last: where it says that the campaign has ended, the other files are there.
+    The journal is written last, so once it says that the campaign has ended, the other files are complete.
     """
-    places.packed.mkdir(exist_ok=True)
+    folders.packed.mkdir(exist_ok=True)
     left_out = []
-    plain = (places.checks, places.decisions, places.trace)
+    plain = (folders.checks, folders.decisions, folders.trace)
     contents = {file.name: file.read_bytes() for file in plain if file.is_file()}
-    if places.log.is_file():
-        contents[places.log.name] = places.log.read_bytes()[-LARGEST // 8 :]
-    contents["runs.tar.xz"] = runs_archive(places, predictions=True)
+    if folders.log.is_file():
+        contents[folders.log.name] = folders.log.read_bytes()[-LARGEST // 8 :]
+    contents["runs.tar.xz"] = runs_archive(folders, predictions=True)
     if len(contents["runs.tar.xz"]) > LARGEST:
         left_out.append("predictions of the fine-tunings")
-        contents["runs.tar.xz"] = runs_archive(places, predictions=False)
+        contents["runs.tar.xz"] = runs_archive(folders, predictions=False)
     if weights:
-        contents |= weights_archives(places)
-    if places.journal.is_file():
-        contents[places.journal.name] = places.journal.read_bytes()
+        contents |= weights_archives(folders)
+    if folders.journal.is_file():
+        contents[folders.journal.name] = folders.journal.read_bytes()
     for name, content in contents.items():
         if len(content) > LARGEST:
             left_out.append(f"{name}: {len(content) / 2**20:.1f} MiB")
         else:
-            with replacing(places.packed / name) as temporary:
+            with replacing(folders.packed / name) as temporary:
                 temporary.write_bytes(content)
     return left_out
 
 
-def runs_archive(places: Places, predictions: bool) -> bytes:
-    """The run folders of campaign and pilot without weights, as ``.tar.xz``."""
+def runs_archive(folders: Folders, predictions: bool) -> bytes:
+    """The run folders of the campaign and the pilot without weights, as ``.tar.xz``."""
     without = _LEFT_OUT if predictions else (*_LEFT_OUT, "predictions")
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as archive:
-        for top in (places.runs, places.pilot):
+        for top in (folders.runs, folders.pilot):
             for file in sorted(top.rglob("*")):
-                parts = file.relative_to(places.work).parts
+                parts = file.relative_to(folders.work).parts
                 hidden = any(part.startswith(".") for part in parts)
                 if file.is_file() and not hidden and file.suffix != ".safetensors" and not set(parts) & set(without):
                     archive.add(file, "/".join(parts))
     return lzma.compress(plain.getvalue(), preset=2)
 
 
-def weights_archives(places: Places) -> dict[str, bytes]:
-    """``weights-1.tar`` and so on: fp16 weights of finished runs, the first ones first, as far as there is room."""
+def weights_archives(folders: Folders) -> dict[str, bytes]:
+    """``weights-1.tar`` and so on: fp16 weights of finished runs in order of their start, as far as they fit."""
     finished = []
-    for file in places.runs.glob("[!.]*/status.json"):
+    for file in folders.runs.glob("[!.]*/status.json"):
         status = read_json(file)
         if status["state"] == "finished":
             finished.append((status["started"], file.parent))
@@ -75,7 +75,7 @@ def weights_archives(places: Places) -> dict[str, bytes]:
 
 
 def half_precision(run: Path) -> bytes:
-    """The newest weights of a run as a safetensors file in fp16; empty where it has none."""
+    """The newest weights of a run as a safetensors file in fp16; empty if it has none."""
     from safetensors.torch import load_file, save
 
     file = max(run.glob("checkpoints/step_*/model.safetensors"), default=None)
@@ -92,10 +92,10 @@ def _tar(members: list[tuple[str, bytes]]) -> bytes:
     return plain.getvalue()
 
 
-def bring(places: Places) -> list[str]:
-    """Copy the packed files to the folder that is brought back; returns their names. Raises OSError."""
-    files = sorted(places.packed.glob("*")) if places.packed.is_dir() else []
+def bring(folders: Folders) -> list[str]:
+    """Copy the packed files to ``folders.out``; returns their names. Raises OSError."""
+    files = sorted(folders.packed.glob("*")) if folders.packed.is_dir() else []
     for file in files[:MOST]:
-        with replacing(places.out / file.name) as temporary:
+        with replacing(folders.out / file.name) as temporary:
             temporary.write_bytes(file.read_bytes())
     return [file.name for file in files[:MOST]]

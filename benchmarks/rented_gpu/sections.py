@@ -1,4 +1,4 @@
-"""Work within a limit of time: sections that each have a limit of their own and are skipped where time is short."""
+"""Sections of work under a common time limit; each has its limit too, and is skipped if too little time is left."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from typing import Any
 
 from benchmarks.alone import Answer, Call
 
-#: Runs calls at the same time, each in its own process, for at most so many seconds (``alone.together``).
+#: Runs calls at the same time, each in a separate process, for at most so many seconds (``alone.together``).
 Together = Callable[[Sequence[Call], float], list[Answer]]
 
 
 class SectionError(Exception):
-    """A call of a section failed or was not finished in time."""
+    """A call of a section failed or did not finish in time."""
 
 
 class Ask:
-    """What a section calls with: every call ends when the section has to."""
+    """Makes the calls of a section; each call ends at the latest when the section must end."""
 
     def __init__(self, together: Together, now: Callable[[], float], end: float) -> None:
         self._together = together
@@ -23,7 +23,7 @@ class Ask:
         self._end = end
 
     def left(self) -> float:
-        """Seconds."""
+        """Seconds left."""
         return max(self._end - self._now(), 0.0)
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -38,7 +38,7 @@ class Ask:
         return [answer.value for answer in answers]
 
     def answers(self, calls: Sequence[Call]) -> list[Answer]:
-        """What became of each of the calls, which run at the same time."""
+        """Values or errors of calls that run at the same time."""
         return self._together(calls, self.left())
 
 
@@ -47,8 +47,8 @@ class Section:
     """A part of the work."""
 
     name: str
-    seconds: float  # that it may take
-    least: float  # it is not begun with less left
+    seconds: float  # its limit
+    least: float  # seconds that must be left to begin it
     run: Callable[[Ask], Any]
 
 
@@ -59,23 +59,24 @@ def run_sections(
     together: Together,
     done: Callable[[str, dict[str, Any]], None],
 ) -> dict[str, dict[str, Any]]:
-    """Name -> ``value``, ``error`` or ``skipped``, and the ``seconds`` it took, within ``limit`` seconds of now.
+    """Run the sections for at most ``limit`` seconds in all.
 
-    ``done`` is told of each section when it is over.
+    Returns name -> ``value``, ``error`` or ``skipped``, and the ``seconds`` it took. ``done`` is called with the name
+    and this record when a section is over.
     """
-    end, found = now() + limit, dict[str, dict[str, Any]]()
+    end, records = now() + limit, dict[str, dict[str, Any]]()
     for section in sections:
         began = now()
         left = end - began
         if left < section.least:
-            found[section.name] = {"skipped": f"{max(left, 0):.0f} s left, {section.least:.0f} needed"}
-            done(section.name, found[section.name])
+            records[section.name] = {"skipped": f"{max(left, 0):.0f} s left, {section.least:.0f} needed"}
+            done(section.name, records[section.name])
             continue
         ask = Ask(together, now, began + min(section.seconds, left))
         try:
-            found[section.name] = {"value": section.run(ask)}
+            records[section.name] = {"value": section.run(ask)}
         except SectionError as error:
-            found[section.name] = {"error": str(error)}
-        found[section.name]["seconds"] = round(now() - began, 1)
-        done(section.name, found[section.name])
-    return found
+            records[section.name] = {"error": str(error)}
+        records[section.name]["seconds"] = round(now() - began, 1)
+        done(section.name, records[section.name])
+    return records

@@ -1,28 +1,28 @@
-"""What ``--tiny`` makes smaller: the models, the numbers of tokens and the seconds."""
+"""The sizes that ``--tiny`` reduces: models, numbers of tokens, seconds."""
 
 from dataclasses import dataclass, field
 
 from benchmarks.cases import Case
 
-#: Written once at the end of a run: a rented machine is not there to continue it.
+#: Checkpoints are written only at the end of a run: on a rented machine no run is continued later.
 _SAVED_ONCE = ("runtime.checkpoint_every=1000000", "runtime.checkpoint_minutes=null", "runtime.keep_checkpoints=1")
 
 
 @dataclass(frozen=True)
 class Size:
-    """The whole thing, or a rehearsal of it."""
+    """The sizes of the campaign, or of a rehearsal."""
 
     device: str
-    model: tuple[str, ...]  # settings of every cell, beside data, arm, seed, rate and budget
-    larger: tuple[str, ...]  # what makes of it the second model whose speed is measured
-    batch_tokens: int  # positions of a step
-    tokens: float  # times those of the plan
-    assumed: float | None  # tokens a second that the ladder is entered with, whatever was measured
-    check_fraction: float  # of the documents, for checks that need few steps
-    peers: tuple[Case, ...]  # compared with transformers, in this order
-    compiled: bool  # transformers
+    model: tuple[str, ...]  # settings of every cell, without data, arm, seed, rate and budget
+    larger: tuple[str, ...]  # changes to ``model`` that give the second model whose speed is measured
+    batch_tokens: int  # positions of a step, padding included
+    tokens: float  # factor on the tokens of ``ladder``
+    assumed: float | None  # speed to choose the blocks by, instead of the measured one
+    check_fraction: float  # share of the documents, for checks that need few steps
+    peers: tuple[Case, ...]  # cases compared with transformers, in this order
+    compiled: bool  # whether transformers is compiled
     gemm: int  # width of the product that measures the machine's rate
-    backends: tuple[str, ...]  # values of runtime.backend; the first one is what the others are held to
+    backends: tuple[str, ...]  # values of runtime.backend; the others are compared with the first
     golden: tuple[str, ...]  # cells of tests/golden
     seconds: float  # of each measurement
     first: float  # seconds of ``first``
@@ -93,18 +93,18 @@ TINY = Size(
 )  # fmt: skip
 
 
-def backend_words(backend: str) -> tuple[str, ...]:
-    """Settings of a run with that backend; a CPU has none to choose."""
+def backend_overrides(backend: str) -> tuple[str, ...]:
+    """Settings of a run with this backend; none for ``auto``, the only value on a CPU."""
     return () if backend == "auto" else (f"runtime.backend={backend}",)
 
 
 def size_of(tiny: bool) -> Size:
-    """The rehearsal, or the whole."""
+    """``TINY`` or ``FULL``."""
     return TINY if tiny else FULL
 
 
 def budget(tokens: float, size: Size) -> tuple[str, ...]:
-    """Settings of a run of so many real tokens: 5% of it warm-up, twenty points of the held-out curve."""
+    """Settings of a run of so many tokens without padding: 5% of the steps warm-up, twenty curve points."""
     steps = max(round(tokens / size.batch_tokens), 4)
     twentieth = max(steps // 20, 1)
     return (

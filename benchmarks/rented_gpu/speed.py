@@ -1,4 +1,4 @@
-"""How fast is this machine: products and copies, attention, training steps beside those of transformers."""
+"""The speed of this machine: products, copies, attention, and training steps compared with transformers."""
 
 import gzip
 import shutil
@@ -15,18 +15,18 @@ from albert_ablate.model.attention_kernels import AttentionCase, measure, second
 from albert_ablate.record.folder import RunFolder
 from benchmarks.gpu import WARM_UP, compare, gemm_rate
 from benchmarks.measure import median_seconds
-from benchmarks.rented_gpu.correctness import check_words, made_trainer
-from benchmarks.rented_gpu.places import Places
+from benchmarks.rented_gpu.correctness import check_overrides, made_trainer
+from benchmarks.rented_gpu.places import Folders
 from benchmarks.rented_gpu.sections import Ask
-from benchmarks.rented_gpu.sizes import Size, backend_words
+from benchmarks.rented_gpu.sizes import Size, backend_overrides
 from benchmarks.sides import device_alone, transformers_side
 
-#: Steps of the profile.
+#: Number of profiled steps.
 _PROFILED = 3
 
 
 def ceilings(ask: Ask, size: Size) -> dict[str, Any]:
-    """Operations a second of a bf16 product, bytes a second of a copy, and the products of small models."""
+    """Operations a second of a large bf16 product and of the products of small models; bytes a second of a copy."""
     return {"gemm": ask(gemm_rate, size.gemm, size.device, size.seconds / 2), **ask(copies_and_products, size)}
 
 
@@ -47,32 +47,32 @@ def copies_and_products(size: Size) -> dict[str, Any]:
 
 
 def attention(size: Size) -> dict[str, Any]:
-    """Milliseconds of attention forward and backward in the models that are compared, by kernel; what was left out."""
+    """Case -> milliseconds of attention, forward and backward, by kernel; and the kernels left out, with reasons."""
     kind = torch.device(size.device)
     clock = seconds_on_gpu if kind.type == "cuda" else partial(median_seconds, seconds=size.seconds / 20, device="cpu")
-    found = {}
+    kernels = {}
     for case in size.peers:
         measured = AttentionCase(case.config().architecture(), case.b, case.t, torch.bfloat16, deterministic=False)
-        found[case.name] = asdict(measure(measured, kind, clock))
-    return found
+        kernels[case.name] = asdict(measure(measured, kind, clock))
+    return kernels
 
 
-def peers(ask: Ask, places: Places, size: Size, backend: str) -> list[dict[str, Any]]:
-    """Rows of ``benchmarks.gpu``, ours with that backend; a case for which too little time is left is left out."""
+def peers(ask: Ask, folders: Folders, size: Size, backend: str) -> list[dict[str, Any]]:
+    """Rows of ``benchmarks.gpu``, our side with ``backend``; a case without enough time left has a row that says so."""
     rate = ask(gemm_rate, size.gemm, size.device, size.seconds / 2)
-    words = (*backend_words(backend), f"paths.cache={places.cache}")
+    overrides = (*backend_overrides(backend), f"paths.cache={folders.cache}")
     rows = []
     for number, case in enumerate(size.peers):
         left = ask.left() / (len(size.peers) - number)
         if left < 6 * size.seconds:
             rows.append({"model": case.name, "failed": f"{left:.0f} s left"})
             continue
-        rows.append(compare(case, rate, size.seconds, size.compiled, left, words))
+        rows.append(compare(case, rate, size.seconds, size.compiled, left, overrides))
     return rows
 
 
 def compile_peers(size: Size) -> None:
-    """Compile transformers for every case, one after another: the compiler's cache on the disk is what stays."""
+    """Compile transformers for every case, one after another, to fill the compiler's cache on the disk."""
     for case in size.peers:
         side = transformers_side(case, size.compiled)
         device_alone(side)()
@@ -81,14 +81,14 @@ def compile_peers(size: Size) -> None:
             torch.cuda.empty_cache()
 
 
-def profile(places: Places, size: Size, backend: str) -> dict[str, Any]:
-    """Write a trace of three steps; returns the operations that took longest, in milliseconds a step."""
+def profile(folders: Folders, size: Size, backend: str) -> dict[str, Any]:
+    """Write a trace of three steps; returns the operations that take longest, in milliseconds a step."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
     with tempfile.TemporaryDirectory() as folder:
-        words = (*check_words(places, size), *backend_words(backend))
-        trainer = made_trainer(compose(words), RunFolder(Path(folder), "profile"))
+        overrides = (*check_overrides(folders, size), *backend_overrides(backend))
+        trainer = made_trainer(compose(overrides), RunFolder(Path(folder), "profile"))
         batches = [trainer.batches[step] for step in range(WARM_UP + _PROFILED)]
         for step in range(WARM_UP):
             trainer.update(step, batches[step])
@@ -100,7 +100,7 @@ def profile(places: Places, size: Size, backend: str) -> dict[str, Any]:
             trainer.settle()
         plain = Path(folder) / "trace.json"
         seen.export_chrome_trace(str(plain))
-        with plain.open("rb") as source, gzip.open(places.trace, "wb", compresslevel=6) as out:
+        with plain.open("rb") as source, gzip.open(folders.trace, "wb", compresslevel=6) as out:
             shutil.copyfileobj(source, out)
     key = "self_device_time_total" if size.device == "cuda" else "self_cpu_time_total"
     longest = sorted(seen.key_averages(), key=lambda event: -getattr(event, key))[:15]
