@@ -34,9 +34,9 @@ class Rows:
         sequence = self.index // self.length  # (R,)
         counts = torch.bincount(sequence, minlength=self.batch)  # (B,)
         order = torch.argsort(sequence, stable=True)  # (R,)
-        before = (counts.cumsum(0) - counts)[sequence[order]]  # (R,), rows of earlier sequences
+        earlier = (counts.cumsum(0) - counts)[sequence[order]]  # (R,), number of rows in earlier sequences
         rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=order.device) - before
+        rank[order] = torch.arange(len(order), device=order.device) - earlier
         most = int(counts.max())
         return sequence * most + rank, most
 

@@ -24,7 +24,7 @@ class Shape:
     share: Share
     groups: int = 1
     inner: int = 1  # layers of the stack that a group repeats
-    projection: bool = False  # whether there is a projection at E = H, as in transformers' ALBERT
+    projection: bool = False  # whether to project even at E = H, as transformers' ALBERT does
     type_vocab_size: int = 2
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0

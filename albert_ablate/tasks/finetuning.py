@@ -153,11 +153,11 @@ class FineTuner(Loop):
         self.track(done, line)
         self._show(progress, done, line)
 
-    def diverged(self, what: str, step: int) -> str:
+    def diverged(self, quantity: str, step: int) -> str:
         """The message, with the settings that help."""
         name = self.task.name
         return (
-            f"{name}: the {what} is not finite at step {step} (learning rate {self.learning_rate:.3g}). "
+            f"{name}: the {quantity} is not finite at step {step} (learning rate {self.learning_rate:.3g}). "
             f"Lower tasks.{name}.learning_rate or task.scaling.learning_rate."
         )
 

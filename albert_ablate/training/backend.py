@@ -26,11 +26,8 @@ def choose_backend(config: RuntimeConfig, device: torch.device) -> Backend | Non
     if device.type != "cpu":
         return Backend.GRAPH if config.backend == "auto" else Backend(config.backend)
     if config.backend != "auto":
-        why = "on a CPU" if config.device == "cpu" else "and this machine has no usable GPU"
-        raise ConfigError(
-            f"runtime.backend={config.backend} says how a GPU computes, {why} it has no effect. "
-            "Use runtime.backend=auto."
-        )
+        why = "runtime.device is cpu" if config.device == "cpu" else "this machine has no usable GPU"
+        raise ConfigError(f"runtime.backend={config.backend} is for GPUs, but {why}. Use runtime.backend=auto.")
     return None
 
 

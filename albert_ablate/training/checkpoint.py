@@ -96,8 +96,8 @@ def save(
             write_json(temporary / "meta.json", meta)
     if intact(target) is None:
         raise CheckpointError(f"{target} does not read back as it was written; the disk may be failing.")
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    for outdated in checkpoints(folder)[:-keep]:
+        shutil.rmtree(outdated)
     return target
 
 
@@ -129,10 +129,10 @@ def intact(path: Path) -> dict[str, Any] | None:
         meta: dict[str, Any] = read_json(path / "meta.json")
         files = {path / name: meta["sha256"][name] for name in (WEIGHTS, *meta["sha256"])}
         files |= {path.parent / name: recorded for name, recorded in meta.get("beside", {}).items()}
-        good = all(sha256_file(file) == recorded for file, recorded in files.items())
+        unchanged = all(sha256_file(file) == recorded for file, recorded in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return meta if good else None
+    return meta if unchanged else None
 
 
 def require_device(folder: Path, device: str, card: str) -> str | None:
@@ -237,9 +237,9 @@ def load_strictly(path: Path, model: nn.Module) -> None:
     """Load a safetensors file strictly. Raises CheckpointError with the tensors that do not fit."""
     weights = _read_weights(path)
     state = model.state_dict()
-    wrong = sorted(state.keys() ^ weights.keys())
+    differing = sorted(state.keys() ^ weights.keys())
     common = state.keys() & weights.keys()
-    wrong += sorted(n for n in common if (state[n].shape, state[n].dtype) != (weights[n].shape, weights[n].dtype))
-    if wrong:
-        raise CheckpointError(f"{path} does not fit this model; these tensors differ: {', '.join(wrong)}.")
+    differing += sorted(n for n in common if (state[n].shape, state[n].dtype) != (weights[n].shape, weights[n].dtype))
+    if differing:
+        raise CheckpointError(f"{path} does not fit this model; these tensors differ: {', '.join(differing)}.")
     model.load_state_dict(weights)

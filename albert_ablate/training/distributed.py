@@ -120,10 +120,12 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
-def require_one_process(what: str) -> None:
-    """Raise ConfigError under torchrun."""
+def require_one_process(activity: str) -> None:
+    """Raise ConfigError if torchrun has started several processes; ``activity`` begins the message."""
     if world_size() > 1:
-        raise ConfigError(f"{what} runs in one process, but torchrun has started {world_size()}. Start it with python.")
+        raise ConfigError(
+            f"{activity} runs in one process, but torchrun has started {world_size()}. Start it with python."
+        )
 
 
 @contextmanager

@@ -40,13 +40,13 @@ class Spikes:
         if self._deviations is None:
             return False
         values = {"loss": loss.item(), "gradient": gradient_norm}
-        if any(self._far(self._recent[name], value) for name, value in values.items()):
+        if any(self._far_above(self._recent[name], value) for name, value in values.items()):
             return True
         for name, value in values.items():
             self._recent[name].append(value)
         return False
 
-    def _far(self, recent: deque[float], value: float) -> bool:
+    def _far_above(self, recent: deque[float], value: float) -> bool:
         assert self._deviations is not None
         if len(recent) < _ENOUGH:
             return False
@@ -63,7 +63,7 @@ class BadStep:
 
     step: int  # counted from 0
     rate: float  # its learning rate
-    what: str  # "loss" or "gradient"
+    quantity: str  # "loss" or "gradient"
 
 
 class FiniteGuard:
@@ -129,10 +129,10 @@ class FiniteGuard:
 
 def require_finite_line(line: Mapping[str, float]) -> None:
     """Raise DivergedError if a number of a log line is not finite."""
-    wrong = [name for name, value in line.items() if not math.isfinite(value)]
-    if wrong:
+    not_finite = [name for name, value in line.items() if not math.isfinite(value)]
+    if not_finite:
         raise DivergedError(
-            f"{', '.join(wrong)} is not finite at step {line['step']}: training has diverged. "
+            f"{', '.join(not_finite)} is not finite at step {line['step']}: training has diverged. "
             "Lower optimizer.learning_rate or lengthen budget.warmup_steps; checkpoints before this step are unharmed."
         )
 

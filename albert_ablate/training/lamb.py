@@ -41,7 +41,7 @@ class Lamb(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True}
         super().__init__(params, defaults)
         self.bias_correction = bias_correction
-        self._late: dict[torch.device, Tensor] = {}  # device -> ``_WITHOUT_CORRECTION`` as a tensor
+        self._uncorrected: dict[torch.device, Tensor] = {}  # device -> ``_WITHOUT_CORRECTION`` as a tensor
         self._owners: dict[tuple[Any, ...], Tensor] = {}  # (device, rows of each weight) -> as in ``_in_rows``
 
     @torch.no_grad()
@@ -117,9 +117,9 @@ class Lamb(Optimizer):
             steps = [s["step"] for s in states]
         else:
             device = weights[0].device
-            if device not in self._late:
-                self._late[device] = torch.full((), _WITHOUT_CORRECTION, device=device)
-            steps = [self._late[device]] * len(states)
+            if device not in self._uncorrected:
+                self._uncorrected[device] = torch.full((), _WITHOUT_CORRECTION, device=device)
+            steps = [self._uncorrected[device]] * len(states)
         torch._fused_adamw_(
             into,
             [p.grad for p in weights if p.grad is not None],

@@ -192,13 +192,13 @@ class Loop(Stepper):
     def _save(self, saver: Saver, step: int, sums: Sums) -> None:
         if not self.machine.world.main:
             return
-        plain = {"seconds": self.seconds, "sums": sums.as_dict(), "processes": self.machine.world.size}
-        plain |= {"micro_size": self.micro_size, "skipped": self.skipped}
+        numbers = {"seconds": self.seconds, "sums": sums.as_dict(), "processes": self.machine.world.size}
+        numbers |= {"micro_size": self.micro_size, "skipped": self.skipped}
         if self.settings.skip_spikes is not None:
-            plain["spikes"] = self.spikes.as_dict()
+            numbers["spikes"] = self.spikes.as_dict()
         if self.backends:
-            plain["backends"] = list(self.backends)
-        saver.save(step, self.model, self.optimizer, plain | self.progress(), self.beside())
+            numbers["backends"] = list(self.backends)
+        saver.save(step, self.model, self.optimizer, numbers | self.progress(), self.beside())
 
     def beside(self) -> Sequence[Path]:
         """Files beside the checkpoint that it depends on."""

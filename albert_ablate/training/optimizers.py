@@ -19,14 +19,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
     AdamW without bias correction (as in the released code) is LAMB without layer adaptation.
     """
-    decayed, plain = split_parameters(model)
+    decayed, excluded = split_parameters(model)
     betas = (config.beta1, config.beta2)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": excluded, "weight_decay": 0.0},
     ]
     if config.name == "adamw" and config.bias_correction:
-        on_gpu = any(p.device.type != "cpu" for p in (*decayed, *plain))
+        on_gpu = any(p.device.type != "cpu" for p in (*decayed, *excluded))
         return torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True, capturable=on_gpu
         )

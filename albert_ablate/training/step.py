@@ -52,8 +52,8 @@ class Stepper(Accumulator):
         self._last: tuple[int, StepBatch] | None = None  # the last step and its batch
 
     @abstractmethod
-    def diverged(self, what: str, step: int) -> str:
-        """The message to the user if ``what`` (loss or gradient) of ``step``, counted from 1, is not finite."""
+    def diverged(self, quantity: str, step: int) -> str:
+        """The message to the user if ``quantity`` (loss or gradient) of ``step``, counted from 1, is not finite."""
 
     @abstractmethod
     def batch_of(self, step: int) -> StepBatch:
@@ -197,7 +197,7 @@ class Stepper(Accumulator):
 
     def _refused(self, bad: BadStep) -> str:
         self.learning_rate = bad.rate
-        message = self.diverged(bad.what, bad.step + 1)
+        message = self.diverged(bad.quantity, bad.step + 1)
         if self.machine.world.main:
             assert self._last is not None  # a step has been taken
             last, batch = self._last

@@ -81,8 +81,8 @@ class Sums:
         if plain is None:
             return sums
         sums.steps, sums.seconds = plain["steps"], plain["seconds"]
-        older = "counts" not in plain
-        sums.counts = {key: plain[key] for key in ("masked", "sequences", "tokens")} if older else plain["counts"]
+        unnamed = "counts" not in plain
+        sums.counts = {key: plain[key] for key in ("masked", "sequences", "tokens")} if unnamed else plain["counts"]
         if plain.get("values") is not None:
             values = torch.tensor(plain["values"], device=device)
             sums.totals = Totals(plain.get("per", _UNNAMED), values)

@@ -173,11 +173,11 @@ class Trainer(Loop):
         """The error of a stopped run. It names the last step only if the budget is in steps."""
         return stop.error(f"step {done:,}" + f" of {self.schedule.steps:,}" * (self.schedule.unit == "steps"))
 
-    def diverged(self, what: str, step: int) -> str:
+    def diverged(self, quantity: str, step: int) -> str:
         """The message, with the settings that help."""
         c = self.config
         return (
-            f"The {what} is not finite at step {step}: training has diverged. The weights before this step are "
+            f"The {quantity} is not finite at step {step}: training has diverged. The weights before this step are "
             f"unharmed. Lower optimizer.learning_rate={c.optimizer.learning_rate:.3g}, lengthen budget.warmup_steps="
             f"{c.budget.warmup_steps}, or scale the rate with the square root of batch.size={c.batch.size}."
         )
