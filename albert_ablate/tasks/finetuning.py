@@ -300,7 +300,7 @@ class FineTuner(Loop):
 
 def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
     first = next(iter(scores.values()))
-    sets = {name: SetMetrics.model_validate(of_set.metrics) for name, of_set in scores.items()}
+    sets = {name: SetMetrics.model_validate(set_scores.metrics) for name, set_scores in scores.items()}
     return Scores(score=first.score, average=first.average, sets=sets).as_json()
 
 
