@@ -36,7 +36,7 @@ from albert_ablate.stopping import stoppable
 from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
 from albert_ablate.training.attention_choice import ForwardPass, another_kernel, choose_attention
 from albert_ablate.training.backend import keep_compiled
-from albert_ablate.training.budget import budget_words
+from albert_ablate.training.budget import budget_label
 from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
 from albert_ablate.training.describe import describe_run
 from albert_ablate.training.distributed import World, joined
@@ -239,7 +239,7 @@ def _begin(
     folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, machine, attention))
     count = method_of(config).parameters().with_pooler
     folder.say(
-        f"{folder.name}: {count / 1e6:.2f} M parameters, {budget_words(config.budget)}, "
+        f"{folder.name}: {count / 1e6:.2f} M parameters, {budget_label(config.budget)}, "
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {machine.device.type} in "
         f"{machine.precision}"
     )

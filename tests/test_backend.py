@@ -50,13 +50,15 @@ def test_a_gpu_begins_with_the_fastest_unless_told() -> None:
     assert choose_backend(runtime(), CPU) is None
 
 
-@pytest.mark.parametrize(("device", "why"), [("cpu", "on a CPU"), ("auto", "and this machine has no usable GPU")])
+@pytest.mark.parametrize(
+    ("device", "why"), [("cpu", "runtime.device is cpu"), ("auto", "this machine has no usable GPU")]
+)
 def test_a_cpu_refuses_a_backend_in_words(
     device: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = tiny_config(tmp_path, "runtime.backend=graph", f"runtime.device={device}")
-    words = f"runtime.backend=graph says how a GPU computes, {why} it has no effect. Use runtime.backend=auto."
+    words = f"runtime.backend=graph is for GPUs, but {why}. Use runtime.backend=auto."
     with pytest.raises(ConfigError) as refused:
         start(config)
     assert refused.value.problems == [words]

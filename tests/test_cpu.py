@@ -73,7 +73,7 @@ def test_attention(kind: str) -> None:
 @pytest.mark.parametrize("activation", ["gelu_tanh", "gelu_erf"])
 def test_feed_forward(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_GELU_PIECE", 100)
-    monkeypatch.setattr(cpu, "_TURNING_PAYS", 32)
+    monkeypatch.setattr(cpu, "_TRANSPOSING_PAYS", 32)
     block = made(FeedForwardBlock(shape(activation=activation)))
     assert isinstance(block, FeedForwardBlock)
     x, weights = torch.randn(2, B, T, H, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -86,7 +86,7 @@ def test_weight_gradient_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
     for n, k in ((8, 8), (8, 40), (40, 8), (300, 8)):
         d_out, x = torch.randn(260, n, dtype=torch.float64), torch.randn(260, k, dtype=torch.float64)
         for least in (1, 1000):
-            monkeypatch.setattr(cpu, "_TURNING_PAYS", least)
+            monkeypatch.setattr(cpu, "_TRANSPOSING_PAYS", least)
             torch.testing.assert_close(cpu.weight_gradient(d_out, x), d_out.t() @ x)
 
 

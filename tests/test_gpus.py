@@ -76,7 +76,7 @@ def test_a_run_begun_on_a_gpu_is_not_continued_on_a_cpu(unfinished: tuple[RunCon
     manifest = (folder.path / "manifest.json").read_bytes()
     with pytest.raises(CheckpointError, match=r"begun on a GPU \(NVIDIA H100 .* continue on a CPU") as caught:
         start(config)
-    assert "runtime.device=cuda on a machine with a GPU; rerun=all starts it anew" in str(caught.value)
+    assert "runtime.device=cuda on a machine with a GPU. To start it anew, use rerun=all" in str(caught.value)
     assert (folder.path / "manifest.json").read_bytes() == manifest, "the first machine stays on record"
     assert folder.state() == "failed"
     assert start(replace(config, rerun="all")) == 0

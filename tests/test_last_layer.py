@@ -175,7 +175,7 @@ def test_kinds_that_know_nothing_of_rows(kinds: str, rows: str) -> None:
 
 @pytest.mark.parametrize("share", list(Share))
 def test_weight_gradients_that_are_kept_turned(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_TURNING_PAYS", 1)
+    monkeypatch.setattr(cpu, "_TRANSPOSING_PAYS", 1)
     full_and_at_rows(model_of(architecture(share)).encoder, masks()["tails"], ROWS["any order"])
 
 

@@ -178,7 +178,7 @@ def test_a_tracker_so_late_that_it_would_fill_the_memory_is_left_out(monkeypatch
         several.log(step, {})
     hold.set()
     several.close(failed=False)
-    assert said == ["tracker slow is 5 messages late and is left out from here"]
+    assert said == ["tracker slow is 5 messages late and is left out from now on"]
 
 
 def test_wandb_takes_the_setting_then_the_environment_then_the_default(

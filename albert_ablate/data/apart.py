@@ -1,4 +1,4 @@
-"""Processes that build batches beside one that has opened a GPU."""
+"""Processes that build batches for a training process that uses a GPU."""
 
 import multiprocessing
 import os
@@ -9,21 +9,21 @@ from typing import Any
 
 from albert_ablate.stopping import SIGNALS
 
-#: Loaded once, by the server process.
+#: Imported once, by the server process.
 _PRELOAD = ["albert_ablate.data.batches"]
 
 
 def forked_from_server() -> Any:
-    """The multiprocessing context for them: a server process without threads and without a GPU forks them."""
+    """The multiprocessing context for these processes. A server process without threads or a GPU forks them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     return context
 
 
 def begin_apart(_number: int) -> None:
-    """In such a process: it leaves with the one that reads its batches, and at nobody else's word.
+    """Set up such a process: it ignores stop signals and ends when the training process does.
 
-    A cluster signals every process of a job; the batches of the step at hand are still wanted.
+    A cluster signals every process of a job, but the training process still needs the batches of its current step.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -31,7 +31,7 @@ def begin_apart(_number: int) -> None:
 
 
 def _leave_with_reader() -> None:
-    """The server, which is this process's parent for the system, may outlive the reader."""
+    """Exit when the reader of the batches ends. The server, this process's parent in the system, may live longer."""
     reader = multiprocessing.parent_process()
     assert reader is not None
     wait([reader.sentinel])

@@ -1,4 +1,4 @@
-"""Batches: step -> arrays, by arithmetic. Nothing is iterated to reach a position.
+"""Batches of pretraining. Each is computed from its step number, without iterating over earlier ones.
 
 Letters: B sequences in the batch, T tokens (always ``pairs.max_length``), M masked positions.
 """
@@ -30,15 +30,15 @@ class Batch:
     input_ids: Tensor  # (B, T) int32, masks applied, 0 = padding
     type_ids: Tensor  # (B, T) int32, 0 for [CLS] A [SEP], 1 for B [SEP]
     mask: Tensor  # (B, T) bool, True at real tokens
-    positions: Tensor  # (M,) int64 into the flattened grid
-    targets: Tensor  # (M,) int64
+    positions: Tensor  # (M,) int64 indices into the flattened B * T grid
+    targets: Tensor  # (M,) int64, the original ids
     labels: Tensor  # (B,) int64, 0 or 1 as in Pairs
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def micro(self, size: int) -> Iterator["Batch"]:
-        """Consecutive slices of at most ``size`` sequences."""
+        """Micro-batches: consecutive slices of at most ``size`` sequences."""
         width = self.input_ids.shape[1]
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
@@ -49,7 +49,7 @@ class Batch:
             )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
-        """What losses are means over: masked positions, sequences, real tokens."""
+        """Denominators of mean losses: masked positions, sequences, real tokens."""
         return {"masked": len(self.targets), "sequences": len(self), "tokens": int(self.mask.sum())}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -57,25 +57,25 @@ class Batch:
         return dict(vars(self))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in memory that a GPU reads while the host goes on. ``DataLoader`` calls it by this name."""
+        """The same batch in pinned memory, for asynchronous copies. ``DataLoader`` calls this method by name."""
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on ``device``; the host does not wait for the copy from pinned memory."""
+        """The same batch on ``device``. The copy from pinned memory is asynchronous."""
         moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
         return Batch(*moved)
 
 
-#: The target of a position that is there to fill up: it has no loss, no hit and no gradient.
+#: Target of a filler position, which has no loss, hit or gradient.
 NO_TARGET = -100
 
 
 class PairBatches(Dataset[Batch]):
-    """The endless sequence of training batches: item ``step`` is a function of the seed and itself.
+    """The endless sequence of training batches. Item ``step`` depends only on the seed and ``step``.
 
-    An epoch is as many instances as the first epoch's plan has; instance ``g`` is number
-    ``g % N`` of epoch ``g // N``. With ``masking.copies = c`` epoch ``e`` repeats the pairs and
-    masks of epoch ``e % c``, like the reference's ``dupe_factor``; without it both are always new.
+    All epochs have N instances, the number of pairs in the first epoch; instance ``g`` is number ``g % N`` of epoch
+    ``g // N``. With ``masking.copies = c``, epoch ``e`` repeats the pairs and masks of epoch ``e % c``, like the
+    reference's ``dupe_factor``. Otherwise every epoch has new ones.
     """
 
     static_shapes = True
@@ -98,7 +98,7 @@ class PairBatches(Dataset[Batch]):
         self.masking = masking
         self.batch_size = batch_size
         self.seed = seed
-        self.share = share  # (which, of how many): every so manieth instance of each batch
+        self.share = share  # (rank, world size): this process takes every world-size-th instance of a batch
         self._plan = lru_cache(maxsize=2)(self._build_plan)
         self.epoch_size = len(self._plan(0))
 
@@ -113,14 +113,14 @@ class PairBatches(Dataset[Batch]):
         return build_pairs(self.store, self.objective, self.settings, self.seed, epoch)
 
     def instances(self, step: int) -> tuple[Pairs, np.ndarray]:
-        """The pairs of ``step`` and, for each, the epoch its masks are drawn for."""
-        which, of = self.share
-        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[which::of]
+        """The pairs of ``step`` and, for each, the epoch of its masks."""
+        rank, world_size = self.share
+        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::world_size]
         epochs = index // self.epoch_size
         if self.masking.copies is not None:
             epochs %= self.masking.copies
         parts = []
-        for epoch in np.unique(epochs):  # at most a few: a batch may straddle an epoch's end
+        for epoch in np.unique(epochs):  # at most a few: a batch may cross the end of an epoch
             plan = self._plan(int(epoch))
             rows = index[epochs == epoch] % self.epoch_size % len(plan)
             parts.append(plan.take(rows))
@@ -133,10 +133,10 @@ class PairBatches(Dataset[Batch]):
         return assemble(self.store, pairs, self.word_starts, keys, self.settings.max_length, self.masking)
 
     def shaped(self, part: Batch) -> Batch:
-        """With as many positions as masking can give so many sequences; those added have ``NO_TARGET``.
+        """Pad ``positions`` to the largest number that masking can give; added ones have the target ``NO_TARGET``.
 
-        They are positions that are neither masked nor [CLS], each once as long as there are enough: the gradient of a
-        position is summed over its occurrences, one after another.
+        Added positions are neither masked nor [CLS] and, if there are enough of them, distinct: a GPU adds the
+        gradients of repeated positions one after another, which is slow.
         """
         most = int(masking_budget(np.array([self.settings.max_length]), self.masking)[0])
         missing = len(part) * most - len(part.positions)
@@ -153,9 +153,10 @@ class PairBatches(Dataset[Batch]):
         )
 
     def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-        """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one).
+        """Batches ``start`` to ``stop - 1``, built ahead by ``workers`` processes (0: in this process).
 
-        ``pin_memory``: for a GPU. A process that has opened one, and has threads, is not forked.
+        ``pin_memory``: for training on a GPU. A process that uses a GPU and has threads must not be forked, so the
+        workers are then forked from a server process.
         """
         apart = workers > 0 and pin_memory
         loader = DataLoader(
@@ -179,7 +180,7 @@ def assemble(
     length: int,
     masking: MaskingConfig,
 ) -> Batch:
-    """[CLS] A [SEP] B [SEP] with padding to ``length``, then masks from the row streams ``keys``."""
+    """[CLS] A [SEP] B [SEP], padded to ``length``, with masks drawn from the streams ``keys``, one for each row."""
     ids, segment_starts, lengths = grid(store, pairs, length)
     column = np.arange(length)
     real = column < lengths[:, None]
@@ -195,9 +196,10 @@ def assemble(
 
 
 def grid(store: TokenStore, pairs: Pairs, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Before masking: ids (B, T), column of each segment's first token (B, 2), real tokens of each row (B,).
+    """Pairs as rows, before masking.
 
-    A row whose second segment is empty ends with the first [SEP].
+    Returns (B, T) ids, the (B, 2) columns of the first token of each segment, and the (B,) numbers of real tokens. A
+    row whose second segment is empty ends with the first [SEP].
     """
     column = np.arange(length)
     a_end = 1 + pairs.a_length[:, None]  # column of the first [SEP]

@@ -1,4 +1,4 @@
-"""What a batch must offer to be trained on, whatever it holds."""
+"""The interface that batches must have for training."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, Self
@@ -8,36 +8,36 @@ from torch import Tensor
 
 
 class StepBatch(Protocol):
-    """What one optimizer step is made from."""
+    """The batch of one optimizer step, or a micro-batch of it."""
 
     def micro(self, size: int) -> Iterable[Self]:
-        """Consecutive parts of at most ``size`` sequences."""
+        """Micro-batches: consecutive parts of at most ``size`` sequences."""
 
     def pin_memory(self) -> Self:
-        """The same batch in memory that a GPU reads while the host goes on. ``DataLoader`` calls it by this name."""
+        """The same batch in pinned memory, for asynchronous copies. ``DataLoader`` calls this method by name."""
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on ``device``; the host does not wait for the copy from pinned memory."""
+        """The same batch on ``device``. The copy from pinned memory is asynchronous."""
 
     def counts(self) -> dict[str, int]:
-        """What losses are means over: name -> how many of it the batch holds. In pretraining ``tokens`` is one."""
+        """Denominators of mean losses: name -> number in the batch. Pretraining needs ``tokens`` among them."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything in it, kept on disk where a step is refused."""
+        """All tensors by name. They are saved if the step is refused."""
 
 
 class StepBatches(Protocol):
-    """The endless sequence of a run's training batches; item ``step`` is a function of the seed and itself."""
+    """The endless sequence of a run's training batches. Item ``step`` depends only on the seed and ``step``."""
 
-    epoch_size: int  # instances; 0 where the text gives none
-    #: Whether ``shaped`` gives all micro-batches of as many sequences the same shapes. Else no step is captured.
+    epoch_size: int  # instances; 0 if the text gives none
+    #: Whether ``shaped`` gives micro-batches of equal size equal shapes. If not, steps are not captured.
     static_shapes: bool
 
     def __getitem__(self, step: int) -> Any:
         """The ``StepBatch`` of a step."""
 
     def shaped(self, part: Any) -> Any:
-        """A micro-batch as a GPU is given it: padded as far as that changes no loss, no hit and no gradient."""
+        """A micro-batch padded for a GPU. Losses, hits and gradients stay the same."""
 
     def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Any]:
-        """Batches ``start`` up to ``stop``, built ahead by ``workers`` processes (0: in this one)."""
+        """Batches ``start`` to ``stop - 1``, built ahead by ``workers`` processes (0: in this process)."""

@@ -1,7 +1,7 @@
-"""The port for methods: what a training step optimises, and everything the rest of the project asks about it.
+"""The interface of methods: what a training step optimises, and what other code needs to know about it.
 
-A method is made for one configuration by ``methods.method_of``. It answers from the settings alone what plans and
-records need (parameters, FLOPs, runs that come first), and loads torch only to build its model.
+``methods.method_of`` makes a method for one configuration. What plans and records need (parameters, FLOPs, parents)
+follows from the settings alone; torch is loaded only to build the model.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # they load torch
 
 
 class Measure(StrEnum):
-    """A measurement that a trained model may allow, beside those that need its encoder alone."""
+    """A measurement that not every method's model allows. Others need only the encoder."""
 
     MASKED_LM = "masked_lm"  # the model has ``masked_lm_logits``
     SENTENCE_HEAD = "sentence_head"  # the model has ``sentence_logits``, trained on the objective's task
@@ -33,20 +33,20 @@ class Measure(StrEnum):
 
 @dataclass(frozen=True)
 class Term:
-    """One part of the loss of a (micro-)batch, as a sum, so that the parts of a batch add up exactly."""
+    """One term of the loss of a (micro-)batch, as a sum, so that micro-batches add up."""
 
-    name: str  # log lines are NAME_loss and NAME_accuracy
-    loss_sum: "Tensor"  # scalar, in nats unless the term says otherwise
-    per: str  # what the loss is a mean over: a key of the batch's ``counts``
-    hits: "Tensor | None" = None  # scalar: how many predictions were right
-    weight: float = 1.0  # of the mean, in the loss of the step
+    name: str  # of the metrics NAME_loss and NAME_accuracy
+    loss_sum: "Tensor"  # scalar, in nats for a cross-entropy
+    per: str  # denominator of the mean loss: a key of the batch's ``counts``
+    hits: "Tensor | None" = None  # scalar: number of correct predictions
+    weight: float = 1.0  # factor of the mean in the loss of the step
     epsilon: float = 0.0  # added to the denominator
 
 
 class Method(ABC):
     """One way to pretrain an encoder."""
 
-    #: The measurements that its model allows.
+    #: The measurements that the model allows.
     measures: frozenset[Measure]
 
     def __init__(self, config: RunConfig) -> None:
@@ -54,28 +54,28 @@ class Method(ABC):
 
     @abstractmethod
     def parameters(self) -> ParameterCount:
-        """Of everything that is trained."""
+        """The parameters that are trained."""
 
     @abstractmethod
     def flops(self) -> float:
-        """Of one training sequence at full length, forward and backward, the passes of other networks included.
+        """FLOPs of one training sequence of full length: forward and backward, including passes of other networks.
 
-        Matrix products only; a multiply-add is two.
+        Matrix products only; a multiply-add counts as two.
         """
 
     def parents(self) -> tuple[Parent, ...]:
-        """The runs that have to be finished before this one starts."""
+        """The runs that must be finished before this run starts."""
         return warm_start(self.config)
 
     @abstractmethod
     def build(self, parents: Mapping[str, Path]) -> "EncoderModel":
-        """The model on CPU, initialised from the seed. It has an ``encoder``, and what ``measures`` promises.
+        """The model on CPU, initialised from the seed. It has what ``measures`` require.
 
-        ``parents``: the role of each of ``parents()`` -> its newest checkpoint.
+        ``parents``: role of each of ``parents()`` -> its newest checkpoint.
         """
 
     def batches(self, store: "TokenStore", word_starts: "np.ndarray", share: tuple[int, int] = (0, 1)) -> "StepBatches":
-        """The training batches; ``share`` is (which, of how many) processes. ``terms`` reads what they hold."""
+        """The training batches, in the form that ``terms`` reads; ``share`` is (rank, number of processes)."""
         from albert_ablate.data.batches import PairBatches
 
         c = self.config
@@ -83,8 +83,8 @@ class Method(ABC):
 
     @abstractmethod
     def terms(self, model: Any, batch: Any) -> tuple[Term, ...]:
-        """The loss of a (micro-)batch; always the same names in the same order."""
+        """The loss terms of a (micro-)batch; always the same names in the same order."""
 
     @abstractmethod
     def shown(self, line: Mapping[str, float]) -> str:
-        """The terms of a log line, short, for the progress bar."""
+        """The terms of a log line in short form, for the progress bar."""

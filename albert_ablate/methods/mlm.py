@@ -1,4 +1,4 @@
-"""Masked LM with the sentence loss of ``objective`` beside it: BERT's and ALBERT's method (paper, section 3.1)."""
+"""Masked LM plus the sentence loss of ``objective``, as in BERT and ALBERT (paper, section 3.1)."""
 
 import math
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ if TYPE_CHECKING:  # they load torch
     from albert_ablate.data.batches import Batch
     from albert_ablate.model.pretraining import PretrainingModel
 
-#: Keeps the masked-LM mean finite where a batch has no masked position (reference run_pretraining).
+#: Keeps the masked-LM mean finite if a batch has no masked position (reference run_pretraining).
 EPSILON = 1e-5
 
 
 class MaskedLM(Method):
-    """The mean over masked positions plus, where the objective has one, the mean sentence loss, both unweighted."""
+    """The mean loss over masked positions plus, if the objective has one, the mean sentence loss, unweighted."""
 
     measures = frozenset({Measure.MASKED_LM, Measure.SENTENCE_HEAD})
 
@@ -27,13 +27,13 @@ class MaskedLM(Method):
         self._sentences = config.objective.name.trains_sentences
 
     def parameters(self) -> ParameterCount:
-        """Encoder, pooler and both heads; every arm holds them all."""
+        """Encoder, pooler and both heads, in every arm."""
         return self.config.architecture().parameters()
 
     def flops(self) -> float:
-        """Three forward passes: the backward pass counts two.
+        """FLOPs of three forward passes; the backward pass counts as two.
 
-        Predicted positions are those that ``masking.probability`` asks for, at most ``masking.max_predictions``.
+        The number of predicted positions follows ``masking.probability`` up to ``masking.max_predictions``.
         """
         length, masking = self.config.pairs.max_length, self.config.masking
         masked = min(masking.probability * length, masking.max_predictions or math.inf)
@@ -46,7 +46,7 @@ class MaskedLM(Method):
         return build_model(self.config.architecture(), self.config.seed)
 
     def terms(self, model: "PretrainingModel", batch: "Batch") -> tuple[Term, ...]:
-        """``mlm`` over the masked positions; ``sentence`` over the sequences where the objective has one."""
+        """``mlm`` over masked positions and, if the objective has a sentence loss, ``sentence`` over sequences."""
         labels = batch.labels if self._sentences else None
         out = model(batch.input_ids, batch.type_ids, batch.mask, batch.positions, batch.targets, labels)
         mlm = Term("mlm", out.mlm_loss_sum, "masked", out.mlm_correct, epsilon=EPSILON)

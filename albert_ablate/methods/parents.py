@@ -1,25 +1,28 @@
-"""Runs that come first: another run starts from their weights, or learns from them."""
+"""Parents: runs whose weights another run starts from, or learns from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from albert_ablate.config.schema import ModelConfig, RunConfig
 
-#: The child begins with every tensor of this parent whose name and shape it has (paper, appendix A.1).
+#: The child starts with all tensors of this parent that agree in name and shape (paper, appendix A.1).
 WARM_START = "warm start"
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A run that has to be finished before another one starts."""
+    """A run that must be finished before another run, its child, starts."""
 
-    role: str  # what it is to the child
+    role: str  # its role for the child, such as ``WARM_START``
     config: RunConfig
-    changed: Mapping[str, str]  # override -> value: what its command line has instead of the child's
+    changed: Mapping[str, str]  # key -> value of the overrides in which its command line differs from the child's
 
 
 def warm_start(config: RunConfig) -> tuple[Parent, ...]:
-    """The same settings at the next lower depth of ``warm_start.layers``, which has its own parent in turn."""
+    """The parent of a warm start: the same settings at the next lower depth of ``warm_start.layers``.
+
+    It may have a parent itself. Empty without a warm start.
+    """
     if not config.warm_start.layers:
         return ()
     *shallower, depth = config.warm_start.layers
@@ -29,11 +32,11 @@ def warm_start(config: RunConfig) -> tuple[Parent, ...]:
         "model.layers": str(depth),
         "warm_start.layers": f"[{','.join(map(str, shallower))}]",
     }
-    before = replace(config, model=model, warm_start=replace(config.warm_start, layers=tuple(shallower)))
-    return (Parent(WARM_START, before, changed),)
+    parent = replace(config, model=model, warm_start=replace(config.warm_start, layers=tuple(shallower)))
+    return (Parent(WARM_START, parent, changed),)
 
 
 def _name(model: ModelConfig, depth: int) -> str:
-    """``large-3x1024``, whether from ``large`` or from ``large-6x1024``."""
+    """For example ``large-3x1024``, both from ``large`` and from ``large-6x1024``."""
     suffix = f"-{model.layers}x{model.hidden}"
     return f"{model.name.removesuffix(suffix)}-{depth}x{model.hidden}"

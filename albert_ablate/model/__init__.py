@@ -1,1 +1,1 @@
-"""The encoder: factorised embedding, shared blocks, heads. No training code lives here."""
+"""The encoder: factorised embedding, shared blocks, heads. No training code."""

@@ -1,4 +1,4 @@
-"""What a model of some shape weighs and costs, before a tensor exists."""
+"""Parameters and FLOPs of a shape, computed without building a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from albert_ablate.model.shape import Shape
 class ParameterCount:
     """Unique parameters: shared blocks once, the tied vocabulary matrix once.
 
-    The paper's tables are reproduced to the nearest million by ``with_pooler`` for shared arms
-    and by ``encoder`` for unshared ones; no single rule gives every cell, so all three are kept.
+    To the nearest million, ``with_pooler`` reproduces the paper's tables for shared arms and ``encoder`` for unshared
+    ones. No single total reproduces every cell, so all three are recorded.
     """
 
     embedding: int
     projection: int
-    blocks: Mapping[str, int]  # by kind, in the order of a layer
+    blocks: Mapping[str, int]  # kind -> parameters, in the order of a layer
     pooler: int
-    heads: Mapping[str, int]  # of pretraining, by name
+    heads: Mapping[str, int]  # pretraining head -> parameters
 
     @property
     def encoder(self) -> int:
@@ -32,7 +32,7 @@ class ParameterCount:
 
     @property
     def with_heads(self) -> int:
-        """``with_pooler`` plus the heads: everything that pretraining holds."""
+        """``with_pooler`` plus the heads: the whole pretraining model."""
         return self.with_pooler + sum(self.heads.values())
 
     def as_dict(self) -> dict[str, int]:
@@ -50,10 +50,13 @@ class ParameterCount:
 
 
 class Architecture(Shape):
-    """A shape with its price. Modules state theirs, and are imported when asked: they load PyTorch."""
+    """A shape that counts its parameters and FLOPs.
+
+    Each module counts its part. Modules load PyTorch, so they are imported only when something is counted.
+    """
 
     def parameters(self) -> ParameterCount:
-        """Count without building. Paper, Tables 1 to 4."""
+        """Unique parameters, counted without building the model (paper, Tables 1 to 4)."""
         from albert_ablate.model.blocks import KINDS, bank_sizes
         from albert_ablate.model.embedding import FactorisedEmbedding
         from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
@@ -70,7 +73,7 @@ class Architecture(Shape):
     def encoder_flops(self, length: int) -> float:
         """Floating-point operations of one forward pass of the encoder over a sequence of ``length`` tokens.
 
-        A multiply-add is two; matrix products only. Sharing changes parameters, not operations.
+        Matrix products only; a multiply-add counts as two. Sharing changes parameters, not FLOPs.
         """
         from albert_ablate.model.blocks import KINDS, sub_layers
         from albert_ablate.model.embedding import FactorisedEmbedding
@@ -79,12 +82,11 @@ class Architecture(Shape):
         return FactorisedEmbedding.flops(self, length) + self.layers * layer
 
     def forward_flops(self, length: int, masked: float) -> float:
-        """``encoder_flops``, the masked-LM head and the pooler, over a sequence.
+        """FLOPs of one forward pass over a sequence: the encoder, the masked-LM head and the pooler.
 
-        ``length`` in tokens, ``masked`` in positions sent to the vocabulary. The two logits of the
-        sentence head are left out, as in every count recorded so far. The last layer counts at every
-        position, although without dropout it is computed only where its states are read. A training
-        step costs three times this.
+        ``length`` is in tokens; ``masked`` is the number of predicted positions. The two logits of the sentence head
+        are left out, as in all recorded counts. The last layer counts at every position, although without dropout it
+        is computed only at the positions whose states are read. A training step costs three times as much.
         """
         from albert_ablate.model.heads import MaskedLMHead, Pooler
 

@@ -1,4 +1,4 @@
-"""Attention as a pattern: which pairs of positions see each other, and how attention over them is computed.
+"""Attention patterns: which positions attend to which, and how attention over them is computed.
 
 Letters: B batch, T tokens, N heads, D head width.
 """
@@ -14,25 +14,25 @@ from torch.nn import functional as F
 from albert_ablate.model import cpu
 from albert_ablate.model.shape import Shape
 
-#: Added to the scores of pairs that do not see each other; finite in half precision, unlike -1e9.
+#: Added to the scores of masked pairs; finite in half precision, unlike -1e9.
 MASKED_SCORE = -10000.0
 
-#: (q, k, v, each (B, N, T, D); what the layer sees; dropout rate of the probabilities) -> (B, N, T, D)
+#: (q, k, v, each (B, N, T, D); the layer's view; dropout rate of the probabilities) -> (B, N, T, D)
 Kernel = Callable[[Tensor, Tensor, Tensor, "View", float], Tensor]
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which positions see each other where nothing is padding."""
+    """Which positions attend to which, padding aside."""
 
     #: (shape, layer, (T,) positions 0, 1, ... on the model's device) -> (1, 1 or N, T, T), True where the query of
-    #: the row sees the key of the column; None: every pair.
+    #: the row attends to the key of the column; None for all pairs.
     visible: Callable[[Shape, int, Tensor], Tensor | None]
-    #: (shape, T) -> how many keys a query sees on average: what FLOPs are counted by.
+    #: (shape, T) -> mean number of keys that a query attends to, for FLOPs.
     keys: Callable[[Shape, int], float]
-    #: Computes attention in place of the fused kernel and of the hand-written CPU path; None: those do.
+    #: Replaces the fused kernel and the hand-written paths; None to use those.
     kernel: Kernel | None = None
-    #: Whether layers differ in ``visible``, those that share their weights too.
+    #: Whether ``visible`` depends on the layer, even among layers that share weights.
     by_layer: bool = False
 
 
@@ -42,14 +42,14 @@ PATTERNS: dict[str, Pattern] = {
 
 
 class View:
-    """What the queries of one layer see in one forward pass: the pattern and the mask, combined."""
+    """The pattern and the mask of one layer, combined, in one forward pass."""
 
     def __init__(self, shape: Shape, layer: int, mask: Tensor | None, x: Tensor) -> None:
         """``mask``: as in ``Encoder.forward``; ``x``: the (B, T, H) residual stream. Raises ValueError."""
         self.shape, self.layer = shape, layer
         self.padding: Tensor | None = None  # (B, T), True at real tokens
         self._allowed: Tensor | None = None
-        # Filled when they are asked for: torch.compile cannot trace a ``cached_property``.
+        # Computed on first use. torch.compile cannot trace a ``cached_property``.
         self._visible: tuple[Tensor | None] | None = None
         self._bias: tuple[Tensor | None] | None = None
         self._stream_bias: tuple[Tensor | None] | None = None
@@ -66,7 +66,7 @@ class View:
 
     @property
     def visible(self) -> Tensor | None:
-        """(B or 1, 1 or N, T or 1, T): the pattern and a mask of four dimensions; None: every pair. No padding."""
+        """(B or 1, 1 or N, T or 1, T): pattern and four-dimensional mask, without padding; None for all pairs."""
         if self._visible is None:
             positions = torch.arange(self._length, device=self._device)
             pattern = PATTERNS[self.shape.pattern].visible(self.shape, self.layer, positions)
@@ -75,7 +75,7 @@ class View:
 
     @property
     def bias(self) -> Tensor | None:
-        """(B or 1, 1 or N, T or 1, T) fp32 scores to add, padding included; None: every pair is seen."""
+        """(B or 1, 1 or N, T or 1, T) fp32 values to add to the scores, padding included; None if nothing is masked."""
         if self._bias is None:
             keys = None if self.padding is None else self.padding[:, None, None, :]
             seen = _both(self.visible, keys)
@@ -91,7 +91,7 @@ class View:
 
     @cached_property
     def score_mask(self) -> cpu.ScoreMask:
-        """The same for the hand-written CPU path."""
+        """The same mask in the form that the hand-written CPU path uses."""
         return cpu.ScoreMask(self.padding, self.visible, MASKED_SCORE, self._dtype)
 
 
@@ -102,7 +102,7 @@ def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 def views(shape: Shape, mask: Tensor | None, x: Tensor) -> list[View]:
-    """One for each layer; the same one where the pattern does not differ between layers."""
+    """A view for each layer; the same object L times if the pattern does not depend on the layer."""
     if PATTERNS[shape.pattern].by_layer:
         return [View(shape, layer, mask, x) for layer in range(shape.layers)]
     return [View(shape, 0, mask, x)] * shape.layers

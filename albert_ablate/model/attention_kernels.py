@@ -1,7 +1,7 @@
-"""PyTorch's fused attention on a GPU: which of its kernels is right and fastest for a shape is measured, not assumed.
+"""The fastest correct kernel of PyTorch's fused attention on a GPU, measured for a shape.
 
-PyTorch chooses by rules of its own, which differ between versions and cards and know nothing of a shape's speed; a
-kernel may also refuse a mask, or read it wrongly. Letters: B batch, T tokens, N heads, D head width.
+PyTorch's own choice differs between versions and cards and ignores how fast a shape runs. A kernel may also refuse a
+mask or apply it wrongly. Letters: B batch, T tokens, N heads, D head width.
 """
 
 import warnings
@@ -16,28 +16,28 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from albert_ablate.model.attention import View, fused_attention
 from albert_ablate.model.shape import Shape
 
-#: Largest difference from the plain computation in fp32, of results and gradients, over the largest value there.
+#: Largest error allowed in results and gradients, relative to the largest value of the plain computation in fp32.
 TOLERANCE = 2e-2
-#: Sequences whose results are compared.
+#: Number of sequences whose results are compared.
 _COMPARED = 8
 _WARM_UP, _CALLS, _ROUNDS = 3, 10, 3
-#: Clock cycles that the GPU is kept busy for, some 10 ms, while the host queues the calls to be timed.
+#: Clock cycles (about 10 ms) that the GPU is kept busy while the host queues the calls to be timed.
 _AHEAD = 20_000_000
 
-#: A function -> seconds of a call.
+#: (function) -> seconds for one call of it.
 Clock = Callable[[Callable[[], None]], float]
 
 
 @dataclass(frozen=True)
 class AttentionKernel:
-    """One of PyTorch's."""
+    """One of PyTorch's attention kernels."""
 
     backend: SDPBackend
     enable: Callable[[bool], None]
-    repeats: bool  # whether its gradients are the same bits each time, at least with deterministic algorithms
+    repeats: bool  # whether its gradients are bitwise reproducible with deterministic algorithms
 
 
-#: Computes whatever the others refuse, and is what they are compared with.
+#: The reference: it accepts every input, and the other kernels are compared with it.
 PLAIN = "math"
 KERNELS: dict[str, AttentionKernel] = {
     "cudnn": AttentionKernel(SDPBackend.CUDNN_ATTENTION, cuda.enable_cudnn_sdp, repeats=False),
@@ -49,9 +49,9 @@ KERNELS: dict[str, AttentionKernel] = {
 
 @dataclass(frozen=True)
 class AttentionCase:
-    """What is measured: attention of one layer of ``shape`` on padded sequences, forward and backward."""
+    """A case to measure: attention of one layer of ``shape`` on padded sequences, forward and backward."""
 
-    shape: Shape  # of which heads, widths, pattern and dropout count
+    shape: Shape  # only its heads, widths, pattern and dropout matter
     sequences: int  # B
     length: int  # T
     dtype: torch.dtype
@@ -60,55 +60,55 @@ class AttentionCase:
 
 @dataclass(frozen=True)
 class AttentionTimes:
-    """What was measured."""
+    """The result of a measurement."""
 
-    milliseconds: dict[str, float] = field(default_factory=dict)  # kernel -> forward and backward
+    milliseconds: dict[str, float] = field(default_factory=dict)  # kernel -> time of forward and backward
     left_out: dict[str, str] = field(default_factory=dict)  # kernel -> why it is not used
 
     @property
     def fastest(self) -> str:
-        """The kernel to use; the plain one where no kernel passed."""
+        """The kernel to use; ``PLAIN`` if no kernel passed."""
         return min(self.milliseconds, key=lambda name: self.milliseconds[name], default=PLAIN)
 
 
 def use(name: str) -> None:
-    """Have this process compute attention with one kernel from now on; the plain one takes what it refuses."""
-    for other, kernel in KERNELS.items():
-        kernel.enable(other in (name, PLAIN))
+    """Use the kernel ``name`` in this process from now on; ``PLAIN`` computes what it refuses."""
+    for kernel_name, kernel in KERNELS.items():
+        kernel.enable(kernel_name in (name, PLAIN))
 
 
 def measure(case: AttentionCase, device: torch.device, seconds: Clock) -> AttentionTimes:
     """Compare and time every kernel.
 
-    A kernel is left out where it raises, where it differs from the plain computation by more than ``TOLERANCE``, and,
-    where a run has to repeat to the bit, where its gradients do not.
+    A kernel is left out if it raises or differs from the plain computation by more than ``TOLERANCE``. In a
+    deterministic run it is also left out if its gradients are not bitwise reproducible.
     """
-    found = AttentionTimes()
+    times = AttentionTimes()
     inputs = _Inputs.random(case, device)
     with sdpa_kernel(SDPBackend.MATH):
-        wanted = inputs.first(_COMPARED).results(torch.float32)
+        reference = inputs.first(_COMPARED).results(torch.float32)
     for name, kernel in KERNELS.items():
         if case.deterministic and not kernel.repeats:
-            found.left_out[name] = "its gradients differ from call to call"
+            times.left_out[name] = "its gradients differ from call to call"
             continue
         try:
             with sdpa_kernel(kernel.backend), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PyTorch's reasons for refusing, as many as there are kernels
-                if (why := _fault(inputs, wanted, case.deterministic)) is None:
-                    found.milliseconds[name] = 1000 * seconds(inputs.step)
+                warnings.simplefilter("ignore")  # PyTorch warns for each kernel that refuses
+                if (why := _fault(inputs, reference, case.deterministic)) is None:
+                    times.milliseconds[name] = 1000 * seconds(inputs.step)
                 else:
-                    found.left_out[name] = why
+                    times.left_out[name] = why
         except RuntimeError as error:
-            found.left_out[name] = str(error).strip().partition("\n")[0]
-    return found
+            times.left_out[name] = str(error).strip().partition("\n")[0]
+    return times
 
 
-def _fault(inputs: "_Inputs", wanted: list[Tensor], deterministic: bool) -> str | None:
-    """What is wrong with the results of the kernel that is in use; None: nothing."""
+def _fault(inputs: "_Inputs", reference: list[Tensor], deterministic: bool) -> str | None:
+    """What is wrong with the results of the active kernel, or None."""
     results = inputs.results()
-    pairs = [(mine[: len(right)], right) for mine, right in zip(results, wanted, strict=True)]
-    worst = float(torch.stack([(mine - right).abs().max() / right.abs().max() for mine, right in pairs]).max())
-    if not worst <= TOLERANCE:  # NaN, too
+    pairs = [(result[: len(right)], right) for result, right in zip(results, reference, strict=True)]
+    worst = float(torch.stack([(result - right).abs().max() / right.abs().max() for result, right in pairs]).max())
+    if not worst <= TOLERANCE:  # also true for NaN
         return f"differs from the plain computation in fp32 by {worst:.1%}"
     if deterministic and not all(map(torch.equal, results, inputs.results())):
         return "its gradients differ from call to call"
@@ -117,7 +117,7 @@ def _fault(inputs: "_Inputs", wanted: list[Tensor], deterministic: bool) -> str 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Queries, keys, values and gradients of the result, each (B, N, T, D), and which tokens are real."""
+    """Queries, keys, values and upstream gradients, each (B, N, T, D), and the mask of real tokens."""
 
     shape: Shape
     tensors: tuple[Tensor, ...]
@@ -125,24 +125,24 @@ class _Inputs:
 
     @classmethod
     def random(cls, case: AttentionCase, device: torch.device) -> "_Inputs":
-        """Of sequences that are padding in up to half of their positions."""
+        """Random inputs. Up to half of a sequence is padding."""
         shape, (b, t) = case.shape, (case.sequences, case.length)
         draw = torch.Generator(device).manual_seed(0)
-        size = (b, t, 4, shape.heads, shape.hidden_size // shape.heads)  # as a projection leaves them in memory
+        size = (b, t, 4, shape.heads, shape.hidden_size // shape.heads)  # the memory layout of a projection's result
         tensors = torch.randn(size, generator=draw, device=device, dtype=case.dtype).permute(2, 0, 3, 1, 4).unbind(0)
         lengths = torch.randint(t // 2, t + 1, (b, 1), generator=draw, device=device)
         return cls(shape, tensors, torch.arange(t, device=device) < lengths)
 
     def first(self, sequences: int) -> "_Inputs":
-        """Those of the first sequences."""
+        """The inputs of the first ``sequences`` sequences."""
         return _Inputs(self.shape, tuple(tensor[:sequences] for tensor in self.tensors), self.mask[:sequences])
 
     def results(self, dtype: torch.dtype | None = None) -> list[Tensor]:
-        """fp32: attention without dropout, and the gradients of q, k and v."""
+        """Attention without dropout and the gradients of q, k and v, each (B, N, T, D) fp32."""
         return [tensor.float() for tensor in self._computed(0.0, dtype)]
 
     def step(self) -> None:
-        """What is timed: with the run's dropout."""
+        """Forward and backward with the run's dropout, for timing."""
         self._computed(self.shape.attention_dropout, None)
 
     def _computed(self, drop: float, dtype: torch.dtype | None) -> list[Tensor]:
@@ -153,7 +153,7 @@ class _Inputs:
 
 
 def seconds_on_gpu(step: Callable[[], None]) -> float:
-    """Seconds of GPU work in a call, the least of some rounds: the host is ahead and its own time does not count."""
+    """Seconds of GPU work for one call, the minimum over rounds. Calls are queued ahead: host time does not count."""
     for _ in range(_WARM_UP):
         step()
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""What every pretrained model is to the rest of the project."""
+"""The type that all pretrained models share."""
 
 from torch import nn
 
@@ -6,6 +6,6 @@ from albert_ablate.model.encoder import Encoder
 
 
 class EncoderModel(nn.Module):
-    """A model around one encoder: what a method builds, trains, evaluates and hands on to fine-tuning."""
+    """A model around one encoder, built by a method. Training, evaluation and fine-tuning use it."""
 
     encoder: Encoder

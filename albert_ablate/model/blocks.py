@@ -1,4 +1,4 @@
-"""Sub-layers and what a layer is made of: a list of kinds, each with its module, its weight and its cost.
+"""Kinds of sub-layers, each with its module, parameters and FLOPs, and the kinds that each type of layer has.
 
 Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, R rows (chosen positions).
 """
@@ -21,54 +21,54 @@ from albert_ablate.model.shape import Shape
 
 @dataclass(frozen=True)
 class LayerCall:
-    """Where a sub-layer is applied; several layers may apply the same block."""
+    """One application of a sub-layer; several layers may apply the same block."""
 
     layer: int  # counted from 0
     x: Tensor  # (B, T, H), the layer's input; (R, H) where the stream is (R, width)
-    view: View  # what the layer's queries see
-    #: The positions of the result that are wanted; None: all. A sub-layer that computes just these gives (R, width);
-    #: the rest of a (B, T, width) result is dropped.
+    view: View  # which positions the layer's queries attend to
+    #: The positions of the result that are needed; None for all. A sub-layer that computes only these returns
+    #: (R, width). Of a (B, T, width) result, the other positions are dropped.
     rows: Rows | None = None
 
 
-#: (running stream (B, T, width), where it is applied) -> (B, T, width). A layer's stream starts as the layer's input.
-#: A positionwise kind is also given (R, width), a stream of chosen positions, and keeps that shape.
+#: (stream (B, T, width), call) -> (B, T, width). The stream of a layer starts as the layer's input.
+#: A positionwise kind also accepts (R, width), a stream of chosen positions, and keeps that shape.
 SubLayer = Callable[[Tensor, LayerCall], Tensor]
 
 
 class Block(nn.Module):
-    """A sub-layer with its residual and norm, as a plain module that runs on every device."""
+    """A sub-layer with its residual and norm: a plain module that runs on every device."""
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
-        """(B, T, width) -> (B, T, width), as ``SubLayer``. Widths may differ inside a layer; the last one is H."""
+        """(B, T, width) -> (B, T, width), as ``SubLayer``. Widths may differ inside a layer; the last is H."""
         raise NotImplementedError
 
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
-        """The same function with gradients written by hand, its products in ``low``; None: there is none."""
+        """The same function with hand-written gradients and products in ``low``; None if not implemented."""
         return None
 
     def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
-        """The same function with a residual stream in ``low``, as its products; None: there is none.
+        """The same function with residual stream and products in ``low``; None if not implemented.
 
-        ``compiled``: through torch.compile, for streams of one shape.
+        ``compiled``: use torch.compile; the stream's shape must not vary.
         """
         return None
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of sub-layer. Its name in ``KINDS`` is the name of its bank in the encoder, and of its tensors."""
+    """A kind of sub-layer. Its key in ``KINDS`` names its bank in the encoder and its tensors."""
 
-    part: Part  # the part of a sharing strategy that it follows
+    part: Part  # whether it is shared is decided for this part of a layer
     build: Callable[[Shape], Block]
     parameters: Callable[[Shape], int]  # of one block
-    flops: Callable[[Shape, int], float]  # (shape, T) -> of one forward pass over a sequence; a multiply-add is two
-    #: Whether its result at a position depends on that position of the stream and of the layer's input alone.
+    flops: Callable[[Shape, int], float]  # (shape, T) -> FLOPs of a forward pass over a sequence; multiply-add = 2
+    #: Whether the result at a position depends only on the stream and the layer's input at that position.
     positionwise: bool = False
 
 
 def gelu(x: Tensor, activation: str) -> Tensor:
-    """GELU in the tanh form (the reference's) or the erf form ("gelu_erf")."""
+    """GELU in the tanh form ("gelu_tanh", as in the reference) or the erf form ("gelu_erf")."""
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
@@ -96,20 +96,20 @@ class AttentionBlock(Block):
 
     @staticmethod
     def flops(shape: Shape, length: int) -> float:
-        """Four projections a token, and for each pair of a query and a key a score and a weighted value."""
+        """Four projections for each token; a score and a weighted value for each pair of query and key."""
         h, keys = shape.hidden_size, PATTERNS[shape.pattern].keys(shape, length)
         return length * (8 * h * h + 4 * keys * h)
 
     @property
     def active_attention_dropout(self) -> float:
-        """The rate of the probabilities while training, else 0."""
+        """The dropout rate of attention probabilities in training, else 0."""
         return self.attention_dropout if self.training else 0.0
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
         """(B, T, H) -> (B, T, H), or (R, H) where rows are chosen.
 
-        Queries are computed at all positions: how many are wanted of a sequence is known on the device alone, and
-        shapes that follow from it would make the host wait.
+        Queries are computed at all positions. The number of rows in each sequence is known only on the device, and
+        the host would have to wait for shapes that depend on it.
         """
         b, t, h = y.shape
         d = h // self.heads
@@ -129,7 +129,7 @@ class AttentionBlock(Block):
         return cpu.Settings(self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads)
 
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
-        """Weights are cast once, here; None for a pattern with a kernel of its own."""
+        """Casts the weights once; None if the pattern has a special kernel."""
         if self.kernel is not None:
             return None
         settings = self._settings
@@ -144,7 +144,7 @@ class AttentionBlock(Block):
         return apply
 
     def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
-        """Weights are cast once, here; None for a pattern with a kernel of its own."""
+        """Casts the weights once; None if the pattern has a special kernel."""
         if self.kernel is not None:
             return None
         settings = self._settings
@@ -177,7 +177,7 @@ class FeedForwardBlock(Block):
 
     @staticmethod
     def flops(shape: Shape, length: int) -> float:
-        """Two products a token."""
+        """Two products for each token."""
         return length * 4 * shape.hidden_size * shape.intermediate_size
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
@@ -189,13 +189,13 @@ class FeedForwardBlock(Block):
         return cpu.Settings(self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh")
 
     def on_cpu(self, low: torch.dtype) -> SubLayer:
-        """Weights are cast once, here."""
+        """Casts the weights once."""
         settings = self._settings
         weights = cpu.FeedForwardWeights(self.inner, self.outer, self.norm, low)
         return lambda y, call: cpu.feed_forward(y.to(low), weights, settings)
 
     def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer:
-        """Weights are cast once, here."""
+        """Casts the weights once."""
         settings = self._settings
         weights = gpu.feed_forward_weights(self.inner, self.outer, self.norm, low)
         function = gpu.compiled_feed_forward if compiled else gpu.feed_forward
@@ -219,18 +219,18 @@ def sub_layers(shape: Shape) -> tuple[str, ...]:
 
 
 def needing_all(shape: Shape) -> int:
-    """How many sub-layers, from a layer's first on, need every position: up to the last that is not positionwise."""
+    """Number of sub-layers up to and including the last that is not positionwise. These need every position."""
     return max((n for n, kind in enumerate(sub_layers(shape), 1) if not KINDS[kind].positionwise), default=0)
 
 
 def bank_sizes(shape: Shape) -> dict[str, int]:
-    """Kind -> number of distinct blocks. A kind that occurs n times in a layer needs n for each copy of its part."""
+    """Kind -> number of distinct blocks: copies of its part, times how often the kind occurs in a layer."""
     kinds = sub_layers(shape)
     return {kind: shape.sharing.size(KINDS[kind].part) * kinds.count(kind) for kind in dict.fromkeys(kinds)}
 
 
 def bank_entries(shape: Shape, layer: int) -> list[tuple[str, int]]:
-    """(kind, entry of its bank) of each sub-layer of ``layer``, in the order of computation."""
+    """(kind, index into its bank) of each sub-layer of ``layer``, in the order of computation."""
     kinds = sub_layers(shape)
     return [
         (kind, shape.sharing.index(KINDS[kind].part, layer) * kinds.count(kind) + kinds[:position].count(kind))

@@ -10,21 +10,21 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Graphs of one function. Training on batches of a fixed shape needs one or two for each of its micro-batches' sizes;
-#: PyTorch refuses a ninth with an error.
+#: Graphs of one function. Training on batches of a fixed shape needs one or two for each size of micro-batch.
+#: PyTorch raises an error at the ninth.
 MOST_GRAPHS = 8
 BACKEND: str | Callable[..., object] = "inductor"
 
 
 class Compiled(Generic[P, R]):
-    """``function``, compiled once for each shape of its arguments; beyond ``MOST_GRAPHS`` shapes it runs as it stands.
+    """``function``, compiled once for each shape of its arguments; beyond ``MOST_GRAPHS`` shapes it runs uncompiled.
 
-    Arguments are tensors, None, tuples of arguments, and values that are hashable and compared by content.
+    Arguments are tensors, None, hashable values compared by content, and tuples of these.
     """
 
     def __init__(self, function: Callable[P, R]) -> None:
         self.function = function
-        self.shapes: set[Hashable] = set()  # those with a graph
+        self.shapes: set[Hashable] = set()  # shapes with a graph
         self._compiled: Callable[P, R] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -32,11 +32,13 @@ class Compiled(Generic[P, R]):
         shape = _shape((*args, *kwargs.items()))
         if shape not in self.shapes:
             if len(self.shapes) == MOST_GRAPHS:
-                words = f"{self.function.__name__} is compiled for {MOST_GRAPHS} shapes; further shapes run uncompiled."
-                warnings.warn(words, stacklevel=2)
+                message = (
+                    f"{self.function.__name__} is compiled for {MOST_GRAPHS} shapes; further shapes run uncompiled."
+                )
+                warnings.warn(message, stacklevel=2)
                 return self.function(*args, **kwargs)
             self.shapes.add(shape)
-        if self._compiled is None:  # when it is first used: PyTorch's compiler takes seconds to import
+        if self._compiled is None:  # on first use: PyTorch's compiler takes seconds to import
             self._compiled = torch.compile(self.function, fullgraph=True, dynamic=False, backend=BACKEND)
         return self._compiled(*args, **kwargs)
 

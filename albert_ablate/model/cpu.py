@@ -1,13 +1,16 @@
 """The two sub-layers and the masked-LM loss on CPU, with gradients written out by hand.
 
-The same functions as the plain modules compute on a GPU. What is saved: one product for query, key and
-value; weights cast to bf16 once for all layers that share them, and their gradients added up in one fp32
-buffer; work in pieces that stay in the cores' caches, for here memory is slower than the matrix unit;
-GELU computed together with its derivative; padding written only where there is some; the gradient of
-the logits written over them.
+They compute the same functions as the plain modules, and are faster for these reasons:
+
+- query, key and value are one product;
+- weights are cast to bf16 once for all layers that share them; their gradients are summed in one fp32 buffer;
+- work is split into pieces that fit the cores' caches, because memory is slower than the matrix unit;
+- GELU is computed together with its derivative;
+- masks are written only at padding;
+- the gradient of the logits overwrites the logits.
 
 Letters: B batch, T tokens, R = B * T rows, H hidden, N heads, D head width, I intermediate, M masked
-positions, E embedding, V vocabulary, S slots of ``Rows``. The shape behind a line is that of what the line makes.
+positions, E embedding, V vocabulary, S slots of ``Rows``. A comment gives the shape of its line's result.
 """
 
 import math
@@ -22,20 +25,20 @@ from torch.nn import functional as F
 from albert_ablate.model.dropout import keep_bits, masked
 from albert_ablate.model.rows import Rows
 
-_GELU_PIECE = 1 << 17  # values that stay in the cores' caches with what is computed from them
+_GELU_PIECE = 1 << 17  # values that fit the cores' caches together with their results
 _LOSS_PIECE = 1 << 19
-_TURNING_PAYS = 512
+_TRANSPOSING_PAYS = 512  # width of the narrow operand from which a transposed copy is faster
 _GELU_SCALE, _GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 def by_hand(x: Tensor) -> bool:
-    """Whether what follows from ``x`` is computed by this file, and not as on a GPU."""
+    """Whether layers and loss of ``x`` are computed by this file: ``x`` is on the CPU."""
     return x.device.type == "cpu"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sub-layer needs besides tensors, on a GPU too. Rates are 0 outside training."""
+    """The settings of a sub-layer, for CPU and GPU. Dropout rates are 0 outside training."""
 
     eps: float
     hidden_dropout: float
@@ -45,10 +48,10 @@ class Settings:
 
 
 class ScoreMask:
-    """Which of (B, N, T, T) attention scores are masked: columns to overwrite, a bias to add, or both.
+    """The mask of (B, N, T, T) attention scores: columns to overwrite, a bias to add, or both.
 
-    Where real tokens come first in every sequence, padding is a tail of columns, which is cheap to overwrite;
-    whatever else is hidden is a bias.
+    If real tokens come first in every sequence, padding is a tail of columns, which is cheap to overwrite. All other
+    masking is a bias.
     """
 
     def __init__(self, padding: Tensor | None, visible: Tensor | None, score: float, dtype: torch.dtype) -> None:
@@ -65,7 +68,7 @@ class ScoreMask:
         self.bias = None if visible is None else torch.where(visible, 0.0, score).to(dtype)
 
     def apply(self, scores: Tensor, rows: Rows | None = None) -> None:
-        """Write into (B, N, T, T) scores, or into the (B, N, S, T) of the queries at ``rows``."""
+        """Mask (B, N, T, T) scores, or the (B, N, S, T) scores of the queries at ``rows``, in place."""
         if self.bias is not None:
             scores.add_(self.bias if rows is None else self._bias_at(rows))
         for row, length in self.tails:
@@ -83,8 +86,8 @@ class ScoreMask:
 class Weights:
     """A block's parameters for one forward pass: ``low`` for products, ``sums`` for their gradients.
 
-    ``token`` stands for the parameters in autograd: a sub-layer takes it with its input, adds its
-    weight gradients to ``sums``, and autograd asks for them when every layer of the block has.
+    ``token`` represents the parameters in autograd. Every layer that uses the block takes ``token`` as an input and
+    adds its weight gradients to ``sums``. After the last of these layers, autograd calls ``gradients``.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -92,19 +95,19 @@ class Weights:
         self.token: Tensor = _Token.apply(self, *parameters)  # type: ignore[no-untyped-call]
 
     def add(self, name: str, gradient: Tensor) -> None:
-        """Add one layer's gradient; the sum is at least fp32."""
+        """Add one layer's gradient. The sum is in fp32 or wider."""
         if name in self.sums:
             self.sums[name].add_(gradient)
         else:
             self.sums[name] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
 
     def summed(self, name: str) -> Tensor:
-        """A sum in the layout of its parameter."""
-        found = self.sums.pop(name)
-        return found if found.is_contiguous() else _turned(found.t())
+        """Remove a sum and return it in the memory layout of its parameter."""
+        gradient = self.sums.pop(name)
+        return gradient if gradient.is_contiguous() else _transposed(gradient.t())
 
     def gradients(self) -> tuple[Tensor, ...]:
-        """One for each parameter, in their order; empties ``sums``."""
+        """The gradient of each parameter, in order; empties ``sums``."""
         raise NotImplementedError
 
 
@@ -116,12 +119,12 @@ class _Token(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        weights, ctx.weights = ctx.weights, None  # the token belongs to the weights: a circle would keep both
+        weights, ctx.weights = ctx.weights, None  # weights refer to the token: a cycle would keep both alive
         return (None, *weights.gradients())
 
 
 class AttentionWeights(Weights):
-    """Query, key and value as one; the queries' part of ``low`` holds the 1 / sqrt(D) of the scores."""
+    """Query, key and value in one matrix. Its query rows in ``low`` include the factor 1 / sqrt(D) of the scores."""
 
     def __init__(self, q: Any, k: Any, v: Any, out: Any, norm: Any, settings: Settings, low: torch.dtype) -> None:
         inputs = (q, k, v)
@@ -137,7 +140,7 @@ class AttentionWeights(Weights):
             self.low = (weight, bias, out.weight.to(low), out.bias.to(low))
 
     def gradients(self) -> tuple[Tensor, ...]:
-        """Of query, key and value weights, their biases, the output's, and the LayerNorm's."""
+        """Gradients of query, key and value weights, their biases, the output projection and the LayerNorm."""
         weight, bias = self.summed("qkv"), self.summed("qkv_bias")
         weight[: self.hidden] *= self.scale
         bias[: self.hidden] *= self.scale
@@ -150,12 +153,12 @@ class FeedForwardWeights(Weights):
 
     def __init__(self, inner: Any, outer: Any, norm: Any, low: torch.dtype) -> None:
         self.norm = (norm.weight, norm.bias)
-        own = (inner.weight, inner.bias, outer.weight, outer.bias)
-        super().__init__([*own, *self.norm])
-        self.low = tuple(w.detach().to(low) for w in own)
+        linear = (inner.weight, inner.bias, outer.weight, outer.bias)
+        super().__init__([*linear, *self.norm])
+        self.low = tuple(w.detach().to(low) for w in linear)
 
     def gradients(self) -> tuple[Tensor, ...]:
-        """Of the inner and outer weight and bias, and the LayerNorm's."""
+        """Gradients of the inner and outer weights and biases, and of the LayerNorm."""
         return tuple(self.summed(name) for name in ("inner", "inner_bias", "outer", "outer_bias", "gamma", "beta"))
 
 
@@ -184,7 +187,7 @@ class _Attention(torch.autograd.Function):
         heads = qkv.permute(2, 0, 3, 1, 4).contiguous()  # (3, B, N, T, D)
         del qkv
         q, k, v = heads.view(3, b * n, t, d)  # each (B * N, T, D)
-        scores = torch.bmm(q, k.transpose(1, 2))  # (B * N, T, T): a row a query, a column a key
+        scores = torch.bmm(q, k.transpose(1, 2))  # (B * N, T, T): query, key
         mask.apply(scores.view(b, n, t, t))  # (B, N, T, T)
         p = torch.softmax(scores, -1)  # (B * N, T, T)
         del scores
@@ -265,7 +268,7 @@ def gelu_and_slope(x: Tensor, slope: Tensor | None, tanh_form: bool) -> None:
     """Replace ``x`` by its GELU and write the derivative into ``slope``, if given.
 
     tanh form: ``x h`` with ``h = (1 + tanh(u)) / 2`` and ``u = s (x + c x^3)``; its derivative is
-    ``h + 2 x h (1 - h) u'``. Computed in fp32 or wider. Both contiguous.
+    ``h + 2 x h (1 - h) u'``. Computed in fp32 or wider. Both tensors are contiguous.
     """
     if not tanh_form:
         if slope is not None:
@@ -294,31 +297,37 @@ def gelu_and_slope(x: Tensor, slope: Tensor | None, tanh_form: bool) -> None:
 
 
 def _pieces(count: int, width: int, size: int) -> Iterator[tuple[int, int]]:
-    """(first, number) of runs of ``count`` items of ``width`` values, about ``size`` values each."""
+    """(first item, number of items) of consecutive pieces of ``count`` items, each of about ``size`` values.
+
+    An item has ``width`` values.
+    """
     most = max(1, size // width)
     for first in range(0, count, most):
         yield first, min(most, count - first)
 
 
 def weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
-    """(R, N) and (R, K) -> (N, K). A product with a turned first operand runs at half speed, so the narrow
-    one is copied turned where it is wide enough to pay; the result is then a transposed view.
+    """(R, N) and (R, K) -> (N, K).
+
+    A product with a transposed first operand runs at half speed. The narrower operand is therefore copied and
+    transposed if it is wide enough for that to pay; the result may then be a transposed view.
     """
     n, k = d_out.shape[1], x.shape[1]
-    if min(n, k) < _TURNING_PAYS or max(n, k) < 2 * min(n, k):
+    if min(n, k) < _TRANSPOSING_PAYS or max(n, k) < 2 * min(n, k):
         return d_out.t() @ x
-    return _turned(d_out) @ x if n < k else (_turned(x) @ d_out).t()
+    return _transposed(d_out) @ x if n < k else (_transposed(x) @ d_out).t()
 
 
-def _turned(x: Tensor) -> Tensor:
-    turned = x.new_empty(x.shape[1], x.shape[0])
-    for begin in range(0, len(x), 128):  # in one piece it takes twice as long
-        turned[:, begin : begin + 128] = x[begin : begin + 128].t()
-    return turned
+def _transposed(x: Tensor) -> Tensor:
+    """A contiguous transposed copy."""
+    copy = x.new_empty(x.shape[1], x.shape[0])
+    for begin in range(0, len(x), 128):  # copying in one piece takes twice as long
+        copy[:, begin : begin + 128] = x[begin : begin + 128].t()
+    return copy
 
 
 def join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[Tensor, ...]:
-    """LN(x + dropout(added)): the result, then what ``split`` needs."""
+    """LN(x + dropout(added)): the result, then the tensors that ``split`` needs."""
     rate = settings.hidden_dropout
     keep = keep_bits(added, rate) if rate else added.new_empty(0)  # (B, T, H), or nothing
     if rate:
@@ -332,7 +341,7 @@ def join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[Te
 
 
 def split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Gradients of ``join``'s sum and of ``added``, both (R, H)."""
+    """Backward of ``join``: the gradients of its sum and of ``added``, both (R, H)."""
     summed, keep, mean, rstd = saved
     h, rate = summed.shape[-1], settings.hidden_dropout
     d_sum, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(  # (B, T, H), (H,), (H,)
@@ -345,9 +354,12 @@ def split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Setting
 
 
 def masked_lm_loss(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, E) inputs, the (V, E) word table, a (V,) bias: sum of -log p(target), and how many were the best."""
-    found: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(x, table, bias, targets)  # type: ignore[no-untyped-call]
-    return found
+    """Sum of -log p(target) in nats, and the number of targets with the highest logit.
+
+    Takes (M, E) inputs, the (V, E) word table, a (V,) bias and (M,) targets.
+    """
+    result: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(x, table, bias, targets)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _MaskedLMLoss(torch.autograd.Function):

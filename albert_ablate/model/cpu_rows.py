@@ -1,11 +1,11 @@
-"""The attention sub-layer on CPU where only some positions of its result are wanted, with gradients by hand.
+"""The attention sub-layer on CPU at chosen positions only, with hand-written gradients.
 
-Keys and values are computed at every position; queries, scores, the output projection, residual and norm at the
-chosen rows alone. Without dropout: its noise is drawn by the shape of what it falls on, so other shapes would draw
-other noise.
+Keys and values are computed at every position; queries, scores, output projection, residual and norm only at the
+chosen rows. There is no dropout: its noise depends on the shape of its input, so it would differ from the noise drawn
+for all positions.
 
-Letters: B batch, T tokens, H hidden, N heads, D head width, R rows (chosen positions), S slots (the most rows of one
-sequence). The shape behind a line is that of what the line makes.
+Letters: B batch, T tokens, H hidden, N heads, D head width, R rows (chosen positions), S slots (largest number of rows
+in a sequence). A comment gives the shape of its line's result.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ class _AttentionAtRows(torch.autograd.Function):
         heads = keys_values.permute(2, 0, 3, 1, 4).contiguous()  # (2, B, N, T, D)
         del queries, keys_values
         k, v = heads.view(2, b * n, t, d)  # each (B * N, T, D)
-        scores = torch.bmm(q, k.transpose(1, 2))  # (B * N, S, T): a row a query, a column a key
+        scores = torch.bmm(q, k.transpose(1, 2))  # (B * N, S, T): query, key
         mask.apply(scores.view(b, n, s, t), rows)  # (B, N, S, T)
         p = torch.softmax(scores, -1)  # (B * N, S, T)
         del scores
@@ -92,7 +92,7 @@ def _by_row(z: Tensor, rows: Rows) -> Tensor:
 
 
 def _query_key_value_gradient(d_queries: Tensor, chosen: Tensor, d_keys_values: Tensor, flat: Tensor) -> Tensor:
-    """(R, H) twice and (B * T, 2H), (B * T, H) -> (3H, H), laid out in memory as the other layers' gradient is."""
+    """(R, H), (R, H), (B * T, 2H), (B * T, H) -> (3H, H), in the same memory layout as in the other layers."""
     keys_values = weight_gradient(d_keys_values, flat)  # (2H, H)
     if keys_values.is_contiguous():
         return torch.cat([d_queries.t() @ chosen, keys_values])

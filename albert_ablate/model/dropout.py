@@ -1,4 +1,4 @@
-"""Dropout that is fast on CPU: PyTorch draws one random number at a time there.
+"""Fast dropout on CPU, where PyTorch draws random numbers one at a time.
 
 A value is dropped where 16 random bits are below ``rate * 2**16``, so a rate of 0.1 is 0.10001. The
 bits come from numpy's SFC64, seeded from PyTorch's generator, which the trainer seeds for each step.
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_BLOCK = 1 << 18  # values whose bits stay in a core's cache
-_INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}  # by bytes of the float they mask
+_BLOCK = 1 << 18  # values whose bits fit a core's cache
+_INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}  # bytes of a float -> integer type that masks it
 
 
 class Dropout(nn.Module):
-    """``nn.Dropout`` with the noise of this file on CPU."""
+    """``nn.Dropout``; on CPU the noise comes from ``keep_bits``."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Dropout(nn.Module):
 
     @property
     def active_rate(self) -> float:
-        """The rate while training, else 0."""
+        """The rate in training, else 0."""
         return self.rate if self.training else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,12 +58,12 @@ def masked(x: Tensor, keep: Tensor) -> Tensor:
 
 
 def keep_bits(x: Tensor, rate: float) -> Tensor:
-    """Integers of ``x``'s shape and width: all bits set where a value is kept, none where it is dropped."""
+    """Integers with the shape and byte width of ``x``: all bits are set if the value is kept, none if it is dropped."""
     count, threshold = x.numel(), np.uint16(round(rate * 65536))
     noise = np.random.SFC64(int(torch.randint(2**62, ())))
     bits = np.empty(count, _INTEGERS[x.element_size()])
 
-    for begin in range(0, count, _BLOCK):  # in this thread: a second one would wait for PyTorch's to stop spinning
+    for begin in range(0, count, _BLOCK):  # single-threaded: another thread would wait while PyTorch's threads spin
         out = bits[begin : begin + _BLOCK]
         source = noise.random_raw(math.ceil(len(out) / 4)).view(np.uint16)
         np.negative((source[: len(out)] >= threshold).view(np.int8), out=out)

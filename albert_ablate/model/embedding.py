@@ -13,7 +13,7 @@ from albert_ablate.model.shape import Shape
 
 
 class FactorisedEmbedding(nn.Module):
-    """Sum of three E-wide tables, LayerNorm over E, dropout, then E -> H where E differs from H."""
+    """Sum of three E-wide tables, LayerNorm over E, dropout, then E -> H if E differs from H."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class FactorisedEmbedding(nn.Module):
 
     @staticmethod
     def flops(shape: Shape, length: int) -> int:
-        """Of one forward pass over ``length`` tokens: the projection; looking up is no product."""
+        """FLOPs of one forward pass over ``length`` tokens: the projection. Look-ups cost none."""
         return length * 2 * shape.embedding_size * shape.hidden_size if shape.has_projection else 0
 
     def forward(self, input_ids: Tensor, type_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """(B, T) and (B, T) integers, (B or 1, T) positions or none for 0, 1, 2, ... -> (B, T, H)."""
+        """(B, T) ids, (B, T) types, (B or 1, T) positions (None: 0, 1, 2, ...) -> (B, T, H)."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) if position_ids is None else position_ids
         summed = self.word(input_ids) + self.position(positions) + self.token_type(type_ids)  # (B, T, E)
         return self.projection(self.dropout(rounded_norm(self.norm, summed)))  # (B, T, H)

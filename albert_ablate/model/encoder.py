@@ -20,7 +20,7 @@ from albert_ablate.model.shape import Shape
 
 
 class Encoder(nn.Module):
-    """Embedding, then L layers that draw their sub-layers from one bank (a ModuleList) for each kind.
+    """Embedding, then L layers. The blocks of each kind of sub-layer are in one bank (a ModuleList).
 
     With L = 4 and share=ffn, attention follows the layer and all layers use one feed-forward block:
 
@@ -41,11 +41,11 @@ class Encoder(nn.Module):
         self.kinds = bank_sizes(shape)  # kind -> blocks in its bank
         for kind, size in self.kinds.items():
             self.add_module(kind, nn.ModuleList(KINDS[kind].build(shape) for _ in range(size)))
-        #: For each layer: (kind, entry of its bank) of each sub-layer, in the order of computation.
+        #: For each layer: (kind, index into its bank) of each sub-layer, in the order of computation.
         self.layer_blocks = [bank_entries(shape, layer) for layer in range(shape.layers)]
-        self.needing_all = needing_all(shape)  # sub-layers of a layer, from its first on, that need every position
-        self.recompute = False  # layers in the backward pass instead of keeping what they computed
-        #: Sub-layers and masked-LM loss through torch.compile, in training steps off the CPU with batches of one shape.
+        self.needing_all = needing_all(shape)  # number of a layer's first sub-layers that need every position
+        self.recompute = False  # recompute layers in the backward pass instead of keeping their activations
+        #: Use torch.compile for sub-layers and masked-LM loss. For training on a GPU, with batches of one shape.
         self.compiled = False
 
     def forward(
@@ -58,14 +58,14 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """(B, T) ids and types -> (B, T, H); with ``rows`` (R,), indices into the flattened B*T grid -> (R, H).
 
-        ``mask`` is (B, T), non-zero at real tokens, or (B or 1, 1 or N, T or 1, T), non-zero where the
-        query of the row may see the key of the column; None: there is no padding. A pair that the
-        attention pattern hides stays hidden. ``position_ids`` (B or 1, T) are rows of the position
-        table; None: 0, 1, 2, ... Raises ValueError for a mask with another number of dimensions.
+        ``mask`` is (B, T), non-zero at real tokens, or (B or 1, 1 or N, T or 1, T), non-zero where the query of the
+        row may attend to the key of the column. None: there is no padding. Pairs that the attention pattern masks
+        stay masked. ``position_ids`` (B or 1, T) are rows of the position table; None: 0, 1, 2, ... Raises
+        ValueError for a mask with another number of dimensions.
 
-        With ``rows`` the last layer computes only what these positions need; values and gradients are the
-        same up to the order of sums. Not while dropout is active, whose noise depends on the shape of what
-        it is applied to: then every position is computed, and the rows are taken from the result.
+        With ``rows`` the last layer computes only what these positions need. Values and gradients are the same up to
+        the order of sums. While dropout is active, every position is computed and the rows are taken from the
+        result, because the noise depends on the shape of its input.
         """
         chosen = None if rows is None else Rows(rows, *input_ids.shape)
         if chosen is not None and self._dropout_active:
@@ -82,9 +82,9 @@ class Encoder(nn.Module):
 
     @property
     def compiling(self) -> bool:
-        """Whether a forward pass now uses what is compiled.
+        """Whether a forward pass now uses compiled code.
 
-        Evaluation does not: its batches have many shapes, and each would be compiled for one use.
+        Evaluation does not: its batches have many shapes, and each would be compiled for a single use.
         """
         return self.compiled and self.training and torch.is_grad_enabled()
 
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         rows: Rows | None = None,
     ) -> Iterator[Tensor]:
         x = self.embedding(input_ids, type_ids, position_ids)
-        x = x.to(compute_dtype(x))  # one format for the residual stream, whether or not a projection made it
+        x = x.to(compute_dtype(x))  # the stream's number format must not depend on the projection
         banks = {
             kind: [_sub_layer(block, x, self.compiling) for block in self.get_submodule(kind).children()]
             for kind in self.kinds
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
 
 def _sub_layer(block: nn.Module, x: Tensor, compiled: bool) -> SubLayer:
-    """The block as a function, for a forward pass with a residual stream like ``x``."""
+    """The fastest implementation of the block for a residual stream with the device and format of ``x``."""
     assert isinstance(block, Block)
     fast = block.on_cpu(x.dtype) if cpu.by_hand(x) else block.on_gpu(x.dtype, compiled)
     return fast or block
@@ -127,11 +127,11 @@ def _sub_layer(block: nn.Module, x: Tensor, compiled: bool) -> SubLayer:
 def _layer(x: Tensor, steps: Sequence[SubLayer], layer: int, view: View, rows: Rows | None, needing_all: int) -> Tensor:
     """One layer: (B, T, H) through its sub-layers -> (B, T, H), or (R, H) at ``rows``.
 
-    ``needing_all``: the number of its first sub-layers that need every position. The last of these may give the
-    rows alone, and those after it are given the rows alone.
+    The first ``needing_all`` sub-layers need every position. The last of these may return only the rows; the
+    sub-layers after it receive only the rows.
 
-    ``x`` is a separate argument because recomputation restores the random state of the devices of
-    tensor arguments only, and dropout must draw the same noise again.
+    ``x`` is a separate argument because recomputation must draw the same dropout noise, and it restores the random
+    state only for the devices of tensor arguments.
     """
     call, y = LayerCall(layer, x, view), x
     if rows is None:

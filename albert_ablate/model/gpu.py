@@ -1,10 +1,11 @@
 """The two sub-layers on a GPU, as pure functions of the residual stream and of weights cast once for a forward pass.
 
-What is saved beside the plain modules under autocast: the stream stays in the format of the products, so that no
-product casts it again; query, key and value are one product; weights are cast once for all layers that share them.
-LayerNorm is computed on the fp32 sum of residual and branch, and its result is rounded once.
+They are faster than the plain modules under autocast for these reasons: the residual stream stays in the number format
+of the products, so it is not cast again; query, key and value are one product; weights are cast once for all layers
+that share them. LayerNorm is computed on the fp32 sum of residual and branch, and its result is rounded once.
 
-Weights are arguments, not attributes of a module: one compiled graph serves all layers, arms and seeds of a size.
+Weights are arguments, not attributes of a module, so that one compiled graph serves all layers, arms and seeds of a
+size.
 
 Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, R rows (chosen positions).
 """
@@ -22,7 +23,7 @@ from albert_ablate.model.rounding import layer_norm, wide_dtype
 
 
 class AttentionWeights(NamedTuple):
-    """Of one attention block; products' weights in the format of the stream, the norm's in their own."""
+    """Weights of an attention block: matrices and biases in the format of the stream, the norm's unchanged."""
 
     qkv: Tensor  # (3H, H)
     qkv_bias: Tensor  # (3H,)
@@ -33,7 +34,7 @@ class AttentionWeights(NamedTuple):
 
 
 class FeedForwardWeights(NamedTuple):
-    """Of one feed-forward block, in the same formats."""
+    """Weights of a feed-forward block, in the same formats."""
 
     inner: Tensor  # (I, H)
     inner_bias: Tensor  # (I,)
@@ -46,7 +47,7 @@ class FeedForwardWeights(NamedTuple):
 def attention_weights(
     q: nn.Linear, k: nn.Linear, v: nn.Linear, out: nn.Linear, norm: nn.LayerNorm, low: torch.dtype
 ) -> AttentionWeights:
-    """Differentiable: the gradient is cast back once, after it has been summed over the layers."""
+    """Cast the weights. Differentiable: the gradient is summed over the layers, then cast back once."""
     qkv, qkv_bias = torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias])
     return AttentionWeights(
         qkv.to(low), qkv_bias.to(low), out.weight.to(low), out.bias.to(low), norm.weight, norm.bias
@@ -56,7 +57,7 @@ def attention_weights(
 def feed_forward_weights(
     inner: nn.Linear, outer: nn.Linear, norm: nn.LayerNorm, low: torch.dtype
 ) -> FeedForwardWeights:
-    """Differentiable, as ``attention_weights``."""
+    """Cast the weights. Differentiable, as ``attention_weights``."""
     return FeedForwardWeights(
         inner.weight.to(low), inner.bias.to(low), outer.weight.to(low), outer.bias.to(low), norm.weight, norm.bias
     )  # fmt: skip
@@ -65,7 +66,7 @@ def feed_forward_weights(
 def attention(
     x: Tensor, bias: Tensor | None, index: Tensor | None, weights: AttentionWeights, settings: Settings
 ) -> Tensor:
-    """LN(x + dropout(output(attention(x)))) for (B, T, H); with ``index`` (R,) at these positions of B * T -> (R, H).
+    """LN(x + dropout(output(attention(x)))) for (B, T, H) -> (B, T, H); with ``index`` (R,) into B * T -> (R, H).
 
     ``bias`` (B or 1, 1 or N, T or 1, T) is added to the scores.
     """
@@ -97,7 +98,7 @@ def _joined(x: Tensor, branch: Tensor, gamma: Tensor, beta: Tensor, settings: Se
 
 
 class _WideSum(torch.autograd.Function):
-    """The sum of two tensors of one shape and format, in fp32 or wider. Its gradient is cast back once for both."""
+    """The sum of two tensors of equal shape and format, in fp32 or wider. The gradient is cast once for both."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""The masked-LM loss on a GPU: the gradient is computed together with the loss, some rows at a time.
+"""The masked-LM loss on a GPU. Loss and gradient are computed together, some rows at a time.
 
-The (M, V) logits of a large batch in fp32 would be the largest tensors of a step. Here only the logits of one piece
-exist at any time, and what is kept for the backward pass is as large as the parameters.
+The (M, V) logits of a large batch in fp32 would be the largest tensors of a step. Only the logits of one piece exist at
+any time. What is kept for the backward pass has the size of the inputs and parameters.
 
-Letters: M masked positions, E embedding, V vocabulary, P rows of a piece. The shape behind a line is that of what the
-line makes.
+Letters: M masked positions, E embedding, V vocabulary, P rows of a piece. A comment gives the shape of its line's
+result.
 """
 
 from typing import Any
@@ -16,23 +16,24 @@ from torch.nn import functional as F
 from albert_ablate.model.compiling import Compiled
 from albert_ablate.model.rounding import wide_dtype
 
-#: The target of a row that has no loss, no hit and no gradient.
+#: Target of a row without loss, hit and gradient.
 IGNORED = -100
-_PIECE = 1 << 25  # logits at a time, 128 MiB in fp32: enough to keep a GPU busy
+_PIECE = 1 << 25  # logits of a piece, 128 MiB in fp32: enough to keep a GPU busy
 
 
 def masked_lm_loss(
     x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, *, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """(M, E) inputs, the (V, E) word table, a (V,) bias: sum of -log p(target) in nats, and how many were the best.
+    """Sum of -log p(target) in nats, and the number of targets with the highest logit.
 
-    Products in the format of ``x``, sums in fp32 or wider. A target of ``IGNORED`` counts nowhere. ``compiled``: each
-    piece through torch.compile, for a number of rows that seldom changes. The host never waits for the device.
+    Takes (M, E) inputs, the (V, E) word table, a (V,) bias and (M,) targets. A target of ``IGNORED`` contributes
+    nothing. Products are in the format of ``x``, sums in fp32 or wider. ``compiled``: use torch.compile for each piece;
+    the number of rows should seldom change. The host never waits for the device.
     """
-    found: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(  # type: ignore[no-untyped-call]
         x, table, bias, targets, compiled
     )
-    return found
+    return result
 
 
 class _MaskedLMLoss(torch.autograd.Function):
@@ -60,7 +61,7 @@ class _MaskedLMLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        scale = grad.view(1)  # of one dimension: a scalar would be rounded to the format of ``d_x`` first
+        scale = grad.view(1)  # one-dimensional: a scalar would be rounded to the format of ``d_x`` first
         d_x, d_table, d_bias = (
             (gradient * scale).to(form) for gradient, form in zip(ctx.saved_tensors, ctx.formats, strict=True)
         )
@@ -68,14 +69,14 @@ class _MaskedLMLoss(torch.autograd.Function):
 
 
 def _pieces(rows: int, vocabulary: int) -> list[slice]:
-    """Consecutive parts of ``rows``, as equal as can be: few lengths, so few compiled graphs."""
+    """Consecutive pieces of ``rows`` of at most two lengths, so that few graphs are compiled."""
     number = -(-rows * vocabulary // _PIECE)
     size = -(-rows // max(number, 1))
     return [slice(first, first + size) for first in range(0, rows, max(size, 1))]
 
 
 def piece(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss and hits of (P, E) rows, and the loss's gradients: (P, E), (V, E), (V,), all products in their format."""
+    """Loss and hits of (P, E) rows, and the gradients of the loss: (P, E), (V, E), (V,), in the format of ``x``."""
     real = targets != IGNORED  # (P,)
     target = targets.clamp(min=0)[:, None]  # (P, 1)
     logits = F.linear(x, table, bias)  # (P, V)
@@ -85,7 +86,7 @@ def piece(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tens
     loss = -torch.where(real, chosen[:, 0], 0.0).sum()  # ()
     # p, and p - 1 at the target, each rounded once.
     d_logits = log_p.exp_().to(x.dtype).scatter(1, target, chosen.expm1().to(x.dtype))  # (P, V)
-    # Rows without a target are taken out of the small operands, not of (P, V) values.
+    # Rows without a target are zeroed in the small operands, not in (P, V) values.
     weight = real.to(x.dtype)[:, None]  # (P, 1)
     d_x = (d_logits @ table) * weight  # (P, E)
     d_logits = d_logits.t()  # (V, P)

@@ -1,4 +1,4 @@
-"""Pretraining heads (paper, section 3.1; reference run_pretraining), each with its parameters and its FLOPs.
+"""Pretraining heads with their parameters and FLOPs (paper, section 3.1; reference run_pretraining).
 
 Letters: B batch, M masked positions, E embedding, H hidden, V vocabulary.
 """
@@ -15,7 +15,7 @@ from albert_ablate.model.shape import Shape
 
 
 class Pooler(nn.Module):
-    """tanh(W h_[CLS]); present in every arm, trained only where a sentence objective is."""
+    """tanh(W h_[CLS]). Every arm has it; only a sentence objective trains it."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Pooler(nn.Module):
 
     @staticmethod
     def flops(shape: Shape) -> int:
-        """Of one forward pass over a sequence; a multiply-add is two."""
+        """FLOPs of one forward pass over a sequence; a multiply-add counts as two."""
         return 2 * shape.hidden_size * shape.hidden_size
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Pooler(nn.Module):
 
 
 class MaskedLMHead(nn.Module):
-    """H -> E, GELU, LayerNorm(E), then the transposed word table (tied) plus a bias of its own."""
+    """H -> E, GELU, LayerNorm(E), then the transposed word table (tied) plus a separate bias."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -48,13 +48,13 @@ class MaskedLMHead(nn.Module):
 
     @staticmethod
     def count(shape: Shape) -> int:
-        """Parameters: H x E with its bias, the norm, a bias a word; the tied word table is the embedding's."""
+        """Parameters: H x E with its bias, the norm and a (V,) bias. The tied word table counts as embedding."""
         h, e = shape.hidden_size, shape.embedding_size
         return h * e + e + 2 * e + shape.vocab_size
 
     @staticmethod
     def flops(shape: Shape, masked: float) -> float:
-        """Of one forward pass with ``masked`` positions sent to the vocabulary; a multiply-add is two."""
+        """FLOPs of one forward pass with ``masked`` predicted positions; a multiply-add counts as two."""
         return masked * 2 * (shape.hidden_size * shape.embedding_size + shape.embedding_size * shape.vocab_size)
 
     def forward(self, masked: Tensor, word_table: Tensor) -> Tensor:
@@ -62,15 +62,15 @@ class MaskedLMHead(nn.Module):
         return F.linear(self.transform(masked), word_table, self.bias)
 
     def transform(self, masked: Tensor) -> Tensor:
-        """(M, H) -> (M, E), what the word table is multiplied with."""
+        """(M, H) -> (M, E), the input of the product with the word table."""
         return rounded_norm(self.norm, gelu(self.dense(masked), self.activation))
 
     def loss(
         self, masked: Tensor, word_table: Tensor, targets: Tensor, *, compiled: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the cross-entropies in nats of (M,) targets, and how many have the highest logit.
+        """Sum of the cross-entropies in nats of (M,) targets, and the number of targets with the highest logit.
 
-        Off the CPU a target of ``gpu_loss.IGNORED`` counts nowhere; ``compiled`` as there.
+        On a GPU, targets may be ``gpu_loss.IGNORED``; ``compiled`` is as in ``gpu_loss.masked_lm_loss``.
         """
         x = self.transform(masked)
         x = x.to(compute_dtype(x))
@@ -80,7 +80,7 @@ class MaskedLMHead(nn.Module):
 
 
 class SentenceHead(nn.Module):
-    """Two logits from the pooled output, no dropout. 0 = next / in order, 1 = random / swapped."""
+    """Two logits from the pooled output, without dropout. Class 0 = next / in order, 1 = random / swapped."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class SentenceHead(nn.Module):
 
     @staticmethod
     def flops(shape: Shape) -> int:
-        """Of one forward pass over a sequence; a multiply-add is two."""
+        """FLOPs of one forward pass over a sequence; a multiply-add counts as two."""
         return 4 * shape.hidden_size
 
     def forward(self, pooled: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
-"""Which modules are norms: they start as the identity, without weight decay and layer adaptation.
+"""Which modules are norms. They start as the identity and get neither weight decay nor layer adaptation.
 
-A type of norm is known by its line in ``NORMS``. Initialisation and optimizer ask here, so that a
-norm is treated as one whatever its parameters are called.
+``NORMS`` lists the types of norms. Initialisation and optimizer use it, so that neither depends on parameter names.
 """
 
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from torch import nn
 
 from albert_ablate.model.shape import Shape
 
-#: Type of norm -> the first value of each of its parameters, by name.
+#: Type of norm -> parameter name -> initial value.
 NORMS: dict[type[nn.Module], Mapping[str, float]] = {nn.LayerNorm: {"weight": 1.0, "bias": 0.0}}
 
 
@@ -20,9 +19,9 @@ def norm(width: int, shape: Shape) -> nn.LayerNorm:
 
 
 def first_values(model: nn.Module) -> dict[int, float]:
-    """``id`` of every parameter of a norm in ``model`` -> its first value, the same for all elements.
+    """``id`` of each parameter of a norm in ``model`` -> the initial value of all its elements.
 
-    Raises KeyError for a parameter that its norm's line in ``NORMS`` does not name.
+    Raises KeyError for a parameter of a norm that ``NORMS`` does not list.
     """
     return {
         id(parameter): values[name]

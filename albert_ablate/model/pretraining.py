@@ -20,7 +20,7 @@ from albert_ablate.model.shape import Shape
 
 @dataclass(frozen=True)
 class PretrainingOutput:
-    """Sums, not means, so that micro-batches add up to exactly the loss of the whole batch."""
+    """Sums, not means, so that those of the micro-batches add up to those of the batch."""
 
     mlm_loss_sum: Tensor  # nats over the M masked positions
     mlm_correct: Tensor
@@ -50,14 +50,14 @@ class PretrainingModel(EncoderModel):
     ) -> PretrainingOutput:
         """Losses of one micro-batch.
 
-        ``input_ids``, ``type_ids``, ``mask`` are (B, T); ``positions`` (M,) are indices into the
-        flattened B*T grid, ``targets`` (M,) the original ids there; ``sentence_labels`` (B,), or
-        None for the arm without a sentence objective, whose pooler and head then get no gradient.
+        ``input_ids``, ``type_ids`` and ``mask`` are (B, T). ``positions`` (M,) are indices into the flattened B*T grid,
+        ``targets`` (M,) the original ids at these positions. ``sentence_labels`` are (B,), or None without a sentence
+        objective; pooler and sentence head then get no gradient.
         """
         rows = positions if sentence_labels is None else torch.cat([positions, first_rows(input_ids)])
         states = self.encoder(input_ids, type_ids, mask, rows=rows)  # (M, H) or (M + B, H)
         masked, first = states.split([len(positions), len(rows) - len(positions)])  # (M, H), (0 or B, H)
-        word_table = self.encoder.embedding.word.weight  # tied: gradient from both uses
+        word_table = self.encoder.embedding.word.weight  # tied: its gradient comes from both uses
         mlm_loss, mlm_correct = self.mlm_head.loss(masked, word_table, targets, compiled=self.encoder.compiling)
         if sentence_labels is None:
             return PretrainingOutput(mlm_loss, mlm_correct, None, None)
@@ -67,18 +67,18 @@ class PretrainingModel(EncoderModel):
         return PretrainingOutput(mlm_loss, mlm_correct, sentence_loss, sentence_correct)
 
     def masked_lm_logits(self, masked: Tensor) -> Tensor:
-        """(M, H) last states of masked positions -> (M, V)."""
+        """(M, H) last hidden states of masked positions -> (M, V)."""
         logits: Tensor = self.mlm_head(masked, self.encoder.embedding.word.weight)
         return logits
 
     def sentence_logits(self, hidden: Tensor) -> Tensor:
-        """(B, T, H) last states, read at the first position -> (B, 2)."""
+        """(B, T, H) last hidden states, of which the first position is read -> (B, 2)."""
         logits: Tensor = self.sentence_head(self.pooler(hidden))
         return logits
 
 
 def build_model(shape: Shape, seed: int) -> PretrainingModel:
-    """Build on CPU and initialise from the seed's named streams."""
+    """The model on CPU, initialised from the seed's named streams."""
     with torch.device("meta"):
         model = PretrainingModel(shape)
     model.to_empty(device="cpu")
@@ -88,10 +88,10 @@ def build_model(shape: Shape, seed: int) -> PretrainingModel:
 
 @torch.no_grad()
 def initialise(model: nn.Module, std: float, seed: int) -> None:
-    """Truncated normal cut at two standard deviations for kernels and tables; biases 0, norms as ``norms`` says.
+    """Kernels and tables: normal, truncated at two standard deviations. Biases: 0. Norms: as in ``norms.NORMS``.
 
-    Each tensor draws from a stream named after it, so arms of one seed start from equal weights
-    wherever name and shape agree, whatever else they differ in.
+    Each tensor draws from a stream with its name, so arms of one seed start from equal weights where name and shape
+    agree.
     """
     norms = first_values(model)
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""The number format of matrix products, and LayerNorm that is computed in fp32 and rounded to it once."""
+"""The number format of matrix products, and LayerNorm in fp32 with a result in that format."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from albert_ablate.model import cpu
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The format of matrix products now: autocast's, else that of ``x``."""
+    """The current format of matrix products: autocast's, else that of ``x``."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -24,9 +24,10 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, low: torch.dt
 
 
 def rounded_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """``norm`` of (..., H), computed in fp32 or wider; off the CPU the result is in the format of products.
+    """``norm`` of (..., H), computed in fp32 or wider.
 
-    On CPU PyTorch's kernel computes in fp32 by itself and gives the format of ``x``.
+    On a GPU the result is in the format of products. On CPU PyTorch's kernel computes in fp32 anyway, and the result is
+    in the format of ``x``.
     """
     if cpu.by_hand(x):
         return norm(x)

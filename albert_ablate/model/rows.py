@@ -1,6 +1,6 @@
-"""Some positions of a batch: those whose last states are wanted.
+"""Rows: the positions of a batch whose last hidden states are read.
 
-Letters: B batch, T tokens, R rows (chosen positions), S slots (the most rows of one sequence).
+Letters: B batch, T tokens, R rows (chosen positions), S slots (largest number of rows in a sequence).
 """
 
 from functools import cached_property
@@ -10,16 +10,15 @@ from torch import Tensor
 
 
 def first_rows(ids: Tensor) -> Tensor:
-    """(B, T) -> (B,) indices of [CLS], the first position of each sequence, into the flattened B * T grid."""
+    """(B, T) ids -> (B,) indices of [CLS], the first position of each sequence, into the flattened B * T grid."""
     b, t = ids.shape
     return torch.arange(0, b * t, t, device=ids.device)
 
 
 class Rows:
-    """R positions of a (B, T) grid in any order; a position may occur several times, or none at all.
+    """R positions of a (B, T) grid, in any order and possibly repeated.
 
-    Attention works on sequences, which have unequal numbers of rows: ``grid`` puts the rows of each
-    sequence into S slots of its own.
+    Attention works on sequences, which have different numbers of rows. ``grid`` gives each sequence S slots.
     """
 
     def __init__(self, index: Tensor, batch: int, length: int) -> None:
@@ -28,31 +27,31 @@ class Rows:
 
     def of(self, y: Tensor) -> Tensor:
         """(B, T, ...) -> (R, ...)."""
-        return y.flatten(0, 1).index_select(0, self.index)  # its gradient needs no sorting of the index
+        return y.flatten(0, 1).index_select(0, self.index)  # unlike indexing, its backward does not sort the index
 
     @cached_property
-    def _placed(self) -> tuple[Tensor, int]:
+    def _slots_and_most(self) -> tuple[Tensor, int]:
         sequence = self.index // self.length  # (R,)
         counts = torch.bincount(sequence, minlength=self.batch)  # (B,)
         order = torch.argsort(sequence, stable=True)  # (R,)
-        before = (counts.cumsum(0) - counts)[sequence[order]]  # (R,), rows of earlier sequences
+        earlier = (counts.cumsum(0) - counts)[sequence[order]]  # (R,), number of rows in earlier sequences
         rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=order.device) - before
+        rank[order] = torch.arange(len(order), device=order.device) - earlier
         most = int(counts.max())
         return sequence * most + rank, most
 
     @property
     def slots(self) -> Tensor:
-        """(R,) indices into the flattened B * S grid. Waits for the device: S is a number on the host."""
-        return self._placed[0]
+        """(R,) indices into the flattened B * S grid. Waits for the device, because the host needs S."""
+        return self._slots_and_most[0]
 
     @property
     def most(self) -> int:
-        """S, the most rows of one sequence."""
-        return self._placed[1]
+        """S, the largest number of rows in a sequence."""
+        return self._slots_and_most[1]
 
     def grid(self, z: Tensor) -> Tensor:
         """(R, ...) -> (B, S, ...), zero in the slots without a row."""
-        placed = z.new_zeros(self.batch * self.most, *z.shape[1:])
-        placed[self.slots] = z
-        return placed.view(self.batch, self.most, *z.shape[1:])
+        padded = z.new_zeros(self.batch * self.most, *z.shape[1:])
+        padded[self.slots] = z
+        return padded.view(self.batch, self.most, *z.shape[1:])

@@ -1,8 +1,8 @@
 """The share axis: which copy of a sub-layer each layer uses (paper, section 3.1; Table 4).
 
-A strategy speaks of two parts of a layer, attention and feed-forward network, and every kind of
-sub-layer follows one of them. A LayerNorm belongs to its sub-layer, so it is shared exactly when
-the sub-layer is. Nothing else in the project branches on the strategy.
+A strategy decides for two parts of a layer, attention and feed-forward network, whether they are shared. Every kind of
+sub-layer belongs to one of these parts. A LayerNorm belongs to its sub-layer and is shared with it. No other code
+branches on the strategy.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from albert_ablate.axes.share import Part, Share
 class Sharing:
     """A strategy, applied to ``layers`` layers.
 
-    A shared part has one copy for each of ``groups`` runs of consecutive layers (section 4.5;
-    1 = one copy for the whole network), an unshared part one copy a layer. What a group repeats is
-    a stack of ``inner`` layers (the released code's inner_group_num; 1 in every model).
+    The layers are split into ``groups`` groups of consecutive layers (section 4.5; 1 = the whole network). A group
+    repeats a stack of ``inner`` layers (inner_group_num of the released code; 1 in every released model). A shared part
+    has one copy for each layer of a group's stack, an unshared part one for each layer.
     """
 
     strategy: Share
@@ -25,7 +25,7 @@ class Sharing:
     inner: int = 1
 
     def index(self, part: Part, layer: int) -> int:
-        """The copy of ``part`` that ``layer`` uses; both are counted from 0."""
+        """The number of the copy of ``part`` that ``layer`` uses; copies and layers are counted from 0."""
         if not self.strategy.shares(part):
             return layer
         stacks = self.layers // self.inner

@@ -1,4 +1,4 @@
-"""Batches of a task: step -> examples, by arithmetic."""
+"""Batches of a task. Each is computed from its step number."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -8,15 +8,15 @@ import numpy as np
 from albert_ablate import streams
 from albert_ablate.tasks.task import FeatureSet, TaskBatch
 
-#: Batches whose examples are sorted by length together: enough to save most of the padding, few
-#: enough that what stands in a batch stays random.
+#: Number of batches in a block. Examples are sorted by length within a block: blocks are long enough to save most of
+#: the padding and short enough to keep batches random.
 _BLOCK = 50
-#: Tokens, padding included, of an evaluation batch.
+#: Tokens of an evaluation batch, including padding.
 _EVALUATION_TOKENS = 16_384
 
 
 class TaskBatches:
-    """Item ``step`` is a function of the seed and itself; what does not fill an epoch's last batch is left out."""
+    """Training batches. Item ``step`` depends only on the seed and ``step``. Incomplete last batches are dropped."""
 
     def __init__(self, features: FeatureSet, batch_size: int, name: str, seed: int, group_by_length: bool) -> None:
         self.features = features
@@ -31,13 +31,13 @@ class TaskBatches:
         return self.features.batch(self.examples(step))
 
     def examples(self, step: int) -> np.ndarray:
-        """(batch_size,) numbers of the examples of ``step``."""
-        epoch, place = divmod(step, self.per_epoch)
-        rows: np.ndarray = self._plan(epoch)[place]
+        """(batch_size,) indices of the examples of ``step``."""
+        epoch, index = divmod(step, self.per_epoch)
+        rows: np.ndarray = self._plan(epoch)[index]
         return rows
 
     def _build_plan(self, epoch: int) -> np.ndarray:
-        """(batches, batch_size): shuffled; within blocks sorted by length; the batches shuffled again."""
+        """(batches, batch_size) indices: shuffled, sorted by length within blocks, then the batches shuffled."""
         count = self.per_epoch * self.batch_size
         order = np.argsort(self._draws("task order", epoch, len(self.features)))[:count]
         if self._group:
@@ -53,7 +53,7 @@ class TaskBatches:
 
 
 def in_order(features: FeatureSet) -> Iterator[tuple[np.ndarray, TaskBatch]]:
-    """Every example once, (numbers, batch), those of like length together."""
+    """Every example once, as (indices, batch), longest first, so that batches have examples of similar length."""
     order = np.argsort(features.lengths, kind="stable")[::-1]
     start = 0
     while start < len(order):

@@ -1,4 +1,4 @@
-"""One fine-tuning: a task, a seed, a pretrained encoder, the best checkpoint on dev and the last one."""
+"""One fine-tuning (a unit): a pretrained encoder, trained on a task. Keeps the best weights on dev and the last."""
 
 import math
 import shutil
@@ -37,39 +37,40 @@ from albert_ablate.training.sums import Sums
 
 #: Weights that a finished fine-tuning keeps.
 BEST, LAST = "best.safetensors", "last.safetensors"
-#: On a GPU, what widths of batches in tokens are multiples of: libraries prepare anew for each of them.
+#: On a GPU, batches are padded to a multiple of this many tokens, because libraries set up anew for each width.
 _WIDTHS = 32
-#: Its folder of prediction files.
+#: The folder of prediction files in a unit's folder.
 PREDICTIONS = "predictions"
 
 
 def build_task_model(
     task: Task, shape: Architecture, recipe: Recipe, seed: int, pretrained: Path | None, spread: float
 ) -> nn.Module:
-    """The task's model: encoder and pooler of the checkpoint ``pretrained`` (None: random), a new head.
+    """The task's model: encoder and pooler of the checkpoint ``pretrained`` (None: random), and a new head.
 
-    Raises CheckpointError where the checkpoint lacks a tensor of the encoder.
+    ``spread``: standard deviation of the initial values. Raises CheckpointError if the checkpoint lacks a tensor of the
+    encoder or the pooler.
     """
     with torch.device("meta"):
         model = task.build(shape, recipe.classifier_dropout)
     model.to_empty(device="cpu")
     initialise(model, spread, seed)
     if pretrained is not None:
-        own = checkpoint.load_matching(pretrained, model)
-        missing = [name for name in own if name.startswith(("encoder.", "pooler."))]
+        not_loaded = checkpoint.load_matching(pretrained, model)
+        missing = [name for name in not_loaded if name.startswith(("encoder.", "pooler."))]
         if missing:
             raise CheckpointError(f"{pretrained} lacks tensors of this encoder: {', '.join(missing)}.")
     return model
 
 
 def tidy(folder: RunFolder) -> None:
-    """Remove the state to resume from of a finished fine-tuning."""
+    """Remove the checkpoints of a finished fine-tuning."""
     if folder.checkpoints.exists():
         shutil.rmtree(folder.checkpoints)
 
 
 class FineTuner(Loop):
-    """Trains one model on one task."""
+    """Trains a model on a task."""
 
     def __init__(
         self,
@@ -101,45 +102,45 @@ class FineTuner(Loop):
         self.evaluations = [*range(every, recipe.steps, every), recipe.steps]
 
     def terms(self, batch: TaskBatch) -> Sequence[Term]:
-        """The task's loss, a mean over examples."""
+        """The loss of the task, a mean over examples."""
         return (Term("task", self.task.loss(self.model, batch), "examples"),)
 
     def first_backend(self, backend: Backend | None) -> Backend | None:
-        """Compiled only where that is asked for: each of many widths compiles, which takes longer than its steps."""
+        """Compiled only if that is set: batches have many widths, and compiling each takes longer than its steps."""
         return backend if backend is None or self.runtime.backend == "compiled" else Backend.EAGER
 
     def shaped(self, part: TaskBatch) -> TaskBatch:
-        """Of few widths."""
+        """Padded so that few widths occur."""
         (encoder,) = self.encoders
         return part.widened(_WIDTHS, encoder.shape.max_positions)
 
     @property
     def static_shapes(self) -> bool:
-        """Widths are those of the examples."""
+        """False: widths depend on the examples."""
         return False
 
     def noise(self, step: int) -> int:
-        """By task, so that tasks of one seed draw differently."""
+        """Depends on the task, so that tasks with the same seed draw different noise."""
         return streams.key(self.seed, "task dropout", self.task.name, step)
 
     def batch_of(self, step: int) -> TaskBatch:
-        """By arithmetic, as every batch."""
+        """The batch of ``step``."""
         return self.batches[step]
 
     def stream(self, done: int) -> Iterator[TaskBatch]:
-        """Built as they are needed."""
+        """The batches after ``done`` steps, built when they are needed."""
         return (self.batch_of(step) for step in range(done, self.recipe.steps))
 
     def scored_at(self, done: int, over: bool) -> bool:
-        """At the evaluations, which are spread over the steps."""
+        """At the evaluations, which are spread evenly over the steps."""
         return done in self.evaluations
 
     def saved_at(self, done: int, scored: bool) -> bool:
-        """With every evaluation."""
+        """At every evaluation."""
         return scored
 
     def log(self, done: int, position: float, sums: Sums, scored: bool, progress: Progress) -> None:
-        """The loss is the mean over the examples since the last line."""
+        """Write and show the line. Its loss is the mean over the examples since the last line."""
         self.seconds += sums.seconds
         line = {
             "step": done, "loss": sums.means()["task_loss"], "learning_rate": self.learning_rate,
@@ -152,27 +153,27 @@ class FineTuner(Loop):
         self.track(done, line)
         self._show(progress, done, line)
 
-    def diverged(self, what: str, step: int) -> str:
-        """With the settings that help."""
+    def diverged(self, quantity: str, step: int) -> str:
+        """The message, with the settings that help."""
         name = self.task.name
         return (
-            f"{name}: the {what} is not finite at step {step} (learning rate {self.learning_rate:.3g}). "
+            f"{name}: the {quantity} is not finite at step {step} (learning rate {self.learning_rate:.3g}). "
             f"Lower tasks.{name}.learning_rate or task.scaling.learning_rate."
         )
 
     def continuing(self, done: int) -> str:
-        """``sst2, seed 0: continuing after step 40``."""
+        """For example ``sst2, seed 0: continuing after step 40``."""
         return f"{self.title}: continuing after step {done}"
 
     def stopped(self, stop: Stop, done: int) -> BaseException:
-        """Names the task."""
+        """The error of a stopped unit, which names the task."""
         return stop.error(f"step {done:,} of {self.recipe.steps:,}", self.task.name)
 
     @torch.inference_mode()
     def predict(self, features: FeatureSet) -> Outputs:
         """The task's outputs for every example, in order."""
         self.model.eval()
-        found: dict[str, np.ndarray] = {}
+        predicted: dict[str, np.ndarray] = {}
         for rows, batch in in_order(features):
             shaped = batch if self.backend is None else self.shaped(batch)
             moved = shaped.to(self.machine.device)
@@ -180,13 +181,13 @@ class FineTuner(Loop):
                 outputs = self.task.outputs(self.model, moved)
             for name, value in outputs.items():
                 part = (value.float() if value.is_floating_point() else value).cpu().numpy()
-                if name not in found:
-                    found[name] = np.zeros((len(features), *part.shape[1:]), part.dtype)
-                found[name][rows] = part
-        return found
+                if name not in predicted:
+                    predicted[name] = np.zeros((len(features), *part.shape[1:]), part.dtype)
+                predicted[name][rows] = part
+        return predicted
 
     def _evaluate(self, step: int) -> float:
-        """Score the first dev set; a better one than before keeps these weights."""
+        """Score the first dev set. The weights are kept if the score is the best so far."""
         name, features = next(iter(self.task.dev.items()))
         score = self.task.scores(name, self.predict(features)).score
         if score > self.best_score:
@@ -195,7 +196,7 @@ class FineTuner(Loop):
         return score
 
     def finish(self, done: int) -> dict[str, Any]:
-        """Score and predict with the last and with the best weights."""
+        """Score the last and the best weights, write the predictions of the best, and return the record."""
         checkpoint.save_weights(self.folder.path / LAST, self.model)
         with console.stage(f"predicting {self.task.name}"):
             outputs, last = self._on_dev()
@@ -225,34 +226,34 @@ class FineTuner(Loop):
         return record.as_json()
 
     def measure(self) -> dict[str, Any]:
-        """``best`` and ``last`` of the weights that a finished fine-tuning kept, without their steps, scored now.
+        """Score the kept weights of a finished fine-tuning again: ``best`` and ``last`` of the record, without steps.
 
-        Writes the predictions of the best ones. Raises CheckpointError where weights are damaged.
+        Writes the predictions of the best weights. Raises CheckpointError if weights are damaged.
         """
-        found = {}
+        records = {}
         with console.stage(f"predicting {self.task.name}"):
             for name, file in (("last", LAST), ("best", BEST)):
                 checkpoint.load_strictly(self.folder.path / file, self.model)
                 outputs, scores = self._on_dev()
-                found[name] = _record(scores)
+                records[name] = _record(scores)
             self._write_predictions(outputs)
-        return found
+        return records
 
     def _on_dev(self) -> tuple[dict[str, Outputs], dict[str, SetScores]]:
-        """Outputs and scores of the weights as they are, on every dev set."""
-        outputs = {name: self.predict(features) for name, features in self.task.dev.items()}
-        return outputs, {name: self.task.scores(name, found) for name, found in outputs.items()}
+        """Outputs and scores of the current weights on every dev set."""
+        by_set = {name: self.predict(features) for name, features in self.task.dev.items()}
+        return by_set, {name: self.task.scores(name, outputs) for name, outputs in by_set.items()}
 
     def _write_predictions(self, dev: dict[str, Outputs]) -> None:
-        """The files of the dev sets, and those of the test sets with the weights as they are."""
+        """Write the prediction files of the dev sets and, with the current weights, of the test sets."""
         test = {name: self.predict(features) for name, features in self.task.test.items()}
-        for place, outputs in ((PREDICTIONS, dev), (f"{PREDICTIONS}/test", test)):
-            for name, found in outputs.items():
-                for file, content in self.task.files(name, found).items():
-                    self.folder.write(f"{place}/{file}", content)
+        for folder, by_set in ((PREDICTIONS, dev), (f"{PREDICTIONS}/test", test)):
+            for name, outputs in by_set.items():
+                for file, content in self.task.files(name, outputs).items():
+                    self.folder.write(f"{folder}/{file}", content)
 
     def keep_weights(self) -> None:
-        """Leave the best and the last weights in the folder, or none; the state to resume from stays."""
+        """Keep the best and the last weights in the folder if that is set, else neither. Checkpoints stay."""
         if self.common.keep_weights:
             with replacing(self.folder.path / BEST) as temporary:
                 shutil.copyfile(self._best(self.best_step), temporary)
@@ -263,7 +264,7 @@ class FineTuner(Loop):
         return self.folder.checkpoints / f"best_{step:08d}.safetensors"
 
     def progress(self) -> dict[str, Any]:
-        """The best evaluation so far."""
+        """Step and score of the best evaluation so far."""
         return {"best_step": self.best_step, "best_score": max(self.best_score, -1e308)}
 
     def restore(self, meta: Mapping[str, Any]) -> None:
@@ -275,7 +276,7 @@ class FineTuner(Loop):
         return [self._best(self.best_step)] if self.best_step else []
 
     def _save(self, saver: Saver, step: int, sums: Sums) -> None:
-        saver.wait()  # what it writes may still need weights that are dropped now
+        saver.wait()  # the checkpoint being written may need best weights that are deleted below
         self._drop_beaten()
         super()._save(saver, step, sums)
 
@@ -299,12 +300,12 @@ class FineTuner(Loop):
 
 def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
     first = next(iter(scores.values()))
-    sets = {name: SetMetrics.model_validate(found.metrics) for name, found in scores.items()}
+    sets = {name: SetMetrics.model_validate(set_scores.metrics) for name, set_scores in scores.items()}
     return Scores(score=first.score, average=first.average, sets=sets).as_json()
 
 
 def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:
-    """The released fine-tuning optimizer: AdamW, linear warm-up and decay."""
+    """The optimizer of the released fine-tuning code: AdamW with linear warm-up and decay."""
     budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None)
     update = asdict(common.optimizer)
     optimizer = OptimizerConfig(name="adamw", learning_rate=recipe.learning_rate, skip_spikes=None, **update)

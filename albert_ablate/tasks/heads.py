@@ -1,7 +1,7 @@
 """Fine-tuning heads on the pretrained encoder (reference classifier_utils, squad_utils, race_utils).
 
-The encoder computes in the run's number format, a head always in fp32, pooler included: bf16 has eight significant
-bits, so that a regression would give a handful of values, and near answers would tie.
+The encoder computes in the run's number format, a head (including the pooler) always in fp32. In bf16, with eight
+significant bits, a regression would give only a few distinct values, and similar answers would tie.
 
 Letters: B examples, C choices, T tokens, H hidden, K starts and K ends of a beam.
 """
@@ -19,12 +19,12 @@ from albert_ablate.model.rows import first_rows
 from albert_ablate.tasks.task import TaskBatch
 from albert_ablate.training.precision import full_precision
 
-#: Added to the scores of places where no answer may start or end.
+#: Added to the scores of positions where no answer may start or end.
 _FORBIDDEN = -1e30
 
 
 class PooledModel(nn.Module):
-    """Linear on the dropped-out pooled output: ``outputs`` values for each sequence."""
+    """Dropout and a linear layer on the pooled output: ``outputs`` values for each sequence."""
 
     def __init__(self, shape: Architecture, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class SpanModel(nn.Module):
         self.span = nn.Linear(shape.hidden_size, 2)
 
     def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
-        """-> (B, T) scores of start and of end; padding has none."""
+        """-> (B, T) scores of start and of end; padding is excluded."""
         hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
         with full_precision(hidden.device):
             scores = self.span(hidden.float()).masked_fill(~batch.mask[:, :, None], _FORBIDDEN)  # (B, T, 2)
@@ -60,7 +60,7 @@ class SpanModel(nn.Module):
 
 
 class AnswerableSpanModel(nn.Module):
-    """SQuAD 2.0: the end given the start, and whether there is an answer (the head of XLNet)."""
+    """SQuAD 2.0: start, end given the start, and whether there is an answer (the head of XLNet)."""
 
     def __init__(self, shape: Architecture, dropout: float) -> None:
         super().__init__()
@@ -79,13 +79,13 @@ class AnswerableSpanModel(nn.Module):
         hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask).float()
         with full_precision(hidden.device):
             start = F.log_softmax(self.start(hidden)[..., 0] + forbidden(batch), -1)
-            # Where the answer probably starts, beside [CLS].
+            # The expected hidden state at the start of the answer; it is combined with that of [CLS].
             summary = torch.einsum("bt,bth->bh", start.exp(), hidden)
             answer = torch.tanh(self.answer_hidden(torch.cat([summary, hidden[:, 0]], -1)))
             return hidden, start, self.answer(self.dropout(answer))[:, 0]
 
     def ends(self, hidden: Tensor, starts: Tensor, batch: TaskBatch) -> Tensor:
-        """(B, T, H) fp32 and (B, K) places of starts -> (B, K, T) end log-probabilities, each given its start."""
+        """(B, T, H) fp32 and (B, K) start positions -> (B, K, T) end log-probabilities, given each start."""
         b, t, h = hidden.shape
         k = starts.shape[1]
         at_start = hidden.gather(1, starts[:, :, None].expand(b, k, h))  # (B, K, H)
@@ -96,9 +96,9 @@ class AnswerableSpanModel(nn.Module):
 
 
 def forbidden(batch: TaskBatch) -> Tensor:
-    """(B, T): 0 at [CLS] and at the pieces of the document, else a score that rules the place out."""
+    """(B, T): 0 at [CLS] and at the pieces of the document, else a score that excludes the position."""
     document = (batch.type_ids == 1) & batch.mask
     last = batch.mask.sum(1, keepdim=True) - 1  # the final [SEP]
-    places = torch.arange(batch.mask.shape[1], device=batch.mask.device)
-    allowed = (document & (places != last)) | (places == 0)
+    positions = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+    allowed = (document & (positions != last)) | (positions == 0)
     return torch.where(allowed, 0.0, _FORBIDDEN)

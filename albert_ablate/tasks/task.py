@@ -1,4 +1,4 @@
-"""What a task is: token sequences with targets, a model, a loss, scores and prediction files.
+"""The interface of tasks: token sequences with targets, a model, a loss, scores and prediction files.
 
 Letters: N examples of a set, S sequences (N times the choices), B examples in a batch, T tokens.
 """
@@ -19,7 +19,7 @@ from albert_ablate.model.architecture import Architecture
 Outputs = dict[str, np.ndarray]
 #: Name of a dev set -> ``score`` or a metric -> baseline -> its value.
 Baselines = dict[str, dict[str, dict[str, float]]]
-#: A class, the labels that apply, a number or several.
+#: A class, the labels that apply, a number, or several numbers.
 Answer = str | float | tuple[str, ...] | tuple[float, ...]
 
 
@@ -29,16 +29,16 @@ class Sequences:
 
     tokens: np.ndarray  # (all tokens,) int32
     offsets: np.ndarray  # (S + 1,) int64
-    second: np.ndarray  # (S,) int64, place of the first token of B; the length where there is no B
+    second: np.ndarray  # (S,) int64, position of the first token of B; the length if there is no B
 
     @property
     def lengths(self) -> np.ndarray:
-        """(S,) tokens of each sequence."""
+        """(S,) number of tokens of each sequence."""
         return np.diff(self.offsets)
 
     @classmethod
     def of(cls, first: list[list[int]], second: list[list[int]] | None = None) -> "Sequences":
-        """From pieces that fit already; adds [CLS] and [SEP]."""
+        """From truncated lists of pieces; adds [CLS] and [SEP]."""
         rows = [[CLS, *a, SEP] for a in first]
         starts = [len(row) for row in rows]
         if second is not None:
@@ -47,7 +47,7 @@ class Sequences:
 
     @classmethod
     def of_rows(cls, rows: list[list[int]], second: list[int]) -> "Sequences":
-        """From whole sequences and the places where their B begins."""
+        """From whole sequences and the position of the first token of B in each."""
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         tokens = np.fromiter((t for row in rows for t in row), np.int32, int(lengths.sum()))
         return cls(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.asarray(second, np.int64))
@@ -55,30 +55,30 @@ class Sequences:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One set of a task as the model reads it."""
+    """A training, dev or test set of a task as model inputs."""
 
     sequences: Sequences
-    targets: np.ndarray  # (N,) or (N, k); empty second axis where there are none
-    choices: int = 1  # sequences of one example
+    targets: np.ndarray  # (N,) or (N, k); (N, 0) without targets
+    choices: int = 1  # sequences of an example
 
     def __len__(self) -> int:
         return len(self.sequences.second) // self.choices
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) tokens of each example's longest sequence."""
+        """(N,) number of tokens of each example's longest sequence."""
         longest: np.ndarray = self.sequences.lengths.reshape(-1, self.choices).max(axis=1)
         return longest
 
     def batch(self, examples: np.ndarray) -> "TaskBatch":
-        """These examples, padded to the longest of them."""
+        """The examples with these indices, padded to the longest of them."""
         rows = (examples[:, None] * self.choices + np.arange(self.choices)).ravel()
         starts, lengths = self.sequences.offsets[rows], self.sequences.lengths[rows]
-        places = np.arange(int(lengths.max()))
-        real = places < lengths[:, None]
+        column = np.arange(int(lengths.max()))
+        real = column < lengths[:, None]
         ids = np.zeros(real.shape, np.int32)
-        ids[real] = self.sequences.tokens[(starts[:, None] + places)[real]]
-        types = ((places >= self.sequences.second[rows][:, None]) & real).astype(np.int32)
+        ids[real] = self.sequences.tokens[(starts[:, None] + column)[real]]
+        types = ((column >= self.sequences.second[rows][:, None]) & real).astype(np.int32)
         return TaskBatch(
             torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(real),
             torch.from_numpy(self.targets[examples]), self.choices,
@@ -87,7 +87,7 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """A padded batch; sequences of one example stand together."""
+    """A padded batch. The sequences of an example are consecutive rows."""
 
     input_ids: Tensor  # (B * choices, T) int32
     type_ids: Tensor  # (B * choices, T) int32
@@ -99,7 +99,7 @@ class TaskBatch:
         return len(self.targets)
 
     def counts(self) -> dict[str, int]:
-        """What the loss is a mean over."""
+        """The denominator of the mean loss."""
         return {"examples": len(self)}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ class TaskBatch:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def micro(self, sequences: int) -> list["TaskBatch"]:
-        """Parts of at most ``sequences`` sequences, at least one example each."""
+        """Micro-batches of at most ``sequences`` sequences, but of at least one example."""
         size = max(1, sequences // self.choices)
         return [self._part(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
@@ -118,21 +118,21 @@ class TaskBatch:
         return TaskBatch(ids, types, mask, self.targets[start:stop], self.choices)
 
     def widened(self, multiple: int, most: int) -> "TaskBatch":
-        """With padding up to a multiple of so many tokens, or to ``most``: fewer shapes, the same numbers."""
+        """Pad to a multiple of ``multiple`` tokens, at most to ``most``: fewer shapes, the same losses."""
         width = self.input_ids.shape[1]
-        more = max(0, min(-(-width // multiple) * multiple, most) - width)
-        ids, types, mask = (F.pad(grid, (0, more)) for grid in (self.input_ids, self.type_ids, self.mask))
+        added = max(0, min(-(-width // multiple) * multiple, most) - width)
+        ids, types, mask = (F.pad(grid, (0, added)) for grid in (self.input_ids, self.type_ids, self.mask))
         return TaskBatch(ids, types, mask, self.targets, self.choices)
 
     def pin_memory(self) -> "TaskBatch":
-        """The same batch in memory that a GPU reads while the host goes on. ``DataLoader`` calls it by this name."""
+        """The same batch in pinned memory, for asynchronous copies. ``DataLoader`` calls this method by name."""
         ids, types, mask, targets = (
             tensor.pin_memory() for tensor in (self.input_ids, self.type_ids, self.mask, self.targets)
         )
         return TaskBatch(ids, types, mask, targets, self.choices)
 
     def to(self, device: torch.device) -> "TaskBatch":
-        """The same batch on ``device``; the host does not wait for the copy from pinned memory."""
+        """The same batch on ``device``. The copy from pinned memory is asynchronous."""
         ids, types, mask, targets = (
             tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.type_ids, self.mask, self.targets)
         )
@@ -141,32 +141,32 @@ class TaskBatch:
 
 @dataclass(frozen=True)
 class SetScores:
-    """How a dev set was predicted."""
+    """The scores of predictions on a dev set."""
 
-    metrics: dict[str, Any]  # n, and for each metric its value, interval and what else belongs to it
-    score: float  # what checkpoints are chosen by
-    average: float  # what enters the mean over tasks (paper, Table 2: F1 and EM are averaged first)
+    metrics: dict[str, Any]  # n and, for each metric, its value, interval and details
+    score: float  # chooses the checkpoint
+    average: float  # enters the mean over tasks (paper, Table 2: F1 and EM are averaged first)
 
 
 class Task(Protocol):
-    """One task, its files read and turned into token sequences."""
+    """A task whose files have been read and turned into token sequences."""
 
     name: str
-    metric: str  # what ``SetScores.score`` is
+    metric: str  # name of the metric in ``SetScores.score``
     train: FeatureSet
-    dev: dict[str, FeatureSet]  # the first one chooses the checkpoint
+    dev: dict[str, FeatureSet]  # the first set chooses the checkpoint
     test: dict[str, FeatureSet]  # without targets: predictions only
-    examples: int  # training examples that epochs are counted in (questions, not windows)
-    counts: dict[str, Any]  # for the record: sizes, and everything that was left out
+    examples: int  # training examples in an epoch (questions, not windows)
+    counts: dict[str, Any]  # for the record: numbers of used and left-out examples
 
     def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
-        """Encoder with this task's head, not initialised."""
+        """The encoder with the task's head, not initialised."""
 
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """Sum of the losses of the batch's examples."""
 
     def outputs(self, model: nn.Module, batch: TaskBatch) -> dict[str, Tensor]:
-        """What scoring needs, each (B, ...)."""
+        """The model outputs that scoring needs, each (B, ...)."""
 
     def scores(self, name: str, outputs: Outputs) -> SetScores:
         """Metrics of the dev set ``name``."""
@@ -175,15 +175,15 @@ class Task(Protocol):
         """Prediction files of a dev or test set, in the task's official form: name -> content."""
 
     def baselines(self, bag_of_words: bool) -> Baselines:
-        """What each dev set's ``score`` has to beat and, where it is known, each metric."""
+        """Baselines of each dev set's ``score`` and, where known, of each metric."""
 
 
 @runtime_checkable
 class AnswersTexts(Protocol):
-    """What a task has beside that where it can answer texts that are in none of its files."""
+    """The additional interface of tasks that can answer texts from outside their files."""
 
     def unlabelled(self, texts: Sequence[tuple[str, str | None]]) -> FeatureSet:
-        """Texts, each with a second one or None, as the model reads the task's own. Raises DataError."""
+        """(text, second text or None) pairs as model inputs, like the task's examples. Raises DataError."""
 
     def answers(self, outputs: Outputs) -> list[Answer]:
-        """What ``outputs`` predict for each example."""
+        """The answer that ``outputs`` predict for each example."""

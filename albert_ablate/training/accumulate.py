@@ -1,6 +1,6 @@
-"""The gradient of a batch, micro-batch after micro-batch.
+"""The gradient of a batch, summed over its micro-batches.
 
-Where memory runs out they get smaller; where the model does not compile a plainer backend takes over.
+If memory runs out, micro-batches become smaller. If the model does not compile, a plainer backend takes over.
 """
 
 import traceback
@@ -26,7 +26,7 @@ from albert_ablate.training.sums import Totals
 
 
 class Accumulator(ABC):
-    """A model, and how the gradient of a batch comes about."""
+    """A model and its optimizer; computes the gradient of a batch."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Accumulator(ABC):
         self.micro_size = micro_size  # sequences
         self.optimizer = build_optimizer(self.model, settings)
         self.backend = self.first_backend(machine.backend)  # of the next step; None on a CPU
-        #: Backends that steps were computed with, in their order, over all starts of the run; none on a CPU.
+        #: Backends that computed steps, in order, over all starts of the run; empty on a CPU.
         self.backends = [] if self.backend is None else [self.backend]
         self.encoders = [module for module in self.model.modules() if isinstance(module, Encoder)]
 
@@ -55,25 +55,25 @@ class Accumulator(ABC):
 
     @abstractmethod
     def noise(self, step: int) -> int:
-        """The seed of the step's dropout."""
+        """The seed of the dropout noise of ``step``."""
 
     @abstractmethod
     def shaped(self, part: Any) -> StepBatch:
-        """A micro-batch of the host in the shape that a GPU is given, with the same losses."""
+        """A micro-batch on the host, padded to the shape that a GPU uses. Its losses stay the same."""
 
     @abstractmethod
     def resized(self) -> None:
-        """Drop what was made for micro-batches of the size before."""
+        """Drop everything that depends on the previous size of micro-batches."""
 
     def first_backend(self, backend: Backend | None) -> Backend | None:
-        """The backend to begin with where the machine would begin with ``backend``."""
+        """The backend to begin with; ``backend`` is the machine's choice."""
         return backend
 
     def _gradients(self, step: int, batch: StepBatch, counts: Mapping[str, Any]) -> Totals:
-        """Add up the gradients of the micro-batches.
+        """Accumulate the gradients of the micro-batches and return the sums of their losses and hits.
 
-        Where memory runs out and ``runtime.oom_halving`` allows it, once more with micro-batches of half the size;
-        where code does not compile, once more without compiling.
+        If memory runs out and ``runtime.oom_halving`` is set, the step is repeated with micro-batches of half the
+        size. If code does not compile, the step is repeated without compilation. Raises all other errors.
         """
         while True:
             try:
@@ -93,7 +93,7 @@ class Accumulator(ABC):
         return self.runtime.oom_halving and self.micro_size > 1
 
     def _halve(self, step: int) -> bool:
-        """Whether micro-batches are smaller from now on."""
+        """Halve the size of micro-batches if that is allowed; returns whether it was."""
         if not self._may_halve:
             return False
         self.micro_size = (self.micro_size + 1) // 2
@@ -111,16 +111,17 @@ class Accumulator(ABC):
         return self._backward(map(self._moved, batch.micro(self.micro_size)), counts)
 
     def _moved(self, part: StepBatch) -> StepBatch:
-        """A micro-batch on the device; the host does not wait for it."""
+        """A micro-batch on the device, copied asynchronously."""
         if self.backend is not None:
             part = self.shaped(part)
         return self._pinned(part).to(self.machine.device)
 
     def _pinned(self, part: StepBatch) -> StepBatch:
-        return part.pin_memory() if self.machine.device.type == "cuda" else part  # else a copy waits for the device
+        """A micro-batch whose copy to a GPU is asynchronous."""
+        return part.pin_memory() if self.machine.device.type == "cuda" else part
 
     def _backward(self, parts: Iterable[Any], counts: Mapping[str, Any]) -> Totals:
-        """Gradients of micro-batches that are on the device, and the sums of their losses."""
+        """Accumulate the gradients of micro-batches on the device; returns the sums of their losses and hits."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         totals: Totals | None = None
@@ -131,12 +132,12 @@ class Accumulator(ABC):
                 torch.autograd.backward(_loss(terms, counts))
                 summed = Totals.of(terms)
                 totals = summed if totals is None else totals + summed
-        assert totals is not None  # no batch is empty
+        assert totals is not None  # a batch is never empty
         return totals
 
     @contextmanager
     def _compiling(self) -> Iterator[None]:
-        """Within, encoders are compiled if the backend says so; evaluation, whose shapes vary, never is."""
+        """Context in which encoders use compiled code if the backend does. Evaluation never does: its shapes vary."""
         compiled = self.backend not in (None, Backend.EAGER)
         for encoder in self.encoders:
             encoder.compiled = compiled
@@ -148,12 +149,12 @@ class Accumulator(ABC):
 
 
 def in_short(error: Exception) -> str:
-    """Kind and first line."""
+    """Type and first line of ``error``."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _loss(terms: Sequence[Term], counts: Mapping[str, Any]) -> Tensor:
-    """The part of the step's loss that these terms are: weight x sum / count, added in their order."""
+    """The contribution of these terms to the loss of the step: the sum of weight x sum / count, in order."""
     parts = []
     for term in terms:
         count = counts[term.per]

@@ -1,6 +1,6 @@
-"""The attention kernel of a run on a GPU: the fastest one by a table that is measured once for each shape and card.
+"""The attention kernel of a run on a GPU: the fastest in a table that is measured once for each shape and card.
 
-``<paths.cache>/attention/`` keeps the tables, so that all arms and seeds of a sweep compute with one kernel.
+``<paths.cache>/attention/`` keeps the tables, so that all arms and seeds of a sweep use the same kernel.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,14 +18,14 @@ from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.manifest import Attention, Manifest
 from albert_ablate.training.machine import Machine
 
-#: Raise when a measurement means something else.
+#: Raise when the meaning of a measurement changes.
 _FORMAT = 1
 _FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """A forward pass: a model, and how many sequences of how many tokens it takes."""
+    """The shape of the model and of the batch in a forward pass; ``length`` in tokens."""
 
     shape: Shape
     sequences: int
@@ -33,15 +33,15 @@ class ForwardPass:
 
     @classmethod
     def of_pretraining(cls, config: RunConfig) -> "ForwardPass":
-        """Over a micro-batch."""
+        """The forward pass over a micro-batch of pretraining."""
         return cls(config.architecture(), min(config.batch.micro_size, config.batch.size), config.pairs.max_length)
 
 
 def choose_attention(config: RunConfig, forward: ForwardPass, machine: Machine) -> Attention | None:
-    """Have this process use the fastest kernel for such forward passes, measured now or before; returns the record.
+    """Make this process use the fastest kernel for ``forward``; returns the record of the choice.
 
-    None, and nothing is changed, on a CPU and for a pattern that has a kernel of its own. Call it before the first
-    step: what is compiled or captured keeps the kernel it was made with.
+    The kernels are measured unless the cache has their times. Returns None and changes nothing on a CPU and for a
+    pattern with a special kernel. Call it before the first step: compiled and captured code keeps its kernel.
     """
     if machine.device.type != "cuda" or PATTERNS[forward.shape.pattern].kernel is not None:
         return None
@@ -53,20 +53,20 @@ def choose_attention(config: RunConfig, forward: ForwardPass, machine: Machine) 
 
 
 def another_kernel(folder: RunFolder, attention: Attention | None) -> str | None:
-    """What to say where the run in ``folder`` was begun with another kernel. Raises DamagedFileError."""
+    """The message if the run in ``folder`` was begun with another kernel, else None. Raises DamagedFileError."""
     if attention is None or not (folder.path / "manifest.json").is_file():
         return None
-    before = folder.load("manifest.json", Manifest).attention
-    if before is None or before.kernel == attention.kernel:
+    first = folder.load("manifest.json", Manifest).attention
+    if first is None or first.kernel == attention.kernel:
         return None
     return (
-        f"begun with the attention kernel {before.kernel}, continues with {attention.kernel}: the last digits of its "
+        f"begun with the attention kernel {first.kernel}, continues with {attention.kernel}: the last digits of its "
         "numbers may differ"
     )
 
 
 def _table(case: AttentionCase, machine: Machine, folder: Path) -> AttentionTimes:
-    """From the cache, or measured now; processes that ask at the same time wait for one measurement."""
+    """The times from the cache, else measured now. A lock lets concurrent processes measure only once."""
     key = {
         "format": _FORMAT, "card": machine.card, "torch": torch.__version__, "precision": machine.precision,
         "deterministic": case.deterministic, "sequences": case.sequences, "length": case.length,

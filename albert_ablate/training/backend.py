@@ -1,4 +1,4 @@
-"""How a GPU computes a training step, and what takes over where that is not possible."""
+"""The backends that compute a training step on a GPU."""
 
 import os
 from enum import StrEnum
@@ -15,29 +15,26 @@ class Backend(StrEnum):
 
     EAGER = "eager"
     COMPILED = "compiled"  # sub-layers through torch.compile
-    GRAPH = "graph"  # the same, and the whole step replayed as one CUDA graph
+    GRAPH = "graph"  # compiled, and the whole step is replayed as one CUDA graph
 
 
 def choose_backend(config: RuntimeConfig, device: torch.device) -> Backend | None:
-    """The backend to begin with; ``auto`` is the fastest. None on a CPU, which has one way to compute.
+    """The backend to begin with; ``auto`` is the fastest. None on a CPU, which has no backends.
 
-    Raises ConfigError where a backend is asked for and there is no GPU to use it.
+    Raises ConfigError if a backend is set and no GPU is used.
     """
     if device.type != "cpu":
         return Backend.GRAPH if config.backend == "auto" else Backend(config.backend)
     if config.backend != "auto":
-        why = "on a CPU" if config.device == "cpu" else "and this machine has no usable GPU"
-        raise ConfigError(
-            f"runtime.backend={config.backend} says how a GPU computes, {why} it has no effect. "
-            "Use runtime.backend=auto."
-        )
+        why = "runtime.device is cpu" if config.device == "cpu" else "this machine has no usable GPU"
+        raise ConfigError(f"runtime.backend={config.backend} is for GPUs, but {why}. Use runtime.backend=auto.")
     return None
 
 
 def keep_compiled(cache: Path, backend: Backend | None) -> None:
-    """Let compiled code be kept in ``cache/compiled``, unless the environment names another folder.
+    """Keep compiled code in ``cache/compiled``, unless the environment names another folder.
 
-    Call it before anything is compiled. Runs of one size then compile once.
+    Call it before the first compilation. Runs with models of the same size then compile only once.
     """
     if backend in (None, Backend.EAGER):
         return

@@ -1,20 +1,20 @@
-"""Equal budgets: steps, tokens, FLOPs or seconds, one schedule for all of them."""
+"""Budgets in steps, tokens, FLOPs or seconds, with a common learning-rate schedule."""
 
 from albert_ablate.config.schema import BudgetConfig, RunConfig
 from albert_ablate.methods import method_of
 
 
 def step_flops(config: RunConfig) -> int:
-    """FLOPs of one optimizer step, as the method counts them: at full length, padding not left out."""
+    """FLOPs of one optimizer step as the method counts them: full-length sequences, padding included."""
     return round(method_of(config).flops()) * config.batch.size
 
 
 def position(budget: BudgetConfig, steps: int, tokens: int, flops: float, seconds: float) -> float:
-    """Where a run that has used so much stands on the schedule of ``budget.steps``.
+    """The position of a run on its schedule of ``budget.steps``, from what it has used so far.
 
-    With ``unit=steps`` that is the number of steps itself. With another unit it is the used share
-    of the amount, on the scale of ``budget.steps``: warm-up and decay keep their proportions, and
-    the run ends where the position reaches ``budget.steps``.
+    With ``unit=steps`` this is the number of steps. With another unit it is the used share of the budget, times
+    ``budget.steps``: warm-up and decay keep their proportions, and the run ends when the position reaches
+    ``budget.steps``.
     """
     if budget.unit == "steps":
         return steps
@@ -22,8 +22,8 @@ def position(budget: BudgetConfig, steps: int, tokens: int, flops: float, second
     return budget.steps * used / budget.amount()
 
 
-def budget_words(budget: BudgetConfig) -> str:
-    """The budget for a person."""
+def budget_label(budget: BudgetConfig) -> str:
+    """The budget as text, such as ``2,000 steps``."""
     amount = budget.amount()
     if budget.unit == "flops":
         return f"{amount:.3g} FLOPs"

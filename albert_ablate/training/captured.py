@@ -1,8 +1,8 @@
-"""A training step recorded once as a CUDA graph and replayed: one call of the host in place of hundreds of launches.
+"""A training step captured once as a CUDA graph and replayed: one call of the host instead of hundreds of launches.
 
-What is recorded reads its input from buffers that stay where they are: the micro-batches, whose shapes never change,
-and the numbers of the step. Dropout still draws other noise in each step, because a replay takes the random generator's
-seed as it is then (PyTorch, "CUDA semantics", section "CUDA Graphs").
+The graph reads its inputs from fixed buffers: the micro-batches, whose shapes never change, and the learning rate and
+counts of the step. Dropout noise still differs between steps, because a replay uses the current seed of the random
+generator (PyTorch, "CUDA semantics", section "CUDA Graphs").
 """
 
 import math
@@ -16,25 +16,25 @@ from torch import Tensor
 from albert_ablate.methods.batch import StepBatch
 from albert_ablate.training.sums import Totals
 
-#: Steps taken aside before the capture: libraries choose their kernels, and the optimizer makes its state.
+#: Steps on a side stream before the capture: libraries choose kernels, and the optimizer creates its state.
 WARM_UP = 3
-#: Replays that are compared with an eager forward pass, and by how much they may differ, as a share of the sum or in
-#: nats for each of what was counted.
+#: Number of replays that are compared with an eager forward pass, and the largest difference allowed: relative to the
+#: sum, or in nats for each counted item.
 CHECKED, TOLERANCE = 3, 2e-2
 
 
 class Graphs(Protocol):
-    """The calls of CUDA that a capture needs."""
+    """The CUDA calls that a capture needs."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """Within, work goes to a stream of its own, after all earlier and before all later work."""
+        """Context in which work runs on a side stream, after all earlier and before all later work."""
 
     def capture(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """Record ``work`` without doing it. The function given does it and returns its result, in the same memory."""
+        """Capture ``work`` without running it. Returns a function that runs it, with its result in fixed memory."""
 
 
 class CudaGraphs:
-    """Those of PyTorch."""
+    """``Graphs`` of PyTorch."""
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -46,11 +46,11 @@ class CudaGraphs:
         torch.cuda.current_stream().wait_stream(stream)
 
     def capture(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """See ``Graphs``. What a capture that fails leaves behind is put right, so that plain steps can follow."""
+        """See ``Graphs``. After a failed capture, stream and generator are restored so that plain steps can follow."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         cause: Exception | None = None
         try:
-            # Of other threads' calls none belongs to the step: one pins batches.
+            # The thread that pins batches also calls CUDA; its calls are not part of the step.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 try:
                     result = work()
@@ -60,8 +60,8 @@ class CudaGraphs:
         except Exception as error:
             torch.cuda.set_stream(stream)
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            generator.graphsafe_set_state(generator.clone_state())  # the old state waits for the end of the capture
-            # The end of a capture that failed raises, too, without saying why.
+            generator.graphsafe_set_state(generator.clone_state())  # the old state stays in capture mode
+            # Ending a failed capture raises a second error, which does not give the reason.
             raise cause or error  # noqa: B904
 
         def replay() -> Tensor:
@@ -72,20 +72,20 @@ class CudaGraphs:
 
 
 class Recordable(Protocol):
-    """A step that asks the host for nothing."""
+    """A step that needs no decision of the host."""
 
     def whole(self, parts: Sequence[Any]) -> Tensor:
-        """From the forward pass to the update: (n + 1,) sums of losses and hits, and the norm of the gradient."""
+        """Forward pass to update. Returns (n + 1,): sums of losses and hits, then the gradient norm."""
 
     def eager_sums(self, parts: Sequence[Any]) -> Totals | None:
-        """The same sums of an eager forward pass that changes nothing; None where its noise would be another."""
+        """The same sums from an eager forward pass that changes nothing; None if its dropout noise would differ."""
 
     def refusing(self) -> AbstractContextManager[None]:
-        """Within, the device refuses every update."""
+        """Context in which the device refuses every update."""
 
 
 class ReplayError(RuntimeError):
-    """A replay does not do what was recorded."""
+    """A replay does not compute the captured step."""
 
 
 class CapturedSteps:
@@ -97,10 +97,10 @@ class CapturedSteps:
         self.drop()
 
     def drop(self) -> None:
-        """Begin anew: the shapes will be other ones, or nothing is recorded any more."""
+        """Drop the graph and start again with the warm-up. Needed when shapes change or a step fails."""
         self._warm = 0
         self._unchecked = CHECKED
-        self._parts: list[StepBatch] = []  # on the device; what is recorded reads them
+        self._parts: list[StepBatch] = []  # on the device; the graph reads them
         self._replay: Callable[[], Tensor] | None = None
 
     @property
@@ -110,21 +110,21 @@ class CapturedSteps:
 
     @contextmanager
     def warming(self) -> Iterator[None]:
-        """The body takes a step that is not captured."""
+        """Context for a warm-up step, which is not captured."""
         with self._graphs.aside():
             yield
         self._warm += 1
 
     def take(self, work: Recordable, parts: Sequence[StepBatch], seed: int, counts: Mapping[str, int]) -> Tensor:
-        """One step on micro-batches of the host; returns what ``Recordable.whole`` does, in memory of its own.
+        """One step on micro-batches of the host; returns a copy of the result of ``Recordable.whole``.
 
-        The first call captures ``work``, which is the same in every call. ``seed`` is that of the step's noise,
-        ``counts`` what its sums are over. Whatever is raised, weights and moments are those before the step. Raises
-        ReplayError where shapes or sums are not those that were expected.
+        The first call captures ``work``, which must be the same in every call. ``seed`` is for the dropout noise;
+        ``counts`` are the denominators of the sums. Raises ReplayError for unexpected shapes or sums. After any error,
+        weights and moments are unchanged.
         """
         if self._replay is None:
             self._parts = [part.to(self._device) for part in parts]
-            torch.manual_seed(seed)  # no generator may be seeded during the capture
+            torch.manual_seed(seed)  # generators cannot be seeded during the capture
             self._replay = self._graphs.capture(lambda: work.whole(self._parts))
         else:
             self._fill(parts)
@@ -137,14 +137,15 @@ class CapturedSteps:
         if len(parts) != len(self._parts):
             raise ReplayError(f"{len(parts)} micro-batches, {len(self._parts)} were captured")
         for buffers, part in zip(self._parts, parts, strict=True):
-            given = part.tensors()
+            tensors = part.tensors()
             for name, buffer in buffers.tensors().items():
-                if buffer.shape != given[name].shape:
-                    raise ReplayError(f"{name} is {tuple(given[name].shape)}, {tuple(buffer.shape)} was captured")
-                buffer.copy_(given[name], non_blocking=True)
+                tensor = tensors[name]
+                if buffer.shape != tensor.shape:
+                    raise ReplayError(f"{name} is {tuple(tensor.shape)}, {tuple(buffer.shape)} was captured")
+                buffer.copy_(tensor, non_blocking=True)
 
     def _replayed(self, seed: int) -> Tensor:
-        assert self._replay is not None  # there was a capture
+        assert self._replay is not None  # set by the capture
         torch.manual_seed(seed)
         return self._replay().clone()
 
@@ -154,8 +155,8 @@ class CapturedSteps:
         if expected is None:
             return
         with work.refusing():
-            found = self._replayed(seed).tolist()
-        for (name, per), wanted, sum_ in zip(expected.per.items(), expected.values.tolist(), found, strict=False):
-            compared = name.endswith("_loss") and math.isfinite(wanted)  # the guard refuses the others
-            if compared and not abs(sum_ - wanted) <= TOLERANCE * max(abs(wanted), counts[per]):
-                raise ReplayError(f"a replay gave a sum of {sum_:.6g} for {name}, the step itself {wanted:.6g}")
+            row = self._replayed(seed).tolist()
+        for (name, per), eager, replayed in zip(expected.per.items(), expected.values.tolist(), row, strict=False):
+            compared = name.endswith("_loss") and math.isfinite(eager)  # the guard refuses a step that is not finite
+            if compared and not abs(replayed - eager) <= TOLERANCE * max(abs(eager), counts[per]):
+                raise ReplayError(f"a replay gave a sum of {replayed:.6g} for {name}, the step itself {eager:.6g}")

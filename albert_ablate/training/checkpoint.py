@@ -1,4 +1,7 @@
-"""Checkpoints: complete folders or none. Weights as safetensors, optimizer state as tensors."""
+"""Checkpoints: folders that are written completely or not at all.
+
+Weights are safetensors; the optimizer's state is a file of tensors.
+"""
 
 import pickle
 import re
@@ -20,44 +23,44 @@ from albert_ablate.files import building, differences, read_json, replacing, sha
 _NAME = re.compile(r"step_(\d{8})$")
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"
-#: Left free for everything else that a run writes.
+#: Disk space left free for the other files of a run.
 _SPARE_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
 class Owner:
-    """What a checkpoint belongs to."""
+    """The run or unit that a checkpoint belongs to."""
 
     identity: str
-    described: dict[str, Any] = field(default_factory=dict)  # what it is made from; read to say what differs
-    device: str = "cpu"  # the kind that it is trained on: cpu or cuda
-    card: str = "cpu"  # the GPU's name; cpu where there is none
+    described: dict[str, Any] = field(default_factory=dict)  # settings and data of the identity, to report differences
+    device: str = "cpu"  # the kind of device it is trained on: cpu or cuda
+    card: str = "cpu"  # the GPU's name; cpu without one
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint holds besides plain numbers."""
+    """The tensors of a checkpoint."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
 
     def bytes(self) -> int:
-        """Size of its tensors."""
+        """Size of the tensors in bytes."""
         moments = [v for state in self.optimizer["state"].values() for v in state.values() if isinstance(v, Tensor)]
         return sum(tensor.nbytes for tensor in (*self.weights.values(), *moments))
 
 
 def snapshot(model: nn.Module, optimizer: Optimizer, copied: bool) -> Snapshot:
-    """The state of training now; ``copied``, so that training may go on while it is written."""
+    """The current weights and optimizer state. ``copied``: as copies, so that training can continue during writing."""
 
-    def taken(value: Any) -> Any:
+    def on_cpu(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.detach().to("cpu", copy=copied).contiguous()
-        if isinstance(value, list):  # groups of parameters, whose learning rate is a tensor on a GPU
-            return [taken(item) for item in value]
-        return {k: taken(v) for k, v in value.items()} if isinstance(value, dict) else value
+        if isinstance(value, list):  # parameter groups; their learning rate is a tensor on a GPU
+            return [on_cpu(item) for item in value]
+        return {k: on_cpu(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    return Snapshot(taken(dict(model.state_dict())), taken(optimizer.state_dict()))
+    return Snapshot(on_cpu(dict(model.state_dict())), on_cpu(optimizer.state_dict()))
 
 
 def save(
@@ -69,12 +72,12 @@ def save(
     keep: int,
     beside: Sequence[Path] = (),
 ) -> Path:
-    """Write ``folder/step_XXXXXXXX`` whole, then drop all but the newest ``keep``.
+    """Write ``folder/step_XXXXXXXX``, then delete all but the newest ``keep`` checkpoints; returns its path.
 
-    ``beside`` are files of ``folder`` that it is not intact without. ``progress`` is plain numbers.
-    Random state is not stored: every draw is a function of the seed and the step. Older checkpoints
-    go when this one reads back as it was written. Raises DiskFullError, before anything is written,
-    where the disk has no room for it.
+    ``beside``: files of ``folder`` that the checkpoint depends on. ``progress``: plain numbers. Random state is not
+    stored, because every draw is a function of the seed and the step. Older checkpoints are deleted only after this one
+    has been read back and verified. Raises DiskFullError before anything is written if the disk lacks space, and
+    CheckpointError if verification fails.
     """
     target = folder / f"step_{step:08d}"
     if intact(target) is None:
@@ -88,19 +91,18 @@ def save(
             hashes = {name: sha256_file(temporary / name) for name in (WEIGHTS, STATE)}
             belongs = {"identity": owner.identity, "described": owner.described}
             belongs |= {"device": owner.device, "card": owner.card}
-            others = {path.name: sha256_file(path) for path in beside}
-            write_json(
-                temporary / "meta.json", {"step": step, **belongs, "sha256": hashes, "beside": others, **progress}
-            )
+            beside_hashes = {path.name: sha256_file(path) for path in beside}
+            meta = {"step": step, **belongs, "sha256": hashes, "beside": beside_hashes, **progress}
+            write_json(temporary / "meta.json", meta)
     if intact(target) is None:
         raise CheckpointError(f"{target} does not read back as it was written; the disk may be failing.")
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    for outdated in checkpoints(folder)[:-keep]:
+        shutil.rmtree(outdated)
     return target
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise DiskFullError where a checkpoint of ``needed`` bytes would fill the disk of ``folder``."""
+    """Raise DiskFullError if a checkpoint of ``needed`` bytes would fill the disk of ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE_BYTES:
@@ -111,7 +113,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what a killed process left half written."""
+    """Remove the incomplete files of a killed process."""
     for path in (*folder.glob(".step_*"), *folder.glob(".*.safetensors.*")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -122,35 +124,35 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def intact(path: Path) -> dict[str, Any] | None:
-    """Meta data of the checkpoint at ``path``, or None where a file is missing or differs from its hash."""
+    """Metadata of the checkpoint at ``path``, or None if a file is missing or differs from its hash."""
     try:
         meta: dict[str, Any] = read_json(path / "meta.json")
         files = {path / name: meta["sha256"][name] for name in (WEIGHTS, *meta["sha256"])}
         files |= {path.parent / name: recorded for name, recorded in meta.get("beside", {}).items()}
-        good = all(sha256_file(file) == recorded for file, recorded in files.items())
+        unchanged = all(sha256_file(file) == recorded for file, recorded in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return meta if good else None
+    return meta if unchanged else None
 
 
 def require_device(folder: Path, device: str, card: str) -> str | None:
-    """Raise CheckpointError where the newest checkpoint of ``folder`` was written on another kind of ``device``.
+    """Raise CheckpointError if the newest checkpoint of ``folder`` was written on another kind of ``device``.
 
-    CPU and CUDA round and sum differently, so the run would end with numbers that neither of them gives. Returns what
-    to say where only the ``card`` is another one. A checkpoint that does not name its device was written on a CPU.
+    CPU and CUDA round and sum differently, so the run would end with numbers of neither. If only the ``card`` differs,
+    a message is returned, else None. A checkpoint that does not name its device was written on a CPU.
     """
     for path in reversed(checkpoints(folder)):
         try:
             meta = read_json(path / "meta.json")
             begun_on, first_card = str(meta.get("device", "cpu")), str(meta.get("card", "cpu"))
         except (OSError, DamagedFileError, AttributeError):
-            continue  # damaged; the one before it is used
+            continue  # damaged; the previous checkpoint is used
         if begun_on != device:
-            there = "runtime.device=cpu" if begun_on == "cpu" else "runtime.device=cuda on a machine with a GPU"
+            remedy = "runtime.device=cpu" if begun_on == "cpu" else "runtime.device=cuda on a machine with a GPU"
             raise CheckpointError(
-                f"{folder.parent} was begun on {_in_words(begun_on, first_card)} and would continue on "
-                f"{_in_words(device, card)}: it would end with numbers that neither gives. Continue it with {there}; "
-                "rerun=all starts it anew, and so does removing its checkpoints."
+                f"{folder.parent} was begun on {_device_label(begun_on, first_card)} and would continue on "
+                f"{_device_label(device, card)}: it would end with numbers that neither gives. Continue it with "
+                f"{remedy}. To start it anew, use rerun=all or remove its checkpoints."
             )
         if first_card != card:
             return f"begun on {first_card}, continues on {card}: the last digits of its numbers may differ"
@@ -158,17 +160,17 @@ def require_device(folder: Path, device: str, card: str) -> str | None:
     return None
 
 
-def _in_words(device: str, card: str) -> str:
+def _device_label(device: str, card: str) -> str:
     return "a CPU" if device == "cpu" else f"a GPU ({card})"
 
 
 def load_latest(
     folder: Path, owner: Owner, model: nn.Module, optimizer: Optimizer | None = None
 ) -> dict[str, Any] | None:
-    """Load the newest intact checkpoint and return its meta data, or None where there is none.
+    """Load the newest intact checkpoint and return its metadata, or None if there are no checkpoints.
 
-    Raises CheckpointError where checkpoints exist and none is intact, or the newest belongs to
-    another configuration: a run never restarts at step 0 by itself.
+    Raises CheckpointError if all checkpoints are damaged or the newest intact one belongs to another configuration: a
+    run never restarts at step 0 by itself.
     """
     damaged = []
     for path in reversed(checkpoints(folder)):
@@ -177,9 +179,9 @@ def load_latest(
             damaged.append(path.name)
             continue
         if meta["identity"] != owner.identity:
-            found = differences(meta.get("described", {}), owner.described) if "described" in meta else []
-            words = "".join(f"\n  - {difference}" for difference in found)
-            raise CheckpointError(f"{path} belongs to run {meta['identity']}, not to {owner.identity}.{words}")
+            changes = differences(meta.get("described", {}), owner.described) if "described" in meta else []
+            listed = "".join(f"\n  - {change}" for change in changes)
+            raise CheckpointError(f"{path} belongs to run {meta['identity']}, not to {owner.identity}.{listed}")
         load_weights(path, model)
         if optimizer is not None:
             _load_state(path / STATE, optimizer)
@@ -190,7 +192,7 @@ def load_latest(
 
 
 def _load_state(path: Path, optimizer: Optimizer) -> None:
-    """Without running what a pickle may hold. Raises CheckpointError."""
+    """Load optimizer state without executing code that a pickle may contain. Raises CheckpointError."""
     try:
         optimizer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -198,28 +200,28 @@ def _load_state(path: Path, optimizer: Optimizer) -> None:
 
 
 def newest(folder: Path) -> Path:
-    """The newest intact checkpoint. Raises CheckpointError where there is none."""
-    found = next((path for path in reversed(checkpoints(folder)) if intact(path) is not None), None)
-    if found is None:
+    """The newest intact checkpoint. Raises CheckpointError if there is none."""
+    path = next((path for path in reversed(checkpoints(folder)) if intact(path) is not None), None)
+    if path is None:
         raise CheckpointError(f"{folder}: no intact checkpoint to start from. Was the run trained to its end?")
-    return found
+    return path
 
 
 def load_matching(checkpoint: Path, model: nn.Module) -> list[str]:
-    """Copy every tensor whose name and shape ``model`` has; returns the names that it did not find."""
-    weights, own = _read_weights(checkpoint / WEIGHTS), model.state_dict()
-    found = {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape}
-    model.load_state_dict(own | found)
-    return sorted(own.keys() - found.keys())
+    """Load the tensors that agree with ``model`` in name and shape; returns the names of the model's other tensors."""
+    weights, state = _read_weights(checkpoint / WEIGHTS), model.state_dict()
+    matching = {name: weights[name] for name in state if name in weights and weights[name].shape == state[name].shape}
+    model.load_state_dict(state | matching)
+    return sorted(state.keys() - matching.keys())
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
-    """Load ``model.safetensors`` strictly. Raises CheckpointError listing what does not fit."""
+    """Load ``model.safetensors`` strictly. Raises CheckpointError with the tensors that do not fit."""
     load_strictly(checkpoint / WEIGHTS, model)
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the weights alone, atomically."""
+    """Write only the weights, atomically."""
     with replacing(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
 
@@ -232,12 +234,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(path: Path, model: nn.Module) -> None:
-    """Load a safetensors file. Raises CheckpointError listing what does not fit."""
+    """Load a safetensors file strictly. Raises CheckpointError with the tensors that do not fit."""
     weights = _read_weights(path)
-    own = model.state_dict()
-    wrong = sorted(own.keys() ^ weights.keys())
-    common = own.keys() & weights.keys()
-    wrong += sorted(n for n in common if (own[n].shape, own[n].dtype) != (weights[n].shape, weights[n].dtype))
-    if wrong:
-        raise CheckpointError(f"{path} does not fit this model; these tensors differ: {', '.join(wrong)}.")
+    state = model.state_dict()
+    differing = sorted(state.keys() ^ weights.keys())
+    common = state.keys() & weights.keys()
+    differing += sorted(n for n in common if (state[n].shape, state[n].dtype) != (weights[n].shape, weights[n].dtype))
+    if differing:
+        raise CheckpointError(f"{path} does not fit this model; these tensors differ: {', '.join(differing)}.")
     model.load_state_dict(weights)

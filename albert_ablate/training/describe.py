@@ -1,4 +1,4 @@
-"""The manifest of a run, put together where the run begins."""
+"""The manifest of a run."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def describe_run(
     machine: Machine,
     attention: Attention | None,
 ) -> Manifest:
-    """Everything a number of this run can be traced to.
+    """The manifest: everything that the numbers of this run depend on.
 
     ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes; ``attention`` is
     None on a CPU.
@@ -59,7 +59,7 @@ def describe_run(
 
 
 def describe_import(config: RunConfig, name: str, identity: str, origin: Imported, tokenizer: Tokenizer) -> Manifest:
-    """What is known of a model that was trained elsewhere. Its text is not: ``evaluate`` adds one."""
+    """The manifest of a model trained elsewhere. Its text is unknown; ``evaluate`` adds one."""
     return Manifest(
         identity=identity,
         name=name,
@@ -78,10 +78,10 @@ def _parameters(config: RunConfig) -> Parameters:
 
 
 def code() -> Code:
-    """The commit that runs."""
+    """The current commit of the code."""
     return Code.model_validate(provenance.commit())
 
 
 def hardware(machine: Machine) -> Hardware:
-    """The machine that runs it."""
+    """The hardware of ``machine``."""
     return Hardware.model_validate(provenance.hardware(machine.device))

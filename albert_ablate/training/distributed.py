@@ -1,8 +1,8 @@
 """Several processes on one run: ``torchrun --nproc-per-node=N run.py ...``.
 
-Every process holds the whole model and trains on its share of each batch; sums over the processes
-give the same loss and gradient as one process has. The gradient is summed once a step, when all
-micro-batches are done, in one piece: shared blocks and recomputed activations need no special case.
+Every process holds the whole model and trains on its share of each batch. Sums over the processes give the loss and
+gradient of a single process. The gradient is summed once for each step, after all micro-batches, as one flat tensor, so
+that shared blocks and recomputed activations need no special case.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 
 from albert_ablate.errors import ConfigError, PeerLostError
 
-#: One process evaluates or prepares data while the others wait.
+#: How long processes wait while the first process evaluates or prepares data.
 _PATIENCE = timedelta(hours=6)
 
 Result = TypeVar("Result")
@@ -27,31 +27,31 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of this run, and which one this is."""
+    """The number of processes of this run, and the rank of this process."""
 
     rank: int
     size: int
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the first process, which writes files."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over the processes (float64). Hosts tell each other; no GPU is waited for."""
+        """The sum of each value over the processes (float64), computed on the hosts without waiting for a GPU."""
         if self.size == 1:
             return list(values)
         total = self.sum_tensor(torch.tensor(values, dtype=torch.float64))
         return [float(value) for value in total.tolist()]
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over the processes."""
+        """``tensor``, replaced in place by its sum over the processes."""
         if self.size > 1:
-            self._talk(lambda: distributed.all_reduce(tensor))
+            self._communicate(lambda: distributed.all_reduce(tensor))
         return tensor
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Make every gradient the sum over the processes. A parameter has one in all of them or in none."""
+        """Replace every gradient by its sum over the processes. All processes must have the same set of gradients."""
         if self.size == 1:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -61,24 +61,24 @@ class World:
         torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])
 
     def from_main(self, value: Result) -> Result:
-        """The first process's value."""
+        """The value of the first process."""
         if self.size == 1:
             return value
         box: list[Any] = [value]
-        self._talk(lambda: distributed.broadcast_object_list(box, src=0))
-        found: Result = box[0]
-        return found
+        self._communicate(lambda: distributed.broadcast_object_list(box, src=0))
+        received: Result = box[0]
+        return received
 
     def gather(self, value: Result) -> list[Result]:
         """The values of all processes, by rank."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        self._talk(lambda: distributed.all_gather_object(found, value))
-        return found
+        values: list[Any] = [None] * self.size
+        self._communicate(lambda: distributed.all_gather_object(values, value))
+        return values
 
     def main_first(self, work: Callable[[], Result]) -> Result:
-        """What ``work`` gives, after the first process has done it: the others find what it has cached."""
+        """The result of ``work``. The first process runs it before the others, which then use what it cached."""
         if self.main:
             result = work()
         self.from_main(None)
@@ -86,9 +86,9 @@ class World:
 
     @contextmanager
     def noticing(self) -> Iterator[None]:
-        """The body waits for the device. Raises PeerLostError where that tells of a process that is gone.
+        """Context for code that waits for the device. Raises PeerLostError if another process is gone.
 
-        A GPU sums on its own time, so that the error of a sum comes up wherever the host waits next.
+        A GPU sums asynchronously, so the error of a failed sum appears when the host waits next.
         """
         try:
             yield
@@ -97,7 +97,7 @@ class World:
                 raise
             raise _lost(error) from error
 
-    def _talk(self, call: Callable[[], Any]) -> None:
+    def _communicate(self, call: Callable[[], Any]) -> None:
         try:
             call()
         except RuntimeError as error:
@@ -111,32 +111,35 @@ def _lost(error: RuntimeError) -> PeerLostError:
     )
 
 
-#: One process alone.
+#: A single process.
 ALONE = World(0, 1)
 
 
 def world_size() -> int:
-    """How many processes torchrun has started for this run; 1 without it."""
+    """Number of processes that torchrun has started for this run; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
-def require_one_process(what: str) -> None:
-    """Raise ConfigError under torchrun."""
+def require_one_process(activity: str) -> None:
+    """Raise ConfigError if torchrun has started several processes; ``activity`` begins the message."""
     if world_size() > 1:
-        raise ConfigError(f"{what} runs in one process, but torchrun has started {world_size()}. Start it with python.")
+        raise ConfigError(
+            f"{activity} runs in one process, but torchrun has started {world_size()}. Start it with python."
+        )
 
 
 @contextmanager
 def joined(kind: str) -> Iterator[World]:
-    """The processes that torchrun has started, connected for the length of the body.
+    """The processes that torchrun has started, connected within this context.
 
-    Tensors of GPUs are summed by NCCL, everything else, such as what is agreed for each step, by gloo.
+    NCCL sums tensors on GPUs; gloo does everything else, such as agreeing on each step.
     """
     if world_size() == 1:
         yield ALONE
         return
-    # Its functions have the group as their default argument: loaded later, they would keep it, and with it gloo's
-    # threads, alive until the interpreter ends. A thread that then frees a tensor of Python's aborts the process.
+    # The functions of this module have the current group as a default argument. Imported after the group exists, they
+    # would keep it and gloo's threads alive until the interpreter ends. A thread that frees a Python tensor at that
+    # time aborts the process.
     importlib.import_module("torch.distributed.nn")
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -151,7 +154,7 @@ def joined(kind: str) -> Iterator[World]:
 
 
 def _forget_locals(error: BaseException | None) -> None:
-    """Empty the frames that have raised: one inside a collective holds the group for as long as the error lives."""
+    """Clear the frames of ``error`` and its causes. A frame of a collective would keep the group alive."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

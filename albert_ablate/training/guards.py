@@ -1,4 +1,4 @@
-"""What keeps one bad step from spoiling a run: it changes nothing, and its batch is kept."""
+"""Guards against bad steps: such a step changes nothing, and its batch is kept."""
 
 import math
 import statistics
@@ -16,16 +16,19 @@ from torch import Tensor
 from albert_ablate.errors import DivergedError
 from albert_ablate.files import building, write_json
 
-#: Steps that the spread of a spike's neighbours is measured over, and how many are needed to judge.
+#: Number of recent steps that a spike is compared with, and how many of them are needed to judge.
 _WINDOW, _ENOUGH = 128, 32
-#: A device that runs ahead of the host is asked about its steps after so many of them, at the latest.
+#: Largest number of steps after which the host checks the numbers of an asynchronous device.
 LOOK_EVERY = 64
-#: The folder that keeps batches of steps that were not taken.
+#: The folder for batches of refused steps.
 BAD_BATCHES = "diverged"
 
 
 class Spikes:
-    """Steps whose loss or gradient stands far above those before (``optimizer.skip_spikes`` deviations)."""
+    """Detects spikes: steps whose loss or gradient norm is far above those of recent steps.
+
+    A spike exceeds their mean by more than ``optimizer.skip_spikes`` standard deviations.
+    """
 
     def __init__(self, deviations: float | None, state: Mapping[str, list[float]] | None = None) -> None:
         self._deviations = deviations
@@ -33,24 +36,24 @@ class Spikes:
         self._recent = {name: deque(state.get(name, []), _WINDOW) for name in ("loss", "gradient")}
 
     def seen(self, loss: Tensor, gradient_norm: float) -> bool:
-        """Whether this step is one; others are remembered."""
+        """Whether this step is a spike. Other steps are added to the recent ones."""
         if self._deviations is None:
             return False
         values = {"loss": loss.item(), "gradient": gradient_norm}
-        if any(self._far(self._recent[name], value) for name, value in values.items()):
+        if any(self._far_above(self._recent[name], value) for name, value in values.items()):
             return True
         for name, value in values.items():
             self._recent[name].append(value)
         return False
 
-    def _far(self, recent: deque[float], value: float) -> bool:
+    def _far_above(self, recent: deque[float], value: float) -> bool:
         assert self._deviations is not None
         if len(recent) < _ENOUGH:
             return False
         return value > statistics.fmean(recent) + self._deviations * statistics.pstdev(recent)
 
     def as_dict(self) -> dict[str, list[float]]:
-        """Plain numbers, for a checkpoint."""
+        """The recent losses and gradient norms, for a checkpoint."""
         return {name: list(values) for name, values in self._recent.items()}
 
 
@@ -60,29 +63,29 @@ class BadStep:
 
     step: int  # counted from 0
     rate: float  # its learning rate
-    what: str  # "loss" or "gradient"
+    quantity: str  # "loss" or "gradient"
 
 
 class FiniteGuard:
     """Refuses the first step whose losses or gradient norm are not finite, and every step after it.
 
-    A GPU is still computing while the host hands out further steps; asking whether a number is finite would make the
-    host wait for it. With ``every`` above 1 the answer therefore stays on the device, in ``refused``, and the host
-    looks at the numbers of several steps at once. With ``every=1`` it looks at each step before its update.
+    A GPU works asynchronously, and checking a number on the host would make the host wait. With ``every`` above 1 the
+    decision therefore stays on the device, in ``refused``, and the host checks the numbers of several steps at once.
+    With ``every=1`` the host checks each step before its update.
     """
 
     def __init__(self, every: int) -> None:
         self.every = every
-        #: Scalar on the device, 1.0 from the first bad step on and 0.0 before: ``found_inf`` of PyTorch's optimizers,
-        #: which then change nothing. None with ``every=1``.
+        #: Scalar on the device, 0.0 before the first bad step and 1.0 from then on. PyTorch's optimizers take it as
+        #: ``found_inf`` and change nothing while it is 1.0. None with ``every=1``.
         self.refused: Tensor | None = None
-        self._steps: list[tuple[int, float]] = []  # since the last look: number, learning rate
+        self._steps: list[tuple[int, float]] = []  # since the last check: step, learning rate
         self._rows: list[Tensor] = []  # of the same steps, each (losses + 1,): loss sums, gradient norm
 
     def judge(self, losses: Tensor, gradient_norm: Tensor) -> Tensor:
         """Decide on the device, before the update, whether to refuse a step.
 
-        Takes (n,) loss sums and the norm, a scalar; returns both as (n + 1,), which ``add`` wants.
+        Takes (n,) loss sums and the gradient norm, a scalar; returns both as one (n + 1,) row for ``add``.
         """
         row = torch.cat([losses, gradient_norm.reshape(1)])
         if self.every > 1:
@@ -92,26 +95,26 @@ class FiniteGuard:
         return row
 
     def add(self, step: int, rate: float, row: Tensor) -> None:
-        """Take up a step for the next look at its ``row``."""
+        """Keep the ``row`` of a step for the next check."""
         self._steps.append((step, rate))
         self._rows.append(row)
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Within, the device refuses every step; afterwards only those that it refused before."""
-        assert self.refused is not None, "a host that looks at each step refuses it itself"
-        before = self.refused.clone()
+        """Context in which the device refuses every step. Afterwards ``refused`` has its previous value."""
+        assert self.refused is not None, "with every=1 the host refuses steps"
+        previous = self.refused.clone()
         self.refused.fill_(1.0)
         yield
-        self.refused.copy_(before)
+        self.refused.copy_(previous)
 
     @property
     def full(self) -> bool:
-        """Whether it is time to look."""
+        """Whether the next check is due."""
         return len(self._rows) >= self.every
 
     def look(self) -> BadStep | None:
-        """The first bad step since the last look, or None. Waits for the device."""
+        """Check all steps since the last check: the first bad step, or None. Waits for the device."""
         if not self._rows:
             return None
         steps, rows = self._steps, torch.stack(self._rows).tolist()
@@ -125,17 +128,17 @@ class FiniteGuard:
 
 
 def require_finite_line(line: Mapping[str, float]) -> None:
-    """Raise DivergedError where a number of a log line is not finite."""
-    wrong = [name for name, value in line.items() if not math.isfinite(value)]
-    if wrong:
+    """Raise DivergedError if a number of a log line is not finite."""
+    not_finite = [name for name, value in line.items() if not math.isfinite(value)]
+    if not_finite:
         raise DivergedError(
-            f"{', '.join(wrong)} is not finite at step {line['step']}: training has diverged. "
+            f"{', '.join(not_finite)} is not finite at step {line['step']}: training has diverged. "
             "Lower optimizer.learning_rate or lengthen budget.warmup_steps; checkpoints before this step are unharmed."
         )
 
 
 def keep_batch(folder: Path, step: int, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Path:
-    """Write the batch of a step that was not taken to ``folder/diverged/step_XXXXXXXX``."""
+    """Write the batch of a refused step to ``folder/diverged/step_XXXXXXXX``; returns that path."""
     target = folder / BAD_BATCHES / f"step_{step:08d}"
     if not target.exists():
         with building(target) as temporary:

@@ -7,26 +7,26 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-#: A step so late that the correction of the moments' bias is exactly 1.
+#: A step number at which the bias correction of the moments is exactly 1.
 _WITHOUT_CORRECTION = 2.0**30
-#: Values in a row of an update on a GPU. A tensor leaves the rest of its last row unused.
+#: Values in a row of the update grid on a GPU. The rest of a tensor's last row is unused.
 _ROW = 1024
 
 
 class Lamb(Optimizer):
-    """You et al. 2020, in the form the released ALBERT code trains with.
+    """LAMB (You et al. 2020) in the form of the released ALBERT code.
 
     For each tensor: ``u = m / (sqrt(v) + eps) + weight_decay * w``, then
-    ``w -= lr * (|w| / |u|) * u``. No bias correction unless asked; the ratio is not clamped and is
-    1 where either norm is 0. Groups with ``adapt=False`` (LayerNorms and biases) take ratio 1.
-    Clipping is the caller's. A shared tensor is one tensor and is stepped once.
+    ``w -= lr * (|w| / |u|) * u``. Bias correction is off by default. The ratio is not clamped; it is 1 if either norm
+    is 0 and in groups with ``adapt=False`` (LayerNorms and biases). The caller clips gradients. A shared tensor is
+    updated once.
 
-    On CPU tensors are stepped one after another. On a GPU they are stepped together, and after the first step nothing
-    is copied to or from the host; ``lr`` of a group may be a scalar there.
+    On CPU tensors are updated one after another. On a GPU they are updated together, and after the first step nothing
+    is copied to or from the host; ``lr`` of a group may be a scalar tensor.
     """
 
-    #: Scalar on the device of the parameters, or None. Where it is 1.0, ``step`` changes nothing: neither weights nor
-    #: moments nor the number of steps. The name and the meaning are those of PyTorch's fused optimizers.
+    #: Scalar on the device of the parameters, or None. While it is 1.0, ``step`` changes neither weights nor moments
+    #: nor the number of steps. Name and meaning are those of PyTorch's fused optimizers.
     found_inf: Tensor | None = None
 
     def __init__(
@@ -41,8 +41,8 @@ class Lamb(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True}
         super().__init__(params, defaults)
         self.bias_correction = bias_correction
-        self._late: dict[torch.device, Tensor] = {}  # device -> ``_WITHOUT_CORRECTION`` there
-        self._owners: dict[tuple[Any, ...], Tensor] = {}  # device and rows of each weight -> see ``_in_rows``
+        self._uncorrected: dict[torch.device, Tensor] = {}  # device -> ``_WITHOUT_CORRECTION`` as a tensor
+        self._owners: dict[tuple[Any, ...], Tensor] = {}  # (device, rows of each weight) -> as in ``_in_rows``
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -52,13 +52,13 @@ class Lamb(Optimizer):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights and _on_cpu(weights):
-                for weight in weights:  # one at a time: what is computed from a tensor is still in the cache
+                for weight in weights:  # one at a time, while its values are in the cache
                     self._step_tensors(group, [weight])
             elif weights:
                 self._step_tensors(group, weights)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As of every optimizer; the numbers of steps go to the parameters' device, too."""
+        """Load the state; the numbers of steps, too, are moved to the parameters' device."""
         super().load_state_dict(dict(state_dict))
         for parameter, state in self.state.items():
             state["step"] = state["step"].to(parameter.device)
@@ -78,7 +78,7 @@ class Lamb(Optimizer):
         else:
             rows, update, owners = self._in_rows(weights)
             torch._foreach_add_(update, weights, alpha=-decay)
-        self._adam(group, update, weights, states, 1.0, 0.0)  # now -u
+        self._adam(group, update, weights, states, 1.0, 0.0)  # ``update`` is now -u
         ratios = _ratios(weights, update)
         if self.found_inf is not None:
             ratios *= 1 - self.found_inf
@@ -90,11 +90,11 @@ class Lamb(Optimizer):
             torch._foreach_add_(weights, update)
 
     def _in_rows(self, weights: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """A zero update for each of ``weights``, in rows of one grid, no row with parts of two.
+        """A zero update for each of ``weights``, as rows of one grid. Each row belongs to a single weight.
 
-        Returns the (rows, ``_ROW``) grid, views of it with the shapes of ``weights``, and (rows,) the number of the
-        weight that each row belongs to. PyTorch has no kernel that multiplies each tensor of a list by a factor that
-        is on the device: it launches one for each of them. Rows are multiplied all at once.
+        Returns the (rows, ``_ROW``) grid, views of it with the shapes of ``weights``, and for each row the index of its
+        weight, (rows,). PyTorch would launch a kernel for each tensor to multiply it by a factor on the device. Rows
+        are multiplied with a single kernel.
         """
         counts = [-(-weight.numel() // _ROW) for weight in weights]
         grid = torch.zeros(sum(counts), _ROW, dtype=weights[0].dtype, device=weights[0].device)
@@ -104,8 +104,8 @@ class Lamb(Optimizer):
         ]
         layout = (grid.device, *counts)
         if layout not in self._owners:
-            numbers = [number for number, count in enumerate(counts) for _ in range(count)]
-            self._owners[layout] = torch.tensor(numbers).to(grid.device)
+            owners = [index for index, count in enumerate(counts) for _ in range(count)]
+            self._owners[layout] = torch.tensor(owners).to(grid.device)
         return grid, views, self._owners[layout]
 
     def _adam(
@@ -117,9 +117,9 @@ class Lamb(Optimizer):
             steps = [s["step"] for s in states]
         else:
             device = weights[0].device
-            if device not in self._late:
-                self._late[device] = torch.full((), _WITHOUT_CORRECTION, device=device)
-            steps = [self._late[device]] * len(states)
+            if device not in self._uncorrected:
+                self._uncorrected[device] = torch.full((), _WITHOUT_CORRECTION, device=device)
+            steps = [self._uncorrected[device]] * len(states)
         torch._fused_adamw_(
             into,
             [p.grad for p in weights if p.grad is not None],
@@ -145,7 +145,7 @@ def _on_cpu(tensors: list[Tensor]) -> bool:
 
 
 def _ratios(weights: list[Tensor], update: list[Tensor]) -> Tensor:
-    """(n,) norm of each weight over that of its update; 1 where either is 0."""
+    """(n,) norm of each weight divided by that of its update; 1 if either is 0."""
     w, u = torch.stack(_norms(weights)), torch.stack(_norms(update))
     return (w / u).masked_fill_(~(torch.minimum(w, u) > 0), 1.0)
 

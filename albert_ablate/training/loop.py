@@ -1,6 +1,6 @@
 """The loop that pretraining and fine-tuning share: accumulate, clip, update, log, score, checkpoint, stop.
 
-Without checkpoints, signals and further processes it comes down to this:
+Without checkpoints, signals and several processes the loop is:
 
     for step in range(steps):
         batch = batches[step]
@@ -11,8 +11,8 @@ Without checkpoints, signals and further processes it comes down to this:
         optimizer.step()
         if a log line is due: means over the steps since the last one
 
-With several processes each one takes its share of every batch; counts, sums and gradients are added over the
-processes before they are used, and all processes stop, save and end at the same step.
+With several processes, each trains on its share of every batch. Counts, sums and gradients are added over the processes
+before they are used. All processes log, save and stop at the same step.
 """
 
 import time
@@ -36,57 +36,57 @@ from albert_ablate.training.sums import Sums
 
 @dataclass(frozen=True)
 class Agreed:
-    """What all processes know and do at a step."""
+    """What the processes have agreed on for a step."""
 
     counts: dict[str, int]  # of the whole batch
-    stop: bool  # at least one process was told to stop
+    stop: bool  # at least one process has received a stop signal
     due: bool  # the first process wants a checkpoint
     elapsed: float  # seconds since the last log line, by the first process's clock
 
 
 class Loop(Stepper):
-    """Trains one model; ``fit`` continues from the newest checkpoint."""
+    """Trains a model; ``fit`` continues from the newest checkpoint."""
 
     title = "training"  # of the progress bar
     keep_checkpoints = 2
 
-    owner: Owner  # what its checkpoints belong to
-    seconds = 0.0  # spent training up to the last log line, over all starts of the run
+    owner: Owner  # of the checkpoints
+    seconds = 0.0  # of training up to the last log line, over all starts of the run
 
     @abstractmethod
     def stream(self, done: int) -> Iterator[Any]:
-        """The batches after step ``done``."""
+        """The batches that follow after ``done`` steps."""
 
     @abstractmethod
     def scored_at(self, done: int, over: bool) -> bool:
-        """Whether the held-out scores are due after step ``done``; ``over``: it is the last."""
+        """Whether held-out scores are due after step ``done``; ``over``: it is the last step."""
 
     def logged_at(self, done: int, seconds: float) -> bool:
-        """Whether a log line is due after step ``done``; ``seconds`` since the last, by the first process's clock."""
+        """Whether a log line is due after step ``done``, ``seconds`` after the last line (first process's clock)."""
         return done % self.runtime.log_every == 0
 
     @abstractmethod
     def saved_at(self, done: int, scored: bool) -> bool:
-        """Whether a checkpoint is due after step ``done``, whatever the clock says."""
+        """Whether a checkpoint is due after step ``done``, apart from ``runtime.checkpoint_minutes``."""
 
     @abstractmethod
     def log(self, done: int, position: float, sums: Sums, scored: bool, progress: Progress) -> None:
-        """Write one line of ``metrics.jsonl`` over the steps in ``sums``, with held-out scores where ``scored``."""
+        """Write a line of ``metrics.jsonl`` for the steps in ``sums``, with held-out scores if ``scored``."""
 
     @abstractmethod
     def progress(self) -> dict[str, Any]:
-        """Plain numbers of the method that a checkpoint keeps."""
+        """The subclass's plain numbers for a checkpoint."""
 
     @abstractmethod
     def restore(self, meta: Mapping[str, Any]) -> None:
-        """Take up what ``progress`` gave."""
+        """Restore the numbers of ``progress`` from a checkpoint."""
 
     @abstractmethod
     def finish(self, done: int) -> dict[str, Any]:
-        """The record, after the last step."""
+        """Do what is due after the last step, and return the record."""
 
     def position(self, done: int, sums: Sums) -> float:
-        """Place on the schedule after ``done`` steps, the unlogged ones in ``sums`` included."""
+        """Position on the schedule after ``done`` steps. ``sums`` has those not yet logged."""
         return done
 
     def stopped(self, stop: Stop, done: int) -> BaseException:
@@ -96,8 +96,8 @@ class Loop(Stepper):
     def fit(self) -> dict[str, Any]:
         """Train to the end of the schedule and return the record.
 
-        Raises DivergedError where loss or gradient is not finite, PreemptedError after a stop signal,
-        DiskFullError where a checkpoint has no room.
+        Raises DivergedError if loss or gradient is not finite, PreemptedError after a stop signal, DiskFullError if a
+        checkpoint does not fit the disk, and CheckpointError if the run cannot be continued.
         """
         world, end = self.machine.world, self.schedule.steps
         done, sums = self._resume()
@@ -112,7 +112,7 @@ class Loop(Stepper):
                 sums.add(agreed.counts, self.update(done, batch, position, agreed.counts))
                 done += 1
                 stop, sums.seconds = agreed.stop, agreed.elapsed
-                if world.size == 1:  # nobody to agree with: honour a signal that arrived during the step
+                if world.size == 1:  # no agreement needed: honour a signal that arrived during the step
                     stop, sums.seconds = stopped.is_set(), time.perf_counter() - lap
                 position = self.position(done, sums)
                 over = position >= end
@@ -121,7 +121,7 @@ class Loop(Stepper):
                 saved = over or stop or agreed.due or self.saved_at(done, scored)
                 if logged or saved:
                     self.settle()  # a bad step is neither logged nor saved
-                    if world.size == 1:  # a GPU has now finished what it was given: this is the time that it took
+                    if world.size == 1:  # measured now that the GPU has finished its work
                         sums.seconds = time.perf_counter() - lap
                 if logged:
                     self.log(done, position, sums, scored, bar)
@@ -131,13 +131,13 @@ class Loop(Stepper):
                     self._save(saver, done, sums)
                 if stop and not over:
                     saver.wait()
-                    world.from_main(None)  # a process that left now would end the others while they write
+                    world.from_main(None)  # barrier: a process that exits now would kill the first one mid-write
                     raise self.stopped(stopped, done)
-        world.from_main(None)  # nobody goes on before the last checkpoint is whole
+        world.from_main(None)  # barrier: the last checkpoint is complete before any process goes on
         return self.finish(done)
 
     def _agree(self, batch: StepBatch, stop: bool, due: bool, elapsed: float) -> Agreed:
-        """All processes stop where one is told to; the first one's clock says the time and when to save."""
+        """All processes stop if one has to. Time and checkpoints by the clock are those of the first process."""
         world, counts = self.machine.world, batch.counts()
         clock = [float(due), elapsed] if world.main else [0.0, 0.0]
         *summed, stops, dues, seconds = world.sum([*counts.values(), float(stop), *clock])
@@ -146,7 +146,7 @@ class Loop(Stepper):
         )
 
     def _resume(self) -> tuple[int, Sums]:
-        """Load the newest checkpoint: the steps that are done, and the sums since the last log line."""
+        """Load the newest checkpoint. Returns the number of finished steps and the sums since the last log line."""
         if self.machine.world.main:
             checkpoint.clear_unfinished(self.folder.checkpoints)
         meta = checkpoint.load_latest(self.folder.checkpoints, self.owner, self.model, self.optimizer)
@@ -162,26 +162,26 @@ class Loop(Stepper):
         self._continue_backends(meta.get("backends", []))
         self.restore(meta)
         for name in meta["damaged"]:
-            self.folder.say(f"checkpoint {name} is damaged; the one before it is used")
+            self.folder.say(f"checkpoint {name} is damaged; the previous one is used")
         self.folder.say(self.continuing(done))
         return done, Sums.from_dict(meta.get("sums"), self.machine.device)
 
-    def _continue_backends(self, before: Sequence[str]) -> None:
-        """Take up the backends of the starts before, and say where this start has another one."""
-        known = [Backend(name) for name in before]
-        if known and self.backend is not None and known[-1] is not self.backend:
+    def _continue_backends(self, names: Sequence[str]) -> None:
+        """Restore the backends of earlier starts, and say if this start has another one."""
+        earlier = [Backend(name) for name in names]
+        if earlier and self.backend is not None and earlier[-1] is not self.backend:
             self.folder.say(
-                f"begun with runtime.backend={known[-1]}, continues with {self.backend}: the last digits of its "
+                f"begun with runtime.backend={earlier[-1]}, continues with {self.backend}: the last digits of its "
                 "numbers may differ, and so does the noise of dropout"
             )
-        self.backends = known + (self.backends if known[-1:] != self.backends else [])
+        self.backends = earlier + (self.backends if earlier[-1:] != self.backends else [])
 
     def check(self, done: int, meta: Mapping[str, Any] | None) -> None:
-        """Raise CheckpointError where this process cannot go on from a checkpoint (None: there is none)."""
+        """Raise CheckpointError if this process cannot continue from a checkpoint (``meta`` is None without one)."""
 
     @abstractmethod
     def continuing(self, done: int) -> str:
-        """The line that says from where training goes on."""
+        """The log line that says after which step training continues."""
 
     def _saver(self) -> Saver:
         runtime, folder = self.runtime, self.folder.checkpoints
@@ -192,14 +192,14 @@ class Loop(Stepper):
     def _save(self, saver: Saver, step: int, sums: Sums) -> None:
         if not self.machine.world.main:
             return
-        plain = {"seconds": self.seconds, "sums": sums.as_dict(), "processes": self.machine.world.size}
-        plain |= {"micro_size": self.micro_size, "skipped": self.skipped}
+        numbers = {"seconds": self.seconds, "sums": sums.as_dict(), "processes": self.machine.world.size}
+        numbers |= {"micro_size": self.micro_size, "skipped": self.skipped}
         if self.settings.skip_spikes is not None:
-            plain["spikes"] = self.spikes.as_dict()
+            numbers["spikes"] = self.spikes.as_dict()
         if self.backends:
-            plain["backends"] = list(self.backends)
-        saver.save(step, self.model, self.optimizer, plain | self.progress(), self.beside())
+            numbers["backends"] = list(self.backends)
+        saver.save(step, self.model, self.optimizer, numbers | self.progress(), self.beside())
 
     def beside(self) -> Sequence[Path]:
-        """Files that a checkpoint is not intact without."""
+        """Files beside the checkpoint that it depends on."""
         return ()

@@ -1,4 +1,4 @@
-"""Where and how a run computes: device, number format, backend, and the processes that share the work."""
+"""How a run computes: device, number format, backend and processes."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,35 +11,35 @@ from albert_ablate.training.backend import Backend, choose_backend
 from albert_ablate.training.distributed import ALONE, World
 from albert_ablate.training.precision import autocast, choose_device, choose_precision
 
-#: Processes that build batches for a GPU unless ``runtime.workers`` says how many.
+#: Default of ``runtime.workers`` on a GPU.
 _WORKERS_OF_A_GPU = 2
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Device, number format, processes and backend; passed on as one."""
+    """Device, number format, processes and backend of a run."""
 
     device: torch.device
     precision: str  # of matrix products: bf16 or fp32
     world: World = ALONE
-    backend: Backend | None = None  # the one that training begins with; None on a CPU
+    backend: Backend | None = None  # with which training begins; None on a CPU
 
     @classmethod
     def of(cls, runtime: RuntimeConfig) -> "Machine":
-        """As configured, for a single process. Raises ConfigError where the device is not there."""
+        """As configured, for a single process. Raises ConfigError if the device is missing."""
         device = choose_device(runtime)
         backend = choose_backend(runtime, device)
         return cls(device, choose_precision(runtime, device), backend=backend)
 
     def workers(self, runtime: RuntimeConfig) -> int:
-        """How many processes build batches ahead; 0: the one that trains does."""
+        """Number of processes that build batches ahead; 0: the training process builds them."""
         if runtime.workers is not None:
             return runtime.workers
         return _WORKERS_OF_A_GPU if self.device.type == "cuda" else 0
 
     @property
     def card(self) -> str:
-        """The GPU's name; ``cpu`` where there is none."""
+        """The GPU's name; ``cpu`` without one."""
         return provenance.card(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:

@@ -7,10 +7,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc's allocator reuse large blocks; returns whether this system has it.
+    """Make glibc's allocator reuse large blocks; returns whether that succeeded.
 
-    A training step on CPU allocates and frees the same gigabytes each time. By default every block
-    above 32 MB is mapped anew and its pages are zeroed on first use, which costs up to a quarter of a step.
+    Every training step on CPU allocates and frees the same gigabytes. By default each block above 32 MB is mapped anew
+    and its pages are zeroed on first use, which costs up to a quarter of a step.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""What the host says of a step, where the device finds it."""
+"""Learning rate and counts of a step, in memory of the device."""
 
 from collections.abc import Mapping
 
@@ -7,26 +7,26 @@ from torch import Tensor
 
 
 class Numbers:
-    """Learning rate and counts of the step at hand.
+    """Learning rate and counts of the current step.
 
-    For a CPU they are plain numbers. For a GPU they are scalars in memory that stays where it is and is filled once a
-    step: work that was recorded once then finds the numbers of every step.
+    On a CPU they are plain numbers. On a GPU they are scalars in a fixed buffer that is filled once for each step, so
+    that a captured step reads its current numbers.
     """
 
     def __init__(self, device: torch.device | None) -> None:
-        """``device``: where scalars are to be; None: plain numbers will do."""
+        """``device``: of the scalars; None for plain numbers."""
         self.rate: float | Tensor = 0.0
         self.counts: Mapping[str, float | Tensor] = {}
         self._device = device
         self._scalars: Tensor | None = None  # (1 + counts,) fp32: the rate, then the counts
 
     def put(self, rate: float, counts: Mapping[str, int]) -> None:
-        """Those of the next step, always with the same names; nothing waits for the device."""
+        """Set the numbers of the next step, without waiting for the device. The names of ``counts`` never change."""
         if self._device is None:
             self.rate, self.counts = rate, counts
             return
         values = torch.tensor([rate, *counts.values()], dtype=torch.float32)
-        if self._device.type == "cuda":  # else the copy would wait for the device
+        if self._device.type == "cuda":  # unpinned, the copy would be synchronous
             values = values.pin_memory()
         if self._scalars is None:
             self._scalars = torch.zeros(len(values), device=self._device)

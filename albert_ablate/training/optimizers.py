@@ -12,21 +12,21 @@ from albert_ablate.training.lamb import Lamb
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """LAMB or AdamW with two groups: kernels and tables, and the rest.
+    """LAMB or AdamW with two groups of parameters: kernels and tables; norms and biases.
 
-    AdamW without bias correction is the released code's, which is LAMB without layer adaptation.
+    Norms and biases get no weight decay and, under LAMB, no layer adaptation. Norms are recognised by the type of their
+    module, and tensors by identity, so that a shared tensor is in a single group, once.
 
-    Norms and biases get no weight decay and, under LAMB, no layer adaptation. Norms are told by the
-    module's type and the tensor's identity, so a shared tensor stands in one group, once.
+    AdamW without bias correction (as in the released code) is LAMB without layer adaptation.
     """
-    decayed, plain = split_parameters(model)
+    decayed, excluded = split_parameters(model)
     betas = (config.beta1, config.beta2)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": excluded, "weight_decay": 0.0},
     ]
     if config.name == "adamw" and config.bias_correction:
-        on_gpu = any(p.device.type != "cpu" for p in (*decayed, *plain))
+        on_gpu = any(p.device.type != "cpu" for p in (*decayed, *excluded))
         return torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True, capturable=on_gpu
         )
@@ -37,7 +37,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(decayed and adapted, excluded): excluded are biases and every parameter of a norm."""
+    """(parameters with decay and adaptation, parameters without): the latter are biases and those of norms."""
     norms = first_values(model)
     named = list(model.named_parameters())
     excluded = [p for name, p in named if id(p) in norms or name.endswith("bias")]
@@ -46,15 +46,15 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def gradients_of(model: nn.Module) -> list[Tensor]:
-    """The gradients that the backward pass has left."""
+    """The gradients of all parameters that have one."""
     return [p.grad for p in model.parameters() if p.grad is not None]
 
 
 def clip_gradient(gradients: Sequence[Tensor], norm: Tensor, limit: float | None) -> None:
     """Scale the whole gradient to a norm of at most ``limit``; None leaves it as it is.
 
-    ``norm`` is the gradient's, a scalar on its device; it is not read back from a GPU. The factor is computed in fp64
-    and rounded once.
+    ``norm`` is the norm of the gradient, a scalar on its device; it is not copied from a GPU to the host. The factor is
+    computed in fp64 and rounded once.
     """
     wide = norm.double()
     if limit is None or (norm.device.type == "cpu" and wide <= limit):
@@ -66,11 +66,11 @@ def clip_gradient(gradients: Sequence[Tensor], norm: Tensor, limit: float | None
 def learning_rate(step: float, optimizer: OptimizerConfig, budget: BudgetConfig) -> float:
     """Learning rate of update ``step``, counted from 0 (reference optimization).
 
-    Budgets in another unit than steps give the place on the schedule instead (``budget.position``).
+    If the budget's unit is not steps, ``step`` is the position on the schedule (``budget.position``).
 
-    Linear from 0 at step 0 to the peak at the end of the warm-up, then linear to 0 at the last.
-    ``decay_from=start`` measures the decay from step 0, as released: the rate falls by
-    ``warmup / steps`` of the peak when the warm-up ends. ``warmup_end`` measures it from there.
+    Linear from 0 at step 0 to the peak at the end of the warm-up, then linear to 0 at the last step. With
+    ``decay_from=start``, as in the released code, the decay counts from step 0: the rate drops by ``warmup / steps`` of
+    the peak when the warm-up ends. With ``warmup_end`` the decay counts from the end of the warm-up.
     """
     peak, warmup, total = optimizer.learning_rate, budget.warmup_steps, budget.steps
     if step < warmup:

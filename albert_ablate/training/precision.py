@@ -11,38 +11,39 @@ from albert_ablate.training.memory import keep_freed_memory
 
 
 def choose_device(config: RuntimeConfig) -> torch.device:
-    """The configured device; ``auto`` is the GPU where there is one. Raises ConfigError."""
+    """The configured device; ``auto`` is the GPU if there is one. Raises ConfigError if there is no usable GPU."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device=cuda, but this machine has no usable GPU. Use runtime.device=auto or cpu.")
-    wanted = config.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(kind)
 
 
 def set_up(config: RuntimeConfig) -> None:
-    """The configured number of CPU threads; else what the cluster gave this job; else torch's choice.
+    """Set up this process: memory allocator, deterministic algorithms and number of CPU threads.
 
-    Memory that a step frees is kept for the next one.
+    The number of threads is ``runtime.threads``, else the number of CPUs that Slurm gave this job, else PyTorch's
+    default.
     """
     keep_freed_memory()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
-        torch.backends.cuda.enable_cudnn_sdp(False)  # its attention does not give the same bits every time
-        # Nothing here reads memory before it is written, and filling it with NaN takes time.
-        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (unknown to its types)
-    given = os.environ.get("SLURM_CPUS_PER_TASK")
+        torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN attention is not bitwise reproducible
+        # This project never reads uninitialised memory, and filling it with NaN takes time.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (missing from its type hints)
+    slurm_cpus = os.environ.get("SLURM_CPUS_PER_TASK")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    elif given is not None:
-        torch.set_num_threads(int(given))
+    elif slurm_cpus is not None:
+        torch.set_num_threads(int(slurm_cpus))
 
 
 def choose_precision(config: RuntimeConfig, device: torch.device) -> str:
-    """Either "bf16" or "fp32". ``auto`` is bf16 where the hardware multiplies it faster than fp32.
+    """Either "bf16" or "fp32". ``auto`` is bf16 if the hardware multiplies bf16 faster than fp32.
 
-    Asking a GPU opens a CUDA context.
+    With a GPU and ``auto`` this opens a CUDA context.
     """
     if config.precision != "auto":
         return config.precision
@@ -52,7 +53,7 @@ def choose_precision(config: RuntimeConfig, device: torch.device) -> str:
 
 
 def gpu_multiplies_bf16() -> bool:
-    """Whether the GPU has instructions for bf16; emulated, it is slower than fp32. Opens a CUDA context."""
+    """Whether the GPU has bf16 instructions; emulated bf16 is slower than fp32. Opens a CUDA context."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -64,5 +65,5 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Context in which matrix products run in their operands' own format, whatever autocast is in force around it."""
+    """Context in which autocast is off: matrix products run in the format of their operands."""
     return torch.autocast(device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on: a step waits only for its tensors to be copied."""
+"""Checkpoints written in a background thread. Training waits only until the tensors have been copied."""
 
 import threading
 import time
@@ -15,9 +15,9 @@ from albert_ablate.training.checkpoint import Owner
 
 
 class Saver:
-    """One checkpoint at a time; the next one, and the end of the body, wait for it.
+    """Writes one checkpoint at a time. The next checkpoint and the end of the context wait for it.
 
-    What a checkpoint met is raised by whatever waits for it.
+    An error in the writer thread is raised by the next call that waits for it.
     """
 
     def __init__(self, folder: Path, owner: Owner, keep: int, background: bool, minutes: float | None = None) -> None:
@@ -31,7 +31,7 @@ class Saver:
         self._failed: BaseException | None = None
 
     def due(self) -> bool:
-        """Whether so many minutes have gone since the last one. Raises what that one met, if it has ended."""
+        """Whether ``minutes`` have passed since the last checkpoint. Raises its error if it has failed."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
         return self._minutes is not None and time.monotonic() - self._last >= 60 * self._minutes
@@ -39,7 +39,7 @@ class Saver:
     def save(
         self, step: int, model: nn.Module, optimizer: Optimizer, progress: dict[str, Any], beside: Sequence[Path] = ()
     ) -> None:
-        """Begin to write the state after ``step``. Raises what the checkpoint before met."""
+        """Begin to write the state after ``step``. Raises the error of the previous checkpoint if it has failed."""
         self.wait()
         state = checkpoint.snapshot(model, optimizer, copied=self._background)
         self._last = time.monotonic()
@@ -54,7 +54,7 @@ class Saver:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until nothing is being written. Raises what the writing met."""
+        """Wait until nothing is being written. Raises the writer's error if there was one."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -1,4 +1,4 @@
-"""One optimizer step on named loss terms: accumulate, refuse what is not finite, clip, update."""
+"""One optimizer step on named loss terms: accumulate, refuse if not finite, clip, update."""
 
 import traceback
 from abc import abstractmethod
@@ -25,7 +25,7 @@ from albert_ablate.training.sums import Totals
 
 
 class Stepper(Accumulator):
-    """A model and its optimizer; ``update`` takes one step. Pretraining and fine-tuning share it."""
+    """A model and its optimizer; ``update`` takes one step. Used by pretraining and fine-tuning."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Stepper(Accumulator):
         self.schedule = schedule
         self.spikes = Spikes(settings.skip_spikes)
         self.skipped = 0  # steps without an update, over all starts of the run
-        # Whether a step is a spike is decided on the host, before its update.
+        # The host decides before the update whether a step is a spike.
         at_once = machine.device.type == "cpu" or settings.skip_spikes is not None
         self.guard = FiniteGuard(1 if at_once else LOOK_EVERY)
         self.learning_rate = 0.0  # of the last step
@@ -52,21 +52,21 @@ class Stepper(Accumulator):
         self._last: tuple[int, StepBatch] | None = None  # the last step and its batch
 
     @abstractmethod
-    def diverged(self, what: str, step: int) -> str:
-        """What to tell the user when the ``what`` (loss or gradient) of ``step``, counted from 1, is not finite."""
+    def diverged(self, quantity: str, step: int) -> str:
+        """The message to the user if ``quantity`` (loss or gradient) of ``step``, counted from 1, is not finite."""
 
     @abstractmethod
     def batch_of(self, step: int) -> StepBatch:
-        """The batch of ``step``, counted from 0, built again: the share of this process."""
+        """Build this process's share of the batch of ``step``, counted from 0."""
 
     @property
     @abstractmethod
     def static_shapes(self) -> bool:
-        """Whether ``shaped`` gives the same shapes in every step."""
+        """Whether ``shaped`` returns the same shapes in every step."""
 
     @property
     def gradient_norm(self) -> float:
-        """Of the last step, before clipping. Waits for the device."""
+        """The gradient norm of the last step before clipping. Waits for the device."""
         return self._norm.item()
 
     def update(
@@ -74,15 +74,15 @@ class Stepper(Accumulator):
     ) -> Totals:
         """One optimizer step on an effective batch. Returns its sums of losses and hits over all processes.
 
-        ``position`` on the schedule is the step itself unless the budget has another unit. ``batch`` is this
-        process's share, ``counts`` those of all shares.
+        ``position`` is the position on the schedule; None: ``step``. ``batch`` is this process's share of the batch,
+        ``counts`` are the counts of the whole batch; None: those of ``batch``.
 
-        The loss is the sum over the terms of weight x sum / count; micro-batches and processes contribute their
-        sums, so any division of the batch gives the same gradient.
+        The loss is the sum over the terms of weight x sum / count. Micro-batches and processes contribute sums, so any
+        division of the batch gives the same gradient.
 
-        A step whose loss or gradient is not finite changes neither weights nor moments. On CPU it raises DivergedError
-        at once. A GPU is not waited for: there no later step changes anything either, and ``settle`` raises the error,
-        here every ``LOOK_EVERY`` steps.
+        A step whose loss or gradient is not finite changes neither weights nor moments. On CPU this method then raises
+        DivergedError. A GPU works asynchronously: later steps change nothing either, until ``settle`` raises the
+        error. This method calls ``settle`` every ``LOOK_EVERY`` steps.
         """
         counts = batch.counts() if counts is None else counts
         rate = learning_rate(step if position is None else position, self.settings, self.schedule)
@@ -102,7 +102,7 @@ class Stepper(Accumulator):
         return self._taken(step, batch, counts)
 
     def _taken(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals:
-        """The step, one call of the host after another."""
+        """The step without replay."""
         world = self.machine.world
         totals = self._gradients(step, batch, self._numbers.counts)
         self._per = totals.per
@@ -122,7 +122,7 @@ class Stepper(Accumulator):
         return totals
 
     def _replayed(self, step: int, batch: StepBatch, counts: Mapping[str, int]) -> Totals | None:
-        """The step as a replay. None where that failed; then nothing has changed, and no graph is kept."""
+        """The step as a replay. Returns None if that failed; then nothing has changed, and the graph is dropped."""
         try:
             parts = [self._pinned(self.shaped(part)) for part in batch.micro(self.micro_size)]
             row = self.captured.take(self, parts, self.noise(step), counts)
@@ -141,12 +141,12 @@ class Stepper(Accumulator):
         return None
 
     def resized(self) -> None:
-        """No graph is kept: it would read other shapes, and the memory of gradients was its own."""
+        """Drop the graph, whose shapes no longer fit, and the gradients, which are in its memory."""
         self.captured.drop()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _uncapturable(self) -> str | None:
-        """Why no step of this run can be captured; None: nothing is known that speaks against it."""
+        """Why the steps of this run cannot be captured; None if no reason is known."""
         reasons = {
             "several processes share the run": self.machine.world.size > 1,
             "optimizer.skip_spikes is decided on the host": self.settings.skip_spikes is not None,
@@ -183,10 +183,10 @@ class Stepper(Accumulator):
         return self.guard.refusing()
 
     def settle(self) -> None:
-        """Wait until the device has finished all that it was given.
+        """Wait until the device has finished all steps.
 
-        Raises DivergedError where a step was not finite: the weights are those before it, its batch is kept.
-        Raises PeerLostError where another process of the run is gone.
+        Raises DivergedError if a step was not finite; the weights are those before this step, and its batch is kept.
+        Raises PeerLostError if another process of the run is gone.
         """
         with self.machine.world.noticing():
             if self.machine.device.type == "cuda":
@@ -197,14 +197,14 @@ class Stepper(Accumulator):
 
     def _refused(self, bad: BadStep) -> str:
         self.learning_rate = bad.rate
-        words = self.diverged(bad.what, bad.step + 1)
+        message = self.diverged(bad.quantity, bad.step + 1)
         if self.machine.world.main:
-            assert self._last is not None  # there was a step
+            assert self._last is not None  # a step has been taken
             last, batch = self._last
             tensors = (batch if bad.step == last else self.batch_of(bad.step)).tensors()
             numbers = {"step": bad.step + 1, "learning_rate": bad.rate}
-            words += f" Its batch is in {keep_batch(self.folder.path, bad.step + 1, tensors, numbers)}."
-        return words
+            message += f" Its batch is in {keep_batch(self.folder.path, bad.step + 1, tensors, numbers)}."
+        return message
 
     def _spike(self, totals: Totals, counts: Mapping[str, int]) -> bool:
         if self.settings.skip_spikes is None:

@@ -1,7 +1,7 @@
-"""Mirrors of the metrics: Weights & Biases, TensorBoard, both or none.
+"""Trackers mirror the metrics: Weights & Biases, TensorBoard, both or none.
 
-The run folder is the record. A tracker works in a thread of its own; one that is not installed, cannot
-start, fails later or hangs is named once and left alone. It never changes, stops or delays a run.
+The run folder remains the record. Each tracker works in a separate thread. A tracker that is not installed, does not
+start, fails or hangs is reported once and then left out. Trackers never change, stop or delay a run.
 """
 
 import os
@@ -20,34 +20,34 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import UserError
 from albert_ablate.record.folder import RunFolder
 
-#: Where neither a setting nor WANDB_PROJECT names one.
+#: The W&B project if neither a setting nor WANDB_PROJECT names one.
 _PROJECT = "albert-ablate"
-#: Messages that may wait for a tracker.
+#: Largest number of messages that wait for a tracker.
 _MOST_WAITING = 10_000
-#: Seconds without an answer after which a tracker is left alone: at the end of a run, and where it is stopped or fails.
+#: Seconds without an answer after which a tracker is left out: at the end of a run; if a run is stopped or fails.
 _PATIENCE, _PATIENCE_FAILED = 60.0, 10.0
-#: Seconds that W&B may wait for somebody to type an account's key.
+#: Seconds that W&B may wait for the user to enter an API key.
 _LOGIN_SECONDS = 30.0
 
 
 class Tracker(Protocol):
-    """What a run tells a mirror."""
+    """The interface of trackers."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of one step."""
+        """Log the metrics of a step."""
 
     def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
-        """The content of ``results.json`` and ``similarity.json``."""
+        """Log the content of ``results.json`` and ``similarity.json``."""
 
     def summarise(self, values: dict[str, float]) -> None:
-        """The final numbers of a fine-tuning."""
+        """Log the final numbers of a fine-tuning."""
 
     def close(self, failed: bool) -> None:
-        """The end of the run."""
+        """End the run."""
 
 
 class WandbTracker:
-    """Weights & Biases; offline by default, so no account is needed. A sweep is a group."""
+    """Weights & Biases. Offline by default, so that no account is needed. A sweep is a group."""
 
     def __init__(self, config: RunConfig, folder: RunFolder, identity: str, job: str) -> None:
         import wandb
@@ -69,22 +69,22 @@ class WandbTracker:
         )
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """A row of the run's history."""
+        """Add a row to the run's history."""
         self._run.log(values, step=step)
 
     def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
-        """Summary, a table of the held-out scores, and the per-layer figure."""
+        """Log the summary, a table of held-out scores and the figure of the layers."""
         self._run.summary.update({**results, "similarity": similarity})
         rows: list[Any] = [[task, *_score(results[task])] for task in HELD_OUT_SCORES if results[task] is not None]
         table = self._wandb.Table(columns=["task", "accuracy", "low", "high", "examples"], data=rows)
         self._run.log({"held_out": table, "layers": self._wandb.Image(_layers_figure(similarity))})
 
     def summarise(self, values: dict[str, float]) -> None:
-        """Into the run's summary."""
+        """Add to the run's summary."""
         self._run.summary.update(values)
 
     def close(self, failed: bool) -> None:
-        """Finish inside the cell, so that the next cell of a sweep starts a run of its own."""
+        """Finish within the cell, so that the next cell of a sweep starts a new run."""
         self._run.finish(exit_code=int(failed))
 
 
@@ -98,12 +98,12 @@ class TensorboardTracker:
         self._writer.add_text("identity", identity)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """One scalar a number."""
+        """Log each number as a scalar."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
-        """Held-out scores and the per-layer figure."""
+        """Log the held-out scores and the figure of the layers."""
         steps = results["training"]["steps"]
         for task in HELD_OUT_SCORES:
             if results[task] is not None:
@@ -111,7 +111,7 @@ class TensorboardTracker:
         self._writer.add_figure("layers", _layers_figure(similarity), steps)
 
     def summarise(self, values: dict[str, float]) -> None:
-        """One scalar a number."""
+        """Log each number as a scalar."""
         self.log(0, {f"final/{name}": value for name, value in values.items()})
 
     def close(self, failed: bool) -> None:
@@ -134,13 +134,13 @@ def wandb_mode(setting: str | None) -> str:
 
 
 def wandb_folder(default: Path) -> str:
-    """WANDB_DIR where one can write there, else ``default``."""
-    named = os.environ.get("WANDB_DIR", "")
-    return named if named and os.access(named, os.W_OK) else str(default)
+    """WANDB_DIR if it is writable, else ``default``."""
+    folder = os.environ.get("WANDB_DIR", "")
+    return folder if folder and os.access(folder, os.W_OK) else str(default)
 
 
 class _Mirror(threading.Thread):
-    """One tracker at work: messages wait for it, nobody else does."""
+    """The thread of a tracker, with a queue of messages. The run does not wait for it."""
 
     def __init__(self, name: str, make: Callable[[], Tracker], say: Callable[[str, str], None]) -> None:
         super().__init__(name=f"tracker {name}", daemon=True)
@@ -149,7 +149,7 @@ class _Mirror(threading.Thread):
         self._say = say
         self._waiting: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue(_MOST_WAITING)
         self._left_out = False
-        self._answered = 0  # messages
+        self._answered = 0  # messages handled
         self.start()
 
     def run(self) -> None:
@@ -162,18 +162,18 @@ class _Mirror(threading.Thread):
                 message(tracker)
                 self._answered += 1
         except BaseException as error:
-            self._leave_out(f"failed ({type(error).__name__}: {error}) and is left out from here")
+            self._leave_out(f"failed ({type(error).__name__}: {error}) and is left out from now on")
 
     def tell(self, message: Callable[[Tracker], None] | None) -> None:
-        """Have it told when it is ready; None: it may leave."""
+        """Queue a message for the tracker; None ends the thread."""
         if not self._left_out:
             try:
                 self._waiting.put_nowait(message)
             except queue.Full:
-                self._leave_out(f"is {_MOST_WAITING:,} messages late and is left out from here")
+                self._leave_out(f"is {_MOST_WAITING:,} messages late and is left out from now on")
 
     def finish(self, patience: float) -> None:
-        """Wait for it, ``patience`` seconds for each answer."""
+        """Wait until all messages are handled, at most ``patience`` seconds for each."""
         self.tell(None)
         answered = -1
         while self.is_alive() and not self._left_out and answered != self._answered:
@@ -189,21 +189,21 @@ class _Mirror(threading.Thread):
 
 
 def did_not_start(error: BaseException) -> str:
-    """Words of a tracker that raised ``error`` at its start."""
+    """The message about a tracker that raised ``error`` at its start."""
     return f"did not start ({type(error).__name__}: {error}). The run goes on without it"
 
 
 class Trackers:
-    """Every configured tracker; ``say`` is told which are left out, and why."""
+    """All configured trackers. ``say`` receives a message for each tracker that is left out, with the reason."""
 
     def __init__(self, say: Callable[[str], None] = console.say) -> None:
         self._say = say
         self._mirrors: list[_Mirror] = []
 
     def start(self, name: str, module: str, make: Callable[[], Tracker]) -> None:
-        """Add a tracker that ``make`` makes out of ``module``."""
+        """Add the tracker ``make()``, which needs ``module``."""
         try:
-            import_module(module)  # here, because processes may be forked while the mirror's thread is at work
+            import_module(module)  # in this thread: forking during an import in another thread can deadlock
         except UserError:
             raise  # a stop signal
         except ModuleNotFoundError as error:
@@ -214,19 +214,19 @@ class Trackers:
             self._mirrors.append(_Mirror(name, make, self._tell_user))
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of one step, to all."""
+        """Send the metrics of a step to all trackers."""
         self._tell(lambda tracker: tracker.log(step, values))
 
     def record(self, results: dict[str, Any], similarity: dict[str, Any]) -> None:
-        """The results, to all."""
+        """Send the results to all trackers."""
         self._tell(lambda tracker: tracker.record(results, similarity))
 
     def summarise(self, values: dict[str, float]) -> None:
-        """The final numbers of a fine-tuning, to all."""
+        """Send the final numbers of a fine-tuning to all trackers."""
         self._tell(lambda tracker: tracker.summarise(values))
 
     def close(self, failed: bool) -> None:
-        """The end, to all; wait for those that answer."""
+        """End all trackers; wait for those that still answer."""
         self._tell(lambda tracker: tracker.close(failed))
         for mirror in self._mirrors:
             mirror.finish(_PATIENCE_FAILED if failed else _PATIENCE)
@@ -235,7 +235,7 @@ class Trackers:
         text = f"tracker {name} {' '.join(why.split())}"
         try:
             self._say(text)
-        except OSError:  # of the run's log
+        except OSError:  # from writing the run's log
             console.say(text)
 
     def _tell(self, message: Callable[[Tracker], None]) -> None:
@@ -244,13 +244,13 @@ class Trackers:
 
 
 def untracked(config: RunConfig) -> RunConfig:
-    """The same run without mirrors, for a process that must not write."""
+    """The same run without trackers, for a process that must not write."""
     return replace(config, tracker=replace(config.tracker, wandb=False, tensorboard=False))
 
 
 @contextmanager
 def open_trackers(config: RunConfig, folder: RunFolder, identity: str, job: str = "pretrain") -> Iterator[Trackers]:
-    """The configured trackers, closed at the end of the body, however it ends."""
+    """The configured trackers, closed at the end of the context in any case."""
     trackers = Trackers(folder.say)
     if config.tracker.wandb and wandb_mode(config.tracker.mode) != "disabled":
         trackers.start("wandb", "wandb", lambda: WandbTracker(config, folder, identity, job))
@@ -269,8 +269,8 @@ def _score(task: dict[str, Any]) -> list[float]:
 
 
 def _layers_figure(similarity: dict[str, Any]) -> Any:
-    """Input against output of each layer, as in the paper's Figure 1."""
-    from albert_ablate.drawing_library import Figure  # takes a while to load
+    """Distance and angle between input and output of each layer, as in the paper's Figure 1."""
+    from albert_ablate.drawing_library import Figure  # slow to import
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     distance, angle = figure.subplots(1, 2)

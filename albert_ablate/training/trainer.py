@@ -14,7 +14,7 @@ from albert_ablate.model.base import EncoderModel
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.results import Training
 from albert_ablate.stopping import Stop
-from albert_ablate.training.budget import budget_words, step_flops
+from albert_ablate.training.budget import budget_label, step_flops
 from albert_ablate.training.budget import position as schedule_position
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.guards import require_finite_line
@@ -23,14 +23,14 @@ from albert_ablate.training.machine import Machine
 from albert_ablate.training.sums import Sums
 from albert_ablate.training.trackers import Trackers
 
-#: Where a budget of tokens or seconds says how long to train, no step is the last.
+#: The end of the stream of batches if the budget is not in steps.
 _NO_LAST_STEP = 2**40
-#: Of metrics.jsonl, on a GPU; lines with held-out scores are written whenever they are due.
+#: Least seconds between lines of metrics.jsonl on a GPU, except for lines with held-out scores.
 _SECONDS_BETWEEN_LINES = 1.0
 
 
 class Trainer(Loop):
-    """Pretrains one model on one stream of batches."""
+    """Pretrains a model on a stream of batches."""
 
     def __init__(
         self,
@@ -53,43 +53,43 @@ class Trainer(Loop):
         self.batches = batches
         self.held_out = held_out
         self.tracker = tracker
-        self.tokens = 0  # real tokens trained on up to the last log line, over all starts of the run
-        self.curve_seconds = 0.0  # spent on the held-out curve since this start
+        self.tokens = 0  # without padding, up to the last log line, over all starts of the run
+        self.curve_seconds = 0.0  # spent on the held-out curve in this start of the run
         self.flops_per_step = step_flops(config)
 
     def terms(self, batch: StepBatch) -> Sequence[Term]:
-        """Those of the method."""
+        """The terms of the method."""
         return self.method.terms(self.model, batch)
 
     def noise(self, step: int) -> int:
-        """Each process draws its own."""
+        """Each process draws different noise."""
         world = self.machine.world
         shard = () if world.size == 1 else (world.rank,)
         return streams.key(self.config.seed, "dropout", step, *shard)
 
     def stream(self, done: int) -> Iterator[StepBatch]:
-        """Built ahead by the machine's number of processes."""
+        """The batches after ``done`` steps, built ahead by ``Machine.workers`` processes."""
         last = self.schedule.steps if self.schedule.unit == "steps" else _NO_LAST_STEP
         pin = self.machine.device.type == "cuda"
         return self.batches.from_step(done, last, self.machine.workers(self.runtime), pin_memory=pin)
 
     def batch_of(self, step: int) -> StepBatch:
-        """By arithmetic, as every batch."""
+        """Build this process's share of the batch of ``step``."""
         batch: StepBatch = self.batches[step]
         return batch
 
     def shaped(self, part: StepBatch) -> StepBatch:
-        """As the batches say."""
+        """As in ``StepBatches``."""
         shaped: StepBatch = self.batches.shaped(part)
         return shaped
 
     @property
     def static_shapes(self) -> bool:
-        """As the batches say."""
+        """As in ``StepBatches``."""
         return self.batches.static_shapes
 
     def position(self, done: int, sums: Sums) -> float:
-        """By the unit of the budget."""
+        """The position on the schedule, in the unit of the budget."""
         tokens, seconds = self.tokens + sums.counts.get("tokens", 0), self.seconds + sums.seconds
         return schedule_position(self.schedule, done, tokens, done * self.flops_per_step, seconds)
 
@@ -98,9 +98,9 @@ class Trainer(Loop):
         return over or done % self.config.evaluation.curve_every == 0
 
     def logged_at(self, done: int, seconds: float) -> bool:
-        """Every ``runtime.log_every`` steps; on a GPU, whose steps may take a millisecond, not twice in a second.
+        """Every ``runtime.log_every`` steps; on a GPU at most once a second.
 
-        A line waits for the device and for the disk.
+        Steps on a GPU may take a millisecond, and a line waits for the device and the disk.
         """
         if self.machine.device.type == "cuda" and seconds < _SECONDS_BETWEEN_LINES:
             return False
@@ -111,7 +111,7 @@ class Trainer(Loop):
         return done % self.runtime.checkpoint_every == 0
 
     def log(self, done: int, position: float, sums: Sums, scored: bool, progress: Progress) -> None:
-        """Raises DivergedError where a number of the line is not finite."""
+        """Write the line and show it. Raises DivergedError if one of its numbers is not finite."""
         tokens = sums.counts["tokens"]
         self.tokens += tokens
         self.seconds += sums.seconds
@@ -140,7 +140,7 @@ class Trainer(Loop):
         self.folder.note(phase="training", step=done, share=share, speed=speed)
 
     def progress(self) -> dict[str, Any]:
-        """Tokens beside what every loop keeps."""
+        """The number of tokens."""
         return {"tokens": self.tokens}
 
     def restore(self, meta: Mapping[str, Any]) -> None:
@@ -148,42 +148,42 @@ class Trainer(Loop):
         self.tokens = meta["tokens"]
 
     def check(self, done: int, meta: Mapping[str, Any] | None) -> None:
-        """All processes must see the same checkpoint, and be as many as those that wrote it.
+        """Raise CheckpointError unless all processes see the same checkpoint and their number has not changed.
 
-        The order of sums and the dropout noise depend on their number.
+        The order of sums and the dropout noise depend on the number of processes.
         """
         if self.machine.world.from_main(done) != done:
             raise CheckpointError(f"{self.folder.path} must lie on a disk that all processes of this run share.")
-        before, now = 1 if meta is None else meta.get("processes", 1), self.machine.world.size
-        if meta is not None and before != now:
-            start = "python run.py" if before == 1 else f"torchrun --nproc-per-node={before} run.py"
+        first, now = 1 if meta is None else meta.get("processes", 1), self.machine.world.size
+        if meta is not None and first != now:
+            start = "python run.py" if first == 1 else f"torchrun --nproc-per-node={first} run.py"
             raise CheckpointError(
-                f"{self.folder.path} was begun with {before} process{'es' * (before > 1)}, now there "
+                f"{self.folder.path} was begun with {first} process{'es' * (first > 1)}, now there "
                 f"{'are' if now > 1 else 'is'} {now}: it would end with other numbers. Continue with `{start}`, or "
                 "remove its checkpoints to start anew."
             )
 
     def continuing(self, done: int) -> str:
-        """``continuing after step 40 of 100``."""
+        """For example ``continuing after step 40 of 100``."""
         steps = self.schedule.unit == "steps"
-        end = f" of {self.schedule.steps}" if steps else f", budget {budget_words(self.schedule)}"
+        end = f" of {self.schedule.steps}" if steps else f", budget {budget_label(self.schedule)}"
         return f"continuing after step {done}{end}"
 
     def stopped(self, stop: Stop, done: int) -> BaseException:
-        """Without a number of steps in the budget there is no last one to name."""
+        """The error of a stopped run. It names the last step only if the budget is in steps."""
         return stop.error(f"step {done:,}" + f" of {self.schedule.steps:,}" * (self.schedule.unit == "steps"))
 
-    def diverged(self, what: str, step: int) -> str:
-        """With the settings that help."""
+    def diverged(self, quantity: str, step: int) -> str:
+        """The message, with the settings that help."""
         c = self.config
         return (
-            f"The {what} is not finite at step {step}: training has diverged. The weights before this step are "
+            f"The {quantity} is not finite at step {step}: training has diverged. The weights before this step are "
             f"unharmed. Lower optimizer.learning_rate={c.optimizer.learning_rate:.3g}, lengthen budget.warmup_steps="
             f"{c.budget.warmup_steps}, or scale the rate with the square root of batch.size={c.batch.size}."
         )
 
     def finish(self, done: int) -> dict[str, Any]:
-        """``training`` of ``results.json``."""
+        """The field ``training`` of ``results.json``."""
         record = Training(
             steps=done,
             tokens=self.tokens,
