@@ -40,7 +40,7 @@ from albert_ablate.tasks.squad.data import build_windows, read_squad
 from albert_ablate.tasks.texts.examples import limit_sets, read_glue, task_files
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import autocast, choose_precision, set_up
-from benchmarks.measure import first_line, report, take_turns
+from benchmarks.measure import Build, first_line, report, take_turns
 from benchmarks.sides import usual_update
 
 _CPU = torch.device("cpu")
@@ -242,7 +242,9 @@ def main() -> None:
         raise SystemExit("give --sst2 FOLDER, --squad FOLDER or both")
     rows = []
     for title, kind, data in work:
-        sides = {side: partial(contender, f"{side} {kind}", config, model, data) for side in ("ours", "transformers")}
+        sides: dict[str, Build] = {
+            side: partial(contender, f"{side} {kind}", config, model, data) for side in ("ours", "transformers")
+        }
         measured = take_turns(sides, 0, options.rounds)
         ours, peer = measured["ours"].median, measured["transformers"].median
         rows.append({"work": title, "ours s": ours, "transformers s": peer, "ratio": peer / ours})

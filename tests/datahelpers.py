@@ -1,6 +1,7 @@
 """Small stores and settings for the data tests."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +27,11 @@ def random_store(seed: int = 0, documents: int = 60, longest: int = 15) -> Token
     return make_store([draw.integers(1, longest + 1, size).tolist() for size in sizes])
 
 
-def pair_settings(**other: object) -> PairsConfig:
+def pair_settings(**other: Any) -> PairsConfig:
     plain = PairsConfig(max_length=32, short_probability=0.1, single_sentence="extend", nsp_tail="put_back")
     return dataclasses.replace(plain, **other)
 
 
-def mask_settings(**other: object) -> MaskingConfig:
+def mask_settings(**other: Any) -> MaskingConfig:
     plain = MaskingConfig(probability=0.15, max_ngram=3, max_predictions=None, copies=None, long_words="whole")
     return dataclasses.replace(plain, **other)

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.backend_registration import rename_privateuse1_backend
 
-torch.utils.rename_privateuse1_backend("fakegpu")
+rename_privateuse1_backend("fakegpu")
 DEVICE = torch.device("fakegpu", 0)
+Model = TypeVar("Model", bound=nn.Module)
 
 #: CUDA's autocast lists (aten/src/ATen/autocast_mode.h): computed in autocast's format, and computed in fp32.
 _LOW = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention")
@@ -73,7 +75,7 @@ _kept: list[Any] = []
 
 
 def _kernel(operation: Callable[..., Any], cast: Callable[[Any], Any]) -> Callable[..., Any]:
-    key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)  # type: ignore[attr-defined]
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(key):
@@ -188,7 +190,7 @@ def counting() -> Iterator[Counted]:
         yield counted
 
 
-def moved(model: nn.Module) -> nn.Module:
+def moved(model: Model) -> Model:
     """``model`` with parameters on the device, those that are shared still shared. Call it within ``on_device``."""
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -245,12 +246,12 @@ def main(folder: Path) -> dict[str, Any]:
     write_race(write_squad(write_squad(write_sst2(folder / "data")), "2.0"))
     found: dict[str, Any] = {"refused": refused_reads(), "lists": kernels_of_lists()}
     for name, words in pretraining_cases().items():
-        found[name] = second_step(lambda words=words: pretraining(folder, *words))
+        found[name] = second_step(partial(pretraining, folder, *words))
     for name in CAPTURED:
         found[f"captured {name}"] = captured_step(folder, *pretraining_cases()[name])
     found["base"] = base_step()
     for name in TASKS:
-        found[f"task {name}"] = second_step(lambda name=name: finetuning(folder, name))
+        found[f"task {name}"] = second_step(partial(finetuning, folder, name))
     return found
 
 

@@ -188,7 +188,7 @@ def loaded(root: Path, **more: Any) -> pd.DataFrame:
 def _task(name: str, mlm: float, own: np.random.Generator) -> dict[str, Any]:
     value = 0.55 + mlm + 0.004 * own.standard_normal()
     metrics = ("f1", "exact") if name.startswith("squad") else ("accuracy",)
-    found = {
+    found: dict[str, dict[str, Any]] = {
         metric: {"value": value - 0.05 * place, "interval": [value - 0.05 * place + end for end in (-0.001, 0.001)]}
         for place, metric in enumerate(metrics)
     }

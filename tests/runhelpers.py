@@ -25,6 +25,7 @@ from albert_ablate.experiment import run_cell
 from albert_ablate.files import sha256_file
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.status import State
 from albert_ablate.training.backend import Backend
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
@@ -214,12 +215,19 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-def copy_of(folder: RunFolder, target: Path, state: str = "preempted") -> RunFolder:
+def copy_of(folder: RunFolder, target: Path, state: State = "preempted") -> RunFolder:
     """A copy of a run folder under ``target`` that is to be continued."""
     shutil.copytree(folder.path, target / folder.name)
     copied = RunFolder(target, folder.name)
     copied.set_status(state)
     return copied
+
+
+def status_of(folder: RunFolder) -> dict[str, Any]:
+    """Content of ``status.json`` of a run that was started."""
+    status = folder.status()
+    assert status is not None
+    return status
 
 
 def assert_intact(path: Path) -> None:

@@ -51,7 +51,7 @@ def squad_content(questions: int, seed: int, impossible: bool = False) -> dict[s
         context = f"Anna lives in {place} near the sea. Ben moved to {other} last year, and he likes it."
         qas: list[dict[str, Any]] = []
         for who, answer in (("Anna", place), ("Ben", other)):
-            question = {"id": f"{seed}-{p}-{who}", "question": f"Where does {who} live?"}
+            question: dict[str, Any] = {"id": f"{seed}-{p}-{who}", "question": f"Where does {who} live?"}
             given = [{"text": answer, "answer_start": context.index(answer)}]
             if impossible:
                 missing = draw.random() < 0.5

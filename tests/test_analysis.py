@@ -49,7 +49,7 @@ def test_unfinished_failed_and_broken_runs_are_rows_that_say_so(tmp_path: Path) 
     assert runs["state"].tolist() == ["failed", "preempted", "finished", "finished", "finished"]
     assert runs["note"].tolist() == ["the loss is not finite", "", "no manifest.json", "results.json is broken", ""]
     assert runs["mlm"].isna().tolist() == [True, True, False, True, False]
-    assert pd.isna(runs.at[2, "params_with_pooler"])
+    assert runs["params_with_pooler"].isna()[2]
 
 
 def test_a_folder_of_an_older_version_is_read(tmp_path: Path) -> None:

@@ -241,7 +241,12 @@ def test_the_kernel_is_chosen_before_the_first_step_and_recorded_for_run_and_tas
     for module in (experiment, units):
         monkeypatch.setattr(module, "choose_attention", choose)
     update = Stepper.update
-    monkeypatch.setattr(Stepper, "update", lambda *rest, **more: (events.append("step"), update(*rest, **more))[1])
+
+    def told(*args: Any, **options: Any) -> Any:
+        events.append("step")
+        return update(*args, **options)
+
+    monkeypatch.setattr(Stepper, "update", told)
     data = f"task.data_dir={write_sst2(tmp_path / 'data')}"
     run_of = run(with_tasks(tmp_path, "task=sst2", data, "budget.steps=4", "tasks.sst2.max_length=16"))
     (unit,) = (run_of.path / "tasks").glob("sst2-*")

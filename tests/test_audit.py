@@ -31,6 +31,7 @@ from analysis.judge.claims import load_claims
 from analysis.judge.tables import REFERENCES, arms_of
 from analysis.read.runs import load_runs
 from analysis.recount import gold, measures, rules, student, tables
+from analysis.recount.arms import cells as recounted_cells
 from analysis.recount.checks import DISAGREES, OPEN, Check
 from analysis.recount.held_out import wilson
 from analysis.recount.predictions import count
@@ -327,6 +328,11 @@ def _line(run: Path, pattern: str, number: int, change: Callable[[str], str]) ->
     file.write_text("\n".join(lines) + "\n")
 
 
+def _lines(run: Path, pattern: str, numbers: Iterable[int], change: Callable[[str], str]) -> None:
+    for number in numbers:
+        _line(run, pattern, number, change)
+
+
 def _other_letter(text: str) -> str:
     return text.replace('"A"', '"X"').replace('"B"', '"X"').replace('"C"', '"X"').replace('"D"', '"X"')
 
@@ -335,13 +341,12 @@ RAW = {
     "prediction of a class": lambda run: _line(
         run, "tasks/sst2-*/predictions/SST-2.tsv", 1, lambda s: s[:-1] + str(1 - int(s[-1]))
     ),
-    "prediction of an answer": lambda run: [
-        _line(run, "tasks/squad20-*/predictions/predictions.json", k, lambda s: s.split(": ")[0] + ': "Anna lives",')
-        for k in range(1, 8)
-    ],
-    "predicted letters": lambda run: [
-        _line(run, "tasks/race-*/predictions/predictions.json", k, _other_letter) for k in range(1, 17)
-    ],
+    "prediction of an answer": lambda run: _lines(
+        run, "tasks/squad20-*/predictions/predictions.json", range(1, 8), lambda s: s.split(": ")[0] + ': "Anna lives",'
+    ),
+    "predicted letters": lambda run: _lines(
+        run, "tasks/race-*/predictions/predictions.json", range(1, 17), _other_letter
+    ),
     "speed of a log line": lambda run: _line(
         run, "metrics.jsonl", 0, lambda s: json.dumps((v := json.loads(s)) | {"tokens": v["tokens"] + 1})
     ),
@@ -485,8 +490,10 @@ def test_the_id_of_a_generated_example_says_its_class() -> None:
     sentences = [f"The members of the house number {k} spoke at some length today" for k in range(40)]
     for address in ("1790-Washington-1", "1850-Fillmore-1", "1949-Truman-1", "2001-Bush-2"):
         for example in generated._eras(address, sentences):
+            assert isinstance(example.target, int)
             assert list(generated.ERAS)[example.target] == gold.generated("era", example.id)
         for example in generated._word_orders(address, sentences):
+            assert isinstance(example.target, int)
             assert ("intact", "swapped")[example.target] == gold.generated("word_order", example.id)
 
 
@@ -548,7 +555,7 @@ def test_intervals_and_metrics_are_those_of_the_libraries() -> None:
 
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_both_paths_know_the_same_arms(name: str) -> None:
-    assert tables.cells(name) == list(arms_of(name).values())
+    assert recounted_cells(name) == list(arms_of(name).values())
     assert tables.AGAINST[name] == REFERENCES[name]
 
 

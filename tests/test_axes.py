@@ -1,7 +1,7 @@
 """The table of axes, whatever stands in it: files, fields, identities, names, the report; and how one is added."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +39,7 @@ def test_every_published_run_and_every_preset_has_its_golden_identity() -> None:
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.group)
 def test_field_folder_and_table_agree(axis: Axis) -> None:
     (group,) = [field.type for field in fields(RunConfig) if field.name == axis.group]
+    assert is_dataclass(group)
     assert axis.setting in {field.name for field in fields(group)}
     options = sorted((CONF / axis.group).glob("*.yaml"))
     if axis.labels:
@@ -56,7 +57,7 @@ def test_field_folder_and_table_agree(axis: Axis) -> None:
 @pytest.mark.parametrize("axis", NAMED, ids=lambda axis: axis.group)
 def test_values_are_told_apart_everywhere(axis: Axis) -> None:
     rows = []
-    for value in reversed(axis.labels):
+    for value in reversed(list(axis.labels)):
         config = compose([f"{axis.group}={value}"])
         shape = {"hidden": 192, "layers": 3, "seed": 0}
         rows.append({other.name: other.value(config) for other in AXES} | shape)

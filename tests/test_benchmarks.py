@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +22,12 @@ from benchmarks.sides import Resident, our_side
 TINY = Case("tiny", h=64, layers=2, e=16, v=200, b=4, t=32)
 
 
-def counter() -> object:
+def counter() -> Callable[[], Any]:
     calls: list[int] = []
     return lambda: calls.append(1)
 
 
-def failing() -> object:
+def failing() -> Callable[[], Any]:
     raise ValueError("cannot be built")
 
 

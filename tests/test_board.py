@@ -2,6 +2,7 @@
 
 import io
 import time
+from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from albert_ablate.sweeping.record import Standing
 
 
 def cell(label: str, state: str, **more: object) -> Standing:
-    facts = {"reason": None, "step": None, "share": None, "speed": None, "phase": None} | more
+    facts: dict[str, Any] = {"reason": None, "step": None, "share": None, "speed": None, "phase": None} | more
     return Standing(label, state, **facts)
 
 

@@ -1,15 +1,19 @@
 """Equal budgets: what ends a run, and what its schedule and its record say."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from runhelpers import only_folder, run, tiny_config
 
 from albert_ablate.config.identity import identity
+from albert_ablate.config.schema import BudgetConfig
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError
 from albert_ablate.training.budget import position, step_flops
 
 
-def budget(*words: str):
+def budget(*words: str) -> BudgetConfig:
     return compose([f"budget={words[0]}", "budget.steps=100", "budget.warmup_steps=10", *words[1:]]).budget
 
 
@@ -20,7 +24,7 @@ def test_a_budget_of_steps_is_the_schedule_itself() -> None:
 @pytest.mark.parametrize("unit", ["tokens", "flops", "seconds"])
 def test_another_unit_is_a_share_of_its_own_amount(unit: str) -> None:
     b = budget(unit, f"budget.{unit}=500")
-    used = {"tokens": 0, "flops": 0.0, "seconds": 0.0}
+    used: dict[str, Any] = {"tokens": 0, "flops": 0.0, "seconds": 0.0}
     assert position(b, 10**6, **used) == 0
     assert position(b, 10**6, **used | {unit: 250}) == 50
     assert position(b, 10**6, **used | {unit: 500}) == 100
@@ -49,7 +53,7 @@ def test_step_flops_count_the_positions_that_are_predicted(cap: int) -> None:
     assert (step_flops(config) == step_flops(compose(words))) is (cap > 76)
 
 
-def test_a_cap_on_predictions_is_in_the_record(tmp_path) -> None:
+def test_a_cap_on_predictions_is_in_the_record(tmp_path: Path) -> None:
     """A budget of FLOPs buys more steps where fewer positions are predicted."""
     used, _ = record(tmp_path, "budget=flops", f"budget.flops={7.5 * step_flops(tiny_config(tmp_path))}")
     few = "masking.max_predictions=1"
@@ -62,12 +66,12 @@ def test_a_cap_on_predictions_is_in_the_record(tmp_path) -> None:
     assert (more["steps"] - 1) * capped < 7.5 * step_flops(tiny_config(tmp_path)) <= more["steps"] * capped
 
 
-def record(tmp_path, *words: str, runs: str = "runs") -> tuple[dict, list[dict]]:
+def record(tmp_path: Path, *words: str, runs: str = "runs") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     folder = run(tiny_config(tmp_path, "runtime.log_every=1", "evaluation.curve_every=10000", *words, runs=runs))
     return folder.read("results.json")["training"], folder.metrics()
 
 
-def test_tokens_end_the_run_at_the_first_step_that_has_them(tmp_path) -> None:
+def test_tokens_end_the_run_at_the_first_step_that_has_them(tmp_path: Path) -> None:
     used, lines = record(tmp_path, "budget=tokens", "budget.tokens=2000")
     assert used["tokens"] >= 2000
     assert lines[-2]["tokens"] < 2000
@@ -80,7 +84,7 @@ def test_tokens_end_the_run_at_the_first_step_that_has_them(tmp_path) -> None:
         assert rate == pytest.approx(peak * (share / warm if share < warm else 1 - share), rel=1e-9)
 
 
-def test_flops_end_the_run_after_the_same_steps_for_everyone(tmp_path) -> None:
+def test_flops_end_the_run_after_the_same_steps_for_everyone(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     amount = 7.5 * step_flops(config)
     used, _ = record(tmp_path, "budget=flops", f"budget.flops={amount}")
@@ -88,7 +92,7 @@ def test_flops_end_the_run_after_the_same_steps_for_everyone(tmp_path) -> None:
     assert used["flops"] == 8 * step_flops(config)
 
 
-def test_seconds_end_the_run_in_time(tmp_path) -> None:
+def test_seconds_end_the_run_in_time(tmp_path: Path) -> None:
     used, lines = record(tmp_path, "budget=seconds", "budget.seconds=1.5", "runtime.log_every=1")
     assert 1.5 <= used["seconds"] < 3
     assert used["steps"] == len(lines) > 5
@@ -96,7 +100,9 @@ def test_seconds_end_the_run_in_time(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("unit", ["tokens", "flops"])
-def test_an_interrupted_budget_ends_with_the_same_bits(tmp_path, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_budget_ends_with_the_same_bits(
+    tmp_path: Path, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from albert_ablate.errors import PreemptedError
     from albert_ablate.training.trainer import Trainer
 
@@ -105,7 +111,7 @@ def test_an_interrupted_budget_ends_with_the_same_bits(tmp_path, unit: str, monk
     straight = run(tiny_config(tmp_path, *words, runs="straight"))
     real = Trainer.update
 
-    def stopped(self, step, *rest):
+    def stopped(self: Trainer, step: int, *rest: Any) -> Any:
         if step == 5:
             raise PreemptedError("pulled the plug")
         return real(self, step, *rest)

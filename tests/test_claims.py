@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,13 +10,13 @@ import yaml
 from reporthelpers import cells, loaded, write_cell, write_sweep
 
 from albert_ablate.errors import ConfigError
-from analysis.judge.claims import Claim, judge, load_all, load_claims, scorecard
+from analysis.judge.claims import Claim, Verdict, judge, load_all, load_claims, scorecard
 from analysis.judge.metrics import roughness
 from analysis.read import paper
 from analysis.read.runs import COLUMNS, load_runs
 
 
-def of(verdicts: list, name: str):
+def of(verdicts: list[Verdict], name: str) -> Verdict:
     return next(v for v in verdicts if v.claim.id == name)
 
 
@@ -29,6 +30,7 @@ def test_every_claim_names_its_source_and_holds_in_the_papers_own_numbers() -> N
         assert verdict.verdict == "not tested"
         assert verdict.paper is not None, claim.id
         low, high = claim.between or (claim.above, float("inf"))
+        assert low is not None
         assert low < verdict.paper < high, (claim.id, verdict.paper)
 
 
@@ -42,8 +44,10 @@ def test_the_papers_effects_are_sums_of_its_printed_numbers() -> None:
     assert of(judged, "sharing-costs").paper == pytest.approx(rows[7]["Avg"] - rows[4]["Avg"])
     assert of(judged, "sop-solves-nsp").paper == pytest.approx(paper.table("table5")["rows"][2]["NSP"] - 50)
     curves = paper.figure("figure1")["L2"]["series"]
-    smooth = roughness(curves["BERT-large"][1:]) - roughness(curves["ALBERT-large"][1:])
-    assert of(judged, "smoother").paper == pytest.approx(smooth)
+    bert, albert = (roughness(curves[name][1:]) for name in ("BERT-large", "ALBERT-large"))
+    assert bert is not None
+    assert albert is not None
+    assert of(judged, "smoother").paper == pytest.approx(bert - albert)
 
 
 def test_a_sweep_with_the_papers_effects_reproduces_them(tmp_path: Path) -> None:
@@ -54,6 +58,7 @@ def test_a_sweep_with_the_papers_effects_reproduces_them(tmp_path: Path) -> None
     assert found.score == "MLM"
     assert found.paper_score == "Avg"
     assert found.stand_in
+    assert found.effect is not None
     assert found.effect.mean == pytest.approx(2.0, abs=0.1)
     assert not of(judged, "sop-solves-nsp").stand_in
 
@@ -124,7 +129,7 @@ def test_claims_of_a_user(tmp_path: Path) -> None:
         ({"why": 1}, "why"),
     ],
 )
-def test_a_wrong_claims_file_is_refused_in_words(change: dict, words: str, tmp_path: Path) -> None:
+def test_a_wrong_claims_file_is_refused_in_words(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     entry = {"id": "mine", "claim": "c", "arms": {"a": "table4.1"}, "effect": {"a": 1}, "scores": ["MLM"], "above": 0}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump([entry | change]))
@@ -135,7 +140,9 @@ def test_a_wrong_claims_file_is_refused_in_words(change: dict, words: str, tmp_p
 
 def test_the_claim_in_the_docs_is_one(tmp_path: Path) -> None:
     text = (Path(__file__).parent.parent / "docs" / "analysis.md").read_text()
-    (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
+    block = re.search(r"```yaml\n(.*?)```", text, re.S)
+    assert block is not None
+    (tmp_path / "mine.yaml").write_text(block[1])
     (found,) = judge(load_runs_of_nothing(), load_claims(tmp_path / "mine.yaml"))
     assert found.claim.id == "ngram"
     assert found.verdict == "not tested"
@@ -159,7 +166,7 @@ OWN = {
 }  # fmt: skip
 
 
-def arm(**terms: object) -> dict:
+def arm(**terms: object) -> dict[str, Any]:
     return {"arms": {"x": {name.replace("__", "."): value for name, value in terms.items()}, "y": {}}}
 
 
@@ -204,7 +211,9 @@ def arm(**terms: object) -> dict:
         ({"between": [0, 1]}, "give either above or between"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_refused_with_file_claim_and_what_was_meant(change: dict, words: str, tmp_path: Path) -> None:
+def test_a_mistake_is_refused_with_file_claim_and_what_was_meant(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump([OWN | change]))
     with pytest.raises(ConfigError) as refused:

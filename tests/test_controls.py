@@ -97,13 +97,13 @@ def test_controls_are_judged_by_the_share_of_the_way(mixed: Path) -> None:
     found = controls_of(load_runs(mixed), load_claims(CLAIMS))
     table = frame(found).set_index(["planted_text", "arm", "score"])
     strong, blank = "topic 0.9, order 0.6, local 0.6", "topic 0, order 0, local 0"
-    sop = table.loc[strong, "E=16, all shared, SOP", "SOP"]
+    sop: Any = table.loc[(strong, "E=16, all shared, SOP", "SOP"), :]
     assert (sop["control"], sop["verdict"], sop["n"]) == ("positive", "pass", 3)
     assert sop["way_percent"] == pytest.approx(100 * 0.47 / 0.48, abs=2)
-    mlm = table.loc[strong, "E=16, all shared, no sentence task", "MLM loss"]
+    mlm: Any = table.loc[(strong, "E=16, all shared, no sentence task", "MLM loss"), :]
     assert mlm["way_percent"] == pytest.approx(100 * 1.8 / 2.5, abs=1)
     assert mlm["verdict"] == "pass"
-    fitted = table.loc[strong, "E=16, all shared, NSP", "SOP"]
+    fitted: Any = table.loc[(strong, "E=16, all shared, NSP", "SOP"), :]
     assert (fitted["control"], fitted["verdict"]) == ("", "")
     assert set(table.loc[blank]["control"]) == {"negative"}
     assert set(table.loc[blank]["verdict"]) == {"pass"}

@@ -32,6 +32,11 @@ def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     file.write_text(json.dumps(values))
 
 
+def identified(identity: str) -> Callable[[dict[str, Any]], None]:
+    """Give a manifest another identity."""
+    return lambda manifest: manifest.update(identity=identity)
+
+
 def replaced(folder: Path) -> Path:
     """The folder set aside as ``rerun=all`` does."""
     target = folder.parent / ".replaced" / f"{folder.name}-20261127T000000000000"
@@ -86,7 +91,7 @@ def test_the_finished_one_counts_then_the_newest(newer: bool, tmp_path: Path) ->
     edit(counts / "status.json", lambda s: s.update(state="preempted"))
     runs = load_runs(tmp_path / "a", tmp_path / "b").set_index("path")
     assert runs.at[str(copy), "state"] == "finished"
-    assert "which counts: it is finished, this one preempted" in runs.at[str(counts), "note"]
+    assert "which counts: it is finished, this one preempted" in str(runs.at[str(counts), "note"])
 
 
 def test_a_damaged_copy_does_not_count(tmp_path: Path) -> None:
@@ -138,8 +143,8 @@ def test_a_condition_chooses_before_copies_are_left_out(tmp_path: Path) -> None:
     kept = write_cell(tmp_path / "a", ARMS[0], 0)
     other = Path(shutil.copytree(kept, tmp_path / "b" / kept.name))
     for folder, device in ((kept, "cpu"), (other, "cuda")):
-        with (folder / "config.yaml").open("a") as out:
-            out.write(f"runtime: {{device: {device}}}\n")
+        with (folder / "config.yaml").open("a") as file:
+            file.write(f"runtime: {{device: {device}}}\n")
     for device in ("cpu", "cuda"):
         out = tmp_path / device
         words = ["--where", f"runtime.device={device}", "--out", str(out)]
@@ -154,7 +159,7 @@ def test_a_repeated_seed_of_another_identity_is_one_observation(tmp_path: Path) 
             folder = write_cell(tmp_path / str(number), ARMS[0] | {"dropout": 0.1}, seed)
             if number:
                 renamed = folder.rename(folder.with_name(folder.name[:-12] + f"{seed:012x}"))
-                edit(renamed / "manifest.json", lambda m, s=seed: m.update(identity=f"{s:012x}"))
+                edit(renamed / "manifest.json", identified(f"{seed:012x}"))
                 text = (renamed / "config.yaml").read_text()
                 (renamed / "config.yaml").write_text(text.replace("micro_size: 64", "micro_size: 8"))
     runs = load_runs(tmp_path / "0", tmp_path / "1")
@@ -181,7 +186,7 @@ def test_which_corpus_was_taken_is_said_also_where_they_tie(tmp_path: Path, caps
     sweep(tmp_path / "a")
     for folder in sweep(tmp_path / "b"):
         renamed = folder.rename(folder.with_name(folder.name[:-12] + f"{abs(hash(folder.name)) % 16**12:012x}"))
-        edit(renamed / "manifest.json", lambda m, name=renamed.name: m.update(identity=name[-12:]))
+        edit(renamed / "manifest.json", identified(renamed.name[-12:]))
         other_corpus(renamed)
     runs = load_runs(tmp_path / "a", tmp_path / "b")
     assert (runs["state"] == "finished").all()

@@ -5,7 +5,9 @@ import gzip
 import json
 import lzma
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ from albert_ablate.errors import DataError
 DOCUMENTS = ["First of one. Second of one.\nNew paragraph of one.", "First of two. Second of two.", "Only of three."]
 
 
-def data(path: Path | str, **other: object) -> DataConfig:
+def data(path: Path | str, **other: Any) -> DataConfig:
     return dataclasses.replace(compose(["data=text", f"data.path={path}"]).data, **other)
 
 
@@ -78,8 +80,8 @@ def test_files_of_both_forms_are_refused(tmp_path: Path) -> None:
 def test_json_lines(tmp_path: Path, packed: str) -> None:
     file = tmp_path / f"a.jsonl{packed}"
     lines = "\n".join(json.dumps({"title": "t", "body": d}) for d in DOCUMENTS) + "\n\n"
-    pack = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress}[packed]
-    file.write_bytes(pack(lines.encode()))
+    packers: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress}
+    file.write_bytes(packers[packed](lines.encode()))
     assert documents(file, text_column="body") == DOCUMENTS
     assert documents(tmp_path, text_column="body") == DOCUMENTS
 
@@ -220,7 +222,7 @@ def test_the_embedded_corpus_is_large_ordered_prose() -> None:
     assert corpus.fingerprint == open_corpus(compose().data).fingerprint
 
 
-def hub(**other: object) -> DataConfig:
+def hub(**other: Any) -> DataConfig:
     config = compose(["data=wikitext"]).data
     source: HubSource = dataclasses.replace(
         config.hub[0], **{"path": "json", "config": None, "split": "train", "validation_split": None, **other}

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from albert_ablate.axes import Objective
-from albert_ablate.data.batches import Batch
+from albert_ablate.data.batches import Batch, assemble
 from albert_ablate.data.store import TokenStore
 from albert_ablate.errors import DataError
 from albert_ablate.evaluation import baselines as baselines_module
@@ -44,7 +44,7 @@ def test_proportion_is_wilsons_interval(hits: int, count: int) -> None:
     record = proportion(hits, count)
     assert record["accuracy"] == p
     assert record["examples"] == count
-    low, high = record["interval"]  # type: ignore[misc]
+    low, high = record["interval"]
     assert low == pytest.approx(centre - half, abs=1e-9)
     assert high == pytest.approx(centre + half, abs=1e-9)
     assert 0 <= low < high <= 1
@@ -155,8 +155,12 @@ def test_tables_of_a_long_text_are_counted_once(tmp_path: Path, monkeypatch: pyt
 def test_held_out_batches_are_assembled_once_and_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(tmp_path, "batch.micro_size=4", "evaluation.max_pairs=16")
     made = []
-    original = heldout.assemble
-    monkeypatch.setattr(heldout, "assemble", lambda *values: (made.append(values), original(*values))[1])
+
+    def noted(*values: Any) -> Batch:
+        made.append(values)
+        return assemble(*values)
+
+    monkeypatch.setattr(heldout, "assemble", noted)
     _, held_out = held_out_of(config)
     first = [batch_arrays(batch) for batch in held_out.plain.batches(7)]
     assert [len(labels) for *_, labels in first] == [4, 3]
@@ -297,7 +301,7 @@ def planted(signal_is_label: bool, objective: Objective = Objective.NSP, ones: f
     training, test = pairs(2000), pairs(1500)
     held_out = HeldOut(test, {Objective.SOP: test}, {Objective.SOP: training})  # type: ignore[arg-type, dict-item]
     baselines = NgramBaselines(store_of([5, 6]), 8)
-    record = Evaluator(PlantedModel(), held_out, objective, baselines, CPU)._task_record(Objective.SOP)  # type: ignore[arg-type]
+    record = Evaluator(PlantedModel(), held_out, objective, baselines, CPU)._task_record(Objective.SOP)
     assert record is not None
     return record
 
@@ -349,7 +353,7 @@ def test_a_fitted_head_never_sees_a_held_out_label() -> None:
     accuracies = []
     for test in (right, PlantedPairs(1 - right.labels, right.signal)):
         held_out = HeldOut(test, {Objective.SOP: test}, {Objective.SOP: training})  # type: ignore[arg-type, dict-item]
-        record = Evaluator(PlantedModel(), held_out, Objective.NONE, baselines, CPU)._task_record(Objective.SOP)  # type: ignore[arg-type]
+        record = Evaluator(PlantedModel(), held_out, Objective.NONE, baselines, CPU)._task_record(Objective.SOP)
         assert record is not None
         accuracies.append(record["accuracy"])
     assert sum(accuracies) == pytest.approx(1.0)
@@ -388,7 +392,7 @@ def test_scikit_learn_fits_on_a_cpu_and_the_device_elsewhere(monkeypatch: pytest
 
 def test_a_task_the_text_cannot_give_has_no_record() -> None:
     held_out = HeldOut(None, {}, {})  # type: ignore[arg-type]
-    evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), CPU)  # type: ignore[arg-type]
+    evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), CPU)
     assert evaluator._task_record(Objective.NSP) is None
 
 
@@ -423,6 +427,7 @@ def test_masked_lm_numbers_equal_a_plain_loop(folder: Path) -> None:
     counts = np.bincount(np.concatenate([np.asarray(evaluator.held_out.probe_training[Objective.SOP].store.tokens)]),
                          minlength=200) + 1.0  # fmt: skip
     probabilities = counts / counts.sum()
+    assert evaluator.baselines is not None
     with torch.no_grad():
         for batch in evaluator.held_out.plain.batches():
             hidden = model.encoder(batch.input_ids, batch.type_ids, batch.mask)

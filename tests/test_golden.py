@@ -1,16 +1,12 @@
 """Fifty losses of every cell stay what they were when they were recorded (``tests/golden/record.py``)."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from golden.record import CELLS, DROPOUT, PRECISIONS, losses
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-
-from record import CELLS, DROPOUT, PRECISIONS, losses  # noqa: E402
-
 #: Processors sum bf16 in orders of their own: 1.03e-3 at most between one with AMX and one without.
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3}
 

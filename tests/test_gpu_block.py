@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from golden.record import losses as golden_losses
 from runhelpers import make_trainer, tiny_config
 from test_cpu import B, H, T, made, masks, shape, values_and_gradients
 from test_golden import GOLDEN
-from test_golden import losses as golden_losses
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -106,7 +107,7 @@ def test_the_sum_of_residual_and_branch_is_not_rounded_before_its_norm() -> None
 # --- an encoder -------------------------------------------------------------------------------------
 
 
-def encoder_of(**other: object) -> Encoder:
+def encoder_of(**other: Any) -> Encoder:
     encoder = made(Encoder(shape(**other)))
     assert isinstance(encoder, Encoder)
     return encoder
@@ -158,7 +159,8 @@ def test_dropout(rates: tuple[float, float], precision: torch.dtype) -> None:
     encoder.recompute = True
     torch.testing.assert_close(gradients(1), kept)
     assert all(gradient.isfinite().all() for gradient in kept)
-    assert torch.equal(encoder.eval() and states(1), states(2))
+    encoder.eval()
+    assert torch.equal(states(1), states(2))
 
 
 @pytest.mark.usefixtures("as_on_gpu")

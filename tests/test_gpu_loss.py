@@ -71,7 +71,7 @@ def test_bf16_products_with_sums_in_fp32() -> None:
     assert loss.item() == pytest.approx(exact.item(), rel=5e-3)
     found = torch.autograd.grad(loss, (low, table, bias))
     wide = [z.detach().double().requires_grad_() for z in (low, table, bias)]
-    wanted = torch.autograd.grad(masked_lm_loss(*wide, targets)[0], wide)
+    wanted = torch.autograd.grad(masked_lm_loss(wide[0], wide[1], wide[2], targets)[0], wide)
     assert [gradient.dtype for gradient in found] == [torch.bfloat16, torch.float32, torch.float32]
     for mine, each in zip(found, wanted, strict=True):
         assert (mine.double() - each).norm() <= 1e-2 * each.norm()

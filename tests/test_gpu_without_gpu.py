@@ -28,7 +28,7 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.methods import METHODS
 from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock
 from albert_ablate.model.heads import MaskedLMHead
-from albert_ablate.model.pretraining import build_model
+from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.tasks.task import TaskBatch
 from albert_ablate.training import lamb
 from albert_ablate.training.guards import LOOK_EVERY, FiniteGuard
@@ -325,6 +325,7 @@ def test_a_gpu_is_asked_rarely_and_never_where_spikes_are_looked_for(
     def guard_of(kind: str, *words: str) -> FiniteGuard:
         config = cell(*words)
         trainer, batches = make_trainer(config)
+        assert isinstance(trainer.model, PretrainingModel)
         machine = replace(trainer.machine, device=torch.device(kind))
         return Trainer(
             config, trainer.owner, trainer.model, batches, trainer.folder, machine, dict, trainer.tracker

@@ -201,12 +201,13 @@ def test_memory_that_runs_out_in_a_library_is_known(words: str, memory: bool) ->
 
 
 def test_deterministic_mode_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    deterministic: Any = torch.utils.deterministic  # a class stands in for this module
+    monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: None)
     set_up(runtime(threads=torch.get_num_threads()))
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert deterministic.fill_uninitialized_memory
     set_up(runtime(threads=torch.get_num_threads(), deterministic=True))
-    assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert not deterministic.fill_uninitialized_memory
 
 
 # --- a measured step --------------------------------------------------------------------------------

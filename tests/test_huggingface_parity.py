@@ -1,7 +1,10 @@
 """Our encoder and heads against transformers' ALBERT and BERT with the same weights, dropout off."""
 
+from typing import Any
+
 import pytest
 import torch
+from modelhelpers import blocks_of
 from torch import Tensor
 from transformers import AlbertConfig, AlbertForPreTraining, BertConfig, BertForPreTraining
 
@@ -15,7 +18,7 @@ SHAPES = [(1, 1), (1, 5), (3, 17), (2, 33)]
 TOLERANCE = 1e-5
 
 
-def architecture(share: Share, embedding: int, **other: object) -> Architecture:
+def architecture(share: Share, embedding: int, **other: Any) -> Architecture:
     return Architecture(
         vocab_size=VOCABULARY, embedding_size=embedding, hidden_size=HIDDEN, layers=LAYERS, heads=HEADS,
         intermediate_size=4 * HIDDEN, max_positions=40, share=share, **other,
@@ -32,7 +35,7 @@ def ours(shape: Architecture) -> PretrainingModel:
     return model
 
 
-def common(**other: object) -> dict:
+def common(**other: Any) -> dict[str, Any]:
     return {
         "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
         "intermediate_size": 4 * HIDDEN, "max_position_embeddings": 40, "hidden_act": "gelu_new",
@@ -41,7 +44,7 @@ def common(**other: object) -> dict:
     }  # fmt: skip
 
 
-def linear(name: str, module: torch.nn.Module) -> dict[str, Tensor]:
+def linear(name: str, module: Any) -> dict[str, Tensor]:
     return {f"{name}.weight": module.weight, f"{name}.bias": module.bias}
 
 
@@ -55,7 +58,7 @@ def embedding_of(model: PretrainingModel) -> dict[str, Tensor]:
     }
 
 
-def albert(model: PretrainingModel, **other: object) -> AlbertForPreTraining:
+def albert(model: PretrainingModel, **other: Any) -> AlbertForPreTraining:
     """transformers' ALBERT with the weights of a share=all model; the projection is identity at E = H."""
     shape = model.shape
     config = AlbertConfig(
@@ -70,7 +73,9 @@ def albert(model: PretrainingModel, **other: object) -> AlbertForPreTraining:
     else:
         name = "encoder.embedding_hidden_mapping_in"
         weights |= {f"{name}.weight": torch.eye(HIDDEN), f"{name}.bias": torch.zeros(HIDDEN)}
-    for group, (attention, ffn) in enumerate(zip(model.encoder.attention, model.encoder.ffn, strict=True)):
+    for group, (attention, ffn) in enumerate(
+        zip(blocks_of(model.encoder, "attention"), blocks_of(model.encoder, "ffn"), strict=True)
+    ):
         layer = f"encoder.albert_layer_groups.{group}.albert_layers.0"
         for part in ("query", "key", "value"):
             weights |= linear(f"{layer}.attention.{part}", getattr(attention, part))

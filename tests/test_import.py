@@ -72,7 +72,8 @@ def spiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def common(**other: Any) -> dict[str, Any]:
     return {
         "vocab_size": 200, "hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "intermediate_size": 96, "max_position_embeddings": 64, "initializer_range": 0.1, **other,
+        "intermediate_size": 96, "max_position_embeddings": 64, "initializer_range": 0.1,
+        "attn_implementation": "eager", **other,
     }  # fmt: skip
 
 
@@ -86,9 +87,7 @@ def moved(model: torch.nn.Module) -> Any:
 
 
 def albert(spiece: Path, folder: Path, kind: type = AlbertForPreTraining, **other: Any) -> Any:
-    config = AlbertConfig(
-        **common(**{"embedding_size": 16, "hidden_act": "gelu_new", **other}), attn_implementation="eager"
-    )
+    config = AlbertConfig(**common(**{"embedding_size": 16, "hidden_act": "gelu_new", **other}))
     model = moved(kind(config))
     model.save_pretrained(folder)
     (folder / "spiece.model").write_bytes(spiece.read_bytes())
@@ -108,7 +107,7 @@ PIECES += [
 
 
 def bert(folder: Path, kind: type = BertForPreTraining, **other: Any) -> Any:
-    model = moved(kind(BertConfig(**common(**other), attn_implementation="eager")))
+    model = moved(kind(BertConfig(**common(**other))))
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     return model
@@ -187,14 +186,15 @@ def test_bert_with_its_vocabulary_in_our_order(change: dict[str, Any], tmp_path:
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)
-    kept = {"attn_implementation": "eager", "output_loading_info": True}
-    again, info = BertForPreTraining.from_pretrained(tmp_path / "out", **kept)
+    kept: dict[str, Any] = {"attn_implementation": "eager", "output_loading_info": True}
+    loaded: Any = BertForPreTraining.from_pretrained(tmp_path / "out", **kept)
+    again, info = loaded
     assert not any(info.values()), info
     assert again.config.pad_token_id == 0
     given = theirs.config.classifier_dropout
     assert again.config.classifier_dropout == (theirs.config.hidden_dropout_prob if given is None else given)
     assert BertTokenizer.from_pretrained(tmp_path / "out")(text)["input_ids"] == reference(text)["input_ids"]
-    starts = [reference.convert_ids_to_tokens(int(order[i])) for i in ids if not tokenizer.word_starts[i]]
+    starts = [str(reference.convert_ids_to_tokens(int(order[i]))) for i in ids if not tokenizer.word_starts[i]]
     assert starts
     assert all(piece.startswith("##") for piece in starts)
     assert config.objective.name.value == "nsp"

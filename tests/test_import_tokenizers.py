@@ -360,7 +360,7 @@ def test_any_damage_of_tokenizer_json_is_refused_in_words(kind: str, tmp_path: P
     folder, draw = saved(kind, tmp_path), random.Random(kind)
     content = json.loads((folder / TOKENIZER_JSON).read_text())
     described = json.loads((folder / "tokenizer_config.json").read_text())
-    places = [(key,) for key in content]
+    places: list[tuple[str, ...]] = [(key,) for key in content]
     places += [(key, inner) for key, value in content.items() if isinstance(value, dict) for inner in value]
     refused = 0
     for number in range(25):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import sentencepiece
@@ -32,6 +32,7 @@ from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.interop.tokenizer_json import tokenizer_json
 
 TEXT = [sentence for language in WORDS for sentence in sentences(language)]
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 SIZES = {"unigram": 1500, "bpe": 1500, "wordpiece": 2200}
 
 
@@ -48,7 +49,7 @@ def exported(file: Path, config: Any) -> Any:
     return AutoTokenizer.from_pretrained(file.parent)
 
 
-def assert_equal_ids(own: Tokenizer, theirs: Any, forms: tuple[str, ...] = ("NFC", "NFD")) -> None:
+def assert_equal_ids(own: Tokenizer, theirs: Any, forms: tuple[Form, ...] = ("NFC", "NFD")) -> None:
     for language in WORDS:
         lines = [unicodedata.normalize(form, s) for form in forms for s in sentences(language, 4, seed=1)]
         lines += [line.upper() for line in lines]
@@ -66,7 +67,7 @@ def test_every_language_has_equal_ids_outside(kind: str, strip: str, lowercase: 
     assert theirs("the house", "here")["token_type_ids"][-1] == 1
 
 
-BASE = {
+BASE: dict[str, Any] = {
     "pad_id": 0, "pad_piece": "<pad>", "unk_id": 1, "bos_id": -1, "eos_id": -1, "vocab_size": 1400, "minloglevel": 2,
     "hard_vocab_limit": False, "num_threads": 1, "control_symbols": ["[CLS]", "[SEP]", "[MASK]"],
 }  # fmt: skip

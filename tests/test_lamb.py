@@ -4,10 +4,12 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from modelhelpers import blocks_of
 from torch import Tensor, nn
 
 from albert_ablate.axes import Share
@@ -232,7 +234,9 @@ def test_a_models_steps_equal_the_plain_loop_tensor_by_tensor(shape: Architectur
         wanted = plain_lamb(
             before[name], gradients[name], rates, adapt=not excluded, decay=0.0 if excluded else 0.01, correct=correct
         )
-        torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter.detach(), wanted, rtol=1e-8, atol=1e-10, msg=partial("{}: {}".format, name)
+        )
         assert int(optimizer.state[parameter]["step"]) == len(rates)
 
 
@@ -248,9 +252,9 @@ def test_gradient_of_a_shared_block_is_the_sum_over_its_layers() -> None:
             parameter.copy_(target[".".join(parts)])
     loss_of(shared).backward()
     loss_of(unshared).backward()
-    layers = [block.query.weight.grad for block in unshared.encoder.attention]
+    layers = [block.query.weight.grad for block in blocks_of(unshared.encoder, "attention")]
     assert len(layers) == 4
-    torch.testing.assert_close(shared.encoder.attention[0].query.weight.grad, torch.stack(layers).sum(0))
+    torch.testing.assert_close(blocks_of(shared.encoder, "attention")[0].query.weight.grad, torch.stack(layers).sum(0))
 
 
 def test_state_survives_saving_and_loading() -> None:

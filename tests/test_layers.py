@@ -3,9 +3,11 @@
 import math
 from contextlib import nullcontext
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from modelhelpers import blocks_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -114,7 +116,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def architecture(share: Share = Share.ALL, **other: object) -> Architecture:
-    values: dict = {
+    values: dict[str, Any] = {
         "vocab_size": 50, "embedding_size": 16, "hidden_size": H, "layers": L, "heads": N, "intermediate_size": 64,
         "max_positions": 16, "share": share, "initializer_range": 0.3, **other,
     }  # fmt: skip
@@ -153,7 +155,7 @@ def reference(encoder: Encoder, visible: Tensor | None = None, positions: Tensor
     summed = tables.word.weight[ids] + tables.position.weight[positions] + tables.token_type.weight[types]
     x = tables.projection(tables.norm(summed))
     for layer, blocks in enumerate(encoder.layer_blocks):
-        attention, ffn = (encoder.get_submodule(f"{kind}.{entry}") for kind, entry in blocks)
+        attention, ffn = (blocks_of(encoder, kind)[entry] for kind, entry in blocks)
         assert isinstance(attention, AttentionBlock)
         assert isinstance(ffn, FeedForwardBlock)
         heads = (m(x).view(B, T, N, H // N).transpose(1, 2) for m in (attention.query, attention.key, attention.value))
@@ -210,7 +212,7 @@ def test_kinds_follow_their_part_of_the_strategy(share: Share, attention: list[i
         [("attention", a), ("reduce", a), ("narrow", 2 * f), ("narrow", 2 * f + 1), ("expand", f)]
         for a, f in zip(attention, ffn, strict=True)
     ]
-    sizes = {kind: len(bank) for kind, bank in encoder.named_children() if kind != "embedding"}
+    sizes = {kind: len(list(blocks.children())) for kind, blocks in encoder.named_children() if kind != "embedding"}
     a, f = max(attention) + 1, max(ffn) + 1
     assert sizes == {"attention": a, "reduce": a, "narrow": 2 * f, "expand": f}
 
@@ -252,7 +254,7 @@ def test_a_block_gets_the_layers_input_and_its_own_weights(share: Share) -> None
     for layer, (x, after) in enumerate(pairwise(states)):
         call = LayerCall(layer, x, View(encoder.shape, layer, None, x))
         attention, reduce, first, second, expand = (
-            encoder.get_submodule(f"{kind}.{entry}") for kind, entry in encoder.layer_blocks[layer]
+            blocks_of(encoder, kind)[entry] for kind, entry in encoder.layer_blocks[layer]
         )
         y = reduce(attention(x, call), call)
         y = y + torch.tanh(first.dense(y))
@@ -352,8 +354,8 @@ def test_a_pattern_differs_by_layer_where_weights_are_shared() -> None:
 
 def test_a_pattern_with_a_kernel_of_its_own_runs_on_cpu() -> None:
     by_kernel, by_bias = (encoder_of(architecture(pattern=pattern)).eval() for pattern in ("kernel", "causal"))
-    assert by_kernel.attention[0].on_cpu(torch.float64) is None
-    assert by_bias.attention[0].on_cpu(torch.float64) is not None
+    assert blocks_of(by_kernel, "attention")[0].on_cpu(torch.float64) is None
+    assert blocks_of(by_bias, "attention")[0].on_cpu(torch.float64) is not None
     ids, types, _ = inputs()
     equal(with_gradients(by_kernel, by_kernel(ids, types)), with_gradients(by_bias, by_bias(ids, types)))
 
@@ -426,7 +428,7 @@ def test_a_mask_of_three_dimensions_is_refused() -> None:
 
 def test_a_registered_norm_starts_as_the_identity_and_gets_no_weight_decay() -> None:
     model = build_model(architecture(Share.NONE, layer_type="hourglass"), 0)
-    norms = [block.norm for block in model.encoder.reduce]
+    norms = [block.norm for block in blocks_of(model.encoder, "reduce")]
     assert len(norms) == L
     for norm in norms:
         assert torch.equal(norm.scale, torch.ones(NARROW))
@@ -435,4 +437,4 @@ def test_a_registered_norm_starts_as_the_identity_and_gets_no_weight_decay() -> 
     mine = {id(p) for norm in norms for p in norm.parameters()}
     assert mine <= excluded
     assert not mine & decayed
-    assert {id(block.dense.weight) for block in model.encoder.reduce} <= decayed
+    assert {id(block.dense.weight) for block in blocks_of(model.encoder, "reduce")} <= decayed

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,13 @@ def backdated(folder: Path, seconds: float, **changes: object) -> None:
     os.utime(file, (then, then))
 
 
+def owned(folder: Path) -> dict[str, Any]:
+    """The living owner of a folder that has one."""
+    held = owner(folder)
+    assert held is not None
+    return held
+
+
 def left_behind(folder: Path) -> None:
     """The lock of an owner that never came back to free it, and whose heart is still."""
     lock = Lock(folder)
@@ -36,7 +44,7 @@ def test_the_body_owns_the_folder_and_leaves_it_free(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert owner(folder) is None
     with locked(folder):
-        assert owner(folder)["pid"] == os.getpid()
+        assert owned(folder)["pid"] == os.getpid()
         with pytest.raises(LockedError, match=f"process {os.getpid()}"), locked(folder):
             pass
     assert owner(folder) is None
@@ -49,7 +57,7 @@ def test_progress_reaches_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         held.note(phase="training", step=3)
         held.note(step=4)
         end = time.monotonic() + 10
-        while owner(tmp_path / "run")["progress"] != {"phase": "training", "step": 4}:
+        while owned(tmp_path / "run")["progress"] != {"phase": "training", "step": 4}:
             assert time.monotonic() < end
             time.sleep(0.01)
 
@@ -58,11 +66,11 @@ def test_a_silent_owner_elsewhere_is_dead_after_a_minute(tmp_path: Path) -> None
     folder = tmp_path / "run"
     left_behind(folder)
     backdated(folder, 50, machine="another host", pid=1)
-    assert owner(folder)["machine"] == "another host"
+    assert owned(folder)["machine"] == "another host"
     backdated(folder, 61, machine="another host", pid=1)
     assert owner(folder) is None
     with locked(folder):
-        assert owner(folder)["pid"] == os.getpid()
+        assert owned(folder)["pid"] == os.getpid()
 
 
 def test_an_owner_whose_process_is_gone_is_dead_at_once(tmp_path: Path) -> None:
@@ -91,7 +99,7 @@ def test_a_half_written_lock_holds_nobody_off(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "lock.json").write_text('{"owner": ')
     with locked(folder):
-        assert owner(folder)["pid"] == os.getpid()
+        assert owned(folder)["pid"] == os.getpid()
 
 
 def test_of_many_that_want_a_dead_owners_folder_one_gets_it(tmp_path: Path) -> None:

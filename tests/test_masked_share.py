@@ -21,6 +21,7 @@ from albert_ablate.data.prepare import prepare
 from albert_ablate.errors import DataError
 from albert_ablate.evaluation.heldout import build_held_out
 from albert_ablate.experiment import require_pairs
+from albert_ablate.model.pretraining import PretrainingModel
 
 _SHORT = ["abe", "ko", "tun", "li"]
 
@@ -77,10 +78,11 @@ def test_words_that_fit_stay_whole_where_long_ones_are_divided() -> None:
 def test_nothing_changes_where_whole_words_fill_the_budget() -> None:
     ids, lengths, starts = rows_of([1, 1, 1, 2], 300, 64)
     full = lengths > 40  # in shorter rows a word of two may exceed the budget
-    parts = [part[full] for part in (ids, lengths, starts)]
     keys = streams.hashed(5, np.arange(full.sum()))
     both = [
-        mask_batch(*parts, np.arange(500) % 2 == 0, keys, mask_settings(long_words=rule))
+        mask_batch(
+            ids[full], lengths[full], starts[full], np.arange(500) % 2 == 0, keys, mask_settings(long_words=rule)
+        )
         for rule in ("whole", "pieces")
     ]
     np.testing.assert_array_equal(both[0].input_ids, both[1].input_ids)
@@ -182,6 +184,7 @@ def test_a_batch_without_targets_is_no_divergence(objective: str, precision: str
     assert sums["mlm_loss"] == sums["mlm_accuracy"] == 0
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
     hidden = torch.zeros(0, 32)
+    assert isinstance(trainer.model, PretrainingModel)
     logits = trainer.model.mlm_head(hidden, trainer.model.encoder.embedding.word.weight)
     assert torch.nn.functional.cross_entropy(logits, empty.targets, reduction="sum") == 0  # off the CPU
 

@@ -17,7 +17,9 @@ V = 500
 WORD_STARTS = np.arange(V) % 2 == 0
 
 
-def make_batch(seed: int, rows: int, length: int, continuation: float = 0.3) -> tuple[np.ndarray, ...]:
+def make_batch(
+    seed: int, rows: int, length: int, continuation: float = 0.3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids, lengths and segment starts of random pairs with padding."""
     draw = np.random.default_rng(seed)
     ids = np.zeros((rows, length), dtype=np.int32)
@@ -33,7 +35,7 @@ def make_batch(seed: int, rows: int, length: int, continuation: float = 0.3) -> 
     return ids, np.array(lengths), np.array(starts)
 
 
-def masked(batch: tuple[np.ndarray, ...], chosen: MaskingConfig, key: int = 7) -> Masked:
+def masked(batch: tuple[np.ndarray, np.ndarray, np.ndarray], chosen: MaskingConfig, key: int = 7) -> Masked:
     keys = streams.hashed(key, np.arange(len(batch[0])))
     return mask_batch(*batch, WORD_STARTS, keys, chosen)
 
@@ -184,7 +186,8 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     whole = masked(batch, mask_settings()).input_ids
     keys = streams.hashed(7, np.arange(20))
     for row in range(20):
-        alone = mask_batch(*(x[row : row + 1] for x in batch), WORD_STARTS, keys[row : row + 1], mask_settings())
+        ids, lengths, starts = (x[row : row + 1] for x in batch)
+        alone = mask_batch(ids, lengths, starts, WORD_STARTS, keys[row : row + 1], mask_settings())
         np.testing.assert_array_equal(alone.input_ids[0], whole[row])
 
 

@@ -3,10 +3,12 @@
 import copy
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from modelhelpers import blocks_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,8 +25,8 @@ SHARES = list(Share)
 GROUPINGS = [(n, g) for n in (1, 2, 3, 6, 12, 24) for g in (1, 2, 3, 5, 12) if g <= n]
 
 
-def shape(share: Share = Share.ALL, embedding: int = 16, **other: object) -> Architecture:
-    values: dict = {
+def shape(share: Share = Share.ALL, embedding: int = 16, **other: Any) -> Architecture:
+    values: dict[str, Any] = {
         "vocab_size": 61, "embedding_size": embedding, "hidden_size": 32, "layers": 4, "heads": 4,
         "intermediate_size": 128, "max_positions": 24, "share": share, **other,
     }  # fmt: skip
@@ -71,6 +73,7 @@ def test_the_norm_comes_before_the_projection() -> None:
     embedding = build_model(shape(), 0).encoder.embedding.eval()
     ids, types, _ = batch()
     summed = embedding.word(ids) + embedding.position.weight[:11] + embedding.token_type(types)
+    assert isinstance(embedding.projection, nn.Linear)
     expected = F.linear(F.layer_norm(summed, (16,), eps=1e-12), embedding.projection.weight, embedding.projection.bias)
     torch.testing.assert_close(embedding(ids, types), expected)
 
@@ -82,10 +85,13 @@ def test_the_word_table_is_tied_and_gets_gradient_from_both_uses() -> None:
     losses(model).backward()
     gradient = model.encoder.embedding.word.weight.grad
     absent = [i for i in range(61) if i not in batch()[0].unique().tolist()]
+    assert gradient is not None
     assert gradient[absent].abs().sum(1).min() > 0  # pieces not in the input: from the decoder alone
     model.zero_grad()
     model.encoder(*batch()).sum().backward()
-    assert model.encoder.embedding.word.weight.grad[absent].abs().max() == 0
+    gradient = model.encoder.embedding.word.weight.grad
+    assert gradient is not None
+    assert gradient[absent].abs().max() == 0
 
 
 # --- sharing --------------------------------------------------------------------------------------
@@ -139,15 +145,16 @@ def test_sharing_means_the_same_tensors_and_survives_whatever_is_done_to_the_mod
 def test_the_layer_norm_follows_its_sub_layer(share: Share, layer_norms: tuple[int, int]) -> None:
     encoder = build_model(shape(share), 0).encoder
     counts = tuple(
-        sum(isinstance(m, nn.LayerNorm) for m in bank.modules()) for bank in (encoder.attention, encoder.ffn)
+        sum(isinstance(m, nn.LayerNorm) for m in blocks_of(encoder, kind).modules()) for kind in ("attention", "ffn")
     )
     assert counts == layer_norms
 
 
 def test_unshared_layers_start_from_weights_of_their_own() -> None:
     encoder = build_model(shape(Share.NONE), 0).encoder
-    for bank in (encoder.attention, encoder.ffn):
-        first = [block.get_parameter(next(n for n, _ in block.named_parameters())) for block in bank]
+    for kind in ("attention", "ffn"):
+        blocks = blocks_of(encoder, kind)
+        first = [block.get_parameter(next(n for n, _ in block.named_parameters())) for block in blocks]
         assert all(not torch.equal(first[0], other) for other in first[1:])
 
 
@@ -181,10 +188,10 @@ def test_arms_of_one_seed_start_equal_wherever_name_and_shape_agree() -> None:
 
 
 def test_building_touches_no_global_generator() -> None:
-    before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    before = (torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].tolist(), random.getstate())  # noqa: NPY002
     build_model(shape(), 0)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before[1]  # noqa: NPY002
     assert random.getstate() == before[2]
 
 
@@ -240,7 +247,7 @@ def test_dropout_stands_where_the_reference_has_it(monkeypatch: pytest.MonkeyPat
 
 def test_blocks_are_post_layer_norm() -> None:
     encoder = build_model(shape(), 0).encoder.eval()
-    block = encoder.ffn[0]
+    block = blocks_of(encoder, "ffn")[0]
     x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
     inner = F.gelu(F.linear(x, block.inner.weight, block.inner.bias), approximate="tanh")
     expected = F.layer_norm(x + F.linear(inner, block.outer.weight, block.outer.bias), (32,), eps=1e-12)

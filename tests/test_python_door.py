@@ -54,7 +54,7 @@ def test_every_name_is_there_and_no_other() -> None:
     assert all(inspect.getdoc(getattr(aa, name)) for name in aa.__all__)
     assert {*aa.__all__, "__version__"} == {*dir(aa)}
     with pytest.raises(AttributeError, match="'train'"):
-        _ = aa.train  # type: ignore[attr-defined]
+        _ = aa.train
 
 
 def test_compose_is_the_command_lines(folder: Path) -> None:

@@ -128,8 +128,8 @@ class Clock:
         return self.time
 
     def together(self, calls: Sequence[Call], seconds: float) -> list[Answer]:
-        """Each call is the number of seconds that it needs."""
-        needed = [call[0] for call in calls]
+        """Each call sleeps for the seconds that it needs."""
+        needed: list[float] = [arguments[0] for _, arguments in calls]
         self.time += min(max(needed), seconds)
         late = Answer(error=f"not finished after {seconds:.0f} s")
         return [Answer("done") if one <= seconds else late for one in needed]
@@ -138,11 +138,11 @@ class Clock:
 def test_sections_are_cut_at_their_limit_and_skipped_where_time_is_short() -> None:
     clock, seen = Clock(), list[tuple[str, dict[str, Any]]]()
     sections = [
-        Section("quick", 10, 5, lambda ask: ask(3)),
-        Section("slow", 10, 5, lambda ask: ask(50)),
-        Section("twice", 10, 5, lambda ask: [ask(6), ask(6)]),
-        Section("too late", 10, 8, lambda ask: ask(1)),
-        Section("short", 10, 2, lambda ask: ask(1)),
+        Section("quick", 10, 5, lambda ask: ask(time.sleep, 3)),
+        Section("slow", 10, 5, lambda ask: ask(time.sleep, 50)),
+        Section("twice", 10, 5, lambda ask: [ask(time.sleep, 6), ask(time.sleep, 6)]),
+        Section("too late", 10, 8, lambda ask: ask(time.sleep, 1)),
+        Section("short", 10, 2, lambda ask: ask(time.sleep, 1)),
     ]
     found = run_sections(sections, 30, clock.now, clock.together, lambda *told: seen.append(told))
     assert found == {

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from reporthelpers import cells, write_cell, write_sweep
 
+from albert_ablate.errors import ConfigError
 from analysis import report as command
 from analysis.judge.claims import load_claims
 from analysis.read.runs import load_runs
@@ -101,9 +102,9 @@ def test_nothing_finished_is_said(tmp_path: Path) -> None:
 def test_conditions_choose_runs(written: Path) -> None:
     runs = load_runs(written.parent / "runs")
     assert set(where(runs, ["share.strategy=all", "seed=1"])["share"]) == {"all"}
-    with pytest.raises(command.ConfigError, match=r"no run has that; budget\.steps is 3500"):
+    with pytest.raises(ConfigError, match=r"no run has that; budget\.steps is 3500"):
         where(runs, ["budget.steps=1"])
-    with pytest.raises(command.ConfigError, match="give a setting and its value"):
+    with pytest.raises(ConfigError, match="give a setting and its value"):
         where(runs, ["budget.steps"])
 
 

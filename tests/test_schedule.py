@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 
 from albert_ablate.config.schema import BudgetConfig, OptimizerConfig
 from albert_ablate.door.compose import compose
 from albert_ablate.training.optimizers import learning_rate
+
+DecayFrom = Literal["start", "warmup_end"]
 
 
 def in_steps(steps: int, warmup: int) -> BudgetConfig:
@@ -43,7 +46,7 @@ def test_the_papers_rate_just_before_the_warm_up_ends(paper: tuple[OptimizerConf
 
 @pytest.mark.parametrize("decay_from", ["start", "warmup_end"])
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0), (10, 1), (10, 3), (10, 9), (1, 0), (1000, 100)])
-def test_shape(paper: tuple[OptimizerConfig, BudgetConfig], decay_from: str, steps: int, warmup: int) -> None:
+def test_shape(paper: tuple[OptimizerConfig, BudgetConfig], decay_from: DecayFrom, steps: int, warmup: int) -> None:
     optimizer = replace(paper[0], learning_rate=0.5, decay_from=decay_from)
     budget = in_steps(steps, warmup)
     rates = [learning_rate(step, optimizer, budget) for step in range(steps + 1)]
@@ -76,7 +79,7 @@ def test_decay_from_the_start_drops_where_the_warm_up_ends(
 
 @pytest.mark.parametrize("decay_from", ["start", "warmup_end"])
 def test_without_warm_up_the_first_step_has_the_peak(
-    paper: tuple[OptimizerConfig, BudgetConfig], decay_from: str
+    paper: tuple[OptimizerConfig, BudgetConfig], decay_from: DecayFrom
 ) -> None:
     optimizer = replace(paper[0], learning_rate=0.2, decay_from=decay_from)
     assert learning_rate(0, optimizer, in_steps(10, 0)) == 0.2

@@ -1,5 +1,7 @@
 """How the three objectives cut and pair segments."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from datahelpers import make_store, pair_settings, random_store
@@ -75,7 +77,7 @@ def test_nsp_negatives_are_uniform_over_the_other_documents() -> None:
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def plain_runs(store: TokenStore, objective: Objective, epoch: int, *, put_back: bool, extend: bool) -> list:
+def plain_runs(store: TokenStore, objective: Objective, epoch: int, *, put_back: bool, extend: bool) -> list[Any]:
     """The reference's loop over one document after the other, with the same draws."""
     max_length = 32
     keys = {n: streams.key(0, f"pairs.{n}", epoch) for n in ("target", "split", "coin")}

@@ -81,7 +81,12 @@ def test_sums_of_the_device_agree_and_alone_come_to_the_host(monkeypatch: pytest
     expected = layer_similarity(model, batches)
     moved: list[tuple[int, ...]] = []
     cpu = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: (moved.append(tuple(tensor.shape)), cpu(tensor))[1])
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        moved.append(tuple(tensor.shape))
+        return cpu(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", noted)
     monkeypatch.setattr(similarity, "_by_numpy", similarity._by_torch)
     found = layer_similarity(model, batches)
     for key in ("l2", "degrees", "l2_sd", "degrees_sd"):
@@ -152,7 +157,8 @@ def test_any_run_on_any_text_agrees_with_the_run_itself(tmp_path: Path, capsys: 
     assert folder.name in capsys.readouterr().out
     data = pd.read_csv(tmp_path / "out" / "figure1.csv")
     assert sorted(data["arm"].unique()) == [f"{folder.name}, {step.name}" for step in steps]
-    assert not np.allclose(*(part["value"] for _, part in data.groupby("arm")))
+    first, second = (part["value"] for _, part in data.groupby("arm"))
+    assert not np.allclose(first, second)
 
 
 def test_places_and_texts_that_will_not_do_are_refused_in_words(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runhelpers import ROOT, only_folder, run, run_folders, timeless, tiny_config, tiny_overrides, weights_of
@@ -34,7 +35,7 @@ def jobs(state: str) -> list[str]:
     return listed.stdout.split()
 
 
-def scores(runs: Path) -> dict[str, object]:
+def scores(runs: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in run_folders(runs):
         results = RunFolder(runs, path.name).read("results.json")

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -43,7 +44,9 @@ def perturbed(text: str, draw: random.Random) -> str:
 
 
 def reference_11(golds: dict[str, list[str]], predictions: dict[str, str]) -> dict[str, float]:
-    target = [{"id": k, "answers": {"text": v, "answer_start": [0] * len(v)}} for k, v in golds.items()]
+    target: list[dict[str, Any]] = [
+        {"id": k, "answers": {"text": v, "answer_start": [0] * len(v)}} for k, v in golds.items()
+    ]
     given = [{"id": k, "prediction_text": v} for k, v in predictions.items()]
     return {k: float(v) for k, v in torchmetrics_squad(given, target).items()}
 

@@ -1,6 +1,7 @@
 """How runs stand, with and without a sweep's record."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_run_folder_shows_that_run(
 
 
 def test_a_sweep_comes_first_and_all_shows_the_other_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [{"label": "cell a", "folder": "a", "units": [], "problem": None}]
+    cells: list[dict[str, Any]] = [{"label": "cell a", "folder": "a", "units": [], "problem": None}]
     facts = {"name": "x", "started": 0, "ended": 60, "host": "h", "pid": 1, "cells": cells}
     write_json(runs / ".sweeps" / "x-1.json", facts)
     assert main([str(runs)]) == 0

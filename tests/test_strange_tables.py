@@ -206,7 +206,7 @@ def test_a_table_is_read_as_written_or_refused(number: int, tmp_path: Path) -> N
         return
     found = read_text(task, files)
     assert found.names == tuple(sorted({name for name in classes if name}))
-    assert [found.names[e.target] for e in found.train] == classes  # type: ignore[index,call-overload]
+    assert [found.names[e.target] for e in found.train] == classes  # type: ignore[index]
     assert [e.first for e in found.train] == [text for text, _ in rows]
     assert found.dev["dev"] == found.train
 

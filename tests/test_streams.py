@@ -56,7 +56,7 @@ def test_fair_binomial_is_binomial(trials: int) -> None:
 
 
 def test_generators_repeat_and_touch_no_global_state() -> None:
-    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())  # noqa: NPY002
+    before = (random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist(), torch.get_rng_state())  # noqa: NPY002
     a, b = streams.generator(0, "x", 1), streams.generator(0, "x", 1)
     assert a.random(5).tolist() == b.random(5).tolist()
     assert a.random() != streams.generator(0, "x", 2).random()
@@ -64,5 +64,5 @@ def test_generators_repeat_and_touch_no_global_state() -> None:
     assert torch.equal(c, d)
     streams.uniform(1, np.arange(10))
     assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])

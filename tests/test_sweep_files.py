@@ -1,6 +1,7 @@
 """Every sweep's cells against the paper's rows, and what the command line makes of them."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ def cells(*words: str) -> list[Cell]:
     return expand(read_command_line(list(words)))
 
 
-def shape(cell: Cell) -> tuple:
+def shape(cell: Cell) -> tuple[int, int, int, str, str]:
     c = cell.config
     assert c.model.heads * 64 == c.model.hidden
     assert c.model.intermediate == 4 * c.model.hidden
@@ -229,7 +230,7 @@ def test_mistakes_are_refused_in_words(words: list[str], said: list[str]) -> Non
         ("title: x\ncells: [{corpus: [other]}]\n", ["corpus=other", "base, more"]),
     ],
 )
-def test_a_wrong_file_is_refused_in_words(content: str, said: list[str], tmp_path) -> None:
+def test_a_wrong_file_is_refused_in_words(content: str, said: list[str], tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(content.replace("SELF", str(file)))
     with pytest.raises(ConfigError) as caught:
@@ -252,7 +253,7 @@ def test_a_wrong_file_is_refused_in_words(content: str, said: list[str], tmp_pat
         ("settings: {data.path: 'a.txt,b.txt'}", ["data.path: a.txt,b.txt", "several values are a list"]),
     ],
 )
-def test_a_key_that_a_sweep_file_cannot_have_is_refused(content: str, said: list[str], tmp_path) -> None:
+def test_a_key_that_a_sweep_file_cannot_have_is_refused(content: str, said: list[str], tmp_path: Path) -> None:
     """No key of Hydra is taken without effect, and none is advised to be appended."""
     file = tmp_path / "mine.yaml"
     file.write_text(f"title: x\n{content}\ncells: [{{share: all}}]\n")
@@ -263,7 +264,7 @@ def test_a_key_that_a_sweep_file_cannot_have_is_refused(content: str, said: list
     assert "append" not in str(caught.value)
 
 
-def test_values_of_a_sweep_file_are_taken_as_they_stand(tmp_path) -> None:
+def test_values_of_a_sweep_file_are_taken_as_they_stand(tmp_path: Path) -> None:
     file = tmp_path / "мой файл.yaml"
     paths = "[корпус.txt, 'a b=1 (c).txt', \"'a,b.txt'\"]"
     file.write_text(

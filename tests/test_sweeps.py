@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runhelpers import ROOT, one_thread, run_folders, tiny_overrides, weights_of
@@ -42,7 +44,7 @@ def states(runs: Path) -> dict[str, str]:
     return {folder.name.rpartition("-")[0]: RunFolder(runs, folder.name).state() for folder in run_folders(runs)}
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -59,7 +61,7 @@ def training_pid(runs: Path, past: int = 0) -> int | None:
     return None
 
 
-def bits(runs: Path) -> dict[str, tuple]:
+def bits(runs: Path) -> dict[str, tuple[bytes, dict[str, Any]]]:
     """What two sweeps of the same cells must agree on."""
     found = {}
     for path in run_folders(runs):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -72,8 +73,11 @@ def test_a_sweeps_cells_are_the_papers_rows_in_order(name: str) -> None:
         if name == "table6":
             assert row["model"] == ("BERT-" if terms["share"] == "none" else "ALBERT-") + terms["size"]
         if "condition" in row:
-            expected = {"table7": ("corpus", ["base", "more"]), "table8": ("dropout", [0.1, 0.0])}[name]
-            assert terms[expected[0]] == expected[1][printed.index(row)]
+            conditions: dict[str, tuple[str, list[Any]]] = {
+                "table7": ("corpus", ["base", "more"]), "table8": ("dropout", [0.1, 0.0]),
+            }  # fmt: skip
+            term, values = conditions[name]
+            assert terms[term] == values[printed.index(row)]
 
 
 def test_every_number_of_the_paper_in_a_table_is_the_records(runs: pd.DataFrame) -> None:
@@ -127,6 +131,7 @@ def test_ours_are_means_over_seeds_and_differences_are_paired(runs: pd.DataFrame
     row = table.rows[7]
     entry = next(e for cell in row.cells for e in cell if e.metric == "MLM")
     own = runs[(runs["share"] == "none") & (runs["E"] == 32)]
+    assert entry.ours is not None
     assert entry.ours.mean == pytest.approx(100 * own["mlm"].mean())
     assert row.seeds == 3
     assert row.labels == ("32 [128]", "not shared")
@@ -227,7 +232,8 @@ def test_dropout_and_data_arms_are_found_where_only_they_differ(tmp_path: Path) 
 def test_depth_and_width_follow_the_scale(tmp_path: Path) -> None:
     seen: set[str] = set()
     for terms in (*arms_of("table11").values(), *arms_of("table12").values()):
-        if str(terms) not in seen and not seen.add(str(terms)):
+        if str(terms) not in seen:
+            seen.add(str(terms))
             try:
                 write_cell(tmp_path, terms, 0)
             except FileExistsError:  # depths that round to the same number of layers

@@ -4,8 +4,9 @@ import csv
 import gzip
 import json
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from taskhelpers import sentiment, squad_content, task_config, write_race, write_squad, write_sst2, write_tsv
@@ -15,9 +16,10 @@ from albert_ablate.errors import DataError
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.race import race_files, read_race
 from albert_ablate.tasks.squad.data import read_squad
-from albert_ablate.tasks.texts.examples import ExampleSets, read_glue, read_text, task_files
+from albert_ablate.tasks.texts.examples import read_glue, read_text, task_files
 from albert_ablate.tasks.texts.generated import ERAS, read_generated
 from albert_ablate.tasks.texts.glue import GLUE
+from albert_ablate.tasks.texts.sets import ExampleSets
 
 PAIR = ["A plane takes off.", "A jet leaves."]
 #: task -> (file, header or None, a good row, target) in the official form of gluebenchmark.com.
@@ -79,10 +81,10 @@ def test_cola_with_and_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packed", [".xz", ".gz"])
 def test_packed_files_and_a_lone_subset(tmp_path: Path, packed: str) -> None:
     write_sst2(tmp_path / "plain")
-    opener = {".xz": lzma.open, ".gz": gzip.open}[packed]
+    openers: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
     (tmp_path / "sst2").mkdir()
     for side, name in (("train", "train-subset"), ("dev", "dev")):
-        with opener(tmp_path / "sst2" / f"{name}.tsv{packed}", "wt", encoding="utf-8") as out:
+        with openers[packed](tmp_path / "sst2" / f"{name}.tsv{packed}", "wt", encoding="utf-8") as out:
             out.write((tmp_path / "plain" / "SST-2" / f"{side}.tsv").read_text())
     found, plain = load_glue("sst2", tmp_path), load_glue("sst2", tmp_path / "plain")
     assert found.train == plain.train
@@ -133,7 +135,7 @@ def own(folder: Path, kind: str, train: str, *more: str) -> ExampleSets:
     return read_text(task, task_files(config.task, task))  # type: ignore[arg-type]
 
 
-def json_lines(rows: list[dict[str, object]]) -> str:
+def json_lines(rows: Sequence[Mapping[str, object]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
@@ -224,7 +226,7 @@ def damaged(folder: Path) -> None:
     load_glue("sst2", folder)
 
 
-def squad_file(change: Callable[[dict], None], version: str = "1.1") -> Callable[[Path], None]:  # type: ignore[type-arg]
+def squad_file(change: Callable[[dict[str, Any]], None], version: str = "1.1") -> Callable[[Path], None]:
     def act(folder: Path) -> None:
         content = squad_content(4, 0)
         change(content["data"][0]["paragraphs"][1])
@@ -239,7 +241,7 @@ def cut_json(folder: Path) -> None:
     read_squad(folder / "f.json", "1.1")
 
 
-def race_row(change: Callable[[dict], None]) -> Callable[[Path], None]:  # type: ignore[type-arg]
+def race_row(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     def act(folder: Path) -> None:
         write_race(folder)
         path = folder / "RACE" / "train" / "middle" / "3.txt"
@@ -353,7 +355,7 @@ def test_the_hub_through_the_same_reader(tmp_path: Path, monkeypatch: pytest.Mon
     source = locate(config.task, config.tasks["mnli"])
     assert source.files is None
     sets = read_glue(config.tasks["mnli"], None)  # type: ignore[arg-type]
-    words = [GLUE["mnli"].labels[e.target] for e in sets.train]  # type: ignore[index,call-overload]
+    words = [GLUE["mnli"].labels[e.target] for e in sets.train]  # type: ignore[index]
     assert words == names
     assert sets.counts["rows_without_a_gold_label_left_out"] == 3
     assert asked == [("nyu-mll/glue", "mnli", s) for s in ("train", "validation_matched", "validation_mismatched")]

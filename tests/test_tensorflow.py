@@ -50,9 +50,11 @@ def release(theirs: Any, spiece: Path, folder: Path, checkpoint: str = "model.ck
         prefix=str(folder / checkpoint), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
     )
     shown = theirs.config.to_dict()
-    kept = ("attention_probs_dropout_prob", "hidden_dropout_prob", "embedding_size", "hidden_size", "initializer_range")
-    kept += ("intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers")
-    kept += ("num_hidden_groups", "inner_group_num", "type_vocab_size", "vocab_size")
+    kept = (
+        "attention_probs_dropout_prob", "hidden_dropout_prob", "embedding_size", "hidden_size", "initializer_range",
+        "intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers",
+        "num_hidden_groups", "inner_group_num", "type_vocab_size", "vocab_size",
+    )  # fmt: skip
     plain = {"hidden_act": "gelu", "net_structure_type": 0, "gap_size": 0, "num_memory_blocks": 0, "layers_to_keep": []}
     (folder / "albert_config.json").write_text(json.dumps({name: shown[name] for name in kept} | plain))
     (folder / "30k-clean.model").write_bytes(spiece.read_bytes())
@@ -122,7 +124,7 @@ def test_what_does_not_fit_is_refused(
 def test_a_variable_of_another_model_is_refused(
     spiece: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = {"bert/encoder/layer_0/attention/self/query/kernel": np.zeros((48, 48), dtype=np.float32)}
+    other: dict[str, Any] = {"bert/encoder/layer_0/attention/self/query/kernel": np.zeros((48, 48), dtype=np.float32)}
     release(albert(spiece, tmp_path / "hf"), spiece, tmp_path / "tf", **other)
     assert main([str(tmp_path / "tf"), str(tmp_path / "mine")]) != 0
     assert "not ALBERT's: bert/encoder/layer_0/attention/self/query/kernel" in capsys.readouterr().err

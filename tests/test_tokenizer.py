@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -134,7 +135,7 @@ def test_a_trained_model_is_reused_and_another_setting_is_not(
     assert other.fingerprint != first.fingerprint
 
 
-def train(place: Path, name: str, **options: object) -> Path:
+def train(place: Path, name: str, **options: Any) -> Path:
     words = ["onetwothree", "wordsoftext", "numbersandletters", "abound"]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(words * 60), model_prefix=str(place / name), vocab_size=50, hard_vocab_limit=False,
@@ -160,7 +161,7 @@ UNMARKED = LAYOUT | {"model_type": "char", "add_dummy_prefix": False}
     ids=["layout", "word mark", "size"],
 )
 def test_a_model_that_does_not_fit_is_refused(
-    options: dict, words: list[str], text: Path, settings: TokenizerConfig, tmp_path: Path
+    options: dict[str, Any], words: list[str], text: Path, settings: TokenizerConfig, tmp_path: Path
 ) -> None:
     model = train(tmp_path, "foreign", **options)
     chosen = dataclasses.replace(settings, model_path=str(model))

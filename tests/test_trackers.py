@@ -7,6 +7,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runhelpers import tiny_overrides
@@ -25,11 +26,11 @@ class _Settings:
 class _Run:
     def __init__(self, broken: bool) -> None:
         self.broken = broken
-        self.lines: list[tuple[int | None, dict]] = []
-        self.summary: dict = {}
+        self.lines: list[tuple[int | None, dict[str, Any]]] = []
+        self.summary: dict[str, Any] = {}
         self.finished: list[int] = []
 
-    def log(self, values: dict, step: int | None = None) -> None:
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
         if self.broken:
             raise RuntimeError("no route")
         self.lines.append((step, values))
@@ -38,9 +39,9 @@ class _Run:
         self.finished.append(exit_code)
 
 
-def fake_wandb(monkeypatch: pytest.MonkeyPatch, *, broken: bool, starts: bool = True) -> dict:
+def fake_wandb(monkeypatch: pytest.MonkeyPatch, *, broken: bool, starts: bool = True) -> dict[str, Any]:
     """A stand-in module; returns what ``init`` was called with and the run it gave."""
-    seen: dict = {}
+    seen: dict[str, Any] = {}
 
     def init(**options: object) -> _Run:
         if not starts:
@@ -55,7 +56,7 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch, *, broken: bool, starts: bool = 
     return seen
 
 
-def run(folder: Path, *more: str) -> dict:
+def run(folder: Path, *more: str) -> dict[str, Any]:
     config = compose(tiny_overrides(folder, *more))
     results = run_cell(config, paper_setup(config)).read("results.json")
     del results["training"], results["evaluation"]  # a clock's numbers
@@ -131,7 +132,12 @@ def test_a_tracker_that_hangs_delays_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(trackers, "_PATIENCE", 0.1)
     said: list[str] = []
     hold = threading.Event()
-    for make in (lambda: _Fake(hold.wait), lambda: hold.wait() and _Fake(int)):
+
+    def slow_start() -> _Fake:
+        hold.wait()
+        return _Fake(int)
+
+    for make in (lambda: _Fake(hold.wait), slow_start):
         several = trackers.Trackers(said.append)
         several.start("slow", "json", make)
         for step in range(1000):

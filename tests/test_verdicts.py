@@ -376,7 +376,7 @@ def test_any_setting_of_one_run_makes_it_another_arm_or_leaves_it_out_with_words
 
 
 def test_how_a_batch_is_divided_counts_where_dropout_falls(frame: pd.DataFrame) -> None:
-    wet = frame.assign(config=[_with_dropout(config) for config in frame["config"]])
+    wet = frame.assign(config=frame["config"].map(_with_dropout))
     runs, run = with_setting(wet, "batch.micro_size", 32)
     found = select(runs, ARMS)
     assert run not in found.names()
@@ -391,7 +391,7 @@ def test_another_base_model_is_another_set_up(frame: pd.DataFrame) -> None:
     """A cell of "the base size" is one of nano or of mini, never some seeds of either."""
     runs = frame.copy()
     place = runs.index[(runs["share"] == "all") & (runs["seed"] == 2)][0]
-    mini = copy.deepcopy(runs.at[place, "config"])
+    mini: Any = copy.deepcopy(runs.at[place, "config"])
     mini["model"] |= {"name": "mini", "hidden": 256, "layers": 4, "heads": 4, "intermediate": 1024}
     mini["embed"]["size"] = 40
     runs.at[place, "config"] = mini
@@ -473,9 +473,10 @@ def test_fine_tunings_in_another_set_up_are_left_out_with_words(
     for seeds in ([2], [0, 1, 2]):
         runs = frame.copy()
         for place in runs.index[(runs["share"] == "all") & runs["seed"].isin(seeds)]:
-            (entry,) = copy.deepcopy(runs.at[place, "tasks"])
+            tasks: Any = copy.deepcopy(runs.at[place, "tasks"])
+            (entry,) = tasks
             (entry if part is None else entry.setdefault(part, {}))[name] = value
-            runs.at[place, "tasks"] = [entry]
+            runs.at[place, "tasks"] = tasks
         found = select(runs, ARMS)
         left = [len(tasks) for tasks in found.runs["all"]["tasks"]] + [len(t) for t in found.runs["none"]["tasks"]]
         assert sum(left) == (5 if seeds == [2] else 3)

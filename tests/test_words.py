@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -64,7 +65,7 @@ def test_where_they_differ_so_does_the_fingerprint(tmp_path: Path) -> None:
     prepared = prepare(config)
     model = prepared.tokenizer.path
 
-    def of(rule: str) -> Tokenizer:
+    def of(rule: Literal["script", "spaces", "reference"]) -> Tokenizer:
         return Tokenizer(model, dataclasses.replace(config.tokenizer, words=rule))
 
     assert of("reference").word_starts.sum() > of("script").word_starts.sum() + 10

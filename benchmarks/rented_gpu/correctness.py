@@ -63,11 +63,11 @@ def loss_differences(size: Size, precision: str) -> dict[str, float]:
     """Cell -> the largest difference between a loss on this device and the recorded fp32 loss."""
     import pandas as pd
 
-    recorder = ROOT / "tests" / "golden"
-    sys.path.insert(0, str(recorder))
-    from record import losses
+    tests = ROOT / "tests"
+    sys.path.insert(0, str(tests))
+    from golden.record import losses
 
-    recorded = pd.read_csv(recorder / "fp32.csv", index_col="step")
+    recorded = pd.read_csv(tests / "golden" / "fp32.csv", index_col="step")
     with tempfile.TemporaryDirectory() as folder:
         return {
             cell: float(

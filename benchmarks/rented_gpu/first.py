@@ -118,7 +118,7 @@ def decide(sections: dict[str, dict[str, Any]], size: Any) -> dict[str, Any]:
     values = {name: section.get("value") for name, section in sections.items()}
     golden, agree = values["golden losses"], values["backends agree"] or {}
     right = [name for name in size.backends if name == size.backends[0] or agree.get(name, {}).get("passed")]
-    measured = {name: values[f"speed, {name}"] for name in right if values[f"speed, {name}"]}
+    measured = {name: value for name in right if (value := values[f"speed, {name}"])}
     refused = {"go": False, "backend": size.backends[0]}
     if golden is None or not golden["passed"]:
         return refused | {"why": "the recorded losses were not reached"}

@@ -4,17 +4,20 @@ With FAULT_GPUS a sweep sees so many GPUs, and each cell writes into the file FA
 sees, where it begins and where it ends. Python imports this by itself at start."""
 
 import importlib.abc
-import importlib.machinery
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
 
-def _break(trainer) -> None:
+def _break(trainer: Any) -> None:
     update = trainer.Trainer.update
 
-    def broken(self, step, batch, *rest):
+    def broken(self: Any, step: int, batch: Any, *rest: Any) -> Any:
         time.sleep(float(os.environ.get("FAULT_STEP_SECONDS", "0")))
         if step == 5:
             match self.config.seed:
@@ -36,15 +39,15 @@ def _break(trainer) -> None:
     trainer.Trainer.update = broken
 
 
-def _count(gpus) -> None:
+def _count(gpus: Any) -> None:
     gpus.torch.cuda.device_count = lambda: int(os.environ["FAULT_GPUS"])
 
 
-def _tell(experiment) -> None:
+def _tell(experiment: Any) -> None:
     run_cell = experiment.run_cell
 
-    def told(config, paper):
-        def say(what):
+    def told(config: Any, paper: Any) -> Any:
+        def say(what: str) -> None:
             line = f"{what} {os.environ.get('CUDA_VISIBLE_DEVICES')} {config.seed}\n"
             with open(os.environ["FAULT_SEEN"], "a") as out:
                 out.write(line)
@@ -58,23 +61,27 @@ def _tell(experiment) -> None:
     experiment.run_cell = told
 
 
-_CHANGES = {"albert_ablate.training.trainer": _break}
+_CHANGES: dict[str, Callable[[Any], None]] = {"albert_ablate.training.trainer": _break}
 if "FAULT_GPUS" in os.environ:
     _CHANGES |= {"albert_ablate.sweeping.gpus": _count, "albert_ablate.experiment": _tell}
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name not in _CHANGES:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec = PathFinder.find_spec(name, path)
+        assert spec is not None
+        assert spec.loader is not None
         execute = spec.loader.exec_module
 
-        def exec_module(module) -> None:
+        def exec_module(module: ModuleType) -> None:
             execute(module)
             _CHANGES[name](module)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 

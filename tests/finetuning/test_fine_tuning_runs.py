@@ -107,7 +107,7 @@ def test_a_stopped_fine_tuning_ends_with_the_same_bits(folder: Path, tmp_path: P
             os.kill(os.getpid(), signal.SIGTERM)
         return update(step, *rest)
 
-    halted.update = interrupted  # type: ignore[method-assign]
+    halted.update = interrupted  # type: ignore[assignment,method-assign]
     with pytest.raises(PreemptedError, match=f"after step {stop_at + 1} of 8"):
         halted.fit()
     again = tuner(folder, "sst2", tmp_path / "parts", "tasks.sst2.steps=8")
@@ -132,7 +132,7 @@ def test_a_kill_between_the_best_weights_and_the_checkpoint(folder: Path, tmp_pa
         saved.append(step)
         save(saver, step, *rest)
 
-    parts._save = killed  # type: ignore[method-assign]
+    parts._save = killed  # type: ignore[assignment,method-assign]
     with pytest.raises(KeyboardInterrupt):
         parts.fit()
     found = tuner(folder, "sst2", tmp_path / "parts", "tasks.sst2.steps=6", "task.evaluate_every=2").fit()

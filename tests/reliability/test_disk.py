@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from outcomes import shown
-from runhelpers import ROOT, newest_checkpoint, only_folder, run, start, tiny_config, weights_of
+from runhelpers import ROOT, newest_checkpoint, only_folder, run, start, status_of, tiny_config, weights_of
+from safetensors.torch import save_file
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data import prepare
@@ -142,14 +143,14 @@ def test_swapped_checkpoints_are_refused(shared: Path, finished: RunFolder, cell
     with pytest.raises(CheckpointError, match="seed: 1, not 0"):
         start(cell())
     shown("checkpoint of another run", "between runs", "refused, with what differs")
-    assert folder.status()["state"] == "failed"  # type: ignore[index]
+    assert status_of(folder)["state"] == "failed"
 
 
 # --- a full disk ----------------------------------------------------------------------------------
 
 
 def test_no_room_for_a_checkpoint_is_said_before_training(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
+    full = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     config = cell()
     with pytest.raises(DiskFullError) as caught:
@@ -162,7 +163,7 @@ def test_no_room_for_a_checkpoint_is_said_before_training(cell: Cell, monkeypatc
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_continues(
     cell: Cell, finished: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, real = cell(), checkpoint.save_file
+    config, real = cell(), save_file
 
     def full(tensors: Any, path: Path) -> None:
         if "step_00000012" in str(path):
@@ -175,7 +176,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_continues(
             start(config)
     assert caught.value.exit_code == 28
     folder = only_folder(config)
-    assert folder.status()["exit_code"] == 28  # type: ignore[index]
+    assert status_of(folder)["exit_code"] == 28
     assert newest_checkpoint(folder).name == "step_00000008"
     assert [path.name for path in folder.checkpoints.iterdir() if path.name.startswith(".")] == []
     assert run(config).state() == "finished"

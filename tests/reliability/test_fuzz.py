@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pytest
@@ -90,7 +90,7 @@ def settings_of(*words: str) -> RunConfig:
     return compose(words)
 
 
-def corpus_reader(form: str = "auto") -> Callable[[Path], None]:
+def corpus_reader(form: Literal["auto", "sentences", "prose"] = "auto") -> Callable[[Path], None]:
     def read(file: Path) -> None:
         data: DataConfig = dataclasses.replace(
             settings_of("data=text", "data.path=x").data, path=str(file), format=form

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from outcomes import shown
-from runhelpers import make_trainer, only_folder, run, start, stopped_in, tiny_config, weights_of
+from runhelpers import make_trainer, only_folder, run, start, status_of, stopped_in, tiny_config, weights_of
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import DivergedError, MemoryExhaustedError
@@ -222,5 +222,5 @@ def test_a_diverged_cell_is_a_failure_of_its_own(cell: Cell) -> None:
     with pytest.raises(DivergedError):
         start(config)
     folder = only_folder(config)
-    assert folder.status()["state"] == "diverged"  # type: ignore[index]
-    assert folder.status()["exit_code"] == 3  # type: ignore[index]
+    assert status_of(folder)["state"] == "diverged"
+    assert status_of(folder)["exit_code"] == 3

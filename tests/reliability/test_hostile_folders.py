@@ -156,7 +156,7 @@ def test_a_broken_file_of_a_run_is_noted_and_the_others_are_read(name: str, kind
     (broken / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     runs = load_runs(tmp_path).set_index("run")
     assert len(runs) == 2
-    assert f"{name} is broken" in runs.at[broken.name, "note"]
+    assert f"{name} is broken" in str(runs.at[broken.name, "note"])
     assert runs["note"].ne("").sum() == 1
     assert runs.at[broken.name, "state"] == ("unknown" if name == "status.json" else "finished")
     frame = runs.reset_index()

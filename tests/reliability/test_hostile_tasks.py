@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from albert_ablate.config.schema import TaskConfig
+from albert_ablate.config.tasks import TaskConfig
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError
 from albert_ablate.tasks.race import read_race

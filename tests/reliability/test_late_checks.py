@@ -17,6 +17,7 @@ from runhelpers import (
     read_json,
     run,
     start,
+    status_of,
     timeless,
     weights_of,
 )
@@ -30,6 +31,7 @@ from albert_ablate.errors import DivergedError
 from albert_ablate.training import loop, step
 from albert_ablate.training.guards import LOOK_EVERY, FiniteGuard
 from albert_ablate.training.loop import Loop
+from albert_ablate.training.optimizers import learning_rate
 from albert_ablate.training.sums import Totals
 from albert_ablate.training.trainer import Trainer
 
@@ -98,7 +100,7 @@ def test_a_bad_step_changes_nothing_and_is_named_later(
 
 
 def learning_rate_of(trainer: Trainer, number: int) -> float:
-    return step.learning_rate(number, trainer.settings, trainer.schedule)
+    return learning_rate(number, trainer.settings, trainer.schedule)
 
 
 def _sorted(tensors: dict[str, Tensor]) -> list[Tensor]:
@@ -142,7 +144,7 @@ def test_a_bad_step_is_neither_logged_nor_saved(cell: Cell, monkeypatch: pytest.
     with pytest.raises(DivergedError, match="not finite at step 6:"):
         start(config)
     folder = only_folder(config)
-    assert folder.status()["state"] == "diverged"
+    assert status_of(folder)["state"] == "diverged"
     assert newest_checkpoint(folder).name == "step_00000004"
     assert [line["step"] for line in folder.metrics()] == [4]
     kept = load_file(folder.path / "diverged" / "step_00000006" / "batch.safetensors")

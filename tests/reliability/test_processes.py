@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from killing import assert_equal_records, wait_for
 from outcomes import shown
-from runhelpers import ROOT, newest_checkpoint, one_thread, only_folder, run, tiny_config, tiny_overrides
+from runhelpers import ROOT, newest_checkpoint, one_thread, only_folder, run, status_of, tiny_config, tiny_overrides
 from safetensors.torch import load_file
 
 from albert_ablate.record.folder import RunFolder
@@ -100,8 +100,10 @@ def test_a_stop_signal_reaches_all_and_another_number_of_processes_is_refused(pl
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - sent < 20
     folder = only_folder(tiny_config(place, *LONG, runs="stopped"))
-    assert folder.status()["state"] == "preempted", output  # type: ignore[index]
-    step = int(re.search(r"step (\d+) of 700", folder.status()["reason"])[1])  # type: ignore[index]
+    assert status_of(folder)["state"] == "preempted", output
+    told = re.search(r"step (\d+) of 700", status_of(folder)["reason"])
+    assert told is not None
+    step = int(told[1])
     assert newest_checkpoint(folder).name == f"step_{step:08d}"
     refused = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *words], cwd=place, env=one_thread(), capture_output=True, text=True

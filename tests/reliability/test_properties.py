@@ -143,7 +143,7 @@ INCIDENTAL = [
     "runtime.retries", "paths.runs", "paths.cache", "tracker.project", "tracker.wandb", "task.start", "task.seeds",
     "tasks.sst2.epochs", "rerun", "sweep", "runtime.backend",
 ]  # fmt: skip
-CHOICES = {
+CHOICES: dict[str, list[Any]] = {
     "share.strategy": ["all", "attention", "ffn", "none"], "objective.name": ["sop", "nsp", "none"],
     "model.projection": ["auto", "always"], "model.activation": ["gelu_tanh", "gelu_erf"],
     "pairs.single_sentence": ["extend", "skip", "released"], "pairs.nsp_tail": ["put_back", "drop"],

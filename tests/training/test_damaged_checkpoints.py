@@ -13,6 +13,7 @@ from runhelpers import (
     read_json,
     run,
     start,
+    status_of,
     timeless,
     weights_of,
 )
@@ -104,7 +105,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_restart_by_itself(
         start(cell())
     assert "step_00000008" in str(caught.value)
     assert "damaged" in str(caught.value)
-    assert copied.status()["state"] == "failed"
+    assert status_of(copied)["state"] == "failed"
     assert (copied.path / "metrics.jsonl").read_text() == lines
 
 

@@ -14,6 +14,7 @@ from runhelpers import (
     newest_checkpoint,
     only_folder,
     start,
+    status_of,
     weights_of,
 )
 from safetensors.torch import load_file
@@ -43,10 +44,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_what_was_saved(
             start(config)
     assert caught.value.exit_code == 3
     folder = only_folder(config)
-    assert folder.status()["state"] == "diverged"
-    assert "learning_rate" in folder.status()["reason"]
+    assert status_of(folder)["state"] == "diverged"
+    assert "learning_rate" in status_of(folder)["reason"]
     kept = folder.path / "diverged" / "step_00000006"
-    assert str(kept) in folder.status()["reason"]
+    assert str(kept) in status_of(folder)["reason"]
     batch = load_file(kept / "batch.safetensors")
     expected = make_batches(prepare(config).settled(config))[5]
     assert batch.keys() == vars(expected).keys()
@@ -69,7 +70,7 @@ def test_an_absurd_learning_rate_is_reported_as_divergence(cell: Callable[..., R
     with pytest.raises(DivergedError, match="finite"):
         start(config)
     folder = only_folder(config)
-    assert folder.status()["state"] == "diverged"
+    assert status_of(folder)["state"] == "diverged"
     for path in folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ():
         assert_intact(path)
     for line in (folder.path / "metrics.jsonl").read_text().splitlines():

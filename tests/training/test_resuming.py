@@ -20,12 +20,12 @@ from runhelpers import (
     only_folder,
     run,
     start,
+    status_of,
     timeless,
     tiny_config,
     tiny_overrides,
     weights_of,
 )
-from torch import Tensor
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import LockedError, PreemptedError, UserError
@@ -57,8 +57,8 @@ def test_a_crash_at_a_checkpoint_then_the_same_command(
         start(config)
     monkeypatch.setattr(checkpoint, "save", real)
     folder = only_folder(config)
-    assert folder.status()["state"] == "failed"
-    assert "disk full" in folder.status()["reason"]
+    assert status_of(folder)["state"] == "failed"
+    assert "disk full" in status_of(folder)["reason"]
     assert "Traceback" in (folder.path / "log.txt").read_text()
     assert newest_checkpoint(folder).name == ("step_00000004" if moment == "before" else "step_00000008")
 
@@ -81,8 +81,8 @@ def test_ctrl_c_is_recorded_as_a_stop(cell: Callable[..., RunConfig], monkeypatc
         patched.setattr("albert_ablate.experiment.layer_similarity", pressed)
         with pytest.raises(PreemptedError):
             start(config)
-    assert only_folder(config).status()["state"] == "preempted"
-    assert run(config).status()["state"] == "finished"
+    assert status_of(only_folder(config))["state"] == "preempted"
+    assert status_of(run(config))["state"] == "finished"
 
 
 def test_a_stop_signal_ends_the_process_with_75_and_the_same_command_continues(shared: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_stop_signal_ends_the_process_with_75_and_the_same_command_continues(s
     assert "Traceback" not in output
     assert "same command continues" in output
     folder = only_folder(config)
-    status = folder.status()
+    status = status_of(folder)
     assert status["state"] == "preempted"
     stopped_at = folder.metrics()[-1]["step"]
     assert 3 <= stopped_at < 150
@@ -117,8 +117,8 @@ def test_a_stop_signal_ends_the_process_with_75_and_the_same_command_continues(s
 
     assert start(config) == 0
     reference = run(replace(config, paths=replace(config.paths, runs=str(tmp_path / "whole"))))
-    assert folder.status()["state"] == "finished"
-    assert folder.status()["started"] == status["started"]
+    assert status_of(folder)["state"] == "finished"
+    assert status_of(folder)["started"] == status["started"]
     assert weights_of(folder) == weights_of(reference)
     assert [line["step"] for line in folder.metrics()] == list(range(1, 151))
     assert timeless(folder.metrics()) == timeless(reference.metrics())
@@ -133,7 +133,7 @@ def test_a_signal_lets_the_step_finish_and_is_then_handled_as_before(
     config = cell()
     real, before = Trainer.update, signal.getsignal(stop)
 
-    def signalled(self: Trainer, step: int, *rest: Any) -> Tensor:
+    def signalled(self: Trainer, step: int, *rest: Any) -> Any:
         if step == 6:
             os.kill(os.getpid(), stop)
         return real(self, step, *rest)
@@ -144,7 +144,7 @@ def test_a_signal_lets_the_step_finish_and_is_then_handled_as_before(
             start(config)
     assert signal.getsignal(stop) is before
     folder = only_folder(config)
-    assert folder.status()["state"] == "preempted"
+    assert status_of(folder)["state"] == "preempted"
     assert newest_checkpoint(folder).name == "step_00000007"
     assert folder.metrics()[-1]["step"] == 6, "a line is written where the interval asks for one, stopped or not"
 
@@ -156,7 +156,7 @@ def test_a_signal_at_the_last_step_leaves_only_the_evaluation(
 
     real, steps = Trainer.update, []
 
-    def signalled(self: Trainer, step: int, *rest: Any) -> Tensor:
+    def signalled(self: Trainer, step: int, *rest: Any) -> Any:
         steps.append(step)
         if step == 11:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -167,7 +167,7 @@ def test_a_signal_at_the_last_step_leaves_only_the_evaluation(
     with pytest.raises(PreemptedError):
         start(config)
     assert newest_checkpoint(only_folder(config)).name == "step_00000012"
-    assert run(config).status()["state"] == "finished"
+    assert status_of(run(config))["state"] == "finished"
     assert steps == list(range(12))
     assert weights_of(only_folder(config)) == weights_of(finished)
 
@@ -217,9 +217,9 @@ def test_a_folder_left_by_a_process_that_died_is_continued(
     copied = copy_of(finished, tmp_path / "runs", "running")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    write_json(copied.path / "status.json", copied.status() | {"pid": gone.pid})
+    write_json(copied.path / "status.json", status_of(copied) | {"pid": gone.pid})
     assert start(cell()) == 0
-    assert copied.status()["state"] == "finished"
+    assert status_of(copied)["state"] == "finished"
 
 
 def test_a_half_written_metrics_line_is_dropped(

@@ -15,6 +15,7 @@ from runhelpers import (
     make_batches,
     newest_checkpoint,
     read_json,
+    status_of,
     tiny_config,
 )
 
@@ -98,7 +99,7 @@ def test_the_paper_preset_states_no_deviation_from_itself() -> None:
 
 
 def test_status_and_log(finished: RunFolder) -> None:
-    status = finished.status()
+    status = status_of(finished)
     assert status["state"] == "finished"
     assert status["reason"] is None
     assert status["started"] <= status["updated"]
