@@ -5,7 +5,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +35,7 @@ class Measured:
         return statistics.median(self.seconds)
 
 
-def take_turns(contenders: dict[str, Build], seconds: float, least: int = 5) -> dict[str, Measured]:
+def take_turns(contenders: Mapping[str, Build], seconds: float, least: int = 5) -> dict[str, Measured]:
     """Call contenders in turn (A B A B) for about ``seconds`` each and at least ``least`` times; one call warms up."""
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Connection] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case
-from benchmarks.measure import first_line, gemm, gemm_flops, report, take_turns
+from benchmarks.measure import Build, first_line, gemm, gemm_flops, report, take_turns
 from benchmarks.sides import ours, transformers_step
 
 CASES = {
@@ -24,7 +24,9 @@ CASES = {
 
 def compare(case: Case, seconds: float) -> dict[str, Any]:
     """One row: both sides and the machine's bf16 rate, measured in turn."""
-    contenders = {"ours": partial(ours, case), "transformers": partial(transformers_step, case), "gemm": gemm}
+    contenders: dict[str, Build] = {
+        "ours": partial(ours, case), "transformers": partial(transformers_step, case), "gemm": gemm,
+    }  # fmt: skip
     measured = take_turns(contenders, seconds)
     our, peer = measured["ours"], measured["transformers"]
     return {
