@@ -86,7 +86,7 @@ def test_a_run_begun_on_a_cpu_is_not_continued_on_a_gpu(unfinished: tuple[RunCon
     _, folder = unfinished
     for meta in folder.checkpoints.glob("*/meta.json"):  # as older versions wrote it
         write_json(meta, {k: v for k, v in read_json(meta).items() if k not in ("device", "card")})
-    with pytest.raises(CheckpointError, match=r"on a CPU and would continue on a GPU .* with runtime\.device=cpu;"):
+    with pytest.raises(CheckpointError, match=r"on a CPU and would continue on a GPU .* with runtime\.device=cpu\."):
         require_device(folder.checkpoints, "cuda", H100)
     assert require_device(folder.checkpoints, "cpu", "cpu") is None
 
