@@ -188,6 +188,19 @@ def make_trainer(
     return trainer, batches
 
 
+def twenty_steps(config: RunConfig, precision: str) -> tuple[list[dict[str, float]], list[Tensor]]:
+    """The means of 20 steps by their names, and the weights after them; ``precision`` may be fp64 too."""
+    model = build_model(config.architecture(), 0)
+    if precision == "fp64":
+        model.double()
+    trainer, batches = make_trainer(config, model, "fp32" if precision == "fp64" else precision)
+    means = []
+    for number in range(20):
+        batch = batches[number]
+        means.append(trainer.update(number, batch).means(batch.counts()))
+    return means, list(trainer.model.state_dict().values())
+
+
 def held_out_of(config: RunConfig) -> tuple[Prepared, Any]:
     """The prepared corpus and its evaluation sets."""
     prepared = prepare(config)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from golden.record import losses as golden_losses
-from runhelpers import make_trainer, tiny_config
+from runhelpers import tiny_config, twenty_steps
 from test_cpu import B, H, T, made, masks, shape, values_and_gradients
 from test_golden import GOLDEN
 from torch import Tensor
@@ -180,15 +180,8 @@ def test_recomputed_layers_have_the_same_gradients(rows: list[int] | None) -> No
 
 def trained(config: RunConfig, precision: str) -> tuple[list[float], list[Tensor]]:
     """Losses of 20 steps, and the weights after them."""
-    model = build_model(config.architecture(), 0)
-    if precision == "fp64":
-        model.double()
-    trainer, batches = make_trainer(config, model, "fp32" if precision == "fp64" else precision)
-    losses = []
-    for number in range(20):
-        batch = batches[number]
-        losses.append(sum(trainer.update(number, batch).means(batch.counts()).values()))
-    return losses, list(trainer.model.state_dict().values())
+    means, weights = twenty_steps(config, precision)
+    return [sum(step.values()) for step in means], weights
 
 
 @pytest.mark.parametrize("objective", ["sop", "nsp", "none"])

@@ -16,6 +16,7 @@ from runhelpers import (
     make_batches,
     make_trainer,
     one_thread,
+    twenty_steps,
 )
 from test_lamb import plain_lamb
 from torch import Tensor, nn
@@ -215,15 +216,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 def trained(config: RunConfig, precision: str) -> tuple[list[float], list[Tensor]]:
     """Losses of 20 steps (nats a masked position), and the weights after them."""
-    model = build_model(config.architecture(), 0)
-    if precision == "fp64":
-        model.double()
-    trainer, batches = make_trainer(config, model, "fp32" if precision == "fp64" else precision)
-    losses = []
-    for number in range(20):
-        batch = batches[number]
-        losses.append(trainer.update(number, batch).means(batch.counts())["mlm_loss"])
-    return losses, list(trainer.model.state_dict().values())
+    means, weights = twenty_steps(config, precision)
+    return [step["mlm_loss"] for step in means], weights
 
 
 @pytest.mark.parametrize("share", ["all", "none"])
