@@ -2,10 +2,10 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import forked
 
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"^   ```(\w+) (\S+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
@@ -56,9 +56,7 @@ def _apply(root: Path, kind: str, file: str, text: str) -> None:
 
 def inside(root: Path, *words: str) -> str:
     """What ``python WORDS`` prints in the copy; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=600,
-        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    environment = {"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    done = forked.python(*words, cwd=root, environment=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -6,10 +6,10 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -156,10 +156,7 @@ def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def command_line(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """``python run.py WORDS``, run in ``cwd``."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *words], capture_output=True, text=True, cwd=cwd, env=one_thread(),
-        timeout=120,
-    )  # fmt: skip
+    return forked.python(str(ROOT / "run.py"), *words, cwd=cwd, environment=one_thread())
 
 
 def one_thread() -> dict[str, str]:

@@ -4,11 +4,10 @@ import glob
 import os
 import re
 import shlex
-import subprocess
-import sys
 from importlib import resources
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,9 +58,7 @@ def test_every_command_runs(folder: Path) -> None:
         if "albert_ablate.commands.plan" in words and "--gpu" not in words:
             words += SHORT
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-        )
+        done = forked.python(*words, cwd=folder, environment=environment, timeout=300)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert (folder / "figures" / "curves.png").stat().st_size > 10_000
     assert (folder / "report" / "index.html").stat().st_size > 100_000

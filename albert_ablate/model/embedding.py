@@ -18,9 +18,9 @@ class FactorisedEmbedding(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         e = shape.embedding_size
-        self.word = nn.Embedding(shape.vocab_size, e)
-        self.position = nn.Embedding(shape.max_positions, e)
-        self.token_type = nn.Embedding(shape.type_vocab_size, e)
+        self.word = _table(shape.vocab_size, e)
+        self.position = _table(shape.max_positions, e)
+        self.token_type = _table(shape.type_vocab_size, e)
         self.norm = norm(e, shape)
         self.dropout = Dropout(shape.hidden_dropout)
         self.projection = nn.Linear(e, shape.hidden_size) if shape.has_projection else nn.Identity()
@@ -42,3 +42,8 @@ class FactorisedEmbedding(nn.Module):
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) if position_ids is None else position_ids
         summed = self.word(input_ids) + self.position(positions) + self.token_type(type_ids)  # (B, T, E)
         return self.projection(self.dropout(rounded_norm(self.norm, summed)))  # (B, T, H)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """A table without values; ``initialise`` fills it. PyTorch's own start would load its compiler for a second."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate import streams
-from albert_ablate.model.base import EncoderModel
+from albert_ablate.model.base import EncoderModel, without_values
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
 from albert_ablate.model.norms import first_values
@@ -79,9 +79,7 @@ class PretrainingModel(EncoderModel):
 
 def build_model(shape: Shape, seed: int) -> PretrainingModel:
     """The model on CPU, initialised from the seed's named streams."""
-    with torch.device("meta"):
-        model = PretrainingModel(shape)
-    model.to_empty(device="cpu")
+    model = without_values(lambda: PretrainingModel(shape))
     initialise(model, shape.initializer_range, seed)
     return model
 

@@ -26,7 +26,7 @@ from albert_ablate.sweeping.cards import gpu_slot
 #: Loaded once for all cells of a sweep: modules that a run imports late, and joblib. A cell started by a joblib
 #: worker inherits joblib's way of starting processes and must be able to import it.
 _PRELOAD = [
-    "__main__", "albert_ablate.experiment", "torch._dynamo", "joblib", "scipy.stats", "sklearn.linear_model",
+    "__main__", "albert_ablate.experiment", "joblib", "scipy.stats", "sklearn.linear_model",
     "sklearn.pipeline",
 ]  # fmt: skip
 #: Seconds that a cell gets to save after a stop signal.

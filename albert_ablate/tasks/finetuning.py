@@ -19,6 +19,7 @@ from albert_ablate.errors import CheckpointError
 from albert_ablate.files import replacing
 from albert_ablate.methods.method import Term
 from albert_ablate.model.architecture import Architecture
+from albert_ablate.model.base import without_values
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.record import formats
 from albert_ablate.record.folder import RunFolder
@@ -51,9 +52,7 @@ def build_task_model(
     ``spread``: standard deviation of the initial values. Raises CheckpointError if the checkpoint lacks a tensor of the
     encoder or the pooler.
     """
-    with torch.device("meta"):
-        model = task.build(shape, recipe.classifier_dropout)
-    model.to_empty(device="cpu")
+    model = without_values(lambda: task.build(shape, recipe.classifier_dropout))
     initialise(model, spread, seed)
     if pretrained is not None:
         not_loaded = checkpoint.load_matching(pretrained, model)

@@ -21,12 +21,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """
     decayed, excluded = split_parameters(model)
     betas = (config.beta1, config.beta2)
+    on_gpu = any(p.device.type != "cpu" for p in (*decayed, *excluded))
+    if not on_gpu:
+        _do_not_load_the_compiler()
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": excluded, "weight_decay": 0.0},
     ]
     if config.name == "adamw" and config.bias_correction:
-        on_gpu = any(p.device.type != "cpu" for p in (*decayed, *excluded))
         return torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True, capturable=on_gpu
         )
@@ -34,6 +36,17 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     return Lamb(
         groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, bias_correction=config.bias_correction
     )
+
+
+def _do_not_load_the_compiler() -> None:
+    """Start a second faster: PyTorch's optimizers load ``torch._dynamo`` only to exclude these methods from graphs.
+
+    Nothing is compiled around an optimizer on a CPU. Should PyTorch rename the attribute, it loads the compiler again.
+    """
+    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None and not hasattr(plain, "__dynamo_disable"):
+            plain.__dynamo_disable = plain
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
