@@ -75,9 +75,9 @@ def _forget() -> None:
 
 def _share(address: str) -> None:
     """Let this process fork from the server that it was forked from, whose other descriptors it inherited."""
-    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     server._forkserver_address = address
-    server.ensure_running = forkserver.ensure_running = lambda: None  # type: ignore[assignment]
+    server.ensure_running = forkserver.ensure_running = lambda: None
 
 
 def _as_main(words: Sequence[str]) -> int:

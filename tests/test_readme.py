@@ -55,7 +55,7 @@ def test_every_command_runs(folder: Path) -> None:
         words = [str(ROOT / word) if word == "run.py" else word for word in words]
         if words[0].endswith("run.py") and "--help" not in words and "--cfg" not in words:
             words += SHORT + (SHORT_TASKS if "task=demo" in words else [])
-        if "albert_ablate.commands.plan" in words and "--gpu" not in words:
+        if "albert_ablate.plan" in words and "--gpu" not in words:
             words += SHORT
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = forked.python(*words, cwd=folder, environment=environment, timeout=300)

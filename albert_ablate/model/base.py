@@ -24,4 +24,4 @@ def without_values(make: Callable[[], Module]) -> Module:
     """
     with torch.device("meta"):
         module = make()
-    return module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    return module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # type: ignore[no-untyped-call]

@@ -46,4 +46,4 @@ class FactorisedEmbedding(nn.Module):
 
 def _table(rows: int, width: int) -> nn.Embedding:
     """A table without values; ``initialise`` fills it. PyTorch's own start would load its compiler for a second."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))

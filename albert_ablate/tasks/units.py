@@ -128,7 +128,9 @@ def fine_tune_all(
     """Fine-tune every unfinished unit.
 
     A failing unit does not stop the others; the worst error is raised at the end. A stop signal is raised at once.
+    Raises RunFolderError before the training if the run's ``results.json``, to which the scores are added, is damaged.
     """
+    run.read("results.json")
     failures: list[UserError] = []
     made: dict[str, tuple[Task, Baselines]] = {}
     for unit in units:

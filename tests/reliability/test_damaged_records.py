@@ -51,6 +51,7 @@ def test_a_damaged_record(
     err = capsys.readouterr().err
     if code:
         assert f"{folder / name} is damaged" in err
+        assert not (folder / "tasks").exists(), "named before anything is trained"
     else:
         assert command == "evaluate", "it reads neither"
         assert (folder / name).read_bytes() == content[: len(content) // 2]
