@@ -21,23 +21,58 @@ from albert_ablate.sweeping import process
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class Command:
+    """``python WORDS``, with a script or ``-m MODULE`` first, in its own process; used as a ``subprocess.Popen``."""
+
+    def __init__(self, *words: str, cwd: Path, environment: dict[str, str]) -> None:
+        process.warm_up()
+        address = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
+        self._folder = TemporaryDirectory()
+        self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
+        self._process = process.server().Process(
+            target=_run, args=(words, str(cwd), environment, self._streams, address)
+        )
+        self._process.start()
+        self._words = list(words)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        code: int | None = self._process.exitcode
+        return code
+
+    @property
+    def returncode(self) -> int | None:
+        """As ``poll``."""
+        return self.poll()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self._process.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait; returns stdout and stderr. Raises TimeoutExpired after ``timeout`` seconds, when it has been killed."""
+        self._process.join(timeout)
+        late = self._process.exitcode is None
+        if late:
+            self._process.kill()
+            self._process.join()
+        out, err = (file.read_text(encoding="utf-8") if file.exists() else "" for file in self._streams)
+        self._folder.cleanup()
+        if late:
+            raise subprocess.TimeoutExpired(self._words, timeout, out, err)
+        return out, err
+
+
 def python(
     *words: str, cwd: Path, environment: dict[str, str], timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """``python WORDS`` with a script or ``-m MODULE`` first. Raises TimeoutExpired, after which the process is gone."""
-    process.warm_up()
-    address = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
-    with TemporaryDirectory() as folder:
-        streams = [Path(folder) / "out", Path(folder) / "err"]
-        child = process.server().Process(target=_run, args=(words, str(cwd), environment, streams, address))
-        child.start()
-        child.join(timeout)
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-            raise subprocess.TimeoutExpired(list(words), timeout, *(file.read_bytes() for file in streams))
-        out, err = (file.read_text(encoding="utf-8") for file in streams)
-    return subprocess.CompletedProcess(list(words), child.exitcode, out, err)
+    """As ``subprocess.run`` with captured streams. Raises TimeoutExpired, when the process has been killed."""
+    command = Command(*words, cwd=cwd, environment=environment)
+    out, err = command.communicate(timeout)
+    code = command.poll()
+    assert code is not None
+    return subprocess.CompletedProcess(list(words), code, out, err)
 
 
 def _run(words: Sequence[str], cwd: str, environment: dict[str, str], streams: Sequence[Path], address: str) -> None:

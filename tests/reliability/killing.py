@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import yaml
 from runhelpers import ROOT, newest_checkpoint, one_thread, timeless
 
@@ -27,7 +28,7 @@ def begin(words: list[str], cwd: Path) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def wait_for(process: "subprocess.Popen[str]", ready: Any, seconds: float = 90) -> None:
+def wait_for(process: "subprocess.Popen[str] | forked.Command", ready: Any, seconds: float = 90) -> None:
     """Until ``ready()`` or the process is over."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end and not ready():
@@ -44,7 +45,8 @@ def killed_until_done(
     """
     kills = 0
     while True:
-        process, began = begin(words, cwd), time.time()
+        process = forked.Command(str(ROOT / "run.py"), *words, cwd=cwd, environment=one_thread())
+        began = time.time()
         if kills < most:
             if draw.random() < 0.75:
                 wait_for(process, lambda: any(f.stat().st_mtime >= began for f in runs.glob("*/lock.json")))  # noqa: B023
@@ -54,7 +56,7 @@ def killed_until_done(
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
-        output, _ = process.communicate(timeout=patience)
+        output = "".join(process.communicate(timeout=patience))
         assert process.returncode in (0, -signal.SIGKILL), output
         if process.returncode == 0:
             return kills

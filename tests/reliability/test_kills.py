@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killing import assert_equal_records, begin, killed_until_done
+from killing import assert_equal_records, killed_until_done
 from outcomes import shown
-from runhelpers import only_folder, tiny_config, tiny_overrides
+from runhelpers import command_line, only_folder, tiny_config, tiny_overrides
 from taskhelpers import write_sst2
 
 from albert_ablate.record.folder import RunFolder
@@ -47,9 +47,8 @@ def whole(place: Path) -> Whole:
     def of(kind: str) -> tuple[RunFolder, float]:
         if kind not in done:
             begin_time = time.monotonic()
-            process = begin(words_of(kind, place, f"whole-{kind}"), place)
-            output, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, output
+            ended = command_line(*words_of(kind, place, f"whole-{kind}"), cwd=place)
+            assert ended.returncode == 0, ended.stdout + ended.stderr
             done[kind] = folder_of(kind, place, f"whole-{kind}"), time.monotonic() - begin_time
         return done[kind]
 
@@ -89,7 +88,7 @@ def test_killed_from_an_empty_cache_on(tmp_path: Path, place: Path, whole: Whole
         f"paths.runs={tmp_path / 'runs'}",
         f"paths.cache={tmp_path / 'c'}",
     ]
-    kills = killed_until_done(words, place, tmp_path / "runs", random.Random(3), longest=0.9 * seconds, most=6)
+    kills = killed_until_done(words, place, tmp_path / "runs", random.Random(3), longest=0.4 * seconds, most=6)
     found = only_folder(tiny_config(place, *TRAINING, f"paths.runs={tmp_path / 'runs'}"))
     assert_equal_records(found, expected)
     assert kills >= 3
