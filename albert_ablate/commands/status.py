@@ -60,7 +60,8 @@ def _show_sweep(console: Console, record: Path) -> bool:
     facts = read_json(record)
     now = facts["ended"] or time.time()
     cells = standings(record)
-    console.print(board(f"sweep {facts['name']}", cells))
+    elapsed = None if facts["ended"] else now - facts["started"]
+    console.print(board(f"sweep {facts['name']}", cells, elapsed=elapsed))
     going = any(cell.state == "running" for cell in cells)
     ended = "ended" if facts["ended"] else "going on" if going else "no cell is running"
     console.print(

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from albert_ablate import console
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
-from albert_ablate.files import require_writable
+from albert_ablate.files import read_json, require_writable
 from albert_ablate.record.folder import FAILURES, standing_of, wanted
 from albert_ablate.record.lock import owner
 from albert_ablate.stopping import interrupting
@@ -54,11 +55,11 @@ def run_sweep(
             preparing = time.perf_counter() - began
             known = [p for p in placed if p.folder is not None]
             chosen = [p for p in known if wanted(rerun, p.state())]
-            record = write_record(runs, name, placed)
             if rerun == "all":
                 for p in chosen:
                     assert p.folder is not None
                     p.folder.set_aside()
+            record = write_record(runs, name, placed)
             console.say(f"sweep {name}: {len(placed)} cells, {_plan_line(placed, chosen)}")
             codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
             fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]
@@ -81,7 +82,7 @@ def run_sweep(
 def _launched(name: str, record: Path, chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> bool:
     """Run the chosen cells and show the board. Returns whether a stop signal ended them."""
     try:
-        with Watch(f"sweep {name}", lambda: standings(record)):
+        with Watch(f"sweep {name}", lambda: standings(record), read_json(record)["started"]):
             _run(chosen, launch, codes)
     except KeyboardInterrupt:
         return True
@@ -177,7 +178,8 @@ def _plan_line(placed: Sequence[Placed], chosen: Sequence[Placed]) -> str:
 def _report(name: str, record: Path, wall: float, preparing: float, fresh: Sequence[Placed], stopped: bool) -> None:
     """Print the board, every failure with its reason, and how the wall time divides."""
     cells = standings(record)
-    console.show(board(f"\nsweep {name}", cells))
+    console.say("")
+    console.show(board(f"sweep {name}", [replace(cell, reason=None) for cell in cells]))
     for cell in cells:
         if cell.state in (*FAILURES, "preempted"):
             console.say(f"  {cell.label} {cell.state}: {cell.reason}")

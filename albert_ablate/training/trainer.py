@@ -135,9 +135,10 @@ class Trainer(Loop):
         self.folder.append_metrics(line)
         self.tracker.log(done, line)
         speed = line["tokens_per_second"]
-        progress.update(done, position, f"{self.method.shown(line)} · {speed:,.0f} tokens/s")
+        scores = self.method.shown(line)
+        progress.update(done, position, f"{scores} · {speed:,.0f} tokens/s")
         share = min(position / self.schedule.steps, 1.0)
-        self.folder.note(phase="training", step=done, share=share, speed=speed)
+        self.folder.note(phase="training", step=done, share=share, speed=speed, scores=scores)
 
     def progress(self) -> dict[str, Any]:
         """The number of tokens."""
