@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from albert_ablate.console import duration
+from albert_ablate.console import duration, packed
 from albert_ablate.record.folder import FAILURES
 from albert_ablate.sweeping.record import Standing
 from albert_ablate.sweeping.remaining import about, seconds_left
@@ -82,9 +82,9 @@ class _Board:
             yield line
 
     def _heading(self, console: Console, width: int) -> list[Text]:
-        lines = _packed(f"{self._title}: {counts(self._cells)}".split(", "), width, ", ")
+        lines = packed(f"{self._title}: {counts(self._cells)}".split(", "), width, ", ")
         if self._elapsed is not None:
-            lines[-1:] = _packed([lines[-1], remaining(self._cells, self._elapsed)], width)
+            lines[-1:] = packed([lines[-1], remaining(self._cells, self._elapsed)], width)
         return [line for text in lines for line in _wrapped(text, console, width, "bold")]
 
     def _row(self, cell: Standing, console: Console, width: int) -> list[Text]:
@@ -99,7 +99,7 @@ class _Board:
         lines = [line, *(Text(" " * _MARK) + more for more in rest)]
         room = max(width - _INDENT, 1)
         if cell.state == "running":
-            under = [Text(text) for text in _packed(_parts(cell), room)]
+            under = [Text(text) for text in packed(_parts(cell), room)]
         elif self._height is None:
             under = _wrapped(_reason(cell), console, room, style)
         else:
@@ -162,18 +162,6 @@ def _detail(cell: Standing) -> str:
         return _reason(cell)
     share = [f"{cell.share:.0%}"] if _training(cell) else []
     return " · ".join([*share, *_parts(cell)])
-
-
-def _packed(parts: Sequence[str], width: int, joint: str = " · ") -> list[str]:
-    """The parts on as few lines as possible, those of a line joined by ``joint``; a part is never broken."""
-    lines: list[str] = []
-    for part in parts:
-        joined = f"{lines[-1]}{joint}{part}" if lines else part
-        if lines and Text(joined).cell_len <= width:
-            lines[-1] = joined
-        else:
-            lines.append(part)
-    return lines
 
 
 def _wrapped(text: str, console: Console, width: int, style: str = "") -> list[Text]:
