@@ -26,7 +26,7 @@ def summary(folder: RunFolder) -> RenderableType:
         *_facts(manifest, results.get("training")),
         *held_out(results),
         *_tasks(results),
-        Text(f"  {folder.path}\n", style="cyan", no_wrap=True, overflow="ignore"),  # whole, to be copied
+        Text(f"  {folder.path}\n", style="cyan"),
     )
 
 
