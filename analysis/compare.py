@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from albert_ablate.axes import AXES
+from albert_ablate.config.labels import flatten
 from albert_ablate.console import command, program
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
@@ -33,7 +34,6 @@ from .read.arms import full_names
 from .read.cells import Selection, main_selection
 from .read.places import require_file
 from .read.runs import load_runs
-from .read.setups import flatten
 from .read.task_setups import apart
 from .write import render
 from .write.sources import different

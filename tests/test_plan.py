@@ -156,10 +156,10 @@ def test_the_calibration_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_labels_tell_cells_apart() -> None:
-    assert labels(cells("sweep=table8", "scale=cpu", "seed=0,1"))[1].endswith("-s0 hidden_dropout=0.0")
+    assert labels(cells("sweep=table8", "scale=cpu", "seed=0,1"))[1] == "hidden_dropout=0.0, seed 0"
     assert len(set(labels(cells("model.layers=1,2,3")))) == 3
-    assert labels(cells("sweep=table12", "scale=cpu"))[1] == "e32-all-sop-nano-large-1x512-s0"
-    assert labels(cells("embed=e16,e32")) == ["e16-all-sop-nano-s0", "e32-all-sop-nano-s0"]
+    assert labels(cells("sweep=table12", "scale=cpu"))[1] == "model=nano-large-1x512"
+    assert labels(cells("embed=e16,e32")) == ["E=16", "E=32"]
 
 
 # --- real tokens ----------------------------------------------------------------------------------
