@@ -83,9 +83,8 @@ def _code() -> str:
 
 
 def _processor() -> str:
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return f"{provenance.hardware(torch.device('cpu'))['processor']}, {usable} of {cores} cores usable"
+    hardware, usable = provenance.hardware(torch.device("cpu")), provenance.usable_cores()
+    return f"{hardware['processor']}, {usable} of {hardware['cores']} cores usable"
 
 
 def _memory() -> str:

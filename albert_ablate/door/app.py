@@ -201,9 +201,11 @@ def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) 
 
     Of cells that share ``gpus`` GPUs, only those with a slot on a GPU compute.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if kind not in ("joblib", "submitit_local"):
         return None
+    from albert_ablate.record.provenance import usable_cores  # torch loads slowly
+
+    cores = usable_cores()
     at_once = len(cells)
     if kind == "joblib":
         jobs = launcher.get("n_jobs") or 1

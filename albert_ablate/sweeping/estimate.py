@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # it loads torch, which is slow
 #: Dense bf16 FLOP/s as the makers state them.
 GPU_PEAKS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
 
+#: Speeds are not compared, and measured steps not trusted, from this ratio on: upper over lower quartile, or fastest
+#: over slowest seed. A machine that runs nothing else gives 1.03 to 1.08.
+STEADY = 1.25
+
 #: Seconds for a cell's process, n-gram baselines and fitted heads, which depend little on the settings.
 _FIXED_SECONDS = 2.0
 #: A checkpoint holds weights and two moments in fp32; writing and hashing go at about this rate.

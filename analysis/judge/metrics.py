@@ -10,6 +10,7 @@ import pandas as pd
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.record.formats import HEADS
+from albert_ablate.sweeping.estimate import STEADY
 
 from ..read.task_setups import one_setup_each
 from .statistics import EVERYWHERE, Estimate, estimate
@@ -41,9 +42,6 @@ _SHARE = (0.0, 100.0)
 #: Task metrics that are shares, and those that are correlations.
 _SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
 _CORRELATIONS = ("matthews", "pearson", "spearman")
-#: Speeds are not compared from this ratio on: upper over lower quartile within a run, or fastest over slowest seed.
-#: A machine that runs nothing else gives 1.03 to 1.08.
-STEADY = 1.25
 #: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
 #: The scores of the sentence tasks, and the column of each in the table of runs.
