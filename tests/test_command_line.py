@@ -12,7 +12,8 @@ import pytest
 from runhelpers import ROOT, one_thread, tiny_overrides
 from test_commands import COMMANDS as FILES
 
-from albert_ablate.command_line import COMMANDS, main
+from albert_ablate.command_line import main
+from albert_ablate.command_table import COMMANDS
 from albert_ablate.commands import completion, doctor
 from albert_ablate.config.schema import CONF
 

@@ -18,9 +18,9 @@ from albert_ablate.door.compose import compose
 from albert_ablate.files import write_json
 from albert_ablate.record.provenance import usable_cores
 from albert_ablate.sweeping import calibration
-from albert_ablate.sweeping.calibration import Calibration, calibrate, kept, measure
+from albert_ablate.sweeping.calibration import calibrate, kept, measure
 from albert_ablate.sweeping.cells import labels
-from albert_ablate.sweeping.estimate import GPU_PEAKS, on_gpu, on_this_machine
+from albert_ablate.sweeping.estimate import GPU_PEAKS, Calibration, on_gpu, on_this_machine
 from albert_ablate.sweeping.real_tokens import estimated, measured
 from albert_ablate.training.budget import step_flops
 

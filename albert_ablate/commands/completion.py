@@ -6,7 +6,7 @@ The shell function calls ``albert-ablate completion --of LINE``, which prints ho
 import argparse
 from collections.abc import Iterator, Sequence
 
-from albert_ablate.command_line import COMMANDS
+from albert_ablate.command_table import COMMANDS
 from albert_ablate.console import command, program
 from albert_ablate.door.completion import settings
 from albert_ablate.sweeping.definition import sweep_names

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +11,7 @@ from rich.table import Table
 from albert_ablate.console import duration
 from albert_ablate.methods import method_of
 from albert_ablate.sweeping.cells import Cell
-from albert_ablate.sweeping.estimate import STEADY, Estimate
-
-if TYPE_CHECKING:  # it loads torch, which is slow
-    from albert_ablate.sweeping.calibration import Calibration
+from albert_ablate.sweeping.estimate import STEADY, Calibration, Estimate
 
 #: Columns of a label, at least and at most, where the terminal is narrow.
 _LABEL = (20, 44)
@@ -44,7 +41,7 @@ class Line:
     took: float | None  # seconds of a finished run
     filled: float  # share of the sequences' positions that are real tokens
     measured: bool  # whether the share was counted on the prepared text, else estimated
-    calibration: "Calibration | None" = None  # the measured steps behind the estimate
+    calibration: Calibration | None = None  # the measured steps behind the estimate
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the CSV file."""
@@ -133,7 +130,7 @@ def _numbers(line: Line, timed: bool) -> dict[str, str]:
     }
 
 
-def _doubts(measured: "Sequence[Calibration]") -> list[str]:
+def _doubts(measured: Sequence[Calibration]) -> list[str]:
     """Warnings about measurements on a busy machine, and about old ones."""
     busy = [c for c in measured if c.busy]
     doubts = []

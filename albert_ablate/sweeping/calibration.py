@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.provenance import usable_cores
-from albert_ablate.sweeping.estimate import STEADY
+from albert_ablate.sweeping.estimate import Calibration
 from albert_ablate.sweeping.gpus import local_hardware
 from albert_ablate.sweeping.process import UnansweredError, answer_apart
 from albert_ablate.training.attention_choice import ForwardPass, choose_attention
@@ -50,28 +50,6 @@ _TRIAL_STEPS = 4
 _WARM_UP_SECONDS = 2.0
 _WARM_UP_STEPS = 100  # at most; at most as many are measured after them
 _LEAST_STEPS = 8
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """One shape on one machine."""
-
-    step_seconds: float  # a whole optimizer step, its batch included
-    sequence_seconds: float  # a held-out sequence, forward
-    peak_bytes: int  # of the process on a CPU, of the device on a GPU
-    tokens_per_step: float  # real tokens, padding left out
-    spread: float = 1.0  # upper over lower quartile of the timed steps
-    load: float = 0.0  # load average when the measurement began
-    cores: int = 1  # that this process may use
-    made: float = 0.0  # Unix time
-
-    @property
-    def busy(self) -> bool:
-        """Whether other programs used the machine: equal steps differed, or more processes than cores wanted to run.
-
-        One process is allowed for, that of the plan itself.
-        """
-        return self.spread >= STEADY or self.load > self.cores + 1
 
 
 def calibrate(config: RunConfig, oldest: float | None = None) -> Calibration:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from albert_ablate import console
+from albert_ablate.command_table import call
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
@@ -187,9 +188,21 @@ def _report(name: str, record: Path, wall: float, preparing: float, fresh: Seque
     if stopped:
         console.say(f"\nStopped after {duration(wall)}, {counts(cells)}. The same command runs the rest.")
     else:
-        console.say(
-            f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}. Results: python -m analysis.report {runs}"
-        )
+        console.say(f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}.\n")
+        _show_scores([runs / cell["folder"] for cell in read_json(record)["cells"] if cell["folder"] and cell["rows"]])
+        console.say(f"Tables, figures and all verdicts: python -m analysis.report {runs}")
+        console.say(f"The runs: {runs}")
+
+
+def _show_scores(folders: Sequence[Path]) -> None:
+    """Print the scores of the cells that belong to a table: parents of other cells do not."""
+    started = [str(folder) for folder in dict.fromkeys(folders) if (folder / "status.json").is_file()]
+    if not started:
+        return
+    try:
+        call("scores", started)
+    except Exception as error:  # the runs are finished all the same
+        console.say(f"The scores could not be computed ({type(error).__name__}: {error}).")
 
 
 def _shares(fresh: Sequence[Placed], wall: float, preparing: float) -> str:

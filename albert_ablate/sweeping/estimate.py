@@ -2,15 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from albert_ablate.axes import SENTENCE_TASKS
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.methods import method_of
 from albert_ablate.training.budget import step_flops
-
-if TYPE_CHECKING:  # it loads torch, which is slow
-    from albert_ablate.sweeping.calibration import Calibration
 
 #: Dense bf16 FLOP/s as the makers state them.
 GPU_PEAKS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
@@ -27,6 +23,28 @@ _DISK_BYTES_PER_SECOND = 4e8
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Measured steps of one shape on one machine."""
+
+    step_seconds: float  # a whole optimizer step, its batch included
+    sequence_seconds: float  # a held-out sequence, forward
+    peak_bytes: int  # of the process on a CPU, of the device on a GPU
+    tokens_per_step: float  # real tokens, padding left out
+    spread: float = 1.0  # upper over lower quartile of the timed steps
+    load: float = 0.0  # load average when the measurement began
+    cores: int = 1  # that this process may use
+    made: float = 0.0  # Unix time
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs used the machine: equal steps differed, or more processes than cores wanted to run.
+
+        One process is allowed for, that of the plan itself.
+        """
+        return self.spread >= STEADY or self.load > self.cores + 1
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Cost of one cell; None for an unknown part."""
 
@@ -38,7 +56,7 @@ class Estimate:
     disk: int  # bytes
 
 
-def on_this_machine(config: RunConfig, measured: "Calibration", sequence_tokens: float | None = None) -> Estimate:
+def on_this_machine(config: RunConfig, measured: Calibration, sequence_tokens: float | None = None) -> Estimate:
     """The estimate from a calibration of the same shape.
 
     ``sequence_tokens``: mean real tokens of a sequence, if a better value than the calibration's is known.
