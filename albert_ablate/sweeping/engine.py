@@ -32,6 +32,7 @@ def run_sweep(
     launch: Launch,
     one_by_one: bool,
     precision_of: Callable[[RuntimeConfig], str],
+    title: str = "",
 ) -> int:
     """Run the cells that ``rerun`` asks for; returns the exit code.
 
@@ -41,7 +42,7 @@ def run_sweep(
     killed is started again ``runtime.retries`` times and continues from its checkpoint. A cell that
     is stopped from outside, such as by a time limit, is started again as long as it makes progress.
     With ``one_by_one`` the report divides the wall time. ``precision_of`` gives the number format of
-    a cell on the machine where it is launched.
+    a cell on the machine where it is launched. ``title`` is that of the sweep file, for the record.
     """
     began = time.perf_counter()
     runs = Path(cells[0].config.paths.runs)
@@ -54,7 +55,7 @@ def run_sweep(
             preparing = time.perf_counter() - began
             known = [p for p in placed if p.folder is not None]
             chosen = [p for p in known if wanted(rerun, p.state())]
-            record = write_record(runs, name, placed)
+            record = write_record(runs, name, placed, title)
             if rerun == "all":
                 for p in chosen:
                     assert p.folder is not None

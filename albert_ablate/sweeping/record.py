@@ -31,8 +31,11 @@ class Standing:
     phase: str | None
 
 
-def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
-    """Record the start of a sweep; the same cells under the same name share one record."""
+def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "") -> Path:
+    """Record the start of a sweep; the same cells under the same name share one record.
+
+    ``title``: of the sweep file. ``reference`` in the record: the folders of the arm that the others are compared with.
+    """
     cells = [
         {
             "label": p.label,
@@ -47,7 +50,9 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
     path = runs / SWEEPS / f"{name}-{digest(cells, 8)}.json"
     started = time.time()
     process = {"host": socket.gethostname(), "pid": os.getpid()}
-    write_json(path, {"name": name, "started": started, "ended": None, **process, "cells": cells})
+    reference = [p.folder.name for p in placed if p.cell.reference and p.folder is not None]
+    facts = {"name": name, "title": title, "started": started, "ended": None, **process, "reference": reference}
+    write_json(path, {**facts, "cells": cells})
     return path
 
 

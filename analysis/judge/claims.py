@@ -7,7 +7,7 @@ correction over all claims that are judged.
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
@@ -26,8 +26,9 @@ from albert_ablate.errors import ConfigError
 from ..read import paper
 from ..read.cells import NO_RUN, absent, select
 from ..read.seeds import doubt, lost_seeds
-from .metrics import METRICS, metric, resolution, roughness, unfit, values, within
-from .statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
+from .effects import contrast
+from .metrics import METRICS, metric, roughness, unfit, values
+from .statistics import ALPHA, Estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
 from .tables import REFERENCES, arms_of
 from .terms import settings_of
 
@@ -270,7 +271,7 @@ def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
     doubts = [f"{name}: {mark}" for name, frame in selection.runs.items() if (mark := unfit(frame, score))]
     if doubts:
         return replace(base, reason="; ".join(doubts))
-    effect = _effect(claim, score, selection.runs)
+    effect = contrast(selection.runs, claim.effect, score, claim.constant)
     if effect is None:
         return replace(base, reason="no seed that every arm has")
     if effect.n < 2:
@@ -289,18 +290,6 @@ def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
 
 def _missing(claim: Claim) -> str:
     return "fine-tune the arms" if any(s == "Avg" or metric(s).task for s in claim.scores) else "not measured"
-
-
-def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estimate | None:
-    """The claim's sum over the seeds that every arm has, its interval bounded by the bounds of the score."""
-    wide = pd.DataFrame({name: values(frame, score) * metric(score).scale for name, frame in arms.items()}).dropna()
-    low, high = within(score, *arms.values())
-    ends = [sorted((factor * low, factor * high)) for factor in claim.effect.values()]
-    bounds = (sum((end[0] for end in ends), claim.constant), sum((end[1] for end in ends), claim.constant))
-    factors = pd.Series(claim.effect)
-    floor = max(abs(factor) * resolution(arms[name], score) for name, factor in claim.effect.items())
-    sums = wide[factors.index].mul(factors).sum(axis=1) + claim.constant
-    return estimate(sums, bounds, floor, metric(score).exact) if len(wide) else None
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
