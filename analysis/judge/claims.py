@@ -312,9 +312,19 @@ def _decide(verdict: Verdict, judged: int) -> Verdict:
         distance = abs(verdict.effect.mean - (verdict.claim.above or 0.0))
         needed = seeds_needed(distance, verdict.effect.spread, ALPHA / judged)
     needed = None if needed is None else max(needed, verdict.effect.n + 1)
-    reason = "decided alone, not after correcting for all claims" if verdict.p < ALPHA else "within noise"
+    reason = "decided alone, not after correcting for all claims" if verdict.p < ALPHA else _undecided(verdict)
     more = f"about {needed} seeds would settle this effect" if needed else "more than 1,000 seeds at this effect"
     return replace(verdict, reason=f"{reason}; {more}", seeds_needed=needed)
+
+
+def _undecided(verdict: Verdict) -> str:
+    """``within noise``, or ``the interval contains the bound −0.5`` where it excludes zero."""
+    effect, claim = verdict.effect, verdict.claim
+    bounds = claim.between or (claim.above or 0.0,)
+    contained = [f"{bound:g}" for bound in bounds if effect is not None and effect.low <= bound <= effect.high]
+    if effect is None or not effect.excludes_zero or not contained:
+        return "within noise"
+    return f"the interval contains the bound {' and the bound '.join(contained)}".replace("-", "−")
 
 
 def _paper(claim: Claim, score: str) -> dict[str, Any]:
@@ -339,6 +349,17 @@ def _printed(cell: str | dict[str, Any], score: str) -> float | None:
         return None
     table, _, number = cell.partition(".")
     return paper.table(table)["rows"][int(number) - 1].get(score)
+
+
+@cache
+def _ids() -> frozenset[str]:
+    """The ids of the paper's claims."""
+    return frozenset(claim.id for claim in load_claims())
+
+
+def divided(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+    """The verdicts on claims of the user, and those on claims of the paper."""
+    return [v for v in verdicts if v.claim.id not in _ids()], [v for v in verdicts if v.claim.id in _ids()]
 
 
 def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:

@@ -43,6 +43,7 @@ class SweepTable:
     table: Table
     effects: tuple[Effect, ...]
     reference: str  # label of the reference arm; empty with one arm
+    recorded: bool = True  # whether the runs belong to a recorded sweep
 
     @property
     def interactions(self) -> list[Effect]:
@@ -94,7 +95,9 @@ def build_sweep(group: Group, number: int, survivors: bool = False) -> SweepTabl
         f"sweep{number}-{_slug(group.name)}", 0, title, tuple(key_name(key, keys) for key in keys) or ("arm",), columns,
         rows, selection=selection, notes=tuple(_notes(group, seeds, labels)),
     )  # fmt: skip
-    return SweepTable(title, table, tuple(effects), next(iter(labels.values())) if len(labels) > 1 else "")
+    return SweepTable(
+        title, table, tuple(effects), next(iter(labels.values())) if len(labels) > 1 else "", bool(group.listed)
+    )
 
 
 def _slug(name: str) -> str:
