@@ -37,6 +37,7 @@ from .write.page import Report, markdown
 Rows = list[dict[str, str]]
 _COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why")
 #: The heading of the scorecard in report.md.
+_OF_USER = "Your claims"
 _CLAIMED = "What the paper claims, and what these runs say"
 _CLAIMS = Path(__file__).with_name("claims.yaml")
 _CONTROLS = Path(__file__).with_name("controls.yaml")
@@ -121,7 +122,12 @@ def audit(
     # A report on controls alone has one sentence instead of the scorecard.
     folded = len(natural) < len(derived) and all(row["verdict"] == "not tested" for row in natural)
     shown = reported.page and natural and not folded
-    checks += of_page + (pages.check_claims(printed.get(_CLAIMED), natural) if shown else [])
+    if shown:
+        of_user = printed.get(_OF_USER, [])
+        papers = len(natural) - sum(map(len, of_user))  # the user's claims are the last ones of the scorecard
+        expected = [*natural[papers:], *(row for row in natural[:papers] if row["verdict"] != "not tested")]
+        of_page += pages.check_claims([*of_user, *printed.get(_CLAIMED, [])], expected)
+    checks += of_page
     return [check for check in checks if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
 
 

@@ -16,9 +16,11 @@ from albert_ablate.errors import UserError
 
 from .draw import style
 from .draw.arms import cost, learning_curves, pareto, seed_spread
+from .draw.forest import forest
 from .draw.paper import embedding, objective_matrix, per_layer, training_curves
 from .draw.plotting import NothingToDraw
 from .draw.style import Drawing
+from .judge.effects import SweepTable
 from .read import cautions
 from .read.cells import main_selection
 from .read.places import require_ours, require_writable
@@ -42,6 +44,17 @@ def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple
         except NothingToDraw as reason:
             undrawn[name] = str(reason)
     return drawings, undrawn
+
+
+def draw_forests(sweeps: Sequence[SweepTable]) -> dict[str, Drawing]:
+    """Name of a sweep's table -> its forest plot, for the sweeps with an effect that can be judged."""
+    forests = {}
+    for sweep in sweeps:
+        try:
+            forests[sweep.table.name] = forest(sweep)
+        except NothingToDraw:  # the section says why no effect is judged
+            continue
+    return forests
 
 
 @command

@@ -1,8 +1,9 @@
 """Labels of runs that are shown together: every setting in which they differ, in the words of the command line."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from albert_ablate.axes import AXES
@@ -54,6 +55,17 @@ def varying(runs: Sequence[Settings], tuning: bool = False) -> tuple[str, ...]:
     setting that follows from a varying choice (the scale, a named model) or from its usual companion (heads from the
     width) is left out. The seed is not one of the settings.
     """
+    apart = _apart(runs, tuning)
+    return tuple(name for name in apart if not any(_follows(apart, name, cause) for cause in _causes(name, apart)))
+
+
+def differing(runs: Sequence[Settings]) -> tuple[str, ...]:
+    """``varying``, with the settings that follow from others."""
+    return tuple(_apart(runs, tuning=False))
+
+
+def _apart(runs: Sequence[Settings], tuning: bool) -> dict[str, list[str]]:
+    """Setting -> its value in each run, as JSON, for the settings in which runs differ."""
     names = dict.fromkeys((*_AXES, *_CHOICES, *((_TASKS,) if tuning else ())))
     for values in runs:
         compared = comparable({group: inner for group, inner in values.items() if group != SEED})
@@ -61,11 +73,10 @@ def varying(runs: Sequence[Settings], tuning: bool = False) -> tuple[str, ...]:
         names |= dict.fromkeys(flatten(compared | {group: values[group] for group in groups if group in values}))
     flat = [settings_of(values) for values in runs]
     columns = {name: [json.dumps(settings.get(name), default=str) for settings in flat] for name in names}
-    apart = [name for name, column in columns.items() if len(set(column)) > 1]
-    return tuple(name for name in apart if not any(_follows(columns, name, cause) for cause in _causes(name, apart)))
+    return {name: column for name, column in columns.items() if len(set(column)) > 1}
 
 
-def _causes(name: str, apart: Sequence[str]) -> list[str]:
+def _causes(name: str, apart: Iterable[str]) -> list[str]:
     """The varying settings that may make a setting redundant."""
     if name in _AXES or name == _CHOICES[0]:
         return []
@@ -93,6 +104,14 @@ def value_name(name: str, value: Any) -> str:
     if name in _AXES:
         return _AXES[name].label_of(value)
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def rank(name: str, value: Any) -> tuple[float, str]:
+    """Sort key of a value: its place in the axis, the number itself, or the text behind all numbers."""
+    if name in _AXES:
+        return _AXES[name].rank(value), ""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (float(value), "") if number else (math.inf, str(value))
 
 
 def arm_labels(runs: Sequence[Settings]) -> list[str]:

@@ -137,7 +137,7 @@ def multirun(overrides: Sequence[str], hydra_config: DictConfig, launcher: Launc
             return [_answer(job) for job in returned]
 
         with explaining_disk_errors(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
-            code = run_sweep(name, cells, command.rerun, launch, launcher_kind == "basic", precision)
+            code = run_sweep(name, cells, command.rerun, launch, launcher_kind == "basic", precision, command.title)
     except UserError as error:
         _leave(error)
     if code:

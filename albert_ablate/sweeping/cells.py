@@ -19,6 +19,7 @@ class Cell:
     config: RunConfig
     overrides: tuple[str, ...]  # what ``python run.py`` needs to run this cell alone
     rows: tuple[str, ...]  # the sweep files that list it
+    reference: bool = False  # whether it belongs to the arm that a report compares the others with
 
 
 @dataclass(frozen=True)

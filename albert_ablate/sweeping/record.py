@@ -35,8 +35,11 @@ class Standing:
     before: float = 0.0  # share of the training that was done when the sweep was started
 
 
-def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
-    """Record the start of a sweep; the same cells under the same name share one record."""
+def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "") -> Path:
+    """Record the start of a sweep; the same cells under the same name share one record.
+
+    ``title``: of the sweep file. ``reference`` in the record: the folders of the arm that the others are compared with.
+    """
     cells = [
         {
             "label": p.label,
@@ -51,8 +54,9 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
     path = runs / SWEEPS / f"{name}-{digest(cells, 8)}.json"
     started = time.time()
     process = {"host": socket.gethostname(), "pid": os.getpid()}
-    facts = {"name": name, "started": started, "ended": None, **process, "cells": cells}
-    write_json(path, facts | {"work": [_work(p) for p in placed]})
+    reference = [p.folder.name for p in placed if p.cell.reference and p.folder is not None]
+    facts = {"name": name, "title": title, "started": started, "ended": None, **process, "reference": reference}
+    write_json(path, {**facts, "cells": cells, "work": [_work(p) for p in placed]})
     return path
 
 
