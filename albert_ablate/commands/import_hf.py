@@ -5,7 +5,6 @@ TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis 
 trained run.
 """
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.console import command, program
+from albert_ablate.console import command
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError
 from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
@@ -46,9 +47,7 @@ _STEP = "step_00000000"
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=program("albert_ablate.import_hf"), description="An ALBERT or BERT checkpoint as a run."
-    )
+    parser = Parser(prog=program("import"), description="An ALBERT or BERT checkpoint as a run.")
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)

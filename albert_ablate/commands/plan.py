@@ -16,7 +16,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command, duration, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import command_name, program
+from albert_ablate.console import command, duration
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.errors import UserError
 from albert_ablate.methods import method_of
@@ -31,9 +33,9 @@ _IMPLIED = ("model.hidden=", "model.heads=", "model.intermediate=", "model.layer
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate.plan"), description=__doc__.split("\n\n")[0])
+    parser = Parser(prog=program("plan"), description="What a sweep would run, cost and need.")
     parser.add_argument(
-        "overrides", nargs="+", metavar="OVERRIDE", help="as for python run.py -m: sweep=table4 seed=0,1,2"
+        "overrides", nargs="+", metavar="OVERRIDE", help=f"as for {command_name('sweep')}: sweep=table4 seed=0,1,2"
     )
     parser.add_argument(
         "--gpu", choices=GPU_PEAKS, help="estimate GPU-hours from FLOPs instead of measuring this machine"

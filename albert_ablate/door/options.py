@@ -7,6 +7,7 @@ from hydra import compose
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from albert_ablate.command_line import command_name
 from albert_ablate.door.words import REFUSALS, explained, initialised, options_of, parsed, searchpath, single_values
 from albert_ablate.errors import ConfigError
 
@@ -100,6 +101,6 @@ def _problems(hydra: dict[str, Any], multirun: bool) -> list[str]:
         names = ", ".join(map(str, hydra["job"]["env_set"]))
         problems.append(
             f"hydra.job.env_set: the processes of a sweep are started before Hydra sets {names}. Set it before the "
-            "command, as NAME=value python run.py -m ..., or for cluster jobs in hydra.launcher.setup."
+            f"command, as NAME=value {command_name('sweep')} ..., or for cluster jobs in hydra.launcher.setup."
         )
     return problems

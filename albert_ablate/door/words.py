@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.definition import LISTS
@@ -71,10 +72,10 @@ def _readable(override: str) -> str:
     if not key or (not equals and not key.startswith("~")):
         raise ConfigError(f"{override}: not a setting. Settings are given as name=value, such as seed=1.")
     if not _KEY.fullmatch(key):
-        raise ConfigError(f"{key}: there is no such setting. Names are those of `python run.py --cfg job`.")
+        raise ConfigError(f"{key}: there is no such setting. Names are those of `{command_name('run')} --cfg job`.")
     if value.startswith("[") and key not in LISTS and (CONF / key).is_dir():
         raise ConfigError(
-            f"{override}: {key} takes one option. For a run of each: python run.py -m {key}={value[1:-1]}"
+            f"{override}: {key} takes one option. For a run of each: {command_name('sweep')} {key}={value[1:-1]}"
         )
     refusal = _refusal(override)
     if refusal is None:
@@ -243,7 +244,7 @@ def _needs_multirun(override: Override) -> str:
     as_list = shlex.quote(f"{key}=[{value}]")
     for_list = f"For one list: {as_list}. " if override.value_type is ValueType.SIMPLE_CHOICE_SWEEP else ""
     return (
-        f"{line}: several values. For a run of each: python run.py -m {shlex.quote(line)}. {for_list}"
+        f"{line}: several values. For a run of each: {command_name('sweep')} {shlex.quote(line)}. {for_list}"
         f"For one text, in quotes: {_in_quotes(key, value)}"
     )
 

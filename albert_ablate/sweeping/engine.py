@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from albert_ablate import console
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
@@ -186,7 +187,7 @@ def _report(name: str, record: Path, wall: float, preparing: float, fresh: Seque
         console.say(f"\nStopped after {duration(wall)}, {counts(cells)}. The same command runs the rest.")
     else:
         console.say(
-            f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}. Results: python -m analysis.report {runs}"
+            f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}. Results: {command_name('report')} {runs}"
         )
 
 
