@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         setting = option.lstrip("-")
         hint = did_you_mean(option, options)
         if equals or "." in setting or (shipped("conf") / setting).is_dir():
-            hint = f"A setting has no dashes: {setting}={value or '...'}. "
+            hint = f"A setting has no dashes: {setting}={value or 'VALUE'}. "
         return f"{option}: there is no such option. {hint}Options are {', '.join(options)}."
 
     def _no_choice(self, name: str, value: str) -> str:

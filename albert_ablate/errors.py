@@ -82,7 +82,7 @@ class RunFolderError(UserError):
 class NoRunsError(UserError, FileNotFoundError):
     """A command found no run folders to read."""
 
-    exit_code = 1
+    exit_code = 2
 
 
 class DamagedFileError(RunFolderError, ValueError):

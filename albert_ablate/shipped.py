@@ -8,6 +8,11 @@ _PACKAGE = Path(__file__).resolve().parent
 IN_CHECKOUT = not (_PACKAGE / "conf").is_dir()
 
 
+def install_command(extra: str) -> str:
+    """The command that installs the packages of an optional ``extra`` of ``pyproject.toml``."""
+    return f"pip install -e '.[{extra}]'" if IN_CHECKOUT else f"pip install 'albert-ablate[{extra}]'"
+
+
 def shipped(name: str) -> Path:
     """The path of the folder ``analysis``, ``conf`` or ``sweeps``."""
     inside = _PACKAGE / name

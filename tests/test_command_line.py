@@ -87,7 +87,7 @@ def test_another_word_is_no_command(words: list[str], said: str, capsys: pytest.
 MISTAKES = [
     ("plan", ["seed=1", "--no-tme"], "--no-tme: there is no such option. Did you mean --no-time? Options are --help"),
     ("plan", ["seed=1", "--gpu", "h1000"], "--gpu h1000: there is no such choice. Did you mean h100? There are: a100"),
-    ("plan", ["--share", "all"], "--share: there is no such option. A setting has no dashes: share=...."),
+    ("plan", ["--share", "all"], "--share: there is no such option. A setting has no dashes: share=VALUE. "),
     ("plan", ["--model.layers=3", "seed=1"], "A setting has no dashes: model.layers=3."),
     ("plan", ["seed=1", "--utilisation", "x"], "--utilisation: invalid float value: 'x'. `albert-ablate plan --help`"),
     ("plan", ["seed=1", "--utilisation", "3"], "--utilisation=3.0: a share of the peak, above 0 and at most 1"),
@@ -176,7 +176,7 @@ def test_the_doctor_says_what_a_missing_package_is_for(
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "pyarrow" else object())
     facts = report(capsys, tmp_path)
     assert facts["hub"] == (
-        "missing pyarrow, needed for corpora and tasks of the hub, parquet files. pip install 'albert-ablate[hub]'"
+        "missing pyarrow, needed for corpora and tasks of the hub, parquet files. Run `pip install -e '.[hub]'`."
     )
     assert facts["launchers"].startswith("installed")
 

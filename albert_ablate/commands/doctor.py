@@ -16,7 +16,7 @@ from albert_ablate.console import command, say
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import RunFolderError
 from albert_ablate.record import provenance
-from albert_ablate.shipped import VERSION
+from albert_ablate.shipped import VERSION, install_command
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import gpu_multiplies_bf16
 
@@ -118,4 +118,4 @@ def _installed(extra: str, modules: Sequence[str], need: str) -> str:
     missing = [name.rpartition(".")[2] for name in modules if find_spec(name) is None]
     if not missing:
         return f"installed, for {need}"
-    return f"missing {', '.join(missing)}, needed for {need}. pip install 'albert-ablate[{extra}]'"
+    return f"missing {', '.join(missing)}, needed for {need}. Run `{install_command(extra)}`."

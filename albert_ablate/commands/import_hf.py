@@ -25,6 +25,7 @@ from albert_ablate.files import building, digest, require_writable, sha256_file,
 from albert_ablate.record.folder import TOKENIZER_JSON, RunFolder
 from albert_ablate.record.manifest import Imported as ImportedRecord
 from albert_ablate.record.results import Results
+from albert_ablate.shipped import install_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +108,7 @@ def _folder(name: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
-        raise DataError(f"{name}: no such folder. Names on the hub need `pip install -e '.[huggingface]'`.") from error
+        raise DataError(f"{name}: no such folder. Names on the hub need `{install_command('huggingface')}`.") from error
     try:
         folder = Path(snapshot_download(name, allow_patterns=_WANTED))
         if not list(folder.glob("*.safetensors")):
