@@ -94,12 +94,6 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     return run
 
 
-def program(module: str) -> str:
-    """What a command's help calls it: ``albert-ablate plan``, or ``python -m`` with its module."""
-    called = sys.argv[0]
-    return called if called.startswith("albert-ablate ") else f"python -m {module}"
-
-
 def as_process(work: Callable[[], int]) -> int:
     """Run ``work`` as the whole process; returns its exit code. Errors and Ctrl-C become messages on stderr."""
     prepare()

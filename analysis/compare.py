@@ -7,7 +7,6 @@ Two collections: the change from A to B for every cell that both have, paired by
 has; and the settings, other than the axes, in which the two differ.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.arguments import Parser
 from albert_ablate.axes import AXES
+from albert_ablate.command_line import program
 from albert_ablate.config.labels import flatten
-from albert_ablate.console import command, program
+from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.record import formats
@@ -190,7 +191,7 @@ def _around(accuracy: float, interval: Any) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table or the changes. Exit code 1 without runs or if ``--csv`` is not writable, 2 for bad options."""
-    parser = argparse.ArgumentParser(prog=program("analysis.compare"), description="Run folders side by side.")
+    parser = Parser(prog=program("compare"), description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     parser.add_argument("second", type=Path, nargs="?", help="a second one: shows what changed since the first")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")

@@ -3,7 +3,6 @@
 Each is written as PNG, SVG and PDF, and its plotted numbers as CSV.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
+from albert_ablate.console import command
 from albert_ablate.errors import UserError
 
 from .draw import style
@@ -60,7 +61,7 @@ def draw_forests(sweeps: Sequence[SweepTable]) -> dict[str, Drawing]:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the figures. Exit code 1 without runs or drawings or if ``--out`` is not writable, 2 for wrong options."""
-    parser = argparse.ArgumentParser(prog=program("analysis.figures"), description="Figures of run folders.")
+    parser = Parser(prog=program("figures"), description="Figures of run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write (default: figures)")
     parser.add_argument(

@@ -4,7 +4,6 @@ Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs
 (Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV). ``--compact`` writes only what a repository should keep.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,9 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
+from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 
@@ -164,9 +165,7 @@ def _tell(report: Report, opened: Path) -> None:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 1 without runs or if ``--out`` cannot be written, 2 for wrong arguments or claims."""
-    parser = argparse.ArgumentParser(
-        prog=program("analysis.report"), description="Tables, figures and verdicts from run folders."
-    )
+    parser = Parser(prog=program("report"), description="Tables, figures and verdicts from run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
     parser.add_argument(

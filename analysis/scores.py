@@ -3,7 +3,6 @@
 An arm is all runs that differ only in the seed. Its label names every setting that varies among the runs given.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ import pandas as pd
 from rich.padding import Padding
 from rich.text import Text
 
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
 from albert_ablate.config.labels import arm_labels
-from albert_ablate.console import command, program, say, show
+from albert_ablate.console import command, say, show
 from albert_ablate.record.score_table import ScoreRow, ScoreTable
 
 from .judge import controls
@@ -76,9 +77,7 @@ def verdicts(runs: pd.DataFrame, claims: Sequence[Path] = ()) -> list[str]:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 1 without runs, 2 for wrong arguments or claims."""
-    parser = argparse.ArgumentParser(
-        prog=program("analysis.scores"), description="Scores by arm, and the claims that they test."
-    )
+    parser = Parser(prog=program("scores"), description="Scores by arm, and the claims that they test.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs, or run folders")
     parser.add_argument(
         "--claims", type=Path, action="append", default=[], help="a claims file of yours, judged with the paper's"

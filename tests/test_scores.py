@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from reporthelpers import write_cell
 
-from albert_ablate import command_table
+from albert_ablate import command_line
 from albert_ablate.sweeping import engine
 from analysis.scores import main
 
@@ -86,7 +86,7 @@ def test_scores_that_cannot_be_computed_end_no_sweep(
     monkeypatch.setattr(engine, "call", fails)
     engine._show_scores([folder])
     assert "The scores could not be computed (ValueError: a bug)" in capsys.readouterr().out
-    monkeypatch.setattr(engine, "call", command_table.call)
+    monkeypatch.setattr(engine, "call", command_line.call)
     engine._show_scores([folder, folder, tmp_path / "never-started"])
     text = capsys.readouterr().out
     assert "MLM loss" in text

@@ -5,15 +5,16 @@ measured steps of each shape on this machine (kept in the cache for a month) or,
 at a stated utilisation.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import command_name, program
 from albert_ablate.commands.plan_table import Clock, Line, show
-from albert_ablate.console import command, program
+from albert_ablate.console import command
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.errors import UserError
 from albert_ablate.sweeping.cells import Cell, Placed, assign_folders, labels
@@ -24,9 +25,9 @@ from albert_ablate.sweeping.estimate import GPU_PEAKS, on_gpu, on_this_machine
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate.plan"), description=__doc__.split("\n\n")[0])
+    parser = Parser(prog=program("plan"), description="What a sweep would run, cost and need.")
     parser.add_argument(
-        "overrides", nargs="+", metavar="OVERRIDE", help="as for python run.py -m: sweep=table4 seed=0,1,2"
+        "overrides", nargs="+", metavar="OVERRIDE", help=f"as for {command_name('sweep')}: sweep=table4 seed=0,1,2"
     )
     parser.add_argument(
         "--gpu", choices=GPU_PEAKS, help="estimate GPU-hours from FLOPs instead of measuring this machine"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from albert_ablate.console import command, duration, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import command_name, program
+from albert_ablate.console import command, duration
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import read_json
 from albert_ablate.sweeping.board import board
@@ -17,7 +19,7 @@ from albert_ablate.sweeping.record import records, single_run, single_runs, stan
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or 2 where there is nothing to show."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate.status"), description=__doc__)
+    parser = Parser(prog=program("status"), description="The state of a sweep or of single runs.")
     parser.add_argument(
         "runs", type=Path, metavar="RUNS", nargs="?", default=Path("runs"),
         help="the folder with the run folders (paths.runs; default: runs), or one of them",
@@ -50,7 +52,9 @@ def _show(options: argparse.Namespace) -> bool:
     known = {cell["folder"] for record in records(runs) for cell in read_json(record)["cells"]}
     single = [name for name in single_runs(runs) if name not in known] if options.sweep is None else []
     if not chosen and not single:
-        raise RunFolderError(f"{runs}: no run and no sweep has been started there (python run.py -m sweep=demo).")
+        raise RunFolderError(
+            f"{runs}: no run and no sweep has been started there ({command_name('sweep')} sweep=demo)."
+        )
     if single and (options.all or not chosen):
         running |= _show_runs(console, f"{runs}, runs of no sweep", runs, single)
     return running

@@ -1,6 +1,5 @@
 """Sweep files: their format, and the cells they list in relative terms."""
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
-from albert_ablate.errors import ConfigError
+from albert_ablate.errors import ConfigError, did_you_mean
 from albert_ablate.shipped import shipped
 
 #: The shipped sweeps.
@@ -54,8 +53,7 @@ def load(name: str) -> SweepFile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
     if not path.is_file():
         known = sweep_names()
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"Did you mean sweep={near[0]}? " if near else ""
+        hint = did_you_mean(name, known, "sweep=")
         raise ConfigError(
             f"sweep={name}: there is no such sweep. {hint}There are: {', '.join(known)}, or a .yaml file."
         )

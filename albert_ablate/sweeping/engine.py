@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from albert_ablate import console
-from albert_ablate.command_table import call
+from albert_ablate.command_line import call, command_name
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
@@ -191,7 +191,7 @@ def _report(name: str, record: Path, wall: float, preparing: float, fresh: Seque
     else:
         console.say(f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}.\n")
         _show_scores([runs / cell["folder"] for cell in read_json(record)["cells"] if cell["folder"] and cell["rows"]])
-        console.say(f"Tables, figures and all verdicts: python -m analysis.report {runs}")
+        console.say(f"Tables, figures and all verdicts: {command_name('report')} {runs}")
         console.say(f"The runs: {runs}")
 
 

@@ -11,6 +11,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from albert_ablate.command_line import command_name
 from albert_ablate.console import duration
 
 from ..draw import style
@@ -89,7 +90,7 @@ def summary(report: Report) -> list[str]:
         return [
             "No run has finished yet.",
             "Nothing can be judged.",
-            "`python -m albert_ablate.status` shows what runs.",
+            f"`{command_name('status')}` shows what runs.",
         ]
     arms, seeds = done["arm"].nunique(), done["seed"].nunique()
     shapes = sorted({f"{h}×{n}" for h, n in zip(done["hidden"], done["layers"], strict=True)})
@@ -140,7 +141,7 @@ def missing(report: Report) -> list[str]:
         if row.arm in t.selection.waiting
     ]
     lines += [
-        f"Table {t.number}: fewer than two of its arms have runs (python run.py -m sweep={t.name})"
+        f"Table {t.number}: fewer than two of its arms have runs ({command_name('sweep')} sweep={t.name})"
         for t in report.tables
         if t not in report.filled
     ]
@@ -207,7 +208,7 @@ def html(report: Report) -> str:
                 "number": t.number,
                 "title": t.title,
                 "html": render.html(t),
-                "command": f"python run.py -m sweep={t.name}",
+                "command": f"{command_name('sweep')} sweep={t.name}",
             }
             for t in report.tables
             if t not in filled
