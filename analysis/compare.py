@@ -60,7 +60,8 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     axes = [axis.name for axis in AXES if any(axis.shown(value) for value in runs[axis.name].dropna())]
     table = runs[["model", *axes]].copy()
     planned = [flatten(config).get("budget.steps") for config in runs["config"]]
-    table["steps"] = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
+    steps = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
+    table["steps"] = pd.Series(steps, index=table.index, dtype=object)  # a missing one would turn all into floats
     table["seed"] = runs["seed"]
     table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in runs["params_with_pooler"]]
     numbers = runs[["mlm_loss", "mlm_left_baseline", "state"]].itertuples(index=False)
@@ -268,8 +269,8 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
 
 def _drawn(table: pd.DataFrame) -> Table:
     drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for name in table:
-        drawn.add_column(str(name), no_wrap=name not in ("task", "run", "start", "arm"), overflow="fold")
+    for name in table:  # a narrow column breaks between words; a word that is cut has an ellipsis
+        drawn.add_column(str(name), overflow="ellipsis")
     for values in table.itertuples(index=False):
         drawn.add_row(*(Text("—" if pd.isna(v) else str(v)) for v in values))  # rich would read [marks] in a str
     return drawn

@@ -200,6 +200,7 @@ def test_ctrl_c_stops_the_sweep_and_the_cell_saves(place: Path) -> None:
     assert "The same command runs the rest" in output
     status = json.loads(next((place / "stopped").glob("*/status.json")).read_text())
     assert "Stopped after step" in status["reason"]
+    assert status["exit_code"] == 75
 
 
 FAULTY = [

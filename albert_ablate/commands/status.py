@@ -42,7 +42,9 @@ def _show(options: argparse.Namespace) -> bool:
         run = runs.resolve()
         return _show_runs(console, run.name, run.parent, [run.name])
     if not runs.is_dir():
-        raise RunFolderError(f"{runs}: there is no such folder. Runs lie in paths.runs, which is runs/ by default.")
+        raise RunFolderError(
+            f"{runs}: there is no such folder. Runs lie in paths.runs, which is runs/ by default. {_how_to_start()}"
+        )
     chosen = [r for r in records(runs) if options.sweep is None or read_json(r)["name"] == options.sweep]
     if options.sweep is not None and not chosen:
         raise RunFolderError(f"{runs}: no sweep called {options.sweep} has been started there.")
@@ -52,21 +54,26 @@ def _show(options: argparse.Namespace) -> bool:
     known = {cell["folder"] for record in records(runs) for cell in read_json(record)["cells"]}
     single = [name for name in single_runs(runs) if name not in known] if options.sweep is None else []
     if not chosen and not single:
-        raise RunFolderError(
-            f"{runs}: no run and no sweep has been started there ({command_name('sweep')} sweep=demo)."
-        )
-    if single and (options.all or not chosen):
-        running |= _show_runs(console, f"{runs}, runs of no sweep", runs, single)
+        raise RunFolderError(f"{runs}: no run and no sweep has been started there. {_how_to_start()}")
+    going = [name for name in single if single_run(runs, name).state == "running"]
+    shown = single if options.all or not chosen else going
+    if shown:
+        running |= _show_runs(console, f"{runs}, runs of no sweep", runs, shown)
+    if others := len(single) - len(shown):
+        console.print(f"{others} more of no sweep; --all shows {'it' if others == 1 else 'them'}", style="dim")
     return running
+
+
+def _how_to_start() -> str:
+    return f"To start a run: {command_name('run')} scale=demo. A sweep: {command_name('sweep')} sweep=demo."
 
 
 def _show_sweep(console: Console, record: Path) -> bool:
     facts = read_json(record)
     now = facts["ended"] or time.time()
     cells = standings(record)
-    elapsed = None if facts["ended"] else now - facts["started"]
-    console.print(board(f"sweep {facts['name']}", cells, elapsed=elapsed))
-    going = any(cell.state == "running" for cell in cells)
+    going = not facts["ended"] and any(cell.state == "running" for cell in cells)
+    console.print(board(f"sweep {facts['name']}", cells, elapsed=now - facts["started"] if going else None))
     ended = "ended" if facts["ended"] else "going on" if going else "no cell is running"
     console.print(
         f"{ended} · {duration(now - facts['started'])} since it was started on {facts['host']}\n", markup=False

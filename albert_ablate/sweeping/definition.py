@@ -53,7 +53,8 @@ def load(name: str) -> SweepFile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
     if not path.is_file():
         known = sweep_names()
-        hint = did_you_mean(name, known, "sweep=")
+        files = sorted(file for file in (*Path().glob(f"{name}.y*ml"), *Path().glob(f"*/{name}.y*ml")))
+        hint = f"Did you mean sweep={files[0]}? " if files else did_you_mean(name, known, "sweep=")
         raise ConfigError(
             f"sweep={name}: there is no such sweep. {hint}There are: {', '.join(known)}, or a .yaml file."
         )
