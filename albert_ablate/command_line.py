@@ -36,6 +36,7 @@ COMMANDS = {
     "import": Command("albert_ablate.import_hf", "an ALBERT or BERT checkpoint as a run"),
     "pack": Command("albert_ablate.pack", "a corpus as one file of tokens", settings=True),
     "report": Command("albert_ablate.analysis.report", "tables, figures and verdicts from runs"),
+    "serve": Command("albert_ablate.analysis.serve", "the report and the board in a browser, kept up to date"),
     "scores": Command("albert_ablate.analysis.scores", "scores by arm, and the claims that they test"),
     "audit": Command("albert_ablate.analysis.audit", "a report's numbers derived a second time"),
     "compare": Command("albert_ablate.analysis.compare", "runs side by side"),
