@@ -93,7 +93,8 @@ def test_the_page_has_the_cells_and_the_report(server: Server, runs: Path) -> No
 @pytest.mark.parametrize(
     "path",
     ["/report/../runs/{run}/config.yaml", "/report/%2e%2e/%2e%2e/etc/passwd", "/../../etc/passwd",
-     "/report//etc/passwd", "//etc/passwd", "/{run}/config.yaml", "/report/..%5c..%5cetc", "/report/", "/report/\u0000", "/favicon.ico"],
+     "/report//etc/passwd", "//etc/passwd", "/{run}/config.yaml", "/report/..%5c..%5cetc", "/report/",
+     "/report/\u0000", "/favicon.ico"],
 )  # fmt: skip
 def test_nothing_but_the_report_is_served(server: Server, path: str) -> None:
     wait_for(lambda: status(server)["report"]["version"] == 1)
