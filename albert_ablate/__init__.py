@@ -5,14 +5,17 @@ The names of ``__all__`` are loaded when they are first asked for: the import it
 
 from typing import TYPE_CHECKING, Any
 
-from albert_ablate.shipped import shipped
+from albert_ablate.environment import require_environment
+from albert_ablate.shipped import VERSION, shipped
+
+require_environment()
 
 if TYPE_CHECKING:
     from albert_ablate.api import Run, compose, load, load_runs, report, run, sweep
     from albert_ablate.errors import UserError
     from albert_ablate.loading import LoadedRun
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["LoadedRun", "Run", "UserError", "compose", "load", "load_runs", "report", "run", "sweep"]
 
 # In a checkout ``albert_ablate.analysis`` stands beside the package.

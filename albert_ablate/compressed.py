@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from albert_ablate.errors import DataError, NotTextError
+from albert_ablate.shipped import install_command
 
 #: First bytes -> kind of compression.
 _MAGIC = {
@@ -78,7 +79,7 @@ def _through_arrow(path: Path, kind: str) -> IO[bytes]:
         import pyarrow
     except ModuleNotFoundError as error:
         raise DataError(
-            f"{path}: reading .{kind} needs pyarrow. Run `pip install -e '.[hub]'`, or unpack the file first."
+            f"{path}: reading .{kind} needs pyarrow. Run `{install_command('hub')}`, or unpack the file first."
         ) from error
     stream = pyarrow.CompressedInputStream(str(path), {"zst": "zstd", "lz4": "lz4"}[kind])
     return io.BufferedReader(stream)

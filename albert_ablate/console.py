@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from albert_ablate.errors import UserError
 
@@ -91,12 +92,6 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         return _written(as_process(lambda: main(None)))
 
     return run
-
-
-def program(module: str) -> str:
-    """What a command's help calls it: ``albert-ablate plan``, or ``python -m`` with its module."""
-    called = sys.argv[0]
-    return called if called.startswith("albert-ablate ") else f"python -m {module}"
 
 
 def as_process(work: Callable[[], int]) -> int:
@@ -202,3 +197,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def packed(parts: Sequence[str], width: int, joint: str = " · ") -> list[str]:
+    """The parts on as few lines as possible, those of a line joined by ``joint``; a part is never broken."""
+    lines: list[str] = []
+    for part in parts:
+        joined = f"{lines[-1]}{joint}{part}" if lines else part
+        if lines and Text(joined).cell_len <= width:
+            lines[-1] = joined
+        else:
+            lines.append(part)
+    return lines

@@ -1,5 +1,41 @@
 """Errors that the user can fix: the terminal shows a message, never a traceback."""
 
+import re
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from itertools import takewhile
+
+#: The least similarity of a name to what was typed, from 0 to 1, at which it is suggested.
+_SIMILAR = 0.6
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The name that ``word`` was probably meant to be, or None: the most similar one, or the one it abbreviates.
+
+    Of equally similar names, the one with the longer common beginning: e128 for e129, rather than e192.
+    """
+    names = list(known)
+    similarity = {name: SequenceMatcher(None, name.lower(), word.lower()).ratio() for name in names}
+    best = max(names, key=lambda name: (similarity[name], _same_letters(name, word)), default=None)
+    if best is not None and similarity[best] >= _SIMILAR:
+        return best
+    return next((name for name in names if len(word) > 1 and _initials(name) == word.lower()), None)
+
+
+def _same_letters(name: str, word: str) -> int:
+    """The length of the beginning that both have."""
+    return len(list(takewhile(lambda letters: letters[0] == letters[1], zip(name, word, strict=False))))
+
+
+def _initials(name: str) -> str:
+    return "".join(part[:1] for part in re.split(r"[\W_]+", name.lower()))
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """``Did you mean PREFIXname? `` with the nearest of the ``known`` names; empty if none is near."""
+    name = nearest(word, known)
+    return "" if name is None else f"Did you mean {prefix}{name}? "
+
 
 class UserError(Exception):
     """A condition the user can change. ``exit_code`` is what the process returns."""
@@ -46,7 +82,7 @@ class RunFolderError(UserError):
 class NoRunsError(UserError, FileNotFoundError):
     """A command found no run folders to read."""
 
-    exit_code = 1
+    exit_code = 2
 
 
 class DamagedFileError(RunFolderError, ValueError):

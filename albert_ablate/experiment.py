@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from albert_ablate import console
+from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import identity, ingredients, readable_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import Prepared, prepare
@@ -66,7 +67,7 @@ def run_cell(config: RunConfig, paper: RunConfig) -> RunFolder:
     if config.data.validation_fraction == 1 and config.data.validation_path is None:
         raise ConfigError(
             "data.validation_fraction=1: every document would be held out and none left to train on. Give less than 1; "
-            "a run that is finished is scored on a whole text by `python -m albert_ablate.evaluate`."
+            f"a run that is finished is scored on a whole text by `{command_name('evaluate')}`."
         )
     alone = Machine.of(config.runtime)
     with stoppable(), explaining_disk_errors(config.paths.runs, config.paths.cache), joined(alone.device.type) as world:

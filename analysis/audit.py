@@ -4,7 +4,6 @@ Every number of the tables, their differences, the scorecard and ``runs.csv`` is
 folders, by separate code (``analysis/recount/``). Without ``--report``, the report is made first from the same folders.
 """
 
-import argparse
 import csv
 import io
 import sys
@@ -17,7 +16,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import command_name, program
+from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 
@@ -37,6 +38,7 @@ from .write.page import Report, markdown
 Rows = list[dict[str, str]]
 _COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why")
 #: The heading of the scorecard in report.md.
+_OF_USER = "Your claims"
 _CLAIMED = "What the paper claims, and what these runs say"
 _CLAIMS = Path(__file__).with_name("claims.yaml")
 _CONTROLS = Path(__file__).with_name("controls.yaml")
@@ -56,7 +58,7 @@ class Reported:
         if missing := [file.name for file in needed if not file.is_file()]:
             what = "there is no such folder" if not folder.exists() else f"it has no {' and no '.join(missing)}"
             raise ConfigError(
-                f"--report {folder}: no report: {what}. python -m analysis.report RUNS --out {folder} writes one."
+                f"--report {folder}: no report: {what}. {command_name('report')} RUNS --out {folder} writes one."
             )
         files = {}
         for file in (*needed, *folder.glob("controls.csv"), *sorted((folder / "tables").glob("*.csv"))):
@@ -121,7 +123,12 @@ def audit(
     # A report on controls alone has one sentence instead of the scorecard.
     folded = len(natural) < len(derived) and all(row["verdict"] == "not tested" for row in natural)
     shown = reported.page and natural and not folded
-    checks += of_page + (pages.check_claims(printed.get(_CLAIMED), natural) if shown else [])
+    if shown:
+        of_user = printed.get(_OF_USER, [])
+        papers = len(natural) - sum(map(len, of_user))  # the user's claims are the last ones of the scorecard
+        expected = [*natural[papers:], *(row for row in natural[:papers] if row["verdict"] != "not tested")]
+        of_page += pages.check_claims([*of_user, *printed.get(_CLAIMED, [])], expected)
+    checks += of_page
     return [check for check in checks if check.reported != NOTHING or check.derived != NOTHING or check.state == OPEN]
 
 
@@ -185,7 +192,7 @@ def _require_raw(paths: Sequence[Path]) -> None:
         if (path / "scorecard.csv").is_file() and not folders([path]):
             raise UserError(
                 f"{path}: a report, not the runs that it was made from: it holds no run folders, so none of its "
-                f"numbers can be derived again. Name their folder: python -m analysis.audit runs --report {path}"
+                f"numbers can be derived again. Name their folder: {command_name('audit')} runs --report {path}"
             )
         run_folders(path)
 
@@ -193,9 +200,7 @@ def _require_raw(paths: Sequence[Path]) -> None:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 0 if nothing disagrees, 1 if a number disagrees or there are no runs."""
-    parser = argparse.ArgumentParser(
-        prog=program("analysis.audit"), description="A report's numbers derived a second time, from the raw files."
-    )
+    parser = Parser(prog=program("audit"), description="A report's numbers derived a second time, from the raw files.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--report", type=Path, metavar="DIR", help="a written report (default: one is made in memory)")
     parser.add_argument("--claims", type=Path, action="append", default=[], help="a claims file of the report")

@@ -7,7 +7,6 @@ Two collections: the change from A to B for every cell that both have, paired by
 has; and the settings, other than the axes, in which the two differ.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.arguments import Parser
 from albert_ablate.axes import AXES
-from albert_ablate.console import command, program
+from albert_ablate.command_line import program
+from albert_ablate.config.labels import flatten
+from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.record import formats
@@ -33,7 +35,6 @@ from .read.arms import full_names
 from .read.cells import Selection, main_selection
 from .read.places import require_file
 from .read.runs import load_runs
-from .read.setups import flatten
 from .read.task_setups import apart
 from .write import render
 from .write.sources import different
@@ -59,7 +60,8 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     axes = [axis.name for axis in AXES if any(axis.shown(value) for value in runs[axis.name].dropna())]
     table = runs[["model", *axes]].copy()
     planned = [flatten(config).get("budget.steps") for config in runs["config"]]
-    table["steps"] = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
+    steps = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
+    table["steps"] = pd.Series(steps, index=table.index, dtype=object)  # a missing one would turn all into floats
     table["seed"] = runs["seed"]
     table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in runs["params_with_pooler"]]
     numbers = runs[["mlm_loss", "mlm_left_baseline", "state"]].itertuples(index=False)
@@ -190,7 +192,7 @@ def _around(accuracy: float, interval: Any) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table or the changes. Exit code 1 without runs or if ``--csv`` is not writable, 2 for bad options."""
-    parser = argparse.ArgumentParser(prog=program("analysis.compare"), description="Run folders side by side.")
+    parser = Parser(prog=program("compare"), description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     parser.add_argument("second", type=Path, nargs="?", help="a second one: shows what changed since the first")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")
@@ -267,8 +269,8 @@ def _show_changes(before: pd.DataFrame, after: pd.DataFrame, console: Console) -
 
 def _drawn(table: pd.DataFrame) -> Table:
     drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for name in table:
-        drawn.add_column(str(name), no_wrap=name not in ("task", "run", "start", "arm"), overflow="fold")
+    for name in table:  # a narrow column breaks between words; a word that is cut has an ellipsis
+        drawn.add_column(str(name), overflow="ellipsis")
     for values in table.itertuples(index=False):
         drawn.add_row(*(Text("—" if pd.isna(v) else str(v)) for v in values))  # rich would read [marks] in a str
     return drawn

@@ -3,7 +3,6 @@
 Each is written as PNG, SVG and PDF, and its plotted numbers as CSV.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,14 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
+from albert_ablate.console import command
 from albert_ablate.errors import UserError
 
 from .draw import style
 from .draw.arms import cost, learning_curves, pareto, seed_spread
+from .draw.forest import forest
 from .draw.paper import embedding, objective_matrix, per_layer, training_curves
 from .draw.plotting import NothingToDraw
 from .draw.style import Drawing
+from .judge.effects import SweepTable
 from .read import cautions
 from .read.cells import main_selection
 from .read.places import require_ours, require_writable
@@ -44,10 +47,21 @@ def draw_all(runs: pd.DataFrame, names: Sequence[str] = tuple(FIGURES)) -> tuple
     return drawings, undrawn
 
 
+def draw_forests(sweeps: Sequence[SweepTable]) -> dict[str, Drawing]:
+    """Name of a sweep's table -> its forest plot, for the sweeps with an effect that can be judged."""
+    forests = {}
+    for sweep in sweeps:
+        try:
+            forests[sweep.table.name] = forest(sweep)
+        except NothingToDraw:  # the section says why no effect is judged
+            continue
+    return forests
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the figures. Exit code 1 without runs or drawings or if ``--out`` is not writable, 2 for wrong options."""
-    parser = argparse.ArgumentParser(prog=program("analysis.figures"), description="Figures of run folders.")
+    parser = Parser(prog=program("figures"), description="Figures of run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write (default: figures)")
     parser.add_argument(

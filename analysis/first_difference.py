@@ -4,14 +4,15 @@ Compares their metrics line by line, without measured times; then settings, corp
 weights. Two runs of one seed and one configuration on one machine do not differ.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
+from albert_ablate.console import command
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import differences, sha256_file
 
@@ -88,9 +89,7 @@ def _weights(folder: Path) -> str | None:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 0 if the runs are equal, 1 if they differ, 2 for a wrong folder."""
-    parser = argparse.ArgumentParser(
-        prog=program("analysis.first_difference"), description="The first step at which two runs differ."
-    )
+    parser = Parser(prog=program("difference"), description="The first step at which two runs differ.")
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="a run folder")
     parser.add_argument("--tolerance", type=float, default=0.0, help="relative difference to ignore")
     options = parser.parse_args(arguments)

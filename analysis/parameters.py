@@ -4,7 +4,6 @@ Without arguments: every cell of Tables 1, 3 and 4, counted in three ways beside
 With overrides, as for ``run.py``: the counts of those cells.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
+from albert_ablate.console import command
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import compose
 from albert_ablate.sweeping.cells import labels
@@ -81,7 +82,7 @@ def _draw(cells: pd.DataFrame) -> Table:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, or the counts of cells. Exit code 2 for wrong settings."""
-    parser = argparse.ArgumentParser(prog=program("analysis.parameters"), description="Parameters before training.")
+    parser = Parser(prog=program("parameters"), description="Parameters before training.")
     parser.add_argument("overrides", nargs="*", help="a cell, such as: model=base embed=e128 share=all, or several")
     overrides = parser.parse_args(arguments).overrides
     console = Console(highlight=False)

@@ -4,7 +4,6 @@ Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs
 (Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV). ``--compact`` writes only what a repository should keep.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,20 +13,25 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
+from albert_ablate.console import command
 from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.files import write_text
 
 from .draw import style
-from .figures import draw_all
+from .figures import draw_all, draw_forests
 from .judge import controls
 from .judge.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
+from .judge.effects import build_sweep
+from .judge.paper_effects import with_paper
 from .judge.tables import REFERENCES, build, configurations
 from .parameters import count, overrides_of
 from .read.copies import without_copies
 from .read.places import require_ours, require_writable
 from .read.runs import read_folders, setting
-from .write import page, render
+from .read.sweeps import groups
+from .write import own, page, render
 from .write.page import Report
 
 _TITLE = "ALBERT's choices, ablated"
@@ -49,7 +53,10 @@ def gather(
     drawings, undrawn = draw_all(runs) if draw else ([], {})
     papers, planted = controls.divided(claims)
     verdicts, known = tuple(judge(runs, papers, survivors)), controls.controls_of(runs, planted, survivors)
-    return Report(title, runs, tables, verdicts, tuple(drawings), undrawn, known)
+    sweeps = [build_sweep(group, number, survivors) for number, group in enumerate(groups(runs), 1)]
+    sweeps = [with_paper(sweep, verdicts) for sweep in sweeps]
+    forests = draw_forests(sweeps) if draw else {}
+    return Report(title, runs, tables, verdicts, tuple(drawings), undrawn, known, tuple(sweeps), forests)
 
 
 def write(report: Report, out: Path, *, compact: bool = False) -> Path:
@@ -66,7 +73,7 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
         write_text(stem.with_suffix(".tex"), render.latex(table))
     for name, numbers in frames(report, compact=compact).items():
         write_text(out / name, numbers.to_csv(index=False))
-    for drawing in report.drawings:
+    for drawing in (*report.forests.values(), *report.drawings):
         style.write(drawing, out / "figures", ("svg",) if compact else ("png", "svg", "pdf"))
     return out / ("report.md" if compact else "index.html")
 
@@ -93,6 +100,7 @@ def report_on(
 def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
     """File -> its table of numbers, for every CSV file; ``compact`` leaves out the tables without runs."""
     by_file = {"scorecard.csv": _scorecard(report), "runs.csv": report.runs.drop(columns=list(_NESTED))}
+    by_file |= own.frames(report.sweeps)
     if report.controls.scores:
         by_file["controls.csv"] = controls.frame(report.controls)
     for table in report.filled if compact else report.tables:
@@ -133,7 +141,7 @@ def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
 
 def _tell(report: Report, opened: Path) -> None:
     console = Console(highlight=False)
-    for sentence in page.summary(report):
+    for sentence in (page.answer(report), *page.summary(report)):
         console.print(sentence, markup=False)
     for sentence in page.cautions(report):
         console.print(f"  {sentence}", style="yellow", markup=False)
@@ -157,9 +165,7 @@ def _tell(report: Report, opened: Path) -> None:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit code 1 without runs or if ``--out`` cannot be written, 2 for wrong arguments or claims."""
-    parser = argparse.ArgumentParser(
-        prog=program("analysis.report"), description="Tables, figures and verdicts from run folders."
-    )
+    parser = Parser(prog=program("report"), description="Tables, figures and verdicts from run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
     parser.add_argument(

@@ -4,7 +4,6 @@ L2 distance and angle between the input and output of every layer (paper, sectio
 tokens of the first sequences of the text. All models get the same sequences, of one length.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
 from albert_ablate.commands.import_hf import import_checkpoint
 from albert_ablate.config.schema import DataConfig, PairsConfig, RunConfig
-from albert_ablate.console import command, program
+from albert_ablate.console import command
 from albert_ablate.data.segments import Pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import Tokenizer
@@ -183,9 +184,7 @@ def _once(sources: Sequence[Path]) -> list[Path]:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the layers of every model; with ``--out`` draws them. Exit code 2 for an unusable model or text."""
-    parser = argparse.ArgumentParser(
-        prog=program("analysis.similarity"), description="What each layer does to its input, on your text."
-    )
+    parser = Parser(prog=program("similarity"), description="What each layer does to its input, on your text.")
     parser.add_argument("sources", type=Path, nargs="+", metavar="RUN_OR_CHECKPOINT", help="or a name on the hub")
     parser.add_argument("--text", type=Path, required=True, help="prose, sentences, .jsonl or .parquet; may be packed")
     parser.add_argument("--sequences", type=int, default=_SEQUENCES, help=f"how many (default: {_SEQUENCES})")

@@ -1,4 +1,4 @@
-"""What source files import, for the tests of the house's rules."""
+"""What source files import and say, for the tests of the house's rules."""
 
 import ast
 from collections.abc import Iterator
@@ -18,3 +18,12 @@ def imports(file: Path, root: Path) -> Iterator[str]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*above, *filter(None, [node.module])))
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def texts(file: Path) -> Iterator[str]:
+    """The string literals in ``file``, the fixed parts of f-strings included, docstrings left out."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.value

@@ -52,6 +52,24 @@ def test_unfinished_failed_and_broken_runs_are_rows_that_say_so(tmp_path: Path) 
     assert runs["params_with_pooler"].isna()[2]
 
 
+def test_a_comparison_fits_eighty_columns_and_breaks_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = [write_cell(tmp_path, SOP, seed) for seed in range(2)]
+    (runs[1] / "status.json").write_text(json.dumps({"state": "preempted", "reason": "stopped"}))
+    table = compare(load_runs(tmp_path))
+    assert [str(steps) for steps in table["steps"]] == ["3500", "3500"]
+    assert compare_command([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for words in (table.columns, table.iloc[0]):
+        assert {word for cell in words for word in str(cell).split()} <= set(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "50")
+    assert compare_command([str(tmp_path)]) == 0
+    assert "…" in capsys.readouterr().out.splitlines()[1], "what is cut says so"
+
+
 def test_a_folder_of_an_older_version_is_read(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, SOP, 0)
     results = read_json(folder / "results.json")

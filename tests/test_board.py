@@ -2,12 +2,19 @@
 
 import io
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pyte
+import pytest
 from rich.console import Console
 
-from albert_ablate.sweeping.board import Watch, board, counts
+from albert_ablate.sweeping.board import Watch, board, counts, remaining
 from albert_ablate.sweeping.record import Standing
+from albert_ablate.sweeping.remaining import about, seconds_left
+
+PICTURES = Path(__file__).parent / "pictures"
 
 
 def cell(label: str, state: str, **more: object) -> Standing:
@@ -26,6 +33,19 @@ CELLS = [
 ]
 
 
+DEPTH = [
+    cell("layers=3 share=all s0", "finished", work=1e12),
+    cell("layers=6 share=all s0", "running", step=1200, share=0.52, speed=43210.0, phase="training", work=2e12,
+         scores="MLM 5.231 nats, 12.3% · sentence 55.1%"),
+    cell("layers=3 share=none s0", "failed", work=1e12,
+         reason="ValueError: 3 does not divide 130, the width of the model, and every head needs a whole number"),
+    cell("layers=6 share=none s0", "running", phase="fine-tuning text_classification, seed 0, 40%", work=2e12),
+    cell("e32-all-sop-nano-large-1x512-s0 hidden_dropout=0.0 layers=24", "preempted", work=1e12,
+         reason="Stopped after step 1,081"),
+    cell("layers=6 share=all s1", "missing", work=2e12),
+]  # fmt: skip
+
+
 def drawn(cells: list[Standing], height: int | None = None, width: int = 100) -> str:
     out = io.StringIO()
     Console(file=out, width=width).print(board("sweep x", cells, height))
@@ -35,20 +55,56 @@ def drawn(cells: list[Standing], height: int | None = None, width: int = 100) ->
 def test_every_state_has_its_line() -> None:
     text = drawn(CELLS)
     assert "sweep x: 1 finished, 2 running, 1 failed, 1 stopped, 2 waiting" in text
-    lines = {line.split()[1]: line for line in text.splitlines()[1:] if len(line.split()) > 1}
-    assert "✓" in lines["a"]
-    assert "ValueError: a bug in two lines" in lines["b"]
-    assert "50% · step 1,200 · 43,210 tokens/s" in lines["c"]
-    assert "evaluating" in lines["d"]
-    assert "its process ended without recording a reason" in lines["e"]
-    assert "waiting" in lines["f"]
+    lines = [line.split() for line in text.splitlines()[1:]]
+    rows = {line[1]: [line, *lines[i + 1 : i + 2]] for i, line in enumerate(lines) if line[0] in "✓✗▶‖·"}
+    assert rows["a"][0] == ["✓", "a", "finished"]
+    assert rows["b"] == [["✗", "b", "failed"], ["ValueError:", "a", "bug", "in", "two", "lines"]]
+    assert rows["c"][0][-1] == "50%"
+    assert rows["c"][1] == ["step", "1,200", "·", "43,210", "tokens/s"]
+    assert rows["d"] == [["▶", "d", "running"], ["evaluating"]]
+    assert rows["e"][1] == ["its", "process", "ended", "without", "recording", "a", "reason"]
+    assert rows["f"][0] == ["·", "f", "waiting"]
 
 
-def test_a_narrow_terminal_cuts_words_and_wraps_nothing() -> None:
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_board_on_a_terminal_is_the_picture(width: int) -> None:
+    screen = pyte.Screen(width, 40)
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=True).print(board("sweep depth", DEPTH, elapsed=600.0))
+    pyte.Stream(screen).feed(out.getvalue().replace("\n", "\r\n"))
+    shown = "\n".join(line.rstrip() for line in screen.display).rstrip() + "\n"
+    assert shown == (PICTURES / f"board-{width}.txt").read_text(encoding="utf-8")
+
+
+def test_a_live_board_shows_one_line_of_a_reason() -> None:
     long = [cell("e32-all-sop-nano-large-1x512-s0 hidden_dropout=0.0", "failed", reason="word " * 60)]
-    lines = drawn(long, width=60).rstrip().splitlines()
-    assert len(lines) == 2
+    lines = drawn(long, width=60, height=20).rstrip().splitlines()
+    assert lines[1].split() == ["✗", "e32-all-sop-nano-large-1x512-s0", "failed"]
+    assert lines[2].split() == ["hidden_dropout=0.0"]
+    assert len(lines) == 4
+    assert lines[3].endswith("…")
     assert all(len(line) <= 60 for line in lines)
+    whole = drawn(long, width=60)
+    assert whole.count("word") == 60
+
+
+def test_the_time_left_follows_from_the_work_done_since_the_start() -> None:
+    work = [  # the first was finished before, and the third half done
+        cell("a", "finished", work=8e12, before=1.0),
+        cell("b", "finished", work=1e12),
+        cell("c", "running", work=2e12, before=0.5, share=0.75, phase="training"),
+        cell("d", "missing", work=4e12),
+        cell("e", "failed", work=9e12),
+    ]
+    assert seconds_left(work, 60.0) == pytest.approx(60 * (0.5 + 4) / (1 + 0.5))
+    assert remaining(work, 60.0) == "2/5 · 3 min left"
+    assert seconds_left(work[2:4], 60.0) == pytest.approx(60 * 4.5 / 0.5)
+    assert seconds_left(work[3:], 60.0) is None, "nothing has been done yet"
+    assert seconds_left(work[:2], 60.0) is None, "nothing is left"
+    assert seconds_left([*work, cell("f", "missing")], 60.0) is None, "an older record"
+    evaluating = replace(work[2], phase="evaluating", share=0.1)
+    assert seconds_left([evaluating, work[3]], 60.0) == pytest.approx(60 * 4 / 1)
+    assert about(3 * 3600 + 61) == "3 h 02 min"
 
 
 def test_a_low_terminal_shows_the_running_cells() -> None:
@@ -64,7 +120,7 @@ def test_a_low_terminal_shows_the_running_cells() -> None:
 def test_off_a_terminal_each_change_is_a_line() -> None:
     now = [cell("a", "missing"), cell("b", "missing")]
     out = io.StringIO()
-    with Watch("sweep x", lambda: list(now), Console(file=out, width=100)):
+    with Watch("sweep x", lambda: list(now), time.time(), Console(file=out, width=100)):
         for state in ("running", "finished"):
             now[0] = cell("a", state)
             end = time.monotonic() + 10
@@ -81,6 +137,6 @@ def test_off_a_terminal_each_change_is_a_line() -> None:
 def test_on_a_terminal_it_is_live_and_leaves_nothing_behind() -> None:
     out = io.StringIO()
     terminal = Console(file=out, width=100, force_terminal=True, _environ={"TERM": "xterm"})
-    with Watch("sweep x", lambda: CELLS, terminal):
+    with Watch("sweep x", lambda: CELLS, time.time(), terminal):
         time.sleep(1.3)
     assert "43,210 tokens/s" in out.getvalue()

@@ -1,5 +1,6 @@
 """``albert-ablate COMMAND``: every command by its name, what the machine offers, completion in bash."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from runhelpers import ROOT, one_thread, tiny_overrides
+from sourcehelpers import texts
 from test_commands import COMMANDS as FILES
 
-from albert_ablate.command_line import COMMANDS, main
+from albert_ablate import command_line
+from albert_ablate.command_line import COMMANDS, command_name, main
 from albert_ablate.commands import completion, doctor
 from albert_ablate.config.schema import CONF
 
@@ -65,10 +68,83 @@ def test_run_and_sweep_are_hydras(tmp_path: Path) -> None:
     assert "Did you mean sweep=table5" in refused.stderr
 
 
-@pytest.mark.parametrize(("words", "said"), [(["paln"], "Did you mean plan?"), (["x"], "There are: run, sweep, plan")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["paln"], "paln: there is no such command. Did you mean plan? There are: run"),
+        (["x"], "x: there is no such command. There are: run, sweep, plan"),
+        ([], "Which command? There are: run"),
+        (["--versoin"], "--versoin: there is no such option. Did you mean --version? Options are --help, --version."),
+    ],
+)
 def test_another_word_is_no_command(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+# --- options and arguments of commands ------------------------------------------------------------
+
+MISTAKES = [
+    ("plan", ["seed=1", "--no-tme"], "--no-tme: there is no such option. Did you mean --no-time? Options are --help"),
+    ("plan", ["seed=1", "--gpu", "h1000"], "--gpu h1000: there is no such choice. Did you mean h100? There are: a100"),
+    ("plan", ["--share", "all"], "--share: there is no such option. A setting has no dashes: share=VALUE. "),
+    ("plan", ["--model.layers=3", "seed=1"], "A setting has no dashes: model.layers=3."),
+    ("plan", ["seed=1", "--utilisation", "x"], "--utilisation: invalid float value: 'x'. `albert-ablate plan --help`"),
+    ("plan", ["seed=1", "--utilisation", "3"], "--utilisation=3.0: a share of the peak, above 0 and at most 1"),
+    ("plan", [], "the following arguments are required: OVERRIDE. `albert-ablate plan --help` shows what it takes."),
+    ("status", ["a", "b"], "b: one argument too many. `albert-ablate status --help` shows what it takes."),
+    ("report", ["runs", "--claim", "x", "--compcat"], "Did you mean --compact?"),
+    ("completion", ["fish"], "shell fish: there is no such choice."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words", "said"), MISTAKES, ids=[" ".join([n, *words]) for n, words, _ in MISTAKES])
+def test_wrong_options_are_refused_in_words(
+    name: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, *words]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (printed.out, "usage:" in printed.err) == ("", False)
+
+
+#: Commands that need more than one argument.
+LEAST = {"export": ["x", "x"], "import": ["x", "x"], "difference": ["x", "x"], "similarity": ["x", "--text", "x"],
+         "completion": ["bash"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_suggests_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, *LEAST.get(name, ["x"]), "--hlep"]) == 2
+    assert "--hlep: there is no such option. Did you mean --help?" in capsys.readouterr().err
+
+
+# --- how a command is called ----------------------------------------------------------------------
+
+
+def test_in_a_checkout_a_command_is_called_by_its_file() -> None:
+    assert command_name("run") == "python run.py"
+    assert command_name("sweep") == "python run.py -m"
+    assert command_name("completion") == "python -m albert_ablate completion"
+    modules = {command_name(name).removeprefix("python -m ") for name in COMMANDS if name not in ("run", "sweep")}
+    assert modules - {"albert_ablate completion"} == {*FILES} - {"run", "albert_ablate.__main__"}
+
+
+def test_installed_it_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line, "IN_CHECKOUT", False)
+    assert [command_name(name) for name in COMMANDS] == [f"albert-ablate {name}" for name in COMMANDS]
+
+
+def test_no_message_names_a_command_in_another_way() -> None:
+    said = [
+        f"{file.relative_to(ROOT)}: {text}"
+        for folder in ("albert_ablate", "analysis", "hydra_plugins")
+        for file in (ROOT / folder).rglob("*.py")
+        if file != ROOT / "albert_ablate" / "command_line.py"
+        for text in texts(file)
+        if re.search(r"python run\.py|python -m (albert_ablate|analysis)", text)
+    ]
+    assert said == []
 
 
 # --- what the machine offers ----------------------------------------------------------------------
@@ -100,7 +176,7 @@ def test_the_doctor_says_what_a_missing_package_is_for(
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "pyarrow" else object())
     facts = report(capsys, tmp_path)
     assert facts["hub"] == (
-        "missing pyarrow, needed for corpora and tasks of the hub, parquet files. pip install 'albert-ablate[hub]'"
+        "missing pyarrow, needed for corpora and tasks of the hub, parquet files. Run `pip install -e '.[hub]'`."
     )
     assert facts["launchers"].startswith("installed")
 

@@ -1,5 +1,6 @@
 """Words of the command line: values in any script are read, and what is wrong is said in our words."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from albert_ablate.door.compose import compose, compose_for_run
 from albert_ablate.door.options import require_supported
 from albert_ablate.door.words import parsed, readable
 from albert_ablate.errors import ConfigError
+from albert_ablate.shipped import install_command
 
 READ = [
     ("data.path=корпус.txt", "корпус.txt"),
@@ -69,6 +71,19 @@ WRONG = [
     (["hidden=3"], "Did you mean model.hidden?"),
     (["share.all=1"], "Did you mean share=all?"),
     (["embed=64"], "embed=64: there is no such option. Did you mean embed=e64? There are: e128"),
+    (["embed=e129"], "Did you mean embed=e128?"),
+    (["share=attn"], "Did you mean share=attention?"),
+    (["scale=laptop"], "scale=laptop: there is no such option. There are: controls, cpu"),
+    (["data=my_corpus.txt"], "A file or folder is given as data=text data.path=my_corpus.txt. There are: embedded"),
+    (["data=../my corpus"], "data=text data.path='../my corpus'"),
+    (["embeds=e128"], "Did you mean embed? The top level has"),
+    (["optimizer.lr=1"], "Did you mean optimizer.learning_rate?"),
+    (["lr=1"], "Did you mean task.scaling.learning_rate or optimizer.learning_rate or scale.learning_rate?"),
+    (["layer=3"], "Did you mean model.layers or warm_start.layers?"),
+    (["task.tasks.sst2.steps=1"], "task has: source"),
+    (["+x=1"], "x: there is no such setting"),
+    (["~x"], "x: there is no such setting"),
+    (["x@y=1"], "packages (@) are not used here"),
     (["share=null"], "share=null: there is no such option"),
     (["task=none_such"], "task=none_such: there is no such option"),
     (["data.path.x=3"], "data.path is one value"),
@@ -111,18 +126,35 @@ def test_a_fine_tuning_is_refused_in_the_same_words(tmp_path: Path) -> None:
         (["hydra/sweeper=basic"], "own sweeper"),
         (["hydra.sweeper.max_batch_size=2"], "own sweeper"),
         (["hydra.launcher._target_=mine.Launcher"], "not by mine.Launcher"),
-        (["~hydra/launcher"], "cells can be started by basic"),
+        (["~hydra/launcher"], "Cells can be started by basic"),
         (["hydra.job.chdir=true"], "relative paths are those of the folder where the command is given"),
         (["+hydra.job.env_set.A=1"], "hydra.job.env_set"),
         (["hydra.searchpath=[file:///x]"], "--config-dir"),
         (["hydra.mode=RUN"], "Leave one of the two out"),
         (["hydra/launcher=joblib,basic"], "one value for the whole sweep"),
+        (["hydra/launcher=joblb"], "Did you mean hydra/launcher=joblib? Cells can be started by basic, joblib"),
     ],
 )
 def test_settings_of_hydra_that_have_no_place_are_refused(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         require_supported(words, multirun=True)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+def test_a_launcher_that_is_not_installed(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("albert_ablate.door.options.options_of", lambda group: ["basic"])
+    with pytest.raises(ConfigError) as caught:
+        require_supported([f"hydra/launcher={launcher}"], multirun=True)
+    assert str(caught.value) == (
+        f"hydra/launcher={launcher}: it is not installed. Run `pip install -e '.[launchers]'`."
+    )
+
+
+def test_an_extra_of_an_installed_package_is_installed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert install_command("hub") == "pip install -e '.[hub]'"
+    monkeypatch.setattr(sys.modules["albert_ablate.shipped"], "IN_CHECKOUT", False)
+    assert install_command("hub") == "pip install 'albert-ablate[hub]'"
 
 
 def test_other_settings_of_hydra_are_taken() -> None:

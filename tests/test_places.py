@@ -60,7 +60,7 @@ def test_a_folder_that_holds_no_runs_is_refused_in_words(
 ) -> None:
     place, words = places(runs)[kind]
     more = [] if command == "compare" else ["--out", str(runs.parent / "out")]
-    assert call(command, str(place), *more) == 1
+    assert call(command, str(place), *more) == 2
     err = capsys.readouterr().err
     assert "no run folders there" in err
     assert words in err

@@ -1,6 +1,9 @@
 """The plan: what it says of a sweep without training it."""
 
 import json
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,12 @@ from test_sweep_files import cells
 
 from albert_ablate.commands.plan import main
 from albert_ablate.door.compose import compose
+from albert_ablate.files import write_json
+from albert_ablate.record.provenance import usable_cores
 from albert_ablate.sweeping import calibration
-from albert_ablate.sweeping.calibration import Calibration, calibrate, measure
+from albert_ablate.sweeping.calibration import calibrate, kept, measure
 from albert_ablate.sweeping.cells import labels
-from albert_ablate.sweeping.estimate import GPU_PEAKS, on_gpu, on_this_machine
+from albert_ablate.sweeping.estimate import GPU_PEAKS, Calibration, on_gpu, on_this_machine
 from albert_ablate.sweeping.real_tokens import estimated, measured
 from albert_ablate.training.budget import step_flops
 
@@ -155,11 +160,108 @@ def test_the_calibration_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(made) == 2
 
 
+def test_an_old_measurement_and_one_of_a_busy_machine_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread = 1.0
+    made = []
+
+    def fake(config: object) -> dict[str, float]:
+        made.append(config)
+        return {"step_seconds": 1.0, "sequence_seconds": 1.0, "peak_bytes": 1, "tokens_per_step": 1.0, "spread": spread}
+
+    monkeypatch.setattr(calibration, "_measured_apart", fake)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.0, 0.0))
+    config = compose(tiny_overrides(tmp_path))
+    file = calibration._path(config)
+    began = time.time()
+    assert began <= calibrate(config).made <= time.time()
+    assert json.loads(file.read_text())["cores"] == usable_cores()
+
+    def aged(seconds: float) -> int:
+        """Measurements so far, after one that was made so long ago is asked for."""
+        write_json(file, json.loads(file.read_text()) | {"made": time.time() - seconds})
+        calibrate(config)
+        return len(made)
+
+    assert aged(29 * 86400) == 1
+    spread = 2.0
+    assert aged(31 * 86400) == 2
+    assert aged(300) == 2, "a busy machine's counts for ten minutes"
+    assert aged(700) == 3
+    calibrate(config, oldest=time.time())  # --remeasure
+    assert len(made) == 4
+    assert kept(config) is not None
+
+
+def test_a_busy_machine_is_known_by_its_load_or_by_unequal_steps() -> None:
+    quiet = Calibration(1.0, 1.0, 1, 1.0, spread=1.08, load=3.0, cores=2)
+    assert not quiet.busy
+    assert replace(quiet, load=3.5).busy
+    assert replace(quiet, spread=1.3).busy
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_plan_fits_the_terminal_and_names_what_it_leaves_out(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.chdir(tmp_path)
+    words = ["model.layers=3,6", "share=all,none", "seed=0,1", "--gpu", "h100"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("cell "))
+    start = lines.index(head)
+    rows = lines[start + 1 : lines.index("", start)]
+    assert all(len(line.rstrip()) <= width for line in [head, *rows])
+    assert len({row.split("  ")[0] for row in rows}) == len(rows) == 8, "no two rows are equal"
+    assert rows[0].startswith("all shared, layers=3, seed 0 ")
+    assert "time" in head.split()
+    assert "memory" not in head, "no cell has a number there"
+    missing = [name for name in ("FLOPs", "tokens", "disk") if name not in head.split()]
+    assert (f"not shown at this width: {', '.join(missing)}" in lines[-1]) == bool(missing)
+    assert bool(missing) == (width < 80)
+
+
+def test_the_plan_warns_of_measurements_that_cannot_be_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spreads = iter([1.0, 1.0, 3.2])
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.0, 0.0))
+    monkeypatch.setattr(
+        calibration, "_measured_apart",
+        lambda config: {"step_seconds": 0.01, "sequence_seconds": 1e-4, "peak_bytes": 1, "tokens_per_step": 256.0,
+                        "spread": next(spreads)},
+    )  # fmt: skip
+    words = tiny_overrides(tmp_path)
+    assert main(words) == 0
+    assert "busy" not in capsys.readouterr().out
+    (file,) = (tmp_path / "cache" / "calibration").glob("*.json")
+    write_json(file, json.loads(file.read_text()) | {"made": time.time() - 3.5 * 86400})
+    assert main(words) == 0
+    assert "times measured up to 3 days ago; --remeasure measures again" in capsys.readouterr().out
+    assert main([*words, "--remeasure"]) == 0
+    assert "ago" not in capsys.readouterr().out
+    assert main([*words, "--remeasure"]) == 0
+    text = capsys.readouterr().out
+    assert "machine busy: times unreliable (steps of equal size differed by a factor of 3.2" in text
+
+
+def test_the_plan_names_its_sweep_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep=table1", "--no-time", "scale=paper"]) == 0
+    text = capsys.readouterr().out
+    assert "sweep table1: " in text
+    assert "sweep=table1" not in text
+
+
 def test_labels_tell_cells_apart() -> None:
-    assert labels(cells("sweep=table8", "scale=cpu", "seed=0,1"))[1].endswith("-s0 hidden_dropout=0.0")
+    assert labels(cells("sweep=table8", "scale=cpu", "seed=0,1"))[1] == "hidden_dropout=0.0, seed 0"
     assert len(set(labels(cells("model.layers=1,2,3")))) == 3
-    assert labels(cells("sweep=table12", "scale=cpu"))[1] == "e32-all-sop-nano-large-1x512-s0"
-    assert labels(cells("embed=e16,e32")) == ["e16-all-sop-nano-s0", "e32-all-sop-nano-s0"]
+    assert labels(cells("sweep=table12", "scale=cpu"))[1] == "model=nano-large-1x512"
+    assert labels(cells("embed=e16,e32")) == ["E=16", "E=32"]
 
 
 # --- real tokens ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """How runs stand, with and without a sweep's record."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from albert_ablate.commands.status import main
 from albert_ablate.files import write_json
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.lock import locked, owner
 
 
 @pytest.fixture
@@ -28,10 +30,8 @@ def test_single_runs_are_listed_with_their_states(runs: Path, capsys: pytest.Cap
     assert main([]) == 0  # runs/ is the default
     text = capsys.readouterr().out
     assert "runs, runs of no sweep: 1 finished, 1 failed, 1 stopped" in text
-    lines = {line.split()[1]: line for line in text.splitlines()[1:] if len(line.split()) > 1}
-    assert lines.keys() == {"a", "b", "c"}
-    assert "no memory" in lines["b"]
-    assert "Stopped sst2 after step 3 of 9" in lines["c"]
+    lines = [" ".join(line.split()) for line in text.splitlines()[1:]]
+    assert lines == ["✓ a finished", "✗ b failed", "no memory", "‖ c stopped", "Stopped sst2 after step 3 of 9"]
 
 
 def test_one_damaged_record_hides_no_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +62,20 @@ def test_a_sweep_comes_first_and_all_shows_the_other_runs(runs: Path, capsys: py
     text = capsys.readouterr().out
     assert "sweep x: 1 finished" in text
     assert "no memory" not in text
+    assert "2 more of no sweep; --all shows them" in text
+    with locked(runs / "b") as lock:  # a run that is going on is shown beside a sweep
+        RunFolder(runs, "b").set_status("running")
+        lock.note(phase="training", step=5, share=0.5, speed=100.0, scores="MLM 5.231 nats")
+        end = time.monotonic() + 20
+        while "share" not in (owner(runs / "b") or {}).get("progress", {}):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert main([str(runs)]) == 0
+    text = capsys.readouterr().out
+    assert "runs of no sweep: 1 running" in text
+    assert "step 5 · MLM 5.231 nats · 100 tokens/s" in text
+    assert "1 more of no sweep; --all shows it" in text
+    RunFolder(runs, "b").set_status("failed", "no memory", 1)
     assert main([str(runs), "--all"]) == 0
     text = capsys.readouterr().out
     assert "sweep x: 1 finished" in text
@@ -72,6 +86,8 @@ def test_a_sweep_comes_first_and_all_shows_the_other_runs(runs: Path, capsys: py
 
 def test_where_nothing_is_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
-    assert "no run and no sweep" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no run and no sweep" in said
+    assert "To start a run: python run.py scale=demo. A sweep: python run.py -m sweep=demo." in said
     assert main([str(tmp_path / "none")]) == 2
     assert "there is no such folder" in capsys.readouterr().err

@@ -295,3 +295,13 @@ def test_titles_say_what_a_sweep_is_about() -> None:
     for name in sweep_names():
         assert load(name).title
         assert load(name).paper
+
+
+def test_the_name_of_a_file_of_ones_own_is_answered_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "depth.yaml").write_text("title: Depth\ncells: [{model.layers: [3, 6]}]\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"sweep=depth: there is no such sweep. Did you mean sweep=mine/depth.yaml\?"):
+        load("depth")

@@ -104,6 +104,8 @@ def test_a_sweep_of_a_users_file_runs_every_cell_and_then_nothing(undisturbed: P
     code, output = sweep(*words(place, *LONG, runs="undisturbed"), cwd=place)
     assert code == 0
     assert "4 finished, 0 to run" in output
+    assert "MLM loss" in output.partition("in all")[2], "the scores come last"
+    assert f"python -m analysis.report {undisturbed}" in output
     assert {p: p.stat().st_mtime_ns for f in run_folders(undisturbed) for p in f.rglob("*")} == before
 
 
@@ -201,6 +203,7 @@ def test_ctrl_c_stops_the_sweep_and_the_cell_saves(place: Path) -> None:
     assert "The same command runs the rest" in output
     status = json.loads(next((place / "stopped").glob("*/status.json")).read_text())
     assert "Stopped after step" in status["reason"]
+    assert status["exit_code"] == 75
 
 
 FAULTY = [

@@ -14,6 +14,7 @@ import yaml
 from reporthelpers import simulated, write_cell
 from scipy import stats
 
+from albert_ablate.config.labels import flatten
 from albert_ablate.door.compose import compose
 from analysis.compare import changes
 from analysis.judge.claims import Claim, judge
@@ -23,7 +24,6 @@ from analysis.judge.tables import arms_of, build, compare_arms
 from analysis.read.cautions import of_runs
 from analysis.read.cells import main_selection, select
 from analysis.read.runs import load_runs
-from analysis.read.setups import flatten
 from analysis.recount import arms as recounted
 from analysis.recount.runs import Run
 from analysis.report import gather

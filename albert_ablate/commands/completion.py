@@ -3,11 +3,11 @@
 The shell function calls ``albert-ablate completion --of LINE``, which prints how the last word of LINE may go on.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 
-from albert_ablate.command_line import COMMANDS
-from albert_ablate.console import command, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import COMMANDS, program
+from albert_ablate.console import command
 from albert_ablate.door.completion import settings
 from albert_ablate.sweeping.definition import sweep_names
 
@@ -28,7 +28,7 @@ complete -o nospace -o bashdefault -o default -F _albert_ablate albert-ablate"""
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate completion"), description=__doc__.split("\n\n")[0])
+    parser = Parser(prog=program("completion"), description="Completion in the shell.")
     request = parser.add_mutually_exclusive_group(required=True)
     request.add_argument("shell", nargs="?", choices=["bash"], help="print the shell function")
     request.add_argument("--of", metavar="LINE", help="print the completions of the last word of LINE, one a line")

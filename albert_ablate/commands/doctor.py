@@ -1,6 +1,5 @@
 """What this machine offers a run: ``python -m albert_ablate.doctor``."""
 
-import argparse
 import os
 import platform
 import shutil
@@ -11,11 +10,13 @@ from pathlib import Path
 
 import torch
 
-from albert_ablate import __version__
-from albert_ablate.console import command, program, say
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
+from albert_ablate.console import command, say
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import RunFolderError
 from albert_ablate.record import provenance
+from albert_ablate.shipped import VERSION, install_command
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import gpu_multiplies_bf16
 
@@ -36,7 +37,7 @@ _WIDTH, _INDENT = 79, 16
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for each fact; returns 0 even if a package is missing."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate.doctor"), description=__doc__)
+    parser = Parser(prog=program("doctor"), description="What this machine offers a run.")
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path(), help="folder for the runs, whose disk is checked (default: .)"
     )
@@ -78,14 +79,13 @@ def _answer(fact: Callable[[], str]) -> str:
 def _code() -> str:
     source = provenance.commit()
     if source["commit"] is None:
-        return f"{__version__}, commit not known: {source['unknown']}"
-    return f"{__version__}, commit {source['commit'][:12]}{', changed since' if source['dirty'] else ''}"
+        return f"{VERSION}, commit not known: {source['unknown']}"
+    return f"{VERSION}, commit {source['commit'][:12]}{', changed since' if source['dirty'] else ''}"
 
 
 def _processor() -> str:
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return f"{provenance.hardware(torch.device('cpu'))['processor']}, {usable} of {cores} cores usable"
+    hardware, usable = provenance.hardware(torch.device("cpu")), provenance.usable_cores()
+    return f"{hardware['processor']}, {usable} of {hardware['cores']} cores usable"
 
 
 def _memory() -> str:
@@ -117,4 +117,4 @@ def _installed(extra: str, modules: Sequence[str], need: str) -> str:
     missing = [name.rpartition(".")[2] for name in modules if find_spec(name) is None]
     if not missing:
         return f"installed, for {need}"
-    return f"missing {', '.join(missing)}, needed for {need}. pip install 'albert-ablate[{extra}]'"
+    return f"missing {', '.join(missing)}, needed for {need}. Run `{install_command(extra)}`."

@@ -7,7 +7,6 @@ record is kept in ``RUN/evaluations/``, or with ``--out FILE`` only in that file
 an imported run also becomes its results.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_ablate import console
+from albert_ablate.arguments import Parser
 from albert_ablate.axes import SENTENCE_TASKS, Objective
+from albert_ablate.command_line import program
 from albert_ablate.commands.given import open_run, refuse_paths_runs, remarks, require_cache
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.console import command, program
+from albert_ablate.console import command
 from albert_ablate.door.compose import compose_evaluation
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import digest, require_writable
@@ -38,7 +39,7 @@ if TYPE_CHECKING:  # they load torch
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate.evaluate"), description="Score a run on any corpus.")
+    parser = Parser(prog=program("evaluate"), description="Score a run on any corpus.")
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument(
         "settings", nargs="*", help="of data, evaluation, pairs and runtime; others as recorded with the run"

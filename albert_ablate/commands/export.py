@@ -4,7 +4,6 @@ Writes a folder that ``from_pretrained`` loads: weights (safetensors), configura
 model card that states the origin of the run.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -12,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from albert_ablate.arguments import Parser
 from albert_ablate.axes import AXES, OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.axes.objective import describe_labels
+from albert_ablate.command_line import program
 from albert_ablate.commands.given import open_run, remarks
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.console import command, program
+from albert_ablate.console import command
 from albert_ablate.data.vocabulary import tokenizer_file
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
 from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate.export"), description="A run for transformers.")
+    parser = Parser(prog=program("export"), description="A run for transformers.")
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("out", type=Path, help="the folder to write: a new one, or an empty one")
     options = parser.parse_args(arguments)

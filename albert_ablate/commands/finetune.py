@@ -7,7 +7,6 @@ the settings ``task``, ``task.*``, ``tasks.*``, ``runtime.*``, ``tracker``, ``re
 with heads in fp32 and shows the difference.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from albert_ablate import console
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import command_name, program
 from albert_ablate.commands.given import open_run, refuse_paths_runs, remarks, require_cache
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import FINE_TUNING_GROUPS, compose_for_run
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 @console.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or that of the worst failure."""
-    parser = argparse.ArgumentParser(
-        prog=console.program("albert_ablate.finetune"), description="Fine-tune finished runs on downstream tasks."
-    )
+    parser = Parser(prog=program("finetune"), description="Fine-tune finished runs on downstream tasks.")
     parser.add_argument(
         "items", nargs="+", metavar="RUN | SETTING=VALUE", help="run folders, and settings as task=sst2"
     )
@@ -95,7 +94,9 @@ def _run_and_settings(path: Path, settings: Sequence[str], reread: bool) -> tupl
         settings = [*([f"task=[{','.join(names)}]"] if names else []), *settings]
     config = compose_for_run(folder.path / "config.yaml", settings)
     if not config.tasks and not reread:
-        raise RunFolderError("Which task? Say task=sst2 or task=mnli,squad11; `python run.py --help` lists them.")
+        raise RunFolderError(
+            f"Which task? Say task=sst2 or task=mnli,squad11; `{command_name('run')} --help task` lists them."
+        )
     if folder.state() != "finished":
         raise RunFolderError(f"{remarks(folder)[0]}. Its pretraining must be finished first.")
     try:

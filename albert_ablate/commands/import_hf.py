@@ -5,7 +5,6 @@ TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis 
 trained run.
 """
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -15,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.console import command, program
+from albert_ablate.console import command
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import DataError, ForeignCheckpointError, RunFolderError
 from albert_ablate.files import building, digest, require_writable, sha256_file, write_json
 from albert_ablate.record.folder import TOKENIZER_JSON, RunFolder
 from albert_ablate.record.manifest import Imported as ImportedRecord
 from albert_ablate.record.results import Results
+from albert_ablate.shipped import install_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,9 +48,7 @@ _STEP = "step_00000000"
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=program("albert_ablate.import_hf"), description="An ALBERT or BERT checkpoint as a run."
-    )
+    parser = Parser(prog=program("import"), description="An ALBERT or BERT checkpoint as a run.")
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
@@ -108,7 +108,7 @@ def _folder(name: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
-        raise DataError(f"{name}: no such folder. Names on the hub need `pip install -e '.[huggingface]'`.") from error
+        raise DataError(f"{name}: no such folder. Names on the hub need `{install_command('huggingface')}`.") from error
     try:
         folder = Path(snapshot_download(name, allow_patterns=_WANTED))
         if not list(folder.glob("*.safetensors")):

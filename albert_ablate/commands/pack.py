@@ -4,11 +4,12 @@ The file holds tokens, tokenizer and counts, but no text. Runs with ``data=packe
 identities as runs on the text itself.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from albert_ablate import console
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import program
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, RunFolderError
@@ -18,9 +19,7 @@ from albert_ablate.files import require_writable
 @console.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=console.program("albert_ablate.pack"), description="A corpus as one file of tokens, without its text."
-    )
+    parser = Parser(prog=program("pack"), description="A corpus as one file of tokens, without its text.")
     parser.add_argument("file", type=Path, help="the file to write")
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="data, tokenizer and paths, as of a run")
     options = parser.parse_args(arguments)

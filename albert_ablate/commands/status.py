@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from albert_ablate.console import command, duration, program
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import command_name, program
+from albert_ablate.console import command, duration
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import read_json
 from albert_ablate.sweeping.board import board
@@ -17,7 +19,7 @@ from albert_ablate.sweeping.record import records, single_run, single_runs, stan
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or 2 where there is nothing to show."""
-    parser = argparse.ArgumentParser(prog=program("albert_ablate.status"), description=__doc__)
+    parser = Parser(prog=program("status"), description="The state of a sweep or of single runs.")
     parser.add_argument(
         "runs", type=Path, metavar="RUNS", nargs="?", default=Path("runs"),
         help="the folder with the run folders (paths.runs; default: runs), or one of them",
@@ -40,7 +42,9 @@ def _show(options: argparse.Namespace) -> bool:
         run = runs.resolve()
         return _show_runs(console, run.name, run.parent, [run.name])
     if not runs.is_dir():
-        raise RunFolderError(f"{runs}: there is no such folder. Runs lie in paths.runs, which is runs/ by default.")
+        raise RunFolderError(
+            f"{runs}: there is no such folder. Runs lie in paths.runs, which is runs/ by default. {_how_to_start()}"
+        )
     chosen = [r for r in records(runs) if options.sweep is None or read_json(r)["name"] == options.sweep]
     if options.sweep is not None and not chosen:
         raise RunFolderError(f"{runs}: no sweep called {options.sweep} has been started there.")
@@ -50,18 +54,26 @@ def _show(options: argparse.Namespace) -> bool:
     known = {cell["folder"] for record in records(runs) for cell in read_json(record)["cells"]}
     single = [name for name in single_runs(runs) if name not in known] if options.sweep is None else []
     if not chosen and not single:
-        raise RunFolderError(f"{runs}: no run and no sweep has been started there (python run.py -m sweep=demo).")
-    if single and (options.all or not chosen):
-        running |= _show_runs(console, f"{runs}, runs of no sweep", runs, single)
+        raise RunFolderError(f"{runs}: no run and no sweep has been started there. {_how_to_start()}")
+    going = [name for name in single if single_run(runs, name).state == "running"]
+    shown = single if options.all or not chosen else going
+    if shown:
+        running |= _show_runs(console, f"{runs}, runs of no sweep", runs, shown)
+    if others := len(single) - len(shown):
+        console.print(f"{others} more of no sweep; --all shows {'it' if others == 1 else 'them'}", style="dim")
     return running
+
+
+def _how_to_start() -> str:
+    return f"To start a run: {command_name('run')} scale=demo. A sweep: {command_name('sweep')} sweep=demo."
 
 
 def _show_sweep(console: Console, record: Path) -> bool:
     facts = read_json(record)
     now = facts["ended"] or time.time()
     cells = standings(record)
-    console.print(board(f"sweep {facts['name']}", cells))
-    going = any(cell.state == "running" for cell in cells)
+    going = not facts["ended"] and any(cell.state == "running" for cell in cells)
+    console.print(board(f"sweep {facts['name']}", cells, elapsed=now - facts["started"] if going else None))
     ended = "ended" if facts["ended"] else "going on" if going else "no cell is running"
     console.print(
         f"{ended} · {duration(now - facts['started'])} since it was started on {facts['host']}\n", markup=False

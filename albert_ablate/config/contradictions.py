@@ -4,6 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from albert_ablate.axes import AXES
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
 from albert_ablate.config.tasks import TaskConfig, TextConfig
 
@@ -63,9 +64,7 @@ def _data_contradictions(data: DataConfig) -> list[str]:
     if data.source == "files" and data.path is None:
         return [f"data.path is empty: data={data.name} reads files. Give data.path=FILE, a folder or a quoted glob."]
     if data.source == "packed" and data.path is None:
-        return [
-            f"data.path is empty: data={data.name} reads a file that `python -m albert_ablate.pack` wrote. Name it."
-        ]
+        return [f"data.path is empty: data={data.name} reads a file that `{command_name('pack')}` wrote. Name it."]
     if data.source == "packed" and data.validation_fraction == 1:
         return ["data.validation_fraction=1: a packed corpus is divided already. Use data=text to divide a text anew."]
     unused: dict[str, str | int | None] = {} if data.source == "packed" else {"data.path": data.path}

@@ -28,6 +28,7 @@ from albert_ablate.data.tables import read_table
 from albert_ablate.data.wikitext import RULES, UNKNOWN, detokenised, heading_level
 from albert_ablate.errors import DataError, NotTextError
 from albert_ablate.files import digest, open_text, sha256_file
+from albert_ablate.shipped import install_command
 
 if TYPE_CHECKING:
     from albert_ablate.data.tokenizer import Tokenizer
@@ -494,7 +495,7 @@ def _hub(data: DataConfig) -> Corpus:
     except ModuleNotFoundError as error:
         raise DataError(
             f"data={data.name} reads Hugging Face datasets, which are not installed. "
-            "Run `pip install -e '.[hub]'`, or choose data=embedded or data=text."
+            f"Run `{install_command('hub')}`, or choose data=embedded or data=text."
         ) from error
 
     tally: Counter[str] = Counter()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import TokenizerConfig
 from albert_ablate.data.marks import Marks
 from albert_ablate.data.store import SIDES, TokenStore, offsets, open_side, store_fingerprint
@@ -31,7 +32,7 @@ from albert_ablate.files import building, differences, read_json, replacing, sha
 PACKED_FORMAT = 1
 _ABOUT = "about.json"
 _ARRAYS = ("tokens", "sentences", "documents")
-_COMMAND = "python -m albert_ablate.pack FILE data=..."
+_COMMAND = f"{command_name('pack')} FILE data=..."
 #: Tokenizer settings that decide the tokens of a text, beside the tokenizer's file.
 _CLEANING = ("name", "words", "vocab_size", "lowercase", "strip_accents", "split_digit_commas")
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from albert_ablate.compressed import packing_of, unpacked
 from albert_ablate.errors import DataError
+from albert_ablate.shipped import install_command
 
 #: Characters of the largest JSON file, which is held in memory.
 _LARGEST = 100_000_000
@@ -99,7 +100,7 @@ def read_parquet(path: Path, column: str) -> Iterator[str]:
         import pyarrow
         import pyarrow.parquet as parquet
     except ModuleNotFoundError as error:
-        raise DataError(f"{path}: reading parquet needs pyarrow. Run `pip install -e '.[hub]'`.") from error
+        raise DataError(f"{path}: reading parquet needs pyarrow. Run `{install_command('hub')}`.") from error
     try:
         with ExitStack() as opened:
             table = parquet.ParquetFile(_seekable(path, opened))

@@ -16,6 +16,7 @@ from albert_ablate.data.wikitext import UNKNOWN
 from albert_ablate.data.words import rule_in_digest, word_piece_starts
 from albert_ablate.errors import DataError
 from albert_ablate.files import digest, sha256_file
+from albert_ablate.shipped import install_command
 
 #: File of the vocabulary in a run folder.
 VOCABULARY = "vocab.txt"
@@ -81,7 +82,7 @@ def library() -> Any:
         import tokenizers.models
     except ModuleNotFoundError as error:
         raise DataError(
-            "tokenizer.name=wordpiece: word pieces need tokenizers. Run `pip install -e '.[huggingface]'`."
+            f"tokenizer.name=wordpiece: word pieces need tokenizers. Run `{install_command('huggingface')}`."
         ) from error
     return tokenizers
 

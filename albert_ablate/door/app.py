@@ -20,16 +20,23 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from albert_ablate import console
+from albert_ablate.arguments import Parser
+from albert_ablate.command_line import PROGRAM, command_name, program
 from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import paper_setup, to_run_config
 from albert_ablate.door.options import asks_for_gpus, launcher_name, require_supported
 from albert_ablate.door.words import REFUSALS, explained, readable, searchpath, single_values
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
+from albert_ablate.shipped import VERSION
 from albert_ablate.sweeping.cells import Cell, for_launch
 
 if TYPE_CHECKING:
     from albert_ablate.sweeping.process import Outcome
+
+
+#: Options of Hydra that are not supported.
+_REFUSED = ("config_name", "config_path", "experimental_rerun", "shell_completion")
 
 
 class _Exit(SystemExit):
@@ -47,8 +54,8 @@ def main() -> int:
 
 
 def _main() -> int:
-    options = get_args_parser().parse_intermixed_args()
     try:
+        options = _parser().parse_intermixed_args()
         _require_known(options)
         overrides = list(options.overrides) if options.shell_completion else readable(options.overrides)
         multirun = not options.shell_completion and require_supported(overrides, options.multirun, options.config_dir)
@@ -71,6 +78,17 @@ def _main() -> int:
     return 0
 
 
+def _parser() -> Parser:
+    """Hydra's options; those that ``_require_known`` refuses are not shown."""
+    hydras = get_args_parser()
+    parser = Parser(prog=program("run"), parents=[hydras], add_help=False, conflict_handler="resolve")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    for action in parser._actions:
+        if action.dest in _REFUSED:
+            action.help = argparse.SUPPRESS
+    return parser
+
+
 def _require_known(options: argparse.Namespace) -> None:
     """Raises ConfigError for unsupported options of Hydra, and for options that exclude each other."""
     if options.experimental_rerun is not None:
@@ -87,7 +105,7 @@ def _require_known(options: argparse.Namespace) -> None:
         raise ConfigError(f"{' and '.join(commands)}: one of them alone.")
     for name in ("resolve", "package"):
         if getattr(options, name) and not (options.cfg or options.help):
-            raise ConfigError(f"--{name}: belongs to --cfg, as in python run.py --cfg job --{name}.")
+            raise ConfigError(f"--{name}: belongs to --cfg, as in {command_name('run')} --cfg job --{name}.")
 
 
 def _task(composed: DictConfig) -> Any:
@@ -137,7 +155,7 @@ def multirun(overrides: Sequence[str], hydra_config: DictConfig, launcher: Launc
             return [_answer(job) for job in returned]
 
         with explaining_disk_errors(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
-            code = run_sweep(name, cells, command.rerun, launch, launcher_kind == "basic", precision)
+            code = run_sweep(name, cells, command.rerun, launch, launcher_kind == "basic", precision, command.title)
     except UserError as error:
         _leave(error)
     if code:
@@ -175,8 +193,8 @@ def _require_multirun(config: RunConfig) -> None:
 
         load(config.sweep)
         raise ConfigError(
-            f"sweep={config.sweep} has many cells and needs -m: python run.py -m sweep={config.sweep} ... "
-            f"To see them first: python -m albert_ablate.plan sweep={config.sweep}"
+            f"sweep={config.sweep} has many cells: {command_name('sweep')} sweep={config.sweep} ... "
+            f"To see them first: {command_name('plan')} sweep={config.sweep}"
         )
 
 
@@ -188,7 +206,7 @@ def _require_training(sweeps: Sequence[str]) -> None:
     if counted:
         raise ConfigError(
             f"sweep={counted[0]} lists configurations and trains nothing. "
-            f"To see them: python -m albert_ablate.plan sweep={counted[0]}"
+            f"To see them: {command_name('plan')} sweep={counted[0]}"
         )
 
 
@@ -201,9 +219,11 @@ def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) 
 
     Of cells that share ``gpus`` GPUs, only those with a slot on a GPU compute.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if kind not in ("joblib", "submitit_local"):
         return None
+    from albert_ablate.record.provenance import usable_cores  # torch loads slowly
+
+    cores = usable_cores()
     at_once = len(cells)
     if kind == "joblib":
         jobs = launcher.get("n_jobs") or 1

@@ -21,7 +21,7 @@ from albert_ablate.door.words import as_override, initialised, parsed, texts_of,
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods import method_of
 from albert_ablate.sweeping.cells import Cell
-from albert_ablate.sweeping.definition import Row, rows
+from albert_ablate.sweeping.definition import Row, load, rows
 from albert_ablate.sweeping.relative import settings_of
 
 #: Keys that select the cells to run and are no setting of a cell.
@@ -42,6 +42,11 @@ class CommandLine:
     def name(self) -> str | None:
         """Name of the sweep in records; None without a sweep file."""
         return "-".join(Path(name).stem for name in self.sweeps) or None
+
+    @property
+    def title(self) -> str:
+        """The titles of the sweep files; empty without one."""
+        return " · ".join(load(name).title for name in self.sweeps)
 
 
 def read_command_line(overrides: Sequence[str]) -> CommandLine:
@@ -65,7 +70,7 @@ def expand(command: CommandLine) -> list[Cell]:
         composed = list(_composed(_specifications(command), command))
     runs: dict[str, list[Cell]] = {}
     for config, overrides, row in composed:
-        for cell in [*_parents(config, overrides), Cell(config, overrides, (row,))]:
+        for cell in [*_parents(config, overrides), Cell(config, overrides, (row.sweep,), row.reference)]:
             _merge(cell, runs.setdefault(settings_digest(cell.config), []))
     return [cell for same in runs.values() for cell in same]
 
@@ -75,7 +80,11 @@ def _merge(cell: Cell, same: list[Cell]) -> None:
     for index, known in enumerate(same):
         if not (cell.config.tasks and known.config.tasks and _tuning(cell) != _tuning(known)):
             kept = known if known.config.tasks or not cell.config.tasks else cell
-            same[index] = replace(kept, rows=tuple(dict.fromkeys(known.rows + cell.rows)))
+            same[index] = replace(
+                kept,
+                rows=tuple(dict.fromkeys(known.rows + cell.rows)),
+                reference=known.reference or cell.reference,
+            )
             return
     same.append(cell)
 
@@ -99,8 +108,8 @@ def _parents(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
     return cells
 
 
-def _specifications(command: CommandLine) -> Iterator[tuple[dict[str, str], str]]:
-    """(key -> override, sweep file) of each cell, duplicates included."""
+def _specifications(command: CommandLine) -> Iterator[tuple[dict[str, str], Row]]:
+    """(key -> override, row of the sweep file) of each cell, duplicates included."""
     listed = rows(command.sweeps) if command.sweeps else [Row({}, "")]
     varying = _varying(listed, command)
     narrowed = {key: values for key, values in _command_values(command).items() if key in varying}
@@ -118,7 +127,7 @@ def _specifications(command: CommandLine) -> Iterator[tuple[dict[str, str], str]
             base = [as_override(k, v) for k, v in row.terms.items() if _is_base(k) and k not in chosen]
             settings = settings_of(row.terms, _compose((*chosen.values(), *base, *embed)))
             if all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
-                yield chosen | {k: as_override(k, v) for k, v in settings.items() if k not in chosen}, row.sweep
+                yield chosen | {k: as_override(k, v) for k, v in settings.items() if k not in chosen}, row
 
 
 def _is_base(key: str) -> bool:
@@ -145,8 +154,8 @@ def _command_values(command: CommandLine) -> dict[str, list[str]]:
 
 
 def _composed(
-    specifications: Iterable[tuple[dict[str, str], str]], command: CommandLine
-) -> Iterator[tuple[RunConfig, tuple[str, ...], str]]:
+    specifications: Iterable[tuple[dict[str, str], Row]], command: CommandLine
+) -> Iterator[tuple[RunConfig, tuple[str, ...], Row]]:
     problems: dict[str, None] = {}
     for specification, row in specifications:
         overrides = tuple(specification.values()) + ((f"sweep={command.name}",) if command.name else ())

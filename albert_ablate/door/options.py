@@ -7,8 +7,10 @@ from hydra import compose
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from albert_ablate.command_line import command_name
 from albert_ablate.door.words import REFUSALS, explained, initialised, options_of, parsed, searchpath, single_values
-from albert_ablate.errors import ConfigError
+from albert_ablate.errors import ConfigError, did_you_mean
+from albert_ablate.shipped import install_command
 
 #: The supported launchers: they wait for their cells and report how each ended.
 LAUNCHERS = {
@@ -76,9 +78,10 @@ def _refused(override: Override) -> str | None:
     if key == "hydra.searchpath":
         return f"{line}: give a folder of configurations as --config-dir FOLDER."
     if key == "hydra/launcher" and name not in LAUNCHERS.values():
-        return f"{line}: cells can be started by {', '.join(LAUNCHERS.values())}."
+        hint = did_you_mean(str(name), LAUNCHERS.values(), f"{key}=")
+        return f"{line}: there is no such launcher. {hint}Cells can be started by {', '.join(LAUNCHERS.values())}."
     if key == "hydra/launcher" and name not in options_of("hydra/launcher"):
-        return f"{line}: it is not installed. pip install hydra-{str(name).partition('_')[0]}-launcher"
+        return f"{line}: it is not installed. Run `{install_command('launchers')}`."
     return None
 
 
@@ -100,6 +103,6 @@ def _problems(hydra: dict[str, Any], multirun: bool) -> list[str]:
         names = ", ".join(map(str, hydra["job"]["env_set"]))
         problems.append(
             f"hydra.job.env_set: the processes of a sweep are started before Hydra sets {names}. Set it before the "
-            "command, as NAME=value python run.py -m ..., or for cluster jobs in hydra.launcher.setup."
+            f"command, as NAME=value {command_name('sweep')} ..., or for cluster jobs in hydra.launcher.setup."
         )
     return problems

@@ -5,7 +5,6 @@ in quotes if it has only one meaning. The error for a refused override names the
 values and the nearest name.
 """
 
-import difflib
 import os
 import re
 import shlex
@@ -24,8 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import CONF
-from albert_ablate.errors import ConfigError
+from albert_ablate.errors import ConfigError, did_you_mean, nearest
 from albert_ablate.sweeping.definition import LISTS
 
 #: What Hydra and OmegaConf raise for wrong overrides; ValueError where a group's option is not a name.
@@ -71,10 +71,10 @@ def _readable(override: str) -> str:
     if not key or (not equals and not key.startswith("~")):
         raise ConfigError(f"{override}: not a setting. Settings are given as name=value, such as seed=1.")
     if not _KEY.fullmatch(key):
-        raise ConfigError(f"{key}: there is no such setting. Names are those of `python run.py --cfg job`.")
+        raise ConfigError(f"{key}: there is no such setting. Names are those of `{command_name('run')} --cfg job`.")
     if value.startswith("[") and key not in LISTS and (CONF / key).is_dir():
         raise ConfigError(
-            f"{override}: {key} takes one option. For a run of each: python run.py -m {key}={value[1:-1]}"
+            f"{override}: {key} takes one option. For a run of each: {command_name('sweep')} {key}={value[1:-1]}"
         )
     refusal = _refusal(override)
     if refusal is None:
@@ -243,7 +243,7 @@ def _needs_multirun(override: Override) -> str:
     as_list = shlex.quote(f"{key}=[{value}]")
     for_list = f"For one list: {as_list}. " if override.value_type is ValueType.SIMPLE_CHOICE_SWEEP else ""
     return (
-        f"{line}: several values. For a run of each: python run.py -m {shlex.quote(line)}. {for_list}"
+        f"{line}: several values. For a run of each: {command_name('sweep')} {shlex.quote(line)}. {for_list}"
         f"For one text, in quotes: {_in_quotes(key, value)}"
     )
 
@@ -269,7 +269,16 @@ def _option_problems(override: Override, options: Sequence[str], choices: DictCo
     for option in value if isinstance(value, list) else [value]:
         named = "null" if option is None else str(option)
         if "${" not in named and named not in options and not _nested(group, named):
-            yield f"{group}={named}: there is no such option. {_nearest(named, options, f'{group}=')}{listed}"
+            hint = _as_file(named) if group == "data" else ""
+            hint = hint or did_you_mean(named, options, f"{group}=")
+            yield f"{group}={named}: there is no such option. {hint}{listed}"
+
+
+def _as_file(name: str) -> str:
+    """How a file or folder is given as the corpus; empty if ``name`` looks like neither."""
+    if not (Path(name).suffix or os.sep in name or Path(name).exists()):
+        return ""
+    return f"A file or folder is given as data=text data.path={shlex.quote(name)}. "
 
 
 def _nested(group: str, option: str) -> bool:
@@ -302,13 +311,17 @@ def _unknown(key: str, group: str, part: str, node: dict[Any, Any], settings: di
     if group == "tasks" and part in options_of("task"):
         return f"{key}: the run has no task {part}. Add task={part}."
     names = [str(name) for name in node if group or name != "hydra"]
-    same = [name for name in _paths(settings) if name.rpartition(".")[2] == part and not name.startswith("hydra.")]
-    if near := difflib.get_close_matches(part, names, n=1, cutoff=0.6):
+    if near := nearest(part, names):
         rest = key.removeprefix(f"{group}.".lstrip(".")).removeprefix(part)
-        hint = f"Did you mean {f'{group}.{near[0]}'.lstrip('.')}{rest}? "
+        hint = f"Did you mean {f'{group}.{near}'.lstrip('.')}{rest}? "
     elif part in options_of(group):
         hint = f"Did you mean {group}={part}? "
     else:
+        paths = [name for name in _paths(settings) if not name.startswith("hydra.")]
+        last = (
+            part if group else nearest(key.rpartition(".")[2], dict.fromkeys(name.rpartition(".")[2] for name in paths))
+        )
+        same = [name for name in paths if name.rpartition(".")[2] == last]
         hint = f"Did you mean {' or '.join(same)}? " if 0 < len(same) < 4 else ""
     return f"{key}: there is no such setting. {hint}{group or 'The top level'} has: {', '.join(names) or 'nothing'}."
 
@@ -320,11 +333,6 @@ def _paths(node: dict[Any, Any], above: str = "") -> Iterator[str]:
         yield name
         if isinstance(value, dict):
             yield from _paths(value, name)
-
-
-def _nearest(word: str, known: Sequence[str], prefix: str) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"Did you mean {prefix}{near[0]}? " if near else ""
 
 
 def short_message(error: Exception) -> str:

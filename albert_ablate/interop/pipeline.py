@@ -8,6 +8,7 @@ from typing import Any
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.errors import DataError
 from albert_ablate.record.folder import TOKENIZER
+from albert_ablate.shipped import install_command
 
 #: Most added tokens named in one message.
 _NAMED = 8
@@ -21,7 +22,7 @@ def read_pipeline(file: Path) -> tuple[Any, dict[str, Any]]:
     try:
         from tokenizers import Tokenizer as Pipeline
     except ModuleNotFoundError as error:
-        raise DataError(f"{file}: reading it needs tokenizers. Run `pip install -e '.[huggingface]'`.") from error
+        raise DataError(f"{file}: reading it needs tokenizers. Run `{install_command('huggingface')}`.") from error
     text = _text(file)
     try:
         pipeline = Pipeline.from_str(text)

@@ -18,6 +18,7 @@ from albert_ablate.errors import DataError, ForeignCheckpointError
 from albert_ablate.interop.config_json import complete
 from albert_ablate.interop.names import PROJECTION
 from albert_ablate.interop.weights import require_finite
+from albert_ablate.shipped import install_command
 
 CONFIG = "albert_config.json"
 _INDEX = ".index"
@@ -131,7 +132,7 @@ def _variables(prefix: Path) -> Mapping[str, Tensor]:
         import tensorflow
     except ModuleNotFoundError as error:
         raise DataError(
-            f"{prefix}: TensorFlow checkpoints need TensorFlow. Run `pip install -e '.[tensorflow]'`."
+            f"{prefix}: TensorFlow checkpoints need TensorFlow. Run `{install_command('tensorflow')}`."
         ) from error
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))

@@ -84,7 +84,7 @@ class RunFolder:
     def set_status(
         self, state: State, reason: str | None = None, exit_code: int | None = None, limit_at: int | None = None
     ) -> None:
-        """Record ``state``, the time, the process and, for a failure, reason and exit code.
+        """Record ``state``, the time, the process and, for a failure or a stop, reason and exit code.
 
         ``limit_at``: the step saved when a time limit was reached. ``time_limits`` lists these steps over
         all rounds; a failed run that is started again begins a new list.

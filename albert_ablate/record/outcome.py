@@ -42,14 +42,12 @@ def recorded(folder: RunFolder, no_memory: str, time_limits: int) -> Iterator[No
         yield
     except PreemptedError as stop:
         error, saved = _counted(stop, folder, time_limits) if stop.limit else (stop, None)
-        if isinstance(error, NoProgressError):
-            _record(folder, "failed", str(error), error.exit_code, saved)
-        else:
-            _record(folder, "preempted", str(error), limit_at=saved)
+        state: State = "failed" if isinstance(error, NoProgressError) else "preempted"
+        _record(folder, state, str(error), error.exit_code, saved)
         _log(folder, str(error))
         raise error from None
     except PeerLostError as stop:
-        _record(folder, "preempted", str(stop))
+        _record(folder, "preempted", str(stop), stop.exit_code)
         raise
     except DivergedError as error:
         _record(folder, "diverged", str(error), error.exit_code)
@@ -58,7 +56,7 @@ def recorded(folder: RunFolder, no_memory: str, time_limits: int) -> Iterator[No
         _record(folder, "failed", str(error), error.exit_code)
         raise
     except KeyboardInterrupt:
-        _record(folder, "preempted", "interrupted")
+        _record(folder, "preempted", "interrupted", PreemptedError.exit_code)
         raise PreemptedError("Interrupted; the same command continues from the last checkpoint.") from None
     except (Exception, SystemExit) as error:
         _log(folder, traceback.format_exc())

@@ -15,7 +15,7 @@ class Status(Part):
 
     state: State
     reason: str | None = None  # of a failure or a stop
-    exit_code: int | None = None  # of a failure
+    exit_code: int | None = None  # of a failure or a stop
     started: str | None = None  # when it was first started
     updated: str | None = None
     host: str | None = None

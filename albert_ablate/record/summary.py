@@ -1,16 +1,20 @@
 """The terminal summary of a finished run: measurements, baselines and folder."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
 from albert_ablate.axes import HELD_OUT_SCORES, SENTENCE_TASKS
-from albert_ablate.console import duration
+from albert_ablate.console import duration, packed
 from albert_ablate.record import formats
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.score_table import ScoreRow, ScoreTable
 
+#: Columns of the label of a fact.
+_LABEL = 14
 _COUNTS = {"encoder": "encoder", "with_pooler": "with pooler", "with_heads": "with heads"}
 
 
@@ -19,23 +23,36 @@ def summary(folder: RunFolder) -> RenderableType:
     results, manifest = folder.read("results.json"), folder.read("manifest.json")
     return Group(
         Text(f"\n{folder.name}", style="bold"),
-        _facts(manifest, results.get("training")),
+        *_facts(manifest, results.get("training")),
         *held_out(results),
         *_tasks(results),
         Text(f"  {folder.path}\n", style="cyan"),
     )
 
 
-def _facts(manifest: dict[str, Any], training: dict[str, Any] | None) -> Text:
+@dataclass(frozen=True)
+class _Fact:
+    """A line of facts after its label; a fact is not broken."""
+
+    label: str
+    facts: Sequence[str]
+    joint: str = " · "
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """The lines at this width."""
+        lines = packed(self.facts, options.max_width - _LABEL, self.joint)
+        for label, line in zip([f"  {self.label}", *[""] * len(lines)], lines, strict=False):
+            yield Text(f"{label:<{_LABEL}}{line}")
+
+
+def _facts(manifest: dict[str, Any], training: dict[str, Any] | None) -> list[RenderableType]:
     millions = [f"{manifest['parameters'][key] / 1e6:.2f} M {label}" for key, label in _COUNTS.items()]
-    parameters = f"  parameters  {' · '.join(millions)}\n"
+    parameters = _Fact("parameters", millions)
     if training is None:
-        return Text(f"{parameters}  imported    from {manifest['imported']['from']}\n")
-    return Text(
-        f"{parameters}"
-        f"  trained     {training['steps']:,} steps, {training['tokens'] / 1e6:.1f} M tokens in "
-        f"{duration(training['seconds'])} ({training['tokens_per_second']:,.0f} tokens/s, {manifest['precision']})\n"
-    )
+        return [parameters, Text(f"  imported    from {manifest['imported']['from']}\n")]
+    amount = f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f} M tokens in {duration(training['seconds'])}"
+    speed = f"({training['tokens_per_second']:,.0f} tokens/s, {manifest['precision']})"
+    return [parameters, _Fact("trained", [amount, speed], joint=" "), Text("")]
 
 
 def held_out(results: dict[str, Any]) -> list[RenderableType]:
@@ -43,48 +60,45 @@ def held_out(results: dict[str, Any]) -> list[RenderableType]:
     return [_scores(results), _notes(results), _verdict(results)] if "masked_lm" in results else []
 
 
-def _scores(results: dict[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+def _scores(results: dict[str, Any]) -> ScoreTable:
     best = results.get("achievable")
-    documents = "scored documents" if _foreign(results) else "held-out documents"
-    table.add_column(f"  {documents}", min_width=23 if best else 24)
-    table.add_column("result", justify="right", style="bold")
-    table.add_column("95% interval", justify="right")
-    table.add_column("achievable, and chance" if best else "to beat")
     m = results["masked_lm"]
-    if m is None:
-        table.add_row("  masked LM", "—", "—", results["left_out"]["masked_lm"])
-    else:
-        _masked_lm_rows(table, results, m)
+    rows = (
+        [ScoreRow(("  masked LM", "—", "—"), results["left_out"]["masked_lm"])]
+        if m is None
+        else _masked_lm_rows(results, m)
+    )
     for key, kind in SENTENCE_TASKS.items():
         task = results[key]
         if task is None:
-            table.add_row(
-                f"  {kind.title}", "—", "—", results.get("left_out", {}).get(key, "needs two documents on each side")
-            )
+            why = results.get("left_out", {}).get(key, "needs two documents on each side")
+            rows.append(ScoreRow((f"  {kind.title}", "—", "—"), why))
             continue
         mark = "" if task["head"] == "trained" else " *"
         bar = f"{task['majority_class']:.1%} majority class"
         if best:
             bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
-        table.add_row(f"  {kind.title}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"]), bar)
-    return table
+        rows.append(ScoreRow((f"  {kind.title}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"])), bar))
+    documents = "scored documents" if _foreign(results) else "held-out documents"
+    return ScoreTable(
+        (f"  {documents}", "result", "95% interval"), "achievable, and chance" if best else "to beat", rows,
+        least=23 if best else 24, below="" if best else "to beat: ",
+    )  # fmt: skip
 
 
-def _masked_lm_rows(table: Table, results: dict[str, Any], m: dict[str, Any]) -> None:
+def _masked_lm_rows(results: dict[str, Any], m: dict[str, Any]) -> list[ScoreRow]:
     best = results.get("achievable")
     low, high = m["loss_interval"]
     bars, *more = _loss_bars(results)
     if best:
         bars = f"{best['masked_lm']['loss']:.3f} achievable, {best['masked_lm']['chance_loss']:.3f} chance"
-    table.add_row("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}", bars)
-    for bar in more:
-        table.add_row("", "", "", bar)
+    loss = ScoreRow(("  masked-LM loss, nats", f"{m['loss']:.3f}", f"{low:.3f} to {high:.3f}"), bars)
     piece = "most frequent, this text" if _foreign(results) else "most frequent piece"
     most = f"{m['unigram_accuracy']:.1%} {piece}" if "unigram_accuracy" in m else "—"
     if best:
         most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m.get('unigram_accuracy', float('nan')):.1%} chance"
-    table.add_row("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"]), most)
+    accuracy = ScoreRow(("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"])), most)
+    return [loss, *(ScoreRow(("", "", ""), bar) for bar in more), accuracy]
 
 
 def _foreign(results: dict[str, Any]) -> bool:
@@ -112,18 +126,15 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
     entries = results.get("tasks", [])
     if not entries:
         return []
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column("\n  fine-tuned", min_width=18, overflow="fold")
-    table.add_column("\nmetric")
-    table.add_column("best\non dev", justify="right", style="bold")
-    table.add_column("\n95% interval", justify="right")
-    table.add_column("\nlast", justify="right")
-    table.add_column("to beat: majority\n· bag of words")
     names = [(entry["task"], entry["start"]) for entry in entries]
+    rows = []
     for entry in entries:
         several = names.count((entry["task"], entry["start"])) > 1
-        for row in _task_rows(entry, f" {entry['group'][:4]}" if several else ""):
-            table.add_row(*row)
+        rows += _task_rows(entry, f" {entry['group'][:4]}" if several else "")
+    table = ScoreTable(
+        ("  fine-tuned", "metric", "best\non dev", "95% interval", "last"), "to beat: majority\n· bag of words", rows,
+        names=2, least=18, below="to beat: ", legend="to beat: majority · bag of words",
+    )  # fmt: skip
     notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
     parts: list[RenderableType] = [table, Text(notes, style="dim")]
     average = results.get("average")
@@ -133,38 +144,42 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def _task_rows(entry: dict[str, Any], mark: str) -> list[list[str]]:
+def _task_rows(entry: dict[str, Any], mark: str) -> list[ScoreRow]:
     """Rows of a task: one for each metric, and one for the score if it is a mean of several metrics.
 
     All values are of the median seed. ``mark`` distinguishes settings of one task by digits of their group.
     """
     start = mark + ("" if entry["start"] == "pretrained" else ", random start") + _heads(entry)
     main, seed = entry["metric"], entry["seeds"].index(entry["sets_of_seed"])
-    rows: list[list[str]] = []
+    rows: list[ScoreRow] = []
     for name, scores in entry["sets"].items():
-        first, begin = not rows, len(rows)
+        first = not rows
         metrics = {k: v for k, v in scores.items() if isinstance(v, dict) and "interval" in v}
         lasts = entry.get("last_sets", {}).get(name, {})  # older folders have only that of the score
         floors = entry.get("to_beat_each", {}).get(name, {})
-        scored = [f"{entry['last_scores'][seed]:.1%}" if first else "", _bars(entry["to_beat"].get(name, {}), "{:.1%}")]
+        last_score, bars_of_score = (
+            f"{entry['last_scores'][seed]:.1%}" if first else "",
+            _bars(entry["to_beat"].get(name, {}), "{:.1%}"),
+        )
+        set_name = f" {name}" if len(entry["sets"]) > 1 else ""
+        title = f"  {entry['task']}{set_name}{start}"
         if first and main not in metrics:
             mean = "mean of both" if main.count(" and ") == 1 else "mean"
-            rows += [["", mean, f"{entry['scores'][seed]:.1%}", "—", *scored], *_seeds(entry)]
+            cells = (title, mean, f"{entry['scores'][seed]:.1%}", "—", last_score)
+            rows.append(ScoreRow(cells, bars_of_score, _seeds(entry)))
+            title = ""
         for metric, score in metrics.items():
             form = "{:.3f}" if "error" in metric else "{:.1%}"
             value, low, high = (form.format(v) for v in (score["value"], *score["interval"]))
-            last, bars = scored if metric == main else ["", ""]
+            last, bars = (last_score, bars_of_score) if metric == main else ("", "")
             if metric in lasts:
                 last = form.format(lasts[metric]["value"])
             if metric in floors:
                 bars = _bars(floors[metric], form)
             part = f" ({score['classes']} of {score['of']})" if score.get("classes", 0) < score.get("of", 0) else ""
-            rows.append(["", metric.replace("_", " ") + part, value, f"{low} to {high}", last, bars])
-            if metric == main and first:
-                rows += _seeds(entry)
-        set_name = f" {name}" if len(entry["sets"]) > 1 else ""
-        if rows[begin:]:
-            rows[begin][0] = f"  {entry['task']}{set_name}{start}"
+            cells = (title, metric.replace("_", " ") + part, value, f"{low} to {high}", last)
+            rows.append(ScoreRow(cells, bars, _seeds(entry) if metric == main and first else ""))
+            title = ""
     return rows
 
 
@@ -172,13 +187,12 @@ def _bars(floor: dict[str, float], form: str) -> str:
     return " · ".join(form.format(value) for value in floor.values())
 
 
-def _seeds(entry: dict[str, Any]) -> list[list[str]]:
-    """The row below the score: median and range over several seeds."""
+def _seeds(entry: dict[str, Any]) -> str:
+    """Median and range over several seeds; empty for one."""
     if len(entry["seeds"]) == 1:
-        return []
+        return ""
     low, high = entry["spread"]
-    spread = f"{len(entry['seeds'])} seeds: {entry['score']:.1%} median, {low:.1%} to {high:.1%}"
-    return [["", "", "", "", "", spread]]
+    return f"{len(entry['seeds'])} seeds: {entry['score']:.1%} median, {low:.1%} to {high:.1%}"
 
 
 def _heads(entry: dict[str, Any]) -> str:

@@ -1,15 +1,17 @@
 """How long a step takes on this machine: a few steps of the real model, once for each shape.
 
 Measured in a separate process, whose peak memory is then that of the step, and kept in
-``cache/calibration/``. A batch too large for a short measurement is measured on fewer sequences and
-scaled. Timings wait for the GPU, which has only queued its work when a call returns.
+``cache/calibration/`` for a month, or for ten minutes if the machine was busy. A batch too large for a
+short measurement is measured on fewer sequences and scaled. Timings wait for the GPU, which has only
+queued its work when a call returns.
 """
 
+import os
 import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.provenance import usable_cores
+from albert_ablate.sweeping.estimate import Calibration
 from albert_ablate.sweeping.gpus import local_hardware
 from albert_ablate.sweeping.process import UnansweredError, answer_apart
 from albert_ablate.training.attention_choice import ForwardPass, choose_attention
@@ -35,7 +39,9 @@ from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when the meaning of a measurement changes.
-_FORMAT = 3
+_FORMAT = 4
+#: Seconds for which a measurement counts: on a quiet machine, and on a busy one.
+_KEPT, _KEPT_BUSY = 30 * 86400.0, 600.0
 #: Longest measured step, approximately.
 _SECONDS = 2.0
 #: FLOPs of such a step on a laptop's processor; on a GPU, of the trial that measures its FLOP/s.
@@ -46,25 +52,29 @@ _WARM_UP_STEPS = 100  # at most; at most as many are measured after them
 _LEAST_STEPS = 8
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """One shape on one machine."""
+def calibrate(config: RunConfig, oldest: float | None = None) -> Calibration:
+    """The measurement for ``config``'s shape, from the cache or made now. Raises UserError if it fails.
 
-    step_seconds: float  # a whole optimizer step, its batch included
-    sequence_seconds: float  # a held-out sequence, forward
-    peak_bytes: int  # of the process on a CPU, of the device on a GPU
-    tokens_per_step: float  # real tokens, padding left out
+    ``oldest``: Unix time before which a measurement does not count; a month ago by default, and ten minutes ago for a
+    busy machine.
+    """
+    known = kept(config)
+    now = time.time()
+    if known is not None and known.made >= (now - (_KEPT_BUSY if known.busy else _KEPT) if oldest is None else oldest):
+        return known
+    circumstances = {"load": _load(), "cores": usable_cores(), "made": now}  # before the measurement adds to the load
+    made = Calibration(**_measured_apart(config) | circumstances)
+    write_json(_path(config), asdict(made))
+    return made
 
 
-def calibrate(config: RunConfig) -> Calibration:
-    """The measurement for ``config``'s shape, from the cache or made now. Raises UserError if it fails."""
-    if kept(config) is None:
-        write_json(_path(config), _measured_apart(config))
-    return Calibration(**read_json(_path(config)))
+def _load() -> float:
+    """Load average of the last minute; 0 where the system has none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def kept(config: RunConfig) -> Calibration | None:
-    """The cached measurement for ``config``'s shape on this machine, or None."""
+    """The cached measurement for ``config``'s shape on this machine, of any age, or None."""
     path = _path(config)
     return Calibration(**read_json(path)) if path.is_file() else None
 
@@ -100,7 +110,7 @@ def _measure(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(config: RunConfig) -> Calibration:
-    """Time some steps in this process."""
+    """Time some steps in this process, without the circumstances that ``calibrate`` adds."""
     machine = Machine.of(config.runtime)
     set_up(config.runtime)
     prepared = prepare_data(config)
@@ -115,7 +125,8 @@ def measure(config: RunConfig) -> Calibration:
             torch.cuda.reset_peak_memory_stats(machine.device)
         trainer, batches = _trainer(config, prepared, machine, folder, rows)
         times, tokens = _steps(trainer, batches)
-    update = sorted(times)[len(times) // 4]  # the lower quartile: a short measurement is easily disturbed
+    ordered = sorted(times)
+    update = ordered[len(times) // 4]  # the lower quartile: a short measurement is easily disturbed
     began = time.perf_counter()
     trainer.optimizer.step()
     trainer.settle()
@@ -130,6 +141,7 @@ def measure(config: RunConfig) -> Calibration:
         sequence_seconds=_forward_seconds(trainer, batches) / rows,
         peak_bytes=peak,
         tokens_per_step=tokens * size / rows,
+        spread=ordered[3 * (len(times) - 1) // 4] / ordered[(len(times) - 1) // 4],
     )
 
 

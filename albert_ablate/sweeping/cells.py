@@ -1,21 +1,15 @@
 """A sweep's cells, their labels and their run folders."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from albert_ablate.axes import AXES
 from albert_ablate.config.identity import readable_name
+from albert_ablate.config.labels import run_labels
 from albert_ablate.config.schema import RunConfig, RuntimeConfig
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest
 from albert_ablate.record.folder import RunFolder, standing_of
-
-_ALIASES = {"warm_start.layers": "after"}
-_SHAPE = ("model.name", "model.hidden", "model.layers", "model.heads", "model.intermediate")
-#: Override keys that a run's readable name already shows; one dropout rate stands for both.
-_IN_NAME = (*(key for axis in AXES for key in (axis.group, axis.path)), "seed", "model", "model.attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -25,6 +19,7 @@ class Cell:
     config: RunConfig
     overrides: tuple[str, ...]  # what ``python run.py`` needs to run this cell alone
     rows: tuple[str, ...]  # the sweep files that list it
+    reference: bool = False  # whether it belongs to the arm that a report compares the others with
 
 
 @dataclass(frozen=True)
@@ -69,21 +64,9 @@ class Placed:
 
 
 def labels(cells: Sequence[Cell]) -> list[str]:
-    """A distinct short label for each cell: axes, model and seed, then other settings that vary."""
-    settings = [dict(override.split("=", 1) for override in cell.overrides if "=" in override) for cell in cells]
-    keys = {key: None for values in settings for key in values}
-    varying = [k for k in keys if k not in _IN_NAME and len({values.get(k) for values in settings}) > 1]
-    hidden = _SHAPE if "model.name" in varying else ()  # the model's name already says its shape
-    named: list[str] = []
-    seen: Counter[str] = Counter()
-    for cell, values in zip(cells, settings, strict=True):
-        more = [
-            f"{_ALIASES.get(k, k.rpartition('.')[2])}={values[k]}" for k in varying if k in values and k not in hidden
-        ]
-        label = " ".join([readable_name(cell.config), *more])
-        seen[label] += 1
-        named.append(f"{label} #{seen[label]}" if seen[label] > 1 else label)
-    return named
+    """A distinct label for each cell: the settings that vary; the readable name of its run where none does."""
+    shown = run_labels([cell.config.as_dict() for cell in cells])
+    return [label or readable_name(cell.config) for label, cell in zip(shown, cells, strict=True)]
 
 
 def assign_folders(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig], str]) -> list[Placed]:

@@ -1,9 +1,8 @@
 """Sweep files: their format, and the cells they list in relative terms."""
 
-import difflib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
-from albert_ablate.errors import ConfigError
+from albert_ablate.errors import ConfigError, did_you_mean
 from albert_ablate.shipped import shipped
 
 #: The shipped sweeps.
@@ -34,6 +33,7 @@ class SweepFile:
     settings: Values = Field(default_factory=dict)
     cells: tuple[Values, ...] = ()
     includes: tuple[str, ...] = ()
+    reference: Values = Field(default_factory=dict)  # the arm that a report compares the others with
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Row:
 
     terms: Values
     sweep: str
+    reference: bool = False  # whether it belongs to the arm that the others are compared with
 
 
 def load(name: str) -> SweepFile:
@@ -52,8 +53,8 @@ def load(name: str) -> SweepFile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
     if not path.is_file():
         known = sweep_names()
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"Did you mean sweep={near[0]}? " if near else ""
+        files = sorted(file for file in (*Path().glob(f"{name}.y*ml"), *Path().glob(f"*/{name}.y*ml")))
+        hint = f"Did you mean sweep={files[0]}? " if files else did_you_mean(name, known, "sweep=")
         raise ConfigError(
             f"sweep={name}: there is no such sweep. {hint}There are: {', '.join(known)}, or a .yaml file."
         )
@@ -105,12 +106,41 @@ def _rows(name: str, above: tuple[str, ...]) -> list[Row]:
     file = load(name)
     listed = [Row(file.settings | point, Path(name).stem) for cell in file.cells for point in _grid(cell)]
     listed += [
-        Row(row.terms | file.settings, row.sweep) for child in file.includes for row in _rows(child, (*above, name))
+        replace(row, terms=row.terms | file.settings) for child in file.includes for row in _rows(child, (*above, name))
     ]
     if not listed:
         raise ConfigError(f"sweep={name}: the file lists no cells. Give cells: or includes:.")
     outer = {key: value for key, value in file.settings.items() if isinstance(value, list) and key not in LISTS}
-    return [Row(row.terms | point, row.sweep) for point in _grid(outer) for row in listed]
+    multiplied = [replace(row, terms=row.terms | point) for point in _grid(outer) for row in listed]
+    return _marked(name, file.reference, multiplied) if file.reference else multiplied
+
+
+def _marked(name: str, reference: Values, listed: Sequence[Row]) -> list[Row]:
+    """The rows, those of the arm ``reference`` marked. Raises ConfigError unless it names exactly one arm."""
+    values = {
+        key: list(dict.fromkeys(str(row.terms.get(key)) for row in listed)) for row in listed for key in row.terms
+    }
+    swept = [key for key, several in values.items() if len(several) > 1 and key != "seed"]
+    problems = []
+    for key, value in reference.items():
+        if key not in swept:
+            what = f"the cells do not differ in it. They differ in {', '.join(swept) or 'nothing'}"
+            problems.append(f"sweep={name}: reference: {key}: {what}.")
+        elif str(value) not in values[key]:
+            problems.append(
+                f"sweep={name}: reference: {key}={value}: no cell has it. There is {', '.join(values[key])}."
+            )
+    if problems:
+        raise ConfigError(problems)
+    chosen = [row for row in listed if all(str(row.terms.get(key)) == str(v) for key, v in reference.items())]
+    arms = {repr(sorted((k, str(v)) for k, v in row.terms.items() if k != "seed")) for row in chosen}
+    if len(arms) != 1:
+        open_keys = [key for key in swept if key not in reference]
+        more = f"Add {', '.join(open_keys)}" if arms else "Give the values of one cell"
+        raise ConfigError(
+            f"sweep={name}: reference: {len(arms)} arms have these values. {more}, so that it names one arm."
+        )
+    return [replace(row, reference=row in chosen) for row in listed]
 
 
 def _grid(values: Values) -> list[Values]:

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from albert_ablate import console
+from albert_ablate.command_line import call, command_name
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.console import duration
 from albert_ablate.errors import PreemptedError, UserError
-from albert_ablate.files import require_writable
+from albert_ablate.files import read_json, require_writable
 from albert_ablate.record.folder import FAILURES, standing_of, wanted
 from albert_ablate.record.lock import owner
 from albert_ablate.stopping import interrupting
@@ -32,6 +34,7 @@ def run_sweep(
     launch: Launch,
     one_by_one: bool,
     precision_of: Callable[[RuntimeConfig], str],
+    title: str = "",
 ) -> int:
     """Run the cells that ``rerun`` asks for; returns the exit code.
 
@@ -41,7 +44,7 @@ def run_sweep(
     killed is started again ``runtime.retries`` times and continues from its checkpoint. A cell that
     is stopped from outside, such as by a time limit, is started again as long as it makes progress.
     With ``one_by_one`` the report divides the wall time. ``precision_of`` gives the number format of
-    a cell on the machine where it is launched.
+    a cell on the machine where it is launched. ``title`` is that of the sweep file, for the record.
     """
     began = time.perf_counter()
     runs = Path(cells[0].config.paths.runs)
@@ -54,11 +57,11 @@ def run_sweep(
             preparing = time.perf_counter() - began
             known = [p for p in placed if p.folder is not None]
             chosen = [p for p in known if wanted(rerun, p.state())]
-            record = write_record(runs, name, placed)
             if rerun == "all":
                 for p in chosen:
                     assert p.folder is not None
                     p.folder.set_aside()
+            record = write_record(runs, name, placed, title)
             console.say(f"sweep {name}: {len(placed)} cells, {_plan_line(placed, chosen)}")
             codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
             fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]
@@ -81,7 +84,7 @@ def run_sweep(
 def _launched(name: str, record: Path, chosen: list[Placed], launch: Launch, codes: dict[str, int]) -> bool:
     """Run the chosen cells and show the board. Returns whether a stop signal ended them."""
     try:
-        with Watch(f"sweep {name}", lambda: standings(record)):
+        with Watch(f"sweep {name}", lambda: standings(record), read_json(record)["started"]):
             _run(chosen, launch, codes)
     except KeyboardInterrupt:
         return True
@@ -177,7 +180,8 @@ def _plan_line(placed: Sequence[Placed], chosen: Sequence[Placed]) -> str:
 def _report(name: str, record: Path, wall: float, preparing: float, fresh: Sequence[Placed], stopped: bool) -> None:
     """Print the board, every failure with its reason, and how the wall time divides."""
     cells = standings(record)
-    console.show(board(f"\nsweep {name}", cells))
+    console.say("")
+    console.show(board(f"sweep {name}", [replace(cell, reason=None) for cell in cells]))
     for cell in cells:
         if cell.state in (*FAILURES, "preempted"):
             console.say(f"  {cell.label} {cell.state}: {cell.reason}")
@@ -185,9 +189,21 @@ def _report(name: str, record: Path, wall: float, preparing: float, fresh: Seque
     if stopped:
         console.say(f"\nStopped after {duration(wall)}, {counts(cells)}. The same command runs the rest.")
     else:
-        console.say(
-            f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}. Results: python -m analysis.report {runs}"
-        )
+        console.say(f"\n{duration(wall)} in all{_shares(fresh, wall, preparing)}.\n")
+        _show_scores([runs / cell["folder"] for cell in read_json(record)["cells"] if cell["folder"] and cell["rows"]])
+        console.say(f"Tables, figures and all verdicts: {command_name('report')} {runs}")
+        console.say(f"The runs: {runs}")
+
+
+def _show_scores(folders: Sequence[Path]) -> None:
+    """Print the scores of the cells that belong to a table: parents of other cells do not."""
+    started = [str(folder) for folder in dict.fromkeys(folders) if (folder / "status.json").is_file()]
+    if not started:
+        return
+    try:
+        call("scores", started)
+    except Exception as error:  # the runs are finished all the same
+        console.say(f"The scores could not be computed ({type(error).__name__}: {error}).")
 
 
 def _shares(fresh: Sequence[Placed], wall: float, preparing: float) -> str:

@@ -2,24 +2,46 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from albert_ablate.axes import SENTENCE_TASKS
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.methods import method_of
 from albert_ablate.training.budget import step_flops
 
-if TYPE_CHECKING:  # it loads torch, which is slow
-    from albert_ablate.sweeping.calibration import Calibration
-
 #: Dense bf16 FLOP/s as the makers state them.
 GPU_PEAKS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
+
+#: Speeds are not compared, and measured steps not trusted, from this ratio on: upper over lower quartile, or fastest
+#: over slowest seed. A machine that runs nothing else gives 1.03 to 1.08.
+STEADY = 1.25
 
 #: Seconds for a cell's process, n-gram baselines and fitted heads, which depend little on the settings.
 _FIXED_SECONDS = 2.0
 #: A checkpoint holds weights and two moments in fp32; writing and hashing go at about this rate.
 _CHECKPOINT_BYTES = 12
 _DISK_BYTES_PER_SECOND = 4e8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measured steps of one shape on one machine."""
+
+    step_seconds: float  # a whole optimizer step, its batch included
+    sequence_seconds: float  # a held-out sequence, forward
+    peak_bytes: int  # of the process on a CPU, of the device on a GPU
+    tokens_per_step: float  # real tokens, padding left out
+    spread: float = 1.0  # upper over lower quartile of the timed steps
+    load: float = 0.0  # load average when the measurement began
+    cores: int = 1  # that this process may use
+    made: float = 0.0  # Unix time
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs used the machine: equal steps differed, or more processes than cores wanted to run.
+
+        One process is allowed for, that of the plan itself.
+        """
+        return self.spread >= STEADY or self.load > self.cores + 1
 
 
 @dataclass(frozen=True)
@@ -34,7 +56,7 @@ class Estimate:
     disk: int  # bytes
 
 
-def on_this_machine(config: RunConfig, measured: "Calibration", sequence_tokens: float | None = None) -> Estimate:
+def on_this_machine(config: RunConfig, measured: Calibration, sequence_tokens: float | None = None) -> Estimate:
     """The estimate from a calibration of the same shape.
 
     ``sequence_tokens``: mean real tokens of a sequence, if a better value than the calibration's is known.

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.record.folder import RunFolder, standing_of
 from albert_ablate.record.lock import owner
 from albert_ablate.sweeping.cells import Placed
+from albert_ablate.sweeping.remaining import training_work
 
 #: Folder of the records, beside the run folders.
 SWEEPS = ".sweeps"
@@ -29,10 +30,16 @@ class Standing:
     share: float | None  # of the budget
     speed: float | None  # tokens a second
     phase: str | None
+    scores: str | None = None  # losses and accuracies of the last log line
+    work: float | None = None  # FLOPs of its training; None outside a sweep, and in older records
+    before: float = 0.0  # share of the training that was done when the sweep was started
 
 
-def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
-    """Record the start of a sweep; the same cells under the same name share one record."""
+def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "") -> Path:
+    """Record the start of a sweep; the same cells under the same name share one record.
+
+    ``title``: of the sweep file. ``reference`` in the record: the folders of the arm that the others are compared with.
+    """
     cells = [
         {
             "label": p.label,
@@ -47,8 +54,17 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed]) -> Path:
     path = runs / SWEEPS / f"{name}-{digest(cells, 8)}.json"
     started = time.time()
     process = {"host": socket.gethostname(), "pid": os.getpid()}
-    write_json(path, {"name": name, "started": started, "ended": None, **process, "cells": cells})
+    reference = [p.folder.name for p in placed if p.cell.reference and p.folder is not None]
+    facts = {"name": name, "title": title, "started": started, "ended": None, **process, "reference": reference}
+    write_json(path, {**facts, "cells": cells, "work": [_work(p) for p in placed]})
     return path
+
+
+def _work(p: Placed) -> tuple[float, float]:
+    """FLOPs of the cell's training, and the share of it that is done."""
+    finished = p.folder is not None and p.folder.state() == "finished"
+    work, done = training_work(p.cell.config, 0 if p.folder is None else p.folder.saved_step())
+    return work, 1.0 if finished else done
 
 
 def end_record(path: Path, **facts: Any) -> None:
@@ -63,8 +79,10 @@ def records(runs: Path) -> list[Path]:
 
 def standings(record: Path) -> list[Standing]:
     """Current state of every cell of a recorded sweep, from the run folders."""
-    runs = record.parent.parent
-    return [standing(runs, cell) for cell in read_json(record)["cells"]]
+    runs, facts = record.parent.parent, read_json(record)
+    cells = [standing(runs, cell) for cell in facts["cells"]]
+    work = facts.get("work", [(None, 0.0)] * len(cells))  # older records have none
+    return [replace(cell, work=flops, before=done) for cell, (flops, done) in zip(cells, work, strict=True)]
 
 
 def single_runs(runs: Path) -> list[str]:
@@ -95,5 +113,5 @@ def standing(runs: Path, cell: dict[str, Any]) -> Standing:
         reason = "its process ended without recording a reason"
     return Standing(
         cell["label"], state, reason, progress.get("step"), progress.get("share"), progress.get("speed"),
-        progress.get("phase"),
+        progress.get("phase"), progress.get("scores"),
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from albert_ablate.config.tasks import HubTask
 from albert_ablate.errors import DataError
+from albert_ablate.shipped import install_command
 from albert_ablate.tasks.tables import Row
 
 
@@ -20,7 +21,7 @@ def hub_rows(task: str, source: HubTask | None, split: str, labels: dict[str, tu
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise DataError("task.source=hub needs the package datasets. Run `pip install -e '.[hub]'`.") from error
+        raise DataError(f"task.source=hub needs the package datasets. Run `{install_command('hub')}`.") from error
     try:
         rows = datasets.load_dataset(source.path, source.config, split=split, revision=source.revision)
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from albert_ablate import console
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.config.tasks import PAPER_FIVE, FineTuneConfig, TaskConfig
 from albert_ablate.data.tokenizer import Tokenizer
@@ -171,7 +172,7 @@ def _superseded(run: RunFolder, unit: Unit, older: RunFolder) -> str:
         return f"{opening} the head answers in {formats.BEFORE}, as in older versions; {again}."
     return (
         f"{opening} the head answered in {formats.BEFORE}, as in older versions. Its score is kept and never averaged "
-        f"with others; {again}. `python -m albert_ablate.finetune {run.path} --reread` scores the old weights with the "
+        f"with others; {again}. `{command_name('finetune')} {run.path} --reread` scores the old weights with the "
         f"head in {formats.HEADS}."
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from albert_ablate import streams
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError
@@ -135,9 +136,10 @@ class Trainer(Loop):
         self.folder.append_metrics(line)
         self.tracker.log(done, line)
         speed = line["tokens_per_second"]
-        progress.update(done, position, f"{self.method.shown(line)} · {speed:,.0f} tokens/s")
+        scores = self.method.shown(line)
+        progress.update(done, position, f"{scores} · {speed:,.0f} tokens/s")
         share = min(position / self.schedule.steps, 1.0)
-        self.folder.note(phase="training", step=done, share=share, speed=speed)
+        self.folder.note(phase="training", step=done, share=share, speed=speed, scores=scores)
 
     def progress(self) -> dict[str, Any]:
         """The number of tokens."""
@@ -156,7 +158,7 @@ class Trainer(Loop):
             raise CheckpointError(f"{self.folder.path} must lie on a disk that all processes of this run share.")
         first, now = 1 if meta is None else meta.get("processes", 1), self.machine.world.size
         if meta is not None and first != now:
-            start = "python run.py" if first == 1 else f"torchrun --nproc-per-node={first} run.py"
+            start = command_name("run") if first == 1 else f"torchrun --nproc-per-node={first} run.py"
             raise CheckpointError(
                 f"{self.folder.path} was begun with {first} process{'es' * (first > 1)}, now there "
                 f"{'are' if now > 1 else 'is'} {now}: it would end with other numbers. Continue with `{start}`, or "

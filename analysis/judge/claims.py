@@ -7,7 +7,7 @@ correction over all claims that are judged.
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
@@ -26,8 +26,9 @@ from albert_ablate.errors import ConfigError
 from ..read import paper
 from ..read.cells import NO_RUN, absent, select
 from ..read.seeds import doubt, lost_seeds
-from .metrics import METRICS, metric, resolution, roughness, unfit, values, within
-from .statistics import ALPHA, Estimate, estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
+from .effects import contrast
+from .metrics import METRICS, metric, roughness, unfit, values
+from .statistics import ALPHA, Estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
 from .tables import REFERENCES, arms_of
 from .terms import settings_of
 
@@ -270,7 +271,7 @@ def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
     doubts = [f"{name}: {mark}" for name, frame in selection.runs.items() if (mark := unfit(frame, score))]
     if doubts:
         return replace(base, reason="; ".join(doubts))
-    effect = _effect(claim, score, selection.runs)
+    effect = contrast(selection.runs, claim.effect, score, claim.constant)
     if effect is None:
         return replace(base, reason="no seed that every arm has")
     if effect.n < 2:
@@ -289,18 +290,6 @@ def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
 
 def _missing(claim: Claim) -> str:
     return "fine-tune the arms" if any(s == "Avg" or metric(s).task for s in claim.scores) else "not measured"
-
-
-def _effect(claim: Claim, score: str, arms: Mapping[str, pd.DataFrame]) -> Estimate | None:
-    """The claim's sum over the seeds that every arm has, its interval bounded by the bounds of the score."""
-    wide = pd.DataFrame({name: values(frame, score) * metric(score).scale for name, frame in arms.items()}).dropna()
-    low, high = within(score, *arms.values())
-    ends = [sorted((factor * low, factor * high)) for factor in claim.effect.values()]
-    bounds = (sum((end[0] for end in ends), claim.constant), sum((end[1] for end in ends), claim.constant))
-    factors = pd.Series(claim.effect)
-    floor = max(abs(factor) * resolution(arms[name], score) for name, factor in claim.effect.items())
-    sums = wide[factors.index].mul(factors).sum(axis=1) + claim.constant
-    return estimate(sums, bounds, floor, metric(score).exact) if len(wide) else None
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
@@ -323,9 +312,19 @@ def _decide(verdict: Verdict, judged: int) -> Verdict:
         distance = abs(verdict.effect.mean - (verdict.claim.above or 0.0))
         needed = seeds_needed(distance, verdict.effect.spread, ALPHA / judged)
     needed = None if needed is None else max(needed, verdict.effect.n + 1)
-    reason = "decided alone, not after correcting for all claims" if verdict.p < ALPHA else "within noise"
+    reason = "decided alone, not after correcting for all claims" if verdict.p < ALPHA else _undecided(verdict)
     more = f"about {needed} seeds would settle this effect" if needed else "more than 1,000 seeds at this effect"
     return replace(verdict, reason=f"{reason}; {more}", seeds_needed=needed)
+
+
+def _undecided(verdict: Verdict) -> str:
+    """``within noise``, or ``the interval contains the bound −0.5`` where it excludes zero."""
+    effect, claim = verdict.effect, verdict.claim
+    bounds = claim.between or (claim.above or 0.0,)
+    contained = [f"{bound:g}" for bound in bounds if effect is not None and effect.low <= bound <= effect.high]
+    if effect is None or not effect.excludes_zero or not contained:
+        return "within noise"
+    return f"the interval contains the bound {' and the bound '.join(contained)}".replace("-", "−")
 
 
 def _paper(claim: Claim, score: str) -> dict[str, Any]:
@@ -350,6 +349,17 @@ def _printed(cell: str | dict[str, Any], score: str) -> float | None:
         return None
     table, _, number = cell.partition(".")
     return paper.table(table)["rows"][int(number) - 1].get(score)
+
+
+@cache
+def _ids() -> frozenset[str]:
+    """The ids of the paper's claims."""
+    return frozenset(claim.id for claim in load_claims())
+
+
+def divided(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+    """The verdicts on claims of the user, and those on claims of the paper."""
+    return [v for v in verdicts if v.claim.id not in _ids()], [v for v in verdicts if v.claim.id in _ids()]
 
 
 def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:

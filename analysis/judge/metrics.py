@@ -10,6 +10,7 @@ import pandas as pd
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.record.formats import HEADS
+from albert_ablate.sweeping.estimate import STEADY
 
 from ..read.task_setups import one_setup_each
 from .statistics import EVERYWHERE, Estimate, estimate
@@ -41,9 +42,8 @@ _SHARE = (0.0, 100.0)
 #: Task metrics that are shares, and those that are correlations.
 _SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
 _CORRELATIONS = ("matthews", "pearson", "spearman")
-#: Speeds are not compared from this ratio on: upper over lower quartile within a run, or fastest over slowest seed.
-#: A machine that runs nothing else gives 1.03 to 1.08.
-STEADY = 1.25
+#: Metrics that depend on what else the machine does.
+SPEEDS = ("tokens/s", "seconds")
 #: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
 #: The scores of the sentence tasks, and the column of each in the table of runs.
@@ -87,6 +87,7 @@ METRICS = {
             interval="mlm_loss_interval",
         ),
         Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
+        Metric("seconds", "seconds per run", "s", 1.0, higher_is_better=False, source=("seconds",)),
         Metric("params", "Parameters", "M", 1e-6, source=("params_with_pooler",), exact=True),
         Metric("L2 roughness", "L2 roughness", "", 1.0, higher_is_better=False, source=("l2",)),
         Metric("angle roughness", "angle roughness", "", 1.0, higher_is_better=False, source=("degrees",)),
@@ -216,7 +217,7 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
     """
     if key == "params":
         return None
-    if key == "tokens/s":
+    if key in SPEEDS:
         return _unsteady(runs)
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
     if plateau:

@@ -17,7 +17,7 @@ from albert_ablate.sweeping.definition import rows as sweep_rows
 from ..read import cautions, paper
 from ..read.cells import Selection, select
 from ..read.seeds import Seeds, of_planned
-from .metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
+from .metrics import METRICS, SENTENCE_SCORES, SPEEDS, metric, resolution, summarised, tasks_of, unfit, values, within
 from .statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables filled by training -> for each row, the index of the row that it is compared with (None: no comparison).
@@ -98,7 +98,7 @@ class Comparison:
     def verdict(self) -> str:
         """``differs``, ``within noise``, ``not after correction``, or why it is not judged."""
         if self.mark is not None:
-            return "not trained"
+            return "speed disturbed" if self.metric in SPEEDS else "below its baseline"
         if self.doubt is not None:
             return self.doubt
         if self.difference.n < 2:

@@ -3,8 +3,9 @@
 import pandas as pd
 
 from albert_ablate.axes import AXES
+from albert_ablate.config.labels import flatten
 
-from .setups import BEFORE, SHAPE, Settings, flatten, under
+from .setups import BEFORE, SHAPE, Settings, under
 
 #: Settings that the axes and sizes of the paper's tables stand for.
 APART = (*(axis.path for axis in AXES), "warm_start", "model.base", *SHAPE)

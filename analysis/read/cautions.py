@@ -1,18 +1,16 @@
 """Cautions above the numbers of a report: several commits, copies, number formats, runs of other set-ups."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-
-from albert_ablate.sweeping.record import SWEEPS
 
 from . import heads
 from .cells import Selection, main_selection
 from .records import printable
 from .runs import setting
 from .seeds import Seeds
+from .sweeps import records_in
 
 
 def of_runs(runs: pd.DataFrame) -> list[str]:
@@ -47,20 +45,10 @@ def not_begun(runs: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _latest_sweeps(folder: Path) -> dict[str, list[str]]:
-    """Sweep -> folders of its cells at its latest start. Records that cannot be read are skipped."""
-    started: dict[str, float] = {}
-    cells: dict[str, list[str]] = {}
-    for file in sorted((folder / SWEEPS).glob("*.json")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            name, begun = printable(str(record["name"])), float(record["started"])
-            folders = [str(cell["folder"]) for cell in record["cells"] if cell["folder"] is not None]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            continue
-        if begun >= started.get(name, float("-inf")) and all(cell == Path(cell).name for cell in folders):
-            started[name], cells[name] = begun, folders
-    return cells
+def _latest_sweeps(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Sweep -> folders of its cells at its latest start."""
+    latest = sorted(records_in(folder), key=lambda record: record.started)
+    return {record.name: record.folders for record in latest}
 
 
 def lost_in_short(selection: Selection) -> str:

@@ -5,7 +5,7 @@ those that the terms of the arms set. Where runs of several set-ups fit the same
 taken and the others are named. A seed without numbers is always reported.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,8 +116,15 @@ def main_selection(runs: pd.DataFrame) -> Selection:
     return largest(natural(runs))
 
 
-def largest(runs: pd.DataFrame) -> Selection:
-    """``main_selection``, of planted text too."""
+def largest(
+    runs: pd.DataFrame,
+    apart: Sequence[str] = APART,
+    names: Callable[[pd.DataFrame], Sequence[str]] = full_names,
+) -> Selection:
+    """``main_selection``, of planted text too.
+
+    ``apart``: the settings in which arms may differ; ``names``: the name of each run's arm.
+    """
     trained = [_trained_here(config, hidden) for config, hidden in zip(runs["config"], runs["hidden"], strict=True)]
     runs = runs[(runs["state"] != "copy") & runs["seed"].notna() & pd.Series(trained, index=runs.index, dtype=bool)]
     finished = (runs["state"] == "finished") & ~numberless(runs)
@@ -125,16 +132,16 @@ def largest(runs: pd.DataFrame) -> Selection:
         return Selection({"all": runs[finished].assign(arm=[])})
     rows, done = runs.to_dict("index"), set(runs.index[finished])
     settings = {index: settings_of_run(run) for index, run in rows.items()}
-    setups = keys(runs, settings, APART)
+    setups = keys(runs, settings, apart)
     members = {index: _Member(run, settings[index], index in done, setups[index]) for index, run in rows.items()}
     best, why = _best({"all": members})
     in_setup = runs.loc[[index for index in rows if setups[index] == best]]
-    in_setup = in_setup.assign(arm=full_names(in_setup))
+    in_setup = in_setup.assign(arm=names(in_setup))
     finished_runs = in_setup[finished[in_setup.index]]
     newest = finished_runs.sort_values("updated", kind="stable").drop_duplicates(["arm", "seed"], keep="last")
     chosen = finished_runs.loc[finished_runs.index.isin(newest.index)]
     left = [("all", member) for index, member in members.items() if member.finished and setups[index] != best]
-    differs = _set_apart(left, {"all": chosen}, {"all": dict.fromkeys(APART)})
+    differs = _set_apart(left, {"all": chosen}, {"all": dict.fromkeys(apart)})
     seeds = missing_too({str(arm): seeds_of(frame) for arm, frame in in_setup.groupby("arm", sort=False)})
     kept, task_notes = one_setup_each({"all": chosen})
     setups_left = {member.setup for _, member in left}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.command_line import command_name
 from albert_ablate.record.formats import BEFORE, HEADS
 from albert_ablate.record.tasks import UnitManifest
 
@@ -48,5 +49,5 @@ def sentences(runs: pd.DataFrame) -> list[str]:
         return []
     return [
         f"Heads of {', '.join(rounded)} answered in {BEFORE}, so that near answers tied. To score them again in "
-        f"{HEADS}: python -m albert_ablate.finetune RUN --reread"
+        f"{HEADS}: {command_name('finetune')} RUN --reread"
     ]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from albert_ablate.config.identity import BEFORE as ADDED
 from albert_ablate.config.identity import UNSAID, comparable
+from albert_ablate.config.labels import flatten
 from albert_ablate.config.schema import CONF
 from albert_ablate.sweeping.relative import base_name
 
@@ -28,17 +29,6 @@ SHAPE = ("model.hidden", "model.layers", "model.heads", "model.intermediate")
 TOKENS = "tokens"
 
 Settings = dict[str, Any]
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Nested settings as one dictionary with dotted names."""
-    flat: Settings = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def under(name: str, paths: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .setups import flatten
+from albert_ablate.config.labels import flatten
 
 
 def setup_of(entry: Mapping[str, Any]) -> str:

@@ -40,11 +40,12 @@ def check_table(table: TableCheck, several: Sequence[Lines] | None) -> list[Chec
     if several is None:
         filled = sum(bool(runs) for runs in table.chosen) > 1
         return [_check(f"{name} · arms", "", [len(table.groups)], table.source(0))] if filled else checks
-    arms = several[0]
-    if len(arms) != len(table.groups):
-        return [_check(f"{name} · arms", str(len(arms)), [len(table.groups)], table.source(0))]
-    for index, cells in enumerate(arms):
-        keys = [row["score"] for row in table.groups[index]]
+    arms, shown = several[0], table.shown()
+    if len(arms) != len(shown):
+        return [_check(f"{name} · arms", str(len(arms)), [len(shown)], table.source(0))]
+    measured = table.measured()
+    for index, cells in zip(shown, arms, strict=True):
+        keys = [row["score"] for row in table.groups[index] if row["score"] in measured]
         if table.counted(index) and len(cells) > len(_columns(keys)) + len(table.named(index)):
             where = f"{name}, {table.label(index)} · n"
             checks.append(_check(where, cells[len(table.named(index))], table.counted(index), table.source(index)))
@@ -72,9 +73,9 @@ def check_table(table: TableCheck, several: Sequence[Lines] | None) -> list[Chec
     return checks
 
 
-def check_claims(several: Sequence[Lines] | None, derived: Sequence[dict[str, Any]]) -> list[Check]:
-    """Checks of the scorecard of the page; ``derived``: its rows in the same order."""
-    rows = several[0] if several else []
+def check_claims(several: Sequence[Lines], derived: Sequence[dict[str, Any]]) -> list[Check]:
+    """Checks of the verdicts of the page; ``several``: its tables; ``derived``: their rows in the same order."""
+    rows = [row for table in several for row in table]
     if len(rows) != len(derived):
         return [_check("scorecard · claims", str(len(rows)), [len(derived)], "the claims file")]
     checks = []

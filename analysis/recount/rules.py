@@ -101,7 +101,7 @@ def doubt(lost: Mapping[int, str], planned: int) -> str:
 def difference_verdict(sample: Estimate, adjusted: float, marked: bool, lost: str) -> str:
     """The verdict on a difference of two arms; ``lost``: why one of them is not judged."""
     if marked:
-        return "not trained"
+        return "below its baseline"
     if lost:
         return lost
     if sample.n < 2:

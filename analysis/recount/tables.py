@@ -160,6 +160,16 @@ class TableCheck:
         n, planned = len(self.chosen[index]), len(self.seeds[index].planned)
         return [n] if n >= planned else [n, planned]
 
+    def shown(self) -> list[int]:
+        """The arms on the page: those with runs; every arm of a table that needs none."""
+        return [index for index, runs in enumerate(self.chosen) if runs or self.name not in AGAINST]
+
+    def measured(self) -> set[str]:
+        """The scores on the page: those that an arm on it has a number of."""
+        shown = self.shown()
+        keys = {row["score"] for index in shown for row in self.groups[index]}
+        return {key for key in keys if any(self.estimate(index, key) is not None for index in shown)}
+
     def _unit(self) -> list[Run]:
         """The runs of the row that speed-up is relative to."""
         return self.chosen[max(k for k, reference in enumerate(AGAINST[self.name]) if reference is None)]

@@ -11,14 +11,16 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from albert_ablate.command_line import command_name
 from albert_ablate.console import duration
 
 from ..draw import style
 from ..draw.style import Drawing
 from ..judge import numbers
-from ..judge.claims import Verdict, bound_text, counted
+from ..judge.claims import Verdict, bound_text, counted, divided
 from ..judge.controls import HEAD, Controls, page_rows, reading, rows
 from ..judge.controls import summary as controls_summary
+from ..judge.effects import SweepTable
 from ..judge.metrics import unfit
 from ..judge.recipes import leaderboard, recipe_table
 from ..judge.tables import Table
@@ -29,7 +31,10 @@ from ..read.cells import main_setup
 from ..read.copies import short
 from ..read.planted import natural
 from ..read.seeds import of_planned
-from . import render
+from . import own, render
+from .answer import answer as answer_of
+from .answer import on_plateau
+from .filled import filled_part
 from .sources import of_tables
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -56,6 +61,8 @@ class Report:
     drawings: tuple[Drawing, ...]
     undrawn: dict[str, str] = field(default_factory=dict)  # figure -> why it was not drawn
     controls: Controls = field(default_factory=Controls)  # of runs on planted text
+    sweeps: tuple[SweepTable, ...] = ()  # the user's, the latest first
+    forests: dict[str, Drawing] = field(default_factory=dict)  # table of a sweep -> its effects
 
     @property
     def filled(self) -> list[Table]:
@@ -63,10 +70,16 @@ class Report:
         return [table for table in self.tables if table.filled or table.number == 1]
 
 
+def answer(report: Report) -> str:
+    """One sentence: what the runs answer, or why they answer nothing."""
+    claimed, papers = divided(report.verdicts)
+    return answer_of(main_setup(report.runs), report.sweeps, claimed, papers) or summary(report)[0]
+
+
 def summary(report: Report) -> list[str]:
     """Three sentences: the runs, their results, and what is not tested."""
     done = main_setup(report.runs)
-    counts = counted(report.verdicts)
+    counts = counted(divided(report.verdicts)[1])
     if not len(done) and report.controls.scores:
         return [
             "Every finished run is of planted text: these are controls.",
@@ -77,27 +90,33 @@ def summary(report: Report) -> list[str]:
         return [
             "No run has finished yet.",
             "Nothing can be judged.",
-            "`python -m albert_ablate.status` shows what runs.",
+            f"`{command_name('status')}` shows what runs.",
         ]
     arms, seeds = done["arm"].nunique(), done["seed"].nunique()
     shapes = sorted({f"{h}×{n}" for h, n in zip(done["hidden"], done["layers"], strict=True)})
     taken = sorted({int(steps) for steps in done["steps"].dropna()})
     steps = f"{taken[0]:,} steps" if len(taken) == 1 else f"{done['tokens'].mean() / 1e6:.1f} M tokens"
+    papers = divided(report.verdicts)[1]
     first = (
         f"{len(done)} finished runs of one set-up, {arms} arms with {_plural(seeds, 'seed')}, trained models of "
-        f"H×L = {', '.join(shapes[:3])} for {steps}: not the paper's scale, so direction and order can be compared, "
-        "sizes cannot."
+        f"H×L = {', '.join(shapes[:3])} for {steps}"
     )
-    tested = len(report.verdicts) - counts["not tested"]
+    if on_plateau(done):
+        untested = f"None of the paper's {len(papers)} claims can be judged."
+        return [f"{first}.", untested, "An arm below its baseline is never compared with another one."]
+    first += ": not the paper's scale, so direction and order can be compared, sizes cannot."
+    tested = len(papers) - counts["not tested"]
+    if not tested:
+        return [first, "They can test no claim of the paper.", f"{_untested_summary(papers)}."]
     second = (
         f"They can test {_plural(tested, 'claim')} of the paper: {counts['reproduced']} reproduced, "
         f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
-        f"{_contradicted(report.verdicts)}."
+        f"{_contradicted(papers)}."
     )
-    unjudged = [v for v in report.verdicts if v.verdict == "not tested" and v.arms]
+    unjudged = [v for v in papers if v.verdict == "not tested" and v.arms]
     third = f"{counts['not tested']} claims are not tested"
     third += f", {len(unjudged)} of them because an arm is not fit to be judged" if unjudged else ""
-    strongest = max((v for v in report.verdicts if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
+    strongest = max((v for v in papers if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
     third += f"; most firmly reproduced: {_quoted(strongest.claim.claim)}" if strongest else "; none is reproduced yet"
     return [first, second, f"{third}."]
 
@@ -122,7 +141,7 @@ def missing(report: Report) -> list[str]:
         if row.arm in t.selection.waiting
     ]
     lines += [
-        f"Table {t.number}: fewer than two of its arms have runs (python run.py -m sweep={t.name})"
+        f"Table {t.number}: fewer than two of its arms have runs ({command_name('sweep')} sweep={t.name})"
         for t in report.tables
         if t not in report.filled
     ]
@@ -159,22 +178,37 @@ def html(report: Report) -> str:
     """The page as self-contained HTML: it loads no scripts or pictures."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
     filled = report.filled
-    provenance = json.dumps(of_tables(report.tables)).replace("<", "\\u003c")
+    sources, claimed, papers = of_tables(report.tables), *divided(report.verdicts)
+    sources = {name: sources[name] | of_sweeps for name, of_sweeps in own.provenance(report.sweeps).items()}
+    provenance = json.dumps(sources).replace("<", "\\u003c")
     return environment.get_template("report.html.j2").render(
         title=report.title,
         subtitle=_subtitle(report.runs),
+        answer=answer(report),
+        own=own.sections(report.sweeps, report.forests, render.html),
+        own_claims=[_score_row(v) for v in claimed],
         summary=" ".join(summary(report)),
         cautions=cautions(report),
         counts=counted(report.verdicts),
-        scorecard=[_score_row(v) for v in report.verdicts],
+        scorecard=[_score_row(v) for v in papers if v.verdict != "not tested"],
+        untested=[_score_row(v) for v in papers if v.verdict == "not tested"],
+        untested_summary=_untested_summary(papers),
         controls=_controls(report.controls) if report.controls.shown else None,
-        tables=[{"number": t.number, "title": t.title, "html": render.html(t)} for t in filled],
+        tables=[
+            {
+                "number": t.number,
+                "title": t.title,
+                "html": render.html(part := filled_part(t)),
+                "whole": "" if part is t else render.html(t),
+            }
+            for t in filled
+        ],
         unfilled=[
             {
                 "number": t.number,
                 "title": t.title,
                 "html": render.html(t),
-                "command": f"python run.py -m sweep={t.name}",
+                "command": f"{command_name('sweep')} sweep={t.name}",
             }
             for t in report.tables
             if t not in filled
@@ -194,15 +228,20 @@ def html(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """The content of ``report.md``: the page without provenance; figures are in ``figures/`` beside it."""
-    parts = [f"# {render.plain(report.title)}", *map(render.plain, (_subtitle(report.runs), " ".join(summary(report))))]
+    above = (answer(report), _subtitle(report.runs), " ".join(summary(report)))
+    parts = [f"# {render.plain(report.title)}", *map(render.plain, above)]
     parts += ["\n".join(f"- {render.plain(line)}" for line in known)] if (known := cautions(report)) else []
+    for sweep in report.sweeps:
+        parts += own.markdown(sweep, report.forests.get(sweep.table.name))
+    claimed = divided(report.verdicts)[0]
+    parts += ["## Your claims", scorecard_markdown(claimed)] if claimed else []
     parts += ["## What the paper claims, and what these runs say", _paper_claims(report)]
     if report.controls.shown:
         parts += [f"## {_CONTROLS}", " ".join(controls_summary(report.controls))]
         parts += [render.pipes(HEAD, rows(report.controls))] if report.controls.scores else []
         parts += ["\n".join(f"- {render.plain(line)}" for line in reading(report.controls))]
         parts += [_CONTROL_CLAIMS, scorecard_markdown(report.controls.verdicts)]
-    parts += ["## Tables", *(render.markdown(table) for table in report.filled)]
+    parts += ["## Tables", *(render.markdown(filled_part(table)) for table in report.filled)]
     recipes = _reference("table14", report.runs)
     parts += [f"### Table 14. {recipes['title']}", render.pipes(recipes["head"], recipes["rows"]), recipes["note"]]
     parts += ["## Figures"] if report.drawings else []
@@ -216,10 +255,21 @@ def markdown(report: Report) -> str:
 
 
 def _paper_claims(report: Report) -> str:
-    """The scorecard; one sentence if all runs are controls, which test none of the paper's claims."""
-    if report.controls.shown and all(v.verdict == "not tested" for v in report.verdicts):
-        return f"None of the paper's {len(report.verdicts)} claims is tested: no run is of natural text."
-    return scorecard_markdown(report.verdicts)
+    """The scorecard of the claims that are tested, and one line on the others."""
+    papers = divided(report.verdicts)[1]
+    if report.controls.shown and all(v.verdict == "not tested" for v in papers):
+        return f"None of the paper's {len(papers)} claims is tested: no run is of natural text."
+    tested = [v for v in papers if v.verdict != "not tested"]
+    untested = [f"{_untested_summary(papers)}."] if len(tested) < len(papers) else []
+    return "\n\n".join(([scorecard_markdown(tested)] if tested else []) + untested)
+
+
+def _untested_summary(papers: Sequence[Verdict]) -> str:
+    """``24 claims of the paper need other runs``, and how many have runs that cannot be judged."""
+    untested = [v for v in papers if v.verdict == "not tested"]
+    unfit_count = sum(bool(v.arms) for v in untested)
+    text = f"{_plural(len(untested), 'claim')} of the paper {'needs' if len(untested) == 1 else 'need'} other runs"
+    return f"{text}, {unfit_count} of them because an arm is not fit to be judged" if unfit_count else text
 
 
 def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.config.identity import INCIDENTAL
+from albert_ablate.config.labels import flatten
 
 from ..judge.metrics import metric, values
 from ..judge.tables import REFERENCES, Table
-from ..read.setups import flatten
 
 #: Settings that do not change numbers. Corpus and tokenizer do: an identity holds the fingerprint of their tokens.
 _INCIDENTAL = (set(INCIDENTAL) | {"seed"}) - {"data", "tokenizer"}

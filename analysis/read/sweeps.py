@@ -1,0 +1,111 @@
+"""The sweeps recorded beside the runs, and which runs belong to each: what a report shows first."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from albert_ablate.config.labels import arm_labels, differing
+from albert_ablate.sweeping.record import SWEEPS
+
+from .arms import APART, full_names
+from .cells import Selection, largest
+from .planted import natural
+from .records import printable
+from .setups import SHAPE, TOKENS, under
+
+
+@dataclass(frozen=True)
+class Record:
+    """One recorded start of a sweep."""
+
+    name: str
+    title: str  # of the sweep file; empty for a sweep of the command line alone
+    started: float  # seconds since the epoch
+    folders: tuple[str, ...]  # names of the run folders of its cells
+    reference: tuple[str, ...]  # those of the arm that the others are compared with
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are compared with each other: those of a sweep, or all that belong to no recorded sweep."""
+
+    name: str
+    title: str  # empty where the sweep has none
+    selection: Selection  # one set-up; its frame ``all`` has a column ``arm``
+    reference: frozenset[str] = frozenset()  # runs of the arm that the others are compared with
+    listed: tuple[str, ...] = ()  # names of the run folders in the order of the sweep
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """The finished runs, a row for each arm and seed."""
+        return self.selection.runs["all"]
+
+
+def records_in(folder: Path) -> list[Record]:
+    """Every sweep recorded beside the run folders in ``folder``; records that cannot be read are left out."""
+    return list(_records(folder))
+
+
+def _records(folder: Path) -> Iterator[Record]:
+    for file in sorted((folder / SWEEPS).glob("*.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            name, started = printable(str(record["name"])), float(record["started"])
+            folders = tuple(str(cell["folder"]) for cell in record["cells"] if cell["folder"] is not None)
+            reference = tuple(map(str, record.get("reference") or ()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue
+        if all(cell == Path(cell).name for cell in folders):
+            yield Record(name, printable(str(record.get("title") or "")), started, folders, reference)
+
+
+def groups(runs: pd.DataFrame) -> list[Group]:
+    """A group for each recorded sweep that has a finished run, the latest first, then one of all other runs.
+
+    Runs on planted text are controls and belong to no group. Records of one sweep file are joined, so that seeds that
+    were added later count.
+    """
+    runs = natural(runs)
+    runs = runs[runs["state"] != "copy"]
+    parents = pd.Series([Path(path).parent for path in runs["path"]], index=runs.index, dtype=object)
+    names = pd.Series([Path(path).name for path in runs["path"]], index=runs.index, dtype=object)
+    sweeps: dict[tuple[str, ...], dict[str, Any]] = {}
+    for folder in sorted(set(parents)):
+        for record in sorted(records_in(folder), key=lambda record: record.started):
+            members = runs.index[(parents == folder) & names.isin(record.folders)]
+            key = (record.name, record.title) if record.title else (record.name, *record.folders)
+            sweep = sweeps.setdefault(key, {"members": set(), "reference": set(), "listed": {}, "record": record})
+            sweep["listed"] |= dict.fromkeys(record.folders)
+            sweep["members"] |= set(members)
+            sweep["reference"] |= set(runs["run"][(parents == folder) & names.isin(record.reference)])
+            sweep["record"] = max(sweep["record"], record, key=lambda known: known.started)
+    made = []
+    for sweep in sorted(sweeps.values(), key=lambda sweep: -sweep["record"].started):
+        chosen = runs[runs.index.isin(sweep["members"])]
+        record = sweep["record"]
+        made.append(
+            Group(record.name, record.title, largest(chosen, _free(chosen), _arm_names),
+                  frozenset(sweep["reference"]), tuple(sweep["listed"]))
+        )  # fmt: skip
+    listed = {index for sweep in sweeps.values() for index in sweep["members"]}
+    title = "Runs of no recorded sweep" if listed else "All runs"
+    made.append(Group("runs", title, largest(runs[~runs.index.isin(listed)], APART, _arm_names)))
+    return [group for group in made if len(group.runs)]
+
+
+def _arm_names(runs: pd.DataFrame) -> list[str]:
+    """The settings that vary; where none does, the name that the arm has in the paper's figures."""
+    labels = arm_labels(list(runs["config"]))
+    return labels if all(labels) else full_names(runs)
+
+
+def _free(runs: pd.DataFrame) -> tuple[str, ...]:
+    """The settings in which the arms of a sweep may differ: those that its cells set to several values."""
+    names = differing([config for config in runs["config"] if config])
+    shape = (*SHAPE, "model.base") if any(under(name, ("model",)) for name in names) else ()
+    text = (TOKENS,) if any(under(name, ("data", "tokenizer")) for name in names) else ()
+    return tuple(dict.fromkeys((*names, *shape, *text)))

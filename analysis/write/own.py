@@ -1,0 +1,127 @@
+"""The sections of a report on the user's own sweeps: table, effects and figure, for the page and for ``report.md``."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from ..draw import style
+from ..draw.style import Drawing
+from ..judge import numbers
+from ..judge.effects import Effect, SweepTable
+from ..judge.tables import Table
+from . import render
+from .sources import of_tables
+
+HEAD = ("effect", "against", "score", "difference", "95% interval", "p", "paper", "verdict")
+_UNITS = {"%": " points", "nats": " nats", "": ""}
+#: Scores that a sentence is about, the first that the arms have.
+_FIRST = ("Avg", "MLM", "MLM loss")
+_NOTE = (
+    "Differences from the first row; ×: interaction, how much more one setting changes the score at the other's second "
+    "value. Paired by seed, p after Holm's correction over this table."
+)
+
+
+def sections(
+    sweeps: Sequence[SweepTable], forests: Mapping[str, Drawing], html_of: Callable[[Table], Markup]
+) -> list[dict[str, Any]]:
+    """What the template shows of each sweep; ``html_of`` makes the HTML of a table."""
+    return [
+        {
+            "id": sweep.table.name, "title": sweep.title, "answer": answer(sweep), "html": html_of(sweep.table),
+            "head": HEAD, "effects": [effect_cells(sweep, effect) for effect in sweep.effects], "note": _NOTE,
+            "folded": len(sweep.effects) > 12, "figure": _figure(forests.get(sweep.table.name)),
+        }
+        for sweep in sweeps
+    ]  # fmt: skip
+
+
+def _figure(drawing: Drawing | None) -> dict[str, Any] | None:
+    if drawing is None:
+        return None
+    return {
+        "name": drawing.name, "title": drawing.title, "caption": drawing.caption,
+        "svg": Markup(style.inline(drawing)),
+    }  # fmt: skip
+
+
+def markdown(sweep: SweepTable, drawing: Drawing | None) -> list[str]:
+    """The section of one sweep in ``report.md``, in parts."""
+    body = render.markdown(sweep.table).partition("\n\n")[2]  # without the heading of a table of the paper
+    parts = [f"## {render.plain(sweep.title)}", render.plain(answer(sweep)), body]
+    if sweep.effects:
+        parts += [_NOTE, render.pipes(HEAD, [effect_cells(sweep, effect) for effect in sweep.effects])]
+    if drawing is not None:
+        parts.append(f"![{drawing.title}](figures/{drawing.name}.svg)\n\n{drawing.caption}")
+    return parts
+
+
+def effect_cells(sweep: SweepTable, effect: Effect) -> list[str]:
+    """One effect as a row of texts."""
+    return [effect.name, effect.against, *render.compared(sweep.table, effect.comparison)[2:]]
+
+
+def answer(sweep: SweepTable, most: int = 3) -> str:
+    """One sentence: at most ``most`` interactions and differences, in the score that the arms are compared by."""
+    rows = sweep.table.rows
+    if len(rows) < 2:
+        return "One arm: there is nothing to compare it with."
+    known = {effect.comparison.metric for effect in sweep.effects}
+    key = next((score for score in _FIRST if score in known), None)
+    if key is None:
+        return "No score that two arms have."
+    effects = [effect for effect in sweep.effects if effect.comparison.metric == key]
+    judged = [effect for effect in effects if effect.comparison.mark is None]
+    if not judged:
+        return f"Nothing can be compared: {effects[0].comparison.mark}."
+    ranked = sorted(judged, key=lambda effect: (bool(effect.against), effect.comparison.p))
+    shown = "; ".join(_said(effect, key) for effect in ranked[:most])
+    more = f"; and {len(ranked) - most} more effects" if len(ranked) > most else ""
+    unfit = len(effects) - len(judged)
+    left = f"; {unfit} effects are not judged: an arm is below its baseline" if unfit else ""
+    return f"{key}: {shown}{more}{left}."
+
+
+def _said(effect: Effect, key: str) -> str:
+    """``share × layers: +0.40 points (−0.10 to +0.90), within noise``."""
+    difference, decimals = effect.comparison.difference, 3 if numbers.unit(key) == "nats" else 2
+    against = f" against {effect.against}" if effect.against else ""
+    interval = ""
+    if not math.isnan(difference.low):
+        ends = (numbers.signed(end, decimals) for end in (difference.low, difference.high))
+        interval = f" ({' to '.join(ends)})"
+    value = f"{numbers.signed(difference.mean, decimals)}{_UNITS[numbers.unit(key)]}"
+    return f"{effect.name}{against}: {value}{interval}, {effect.comparison.verdict}"
+
+
+def provenance(sweeps: Sequence[SweepTable]) -> dict[str, Any]:
+    """``sources.of_tables`` of the sweeps, each arm named after its sweep."""
+    sources = of_tables([sweep.table for sweep in sweeps])
+    for sweep in sweeps:
+        for row in sweep.table.rows:
+            if row.arm in sources["arms"]:
+                sources["arms"][row.arm]["name"] = f"{sweep.title}: {', '.join(row.labels)}"
+    return sources
+
+
+def frames(sweeps: Sequence[SweepTable]) -> dict[str, pd.DataFrame]:
+    """File of ``tables/`` -> its numbers: the arms of each sweep, and their effects."""
+    by_file = {f"tables/{sweep.table.name}.csv": render.frame(sweep.table) for sweep in sweeps}
+    return by_file | {f"tables/{s.table.name}-effects.csv": effects_frame(s) for s in sweeps if s.effects}
+
+
+def effects_frame(sweep: SweepTable) -> pd.DataFrame:
+    """A row for each effect and score: mean, interval, p before and after correction, the paper's value, verdict."""
+    return pd.DataFrame(
+        {
+            "effect": e.name, "against": e.against, "score": e.comparison.metric,
+            "unit": numbers.unit(e.comparison.metric), "n": e.comparison.difference.n,
+            "difference": e.comparison.difference.mean, "low": e.comparison.difference.low,
+            "high": e.comparison.difference.high, "p": e.comparison.p, "p_holm": e.comparison.adjusted,
+            "paper": e.comparison.paper, "verdict": e.comparison.verdict,
+        }
+        for e in sweep.effects
+    )  # fmt: skip
