@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from albert_ablate.axes import AXES
+from albert_ablate.config.labels import joined, rank, settings_of, varying
 from albert_ablate.drawing_library import Line2D, MaxNLocator
 
 from ..judge.metrics import metric, summarised, unfit, values
@@ -21,7 +22,7 @@ from ..read.planned import planned_seconds
 from ..read.planted import natural
 from ..read.runs import held_out_curves
 from .plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
-from .style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
+from .style import COLOURED, COLOURS, DASHED, DASHES, INK, MARKERS, MUTED, Drawing, canvas, look, look_of, styled
 
 #: The axes that neither colours nor dashes show.
 _OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]
@@ -44,6 +45,8 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         raise NothingToDraw("fewer than two arms in one set-up")
     data = pd.DataFrame(rows).sort_values("parameters_M")
     better = metric(key).higher_is_better
+    apart = [name for name in varying(list(chosen["config"])) if name != COLOURED.path]
+    labels = {arm: joined(frame["config"].iloc[0], apart) for arm, frame in chosen.groupby("arm")}
     front = data[[_on_front(row, data, better) for row in data.to_dict("records")]]
     with styled():
         figure, axes = canvas((7.2, 4.3))
@@ -54,7 +57,7 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         for index, row in enumerate(data.to_dict("records")):
             offset = (6, 5) if index % 2 else (6, -11)
             axes.annotate(
-                DASHED.label_of(row[DASHED.name]),
+                labels[row["arm"]],
                 (row["parameters_M"], row["mean"]),
                 offset,
                 textcoords="offset points",
@@ -181,46 +184,56 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
 
 
 def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour and dashes by their axes; an extra colour where another axis differs from its commonest value."""
-    dashed = sorted(chosen[DASHED.name].unique(), key=DASHED.rank)
-    others: dict[str, int] = {}
+    """A look of its own for each arm: colours by the first setting that varies, dashes by the second.
+
+    The axes that every figure colours and dashes come first. Where more settings vary, each combination of the first
+    and the further ones has a colour.
+    """
+    first, second, further = _shown_keys(chosen)
+    runs = {str(run["arm"]): run for run in chosen.drop_duplicates("arm").to_dict("records")}
+    hues = list(dict.fromkeys(_coloured(run, chosen) for run in runs.values()))
+    values_of_second = {arm: settings_of(run["config"]).get(second) for arm, run in runs.items()}
+    dashed = sorted({rank(second, value) for value in values_of_second.values()})
     styles = {}
-    for run in chosen.drop_duplicates("arm").to_dict("records"):
-        style = look_of(COLOURED, run[COLOURED.name])
-        if not _common(run, chosen):
-            style = look(len(COLOURED.labels) + others.setdefault(_coloured(run, chosen), len(others)))
-        dashes = DASHES[dashed.index(run[DASHED.name]) % len(DASHES)]
-        styles[run["arm"]] = style | {"linestyle": dashes, "markersize": 3.5}
+    for arm, run in runs.items():
+        hue, dash = hues.index(_coloured(run, chosen)), dashed.index(rank(second, values_of_second[arm]))
+        fixed = first == COLOURED.path and not further
+        style = look_of(COLOURED, run[COLOURED.name]) if fixed else look(hue)
+        marker = MARKERS[(hue + hue // len(COLOURS) + dash // (len(DASHES) - 1)) % len(MARKERS)]
+        dashes = DASHES[dash % (len(DASHES) - 1)]  # the last one repeats the first
+        styles[arm] = style | {"linestyle": dashes, "markersize": 3.5} | ({} if fixed else {"marker": marker})
     return styles
 
 
-def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
-    """Whether the axes that neither colours nor dashes show have their commonest values."""
-    return all(run[axis.name] == chosen[axis.name].mode().iloc[0] for axis in _OTHERS)
+def _shown_keys(chosen: pd.DataFrame) -> tuple[str, str, tuple[str, ...]]:
+    """The settings that colours and dashes show, and the further ones that vary."""
+    keys = varying(list(chosen["config"]))
+    ranked = sorted(keys, key=lambda name: (name != COLOURED.path, name != DASHED.path))
+    first, second, *further = list(dict.fromkeys((*ranked, COLOURED.path, DASHED.path)))[: max(2, len(ranked))]
+    return first, second, tuple(further)
 
 
 def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
-    """The legend text of a colour: the value of its axis, and the other axes if one is not at its commonest value."""
-    more = (
-        []
-        if _common(run, chosen)
-        else [axis.label_of(run[axis.name]) for axis in _OTHERS if axis.shown(run[axis.name])]
-    )
-    return ", ".join([COLOURED.label_of(run[COLOURED.name]), *more])
+    """The legend text of a colour."""
+    first, _, further = _shown_keys(chosen)
+    return joined(run["config"], (first, *further))
 
 
 def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
     """A legend with an entry for each colour and each dash, instead of one for every arm."""
     runs = chosen.drop_duplicates("arm").to_dict("records")
-    colours = {
-        _coloured(run, chosen): {**styles[run["arm"]], "linestyle": "-"} for run in runs
-    }  # fmt: skip
+    second = _shown_keys(chosen)[1]
+    colours = {_coloured(run, chosen): {**styles[run["arm"]], "linestyle": "-"} for run in runs}
     dashes = {
-        f"{DASHED.name} = {run[DASHED.name]}": {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]}
-        for run in runs
+        joined(run["config"], (second,)): {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]} for run in runs
     }
     entries = {**colours, **dashes}
     return [Line2D([], [], **style) for style in entries.values()], list(entries)
+
+
+def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
+    """Whether the axes that neither colours nor dashes show have their commonest values."""
+    return all(run[axis.name] == chosen[axis.name].mode().iloc[0] for axis in _OTHERS)
 
 
 def cost(runs: pd.DataFrame) -> Drawing:

@@ -79,7 +79,7 @@ def answer(sweep: SweepTable, most: int = 3) -> str:
         return f"Nothing can be compared: {effects[0].comparison.mark}."
     ranked = sorted(judged, key=lambda effect: (bool(effect.against), effect.comparison.p))
     shown = "; ".join(_said(effect, key) for effect in ranked[:most])
-    more = f"; and {len(ranked) - most} more effects" if len(ranked) > most else ""
+    more = f"; {len(ranked) - most} more below" if len(ranked) > most else ""
     unfit = len(effects) - len(judged)
     left = f"; {unfit} effects are not judged: an arm is below its baseline" if unfit else ""
     return f"{key}: {shown}{more}{left}."
