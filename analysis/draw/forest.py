@@ -79,8 +79,8 @@ def _numbers(effects: Sequence[Effect]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "effect": e.name, "against": e.against, "score": e.comparison.metric, "unit": unit(e.comparison.metric),
-            "n": e.comparison.difference.n, "difference": e.comparison.difference.mean, "low": e.comparison.difference.low,
-            "high": e.comparison.difference.high, "paper": e.comparison.paper,
+            "n": e.comparison.difference.n, "difference": e.comparison.difference.mean,
+            "low": e.comparison.difference.low, "high": e.comparison.difference.high, "paper": e.comparison.paper,
         }
         for e in effects
     )  # fmt: skip
