@@ -1,6 +1,6 @@
 """The whole report: ``python -m analysis.report runs --out report``.
 
-Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs.csv``, ``tables/``
+Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs.csv``, ``sweeps/`` (CSV), ``tables/``
 (Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV). ``--compact`` writes only what a repository should keep.
 """
 
@@ -38,7 +38,7 @@ _TITLE = "ALBERT's choices, ablated"
 _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown")
 
 #: Files and folders that a report writes.
-_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "tables", "figures")
+_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "sweeps", "tables", "figures")
 
 
 def gather(
@@ -70,7 +70,7 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
         stem = out / "tables" / table.name
         write_text(stem.with_suffix(".md"), render.markdown(table))
         write_text(stem.with_suffix(".tex"), render.latex(table))
-    for name, numbers in frames(report, compact=compact).items():
+    for name, numbers in (frames(report, compact=compact) | own.frames(report.sweeps)).items():
         write_text(out / name, numbers.to_csv(index=False))
     for drawing in (*report.forests.values(), *report.drawings):
         style.write(drawing, out / "figures", ("svg",) if compact else ("png", "svg", "pdf"))
@@ -97,9 +97,8 @@ def report_on(
 
 
 def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
-    """File -> its table of numbers, for every CSV file; ``compact`` leaves out the tables without runs."""
+    """File -> its table of numbers, for every CSV file that ``audit`` checks; ``compact``: no tables without runs."""
     by_file = {"scorecard.csv": _scorecard(report), "runs.csv": report.runs.drop(columns=list(_NESTED))}
-    by_file |= own.frames(report.sweeps)
     if report.controls.scores:
         by_file["controls.csv"] = controls.frame(report.controls)
     for table in report.filled if compact else report.tables:

@@ -95,7 +95,7 @@ def test_the_first_section_is_the_sweeps(place: Path) -> None:
 
 @pytest.mark.slow
 def test_the_interaction_on_the_page_is_that_of_statsmodels(place: Path) -> None:
-    with (place / "report" / "tables" / "sweep1-mine-effects.csv").open() as file:
+    with (place / "report" / "sweeps" / "sweep1-mine-effects.csv").open() as file:
         (row,) = [r for r in csv.DictReader(file) if (r["effect"], r["score"]) == ("share × layers", "MLM loss")]
     losses = load_runs(place / "runs").pivot_table(index="seed", columns=["share", "layers"], values="mlm_loss")
     sums = losses[("all", 3)] - losses[("none", 3)] - losses[("all", 2)] + losses[("none", 2)]

@@ -108,9 +108,9 @@ def provenance(sweeps: Sequence[SweepTable]) -> dict[str, Any]:
 
 
 def frames(sweeps: Sequence[SweepTable]) -> dict[str, pd.DataFrame]:
-    """File of ``tables/`` -> its numbers: the arms of each sweep, and their effects."""
-    by_file = {f"tables/{sweep.table.name}.csv": render.frame(sweep.table) for sweep in sweeps}
-    return by_file | {f"tables/{s.table.name}-effects.csv": effects_frame(s) for s in sweeps if s.effects}
+    """File of ``sweeps/`` -> its numbers: the arms of each sweep, and their effects."""
+    by_file = {f"sweeps/{sweep.table.name}.csv": render.frame(sweep.table) for sweep in sweeps}
+    return by_file | {f"sweeps/{s.table.name}-effects.csv": effects_frame(s) for s in sweeps if s.effects}
 
 
 def effects_frame(sweep: SweepTable) -> pd.DataFrame:
