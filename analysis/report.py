@@ -139,7 +139,7 @@ def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
 
 def _tell(report: Report, opened: Path) -> None:
     console = Console(highlight=False)
-    for sentence in (page.answer(report), *page.summary(report)):
+    for sentence in dict.fromkeys((page.answer(report), *page.summary(report))):
         console.print(sentence, markup=False)
     for sentence in page.cautions(report):
         console.print(f"  {sentence}", style="yellow", markup=False)

@@ -18,6 +18,8 @@ from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.definition import rows
 from analysis import report as command
 from analysis.audit import Reported, audit
+from analysis.compare import compare, compare_tasks
+from analysis.draw.arms import learning_curves
 from analysis.judge.claims import load_claims
 from analysis.read.runs import load_runs
 from analysis.read.sweeps import groups
@@ -215,3 +217,38 @@ def test_the_reference_marks_its_cells_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SWEEP))
     marked = [row.terms for row in rows([str(tmp_path / "mine.yaml")]) if row.reference]
     assert marked == [{"share": "none", "model.layers": 2, "seed": seed} for seed in (0, 1)]
+
+
+def test_a_run_that_others_start_from_is_no_arm(tmp_path: Path) -> None:
+    folders = [arm(tmp_path, 0, depth=depth) for depth in (1, 2, 4)]
+    recorded(tmp_path, {"depth": folders})
+    (file,) = (tmp_path / ".sweeps").iterdir()
+    record = json.loads(file.read_text())
+    record["cells"][0]["rows"] = []
+    file.write_text(json.dumps(record))
+    (group,) = groups(load_runs(tmp_path))
+    assert sorted(group.runs["layers"]) == [6, 12]
+
+
+def test_runs_that_would_look_alike_show_what_differs(tmp_path: Path) -> None:
+    for depth in (1, 2):
+        for share in ("all", "none"):
+            write_cell(tmp_path, {"share": share, "objective": "sop", "depth": depth}, 0, tasks=("era",))
+    runs = load_runs(tmp_path)
+    table = compare(runs)
+    assert list(table["layers"]) == ["3", "6", "3", "6"]
+    assert not table[["model", "E", "share", "objective", "layers", "seed"]].duplicated().any()
+    assert set(compare_tasks(runs)["run"]) == {f"e32-{s}-sop-s0 layers={n}" for s in ("all", "none") for n in (3, 6)}
+    assert "layers" not in compare(runs[runs["layers"] == 3])
+
+
+def test_no_two_arms_of_a_figure_look_alike(tmp_path: Path) -> None:
+    for depth in (1, 2):
+        for share in ("all", "none"):
+            write_cell(tmp_path, {"share": share, "objective": "sop", "depth": depth}, 0)
+    axes = learning_curves(load_runs(tmp_path)).figure.axes[0]
+    lines = [line for line in axes.lines if len(line.get_xdata()) > 2]
+    looks = {(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in lines}
+    assert len(looks) == len(lines) == 4
+    assert {line.get_label() for line in lines} == {f"{s} shared, layers={n}" for s in ("all", "not") for n in (3, 6)}
+    assert len({line.get_color() for line in lines}) == 2

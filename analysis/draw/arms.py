@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from albert_ablate.axes import AXES
-from albert_ablate.config.labels import joined, rank, settings_of, varying
+from albert_ablate.config.labels import arm_labels, joined, rank, settings_of, varying
 from albert_ablate.drawing_library import Line2D, MaxNLocator
 
 from ..judge.metrics import metric, summarised, unfit, values
@@ -43,7 +43,7 @@ def pareto(runs: pd.DataFrame) -> Drawing:
             rows.append({"arm": arm, **axis_values, "parameters_M": millions / 1e6, "score": key, **numbers(value)})
     if len(rows) < 2:
         raise NothingToDraw("fewer than two arms in one set-up")
-    data = pd.DataFrame(rows).sort_values("parameters_M")
+    data = pd.DataFrame(rows).sort_values(["parameters_M", "mean"])
     better = metric(key).higher_is_better
     apart = [name for name in varying(list(chosen["config"])) if name != COLOURED.path]
     labels = {arm: joined(frame["config"].iloc[0], apart) for arm, frame in chosen.groupby("arm")}
@@ -54,8 +54,9 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         for coloured, part in data.groupby(COLOURED.name, sort=False):
             style = look_of(COLOURED, coloured) | {"linestyle": "none"}
             points(axes, part["parameters_M"], part, style, COLOURED.label_of(coloured))
-        for index, row in enumerate(data.to_dict("records")):
-            offset = (6, 5) if index % 2 else (6, -11)
+        above = data.groupby("parameters_M").cumcount() % 2  # of two arms of one size, the better one is labelled above
+        for is_above, row in zip(above, data.to_dict("records"), strict=True):
+            offset = (6, 5) if is_above else (6, -11)
             axes.annotate(
                 labels[row["arm"]],
                 (row["parameters_M"], row["mean"]),
@@ -158,14 +159,15 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
     with styled():
         figure, (left, right) = canvas((9.4, 4.6), 1, 2)
         styles = _arm_styles(chosen)
+        labels_of = dict(zip(chosen["arm"], arm_labels(list(chosen["config"])), strict=True))
         few = len(styles) <= 6
         for arm, part in data.groupby("arm", sort=False):
             style = styles[str(arm)]
             part = part.assign(tokens=part.groupby("step")["tokens"].transform("mean") / 1e6)
-            band(left, part.assign(value=part["mlm_loss"]), "tokens", style, str(arm), few)
+            band(left, part.assign(value=part["mlm_loss"]), "tokens", style, labels_of[arm] or str(arm), few)
             if part["sentence"].notna().any():
                 shares = part.assign(value=100 * part["sentence"].astype(float))
-                band(right, shares, "tokens", style, str(arm), few, within=(0.0, 100.0))
+                band(right, shares, "tokens", style, labels_of[arm] or str(arm), few, within=(0.0, 100.0))
         for name, line in (("unigram", "--"), ("bigram", ":")):
             height = chosen[f"{name}_loss"].dropna().mean()
             if not math.isnan(height):
@@ -178,7 +180,7 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
         right.set(xlabel="tokens, millions", ylabel="accuracy, %")
         right.set_title("The arm's own sentence task")
         handles, labels = left.get_legend_handles_labels() if few else _key(chosen, styles)
-        figure.legend(handles, labels, loc="outside lower center", ncols=3 if few else 4)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if few else 4, handlelength=3.5)
     caption = "Mean over seeds. Grey lines: what has to be beaten." + (" Band: 95% t interval." if few else "")
     return Drawing("curves", "Learning curves", caption, figure, data)
 
