@@ -70,7 +70,7 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
         stem = out / "tables" / table.name
         write_text(stem.with_suffix(".md"), render.markdown(table))
         write_text(stem.with_suffix(".tex"), render.latex(table))
-    for name, numbers in (frames(report, compact=compact) | own.frames(report.sweeps)).items():
+    for name, numbers in frames(report, compact=compact).items():
         write_text(out / name, numbers.to_csv(index=False))
     for drawing in (*report.forests.values(), *report.drawings):
         style.write(drawing, out / "figures", ("svg",) if compact else ("png", "svg", "pdf"))
@@ -97,8 +97,9 @@ def report_on(
 
 
 def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
-    """File -> its table of numbers, for every CSV file that ``audit`` checks; ``compact``: no tables without runs."""
+    """File -> its table of numbers, for every CSV file; ``compact`` leaves out the tables without runs."""
     by_file = {"scorecard.csv": _scorecard(report), "runs.csv": report.runs.drop(columns=list(_NESTED))}
+    by_file |= own.frames(report.sweeps)
     if report.controls.scores:
         by_file["controls.csv"] = controls.frame(report.controls)
     for table in report.filled if compact else report.tables:

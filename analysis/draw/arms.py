@@ -4,6 +4,7 @@ Every figure function takes the table of runs and returns a ``Drawing``, or rais
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..read.planned import planned_seconds
 from ..read.planted import natural
 from ..read.runs import held_out_curves
 from .plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
-from .style import COLOURED, COLOURS, DASHED, DASHES, INK, MARKERS, MUTED, Drawing, canvas, look, look_of, styled
+from .style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
 
 #: The axes that neither colours nor dashes show.
 _OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]
@@ -188,22 +189,23 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
 def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """A look of its own for each arm: colours by the first setting that varies, dashes by the second.
 
-    The axes that every figure colours and dashes come first. Where more settings vary, each combination of the first
-    and the further ones has a colour.
+    The axes that every figure colours and dashes come first. An arm whose further settings differ from the commonest
+    ones has an extra colour.
     """
-    first, second, further = _shown_keys(chosen)
+    first, second, _ = _shown_keys(chosen)
     runs = {str(run["arm"]): run for run in chosen.drop_duplicates("arm").to_dict("records")}
-    hues = list(dict.fromkeys(_coloured(run, chosen) for run in runs.values()))
     values_of_second = {arm: settings_of(run["config"]).get(second) for arm, run in runs.items()}
     dashed = sorted({rank(second, value) for value in values_of_second.values()})
+    fixed = {arm: first == COLOURED.path and not _further(run, chosen) for arm, run in runs.items()}
+    hues = list(dict.fromkeys(_coloured(run, chosen) for arm, run in runs.items() if not fixed[arm]))
+    offset = len(COLOURED.labels) if first == COLOURED.path else 0
     styles = {}
     for arm, run in runs.items():
-        hue, dash = hues.index(_coloured(run, chosen)), dashed.index(rank(second, values_of_second[arm]))
-        fixed = first == COLOURED.path and not further
-        style = look_of(COLOURED, run[COLOURED.name]) if fixed else look(hue)
-        marker = MARKERS[(hue + hue // len(COLOURS) + dash // (len(DASHES) - 1)) % len(MARKERS)]
-        dashes = DASHES[dash % (len(DASHES) - 1)]  # the last one repeats the first
-        styles[arm] = style | {"linestyle": dashes, "markersize": 3.5} | ({} if fixed else {"marker": marker})
+        dash = dashed.index(rank(second, values_of_second[arm]))
+        style = (
+            look_of(COLOURED, run[COLOURED.name]) if fixed[arm] else look(offset + hues.index(_coloured(run, chosen)))
+        )
+        styles[arm] = style | {"linestyle": DASHES[dash % len(DASHES)], "markersize": 3.5}
     return styles
 
 
@@ -215,10 +217,19 @@ def _shown_keys(chosen: pd.DataFrame) -> tuple[str, str, tuple[str, ...]]:
     return first, second, tuple(further)
 
 
+def _further(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
+    """The further settings, as text; empty where all of them have their commonest values."""
+    further = _shown_keys(chosen)[2]
+    label = joined(run["config"], further)
+    commonest = ", ".join(
+        Counter(joined(config, (key,)) for config in chosen["config"]).most_common(1)[0][0] for key in further
+    )
+    return "" if label == commonest else label
+
+
 def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
     """The legend text of a colour."""
-    first, _, further = _shown_keys(chosen)
-    return joined(run["config"], (first, *further))
+    return ", ".join(filter(None, (joined(run["config"], _shown_keys(chosen)[:1]), _further(run, chosen))))
 
 
 def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:

@@ -113,11 +113,17 @@ def frames(sweeps: Sequence[SweepTable]) -> dict[str, pd.DataFrame]:
     return by_file | {f"sweeps/{s.table.name}-effects.csv": effects_frame(s) for s in sweeps if s.effects}
 
 
+def _sum(sweep: SweepTable, effect: Effect) -> str:
+    """``+2 -1``: the second arm of the table minus the first."""
+    places = {row.arm: place for place, row in enumerate(sweep.table.rows, 1)}
+    return " ".join(f"{'+' if factor > 0 else '-'}{places[arm]}" for arm, factor in effect.factors.items())
+
+
 def effects_frame(sweep: SweepTable) -> pd.DataFrame:
     """A row for each effect and score: mean, interval, p before and after correction, the paper's value, verdict."""
     return pd.DataFrame(
         {
-            "effect": e.name, "against": e.against, "score": e.comparison.metric,
+            "effect": e.name, "against": e.against, "sum": _sum(sweep, e), "score": e.comparison.metric,
             "unit": numbers.unit(e.comparison.metric), "n": e.comparison.difference.n,
             "difference": e.comparison.difference.mean, "low": e.comparison.difference.low,
             "high": e.comparison.difference.high, "p": e.comparison.p, "p_holm": e.comparison.adjusted,
