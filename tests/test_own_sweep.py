@@ -252,3 +252,13 @@ def test_no_two_arms_of_a_figure_look_alike(tmp_path: Path) -> None:
     assert len(looks) == len(lines) == 4
     assert {line.get_label() for line in lines} == {f"{s} shared, layers={n}" for s in ("all", "not") for n in (3, 6)}
     assert len({line.get_color() for line in lines}) == 2
+
+
+def test_a_shipped_sweep_is_answered_by_the_papers_claims(tmp_path: Path) -> None:
+    folders = [arm(tmp_path, seed, share=share) for seed in (0, 1) for share in ("all", "none")]
+    recorded(tmp_path, {"table4": folders})
+    assert page.answer(gather(load_runs(tmp_path), load_claims(), draw=False)).startswith("Of 25 claims of the paper")
+    recorded(tmp_path, {"mine": folders})
+    assert page.answer(gather(load_runs(tmp_path), load_claims(), draw=False)).startswith(
+        "Mine: MLM: not shared against"
+    )

@@ -16,7 +16,7 @@ from .student import holm
 Rows = Sequence[dict[str, str]]
 FOLDER = "sweeps/"
 _EFFECTS = "-effects.csv"
-_NOT_DERIVED = "the runs of the arm have another state than finished, which this check does not read"
+_NOT_DERIVED = "a seed without numbers; this check does not read the states of runs"
 
 
 def check(files: Mapping[str, Rows], runs: Sequence[Run]) -> list[Check]:

@@ -33,7 +33,7 @@ def sections(
         {
             "id": sweep.table.name, "title": sweep.title, "answer": answer(sweep), "html": html_of(sweep.table),
             "head": HEAD, "effects": [effect_cells(sweep, effect) for effect in sweep.effects], "note": _NOTE,
-            "folded": len(sweep.effects) > 12, "figure": _figure(forests.get(sweep.table.name)),
+            "folded": len(sweep.effects) > 24, "figure": _figure(forests.get(sweep.table.name)),
         }
         for sweep in sweeps
     ]  # fmt: skip
