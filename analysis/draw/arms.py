@@ -4,7 +4,6 @@ Every figure function takes the table of runs and returns a ``Drawing``, or rais
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from albert_ablate.axes import AXES
-from albert_ablate.config.labels import arm_labels, joined, rank, settings_of, varying
-from albert_ablate.drawing_library import Line2D, MaxNLocator
+from albert_ablate.config.labels import arm_labels, joined, varying
+from albert_ablate.drawing_library import MaxNLocator
 
 from ..judge.metrics import metric, summarised, unfit, values
 from ..judge.statistics import estimate, seeds_needed
@@ -22,8 +21,9 @@ from ..read.cells import main_setup
 from ..read.planned import planned_seconds
 from ..read.planted import natural
 from ..read.runs import held_out_curves
+from .looks import arm_styles, legend
 from .plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
-from .style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
+from .style import COLOURED, DASHED, INK, MUTED, Drawing, canvas, look_of, styled
 
 #: The axes that neither colours nor dashes show.
 _OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]
@@ -159,7 +159,7 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
         raise NothingToDraw("no run has a held-out curve")
     with styled():
         figure, (left, right) = canvas((9.4, 4.6), 1, 2)
-        styles = _arm_styles(chosen)
+        styles = arm_styles(chosen)
         labels_of = dict(zip(chosen["arm"], arm_labels(list(chosen["config"])), strict=True))
         few = len(styles) <= 6
         for arm, part in data.groupby("arm", sort=False):
@@ -180,68 +180,10 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
         left.set_title("Masked LM")
         right.set(xlabel="tokens, millions", ylabel="accuracy, %")
         right.set_title("The arm's own sentence task")
-        handles, labels = left.get_legend_handles_labels() if few else _key(chosen, styles)
+        handles, labels = left.get_legend_handles_labels() if few else legend(chosen, styles)
         figure.legend(handles, labels, loc="outside lower center", ncols=3 if few else 4, handlelength=3.5)
     caption = "Mean over seeds. Grey lines: what has to be beaten." + (" Band: 95% t interval." if few else "")
     return Drawing("curves", "Learning curves", caption, figure, data)
-
-
-def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """A look of its own for each arm: colours by the first setting that varies, dashes by the second.
-
-    The axes that every figure colours and dashes come first. An arm whose further settings differ from the commonest
-    ones has an extra colour.
-    """
-    first, second, _ = _shown_keys(chosen)
-    runs = {str(run["arm"]): run for run in chosen.drop_duplicates("arm").to_dict("records")}
-    values_of_second = {arm: settings_of(run["config"]).get(second) for arm, run in runs.items()}
-    dashed = sorted({rank(second, value) for value in values_of_second.values()})
-    fixed = {arm: first == COLOURED.path and not _further(run, chosen) for arm, run in runs.items()}
-    hues = list(dict.fromkeys(_coloured(run, chosen) for arm, run in runs.items() if not fixed[arm]))
-    offset = len(COLOURED.labels) if first == COLOURED.path else 0
-    styles = {}
-    for arm, run in runs.items():
-        dash = dashed.index(rank(second, values_of_second[arm]))
-        style = (
-            look_of(COLOURED, run[COLOURED.name]) if fixed[arm] else look(offset + hues.index(_coloured(run, chosen)))
-        )
-        styles[arm] = style | {"linestyle": DASHES[dash % len(DASHES)], "markersize": 3.5}
-    return styles
-
-
-def _shown_keys(chosen: pd.DataFrame) -> tuple[str, str, tuple[str, ...]]:
-    """The settings that colours and dashes show, and the further ones that vary."""
-    keys = varying(list(chosen["config"]))
-    ranked = sorted(keys, key=lambda name: (name != COLOURED.path, name != DASHED.path))
-    first, second, *further = list(dict.fromkeys((*ranked, COLOURED.path, DASHED.path)))[: max(2, len(ranked))]
-    return first, second, tuple(further)
-
-
-def _further(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
-    """The further settings, as text; empty where all of them have their commonest values."""
-    further = _shown_keys(chosen)[2]
-    label = joined(run["config"], further)
-    commonest = ", ".join(
-        Counter(joined(config, (key,)) for config in chosen["config"]).most_common(1)[0][0] for key in further
-    )
-    return "" if label == commonest else label
-
-
-def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
-    """The legend text of a colour."""
-    return ", ".join(filter(None, (joined(run["config"], _shown_keys(chosen)[:1]), _further(run, chosen))))
-
-
-def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
-    """A legend with an entry for each colour and each dash, instead of one for every arm."""
-    runs = chosen.drop_duplicates("arm").to_dict("records")
-    second = _shown_keys(chosen)[1]
-    colours = {_coloured(run, chosen): {**styles[run["arm"]], "linestyle": "-"} for run in runs}
-    dashes = {
-        joined(run["config"], (second,)): {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]} for run in runs
-    }
-    entries = {**colours, **dashes}
-    return [Line2D([], [], **style) for style in entries.values()], list(entries)
 
 
 def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
