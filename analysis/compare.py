@@ -30,7 +30,7 @@ from .judge.statistics import p_two_sided
 from .judge.tables import Comparison, Row, compare_arms, corrected
 from .judge.tables import Table as PaperTable
 from .read import cautions, heads
-from .read.arms import full_names
+from .read.arms import full_names, settings_of_arms
 from .read.cells import Selection, main_selection
 from .read.places import require_file
 from .read.runs import load_runs
@@ -81,7 +81,7 @@ def _apart(runs: pd.DataFrame, shown: Sequence[str]) -> list[str]:
     """Settings, other than the steps, in which runs with equal columns ``shown`` differ: full names."""
     known = runs[[bool(config) for config in runs["config"]]]
     alike = [frame for _, frame in known.groupby(list(shown), dropna=False) if len(frame) > 1]
-    keys = (key for frame in alike for key in varying(list(frame["config"])) if key != "budget.steps")
+    keys = (key for frame in alike for key in varying(settings_of_arms(frame)) if key != "budget.steps")
     return list(dict.fromkeys(keys))
 
 

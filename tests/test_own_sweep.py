@@ -262,3 +262,14 @@ def test_a_shipped_sweep_is_answered_by_the_papers_claims(tmp_path: Path) -> Non
     assert page.answer(gather(load_runs(tmp_path), load_claims(), draw=False)).startswith(
         "Mine: MLM: not shared against"
     )
+
+
+def test_a_text_in_another_folder_makes_no_other_arm(tmp_path: Path) -> None:
+    folders = [arm(tmp_path, seed, share=share) for seed in (0, 1) for share in ("all", "none")]
+    for folder in folders[2:]:
+        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        settings["data"]["path"], settings["scale"]["name"] = "/elsewhere/text.txt", "demo"
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    recorded(tmp_path, {"mine": folders})
+    (group,) = groups(load_runs(tmp_path))
+    assert dict(group.runs.groupby("arm")["seed"].nunique()) == {"all shared": 2, "not shared": 2}

@@ -16,7 +16,7 @@ from albert_ablate.drawing_library import MaxNLocator
 
 from ..judge.metrics import metric, summarised, unfit, values
 from ..judge.statistics import estimate, seeds_needed
-from ..read.arms import arm_names, in_order
+from ..read.arms import arm_names, in_order, settings_of_arms
 from ..read.cells import main_setup
 from ..read.planned import planned_seconds
 from ..read.planted import natural
@@ -46,7 +46,7 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         raise NothingToDraw("fewer than two arms in one set-up")
     data = pd.DataFrame(rows).sort_values(["parameters_M", "mean"])
     better = metric(key).higher_is_better
-    apart = [name for name in varying(list(chosen["config"])) if name != COLOURED.path]
+    apart = [name for name in varying(settings_of_arms(chosen)) if name != COLOURED.path]
     labels = {arm: joined(frame["config"].iloc[0], apart) for arm, frame in chosen.groupby("arm")}
     front = data[[_on_front(row, data, better) for row in data.to_dict("records")]]
     with styled():
@@ -160,7 +160,7 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
     with styled():
         figure, (left, right) = canvas((9.4, 4.6), 1, 2)
         styles = arm_styles(chosen)
-        labels_of = dict(zip(chosen["arm"], arm_labels(list(chosen["config"])), strict=True))
+        labels_of = dict(zip(chosen["arm"], arm_labels(settings_of_arms(chosen)), strict=True))
         few = len(styles) <= 6
         for arm, part in data.groupby("arm", sort=False):
             style = styles[str(arm)]

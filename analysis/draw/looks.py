@@ -9,6 +9,7 @@ import pandas as pd
 from albert_ablate.config.labels import joined, rank, settings_of, varying
 from albert_ablate.drawing_library import Line2D
 
+from ..read.arms import settings_of_arms
 from .style import COLOURED, DASHED, DASHES, MUTED, look, look_of
 
 
@@ -37,7 +38,7 @@ def arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _shown_keys(chosen: pd.DataFrame) -> tuple[str, str, tuple[str, ...]]:
     """The settings that colours and dashes show, and the further ones that vary."""
-    keys = varying(list(chosen["config"]))
+    keys = varying(settings_of_arms(chosen))
     ranked = sorted(keys, key=lambda name: (name != COLOURED.path, name != DASHED.path))
     first, second, *further = list(dict.fromkeys((*ranked, COLOURED.path, DASHED.path)))[: max(2, len(ranked))]
     return first, second, tuple(further)

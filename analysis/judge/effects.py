@@ -16,6 +16,7 @@ from albert_ablate.config.labels import joined, key_name, rank, settings_of, val
 from albert_ablate.sweeping.definition import sweep_names
 
 from ..read import cautions
+from ..read.arms import settings_of_arms
 from ..read.seeds import Seeds
 from ..read.sweeps import Group
 from .metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
@@ -78,7 +79,7 @@ def build_sweep(group: Group, number: int, survivors: bool = False) -> SweepTabl
     ``survivors``: judge arms with a diverged seed by their remaining seeds.
     """
     runs = group.runs
-    keys = varying(list(runs["config"]))
+    keys = varying(settings_of_arms(runs))
     arms = _ordered(group, keys)
     frames = {f"sweep{number}.{place}": frame for place, frame in enumerate(arms, 1)}
     labels = {arm: str(frame["arm"].iloc[0]) for arm, frame in frames.items()}

@@ -11,7 +11,7 @@ import pandas as pd
 from albert_ablate.config.labels import arm_labels, differing
 from albert_ablate.sweeping.record import SWEEPS
 
-from .arms import APART, full_names
+from .arms import APART, full_names, settings_of_arms
 from .cells import Selection, largest
 from .planted import natural
 from .records import printable
@@ -103,13 +103,13 @@ def groups(runs: pd.DataFrame) -> list[Group]:
 
 def _arm_names(runs: pd.DataFrame) -> list[str]:
     """The settings that vary; where none does, the name that the arm has in the paper's figures."""
-    labels = arm_labels(list(runs["config"]))
+    labels = arm_labels(settings_of_arms(runs))
     return labels if all(labels) else full_names(runs)
 
 
 def _free(runs: pd.DataFrame) -> tuple[str, ...]:
     """The settings in which the arms of a sweep may differ: those that its cells set to several values."""
-    names = differing([config for config in runs["config"] if config])
+    names = differing([settings for settings in settings_of_arms(runs) if settings])
     shape = (*SHAPE, "model.base") if any(under(name, ("model",)) for name in names) else ()
     text = (TOKENS,) if any(under(name, ("data", "tokenizer")) for name in names) else ()
     return tuple(dict.fromkeys((*names, *shape, *text)))
