@@ -1,11 +1,14 @@
 """Plain nested values, composed by Hydra or recorded by a run -> ``RunConfig``, or a ConfigError."""
 
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import pydantic
 
+from albert_ablate.command_line import command_name
 from albert_ablate.config.contradictions import contradictions
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import ConfigError
@@ -37,7 +40,20 @@ def _explain(problem: Any) -> str:
         return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
     if problem["type"] in ("missing", "missing_argument"):
         return f"{field}: missing. Every setting has a default in conf/; did an override remove it?"
-    return f"{field}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
+    value, reason = problem["input"], problem["msg"].removeprefix("Value error, ")
+    return f"{field}={value!r}: {reason}.{_as_sweep(field, value)}"
+
+
+def _as_sweep(field: str, value: Any) -> str:
+    """How several values of a setting with one value are swept; empty if ``value`` is no list and no range."""
+    bounds = re.fullmatch(r"(\d+)\.\.+(\d+)", value) if isinstance(value, str) else None
+    if bounds:
+        values = f"range({bounds[1]},{int(bounds[2]) + 1})"
+    elif isinstance(value, list) and value:
+        values = ",".join(map(str, value))
+    else:
+        return ""
+    return f" For a run of each: {command_name('sweep')} {shlex.quote(f'{field}={values}')}"
 
 
 def _misread(raw: Any, typed: Any, field: str = "") -> Iterator[str]:

@@ -24,7 +24,7 @@ from albert_ablate.arguments import Parser
 from albert_ablate.command_line import PROGRAM, command_name, program
 from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.door.cells import expand, read_command_line
-from albert_ablate.door.compose import paper_setup, to_run_config
+from albert_ablate.door.compose import paper_setup, shown, to_run_config
 from albert_ablate.door.help import text
 from albert_ablate.door.options import asks_for_gpus, launcher_name, require_supported
 from albert_ablate.door.words import REFUSALS, explained, readable, searchpath, single_values
@@ -64,6 +64,9 @@ def _main() -> int:
         overrides = list(options.overrides) if options.shell_completion else readable(options.overrides)
         multirun = not options.shell_completion and require_supported(overrides, options.multirun, options.config_dir)
         path = searchpath(options.config_dir)
+        if options.cfg == "job":
+            print(shown(overrides, path, options.package, options.resolve), end="")
+            return 0
         remaining = sys.argv[1:]
         for override in options.overrides:
             remaining.remove(override)
