@@ -76,7 +76,7 @@ def _options(folder: Path) -> dict[str, str]:
 
 def _by_number(file: Path) -> list[str]:
     """A key that sorts e16 before e128."""
-    return [part.zfill(9) for part in re.split(r"(\d+)", file.stem)]
+    return [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", file.stem)]
 
 
 def _comments(file: Path) -> dict[str, str]:
@@ -102,10 +102,9 @@ def _fields(kind: Any, above: str) -> dict[str, str]:
     for field in fields(kind):
         name = f"{above}{field.name}"
         if field.name == "tasks":
-            for family in get_args(get_args(TaskConfig)[0]):
-                for inner, values in _fields(family, f"{name}.*.").items():
-                    known = found.get(inner, values)
-                    found[inner] = known if values in known.split(", ") else f"{known}, {values}"
+            families = [_fields(family, f"{name}.*.") for family in get_args(get_args(TaskConfig)[0])]
+            for inner in dict.fromkeys(inner for family in families for inner in family):
+                found[inner] = ", ".join(dict.fromkeys(family[inner] for family in families if inner in family))
         elif is_dataclass(field.type):
             found |= _fields(field.type, f"{name}.")
         else:
@@ -121,8 +120,8 @@ def _values(kind: Any) -> str:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         limits = [limit for mark in parts[1:] for limit in getattr(mark, "metadata", ())]
-        bounds = [f"{sign} {getattr(m, key):g}" for m in limits for key, sign in _BOUNDS.items() if hasattr(m, key)]
-        return " ".join([_values(parts[0]), ", ".join(bounds)]).strip()
+        bounds = [f"{sign} {getattr(m, key):,}" for m in limits for key, sign in _BOUNDS.items() if hasattr(m, key)]
+        return " ".join([_values(parts[0]), " and ".join(bounds)]).strip()
     if origin is Literal:
         return ", ".join(map(str, parts))
     if origin is tuple:
