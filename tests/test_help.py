@@ -53,7 +53,7 @@ def test_no_setting_is_left_out() -> None:
 
 def test_a_setting_has_its_own_values_and_comment() -> None:
     known = {setting.name: setting for setting in settings()}
-    assert known["runtime.threads"].values == "integer ≥ 1 and ≤ 1024 or null"
+    assert known["runtime.threads"].values == "integer ≥ 1 and ≤ 1,024 or null"
     assert known["data.planted.documents"].values == "integer ≥ 20 and ≤ 10,000,000"
     assert known["tasks.*.dropout"].values == "number ≥ 0 and < 1 or null"
     assert known["tasks.*.version"].values == "1.1, 2.0"
