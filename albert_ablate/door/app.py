@@ -200,7 +200,7 @@ def _require_multirun(config: RunConfig) -> None:
 
         load(config.sweep)
         raise ConfigError(
-            f"sweep={config.sweep} has many cells: {command_name('sweep')} sweep={config.sweep} ... "
+            f"sweep={config.sweep} has many cells. To run them: {command_name('sweep')} sweep={config.sweep} ... "
             f"To see them first: {command_name('plan')} sweep={config.sweep}"
         )
 

@@ -33,17 +33,16 @@ def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
-    values["budget"]["warmup_steps"] = _warmup(values["budget"], words)
+    _shorten_warmup(values["budget"], words)
     return parse({str(k): v for k, v in values.items()})
 
 
-def _warmup(budget: Any, words: Sequence[str]) -> Any:
-    """Steps of the warm-up, shortened where ``words`` shorten the budget alone."""
+def _shorten_warmup(budget: Any, words: Sequence[str]) -> None:
+    """Shorten the warm-up of the group ``budget`` if ``words`` shorten the budget alone."""
     said = {word.partition("=")[0].lstrip("+~") for word in words}
-    steps, warmup = budget["steps"], budget["warmup_steps"]
+    steps, warmup = budget.get("steps"), budget.get("warmup_steps")
     if "budget.warmup_steps" not in said and isinstance(steps, int) and isinstance(warmup, int) and warmup >= steps:
-        return int(_SHORT_WARMUP * steps)
-    return warmup
+        budget["warmup_steps"] = int(_SHORT_WARMUP * steps)
 
 
 def shown(overrides: Sequence[str], path: Sequence[str], package: str | None, resolve: bool) -> str:
@@ -54,7 +53,7 @@ def shown(overrides: Sequence[str], path: Sequence[str], package: str | None, re
     with initialised():
         try:
             composed = hydra_compose("config", [*path, *overrides])
-            composed.budget.warmup_steps = _warmup(composed.budget, overrides)
+            _shorten_warmup(composed.budget, overrides)
             part = composed if package in (None, "_global_") else OmegaConf.select(composed, package, default=_ABSENT)
             if part is _ABSENT:
                 hint = did_you_mean(str(package), map(str, composed))
