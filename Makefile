@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check setup setup-dev format clean
+.PHONY: demo test check setup setup-dev format settings clean
 
 demo: setup  ## one cell with two small tasks, two on planted text, and all of them side by side
 	$(BIN)/python run.py embed=e128 share=all objective=sop task=demo
@@ -40,6 +40,9 @@ setup-dev: .venv/.installed-dev  ## the same with what the tests need
 .venv/.installed-dev: .venv/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/.installed
+
+settings: setup  ## write docs/settings.md from the comments in conf/
+	$(BIN)/python -c 'from albert_ablate.door.help import page; print(page(), end="")' > docs/settings.md
 
 clean:  ## remove the environment and the caches; runs/ stays
 	rm -rf .venv cache .pytest_cache .mypy_cache .ruff_cache

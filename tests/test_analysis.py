@@ -256,7 +256,7 @@ def test_commands_say_where_nothing_is(module: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no run folders" in done.stderr
     assert "Traceback" not in done.stderr
 

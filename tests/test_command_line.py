@@ -264,3 +264,36 @@ def test_bash_offers_the_ends_of_words(tmp_path: Path) -> None:
     assert offered("albert-ablate run optimizer=l", "l") == ["lamb "]
     assert offered("albert-ablate sweep embed=e64,e9", "e64,e9") == ["e64,e96 "]
     assert offered("albert-ablate report ru", "ru") == [""]  # nothing, so that bash offers files
+
+
+def zsh(tmp_path: Path) -> Callable[[list[str]], list[str]]:
+    """The words of a line -> what the printed function adds, with a space after each answer that is complete."""
+    program = tmp_path / "albert-ablate"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m albert_ablate "$@"\n')
+    program.chmod(0o755)
+
+    def offered(words: list[str]) -> list[str]:
+        script = f"""
+PATH="{tmp_path}:$PATH"
+compdef() {{ print -u2 "compdef $@"; }}
+compadd() {{ local end=" "; [[ $2 == -S ]] && end="" && shift 2; shift 2; (( $# )) && print -rl -- $^@"$end"; }}
+_files() {{ print files; }}
+eval "$(albert-ablate completion zsh)"
+words=({" ".join(map(repr, words))}) CURRENT={len(words)} PREFIX={words[-1]!r}
+_albert_ablate
+"""
+        done = subprocess.run(["zsh", "-f", "-c", script], env=one_thread() | {"PYTHONPATH": str(ROOT)},
+                              capture_output=True, text=True, timeout=120)  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "compdef _albert_ablate albert-ablate\n")
+        return done.stdout.splitlines()
+
+    return offered
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+def test_zsh_offers_whole_words(tmp_path: Path) -> None:
+    offered = zsh(tmp_path)
+    assert offered(["albert-ablate", "fin"]) == ["finetune "]
+    assert offered(["albert-ablate", "run", "opti"]) == ["optimizer.", "optimizer="]
+    assert offered(["albert-ablate", "run", "seed=1", "optimizer=l"]) == ["optimizer=lamb "]
+    assert offered(["albert-ablate", "report", ""]) == ["files"]

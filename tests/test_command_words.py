@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from albert_ablate.door.app import main
 from albert_ablate.door.compose import compose, compose_for_run
 from albert_ablate.door.options import require_supported
 from albert_ablate.door.words import parsed, readable
-from albert_ablate.errors import ConfigError
+from albert_ablate.errors import ConfigError, RunFolderError
 from albert_ablate.shipped import install_command
 
 READ = [
@@ -120,6 +121,31 @@ def test_a_fine_tuning_is_refused_in_the_same_words(tmp_path: Path) -> None:
         assert "search path" not in str(caught.value)
 
 
+def test_settings_of_a_run_that_this_version_lacks_are_not_the_users(tmp_path: Path) -> None:
+    recorded = tmp_path / "config.yaml"
+    plain = compose().as_dict()
+    plain["model"]["oldkey"] = 3
+    recorded.write_text(yaml.safe_dump(plain))
+    with pytest.raises(RunFolderError, match=r"config.yaml: this version cannot use .* model.oldkey: .* manifest.json"):
+        compose_for_run(recorded, ["task=era"])
+    with pytest.raises(ConfigError, match=r"task.seeds=3"):
+        compose_for_run(recorded, ["task=era", "task.seeds=3"])
+
+
+SEVERAL = [
+    ("seed=[0,1,2]", "For a run of each: python run.py -m seed=0,1,2"),
+    ("seed=0..2", "For a run of each: python run.py -m 'seed=range(0,3)'"),
+    ("batch.size=[32,64]", "For a run of each: python run.py -m batch.size=32,64"),
+]
+
+
+@pytest.mark.parametrize(("word", "said"), SEVERAL, ids=[word for word, _ in SEVERAL])
+def test_several_values_of_a_setting_with_one_value(word: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([word])
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -181,6 +207,13 @@ def test_a_file_of_settings_cannot_change_the_folder(tmp_path: Path) -> None:
         (["--experimental-rerun", "x"], "what continues it"),
         (["-m", "--cfg", "job"], "one of them alone"),
         (["--package", "model"], "belongs to --cfg"),
+        (
+            ["--cfg", "job", "--package", "optimzer"],
+            "--package optimzer: there is no such group. Did you mean optimizer?",
+        ),
+        (["--cfg", "jop"], "--cfg/-c jop: there is no such choice. Did you mean job?"),
+        (["--share", "all"], "--share: there is no such option. A setting has no dashes: share=VALUE."),
+        (["--mutlirun", "seed=1"], "--mutlirun: there is no such option. Did you mean --multirun?"),
         (["hydra.run.dir=/proc/none/x"], "/proc/none"),
     ],
 )
@@ -198,3 +231,22 @@ def test_run_py_says_it_in_our_words(
     assert main() == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_settings_that_are_shown_are_those_that_are_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A budget shorter than the preset's warm-up has a shorter warm-up."""
+    monkeypatch.setattr("sys.argv", ["run.py", "--cfg", "job", "--resolve", "budget.steps=50", "embed=full"])
+    assert main() == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed == compose(["budget.steps=50", "embed=full"]).as_dict()
+
+
+@pytest.mark.parametrize(("package", "said"), [("embed", "size: 128\n"), ("seed", "0\n"), ("sweep", "None\n")])
+def test_a_part_of_the_settings_is_shown(
+    package: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py", "--cfg", "job", "--package", package])
+    assert main() == 0
+    assert capsys.readouterr().out == said

@@ -284,6 +284,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["+optimizer.warmup=1"], ["optimizer.warmup", "no such setting", "learning_rate"]),
     (["embed.size=${model.width}"], ["embed.size", "model.width"]),
     (["~seed"], ["seed", "missing", "conf/"]),
+    (["~budget.steps"], ["budget.steps", "missing", "conf/"]),
     (["tracker.mode=maybe"], ["tracker.mode='maybe'", "'offline'", "'online'"]),
 ]
 

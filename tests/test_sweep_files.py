@@ -264,6 +264,45 @@ def test_a_key_that_a_sweep_file_cannot_have_is_refused(content: str, said: list
     assert "append" not in str(caught.value)
 
 
+MISTAKES = [
+    ("cells:\n  - {share: [all, nonee]}\n", ["mine.yaml, line 3: share=nonee: there is no such option. Did you mean"]),
+    ("cells:\n  - share: all\n    depth: deep\n", ["mine.yaml, line 4: depth=deep"]),
+    ("settings:\n  layer: 3\ncells:\n  - {}\n", ["mine.yaml, line 3: layer: there is no such setting. Did you mean"]),
+    ("settings: {scale: laptop}\ncells: [{share: [all, none]}]\n", ["mine.yaml, line 2: scale=laptop"]),
+    ("cells:\n  - {embed: e64}\n  - {embed: e256, seed: x}\n", ["mine.yaml, line 4: seed='x'"]),
+    ("cells:\n  - {embed: e64}\n  - {embed: e256}\n", ["mine.yaml, the cell in line 4: embed.size=256"]),
+    ("cels: []\n", ["cels: there is no such key. Did you mean cells?"]),
+    ("cells:\n  - {share: all\n  - {x: [\n", ["is not YAML: line 4: expected ',' or '}'"]),
+    ("cells: all\n", ["mine.yaml: cells: a list is expected."]),
+    ("cells: [all]\n", ["mine.yaml: cells.0: settings with values are expected"]),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), MISTAKES, ids=[content for content, _ in MISTAKES])
+def test_a_mistake_in_a_file_is_said_with_its_line(content: str, said: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"title: x\n{content}")
+    with pytest.raises(ConfigError) as caught:
+        cells(f"sweep={file}")
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_every_mistake_of_a_file_and_of_the_command_is_named_once(tmp_path: Path) -> None:
+    file, outer = tmp_path / "mine.yaml", tmp_path / "outer.yaml"
+    file.write_text("title: x\ncells:\n  - {model.hiden: 3}\n  - {share: nonee}\n")
+    outer.write_text(f"title: y\nincludes: [{file}]\n")
+    with pytest.raises(ConfigError) as caught:
+        cells(f"sweep={outer}", "seed=0,1")
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "mine.yaml, line 3",
+        "mine.yaml, line 4",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        cells(f"sweep={file}", "foo=1")
+    assert [problem.partition(":")[0] for problem in caught.value.problems if "foo" in problem] == ["foo"]
+
+
 def test_values_of_a_sweep_file_are_taken_as_they_stand(tmp_path: Path) -> None:
     file = tmp_path / "мой файл.yaml"
     paths = "[корпус.txt, 'a b=1 (c).txt', \"'a,b.txt'\"]"

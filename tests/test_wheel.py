@@ -99,6 +99,12 @@ def test_a_cell_a_sweep_and_a_report_in_another_folder(commands: Path, tmp_path:
     assert set(pd.read_csv(tmp_path / "report" / "runs.csv")["state"]) == {"finished"}
 
 
+def test_messages_name_the_installed_command(commands: Path, tmp_path: Path) -> None:
+    helped = called(commands / "albert-ablate", "run", "--help", cwd=tmp_path)
+    assert "albert-ablate sweep sweep=table4" in helped
+    assert "python " not in helped
+
+
 def test_nothing_is_read_from_the_checkout(commands: Path, tmp_path: Path) -> None:
     asked = """
 import importlib.util, json

@@ -1,6 +1,7 @@
-"""Completion in bash: ``eval "$(albert-ablate completion bash)"`` in ``~/.bashrc``.
+"""Completion in bash and zsh: ``eval "$(albert-ablate completion bash)"`` in ``~/.bashrc``.
 
-The shell function calls ``albert-ablate completion --of LINE``, which prints how the last word of LINE may go on.
+In ``~/.zshrc`` the line with ``zsh`` stands after ``compinit``. Both shell functions call
+``albert-ablate completion --of LINE``, which prints how the last word of LINE may go on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,16 +25,27 @@ _BASH = r"""_albert_ablate() {
 }
 complete -o nospace -o bashdefault -o default -F _albert_ablate albert-ablate"""
 
+#: Zsh adds a space to an answer, except where it may go on.
+_ZSH = r"""_albert_ablate() {
+    local -a answers
+    answers=(${(f)"$(albert-ablate completion --of "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)"})
+    compadd -Q -S '' -- ${(M)answers:#*[=./]}
+    compadd -Q -- ${answers:#*[=./]}
+    (( $#answers )) || _files
+}
+compdef _albert_ablate albert-ablate"""
+_FUNCTIONS = {"bash": _BASH, "zsh": _ZSH}
+
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = Parser(prog=program("completion"), description="Completion in the shell.")
     request = parser.add_mutually_exclusive_group(required=True)
-    request.add_argument("shell", nargs="?", choices=["bash"], help="print the shell function")
+    request.add_argument("shell", nargs="?", choices=_FUNCTIONS, help="print the shell function")
     request.add_argument("--of", metavar="LINE", help="print the completions of the last word of LINE, one a line")
     options = parser.parse_args(arguments)
-    for line in [_BASH] if options.of is None else answers(options.of):
+    for line in [_FUNCTIONS[options.shell]] if options.of is None else answers(options.of):
         print(line)
     return 0
 

@@ -1,6 +1,7 @@
 """Plain nested values, composed by Hydra or recorded by a run -> ``RunConfig``, or a ConfigError."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -39,20 +40,20 @@ def _explain(problem: Any) -> str:
         return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
     if problem["type"] in ("missing", "missing_argument"):
         return f"{field}: missing. Every setting has a default in conf/; did an override remove it?"
-    if problem["type"] in ("int_type", "int_parsing", "float_type", "float_parsing") and (several := _several(problem)):
-        return (
-            f"{field}={problem['input']}: several values. For a run of each: {command_name('sweep')} {field}={several}"
-        )
-    return f"{field}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
+    value, reason = problem["input"], problem["msg"].removeprefix("Value error, ")
+    return f"{field}={value!r}: {reason}.{_as_sweep(field, value)}"
 
 
-def _several(problem: Any) -> str:
-    """How a sweep writes the values of a list or a range (``0..2``) where one number is expected; empty for others."""
-    given = problem["input"]
-    if isinstance(given, list | tuple) and given and all(isinstance(value, int | float) for value in given):
-        return ",".join(str(value) for value in given)
-    bounds = re.fullmatch(r"(\d+)\s*(?:\.\.\.?|-|:)\s*(\d+)", str(given))
-    return f"'range({bounds[1]},{int(bounds[2]) + 1})'" if bounds and int(bounds[1]) < int(bounds[2]) else ""
+def _as_sweep(field: str, value: Any) -> str:
+    """How several values of a setting with one value are swept; empty if ``value`` is no list and no range."""
+    bounds = re.fullmatch(r"(\d+)\.\.+(\d+)", value) if isinstance(value, str) else None
+    if bounds:
+        values = f"range({bounds[1]},{int(bounds[2]) + 1})"
+    elif isinstance(value, list) and value:
+        values = ",".join(map(str, value))
+    else:
+        return ""
+    return f" For a run of each: {command_name('sweep')} {shlex.quote(f'{field}={values}')}"
 
 
 def _misread(raw: Any, typed: Any, field: str = "") -> Iterator[str]:

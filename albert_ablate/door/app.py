@@ -24,7 +24,8 @@ from albert_ablate.arguments import Parser
 from albert_ablate.command_line import PROGRAM, command_name, program
 from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.door.cells import expand, read_command_line
-from albert_ablate.door.compose import paper_setup, to_run_config
+from albert_ablate.door.compose import paper_setup, shown, to_run_config
+from albert_ablate.door.help import text
 from albert_ablate.door.options import asks_for_gpus, launcher_name, require_supported
 from albert_ablate.door.words import REFUSALS, explained, readable, searchpath, single_values
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
@@ -56,10 +57,16 @@ def main() -> int:
 def _main() -> int:
     try:
         options = _parser().parse_intermixed_args()
+        if options.help:
+            print(text(options.overrides), end="")
+            return 0
         _require_known(options)
         overrides = list(options.overrides) if options.shell_completion else readable(options.overrides)
         multirun = not options.shell_completion and require_supported(overrides, options.multirun, options.config_dir)
         path = searchpath(options.config_dir)
+        if options.cfg == "job":
+            print(shown(overrides, path, options.package, options.resolve), end="")
+            return 0
         remaining = sys.argv[1:]
         for override in options.overrides:
             remaining.remove(override)
@@ -104,7 +111,7 @@ def _require_known(options: argparse.Namespace) -> None:
     if len(commands) > 1:
         raise ConfigError(f"{' and '.join(commands)}: one of them alone.")
     for name in ("resolve", "package"):
-        if getattr(options, name) and not (options.cfg or options.help):
+        if getattr(options, name) and not options.cfg:
             raise ConfigError(f"--{name}: belongs to --cfg, as in {command_name('run')} --cfg job --{name}.")
 
 
@@ -193,7 +200,7 @@ def _require_multirun(config: RunConfig) -> None:
 
         load(config.sweep)
         raise ConfigError(
-            f"sweep={config.sweep} has many cells: {command_name('sweep')} sweep={config.sweep} ... "
+            f"sweep={config.sweep} has many cells. To run them: {command_name('sweep')} sweep={config.sweep} ... "
             f"To see them first: {command_name('plan')} sweep={config.sweep}"
         )
 

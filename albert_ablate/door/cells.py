@@ -5,6 +5,7 @@ keeps constant is replaced. Any other swept key, such as ``seed=0,1,2``, multipl
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -124,10 +125,23 @@ def _specifications(command: CommandLine) -> Iterator[tuple[dict[str, str], Row]
         chosen = fixed | {key: f"{key}={value}" for key, value in point}
         embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
         for row in listed:
-            base = [as_override(k, v) for k, v in row.terms.items() if _is_base(k) and k not in chosen]
-            settings = settings_of(row.terms, _compose((*chosen.values(), *base, *embed)))
-            if all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
-                yield chosen | {k: as_override(k, v) for k, v in settings.items() if k not in chosen}, row
+            with _located(row, command):
+                base = [as_override(k, v) for k, v in row.terms.items() if _is_base(k) and k not in chosen]
+                settings = settings_of(row.terms, _compose((*chosen.values(), *base, *embed)))
+                if not all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
+                    continue
+                specification = chosen | {k: as_override(k, v) for k, v in settings.items() if k not in chosen}
+            yield specification, row
+
+
+@contextmanager
+def _located(row: Row, command: CommandLine) -> Iterator[None]:
+    """Add the line of the sweep file to the problems of ``row``, except those with settings of the command line."""
+    try:
+        yield
+    except ConfigError as error:
+        given = tuple(f"{key}{sign}" for key in (*command.fixed, *command.swept) for sign in ".=:")
+        raise ConfigError([p if p.startswith(given) else row.located(p) for p in error.problems]) from None
 
 
 def _is_base(key: str) -> bool:
@@ -142,8 +156,10 @@ def _varying(listed: list[Row], command: CommandLine) -> dict[str, list[str]]:
     scale = [override for key, override in command.fixed.items() if key == "scale"]
     values: dict[str, dict[str, None]] = {}
     for row in listed:
-        base = scale or ([as_override("scale", row.terms["scale"])] if "scale" in row.terms else [])
-        for key, value in settings_of(row.terms, _compose(tuple(base))).items():
+        with _located(row, command):
+            base = scale or ([as_override("scale", row.terms["scale"])] if "scale" in row.terms else [])
+            settings = settings_of(row.terms, _compose(tuple(base)))
+        for key, value in settings.items():
             values.setdefault(key, {})[value] = None
     return {key: list(distinct) for key, distinct in values.items() if len(distinct) > 1}
 
@@ -160,7 +176,9 @@ def _composed(
     for specification, row in specifications:
         overrides = tuple(specification.values()) + ((f"sweep={command.name}",) if command.name else ())
         try:
-            yield _compose(overrides), overrides, row
+            with _located(row, command):
+                config = _compose(overrides)
+            yield config, overrides, row.sweep
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:

@@ -1,5 +1,6 @@
 """Overrides -> ``RunConfig``, composed alone or on top of a run's recorded settings (part of the door)."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.door.words import REFUSALS, explained, initialised, readable, short_message
-from albert_ablate.errors import ConfigError, RunFolderError
+from albert_ablate.errors import ConfigError, RunFolderError, did_you_mean
 
 #: The four sizes of the paper's Table 1.
 PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
 
 
+_ABSENT = object()
 #: Where words shorten a budget to less than the preset's warm-up, and say nothing of that: its share of the steps.
 _SHORT_WARMUP = 0.1
 
@@ -31,11 +33,34 @@ def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
-    said, budget = {word.partition("=")[0].lstrip("+~") for word in words}, values["budget"]
-    steps, warmup = budget["steps"], budget["warmup_steps"]
+    _shorten_warmup(values["budget"], words)
+    return parse({str(k): v for k, v in values.items()})
+
+
+def _shorten_warmup(budget: Any, words: Sequence[str]) -> None:
+    """Shorten the warm-up of the group ``budget`` if ``words`` shorten the budget alone."""
+    said = {word.partition("=")[0].lstrip("+~") for word in words}
+    steps, warmup = budget.get("steps"), budget.get("warmup_steps")
     if "budget.warmup_steps" not in said and isinstance(steps, int) and isinstance(warmup, int) and warmup >= steps:
         budget["warmup_steps"] = int(_SHORT_WARMUP * steps)
-    return parse({str(k): v for k, v in values.items()})
+
+
+def shown(overrides: Sequence[str], path: Sequence[str], package: str | None, resolve: bool) -> str:
+    """The settings of a run as YAML, whole or only the ``package``: the text of ``--cfg job``.
+
+    ``path`` comes from ``searchpath``. Raises ConfigError for wrong overrides and an unknown package.
+    """
+    with initialised():
+        try:
+            composed = hydra_compose("config", [*path, *overrides])
+            _shorten_warmup(composed.budget, overrides)
+            part = composed if package in (None, "_global_") else OmegaConf.select(composed, package, default=_ABSENT)
+            if part is _ABSENT:
+                hint = did_you_mean(str(package), map(str, composed))
+                raise ConfigError(f"--package {package}: there is no such group. {hint}".strip())
+            return OmegaConf.to_yaml(part, resolve=resolve) if OmegaConf.is_config(part) else f"{part}\n"
+        except REFUSALS as error:
+            raise explained(overrides, error, path) from None
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
@@ -97,7 +122,15 @@ def _composed_over(
         group, _, key = field.partition(".")
         before.setdefault(group, {})[key] = value
     values = _updated(_updated({str(k): v for k, v in composed.items()}, before), run_settings)
-    return parse(values | {str(k): composed[k] for k in (*taken, "rerun")})
+    try:
+        return parse(values | {str(k): composed[k] for k in (*taken, "rerun")})
+    except ConfigError as error:
+        if any(re.split(r"\W", problem)[0] in taken for problem in error.problems):
+            raise
+        raise RunFolderError(
+            f"{recorded}: this version cannot use the settings of the run: {' '.join(error.problems)} "
+            "The commit that its manifest.json names can."
+        ) from None
 
 
 def _recorded(path: Path) -> dict[str, Any]:

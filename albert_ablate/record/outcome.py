@@ -100,8 +100,8 @@ def explaining_disk_errors(runs: str, cache: str) -> Iterator[None]:
         if error.errno not in _REFUSED:
             raise
         raise RunFolderError(
-            f"{error.filename or 'A folder'} cannot be written ({error.strerror}). Set paths.runs={runs} and "
-            f"paths.cache={cache} to folders where you may write."
+            f"{error.filename or 'A folder'} cannot be written ({error.strerror}). Choose folders where you may "
+            f"write: paths.runs=..., which is {runs}, and paths.cache=..., which is {cache}."
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,15 @@ from albert_ablate.shipped import shipped
 
 #: The shipped sweeps.
 SWEEPS = shipped("sweeps")
+
+#: Types of pydantic's errors -> what is said of them.
+_EXPECTED = {
+    "dataclass_type": "keys with values are expected, such as title: my question",
+    "dict_type": "settings with values are expected, such as {share: all, seed: [0, 1]}",
+    "missing": "missing",
+    "string_type": "a text is expected",
+    "tuple_type": "a list is expected",
+}
 
 Values = dict[str, Any]
 #: Settings whose value is a list: several values belong to one cell.
@@ -42,7 +51,14 @@ class Row:
 
     terms: Values
     sweep: str
+    places: dict[str, str] = field(default_factory=dict)  # key -> its file and line; the key "" is the cell itself
     reference: bool = False  # whether it belongs to the arm that the others are compared with
+
+    def located(self, problem: str) -> str:
+        """``problem``, which begins with the name of a setting, after the line of that setting or of the cell."""
+        name = re.match(r"[\w./]*", problem)
+        place = self.places.get(name[0] if name else "") or self.places.get("")
+        return f"{place}: {problem}" if place else problem
 
 
 def load(name: str) -> SweepFile:
@@ -50,7 +66,7 @@ def load(name: str) -> SweepFile:
 
     Raises ConfigError for an unknown sweep, with the nearest name, and for a file with another content.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+    path = _path(name)
     if not path.is_file():
         known = sweep_names()
         files = sorted(file for file in (*Path().glob(f"{name}.y*ml"), *Path().glob(f"*/{name}.y*ml")))
@@ -64,12 +80,36 @@ def load(name: str) -> SweepFile:
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"sweep={name}: {path} cannot be read ({type(error).__name__}).") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"sweep={name}: {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"sweep={name}: {path} is not YAML: {_syntax(error)}.") from None
     except pydantic.ValidationError as error:
         raise ConfigError([_explain(path, problem) for problem in error.errors()]) from None
     if problems := [f"{path}: {problem}" for key in _keys(file) if (problem := _no_setting(key))]:
         raise ConfigError(problems)
     return file
+
+
+def _path(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+
+
+def _syntax(error: yaml.YAMLError) -> str:
+    """What is wrong with the text of a YAML file, and in which line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
+
+
+def _places(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Key -> its file and line, for the settings of a sweep file and for each cell; the key "" is the cell itself."""
+
+    def keys(node: Any) -> dict[str, str]:
+        return {str(key.value): f"{path.name}, line {key.start_mark.line + 1}" for key, _ in node.value}
+
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    parts = {key.value: value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    cells = parts["cells"].value if "cells" in parts else []
+    settings = keys(parts["settings"]) if "settings" in parts else {}
+    return settings, [{"": f"{path.name}, the cell in line {cell.start_mark.line + 1}"} | keys(cell) for cell in cells]
 
 
 def _keys(file: SweepFile) -> dict[str, None]:
@@ -104,9 +144,16 @@ def _rows(name: str, above: tuple[str, ...]) -> list[Row]:
     if name in above:
         raise ConfigError(f"sweep={above[0]}: includes itself by way of {' -> '.join((*above, name))}.")
     file = load(name)
-    listed = [Row(file.settings | point, Path(name).stem) for cell in file.cells for point in _grid(cell)]
+    settings, cells = _places(_path(name))
+    listed = [
+        Row(file.settings | point, Path(name).stem, settings | places)
+        for cell, places in zip(file.cells, cells, strict=True)
+        for point in _grid(cell)
+    ]
     listed += [
-        replace(row, terms=row.terms | file.settings) for child in file.includes for row in _rows(child, (*above, name))
+        replace(row, terms=row.terms | file.settings, places=row.places | settings)
+        for child in file.includes
+        for row in _rows(child, (*above, name))
     ]
     if not listed:
         raise ConfigError(f"sweep={name}: the file lists no cells. Give cells: or includes:.")
@@ -156,7 +203,8 @@ def _explain(path: Path, problem: Any) -> str:
         return f"{path}: {message}"
     if problem["type"] == "unexpected_keyword_argument":
         return (
-            f"{path}: {field}: there is no such key. A sweep file may have: {known}. "
-            "Settings go under settings: or cells:."
+            f"{path}: {field}: there is no such key. {did_you_mean(field, SweepFile.__dataclass_fields__)}"
+            f"A sweep file may have: {known}. Settings go under settings: or cells:."
         )
-    return f"{path}: {field or 'the file'}: {problem['msg']}. A sweep file may have: {known}."
+    reason = _EXPECTED.get(problem["type"], problem["msg"])
+    return f"{path}: {field or 'the file'}: {reason}. A sweep file may have: {known}."
