@@ -27,7 +27,7 @@ from .parameters import count, overrides_of
 from .read.copies import without_copies
 from .read.places import require_ours, require_writable
 from .read.runs import read_folders, setting
-from .write import page, render
+from .write import latex, page, render
 from .write.page import Report
 
 _TITLE = "ALBERT's choices, ablated"
@@ -63,7 +63,7 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
     for table in () if compact else report.tables:
         stem = out / "tables" / table.name
         write_text(stem.with_suffix(".md"), render.markdown(table))
-        write_text(stem.with_suffix(".tex"), render.latex(table))
+        write_text(stem.with_suffix(".tex"), latex.latex(table))
     for name, numbers in frames(report, compact=compact).items():
         write_text(out / name, numbers.to_csv(index=False))
     for drawing in report.drawings:

@@ -1,5 +1,6 @@
 """The page of a report and the same in Markdown: text and layout. The numbers are computed elsewhere."""
 
+import base64
 import json
 import math
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from albert_ablate import __version__
 from albert_ablate.console import duration
 
 from ..draw import style
+from ..draw.findings import finding
 from ..draw.style import Drawing
 from ..judge import numbers
 from ..judge.claims import Verdict, bound_text, counted
@@ -29,7 +32,8 @@ from ..read.cells import main_setup
 from ..read.copies import short
 from ..read.planted import natural
 from ..read.seeds import of_planned
-from . import render
+from . import render, web
+from .reproduce import commands
 from .sources import of_tables
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -102,6 +106,26 @@ def summary(report: Report) -> list[str]:
     return [first, second, f"{third}."]
 
 
+def answer(report: Report) -> str:
+    """One sentence: how the claims that the runs can test came out."""
+    counts = counted(report.verdicts)
+    tested = len(report.verdicts) - counts["not tested"]
+    if not tested:
+        return summary(report)[0]
+    judged = [f"{counts[name]} {name}" for name in ("reproduced", "contradicted", "inconclusive") if counts[name]]
+    return f"Of {len(report.verdicts)} claims of the paper these runs can test {tested}: {_listed(judged)}."
+
+
+def _details(report: Report) -> list[str]:
+    """The sentences of the summary that ``answer`` does not say."""
+    runs, verdicts, untested = summary(report)
+    return [verdicts, untested] if answer(report) == runs else [runs, untested]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
 def control_summary(report: Report) -> list[str]:
     """The results of the controls on planted text as sentences; empty without controls."""
     return controls_summary(report.controls)
@@ -147,8 +171,8 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
             {
                 "arm": arm, "runs": len(frame), "parameters": frame["params_with_pooler"].iloc[0], "steps": steps,
                 "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(),
-                "time a run, s": frame["seconds"].mean(),
-                "tokens/s": frame["tokens_per_second"].mean(), "time in all, s": frame["seconds"].sum(),
+                "time per run, s": frame["seconds"].mean(),
+                "tokens/s": frame["tokens_per_second"].mean(), "total time, s": frame["seconds"].sum(),
                 "note": "speed disturbed" if unfit(frame, "tokens/s") else "",
             }
         )  # fmt: skip
@@ -159,37 +183,75 @@ def html(report: Report) -> str:
     """The page as self-contained HTML: it loads no scripts or pictures."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
     filled = report.filled
-    provenance = json.dumps(of_tables(report.tables)).replace("<", "\\u003c")
+    sources = of_tables(report.tables)
+    runs = report.runs[report.runs["run"].isin(sources["runs"]) & (report.runs["state"] != "copy")]
+    sources["commands"] = commands(runs.to_dict("records"))
+    provenance = json.dumps(sources).replace("<", "\\u003c")
     return environment.get_template("report.html.j2").render(
+        version=__version__,
         title=report.title,
+        answer=answer(report),
+        marks=_MARKS,
         subtitle=_subtitle(report.runs),
-        summary=" ".join(summary(report)),
+        summary=" ".join(_details(report)),
         cautions=cautions(report),
         counts=counted(report.verdicts),
         scorecard=[_score_row(v) for v in report.verdicts],
         controls=_controls(report.controls) if report.controls.shown else None,
-        tables=[{"number": t.number, "title": t.title, "html": render.html(t)} for t in filled],
+        tables=[{"number": t.number, "title": t.title, "html": web.html(t)} for t in filled],
         unfilled=[
             {
                 "number": t.number,
                 "title": t.title,
-                "html": render.html(t),
+                "html": web.html(t),
                 "command": f"python run.py -m sweep={t.name}",
             }
             for t in report.tables
             if t not in filled
         ],
-        reference=[_reference(name, report.runs) for name in _NOTES],
-        figures=[
-            {"name": d.name, "title": d.title, "caption": d.caption, "svg": Markup(style.inline(d))}
-            for d in report.drawings
-        ],
-        cost=_cost_rows(costs(report.runs)),
+        reference=[_reference_html(name, report.runs) for name in _NOTES],
+        figures=[_figure(drawing) for drawing in report.drawings],
+        cost=_cost_html(_cost_rows(costs(report.runs))),
         missing=missing(report),
-        runs=[_run_row(run) for run in report.runs.to_dict("records")],
+        run_count=len(report.runs),
+        runs=web.plain_table("Runs", _RUN_HEAD, [_run_row(run) for run in report.runs.to_dict("records")]),
         provenance=Markup(provenance),
         footer=_footer(report.runs),
     )
+
+
+def _figure(drawing: Drawing) -> dict[str, Any]:
+    """A figure with its finding, and its numbers as a file and as a table."""
+    numbers_csv = base64.b64encode(drawing.data.to_csv(index=False).encode()).decode()
+    shown, note = _without_seeds(drawing.data)
+    rows = [[_short_number(value) for value in row] for row in shown.itertuples(index=False)]
+    return {
+        "name": drawing.name, "title": drawing.title, "caption": drawing.caption, "finding": finding(drawing),
+        "svg": Markup(style.inline(drawing)), "csv": numbers_csv, "note": note,
+        "table": web.plain_table(f"Numbers of “{drawing.title}”", list(map(str, shown.columns)), rows),
+    }  # fmt: skip
+
+
+#: Columns of a figure's numbers that hold measurements.
+_MEASURED = ("tokens", "mlm_loss", "mlm", "sentence", "value")
+
+
+def _without_seeds(data: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Means over the seeds of a figure's numbers, and a note that says so; the numbers themselves without seeds."""
+    if "seed" not in data:
+        return data, ""
+    kept = [name for name in data if name not in ("seed", "run", *_MEASURED)]
+    means = {name: "mean" for name in _MEASURED if name in data}
+    return data.groupby(kept, sort=False, dropna=False).agg(means).reset_index(), "Means over seeds; the file has every run."
+
+
+def _short_number(value: Any) -> str:
+    """A plotted number with four significant digits, a whole number in full; empty where it is missing."""
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value.is_integer() or abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def markdown(report: Report) -> str:
@@ -271,7 +333,8 @@ def _why(verdict: Verdict) -> str:
 
 def _controls(controls: Controls) -> dict[str, Any]:
     return {
-        "title": _CONTROLS, "summary": controls_summary(controls), "head": HEAD, "rows": page_rows(controls),
+        "title": _CONTROLS, "summary": controls_summary(controls),
+        "head": web.heads(HEAD, HEAD[3:8]), "rows": page_rows(controls),
         "notes": reading(controls), "claims": _CONTROL_CLAIMS, "scorecard": [_score_row(v) for v in controls.verdicts],
     }  # fmt: skip
 
@@ -290,13 +353,32 @@ def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _reference_html(name: str, runs: pd.DataFrame) -> dict[str, Any]:
+    table = _reference(name, runs)
+    return table | {"html": web.plain_table(f"Table {table['number']}. {table['title']}", table["head"], table["rows"])}
+
+
+def _cost_html(cost: dict[str, Any]) -> Markup:
+    """The table of costs; every column but the arm's name and the note is a number."""
+    numeric = [name for name in cost["head"] if name not in ("arm", "note")]
+    cells = Markup('<td{} data-sort="{}">{}</td>')
+    rows = [
+        Markup("").join(
+            cells.format(Markup(' class="num"') if name in numeric else "", sort, shown)
+            for name, (shown, sort) in zip(cost["head"], row, strict=True)
+        )
+        for row in cost["rows"]
+    ]
+    return web.framed("What each arm cost", web.heads(cost["head"], numeric), rows)
+
+
 def _cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
     """The table of costs: its head, and for each cell (shown text, sort key)."""
     forms: dict[str, Any] = {
         "parameters": lambda v: f"{v / 1e6:.2f} M", "steps": lambda v: f"{v:,.0f}",
         "tokens": lambda v: f"{v / 1e6:,.1f} M",
-        "FLOPs": lambda v: f"{v:.2g}", "tokens/s": lambda v: f"{v:,.0f}", "time a run, s": duration,
-        "time in all, s": duration,
+        "FLOPs": lambda v: f"{v:.2g}", "tokens/s": lambda v: f"{v:,.0f}", "time per run, s": duration,
+        "total time, s": duration,
     }  # fmt: skip
     rows = [
         [
@@ -306,6 +388,9 @@ def _cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
         for row in frame.to_dict("records")
     ]
     return {"head": [str(name).removesuffix(", s") for name in frame.columns], "rows": rows}
+
+
+_RUN_HEAD = ("run", "state", "seed", "steps", "commit", "tokens", "note")
 
 
 def _run_row(run: dict[Any, Any]) -> list[str]:
@@ -321,7 +406,7 @@ def _subtitle(runs: pd.DataFrame) -> str:
     done = runs[runs["state"] == "finished"]
     corpora = sorted({str(data.get("corpus")) for data in done["data"] if isinstance(data, dict)})
     devices = sorted({str(device) for device in done["device"].dropna()})
-    spent = duration(float(done["seconds"].sum())) if len(done) else "no time"
+    spent = duration(float(done["seconds"].sum())) if len(done) else "0 s"
     where = f"data: {', '.join(corpora) or '—'} · {', '.join(devices) or '—'}"
     return f"{len(done)} of {len(runs)} runs finished · {where} · {spent} of training"
 
