@@ -12,7 +12,6 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from albert_ablate import __version__
 from albert_ablate.console import duration
 
 from ..draw import style
@@ -188,7 +187,6 @@ def html(report: Report) -> str:
     sources["commands"] = commands(runs.to_dict("records"))
     provenance = json.dumps(sources).replace("<", "\\u003c")
     return environment.get_template("report.html.j2").render(
-        version=__version__,
         title=report.title,
         answer=answer(report),
         marks=_MARKS,

@@ -1,12 +1,15 @@
-"""Run folders from what a compact report keeps of them: ``python docs/results/restore.py docs/results/cpu runs``.
+"""Remakes ``docs/results/cpu`` with the present code: ``python docs/results/remake.py``.
 
-A repository keeps the report of a sweep, not its 42 folders. ``runs.csv`` and ``figures/curves.csv`` hold every number
-that a report reads. The folders made of them have no checkpoints and no logs; reports of them equal those of the runs.
+A repository keeps the report of a sweep, not its 42 run folders. ``runs.csv`` and the numbers of the figures hold
+everything that a report reads, so the folders are made again from them, without checkpoints and logs. The report and
+its page, ``index.html``, are then written as for any runs. ``--pictures`` also takes the two pictures of the page's
+first screen for the README; it needs selenium, chromium and chromedriver.
 """
 
+import argparse
 import ast
 import json
-import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,26 @@ import yaml
 from albert_ablate.config.deviations import deviations
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import compose, paper_setup
+from albert_ablate.files import write_text
+from analysis.report import report_on
+from analysis.write.page import html
 
+KEPT = Path(__file__).parent / "cpu"
+TITLE = "Tables 3, 4 and 5 on a laptop: 14 arms, three seeds"
+#: Size of the pictures, in pixels.
+_SCREEN = (1280, 800)
 #: Scale of the kept runs, and the parts of their budget that have other defaults today.
 _SCALE = ("scale=cpu", "budget.steps=3500", "budget.warmup_steps=175")
+
+
+def remake(out: Path) -> Path:
+    """Writes the report and the page of the kept runs to ``out``; returns the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder) / "runs"
+        restore(KEPT, runs)
+        report, _ = report_on([runs], out, title=TITLE, compact=True)
+        write_text(out / "index.html", html(report))
+    return out / "index.html"
 
 
 def restore(kept: Path, out: Path) -> list[Path]:
@@ -110,5 +130,30 @@ def _json(file: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(values))
 
 
+def take_pictures(page: Path) -> None:
+    """The first screen of ``page``, as ``screen-light.png`` and ``screen-dark.png`` beside it."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options)
+    width, height = _SCREEN
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for scheme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        driver.get(page.resolve().as_uri())
+        driver.save_screenshot(str(page.with_name(f"screen-{scheme}.png")))
+    driver.quit()
+
+
 if __name__ == "__main__":
-    print(f"{len(restore(Path(sys.argv[1]), Path(sys.argv[2])))} run folders in {sys.argv[2]}")
+    parser = argparse.ArgumentParser(description="Remakes docs/results/cpu with the present code.")
+    parser.add_argument("--pictures", action="store_true", help="also take the pictures of the first screen")
+    options = parser.parse_args()
+    made = remake(KEPT)
+    if options.pictures:
+        take_pictures(made)
+    print(made)
