@@ -18,7 +18,7 @@ from ..draw import style
 from ..draw.findings import finding
 from ..draw.style import Drawing
 from ..judge import numbers
-from ..judge.claims import Verdict, bound_text, counted
+from ..judge.claims import VERDICTS, Verdict, bound_text, counted
 from ..judge.controls import HEAD, Controls, page_rows, reading, rows
 from ..judge.controls import summary as controls_summary
 from ..judge.metrics import unfit
@@ -194,7 +194,7 @@ def html(report: Report) -> str:
         summary=" ".join(_details(report)),
         cautions=cautions(report),
         counts=counted(report.verdicts),
-        scorecard=[_score_row(v) for v in report.verdicts],
+        scorecard=[_score_row(v) for v in sorted(report.verdicts, key=_rank)],
         controls=_controls(report.controls) if report.controls.shown else None,
         tables=[{"number": t.number, "title": t.title, "html": web.html(t)} for t in filled],
         unfilled=[
@@ -296,6 +296,11 @@ def scorecard_markdown(verdicts: Sequence[Verdict]) -> str:
             ]
         )  # fmt: skip
     return render.pipes(head, rows)
+
+
+def _rank(verdict: Verdict) -> int:
+    """Place on the page: what was decided comes first."""
+    return VERDICTS.index(verdict.verdict)
 
 
 def _score_row(verdict: Verdict) -> dict[str, Any]:
