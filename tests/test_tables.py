@@ -260,7 +260,12 @@ def test_a_table_without_runs_still_shows_the_papers_numbers(runs: pd.DataFrame)
     assert "no run of this cell" in text
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def has_latex() -> bool:
+    find = shutil.which("kpsewhich")
+    return find is not None and subprocess.run([find, "siunitx.sty"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not has_latex(), reason="needs pdflatex and siunitx")
 def test_latex_compiles_with_booktabs(runs: pd.DataFrame, tmp_path: Path) -> None:
     body = "\n".join(latex.latex(table) for table in all_tables(runs))
     packages = "\\documentclass{article}\\usepackage{booktabs,graphicx,siunitx}"
@@ -271,6 +276,9 @@ def test_latex_compiles_with_booktabs(runs: pd.DataFrame, tmp_path: Path) -> Non
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert b"Missing character" not in (tmp_path / "t.log").read_bytes()
+    assert "\\bfseries" in body
+    assert "S[table-format" in body
+    assert "\\textsuperscript{a}" in body
 
 
 def test_latex_escapes_what_it_must() -> None:

@@ -135,7 +135,7 @@ def _environment(
     top = [part if isinstance(part, str) else " & ".join(part) + r" \\" for part in head]
     # LaTeX reads a bracket after \\ as its optional argument; an empty group at the start of a row prevents that.
     rows = ["{}" + " & ".join(row) + r" \\" for row in body]
-    below = [r"\par\smallskip\footnotesize " + r"\\ ".join(notes)] if notes else []
+    below = [r"\par\smallskip\raggedright\footnotesize " + r"\\ ".join(notes)] if notes else []
     return "\n".join(
         [
             r"\begin{table}[htbp]", r"\centering", _SETTINGS, f"\\caption{{{tex(caption)}}}", f"\\label{{{label}}}",
