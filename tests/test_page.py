@@ -79,7 +79,14 @@ def _opens(browser: Any) -> None:
     number.click()
     dialog = browser.find_element("id", "provenance")
     assert dialog.get_attribute("open") is not None
-    for words in ("e32-all-sop-nano-s0", "aaaaaaaaaa", "feed", "share.strategy", "seed 2: MLM", "python run.py scale=cpu"):
+    for words in (
+        "e32-all-sop-nano-s0",
+        "aaaaaaaaaa",
+        "feed",
+        "share.strategy",
+        "seed 2: MLM",
+        "python run.py scale=cpu",
+    ):
         assert words in dialog.text, words
     copy = dialog.find_element("css selector", "button.copy")
     copy.click()
@@ -89,7 +96,8 @@ def _opens(browser: Any) -> None:
 
 
 def test_chips_filter_the_scorecard(browser: Any) -> None:
-    shown = "return [...document.querySelectorAll('#claims [data-verdict]')].filter(r => r.offsetParent).map(r => r.dataset.verdict)"
+    rows = "[...document.querySelectorAll('#claims [data-verdict]')]"
+    shown = f"return {rows}.filter(row => row.offsetParent).map(row => row.dataset.verdict)"
     whole = browser.execute_script(shown)
     chips = {chip.get_attribute("data-verdict"): chip for chip in browser.find_elements("css selector", "button.chip")}
     assert {name: int(chip.text.split()[0]) for name, chip in chips.items()} == {n: whole.count(n) for n in chips}
@@ -142,15 +150,22 @@ def test_axe_finds_no_violation(browser: Any) -> None:
 def test_what_a_finger_presses_is_24_pixels_high_and_tables_have_names(browser: Any) -> None:
     _width(browser, PHONE)
     small = "b => b.offsetParent && b.getBoundingClientRect().height < 24"
-    assert browser.execute_script(f"return [...document.querySelectorAll('button, summary, nav a')].filter({small}).length") == 0
+    assert (
+        browser.execute_script(
+            f"return [...document.querySelectorAll('button, summary, nav a')].filter({small}).length"
+        )
+        == 0
+    )
     captions = browser.execute_script("return [...document.querySelectorAll('table')].map(t => t.caption?.textContent)")
     assert len(captions) > 15
     assert None not in captions
     assert len(set(captions)) == len(captions)
     figures = browser.execute_script("return [...document.querySelectorAll('figure')].map(f => f.textContent)")
     assert all(re.search(r"\d", text) for text in figures)
-    named = "return [...document.querySelectorAll('figure svg')].map(s => [s.getAttribute('role'), s.querySelector('title')?.textContent])"
-    assert all(role == "img" and title for role, title in browser.execute_script(named))
+    parts = "s => [s.getAttribute('role'), s.querySelector('title')?.textContent]"
+    named = browser.execute_script(f"return [...document.querySelectorAll('figure svg')].map({parts})")
+    assert len(named) == len(figures)
+    assert all(role == "img" and title for role, title in named)
 
 
 def test_print_hides_controls_and_keeps_sizes_in_order(browser: Any) -> None:

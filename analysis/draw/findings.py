@@ -51,9 +51,8 @@ def _seeds(data: pd.DataFrame) -> str:
 def _curves(data: pd.DataFrame) -> str:
     last = data[data["step"] == data["step"].max()].groupby("arm")["mlm_loss"].mean().sort_values()
     tokens = data["tokens"].max() / 1e6
-    return (
-        f"After {tokens:.1f} M tokens the masked-LM loss is {last.iloc[0]:.3f} nats for {last.index[0]}"
-        + (f" and {last.iloc[-1]:.3f} for {last.index[-1]}, the highest." if len(last) > 1 else ".")
+    return f"After {tokens:.1f} M tokens the masked-LM loss is {last.iloc[0]:.3f} nats for {last.index[0]}" + (
+        f" and {last.iloc[-1]:.3f} for {last.index[-1]}, the highest." if len(last) > 1 else "."
     )
 
 

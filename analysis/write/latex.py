@@ -124,7 +124,9 @@ def _kind(cells: Sequence[_Cell]) -> str:
     return f"S[table-format={sign}{whole}.{decimals},table-space-text-post={{{longest}}}]"
 
 
-_SETTINGS = r"\sisetup{group-separator={,},group-minimum-digits=4,retain-explicit-plus,mode=text,reset-text-series=false}"
+_SETTINGS = (
+    r"\sisetup{group-separator={,},group-minimum-digits=4,retain-explicit-plus,mode=text,reset-text-series=false}"
+)
 
 
 def _environment(

@@ -240,7 +240,9 @@ def _without_seeds(data: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         return data, ""
     kept = [name for name in data if name not in ("seed", "run", *_MEASURED)]
     means = {name: "mean" for name in _MEASURED if name in data}
-    return data.groupby(kept, sort=False, dropna=False).agg(means).reset_index(), "Means over seeds; the file has every run."
+    return data.groupby(kept, sort=False, dropna=False).agg(
+        means
+    ).reset_index(), "Means over seeds; the file has every run."
 
 
 def _short_number(value: Any) -> str:

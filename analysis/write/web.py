@@ -168,4 +168,3 @@ def plain_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]
 
 def _is_number(text: str) -> bool:
     return text[:1].isdigit() or text[:1] in "+−-—" or text == ""
-
