@@ -50,11 +50,12 @@ def test_bold_numbers_are_those_of_the_best_arms(tmp_path: Path, written: object
     table = build(loaded(tmp_path, seeds=4, noise=0.001), "table4")
     assert callable(written)
     bold = re.findall(r"<b>([\d.]+)|\\bfseries ([\d.]+)", written(table))
+    best = best_arms(table)
     expected = [
         f"{entry.ours.mean:.{3 if entry.metric == 'MLM loss' else 1}f}"
         for row in table.rows
         for cell in row.cells
         for entry in cell
-        if entry.ours is not None and row.arm in best_arms(table).get(entry.metric, ())
+        if entry.ours is not None and row.arm in best.get(entry.metric, ())
     ]
     assert [float(first or second) for first, second in bold] == pytest.approx([float(e) for e in expected], abs=0.06)

@@ -99,7 +99,7 @@ def summary(report: Report) -> list[str]:
     )
     unjudged = [v for v in report.verdicts if v.verdict == "not tested" and v.arms]
     third = f"{counts['not tested']} claims are not tested"
-    third += f", {len(unjudged)} of them because an arm is not fit to be judged" if unjudged else ""
+    third += f", {len(unjudged)} of them because an arm must not be compared" if unjudged else ""
     strongest = max((v for v in report.verdicts if v.verdict == "reproduced"), key=lambda v: -v.adjusted, default=None)
     third += f"; most firmly reproduced: {_quoted(strongest.claim.claim)}" if strongest else "; none is reproduced yet"
     return [first, second, f"{third}."]

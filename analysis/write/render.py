@@ -41,7 +41,7 @@ _SIGNS = "†‡§¶‖"
 
 
 class Reasons:
-    """Letters for the reasons of missing numbers and signs for those of marked arms, in the order of their first use."""
+    """Letters for the reasons of missing numbers, signs for those of marked arms, in the order of first use."""
 
     def __init__(self) -> None:
         self._letters: dict[str, str] = {}
