@@ -37,7 +37,8 @@ _SETTINGS: Any = {
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": MUTED, "grid.alpha": 0.25, "grid.linewidth": 0.6,
     "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8.5,
-    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.use": True, "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
 }  # fmt: skip
 _PAPER = '<rect class="paper" width="100%" height="100%" fill="white"/>'
 #: The style of an SVG file on a dark page; programs that know no media queries show it on white.
