@@ -33,7 +33,8 @@ from .recount.files import read_table
 from .recount.runs import Run, mark_copies
 from .recount.tables import AGAINST, TableCheck
 from .report import frames, gather, where
-from .write.page import Report, markdown
+from .write.content import Report
+from .write.page import markdown
 
 Rows = list[dict[str, str]]
 _COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why")

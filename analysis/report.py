@@ -31,8 +31,8 @@ from .read.copies import without_copies
 from .read.places import require_ours, require_writable
 from .read.runs import read_folders, setting
 from .read.sweeps import groups
-from .write import own, page, render
-from .write.page import Report
+from .write import content, latex, own, page, render
+from .write.content import Report
 
 _TITLE = "ALBERT's choices, ablated"
 #: Columns left out of ``runs.csv``: nested values, and paths of this machine.
@@ -70,7 +70,7 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
     for table in () if compact else report.tables:
         stem = out / "tables" / table.name
         write_text(stem.with_suffix(".md"), render.markdown(table))
-        write_text(stem.with_suffix(".tex"), render.latex(table))
+        write_text(stem.with_suffix(".tex"), latex.latex(table))
     for name, numbers in frames(report, compact=compact).items():
         write_text(out / name, numbers.to_csv(index=False))
     for drawing in (*report.forests.values(), *report.drawings):
@@ -141,9 +141,9 @@ def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
 
 def _tell(report: Report, opened: Path) -> None:
     console = Console(highlight=False)
-    for sentence in dict.fromkeys((page.answer(report), *page.summary(report))):
+    for sentence in dict.fromkeys((content.answer(report), *content.summary(report))):
         console.print(sentence, markup=False)
-    for sentence in page.cautions(report):
+    for sentence in content.cautions(report):
         console.print(f"  {sentence}", style="yellow", markup=False)
     console.print()
     width = max(map(len, VERDICTS))
@@ -156,7 +156,7 @@ def _tell(report: Report, opened: Path) -> None:
                 markup=False,
                 soft_wrap=True,
             )
-    for sentence in page.control_summary(report):
+    for sentence in content.control_summary(report):
         console.print(f"  planted text: {sentence}", markup=False, soft_wrap=True)
     ending = f"  {counted(report.verdicts)['not tested']} not tested\n\n  {opened}\n"
     console.print(ending, style="dim", markup=False)

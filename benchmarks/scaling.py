@@ -1,12 +1,11 @@
 """How cost grows: ``python -m benchmarks.scaling``.
 
-Tokens a second and memory of a training step against layers, width, length and E, for share=all and none,
+Tokens per second and memory of a training step against layers, width, length and E, for share=all and none,
 and what sharing saves in parameters and optimizer time. Draws
 ``docs/scaling.svg`` and writes its numbers to ``docs/scaling.csv``.
 """
 
 import argparse
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import SHARE
+from albert_ablate.drawing_library import Figure
 from albert_ablate.methods import method_of
+from analysis.draw import style
 from benchmarks.cases import Case
 from benchmarks.measure import first_line, take_turns
 from benchmarks.sides import ours
-
-os.environ["MPLBACKEND"] = "Agg"  # before matplotlib is loaded, which refuses an unknown backend
-from matplotlib import pyplot as plt
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 BASE = Case("mini", h=256, layers=4, e=128, v=8000, b=16, t=128)
 AXES: dict[str, tuple[str, list[int]]] = {
@@ -30,7 +28,7 @@ AXES: dict[str, tuple[str, list[int]]] = {
     "t": ("length T", [64, 128, 256, 512]),
     "e": ("embedding E", [32, 64, 128, 256]),
 }
-STYLES = {"all": {"color": "#0072B2", "marker": "o"}, "none": {"color": "#D55E00", "marker": "s", "ls": "--"}}
+SHARES = ("all", "none")
 
 
 def points(seconds: float) -> pd.DataFrame:
@@ -40,7 +38,7 @@ def points(seconds: float) -> pd.DataFrame:
         for value in values:
             case = replace(BASE, **{axis: value})  # type: ignore[arg-type]
             case = replace(case, b=2048 // case.t)
-            both = {share: replace(case, share=share) for share in STYLES}
+            both = {share: replace(case, share=share) for share in SHARES}
             contenders = {share: partial(ours, case, "optimizer=lamb") for share, case in both.items()}
             measured = take_turns(contenders, seconds, 3)
             for share, case in both.items():
@@ -52,27 +50,37 @@ def points(seconds: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame) -> Any:
+def draw(table: pd.DataFrame, name: str = "scaling") -> style.Drawing:
     """A figure with a column for each axis, speed above memory."""
-    figure, panels = plt.subplots(2, len(AXES), figsize=(12, 5), layout="constrained", sharey="row", sharex="col")
-    for column, (axis, (label, values)) in enumerate(AXES.items()):
-        for share, style in STYLES.items():
-            rows = table[(table["axis"] == axis) & (table["share"] == share)]
-            panels[0, column].plot(rows["value"], rows["tokens_per_second"], label=f"share={share}", **style)
-            panels[1, column].plot(rows["value"], rows["peak_mb"], **style)
-        panels[1, column].set(xscale="log", xlabel=label, xticks=values, xticklabels=values)
-        panels[1, column].minorticks_off()
-        for row in (0, 1):
-            panels[row, column].set(yscale="log")
-            panels[row, column].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panels[row, column].yaxis.set_minor_locator(NullLocator())
-            panels[row, column].yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            panels[row, column].grid(alpha=0.3)
-            panels[row, column].spines[["top", "right"]].set_visible(False)
-    panels[0, 0].set(ylabel="tokens a second")
-    panels[1, 0].set(ylabel="peak memory, MB")
-    panels[0, 0].legend(frameon=False)
-    return figure
+    with style.styled():
+        figure = Figure(figsize=(11, 4.8))
+        panels = figure.subplots(2, len(AXES), sharex="col", sharey="row")
+        for column, (axis, (label, values)) in enumerate(AXES.items()):
+            for share in SHARES:
+                rows = table[(table["axis"] == axis) & (table["share"] == share)]
+                look = style.look_of(SHARE, share)
+                panels[0, column].plot(rows["value"], rows["tokens_per_second"], label=SHARE.label_of(share), **look)
+                panels[1, column].plot(rows["value"], rows["peak_mb"], **look)
+            panels[0, column].set_title(f"{'abcd'[column]}  {label}")
+            panels[1, column].set(xscale="log", xlabel=label)
+            panels[1, column].set_xticks(values, [str(value) for value in values])
+            panels[1, column].minorticks_off()
+            for row in (0, 1):
+                panels[row, column].grid(axis="y")
+        for row, label in enumerate(("tokens per second", "peak memory, MB")):
+            panels[row, 0].set(yscale="log", ylabel=label)
+            ticks = _ticks(table["tokens_per_second" if row == 0 else "peak_mb"])
+            panels[row, 0].set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+            panels[row, 0].minorticks_off()
+        panels[0, 0].legend()
+    title = "Speed and memory of a training step against layers, width, length and E"
+    return style.Drawing(name, title, "", figure, table)
+
+
+def _ticks(values: "pd.Series[float]") -> list[int]:
+    """1, 2 and 5 times the powers of ten within the range of ``values``."""
+    known = [first * 10**power for power in range(7) for first in (1, 2, 5)]
+    return [tick for tick in known if values.min() <= tick <= values.max()]
 
 
 def main() -> None:
@@ -86,9 +94,8 @@ def main() -> None:
         help="figure; a CSV file of the same name gets its numbers",
     )
     options = parser.parse_args()
-    table = points(options.seconds)
-    table.round(1).to_csv(options.out.with_suffix(".csv"), index=False)
-    draw(table).savefig(options.out)
+    table = points(options.seconds).round(1)
+    style.write(draw(table, options.out.stem), options.out.parent, ("svg",))
     print(table.to_string(index=False))
     print(f"Wrote {options.out} and {options.out.with_suffix('.csv')}")
 

@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from albert_ablate.sweeping.relative import embedding_of, shape_of
+from analysis import report
 from analysis.judge.tables import arms_of
 from analysis.read.runs import COLUMNS, load_runs
 
@@ -149,6 +150,16 @@ def write_sweep(root: Path, seeds: int = 3, **more: Any) -> Path:
         for terms in cells():
             write_cell(root, terms, seed, **more)
     return root
+
+
+def write_report(root: Path) -> Path:
+    """A report of a simulated sweep with one failed cell, one on its plateau and fine-tuned tasks; its folder."""
+    write_sweep(root / "runs", noise=0.0005, tasks=("sst2", "era"))
+    failed = write_cell(root / "runs", cells("table4")[1], 3)
+    _json(failed / "status.json", {"state": "failed", "reason": "<script>alert(1)</script>"})
+    write_cell(root / "runs", cells("table5")[1], 3, left=False)
+    assert report.main([str(root / "runs"), "--out", str(root / "out"), "--title", "A <b>small</b> sweep"]) == 0
+    return root / "out"
 
 
 def simulated(means: Mapping[str, float], seeds: int, draw: np.random.Generator, noise: float) -> pd.DataFrame:

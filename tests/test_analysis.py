@@ -20,7 +20,7 @@ from analysis.figures import FIGURES, draw_all
 from analysis.judge.tables import arms_of
 from analysis.parameters import paper_cells
 from analysis.read.runs import COLUMNS, load_metrics, load_runs
-from analysis.write.page import costs
+from analysis.write.costs import costs
 
 ROOT = Path(__file__).resolve().parent.parent
 SOP = {"size": "base", "embedding": "H/6", "share": "all", "objective": "sop"}

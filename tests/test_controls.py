@@ -19,7 +19,7 @@ from analysis.judge.controls import CLAIMS, controls_of, divided, frame, without
 from analysis.judge.tables import build
 from analysis.read.planted import strengths
 from analysis.read.runs import load_runs
-from analysis.write.page import costs
+from analysis.write.costs import costs
 
 STRONG = {"data.planted.topic": 0.9, "data.planted.order": 0.6, "data.planted.local": 0.6}
 BLANK = dict.fromkeys(STRONG, 0)

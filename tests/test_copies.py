@@ -17,7 +17,8 @@ from analysis.judge.claims import judge, load_claims
 from analysis.read.cells import main_setup
 from analysis.read.runs import load_runs
 from analysis.report import gather
-from analysis.write.page import costs, markdown
+from analysis.write.costs import costs
+from analysis.write.page import markdown
 
 ARMS = cells("table5")
 

@@ -25,7 +25,7 @@ from analysis.read.runs import load_runs
 from analysis.read.sweeps import groups
 from analysis.recount.checks import DISAGREES
 from analysis.report import gather
-from analysis.write import page
+from analysis.write import content, page
 from analysis.write.answer import PLATEAU_TOKENS
 
 SWEEP: dict[str, Any] = {
@@ -148,7 +148,7 @@ def test_each_sweep_has_a_table_and_other_runs_one_of_their_own(tmp_path: Path) 
     assert [sweep.table.label_columns for sweep in report.sweeps] == [("layers",), ("share",), ("share", "objective")]
     assert [row.labels for row in report.sweeps[0].table.rows] == [("6",), ("12",)]
     assert len({row.arm for sweep in report.sweeps for row in sweep.table.rows}) == 6
-    assert page.answer(report).startswith("Depth: MLM: layers=12 against layers=6: ")
+    assert content.answer(report).startswith("Depth: MLM: layers=12 against layers=6: ")
 
 
 def test_where_no_arm_left_its_baseline_that_is_said_first(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_where_no_arm_left_its_baseline_that_is_said_first(tmp_path: Path) -> No
         for share in ("all", "none"):
             write_cell(tmp_path, {"share": share, "objective": "sop", "embedding": "H/6"}, seed, left=False, steps=60)
     report = gather(load_runs(tmp_path), load_claims(), draw=False)
-    first = page.answer(report)
+    first = content.answer(report)
     assert first.startswith(
         "All 2 arms are still below the unigram baseline of masked LM after 60 steps (0.24 M tokens)"
     )
@@ -164,7 +164,7 @@ def test_where_no_arm_left_its_baseline_that_is_said_first(tmp_path: Path) -> No
     assert "about 6 M tokens" in first
     assert PLATEAU_TOKENS == 6e6
     assert "The plateau ends at about 6 M tokens." in (Path(__file__).parent.parent / "docs" / "scales.md").read_text()
-    lines = page.summary(report)
+    lines = content.summary(report)
     assert not any("can be compared" in line or "0 claims" in line for line in lines)
     assert page.markdown(report).splitlines()[2] == first
     assert {effect.comparison.verdict for effect in report.sweeps[0].effects} == {"below its baseline"}
@@ -257,9 +257,11 @@ def test_no_two_arms_of_a_figure_look_alike(tmp_path: Path) -> None:
 def test_a_shipped_sweep_is_answered_by_the_papers_claims(tmp_path: Path) -> None:
     folders = [arm(tmp_path, seed, share=share) for seed in (0, 1) for share in ("all", "none")]
     recorded(tmp_path, {"table4": folders})
-    assert page.answer(gather(load_runs(tmp_path), load_claims(), draw=False)).startswith("Of 25 claims of the paper")
+    assert content.answer(gather(load_runs(tmp_path), load_claims(), draw=False)).startswith(
+        "Of 25 claims of the paper"
+    )
     recorded(tmp_path, {"mine": folders})
-    assert page.answer(gather(load_runs(tmp_path), load_claims(), draw=False)).startswith(
+    assert content.answer(gather(load_runs(tmp_path), load_claims(), draw=False)).startswith(
         "Mine: MLM: not shared against"
     )
 

@@ -82,6 +82,23 @@ def test_files_named_in_the_docs_exist(doc: Path) -> None:
         assert name in optional or any((base / name).exists() for base in inside), f"{doc.name} names {name}"
 
 
+def prose(doc: Path) -> str:
+    """The text of a page without code blocks."""
+    text = re.sub(r"^```.*?^```", "", doc.read_text(), flags=re.M | re.S)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+
+
+def test_links_resolve_and_pages_that_are_named_are_links() -> None:
+    for doc in [*DOCS, ROOT / "docs" / "results" / "README.md"]:
+        text = prose(doc)
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)|(?:href|src|srcset)=\"([^\"#]+)", text)
+        for link in (markdown or html for markdown, html in links):
+            if not link.startswith(("http", "../../actions/")):
+                assert (doc.parent / link).exists(), f"{doc.name} links to {link}"
+        unlinked = re.findall(r"(?<!\[)`((?:docs|benchmarks)/[\w/.-]+\.md|CONTRIBUTING\.md)`", text)
+        assert unlinked == [], f"{doc.name} names {unlinked} without a link"
+
+
 def test_pictures_of_the_docs_exist() -> None:
     for doc in DOCS:
         for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", doc.read_text()):

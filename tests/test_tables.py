@@ -21,8 +21,8 @@ from analysis.parameters import count, overrides_of
 from analysis.read import paper
 from analysis.read.cells import main_setup, select
 from analysis.read.runs import load_runs
-from analysis.write import render
-from analysis.write.page import costs
+from analysis.write import latex, render
+from analysis.write.costs import costs
 
 DOWNSTREAM = [*REFERENCES]
 FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
@@ -165,7 +165,7 @@ def test_missing_numbers_say_why(tmp_path: Path) -> None:
     assert "failed: the loss is not finite" in text
     assert "not fine-tuned on this task" in text
     assert "One seed has no interval" in text
-    assert "one seed" not in render.latex(build(load_runs(tmp_path), "table4")).split("Differences")[0]
+    assert "one seed" not in latex.latex(build(load_runs(tmp_path), "table4")).split("Differences")[0]
 
 
 def test_an_arm_on_its_plateau_is_marked_and_not_compared(tmp_path: Path) -> None:
@@ -260,16 +260,26 @@ def test_a_table_without_runs_still_shows_the_papers_numbers(runs: pd.DataFrame)
     assert "no run of this cell" in text
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def has_latex() -> bool:
+    find = shutil.which("kpsewhich")
+    return find is not None and subprocess.run([find, "siunitx.sty"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not has_latex(), reason="needs pdflatex and siunitx")
 def test_latex_compiles_with_booktabs(runs: pd.DataFrame, tmp_path: Path) -> None:
-    body = "\n".join(render.latex(table) for table in all_tables(runs))
-    document = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n" + body + "\\end{document}\n"
+    body = "\n".join(latex.latex(table) for table in all_tables(runs))
+    packages = "\\documentclass{article}\\usepackage{booktabs,graphicx,siunitx}"
+    assert latex.PACKAGES.split()[2] in packages
+    document = f"{packages}\\begin{{document}}\n{body}\\end{{document}}\n"
     (tmp_path / "t.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert b"Missing character" not in (tmp_path / "t.log").read_bytes()
+    assert "\\bfseries" in body
+    assert "S[table-format" in body
+    assert "\\textsuperscript{a}" in body
 
 
 def test_latex_escapes_what_it_must() -> None:
-    assert render.tex("50% & a_b ± 1 − 2") == r"50\% \& a\_b $\pm$ 1 $-$ 2"
+    assert latex.tex("50% & a_b ± 1 − 2") == r"50\% \& a\_b $\pm$ 1 $-$ 2"

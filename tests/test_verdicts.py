@@ -27,7 +27,7 @@ from analysis.read.runs import load_runs
 from analysis.recount import arms as recounted
 from analysis.recount.runs import Run
 from analysis.report import gather
-from analysis.write import page, render
+from analysis.write import content, page, render
 
 UNSHARED, SHARED = arms_of("table4")["table4.8"], arms_of("table4")["table4.5"]
 CLAIM = Claim("c", "Sharing costs.", {"none": "table4.8", "all": "table4.5"}, {"none": 1, "all": -1}, ["MLM"], above=0)
@@ -203,7 +203,7 @@ def test_a_seed_that_failed_or_is_missing_is_said(state: str | None, words: str,
     (line,) = [line for line in shown.splitlines() if line.startswith("| Sharing costs.")]
     assert "| 2 of 3 |" in line
     assert words in line
-    assert any(words in sentence for sentence in page.cautions(report))
+    assert any(words in sentence for sentence in content.cautions(report))
 
 
 def test_results_that_are_no_numbers_count_as_a_lost_seed(tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def _detectable(chosen: pd.DataFrame) -> str:
     n = len(wide.dropna())
     if n < 2:
         return "With one seed nothing can be said about spread."
+    if not np.ptp(wide.dropna().to_numpy()):
+        return ""  # every score is equal: without a spread there is no power
     spread = float(np.median(wide.dropna().sub(wide.dropna().mean(axis=1), axis=0).std(ddof=1)) * math.sqrt(2))
     sizes = np.geomspace(1e-4, 1e3, 400)
     seen = next((size for size in sizes if (seeds_needed(size, spread) or math.inf) <= n), None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import escape
 
 from albert_ablate.axes import EMBED, SHARE, Axis
 from albert_ablate.drawing_library import Figure, styles
@@ -36,8 +37,16 @@ _SETTINGS: Any = {
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": MUTED, "grid.alpha": 0.25, "grid.linewidth": 0.6,
     "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8.5,
-    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.use": True, "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
 }  # fmt: skip
+_PAPER = '<rect class="paper" width="100%" height="100%" fill="white"/>'
+#: The style of an SVG file on a dark page; programs that know no media queries show it on white.
+_DARK = "@media (prefers-color-scheme: dark) {.paper {fill: #1e2024}" + "".join(
+    f' [style*="{use}: {light}"] {{{use}: {dark} !important}}'
+    for light, dark in ((INK, "#e8e8e4"), (MUTED, "#a9abb3"))
+    for use in ("fill", "stroke")
+) + "}"  # fmt: skip
 #: Text in the files stays text, which can be searched and selected.
 _FILES: Any = {"svg.fonttype": "none", "pdf.fonttype": 42}
 
@@ -100,8 +109,7 @@ def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg"
     for form in forms:
         path = folder / f"{drawing.name}.{form}"
         if form == "svg":
-            start, end = drawing.svg.split(">", 1)
-            path.write_text(f'{start}><rect width="100%" height="100%" fill="white"/>{end}', encoding="utf-8")
+            path.write_text(on_paper(named(drawing.svg, drawing.title)), encoding="utf-8")
         else:
             metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[form]
             with styles.context(["default", _FILES]):
@@ -112,5 +120,18 @@ def write(drawing: Drawing, folder: Path, forms: tuple[str, ...] = ("png", "svg"
 def inline(drawing: Drawing) -> str:
     """The SVG for a page, with text and lines in the colours ``--ink`` and ``--muted`` of the page."""
     # A page holds several drawings, so ids get the name of the drawing as a prefix.
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", drawing.svg)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", named(drawing.svg, drawing.title))
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # a hundredth of a point is enough for a screen
     return text.replace(INK, "var(--ink)").replace(MUTED, "var(--muted)")
+
+
+def on_paper(svg: str) -> str:
+    """``svg`` on white paper; dark where a reader's browser prefers a dark page."""
+    start, end = svg.split("</title>", 1)
+    return f"{start}</title><style>{_DARK}</style>{_PAPER}{end}"
+
+
+def named(svg: str, title: str) -> str:
+    """``svg`` as one picture with a title, for readers who do not see it."""
+    start, end = svg.split(">", 1)
+    return f'{start} role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{end}'

@@ -42,6 +42,8 @@ _DOWNSTREAM = (
     ("Avg",),
 )
 _COST = ("params", "tokens/s")
+#: Columns that no arm is best in.
+UNRANKED = (*_COST, "speedup")
 _HELD_OUT = (("MLM loss",), ("MLM",), *((score,) for score in SENTENCE_SCORES))
 #: Columns of the paper that name an arm by a number, which may differ in our runs.
 _OURS = (*(axis.name for axis in AXES if not axis.labels), "hidden", "layers")
@@ -231,7 +233,7 @@ def _comparisons(
         arm_runs, reference_runs = selection.runs[arms[index]], selection.runs[arms[reference]]
         if not len(arm_runs) or not len(reference_runs):
             continue
-        for key in (key for column in columns for key in column if key not in (*_COST, "speedup")):
+        for key in (key for column in columns for key in column if key not in UNRANKED):
             difference = compare_arms(arm_runs, reference_runs, key)
             if difference is None:
                 continue

@@ -1,21 +1,21 @@
 """The sections of a report on the user's own sweeps: table, effects and figure, for the page and for ``report.md``."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from ..draw import style
 from ..draw.style import Drawing
 from ..judge import numbers
 from ..judge.effects import Effect, SweepTable
-from ..judge.tables import Table
-from . import render
+from . import render, web
+from .figure import figure_of
 from .sources import of_tables
 
 HEAD = ("effect", "against", "score", "difference", "95% interval", "p", "paper", "verdict")
+_NUMBERS = ("difference", "95% interval", "p", "paper")
 _UNITS = {"%": " points", "nats": " nats", "": ""}
 #: Scores that a sentence is about, the first that the arms have.
 _FIRST = ("Avg", "MLM", "MLM loss")
@@ -25,27 +25,30 @@ _NOTE = (
 )
 
 
-def sections(
-    sweeps: Sequence[SweepTable], forests: Mapping[str, Drawing], html_of: Callable[[Table], Markup]
-) -> list[dict[str, Any]]:
-    """What the template shows of each sweep; ``html_of`` makes the HTML of a table."""
+def sections(sweeps: Sequence[SweepTable], forests: Mapping[str, Drawing]) -> list[dict[str, Any]]:
+    """What the template shows of each sweep."""
     return [
         {
-            "id": sweep.table.name, "title": sweep.title, "answer": answer(sweep), "html": html_of(sweep.table),
-            "head": HEAD, "effects": [effect_cells(sweep, effect) for effect in sweep.effects], "note": _NOTE,
-            "folded": len(sweep.effects) > 24, "figure": _figure(forests.get(sweep.table.name)),
+            "id": sweep.table.name, "title": sweep.title, "answer": answer(sweep), "html": web.html(sweep.table),
+            "effects": _effects(sweep), "count": len(sweep.effects), "note": _NOTE, "folded": len(sweep.effects) > 24,
+            "figure": figure_of(drawing) if (drawing := forests.get(sweep.table.name)) else None,
         }
         for sweep in sweeps
     ]  # fmt: skip
 
 
-def _figure(drawing: Drawing | None) -> dict[str, Any] | None:
-    if drawing is None:
-        return None
-    return {
-        "name": drawing.name, "title": drawing.title, "caption": drawing.caption,
-        "svg": Markup(style.inline(drawing)),
-    }  # fmt: skip
+def _effects(sweep: SweepTable) -> Markup:
+    """The effects as a table, their verdicts as tags."""
+    rows = []
+    for effect in sweep.effects:
+        cells = []
+        for name, shown in zip(HEAD, effect_cells(sweep, effect), strict=True):
+            numeric = Markup(' class="num"') if name in _NUMBERS else ""
+            kind = {"differs": "yes", "within noise": "noise"}.get(shown, "weak")
+            text = Markup('<span class="tag {}">{}</span>').format(kind, shown) if name == "verdict" else shown
+            cells.append(Markup("<td{}>{}</td>").format(numeric, text))
+        rows.append(Markup("").join(cells))
+    return web.framed(f"Effects of “{sweep.title}”", web.heads(HEAD, _NUMBERS), rows)
 
 
 def markdown(sweep: SweepTable, drawing: Drawing | None) -> list[str]:

@@ -1,7 +1,7 @@
-"""Writes a table in four forms: Markdown, LaTeX (booktabs), CSV and HTML.
+"""The texts of a table, and the table as Markdown and CSV; ``latex`` and ``web`` write the other two forms.
 
 A cell reads ``ours ± half the 95% interval [paper]``. An em-dash with a letter stands for a missing number of ours,
-with the reason below the table; a dagger marks an arm that must not be compared.
+with the reason below the table. A sign (†, ‡, …) marks an arm that must not be compared, one sign for each reason.
 """
 
 import math
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup, escape
 
 from ..judge.metrics import metric
 from ..judge.numbers import DASH, DECIMALS, number, p_value, printed, signed, unit
@@ -27,51 +26,100 @@ def heading(column: Sequence[str]) -> str:
     return f"{spec.label}, {spec.unit}" if spec.unit in ("nats", "M") else spec.label
 
 
+def column_head(column: Sequence[str]) -> str:
+    """The heading with unit and direction: ``MLM, % ↑``, ``MLM loss, nats ↓``; an arrow points to better values."""
+    unit_text = _UNITS.get(unit(column[0]), "")
+    known = heading(column)
+    named = known if not unit_text or known.endswith(unit_text) else f"{known}, {unit_text}"
+    if column[0] in ("params", "speedup"):
+        return named
+    return f"{named} {'↑' if metric(column[0]).higher_is_better else '↓'}"
+
+
+_UNITS = {"%": "%", "nats": "nats", "M": "M", "x": "×"}
+_SIGNS = "†‡§¶‖"
+
+
 class Reasons:
-    """Assigns letters to the reasons for missing numbers, in the order of their first use."""
+    """Letters for the reasons of missing numbers, signs for those of marked arms, in the order of first use."""
 
     def __init__(self) -> None:
         self._letters: dict[str, str] = {}
+        self._signs: dict[str, str] = {}
 
     def letter(self, reason: str) -> str:
         """The letter of ``reason``."""
         count = len(self._letters)
         return self._letters.setdefault(reason, chr(97 + count) if count < 26 else f"a{chr(71 + count)}")
 
+    def sign(self, reason: str) -> str:
+        """The sign of ``reason``: †, ‡, §, ¶, ‖, then the same signs twice."""
+        count = len(self._signs)
+        return self._signs.setdefault(reason, _SIGNS[count % len(_SIGNS)] * (1 + count // len(_SIGNS)))
+
+    def signs(self, cell: Sequence[Entry]) -> str:
+        """The signs of a cell's marks, without repetition."""
+        return "".join(dict.fromkeys(self.sign(entry.mark) for entry in cell if entry.ours is not None and entry.mark))
+
+    def notes(self) -> list[tuple[str, str]]:
+        """(letter or sign, reason): letters first."""
+        return [(key, reason) for known in (self._letters, self._signs) for reason, key in known.items()]
+
     def lines(self) -> list[str]:
-        """A line for each letter, ``a: not fine-tuned on mnli``."""
-        return [f"{letter}: {reason}" for reason, letter in self._letters.items()]
+        """The notes as text, ``a: not fine-tuned on mnli`` and ``† not better than the baseline``."""
+        return [f"{key}{':' if key.isalpha() else ''} {reason}" for key, reason in self.notes()]
 
 
 def text(cell: Sequence[Entry], reasons: Reasons, paper: bool = True, seeds: int = 0) -> str:
     """One cell as plain text, with its number of seeds if that is smaller than ``seeds``, the row's."""
     ours = [number(entry.metric, entry.ours) for entry in cell]
-    if all(entry.ours is None for entry in cell):
-        shown = f"{DASH}{reasons.letter(cell[0].reason or 'not measured')}"
+    if missing(cell):
+        shown = f"{DASH}{reasons.letter(reason_of(cell))}"
     else:
-        shown = " / ".join(ours) + ("†" if any(entry.mark for entry in cell) else "")
-        fewest = min(entry.ours.n for entry in cell if entry.ours is not None)
-        shown += f" (n = {fewest})" if fewest < seeds else ""
-    paper_values = [printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None]
-    return f"{shown} [{'/'.join(paper_values)}]" if paper_values and paper else shown
+        shown = " / ".join(ours) + reasons.signs(cell) + fewer(cell, seeds)
+    paper_values = papers(cell)
+    return f"{shown} [{paper_values}]" if paper_values and paper else shown
 
 
-def marks(table: Table) -> list[str]:
-    """``† reason`` for every distinct reason not to compare an arm."""
-    distinct = {entry.mark for row in table.rows for cell in row.cells for entry in cell if entry.mark}
-    return [f"† {mark}" for mark in sorted(distinct)]
+def missing(cell: Sequence[Entry]) -> bool:
+    """Whether a cell has no number of ours."""
+    return all(entry.ours is None for entry in cell)
+
+
+def reason_of(cell: Sequence[Entry]) -> str:
+    """Why a cell has no number of ours."""
+    return cell[0].reason or "not measured"
+
+
+def papers(cell: Sequence[Entry]) -> str:
+    """The paper's numbers of a cell, ``88.8/81.5``; empty without any."""
+    return "/".join(printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None)
+
+
+def fewer(cell: Sequence[Entry], seeds: int) -> str:
+    """`` (n = 2)`` where a cell has fewer seeds than its row, ``seeds``; else empty."""
+    fewest = min((entry.ours.n for entry in cell if entry.ours is not None), default=seeds)
+    return f" (n = {fewest})" if fewest < seeds else ""
 
 
 def footnotes(table: Table, reasons: Reasons) -> list[str]:
-    """All notes under a table, in order."""
-    lines = ["ours ± half of the 95% t interval over seeds [the paper's]; n: seeds"] if table.filled else []
+    """All notes under a table, in order; ``reasons`` holds those of the cells that were written."""
+    return [*explanations(table), *reasons.lines(), *remarks(table)]
+
+
+def explanations(table: Table, paper: str = " [the paper's]") -> list[str]:
+    """How the numbers of a table read; ``paper``: how the paper's stand beside ours."""
+    lines = [f"ours ± half of the 95% t interval over seeds{paper}; n: seeds"] if table.filled else []
     ours = [entry.ours for row in table.rows for cell in row.cells for entry in cell if entry.ours is not None]
     if any(estimate.margin is None for estimate in ours):
         lines.append("in round brackets: the 95% interval where it ends at a bound, such as 0 or 100%")
-    lines += [*reasons.lines(), *marks(table), *table.notes]
-    if table.deviations:
-        lines.append("Set-up, with the paper's in brackets: " + ", ".join(table.deviations))
     return lines
+
+
+def remarks(table: Table) -> list[str]:
+    """The table's notes on its runs and their set-up."""
+    setup = "Set-up, with the paper's in brackets: " + ", ".join(table.deviations)
+    return [*table.notes, *([setup] if table.deviations else [])]
 
 
 def markdown(table: Table) -> str:
@@ -100,7 +148,7 @@ def pipes(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def _head(table: Table) -> list[str]:
     seeds = ["n"] if table.filled else []
-    return [*table.label_columns, *seeds, *(heading(column) for column in table.columns)]
+    return [*table.label_columns, *seeds, *(column_head(column) for column in table.columns)]
 
 
 def _cells(table: Table, row: Row, reasons: Reasons) -> list[str]:
@@ -123,53 +171,6 @@ def compared(table: Table, c: Comparison) -> list[str]:
         names[c.arm], names[c.reference], heading([c.metric]), mean, interval, p,
         "" if c.paper is None else signed(c.paper, 1), c.verdict,
     ]  # fmt: skip
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "—": "---", "×": r"$\times$",
-    "†": r"\textdagger{}", "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
-
-
-def tex(text: str) -> str:
-    """``text`` escaped for LaTeX."""
-    return "".join(_TEX.get(character, character) for character in text)
-
-
-def latex(table: Table) -> str:
-    """A ``table`` environment for a document with booktabs and graphicx; differences as a second one."""
-    reasons = Reasons()
-    body = [_cells(table, row, reasons) for row in table.rows]
-    document = _environment(
-        f"{table.title} (Table {table.number} of the paper).", f"tab:{table.name}", _head(table), body
-    )
-    notes = r"\\ ".join(tex(note) for note in footnotes(table, reasons))
-    document = (
-        document.replace("\\end{table}", f"\\par\\smallskip\\footnotesize {notes}\n\\end{{table}}")
-        if notes
-        else document
-    )
-    if table.comparisons:
-        rows = [compared(table, c) for c in table.comparisons]
-        document += _environment(
-            f"Differences between arms of Table {table.number}, paired by seed; p after Holm's correction.",
-            f"tab:{table.name}-differences", COMPARED, rows,
-        )  # fmt: skip
-    return document
-
-
-def _environment(caption: str, label: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    # LaTeX reads a bracket after \\ as its optional argument; an empty group at the start of a row prevents that.
-    rows = ["{}" + " & ".join(tex(cell) for cell in row) + r" \\" for row in body]
-    return "\n".join(
-        [
-            r"\begin{table}[htbp]", r"\centering", f"\\caption{{{tex(caption)}}}", f"\\label{{{label}}}",
-            r"\resizebox{\textwidth}{!}{%", f"\\begin{{tabular}}{{{'l' * len(head)}}}", r"\toprule",
-            " & ".join(tex(cell) for cell in head) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}}",
-            r"\end{table}", "",
-        ]
-    )  # fmt: skip
 
 
 def frame(table: Table) -> pd.DataFrame:
@@ -198,58 +199,3 @@ def differences(table: Table) -> pd.DataFrame:
         }
         for c in table.comparisons
     )  # fmt: skip
-
-
-def html(table: Table) -> Markup:
-    """The table as HTML with sortable columns; a click on a number of ours opens its provenance."""
-    reasons = Reasons()
-    markup = _html_table(_head(table), [_html_row(table, row, reasons) for row in table.rows])
-    notes = "".join(f"<li>{escape(note)}</li>" for note in footnotes(table, reasons))
-    markup += f'<ul class="notes">{notes}</ul>' if notes else ""
-    if table.comparisons:
-        head = [name or "verdict" for name in COMPARED]
-        markup += f"<details><summary>{len(table.comparisons)} differences between arms, paired by seed</summary>"
-        markup += _html_table(head, [_html_comparison(table, c) for c in table.comparisons])
-        markup += '<p class="notes">p after Holm\'s correction over the table.</p></details>'
-    return Markup(markup)
-
-
-def _html_table(head: Sequence[str], rows: Sequence[str]) -> str:
-    names = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in head)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    table = f'<table class="sortable"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide">{table}</div>'
-
-
-def _html_row(table: Table, row: Row, reasons: Reasons) -> str:
-    labels = "".join(f'<th scope="row">{escape(label)}</th>' for label in row.labels)
-    labels += f"<td data-sort='{row.seeds}'>{row.counted}</td>" if table.filled else ""
-    return labels + "".join(_html_cell(row, cell, reasons) for cell in row.cells)
-
-
-def _html_cell(row: Row, cell: Sequence[Entry], reasons: Reasons) -> str:
-    first = next((entry.ours.mean for entry in cell if entry.ours is not None), None)
-    paper_values = "/".join(printed(entry.metric, entry.paper) for entry in cell if entry.paper is not None)
-    sort = "" if first is None else f' data-sort="{first:.6g}"'
-    shown = escape(text(cell, reasons, paper=False, seeds=row.seeds))
-    if first is None:
-        ours = f'<span class="missing" title="{escape(cell[0].reason or "")}">{DASH}<sup>{shown[1:]}</sup></span>'
-    elif row.runs:
-        keys = escape("|".join(entry.metric for entry in cell))
-        mark = next((entry.mark for entry in cell if entry.mark), None)
-        title = f' title="{escape(mark)}"' if mark else ""
-        ours = f'<button type="button" class="number" data-arm="{row.arm}" data-score="{keys}"{title}>{shown}</button>'
-    else:
-        ours = f"<span>{shown}</span>"
-    return (
-        f"<td{sort}>{ours}" + (f'<span class="paper">{escape(paper_values)}</span>' if paper_values else "") + "</td>"
-    )
-
-
-def _html_comparison(table: Table, c: Comparison) -> str:
-    cells = compared(table, c)
-    keep = {"differs": "yes", "within noise": "noise"}.get(c.verdict, "weak")
-    shown = [f"<td>{escape(cell)}</td>" for cell in cells]
-    shown[3] = f'<td data-sort="{c.difference.mean:.6g}">{escape(cells[3])}</td>'
-    shown[-1] = f'<td><span class="tag {keep}">{escape(c.verdict)}</span></td>'
-    return "".join(shown)

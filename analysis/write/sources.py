@@ -1,6 +1,7 @@
 """The provenance of every number of a report: its runs, their code and data, and differing settings."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,9 @@ from albert_ablate.config.identity import INCIDENTAL
 from albert_ablate.config.labels import flatten
 
 from ..judge.metrics import metric, values
+from ..judge.numbers import DECIMALS
 from ..judge.tables import REFERENCES, Table
+from ..read.copies import short
 
 #: Settings that do not change numbers. Corpus and tokenizer do: an identity holds the fingerprint of their tokens.
 _INCIDENTAL = (set(INCIDENTAL) | {"seed"}) - {"data", "tokenizer"}
@@ -47,7 +50,7 @@ def facts(run: dict[Any, Any]) -> dict[str, Any]:
     """Facts that identify a run: folder, identity, code, data, device and steps."""
     text = run["data"].get("text", {}).get("fingerprint") if isinstance(run["data"], dict) else None
     return {
-        "folder": run["path"], "identity": run["identity"], "finished": str(run["updated"]),
+        "folder": short(run["path"]), "identity": run["identity"], "finished": str(run["updated"]),
         "commit": _code(run),
         "corpus text": text, "tokens": run["tokens_fingerprint"], "precision": run["precision"],
         "device": run["device"], "torch": run["torch"], "steps": None if pd.isna(run["steps"]) else int(run["steps"]),
@@ -67,9 +70,17 @@ def different(run: "pd.Series[Any]", reference: "pd.Series[Any]") -> list[str]:
         {k: v for k, v in flatten(run["config"]).items() if k.split(".")[0] not in _INCIDENTAL}
         for run in (run, reference)
     )
-    return [f"{key}: {a.get(key)}, there {b.get(key)}" for key in sorted(set(a) | set(b)) if a.get(key) != b.get(key)]
+    unlike = [key for key in sorted(set(a) | set(b)) if a.get(key) != b.get(key)]
+    return [f"{key}: {_shown(a.get(key))}, there {_shown(b.get(key))}" for key in unlike]
 
 
-def _by_seed(frame: pd.DataFrame, key: str) -> dict[str, float]:
+def _shown(value: Any) -> Any:
+    """A setting; of a file its name, as folders of this machine mean nothing elsewhere."""
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
+def _by_seed(frame: pd.DataFrame, key: str) -> dict[str, str]:
+    """Seed -> its score, with one decimal more than a mean over seeds has."""
     scores = values(frame, key) * metric(key).scale
-    return {str(seed): round(float(value), 4) for seed, value in scores.items()}
+    decimals = DECIMALS[metric(key).unit] + 1
+    return {str(seed): f"{value:,.{decimals}f}" for seed, value in scores.items()}

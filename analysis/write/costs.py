@@ -1,0 +1,64 @@
+"""What each arm cost: runs, parameters, tokens, FLOPs and time."""
+
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from albert_ablate.console import duration
+
+from ..judge.metrics import unfit
+from ..read.arms import arm_names, in_order
+from ..read.planted import natural
+from . import web
+
+
+def costs(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each arm of any set-up: runs, parameters, steps, tokens, FLOPs, training time and speed."""
+    runs = natural(runs)
+    done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]  # a run without settings has no arm
+    done = in_order(done.assign(arm=arm_names(done)))
+    rows = []
+    for (arm, steps), frame in done.groupby(["arm", "steps"], sort=False):
+        rows.append(
+            {
+                "arm": arm, "runs": len(frame), "parameters": frame["params_with_pooler"].iloc[0], "steps": steps,
+                "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(),
+                "time per run, s": frame["seconds"].mean(),
+                "tokens/s": frame["tokens_per_second"].mean(), "total time, s": frame["seconds"].sum(),
+                "note": "speed disturbed" if unfit(frame, "tokens/s") else "",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
+    """The table of costs: its head, and for each cell (shown text, sort key)."""
+    forms: dict[str, Any] = {
+        "parameters": lambda v: f"{v / 1e6:.2f} M", "steps": lambda v: f"{v:,.0f}",
+        "tokens": lambda v: f"{v / 1e6:,.1f} M",
+        "FLOPs": lambda v: f"{v:.2g}", "tokens/s": lambda v: f"{v:,.0f}", "time per run, s": duration,
+        "total time, s": duration,
+    }  # fmt: skip
+    rows = [
+        [
+            (forms.get(str(name), str)(value) if value == value and value is not None else "—", value)
+            for name, value in row.items()
+        ]
+        for row in frame.to_dict("records")
+    ]
+    return {"head": [str(name).removesuffix(", s") for name in frame.columns], "rows": rows}
+
+
+def cost_html(cost: dict[str, Any]) -> Markup:
+    """The table of costs; every column but the arm's name and the note is a number."""
+    numeric = [name for name in cost["head"] if name not in ("arm", "note")]
+    cells = Markup('<td{} data-sort="{}">{}</td>')
+    rows = [
+        Markup("").join(
+            cells.format(Markup(' class="num"') if name in numeric else "", sort, shown)
+            for name, (shown, sort) in zip(cost["head"], row, strict=True)
+        )
+        for row in cost["rows"]
+    ]
+    return web.framed("What each arm cost", web.heads(cost["head"], numeric), rows)
