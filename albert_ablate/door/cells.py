@@ -178,7 +178,7 @@ def _composed(
         try:
             with _located(row, command):
                 config = _compose(overrides)
-            yield config, overrides, row.sweep
+            yield config, overrides, row
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:

@@ -7,11 +7,10 @@ from pathlib import PurePath
 from typing import Any
 
 from albert_ablate.config.identity import INCIDENTAL
+from albert_ablate.config.labels import flatten
 from albert_ablate.config.schema import CONF
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import UserError
-
-from ..read.setups import flatten
 
 #: Groups that do not change a pretraining run. Corpus and tokenizer do: an identity holds their tokens.
 _UNNAMED = set(INCIDENTAL) - {"data", "tokenizer"}
