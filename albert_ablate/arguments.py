@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import NoReturn
 
-from albert_ablate.errors import ConfigError, did_you_mean
+from albert_ablate.errors import ArgumentsError, did_you_mean
 from albert_ablate.shipped import shipped
 
 _UNKNOWN = "unrecognized arguments: "
@@ -12,16 +12,16 @@ _CHOICE = re.compile(r"argument ([^:]+): invalid choice: (.+?) \(choose from .*\
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose errors are a ConfigError with the nearest option or value, without the usage."""
+    """argparse's parser, whose errors are an ArgumentsError with the nearest option or value, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises ConfigError, for the ``message`` of argparse."""
+        """Raises ArgumentsError, for the ``message`` of argparse."""
         if message.startswith(_UNKNOWN):
-            raise ConfigError([self._unknown(word) for word in message.removeprefix(_UNKNOWN).split()])
+            raise ArgumentsError("\n".join(map(self._unknown, message.removeprefix(_UNKNOWN).split())))
         choice = _CHOICE.fullmatch(message)
         if choice:
-            raise ConfigError(self._no_choice(*choice.groups()))
-        raise ConfigError(f"{message.removeprefix('argument ')}. `{self.prog} --help` shows what it takes.")
+            raise ArgumentsError(self._no_choice(*choice.groups()))
+        raise ArgumentsError(f"{message.removeprefix('argument ')}. `{self.prog} --help` shows what it takes.")
 
     def _unknown(self, word: str) -> str:
         if not word.startswith("-"):

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from albert_ablate.arguments import Parser
 from albert_ablate.console import command
-from albert_ablate.errors import ConfigError, did_you_mean
+from albert_ablate.errors import ArgumentsError, did_you_mean
 from albert_ablate.shipped import IN_CHECKOUT, VERSION
 
 PROGRAM = "albert-ablate"
@@ -91,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     name = options.command
     if name is None:
-        raise ConfigError(f"Which command? There are: {', '.join(COMMANDS)}.")
+        raise ArgumentsError(f"Which command? There are: {', '.join(COMMANDS)}.")
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS)
-        raise ConfigError(f"{name}: there is no such command. {hint}There are: {', '.join(COMMANDS)}.")
+        raise ArgumentsError(f"{name}: there is no such command. {hint}There are: {', '.join(COMMANDS)}.")
     chosen = COMMANDS[name]
     sys.argv[:] = [f"{parser.prog} {name}", *chosen.arguments, *options.arguments]  # Hydra reads nothing else
     return int(import_module(chosen.module).main())

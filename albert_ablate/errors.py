@@ -63,6 +63,12 @@ class ConfigError(UserError):
         return "Nothing was run; the settings need a change:\n" + "\n".join(f"  - {p}" for p in self.problems)
 
 
+class ArgumentsError(UserError):
+    """Options or arguments of a command are wrong."""
+
+    exit_code = 2
+
+
 class DataError(UserError):
     """The corpus, tokenizer or store cannot serve the configured run."""
 

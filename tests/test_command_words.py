@@ -208,8 +208,8 @@ def test_a_file_of_settings_cannot_change_the_folder(tmp_path: Path) -> None:
         (["-m", "--cfg", "job"], "one of them alone"),
         (["--package", "model"], "belongs to --cfg"),
         (
-            ["--cfg", "job", "--package", "optimzer"],
-            "--package optimzer: there is no such group. Did you mean optimizer?",
+            ["--cfg", "job", "--package", "optimiser"],
+            "--package optimiser: there is no such group. Did you mean optimizer?",
         ),
         (["--cfg", "jop"], "--cfg/-c jop: there is no such choice. Did you mean job?"),
         (["--share", "all"], "--share: there is no such option. A setting has no dashes: share=VALUE."),

@@ -100,7 +100,7 @@ def test_help_on_a_topic(
     ("topic", "said"),
     [
         ("embd", "Did you mean embed?"),
-        ("batch.sise", "Did you mean batch.size?"),
+        ("batch.sze", "Did you mean batch.size?"),
         ("xyz", "There is help on settings,"),
     ],
 )

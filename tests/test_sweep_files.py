@@ -290,7 +290,7 @@ def test_a_mistake_in_a_file_is_said_with_its_line(content: str, said: list[str]
 
 def test_every_mistake_of_a_file_and_of_the_command_is_named_once(tmp_path: Path) -> None:
     file, outer = tmp_path / "mine.yaml", tmp_path / "outer.yaml"
-    file.write_text("title: x\ncells:\n  - {model.hiden: 3}\n  - {share: nonee}\n")
+    file.write_text("title: x\ncells:\n  - {model.hidde: 3}\n  - {share: nonee}\n")
     outer.write_text(f"title: y\nincludes: [{file}]\n")
     with pytest.raises(ConfigError) as caught:
         cells(f"sweep={outer}", "seed=0,1")

@@ -71,7 +71,7 @@ def _readable(override: str) -> str:
     if not key or (not equals and not key.startswith("~")):
         raise ConfigError(f"{override}: not a setting. Settings are given as name=value, such as seed=1.")
     if not _KEY.fullmatch(key):
-        raise ConfigError(f"{key}: there is no such setting. Names are those of `{command_name('run')} --cfg job`.")
+        raise ConfigError(f"{key}: there is no such setting. `{command_name('run')} --help settings` lists all.")
     if value.startswith("[") and key not in LISTS and (CONF / key).is_dir():
         raise ConfigError(
             f"{override}: {key} takes one option. For a run of each: {command_name('sweep')} {key}={value[1:-1]}"
