@@ -1,13 +1,11 @@
 """Plain nested values, composed by Hydra or recorded by a run -> ``RunConfig``, or a ConfigError."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import pydantic
 
-from albert_ablate.command_line import command_name
 from albert_ablate.config.contradictions import contradictions
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import ConfigError
@@ -39,20 +37,7 @@ def _explain(problem: Any) -> str:
         return f"{field}: there is no such setting. {group or 'The top level'} has: {', '.join(known)}."
     if problem["type"] in ("missing", "missing_argument"):
         return f"{field}: missing. Every setting has a default in conf/; did an override remove it?"
-    if problem["type"] in ("int_type", "int_parsing", "float_type", "float_parsing") and (several := _several(problem)):
-        return (
-            f"{field}={problem['input']}: several values. For a run of each: {command_name('sweep')} {field}={several}"
-        )
     return f"{field}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
-
-
-def _several(problem: Any) -> str:
-    """How a sweep writes the values of a list or a range (``0..2``) where one number is expected; empty for others."""
-    given = problem["input"]
-    if isinstance(given, list | tuple) and given and all(isinstance(value, int | float) for value in given):
-        return ",".join(str(value) for value in given)
-    bounds = re.fullmatch(r"(\d+)\s*(?:\.\.\.?|-|:)\s*(\d+)", str(given))
-    return f"'range({bounds[1]},{int(bounds[2]) + 1})'" if bounds and int(bounds[1]) < int(bounds[2]) else ""
 
 
 def _misread(raw: Any, typed: Any, field: str = "") -> Iterator[str]:
