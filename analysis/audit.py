@@ -26,7 +26,7 @@ from .judge.claims import load_all
 from .read.copies import without_copies
 from .read.places import require_file, run_folders
 from .read.runs import read_folders
-from .recount import columns, controls, fine_tunings, held_out, pages, parameters, verdicts
+from .recount import columns, controls, fine_tunings, held_out, pages, parameters, sweeps, verdicts
 from .recount.arms import folders
 from .recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
 from .recount.files import read_table
@@ -61,7 +61,8 @@ class Reported:
                 f"--report {folder}: no report: {what}. {command_name('report')} RUNS --out {folder} writes one."
             )
         files = {}
-        for file in (*needed, *folder.glob("controls.csv"), *sorted((folder / "tables").glob("*.csv"))):
+        inner = [file for name in ("sweeps", "tables") for file in sorted((folder / name).glob("*.csv"))]
+        for file in (*needed, *folder.glob("controls.csv"), *inner):
             try:
                 files[str(file.relative_to(folder))] = read_table(file)
             except (OSError, UnicodeError, csv.Error) as error:
@@ -119,6 +120,7 @@ def audit(
     claim_checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs, survivors)
     checks += claim_checks
     checks += controls.check(reported.files.get("controls.csv", []), runs)
+    checks += sweeps.check(reported.files, runs)
     natural = [row for row in derived if row["text"] == "natural"]
     # A report on controls alone has one sentence instead of the scorecard.
     folded = len(natural) < len(derived) and all(row["verdict"] == "not tested" for row in natural)

@@ -20,7 +20,7 @@ from rich.text import Text
 from albert_ablate.arguments import Parser
 from albert_ablate.axes import AXES
 from albert_ablate.command_line import program
-from albert_ablate.config.labels import flatten
+from albert_ablate.config.labels import flatten, joined, key_name, settings_of, value_name, varying
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
@@ -31,7 +31,7 @@ from .judge.statistics import p_two_sided
 from .judge.tables import Comparison, Row, compare_arms, corrected
 from .judge.tables import Table as PaperTable
 from .read import cautions, heads
-from .read.arms import full_names
+from .read.arms import full_names, settings_of_arms
 from .read.cells import Selection, main_selection
 from .read.places import require_file
 from .read.runs import load_runs
@@ -59,6 +59,9 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs[runs["state"] != "copy"]
     axes = [axis.name for axis in AXES if any(axis.shown(value) for value in runs[axis.name].dropna())]
     table = runs[["model", *axes]].copy()
+    apart = _apart(runs, ["model", *axes, "seed"])
+    for key in apart:
+        table[key_name(key, apart)] = [value_name(key, settings_of(config).get(key)) for config in runs["config"]]
     planned = [flatten(config).get("budget.steps") for config in runs["config"]]
     steps = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
     table["steps"] = pd.Series(steps, index=table.index, dtype=object)  # a missing one would turn all into floats
@@ -72,14 +75,24 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     if runs["planted"].notna().any():
         table["achievable"] = [_achievable(run) for run in runs.to_dict("records")]
         table["planted text"] = runs["planted"].fillna("")
-    keys = ["model", *axes, "steps", "seed"]
+    keys = ["model", *axes, *(key_name(key, apart) for key in apart), "steps", "seed"]
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def _apart(runs: pd.DataFrame, shown: Sequence[str]) -> list[str]:
+    """Settings, other than the steps, in which runs with equal columns ``shown`` differ: full names."""
+    known = runs[[bool(config) for config in runs["config"]]]
+    alike = [frame for _, frame in known.groupby(list(shown), dropna=False) if len(frame) > 1]
+    keys = (key for frame in alike for key in varying(settings_of_arms(frame)) if key != "budget.steps")
+    return list(dict.fromkeys(keys))
 
 
 def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
     """A row for each run and fine-tuned task: dev scores of the best and of the last checkpoint, medians over seeds."""
     rows = []
-    for run in runs[runs["state"] != "copy"].to_dict("records"):
+    runs = runs[runs["state"] != "copy"]
+    apart = _apart(runs, [*(axis.name for axis in AXES), "seed"])
+    for run in runs.to_dict("records"):
         for entry in run["tasks"]:
             low, high = entry["spread"]
             floor: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
@@ -87,7 +100,7 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
             rows.append(
                 {
                     "task": entry["task"],
-                    "run": _short_name(run),
+                    "run": " ".join(filter(None, (_short_name(run), joined(run["config"], apart)))),
                     "start": entry["start"] + formats.suffix((entry.get("recipe") or {}).get("heads", formats.HEADS)),
                     "best": f"{entry['score']:.1%}",
                     "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),

@@ -1,6 +1,6 @@
 """The whole report: ``python -m analysis.report runs --out report``.
 
-Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs.csv``, ``tables/``
+Writes ``index.html`` (self-contained), ``report.md``, ``scorecard.csv``, ``runs.csv``, ``sweeps/`` (CSV), ``tables/``
 (Markdown, LaTeX, CSV) and ``figures/`` (PNG, SVG, PDF, CSV). ``--compact`` writes only what a repository should keep.
 """
 
@@ -39,7 +39,7 @@ _TITLE = "ALBERT's choices, ablated"
 _NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown")
 
 #: Files and folders that a report writes.
-_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "tables", "figures")
+_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "sweeps", "tables", "figures")
 
 
 def gather(
@@ -141,7 +141,7 @@ def _counts(terms: Mapping[str, Any]) -> Mapping[str, int]:
 
 def _tell(report: Report, opened: Path) -> None:
     console = Console(highlight=False)
-    for sentence in (page.answer(report), *page.summary(report)):
+    for sentence in dict.fromkeys((page.answer(report), *page.summary(report))):
         console.print(sentence, markup=False)
     for sentence in page.cautions(report):
         console.print(f"  {sentence}", style="yellow", markup=False)

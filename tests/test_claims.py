@@ -274,4 +274,4 @@ def test_a_right_claim_without_runs_says_what_no_run_has(tmp_path: Path) -> None
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump([claim]))
     (verdict,) = judge(load_runs(tmp_path / "runs"), load_claims(tmp_path / "mine.yaml"))
     assert verdict.verdict == "not tested"
-    assert "x: no run of this cell (no run has masking.max_ngram=7)" in verdict.reason
+    assert "x: no run of this cell (masking.max_ngram=7: 0 runs" in verdict.reason

@@ -173,7 +173,7 @@ def test_the_page_works(browser: Any, written: Path) -> None:
     assert (sum(channels) > 600) == (browser.scheme == "light"), background
     measure = "s => [s.getBoundingClientRect().width, s.querySelectorAll('path').length]"
     boxes = browser.execute_script(f"return [...document.querySelectorAll('figure svg')].map({measure})")
-    assert len(boxes) == 7
+    assert len(boxes) == 8
     assert all(width > 300 and paths > 10 for width, paths in boxes)
     _sorts(browser)
     _opens(browser)

@@ -20,6 +20,8 @@ _TASKS = "tasks"
 #: Settings that choose an option of their group, and the scale, which chooses options of many groups. What follows from
 #: such a choice is not shown beside it.
 _CHOICES = ("scale.name", "model.name", "data.name", "tokenizer.name", "optimizer.name", "budget.unit")
+#: Choices that only name other settings: shown only where these differ.
+_ONLY_NAMES = ("scale.name", "model.name")
 #: Setting -> the one that it is usually set with; not shown where it follows from that one.
 _COMPANIONS = {
     "model.heads": "model.hidden", "model.intermediate": "model.hidden", "budget.warmup_steps": "budget.steps",
@@ -56,6 +58,9 @@ def varying(runs: Sequence[Settings], tuning: bool = False) -> tuple[str, ...]:
     width) is left out. The seed is not one of the settings.
     """
     apart = _apart(runs, tuning)
+    for name in _ONLY_NAMES:
+        if name in apart and not any(_follows(apart, other, name) for other in apart if other != name):
+            del apart[name]
     return tuple(name for name in apart if not any(_follows(apart, name, cause) for cause in _causes(name, apart)))
 
 

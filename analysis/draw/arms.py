@@ -11,17 +11,19 @@ import numpy as np
 import pandas as pd
 
 from albert_ablate.axes import AXES
-from albert_ablate.drawing_library import Line2D, MaxNLocator
+from albert_ablate.config.labels import arm_labels, joined, varying
+from albert_ablate.drawing_library import MaxNLocator
 
 from ..judge.metrics import metric, summarised, unfit, values
 from ..judge.statistics import estimate, seeds_needed
-from ..read.arms import arm_names, in_order
+from ..read.arms import arm_names, in_order, settings_of_arms
 from ..read.cells import main_setup
 from ..read.planned import planned_seconds
 from ..read.planted import natural
 from ..read.runs import held_out_curves
+from .looks import arm_styles, legend
 from .plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
-from .style import COLOURED, DASHED, DASHES, INK, MUTED, Drawing, canvas, look, look_of, styled
+from .style import COLOURED, DASHED, INK, MUTED, Drawing, canvas, look_of, styled
 
 #: The axes that neither colours nor dashes show.
 _OTHERS = [axis for axis in AXES if axis not in (COLOURED, DASHED)]
@@ -42,8 +44,10 @@ def pareto(runs: pd.DataFrame) -> Drawing:
             rows.append({"arm": arm, **axis_values, "parameters_M": millions / 1e6, "score": key, **numbers(value)})
     if len(rows) < 2:
         raise NothingToDraw("fewer than two arms in one set-up")
-    data = pd.DataFrame(rows).sort_values("parameters_M")
+    data = pd.DataFrame(rows).sort_values(["parameters_M", "mean"])
     better = metric(key).higher_is_better
+    apart = [name for name in varying(settings_of_arms(chosen)) if name != COLOURED.path]
+    labels = {arm: joined(frame["config"].iloc[0], apart) for arm, frame in chosen.groupby("arm")}
     front = data[[_on_front(row, data, better) for row in data.to_dict("records")]]
     with styled():
         figure, axes = canvas((7.2, 4.3))
@@ -51,10 +55,11 @@ def pareto(runs: pd.DataFrame) -> Drawing:
         for coloured, part in data.groupby(COLOURED.name, sort=False):
             style = look_of(COLOURED, coloured) | {"linestyle": "none"}
             points(axes, part["parameters_M"], part, style, COLOURED.label_of(coloured))
-        for index, row in enumerate(data.to_dict("records")):
-            offset = (6, 5) if index % 2 else (6, -11)
+        above = data.groupby("parameters_M").cumcount() % 2  # of two arms of one size, the better one is labelled above
+        for is_above, row in zip(above, data.to_dict("records"), strict=True):
+            offset = (6, 5) if is_above else (6, -11)
             axes.annotate(
-                DASHED.label_of(row[DASHED.name]),
+                labels[row["arm"]],
                 (row["parameters_M"], row["mean"]),
                 offset,
                 textcoords="offset points",
@@ -154,15 +159,16 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
         raise NothingToDraw("no run has a held-out curve")
     with styled():
         figure, (left, right) = canvas((9.4, 4.6), 1, 2)
-        styles = _arm_styles(chosen)
+        styles = arm_styles(chosen)
+        labels_of = dict(zip(chosen["arm"], arm_labels(settings_of_arms(chosen)), strict=True))
         few = len(styles) <= 6
         for arm, part in data.groupby("arm", sort=False):
             style = styles[str(arm)]
             part = part.assign(tokens=part.groupby("step")["tokens"].transform("mean") / 1e6)
-            band(left, part.assign(value=part["mlm_loss"]), "tokens", style, str(arm), few)
+            band(left, part.assign(value=part["mlm_loss"]), "tokens", style, labels_of[arm] or str(arm), few)
             if part["sentence"].notna().any():
                 shares = part.assign(value=100 * part["sentence"].astype(float))
-                band(right, shares, "tokens", style, str(arm), few, within=(0.0, 100.0))
+                band(right, shares, "tokens", style, labels_of[arm] or str(arm), few, within=(0.0, 100.0))
         for name, line in (("unigram", "--"), ("bigram", ":")):
             height = chosen[f"{name}_loss"].dropna().mean()
             if not math.isnan(height):
@@ -174,53 +180,15 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
         left.set_title("Masked LM")
         right.set(xlabel="tokens, millions", ylabel="accuracy, %")
         right.set_title("The arm's own sentence task")
-        handles, labels = left.get_legend_handles_labels() if few else _key(chosen, styles)
-        figure.legend(handles, labels, loc="outside lower center", ncols=3 if few else 4)
+        handles, labels = left.get_legend_handles_labels() if few else legend(chosen, styles)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if few else 4, handlelength=3.5)
     caption = "Mean over seeds. Grey lines: what has to be beaten." + (" Band: 95% t interval." if few else "")
     return Drawing("curves", "Learning curves", caption, figure, data)
-
-
-def _arm_styles(chosen: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour and dashes by their axes; an extra colour where another axis differs from its commonest value."""
-    dashed = sorted(chosen[DASHED.name].unique(), key=DASHED.rank)
-    others: dict[str, int] = {}
-    styles = {}
-    for run in chosen.drop_duplicates("arm").to_dict("records"):
-        style = look_of(COLOURED, run[COLOURED.name])
-        if not _common(run, chosen):
-            style = look(len(COLOURED.labels) + others.setdefault(_coloured(run, chosen), len(others)))
-        dashes = DASHES[dashed.index(run[DASHED.name]) % len(DASHES)]
-        styles[run["arm"]] = style | {"linestyle": dashes, "markersize": 3.5}
-    return styles
 
 
 def _common(run: Mapping[Any, Any], chosen: pd.DataFrame) -> bool:
     """Whether the axes that neither colours nor dashes show have their commonest values."""
     return all(run[axis.name] == chosen[axis.name].mode().iloc[0] for axis in _OTHERS)
-
-
-def _coloured(run: Mapping[Any, Any], chosen: pd.DataFrame) -> str:
-    """The legend text of a colour: the value of its axis, and the other axes if one is not at its commonest value."""
-    more = (
-        []
-        if _common(run, chosen)
-        else [axis.label_of(run[axis.name]) for axis in _OTHERS if axis.shown(run[axis.name])]
-    )
-    return ", ".join([COLOURED.label_of(run[COLOURED.name]), *more])
-
-
-def _key(chosen: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line2D], list[str]]:
-    """A legend with an entry for each colour and each dash, instead of one for every arm."""
-    runs = chosen.drop_duplicates("arm").to_dict("records")
-    colours = {
-        _coloured(run, chosen): {**styles[run["arm"]], "linestyle": "-"} for run in runs
-    }  # fmt: skip
-    dashes = {
-        f"{DASHED.name} = {run[DASHED.name]}": {"color": MUTED, "linestyle": styles[run["arm"]]["linestyle"]}
-        for run in runs
-    }
-    entries = {**colours, **dashes}
-    return [Line2D([], [], **style) for style in entries.values()], list(entries)
 
 
 def cost(runs: pd.DataFrame) -> Drawing:

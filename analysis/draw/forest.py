@@ -49,7 +49,11 @@ def forest(sweep: SweepTable) -> Drawing:
             panel.grid(axis="x")
         for panel in panels[len(scores) :]:
             panel.set_axis_off()
-    hollow = " Hollow: the paper's value." if any(effect.comparison.paper is not None for effect in shown) else ""
+    hollow = (
+        " Hollow: the paper's value, in its own score."
+        if any(effect.comparison.paper is not None for effect in shown)
+        else ""
+    )
     against = f"Differences from {sweep.reference}" if any(effect.against for effect in shown) else "Effects"
     more = " and interactions (×: difference of differences)" if any(not effect.against for effect in shown) else ""
     caption = f"{against}{more}. Bars: 95% t interval, paired by seed.{hollow}"
@@ -75,8 +79,8 @@ def _numbers(effects: Sequence[Effect]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "effect": e.name, "against": e.against, "score": e.comparison.metric, "unit": unit(e.comparison.metric),
-            "n": e.comparison.difference.n, "mean": e.comparison.difference.mean, "low": e.comparison.difference.low,
-            "high": e.comparison.difference.high, "paper": e.comparison.paper,
+            "n": e.comparison.difference.n, "difference": e.comparison.difference.mean,
+            "low": e.comparison.difference.low, "high": e.comparison.difference.high, "paper": e.comparison.paper,
         }
         for e in effects
     )  # fmt: skip

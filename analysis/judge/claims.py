@@ -24,7 +24,7 @@ from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
 
 from ..read import paper
-from ..read.cells import NO_RUN, absent, select
+from ..read.cells import NO_RUN, coverage, select
 from ..read.seeds import doubt, lost_seeds
 from .effects import contrast
 from .metrics import METRICS, metric, roughness, unfit, values
@@ -283,9 +283,9 @@ def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
 
 
 def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
-    """``reason``; for a cell given by terms, also the settings that no run has."""
-    lacking = absent(runs, claim.terms()[arm]) if reason == NO_RUN and isinstance(claim.arms[arm], dict) else []
-    return f"{reason} (no run has {' or '.join(lacking)})" if lacking else reason
+    """``reason``; for a cell given by terms, also how many runs have each of its settings."""
+    given = coverage(runs, claim.terms()[arm]) if reason == NO_RUN and isinstance(claim.arms[arm], dict) else []
+    return f"{reason} ({'; '.join(given[:4])})" if given else reason
 
 
 def _missing(claim: Claim) -> str:

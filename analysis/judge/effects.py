@@ -13,8 +13,10 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.config.labels import joined, key_name, rank, settings_of, value_name, varying
+from albert_ablate.sweeping.definition import sweep_names
 
 from ..read import cautions
+from ..read.arms import settings_of_arms
 from ..read.seeds import Seeds
 from ..read.sweeps import Group
 from .metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
@@ -43,7 +45,7 @@ class SweepTable:
     table: Table
     effects: tuple[Effect, ...]
     reference: str  # label of the reference arm; empty with one arm
-    recorded: bool = True  # whether the runs belong to a recorded sweep
+    of_user: bool = True  # whether the runs belong to a recorded sweep that is not one of the shipped ones
 
     @property
     def interactions(self) -> list[Effect]:
@@ -77,7 +79,7 @@ def build_sweep(group: Group, number: int, survivors: bool = False) -> SweepTabl
     ``survivors``: judge arms with a diverged seed by their remaining seeds.
     """
     runs = group.runs
-    keys = varying(list(runs["config"]))
+    keys = varying(settings_of_arms(runs))
     arms = _ordered(group, keys)
     frames = {f"sweep{number}.{place}": frame for place, frame in enumerate(arms, 1)}
     labels = {arm: str(frame["arm"].iloc[0]) for arm, frame in frames.items()}
@@ -95,9 +97,8 @@ def build_sweep(group: Group, number: int, survivors: bool = False) -> SweepTabl
         f"sweep{number}-{_slug(group.name)}", 0, title, tuple(key_name(key, keys) for key in keys) or ("arm",), columns,
         rows, selection=selection, notes=tuple(_notes(group, seeds, labels)),
     )  # fmt: skip
-    return SweepTable(
-        title, table, tuple(effects), next(iter(labels.values())) if len(labels) > 1 else "", bool(group.listed)
-    )
+    reference = next(iter(labels.values())) if len(labels) > 1 else ""
+    return SweepTable(title, table, tuple(effects), reference, bool(group.listed) and group.name not in sweep_names())
 
 
 def _slug(name: str) -> str:

@@ -11,6 +11,15 @@ from .setups import BEFORE, SHAPE, Settings, under
 APART = (*(axis.path for axis in AXES), "warm_start", "model.base", *SHAPE)
 
 
+def settings_of_arms(runs: pd.DataFrame) -> list[Settings]:
+    """The nested settings of each run that may distinguish arms: those of the text only where tokens differ.
+
+    A text may lie in another folder on another machine; its tokens say whether it is the same.
+    """
+    left_out = ("data", "tokenizer") if runs["tokens_fingerprint"].nunique() < 2 else ()
+    return [{group: values for group, values in config.items() if group not in left_out} for config in runs["config"]]
+
+
 def full_names(runs: pd.DataFrame) -> list[str]:
     """``arm_names``; arms that would share a name also get the settings in which they differ."""
     names = arm_names(runs)

@@ -5,6 +5,7 @@ those that the terms of the arms set. Where runs of several set-ups fit the same
 taken and the others are named. A seed without numbers is always reported.
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -154,18 +155,32 @@ def matching(runs: pd.DataFrame, terms: Terms) -> "pd.Series[bool]":
     return pd.Series(matches, index=runs.index, dtype=bool)
 
 
-def absent(runs: pd.DataFrame, terms: Terms) -> list[str]:
-    """``masking.max_ngram=7`` for every setting of a cell that no run has."""
-    missing: dict[str, Any] | None = None
-    for run in runs.to_dict("records"):
-        if not _comparable(run["config"], run["hidden"], terms):
-            continue
-        wanted = _wanted(run, terms)
-        lacking = {
-            path: value for path, value in wanted.items() if not _same(path, setting(run["config"], path), value)
-        }
-        missing = lacking if missing is None else {path: value for path, value in missing.items() if path in lacking}
-    return [f"{path}={value}" for path, value in (missing or {}).items()]
+def coverage(runs: pd.DataFrame, terms: Terms) -> list[str]:
+    """``embed.size=16: 0 runs, nearest: 32`` for every setting of a cell that some runs lack, the rarest first."""
+    counts: dict[tuple[str, str], int] = {}
+    recorded: dict[tuple[str, str], set[str]] = {}
+    comparable = [run for run in runs.to_dict("records") if _comparable(run["config"], run["hidden"], terms)]
+    for run in comparable:
+        for path, value in _wanted(run, terms).items():
+            key, known = (path, str(value)), setting(run["config"], path)
+            counts[key] = counts.get(key, 0) + _same(path, known, value)
+            recorded.setdefault(key, set()).update([] if known is None else [str(known)])
+    lacking = sorted((key for key, count in counts.items() if count < len(comparable)), key=lambda key: counts[key])
+    return [
+        f"{path}={value}: {counts[path, value]} run{'' if counts[path, value] == 1 else 's'}"
+        + ("" if counts[path, value] else _nearest(value, sorted(recorded[path, value])))
+        for path, value in lacking
+    ]
+
+
+def _nearest(value: str, known: Sequence[str]) -> str:
+    """``, nearest: 32``: the recorded value that is most like ``value``; empty where none is known."""
+    try:
+        wanted = float(value)
+        near = sorted(known, key=lambda other: abs(float(other) - wanted))[:1]
+    except ValueError:
+        near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
+    return f", nearest: {near[0]}" if near else ""
 
 
 def _cell(run: Mapping[Any, Any], terms: Terms) -> Settings | None:

@@ -11,7 +11,7 @@ import pandas as pd
 from albert_ablate.config.labels import arm_labels, differing
 from albert_ablate.sweeping.record import SWEEPS
 
-from .arms import APART, full_names
+from .arms import APART, full_names, settings_of_arms
 from .cells import Selection, largest
 from .planted import natural
 from .records import printable
@@ -26,6 +26,7 @@ class Record:
     title: str  # of the sweep file; empty for a sweep of the command line alone
     started: float  # seconds since the epoch
     folders: tuple[str, ...]  # names of the run folders of its cells
+    arms: tuple[str, ...]  # those without the runs that others start from
     reference: tuple[str, ...]  # those of the arm that the others are compared with
 
 
@@ -55,12 +56,14 @@ def _records(folder: Path) -> Iterator[Record]:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
             name, started = printable(str(record["name"])), float(record["started"])
-            folders = tuple(str(cell["folder"]) for cell in record["cells"] if cell["folder"] is not None)
+            cells = [cell for cell in record["cells"] if cell["folder"] is not None]
+            folders = tuple(str(cell["folder"]) for cell in cells)
+            arms = tuple(str(cell["folder"]) for cell in cells if cell.get("rows", True))
             reference = tuple(map(str, record.get("reference") or ()))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
         if all(cell == Path(cell).name for cell in folders):
-            yield Record(name, printable(str(record.get("title") or "")), started, folders, reference)
+            yield Record(name, printable(str(record.get("title") or "")), started, folders, arms, reference)
 
 
 def groups(runs: pd.DataFrame) -> list[Group]:
@@ -73,25 +76,26 @@ def groups(runs: pd.DataFrame) -> list[Group]:
     runs = runs[runs["state"] != "copy"]
     parents = pd.Series([Path(path).parent for path in runs["path"]], index=runs.index, dtype=object)
     names = pd.Series([Path(path).name for path in runs["path"]], index=runs.index, dtype=object)
+    recorded = [(folder, record) for folder in sorted(set(parents)) for record in records_in(folder)]
+    titles = {record.name: record.title for _, record in recorded if record.title}  # older records have none
     sweeps: dict[tuple[str, ...], dict[str, Any]] = {}
-    for folder in sorted(set(parents)):
-        for record in sorted(records_in(folder), key=lambda record: record.started):
-            members = runs.index[(parents == folder) & names.isin(record.folders)]
-            key = (record.name, record.title) if record.title else (record.name, *record.folders)
-            sweep = sweeps.setdefault(key, {"members": set(), "reference": set(), "listed": {}, "record": record})
-            sweep["listed"] |= dict.fromkeys(record.folders)
-            sweep["members"] |= set(members)
-            sweep["reference"] |= set(runs["run"][(parents == folder) & names.isin(record.reference)])
-            sweep["record"] = max(sweep["record"], record, key=lambda known: known.started)
+    for folder, record in sorted(recorded, key=lambda place: place[1].started):
+        members = runs.index[(parents == folder) & names.isin(record.arms)]
+        title = record.title or titles.get(record.name, "")
+        key = (record.name, title) if title else (record.name, *record.folders)
+        sweep = sweeps.setdefault(key, {"members": set(), "known": set(), "reference": frozenset(), "listed": {}})
+        sweep["known"] |= set(runs.index[(parents == folder) & names.isin(record.folders)])
+        sweep["members"] |= set(members)
+        sweep["listed"] |= dict.fromkeys(record.arms)
+        reference = frozenset(runs["run"][(parents == folder) & names.isin(record.reference)])
+        sweep |= {"reference": reference or sweep["reference"], "name": record.name, "title": title}
+        sweep["started"] = record.started
     made = []
-    for sweep in sorted(sweeps.values(), key=lambda sweep: -sweep["record"].started):
+    for sweep in sorted(sweeps.values(), key=lambda sweep: -sweep["started"]):
         chosen = runs[runs.index.isin(sweep["members"])]
-        record = sweep["record"]
-        made.append(
-            Group(record.name, record.title, largest(chosen, _free(chosen), _arm_names),
-                  frozenset(sweep["reference"]), tuple(sweep["listed"]))
-        )  # fmt: skip
-    listed = {index for sweep in sweeps.values() for index in sweep["members"]}
+        selection = largest(chosen, _free(chosen), _arm_names)
+        made.append(Group(sweep["name"], sweep["title"], selection, sweep["reference"], tuple(sweep["listed"])))
+    listed = {index for sweep in sweeps.values() for index in sweep["known"]}
     title = "Runs of no recorded sweep" if listed else "All runs"
     made.append(Group("runs", title, largest(runs[~runs.index.isin(listed)], APART, _arm_names)))
     return [group for group in made if len(group.runs)]
@@ -99,13 +103,13 @@ def groups(runs: pd.DataFrame) -> list[Group]:
 
 def _arm_names(runs: pd.DataFrame) -> list[str]:
     """The settings that vary; where none does, the name that the arm has in the paper's figures."""
-    labels = arm_labels(list(runs["config"]))
+    labels = arm_labels(settings_of_arms(runs))
     return labels if all(labels) else full_names(runs)
 
 
 def _free(runs: pd.DataFrame) -> tuple[str, ...]:
     """The settings in which the arms of a sweep may differ: those that its cells set to several values."""
-    names = differing([config for config in runs["config"] if config])
+    names = differing([settings for settings in settings_of_arms(runs) if settings])
     shape = (*SHAPE, "model.base") if any(under(name, ("model",)) for name in names) else ()
     text = (TOKENS,) if any(under(name, ("data", "tokenizer")) for name in names) else ()
     return tuple(dict.fromkeys((*names, *shape, *text)))

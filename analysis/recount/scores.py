@@ -40,6 +40,7 @@ _HELD_OUT = {
 _UNITS = {
     "MLM loss": "nats",
     "tokens/s": "1/s",
+    "seconds": "s",
     "params": "M",
     "L2 roughness": "",
     "angle roughness": "",
@@ -81,6 +82,8 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
         return None if entry is None else 100 * entry["score"]
     if key == "tokens/s":
         return run.speed
+    if key == "seconds":
+        return at(run.results, "training.seconds")
     if key == "params":
         count = at(run.manifest, "parameters.with_pooler")
         return None if count is None else count / 1e6
@@ -155,7 +158,7 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
     """Whether the score must not be compared: a seed has not left its baseline, or the machine was shared."""
     if key == "params":
         return False
-    if key in ("tokens/s", "speedup"):
+    if key in ("tokens/s", "speedup", "seconds"):
         speeds = list(values(runs, "tokens/s").values())
         spread = max((run.unevenness for run in runs if run.unevenness is not None), default=0.0)
         return spread >= _STEADY or (bool(speeds) and max(speeds) / min(speeds) >= _STEADY)

@@ -18,7 +18,7 @@ _LEAVING, PLATEAU_TOKENS = "cpu", 6e6
 def answer(
     done: pd.DataFrame, sweeps: Sequence[SweepTable], claimed: Sequence[Verdict], papers: Sequence[Verdict]
 ) -> str | None:
-    """One sentence: about the plateau if no arm left it, else the user's claims, the latest sweep, the paper's claims.
+    """One sentence: about the plateau if no arm left it, else the user's claims, sweep, or the paper's claims.
 
     ``done``: finished runs of one set-up; ``claimed`` and ``papers``: verdicts on the user's claims and the paper's.
     None where there is nothing to say.
@@ -27,7 +27,7 @@ def answer(
         return _plateau(done)
     if any(verdict.verdict != "not tested" for verdict in claimed):
         return _of_claims(claimed)
-    if sweeps and sweeps[0].recorded and sweeps[0].reference:
+    if sweeps and sweeps[0].of_user and sweeps[0].reference:
         title = sweeps[0].title.rstrip(".")
         return f"{title}{'' if title.endswith('?') else ':'} {own.answer(sweeps[0], most=1)}"
     tested = [verdict for verdict in papers if verdict.verdict != "not tested"]

@@ -33,7 +33,7 @@ def sections(
         {
             "id": sweep.table.name, "title": sweep.title, "answer": answer(sweep), "html": html_of(sweep.table),
             "head": HEAD, "effects": [effect_cells(sweep, effect) for effect in sweep.effects], "note": _NOTE,
-            "folded": len(sweep.effects) > 12, "figure": _figure(forests.get(sweep.table.name)),
+            "folded": len(sweep.effects) > 24, "figure": _figure(forests.get(sweep.table.name)),
         }
         for sweep in sweeps
     ]  # fmt: skip
@@ -79,7 +79,7 @@ def answer(sweep: SweepTable, most: int = 3) -> str:
         return f"Nothing can be compared: {effects[0].comparison.mark}."
     ranked = sorted(judged, key=lambda effect: (bool(effect.against), effect.comparison.p))
     shown = "; ".join(_said(effect, key) for effect in ranked[:most])
-    more = f"; and {len(ranked) - most} more effects" if len(ranked) > most else ""
+    more = f"; {len(ranked) - most} more below" if len(ranked) > most else ""
     unfit = len(effects) - len(judged)
     left = f"; {unfit} effects are not judged: an arm is below its baseline" if unfit else ""
     return f"{key}: {shown}{more}{left}."
@@ -108,16 +108,22 @@ def provenance(sweeps: Sequence[SweepTable]) -> dict[str, Any]:
 
 
 def frames(sweeps: Sequence[SweepTable]) -> dict[str, pd.DataFrame]:
-    """File of ``tables/`` -> its numbers: the arms of each sweep, and their effects."""
-    by_file = {f"tables/{sweep.table.name}.csv": render.frame(sweep.table) for sweep in sweeps}
-    return by_file | {f"tables/{s.table.name}-effects.csv": effects_frame(s) for s in sweeps if s.effects}
+    """File of ``sweeps/`` -> its numbers: the arms of each sweep, and their effects."""
+    by_file = {f"sweeps/{sweep.table.name}.csv": render.frame(sweep.table) for sweep in sweeps}
+    return by_file | {f"sweeps/{s.table.name}-effects.csv": effects_frame(s) for s in sweeps if s.effects}
+
+
+def _sum(sweep: SweepTable, effect: Effect) -> str:
+    """``+2 -1``: the second arm of the table minus the first."""
+    places = {row.arm: place for place, row in enumerate(sweep.table.rows, 1)}
+    return " ".join(f"{'+' if factor > 0 else '-'}{places[arm]}" for arm, factor in effect.factors.items())
 
 
 def effects_frame(sweep: SweepTable) -> pd.DataFrame:
     """A row for each effect and score: mean, interval, p before and after correction, the paper's value, verdict."""
     return pd.DataFrame(
         {
-            "effect": e.name, "against": e.against, "score": e.comparison.metric,
+            "effect": e.name, "against": e.against, "sum": _sum(sweep, e), "score": e.comparison.metric,
             "unit": numbers.unit(e.comparison.metric), "n": e.comparison.difference.n,
             "difference": e.comparison.difference.mean, "low": e.comparison.difference.low,
             "high": e.comparison.difference.high, "p": e.comparison.p, "p_holm": e.comparison.adjusted,

@@ -121,6 +121,11 @@ def summary(report: Report) -> list[str]:
     return [first, second, f"{third}."]
 
 
+def _details(report: Report) -> str:
+    """The summary without the answer, where that is one of its sentences."""
+    return " ".join(sentence for sentence in summary(report) if sentence != answer(report))
+
+
 def control_summary(report: Report) -> list[str]:
     """The results of the controls on planted text as sentences; empty without controls."""
     return controls_summary(report.controls)
@@ -187,7 +192,7 @@ def html(report: Report) -> str:
         answer=answer(report),
         own=own.sections(report.sweeps, report.forests, render.html),
         own_claims=[_score_row(v) for v in claimed],
-        summary=" ".join(summary(report)),
+        summary=_details(report),
         cautions=cautions(report),
         counts=counted(report.verdicts),
         scorecard=[_score_row(v) for v in papers if v.verdict != "not tested"],
@@ -228,7 +233,7 @@ def html(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """The content of ``report.md``: the page without provenance; figures are in ``figures/`` beside it."""
-    above = (answer(report), _subtitle(report.runs), " ".join(summary(report)))
+    above = (answer(report), _subtitle(report.runs), _details(report))
     parts = [f"# {render.plain(report.title)}", *map(render.plain, above)]
     parts += ["\n".join(f"- {render.plain(line)}" for line in known)] if (known := cautions(report)) else []
     for sweep in report.sweeps:

@@ -8,12 +8,13 @@ import wandb
 from albert_ablate.training.trackers import wandb_folder, wandb_mode, wandb_project
 
 from ..judge.claims import scorecard
+from . import own
 from .page import Report, html
 from .render import differences, frame
 
 
 def upload(report: Report, out: Path, project: str | None) -> None:
-    """Logs one run of type ``analysis``: every filled table, its differences, the scorecard and the page.
+    """Logs one run of type ``analysis``: every filled table, its differences, the sweeps, the scorecard and the page.
 
     ``project``: None takes the project in WANDB_PROJECT.
     """
@@ -29,4 +30,6 @@ def upload(report: Report, out: Path, project: str | None) -> None:
             run.log({table.name: wandb.Table(dataframe=frame(table).astype(object))})
             if table.comparisons:
                 run.log({f"{table.name} differences": wandb.Table(dataframe=differences(table).astype(object))})
+        for file, numbers in own.frames(report.sweeps).items():
+            run.log({Path(file).stem: wandb.Table(dataframe=numbers.astype(object))})
         run.log({"report": wandb.Html(html(report), inject=False)})
