@@ -1,14 +1,15 @@
 """Notices a training that has become several times slower because other programs use the processor.
 
-Threads of one step wait for each other by running idle (libgomp). Beside another program, two threads on two cores can
-therefore be ten times slower than one.
+Threads of one step wait for each other by running idle (libgomp). Beside other programs they then take turns with
+themselves. Sleeping instead (``OMP_WAIT_POLICY=passive``) is slower on an idle machine, so it is advice and no default;
+``docs/performance.md`` has the figures.
 """
 
 import torch
 
 #: How many times slower than the fastest log line a line must be.
 _SLOWER = 5.0
-ADVICE = "other programs use the processor; runtime.threads=1 may be faster"
+ADVICE = "other programs use the processor; OMP_WAIT_POLICY=passive or runtime.threads=1 may be faster"
 
 
 class Pace:
