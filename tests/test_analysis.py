@@ -209,7 +209,7 @@ def test_many_curves_have_a_legend_of_colours_and_one_of_dashes(sweep: pd.DataFr
     assert set(words[:-4]) == {
         "all shared", "all shared, NSP", "all shared, no sentence task", "shared attention", "shared FFN", "not shared",
     }  # fmt: skip
-    assert words[-4:] == ["E = 16", "E = 32", "E = 64", "E = 192"], "as numbers"
+    assert words[-4:] == ["E=16", "E=32", "E=64", "E=192"], "as numbers"
     arms = drawing.data["arm"].drop_duplicates().tolist()
     assert [arm.split(",")[0] for arm in arms] == ["E=16"] * 2 + ["E=32"] * 6 + ["E=64"] * 2 + ["E=192"] * 4
     assert costs(sweep)["arm"].tolist() == arms

@@ -76,6 +76,13 @@ def test_the_board_on_a_terminal_is_the_picture(width: int) -> None:
     assert shown == (PICTURES / f"board-{width}.txt").read_text(encoding="utf-8")
 
 
+def test_advice_on_a_slow_run_stands_with_its_numbers() -> None:
+    slow = replace(DEPTH[1], advice="other programs use the processor; runtime.threads=1 may be faster")
+    words = " ".join(drawn([slow], width=60).split())
+    assert "43,210 tokens/s other programs use the processor; runtime.threads=1 may be faster" in words
+    assert all(len(line) <= 60 for line in drawn([slow], width=60).splitlines())
+
+
 def test_a_live_board_shows_one_line_of_a_reason() -> None:
     long = [cell("e32-all-sop-nano-large-1x512-s0 hidden_dropout=0.0", "failed", reason="word " * 60)]
     lines = drawn(long, width=60, height=20).rstrip().splitlines()

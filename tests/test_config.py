@@ -465,8 +465,6 @@ def test_a_refused_corpus_leaves_nothing_half_made(tmp_path: Path) -> None:
 COMMANDS: list[tuple[list[str], list[str]]] = [
     (["embed=e999"], ["embed=e999", "e128", "e64", "full"]),  # the options there are
     (["foo=1"], ["foo"]),
-    (["seed=[0,1,2]"], ["seed=[0, 1, 2]: several values", "python run.py -m seed=0,1,2"]),
-    (["seed=0..2"], ["seed=0..2: several values", "python run.py -m seed='range(0,3)'"]),
     (["model=nano", "embed=e256"], ["embed.size=256", "model.hidden=", "Choose a smaller embed"]),
     (["data=text", "data.path=nowhere.txt"], ["data.path=nowhere.txt", "no such file"]),
 ]

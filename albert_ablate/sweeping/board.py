@@ -99,7 +99,7 @@ class _Board:
         lines = [line, *(Text(" " * _MARK) + more for more in rest)]
         room = max(width - _INDENT, 1)
         if cell.state == "running":
-            under = [Text(text) for text in packed(_parts(cell), room)]
+            under = [line for text in packed(_parts(cell), room) for line in _wrapped(text, console, room)]
         elif self._height is None:
             under = _wrapped(_reason(cell), console, room, style)
         else:
@@ -148,6 +148,7 @@ def _parts(cell: Standing) -> list[str]:
     return [
         *(["step " + f"{cell.step:,}"] if cell.step is not None else []),
         *(cell.scores.split(" · ") if cell.scores else []), f"{cell.speed or 0:,.0f} tokens/s",
+        *([cell.advice] if cell.advice else []),
     ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class Standing:
     speed: float | None  # tokens a second
     phase: str | None
     scores: str | None = None  # losses and accuracies of the last log line
+    advice: str | None = None  # on a run that has become slow
     work: float | None = None  # FLOPs of its training; None outside a sweep, and in older records
     before: float = 0.0  # share of the training that was done when the sweep was started
 
@@ -113,5 +114,5 @@ def standing(runs: Path, cell: dict[str, Any]) -> Standing:
         reason = "its process ended without recording a reason"
     return Standing(
         cell["label"], state, reason, progress.get("step"), progress.get("share"), progress.get("speed"),
-        progress.get("phase"), progress.get("scores"),
+        progress.get("phase"), progress.get("scores"), progress.get("advice"),
     )  # fmt: skip

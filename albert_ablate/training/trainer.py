@@ -21,6 +21,7 @@ from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.guards import require_finite_line
 from albert_ablate.training.loop import Loop
 from albert_ablate.training.machine import Machine
+from albert_ablate.training.pace import Pace
 from albert_ablate.training.sums import Sums
 from albert_ablate.training.trackers import Trackers
 
@@ -57,6 +58,8 @@ class Trainer(Loop):
         self.tokens = 0  # without padding, up to the last log line, over all starts of the run
         self.curve_seconds = 0.0  # spent on the held-out curve in this start of the run
         self.flops_per_step = step_flops(config)
+        self.pace = Pace(machine.device)
+        self.advised = False
 
     def terms(self, batch: StepBatch) -> Sequence[Term]:
         """The terms of the method."""
@@ -139,7 +142,11 @@ class Trainer(Loop):
         scores = self.method.shown(line)
         progress.update(done, position, f"{scores} · {speed:,.0f} tokens/s")
         share = min(position / self.schedule.steps, 1.0)
-        self.folder.note(phase="training", step=done, share=share, speed=speed, scores=scores)
+        advice = self.pace.advice(speed)
+        self.folder.note(phase="training", step=done, share=share, speed=speed, scores=scores, advice=advice)
+        if advice is not None and not self.advised:
+            self.advised = True
+            self.folder.say(f"step {done:,}: {speed:,.0f} tokens/s, a fifth of the best or less: {advice}")
 
     def progress(self) -> dict[str, Any]:
         """The number of tokens."""
