@@ -18,7 +18,7 @@ import yaml
 
 from albert_ablate.files import digest
 from analysis.report import report_on
-from benchmarks.measure import first_line
+from benchmarks.measure import first_line, report
 
 _COPIED = ("status.json", "similarity.json", "metrics.jsonl")
 #: Standard deviation of what is added to accuracy and loss.
@@ -57,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=first_line(__doc__))
     parser.add_argument("source", type=Path, help="folder of finished runs, such as runs")
     parser.add_argument("--runs", type=int, default=1000, help="run folders in the report (default: 1000)")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs, out = Path(folder) / "runs", Path(folder) / "report"
@@ -66,7 +67,8 @@ def main() -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         page = (out / "index.html").stat().st_size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-    print(f"{options.runs} runs: {wall:.0f} s, of them {cpu:.0f} s of CPU; {peak:.0f} MB; page of {page:.1f} MB")
+    row = {"runs": options.runs, "seconds": wall, "CPU seconds": cpu, "peak MB": peak, "page MB": page}
+    report("report", "A large report", [row], ["page: the size of index.html"], options.out)
 
 
 if __name__ == "__main__":

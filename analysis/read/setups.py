@@ -33,6 +33,11 @@ Settings = dict[str, Any]
 
 def under(name: str, paths: Sequence[str]) -> bool:
     """Whether a setting is one of ``paths``, or belongs to a group among them."""
+    return _under(name, tuple(paths))
+
+
+@cache  # a large report asks the same few questions of every run
+def _under(name: str, paths: tuple[str, ...]) -> bool:
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
