@@ -27,7 +27,7 @@ from analysis.read.runs import load_runs
 from analysis.recount import arms as recounted
 from analysis.recount.runs import Run
 from analysis.report import gather
-from analysis.write import content, page, render
+from analysis.write import content, page, render, scorecard
 
 UNSHARED, SHARED = arms_of("table4")["table4.8"], arms_of("table4")["table4.5"]
 CLAIM = Claim("c", "Sharing costs.", {"none": "table4.8", "all": "table4.5"}, {"none": 1, "all": -1}, ["MLM"], above=0)
@@ -222,7 +222,7 @@ def test_a_number_that_one_run_lacks_says_its_own_seeds(tmp_path: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results))
     report = gather(load_runs(tmp_path), [CLAIM])
     assert "(n = 2)" in render.markdown(report.tables[3])
-    assert page._score_row(report.verdicts[0])["n"] == "2 of 3"
+    assert scorecard.score_row(report.verdicts[0])["n"] == "2 of 3"
 
 
 def test_a_seed_that_a_sweep_planned_and_nothing_began_is_said(tmp_path: Path) -> None:

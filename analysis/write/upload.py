@@ -9,7 +9,8 @@ from albert_ablate.training.trackers import wandb_folder, wandb_mode, wandb_proj
 
 from ..judge.claims import scorecard
 from . import own
-from .content import Report, html
+from .content import Report
+from .page import html
 from .render import differences, frame
 
 
