@@ -115,7 +115,7 @@ def test_status_prints_the_board_of_a_finished_sweep(undisturbed: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "sweep mine: 4 finished" in done.stdout
-    assert "e16-all-sop-nano-s1" in done.stdout
+    assert "E=16, seed 1" in done.stdout
     none = subprocess.run(
         [sys.executable, "-m", "albert_ablate.status", "nowhere"], capture_output=True, text=True, cwd=undisturbed
     )
