@@ -65,7 +65,7 @@ class Command:
 
 
 def python(
-    *words: str, cwd: Path, environment: dict[str, str], timeout: float = 120
+    *words: str, cwd: Path, environment: dict[str, str], timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """As ``subprocess.run`` with captured streams. Raises TimeoutExpired, when the process has been killed."""
     command = Command(*words, cwd=cwd, environment=environment)
