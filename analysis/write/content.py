@@ -41,6 +41,17 @@ class Report:
         """Tables with runs, and Table 1, which needs no runs."""
         return [table for table in self.tables if table.filled or table.number == 1]
 
+    @property
+    def first(self) -> list[SweepTable]:
+        """The sections before the paper's claims: the user's sweeps, and all others where no such claim is tested."""
+        tested = any(verdict.verdict != "not tested" for verdict in divided(self.verdicts)[1])
+        return [sweep for sweep in self.sweeps if sweep.of_user or not tested]
+
+    @property
+    def later(self) -> list[SweepTable]:
+        """The sections after the paper's claims, which say more about the same runs."""
+        return [sweep for sweep in self.sweeps if sweep not in self.first]
+
 
 def answer(report: Report) -> str:
     """One sentence: what the runs answer, or why they answer nothing."""
@@ -94,8 +105,13 @@ def summary(report: Report) -> list[str]:
 
 
 def details(report: Report) -> str:
-    """The summary without the answer, where that is one of its sentences."""
-    return " ".join(sentence for sentence in summary(report) if sentence != answer(report))
+    """The summary without what the answer says."""
+    said, claimed = answer(report), " claims of the paper these runs can test "
+    sentences = [sentence for sentence in summary(report) if sentence != said]
+    if claimed in said:  # the answer has the numbers of the second sentence
+        contradicted = _contradicted(divided(report.verdicts)[1]).removeprefix("; ")
+        sentences[1:2] = [f"{contradicted[0].upper()}{contradicted[1:]}."] if contradicted else []
+    return " ".join(sentences)
 
 
 def control_summary(report: Report) -> list[str]:

@@ -53,7 +53,8 @@ def html(report: Report) -> str:
         subtitle=subtitle_of(report.runs),
         summary=details(report),
         cautions=cautions(report),
-        own=own.sections(report.sweeps, report.forests),
+        first=own.sections(report.first, report.forests),
+        later=own.sections(report.later, report.forests),
         own_claims=[score_row(v) for v in claimed],
         counts=counted(report.verdicts),
         scorecard=[score_row(v) for v in sorted(papers, key=rank) if v.verdict != "not tested"],
@@ -95,7 +96,7 @@ def markdown(report: Report) -> str:
     above = (answer(report), subtitle_of(report.runs), details(report))
     parts = [f"# {render.plain(report.title)}", *map(render.plain, above)]
     parts += ["\n".join(f"- {render.plain(line)}" for line in known)] if (known := cautions(report)) else []
-    for sweep in report.sweeps:
+    for sweep in report.first:
         parts += own.markdown(sweep, report.forests.get(sweep.table.name))
     claimed = divided(report.verdicts)[0]
     parts += ["## Your claims", scorecard_markdown(claimed)] if claimed else []
@@ -105,6 +106,8 @@ def markdown(report: Report) -> str:
         parts += [render.pipes(HEAD, rows(report.controls))] if report.controls.scores else []
         parts += ["\n".join(f"- {render.plain(line)}" for line in reading(report.controls))]
         parts += [_CONTROL_CLAIMS, scorecard_markdown(report.controls.verdicts)]
+    for sweep in report.later:
+        parts += own.markdown(sweep, report.forests.get(sweep.table.name))
     parts += ["## Tables", *(render.markdown(filled_part(table)) for table in report.filled)]
     recipes = _reference("table14", report.runs)
     parts += [f"### Table 14. {recipes['title']}", render.pipes(recipes["head"], recipes["rows"]), recipes["note"]]
