@@ -43,7 +43,7 @@ _FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv"
 
 
 def gather(
-    runs: pd.DataFrame, claims: Sequence[Claim], title: str = _TITLE, survivors: bool = False, *, draw: bool = True
+    runs: pd.DataFrame, claims: Sequence[Claim], title: str = "", survivors: bool = False, *, draw: bool = True
 ) -> Report:
     """Tables, verdicts and, with ``draw``, figures of ``runs``.
 
@@ -56,6 +56,7 @@ def gather(
     sweeps = [build_sweep(group, number, survivors) for number, group in enumerate(groups(runs), 1)]
     sweeps = [with_paper(sweep, verdicts) for sweep in sweeps]
     forests = draw_forests(sweeps) if draw else {}
+    title = title or next((sweep.title for sweep in sweeps if sweep.of_user), _TITLE)
     return Report(title, runs, tables, verdicts, tuple(drawings), undrawn, known, tuple(sweeps), forests)
 
 
@@ -80,7 +81,7 @@ def write(report: Report, out: Path, *, compact: bool = False) -> Path:
 
 def report_on(
     places: Sequence[Path | str], out: Path, *, claims: Sequence[Path] = (), conditions: Sequence[str] = (),
-    title: str = _TITLE, survivors: bool = False, compact: bool = False,
+    title: str = "", survivors: bool = False, compact: bool = False,
 ) -> tuple[Report, Path]:  # fmt: skip
     """Read the runs under ``places``, judge them and write the report to ``out``; the file to open is returned too.
 
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--survivors", action="store_true", help="judge an arm with a diverged seed by its remaining seeds"
     )
-    parser.add_argument("--title", default=_TITLE)
+    parser.add_argument("--title", default="", help="default: that of your latest sweep")
     parser.add_argument("--compact", action="store_true", help="for a repository: Markdown, CSV and SVG only, no page")
     parser.add_argument(
         "--wandb", metavar="PROJECT", nargs="?", const="", help="also log the tables and the page to Weights & Biases"

@@ -72,6 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_first_section_is_the_sweeps(place: Path) -> None:
     text = (place / "report" / "report.md").read_text()
+    assert text.startswith("# Does sharing hurt more with three layers than with two?\n")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings[:3] == [
         f"## {SWEEP['title']}",
@@ -79,7 +80,7 @@ def test_the_first_section_is_the_sweeps(place: Path) -> None:
         "## What the paper claims, and what these runs say",
     ]
     section = text.split("\n## ")[1]
-    assert "| share | layers | n | Parameters, M | MLM loss, nats |" in section
+    assert "| share | layers | n | Parameters, M | MLM loss, nats ↓ |" in section
     arms = [line for line in section.splitlines() if re.match(r"\| (all|not) shared \| \d", line)]
     assert arms[0].startswith("| not shared | 2 | 2 |"), "the reference arm comes first"
     assert len(arms) == 4
