@@ -15,7 +15,7 @@ try:
     from matplotlib import style as styles
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 finally:
     if _backend is not None:
         os.environ["MPLBACKEND"] = _backend
@@ -23,4 +23,4 @@ if _backend:
     with suppress(ValueError):  # matplotlib does not know it
         mpl.rcParams["backend"] = _backend
 
-__all__ = ["EngFormatter", "Figure", "Line2D", "MaxNLocator", "NullFormatter", "ScalarFormatter", "styles"]
+__all__ = ["EngFormatter", "Figure", "Line2D", "LogLocator", "MaxNLocator", "NullLocator", "ScalarFormatter", "styles"]

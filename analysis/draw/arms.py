@@ -228,7 +228,7 @@ def cost(runs: pd.DataFrame) -> Drawing:
         axes.set(xscale="log", yscale="log", xlabel="FLOPs counted before training")
         axes.set_ylabel("training and evaluation, minutes")
         plain_log(axes, x=False, y=True)
-        counted_log(axes, float(span[1] / span[0]))
+        counted_log(axes)
         axes.grid()
         axes.legend()
     ratio = judged["seconds"] / (judged["flops"] / rate)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.drawing_library import EngFormatter, NullFormatter, ScalarFormatter
+from albert_ablate.drawing_library import EngFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from ..judge.metrics import values
 from ..judge.statistics import Estimate, estimate
@@ -73,18 +73,25 @@ def log_ticks(axes: Any, ticks: Sequence[int]) -> None:
 
 
 def plain_log(axes: Any, x: bool = True, y: bool = False) -> None:
-    """Labels a log axis with plain numbers instead of powers."""
+    """Labels a log axis, whose data are plotted already, with plain numbers instead of powers."""
     for wanted, axis in ((x, axes.xaxis), (y, axes.yaxis)):
         if wanted:
-            for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
-                plain = ScalarFormatter()
-                plain.set_scientific(False)
-                formatter(plain)
-            axis.set_tick_params(which="both", labelsize=8.5)
+            plain = ScalarFormatter()
+            plain.set_scientific(False)
+            _log_axis(axes, axis, plain)
 
 
-def counted_log(axes: Any, span: float) -> None:
-    """Labels a log x axis in the form ``120 T``; if ``span`` (end over start) is below ten, minor ticks too."""
-    axes.xaxis.set_major_formatter(EngFormatter())
-    axes.xaxis.set_minor_formatter(EngFormatter() if span < 10 else NullFormatter())
-    axes.xaxis.set_tick_params(which="both", labelsize=8.5)
+def counted_log(axes: Any) -> None:
+    """Labels a log x axis, whose data are plotted already, in the form ``120 T``."""
+    _log_axis(axes, axes.xaxis, EngFormatter())
+
+
+def _log_axis(axes: Any, axis: Any, formatter: Any) -> None:
+    """Ticks whose labels do not overlap: even steps over less than a decade, then 1, 2 and 5, then decades."""
+    low, high = axes.get_xlim() if axis is axes.xaxis else axes.get_ylim()
+    span = max(low, high) / min(low, high)
+    steps = LogLocator(subs=(1, 2, 5) if span < 100 else (1,))
+    axis.set_major_locator(MaxNLocator(5) if span < 10 else steps)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(formatter)
+    axis.set_tick_params(which="both", labelsize=8.5)
