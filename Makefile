@@ -11,7 +11,7 @@ demo: setup  ## one cell with two small tasks, two on planted text, and all of t
 	$(BIN)/python -m analysis.compare runs
 
 test: setup-dev  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup-dev  ## lint, formatting, types and spelling
 	$(BIN)/ruff check .

@@ -176,7 +176,6 @@ def test_a_model_without_the_head_fills_no_mask(folder: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sweeps")
 def test_a_sweep_its_failures_and_a_report(folder: Path, tmp_path: Path) -> None:
     words = tiny_overrides(folder, runs="swept")
     runs = aa.sweep(*words, "embed.size=8,16")

@@ -393,7 +393,6 @@ def command(name: str, folders: Folders, *more: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("rented")
 def test_a_rehearsal_checks_measures_and_decides(rehearsal: tuple[Folders, list[str]]) -> None:
     folders, said = rehearsal
     checks = read_json(folders.out / "checks.json")
@@ -406,7 +405,6 @@ def test_a_rehearsal_checks_measures_and_decides(rehearsal: tuple[Folders, list[
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("rented")
 def test_a_rehearsal_brings_ordinary_runs_back(rehearsal: tuple[Folders, list[str]], tmp_path: Path) -> None:
     folders, said = rehearsal
     files = sorted(folders.out.iterdir())

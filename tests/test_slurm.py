@@ -16,7 +16,6 @@ from albert_ablate.record.lock import owner
 
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.xdist_group("sweeps"),
     pytest.mark.skipif(
         "SLURM_CONF" not in os.environ or shutil.which("sbatch") is None, reason="no SLURM cluster: tests/slurm"
     ),

@@ -16,7 +16,7 @@ from runhelpers import ROOT, command_line, one_thread, run_folders, tiny_overrid
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.lock import owner
 
-pytestmark = [pytest.mark.xdist_group("sweeps"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SWEEP = """
 title: Two widths, two seeds

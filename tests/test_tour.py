@@ -32,7 +32,6 @@ def test_the_outputs_are_kept(tour: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sweeps")
 def test_every_cell_runs(tour: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (settings,) = [cell for cell in tour.cells if cell.cell_type == "code" and "SMALL = [" in cell.source]
     settings.source += f"\nSMALL += {[*SHORT, 'tokenizer.vocab_size=300']!r}"

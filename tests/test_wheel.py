@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from runhelpers import ROOT, one_thread, run_folders, tiny_overrides
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.slow
 
 #: What a wheel is built from.
 SOURCES = ("albert_ablate", "analysis", "conf", "hydra_plugins", "sweeps", "LICENSE", "MANIFEST.in", "README.md",
