@@ -111,8 +111,8 @@ def test_a_signal_while_data_are_prepared(phase: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_signal_leaves_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the first one waits for a step that takes long."""
-    words = ["budget.steps=3000", "batch.size=600000", "runtime.log_every=1"]
+    """While the first one waits for a step that takes long: thousands of micro-batches, each of them short."""
+    words = ["budget.steps=3000", "batch.size=100000", "runtime.log_every=1"]
     process = begin(tiny_overrides(place, *words, runs="second"), place)
     wait_for(process, lambda: any((place / "second").glob("*/lock.json")))
     time.sleep(3)
