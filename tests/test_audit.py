@@ -617,7 +617,7 @@ def test_the_command_names_cell_and_file_of_a_disagreement(
 REFUSED = [
     (["{runs}", "--report", "nowhere"], 2, "--report nowhere: no report: there is no such folder"),
     (["{runs}", "--report", "{runs}"], 2, "it has no runs.csv and no scorecard.csv"),
-    (["nowhere"], 1, "nowhere: no run folders there"),
+    (["nowhere"], 2, "nowhere: no run folders there"),
     (["{cpu}"], 1, "a report, not the runs that it was made from: it holds no run folders"),
     (["{runs}", "--report", "{cpu}"], 1, "42 of the report's 42 runs have no folder there"),
     (["{runs}", "--report", "{out}", "--where", "seed=1"], 2, "Leave out --where or --report"),

@@ -83,5 +83,5 @@ def test_a_folder_that_cannot_be_made(which: str, tmp_path: Path) -> None:
     done = command_line(*tiny_overrides(tmp_path), f"paths.{which}=/proc/nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert "/proc/nowhere" in done.stderr
-    assert f"paths.{which}=/proc/nowhere" in done.stderr
+    assert f"paths.{which}=..., which is /proc/nowhere" in done.stderr
     assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from runhelpers import command_line, run, run_folders, tiny_config, tiny_overrid
 
 from albert_ablate.config.parse import parse
 from albert_ablate.door.compose import compose, compose_for_run
-from albert_ablate.errors import ConfigError
+from albert_ablate.errors import ConfigError, RunFolderError
 
 NAME = ["becomes part of a folder's name", "no /"]
 LONG = "x" * 101
@@ -144,7 +144,7 @@ def test_a_recorded_configuration_with_a_path_for_a_name_is_refused(tmp_path: Pa
     values = tiny_config(tmp_path).as_dict()
     values["model"]["name"] = "../../../out"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(ConfigError, match=r"model\.name='\.\./\.\./\.\./out'"):
+    with pytest.raises(RunFolderError, match=r"model\.name='\.\./\.\./\.\./out'"):
         compose_for_run(tmp_path / "config.yaml", [])
 
 
