@@ -14,7 +14,7 @@ MINORS = (11, 12, 13)
 #: The modules of the required packages. Packages that only some runs need are missed where they are used.
 MODULES = (
     "filelock", "hydra", "jinja2", "matplotlib", "numpy", "omegaconf", "pandas", "pydantic", "rich", "safetensors",
-    "scipy", "sentencepiece", "sentencex", "sklearn", "statsmodels", "torch", "yaml",
+    "scipy", "sentencepiece", "sentencex", "sklearn", "torch", "yaml",
 )  # fmt: skip
 #: What ``sys.argv[0]`` begins with while a command is loaded: by ``python -m``, by its file, by its name.
 _COMMANDS = ("-m", "run.py", "albert-ablate")
