@@ -37,7 +37,7 @@ def _problem() -> str:
     if sys.version_info[0] != 3 or sys.version_info[1] not in MINORS:
         *first, last = [f"3.{minor}" for minor in MINORS]
         return f"albert-ablate needs Python {', '.join(first)} or {last}; {python}. {_remedy()}"
-    missing = [name for name in MODULES if find_spec(name) is None]
+    missing = [name for name in MODULES if name not in sys.modules and find_spec(name) is None]
     if missing:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         return f"{python}, which lacks packages of albert-ablate: {named}. {_remedy()}"
