@@ -171,7 +171,7 @@ def test_a_repeated_seed_of_another_identity_is_one_observation(tmp_path: Path) 
 def test_two_collections_say_which_runs_are_in_both(twice: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([str(twice / "a"), str(twice / "b")]) == 0
     assert "in both: 6 runs are the same run in A and in B" in capsys.readouterr().out
-    assert compare.main([str(twice)[:-1] + "?"]) == 1, "no such folder"
+    assert compare.main([str(twice)[:-1] + "?"]) == 2, "no such folder"
 
 
 # --- several set-ups and commits ---------------------------------------------------------------------------

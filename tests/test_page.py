@@ -49,7 +49,7 @@ def _width(driver: Any, width: int) -> None:
 def test_figures_sorting_and_provenance_work(browser: Any) -> None:
     measure = "s => [s.getBoundingClientRect().width, s.querySelectorAll('path').length]"
     boxes = browser.execute_script(f"return [...document.querySelectorAll('figure svg')].map({measure})")
-    assert len(boxes) == 7
+    assert len(boxes) == 8
     assert all(width > 300 and paths > 10 for width, paths in boxes)
     _sorts(browser)
     _opens(browser)
@@ -100,15 +100,21 @@ def test_chips_filter_the_scorecard(browser: Any) -> None:
     shown = f"return {rows}.filter(row => row.offsetParent).map(row => row.dataset.verdict)"
     whole = browser.execute_script(shown)
     chips = {chip.get_attribute("data-verdict"): chip for chip in browser.find_elements("css selector", "button.chip")}
-    assert {name: int(chip.text.split()[0]) for name, chip in chips.items()} == {n: whole.count(n) for n in chips}
+    folded = browser.execute_script("return document.querySelectorAll('#untested [data-verdict]').length")
+    counts = {name: whole.count(name) for name in chips} | {"not tested": folded}
+    assert {name: int(chip.text.split()[0]) for name, chip in chips.items()} == counts
+    assert folded > 0
     chosen = next(name for name in chips if 0 < whole.count(name) < len(whole))
     chips[chosen].click()
     assert set(browser.execute_script(shown)) == {chosen}
     assert chips[chosen].get_attribute("aria-pressed") == "true"
-    assert f"{whole.count(chosen)} of {len(whole)}" in browser.find_element("id", "shown").text
+    assert f"{whole.count(chosen)} of {len(whole) + folded}" in browser.find_element("id", "shown").text
     browser.execute_script("arguments[0].scrollIntoView()", chips[chosen])
     chips[chosen].click()
     assert browser.execute_script(shown) == whole
+    chips["not tested"].click()
+    assert browser.find_element("id", "untested").get_attribute("open") is not None
+    assert browser.execute_script(shown) == []
 
 
 def test_the_theme_is_told_and_kept(browser: Any, page: Path) -> None:

@@ -67,7 +67,7 @@ def status(server: Server) -> dict[str, Any]:
 def wait_for(told: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not told():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, told
         time.sleep(0.1)
 
 

@@ -243,7 +243,7 @@ def _verdict(results: dict[str, Any]) -> Text:
     if not m["left_baseline"]:
         return Text(
             f"  ! Still on its plateau: masked LM is {abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} than\n"
-            "    the unigram baseline. Comparing runs at this point is meaningless; train longer.",
+            "    the unigram baseline. Comparing runs at this point is meaningless;\n    train longer.",
             style="bold yellow",
         )
     lines = Text(f"  ✓ Masked LM is {gain:.2f} nats better than the unigram baseline.", style="green")

@@ -66,7 +66,7 @@ def html(report: Report) -> str:
                 "number": t.number,
                 "title": t.title,
                 "html": web.html(part := filled_part(t)),
-                "whole": "" if part is t else web.html(t),
+                "whole": "" if part is t else web.html(t, " with the paper's empty cells"),
             }
             for t in filled
         ],
@@ -153,7 +153,12 @@ _RUN_HEAD = ("run", "state", "seed", "steps", "commit", "tokens", "note")
 
 def _run_row(run: dict[Any, Any]) -> list[str]:
     steps = "—" if pd.isna(run["steps"]) else f"{int(run['steps']):,}"
-    commit = str(run["commit"])[:10] if run["commit"] else "—"
+    commit, tokens = (_known(run[name]) for name in ("commit", "tokens_fingerprint"))
     seed = "—" if pd.isna(run["seed"]) else str(int(run["seed"]))
     note = "; ".join(filter(None, [f"planted text: {run['planted']}" if run["planted"] else "", run["note"]]))
-    return [run["run"], run["state"], seed, steps, commit, run["tokens_fingerprint"] or "—", note]
+    return [run["run"], run["state"], seed, steps, commit[:10], tokens, note]
+
+
+def _known(value: Any) -> str:
+    """A text of a run; a dash where the run has none, such as one that failed before its settings were written."""
+    return "—" if pd.isna(value) or not value else str(value)

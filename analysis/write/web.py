@@ -21,9 +21,12 @@ _NUMBERS = ("difference", "95% interval", "p", "paper")
 _SPOKEN = {"↑": "higher is better", "↓": "lower is better"}
 
 
-def html(table: Table) -> Markup:
-    """The table, its notes, and its differences in a folded second table. A table of a sweep has the number 0."""
-    name = f"Table {table.number}" if table.number else "Arms"
+def html(table: Table, kind: str = "") -> Markup:
+    """The table, its notes, and its differences in a folded second table. A table of a sweep has the number 0.
+
+    ``kind`` tells two forms of one table apart by their names.
+    """
+    name = (f"Table {table.number}" if table.number else "Arms") + kind
     reasons, best = Reasons(), best_arms(table)
     beside = [bool(any(map(papers, cells))) for cells in zip(*(row.cells for row in table.rows), strict=True)]
     rows = [_row(table, row, reasons, best, beside) for row in table.rows]
