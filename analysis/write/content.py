@@ -80,10 +80,8 @@ def summary(report: Report) -> list[str]:
     taken = sorted({int(steps) for steps in done["steps"].dropna()})
     steps = f"{taken[0]:,} steps" if len(taken) == 1 else f"{done['tokens'].mean() / 1e6:.1f} M tokens"
     papers = divided(report.verdicts)[1]
-    first = (
-        f"{len(done)} finished runs of one set-up, {arms} arms with {plural(seeds, 'seed')}, trained models of "
-        f"H×L = {', '.join(shapes[:3])} for {steps}"
-    )
+    trained = f"{plural(len(done), 'finished run')} of one set-up, {plural(arms, 'arm')} with {plural(seeds, 'seed')}"
+    first = f"{trained}, trained models of H×L = {', '.join(shapes[:3])} for {steps}"
     if on_plateau(done):
         untested = f"None of the paper's {len(papers)} claims can be judged."
         return [f"{first}.", untested, "An arm below its baseline is never compared with another one."]
