@@ -204,7 +204,7 @@ def _around(accuracy: float, interval: Any) -> str:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table or the changes. Exit code 1 without runs or if ``--csv`` is not writable, 2 for bad options."""
+    """Prints the table or the changes. Exit code 1 if ``--csv`` is not writable, 2 without runs and for bad options."""
     parser = Parser(prog=program("compare"), description="Run folders side by side.")
     parser.add_argument("runs", type=Path, help="folder of run folders, such as runs")
     parser.add_argument("second", type=Path, nargs="?", help="a second one: shows what changed since the first")

@@ -165,7 +165,7 @@ def _tell(report: Report, opened: Path) -> None:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Exit code 1 without runs or if ``--out`` cannot be written, 2 for wrong arguments or claims."""
+    """Entry point. Exit code 1 if ``--out`` cannot be written, 2 without runs and for wrong arguments or claims."""
     parser = Parser(prog=program("report"), description="Tables, figures and verdicts from run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")

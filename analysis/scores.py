@@ -76,7 +76,7 @@ def verdicts(runs: pd.DataFrame, claims: Sequence[Path] = ()) -> list[str]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Exit code 1 without runs, 2 for wrong arguments or claims."""
+    """Entry point. Exit code 2 without runs and for wrong arguments or claims."""
     parser = Parser(prog=program("scores"), description="Scores by arm, and the claims that they test.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs, or run folders")
     parser.add_argument(
