@@ -60,7 +60,10 @@ def draw_forests(sweeps: Sequence[SweepTable]) -> dict[str, Drawing]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the figures. Exit code 1 without drawings or if ``--out`` is not writable, 2 without runs and for wrong options."""
+    """Writes the figures.
+
+    Exit code 1 without drawings or if ``--out`` is not writable, 2 without runs and for wrong options.
+    """
     parser = Parser(prog=program("figures"), description="Figures of run folders.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of run folders, such as runs")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write (default: figures)")
