@@ -255,13 +255,19 @@ def test_a_wrong_file_is_refused_in_words(content: str, said: list[str], tmp_pat
 )
 def test_a_key_that_a_sweep_file_cannot_have_is_refused(content: str, said: list[str], tmp_path: Path) -> None:
     """No key of Hydra is taken without effect, and none is advised to be appended."""
-    file = tmp_path / "mine.yaml"
-    file.write_text(f"title: x\n{content}\ncells: [{{share: all}}]\n")
+    told = refusal(f"title: x\n{content}\ncells: [{{share: all}}]\n", tmp_path)
+    for part in said:
+        assert part in told
+    assert "append" not in told
+
+
+def refusal(content: str, folder: Path) -> str:
+    """What is said of a sweep file with this content."""
+    file = folder / "mine.yaml"
+    file.write_text(content)
     with pytest.raises(ConfigError) as caught:
         cells(f"sweep={file}")
-    for part in said:
-        assert part in str(caught.value)
-    assert "append" not in str(caught.value)
+    return str(caught.value)
 
 
 MISTAKES = [
@@ -280,12 +286,9 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("content", "said"), MISTAKES, ids=[content for content, _ in MISTAKES])
 def test_a_mistake_in_a_file_is_said_with_its_line(content: str, said: list[str], tmp_path: Path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text(f"title: x\n{content}")
-    with pytest.raises(ConfigError) as caught:
-        cells(f"sweep={file}")
+    told = refusal(f"title: x\n{content}", tmp_path)
     for part in said:
-        assert part in str(caught.value)
+        assert part in told
 
 
 def test_every_mistake_of_a_file_and_of_the_command_is_named_once(tmp_path: Path) -> None:

@@ -44,13 +44,15 @@ class Report:
     @property
     def first(self) -> list[SweepTable]:
         """The sections before the paper's claims: the user's sweeps, and all others where no such claim is tested."""
-        tested = any(verdict.verdict != "not tested" for verdict in divided(self.verdicts)[1])
-        return [sweep for sweep in self.sweeps if sweep.of_user or not tested]
+        return [sweep for sweep in self.sweeps if self._leads(sweep)]
 
     @property
     def later(self) -> list[SweepTable]:
         """The sections after the paper's claims, which say more about the same runs."""
-        return [sweep for sweep in self.sweeps if sweep not in self.first]
+        return [sweep for sweep in self.sweeps if not self._leads(sweep)]
+
+    def _leads(self, sweep: SweepTable) -> bool:
+        return sweep.of_user or all(verdict.verdict == "not tested" for verdict in divided(self.verdicts)[1])
 
 
 def answer(report: Report) -> str:

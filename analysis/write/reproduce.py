@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import PurePath
 from typing import Any
 
+from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import INCIDENTAL
 from albert_ablate.config.labels import flatten
 from albert_ablate.config.schema import CONF
@@ -36,7 +37,7 @@ def command(config: Mapping[str, Any]) -> str | None:
     if defaults is None or not recorded.keys() <= defaults.keys():
         return None
     changed = [f"{key}={_text(value)}" for key, value in recorded.items() if _text(value) != _text(defaults[key])]
-    return shlex.join(["python", "run.py", *groups, *changed])
+    return " ".join([command_name("run"), *map(shlex.quote, [*groups, *changed])])
 
 
 def _option(config: Mapping[str, Any], group: str) -> str | None:
