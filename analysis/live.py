@@ -1,16 +1,20 @@
 """What the live page shows: the state of the cells, and the report, made again when run folders change."""
 
 import mimetypes
+import multiprocessing
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from albert_ablate.errors import UserError
 from albert_ablate.files import read_json
+from albert_ablate.stopping import blocked
 from albert_ablate.sweeping.board import counts, remaining
 from albert_ablate.sweeping.record import Standing, records, single_run, single_runs, standings
 
@@ -50,7 +54,11 @@ def _shown(title: str, cells: list[Standing], left: str) -> dict[str, Any]:
 
 
 class Report:
-    """The newest report on ``runs``, made in a thread of its own; the previous one is shown meanwhile."""
+    """The newest report on ``runs``, made while the previous one is shown.
+
+    A process of its own makes it, so that leaving the context can end the work at once. A thread could only be
+    abandoned, and an interpreter that ends while a thread is inside a library of C++ aborts.
+    """
 
     def __init__(self, runs: Path) -> None:
         self._runs = runs
@@ -59,14 +67,19 @@ class Report:
         self._lock = threading.Lock()
         self._pages: Mapping[str, Page] = {}
         self._facts: dict[str, Any] = {"version": 0, "building": False, "problem": None}
-        self._thread = threading.Thread(target=self._watch, name="report", daemon=True)
+        self._maker: Any = None  # the process that makes a report, once there was one
+        self._thread = threading.Thread(target=self._watch, name="report")
 
     def __enter__(self) -> "Report":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        with self._lock:
+            self._over.set()
+            if self._maker is not None:
+                self._maker.kill()
+        self._thread.join()
 
     def page(self, name: str) -> Page | None:
         """A file of the report, by its path in it; None for any other name."""
@@ -79,13 +92,12 @@ class Report:
             return dict(self._facts)
 
     def _watch(self) -> None:
-        while True:
+        while not self._over.is_set():
             now = self._signature()
             if now != self._seen:
                 self._seen = now
                 self._build()
-            if self._over.wait(_PAUSE if now != self._signature() else _LOOK):
-                return
+            self._over.wait(_PAUSE if now != self._signature() else _LOOK)
 
     def _signature(self) -> object:
         """What changes whenever a report on the runs would."""
@@ -93,22 +105,49 @@ class Report:
         return {str(file): _stamp(file) for file in files}
 
     def _build(self) -> None:
-        self._note(building=True)
-        try:
-            pages, problem = _made(self._runs), None
-        except UserError as error:
-            pages, problem = None, error.message
-        except Exception as error:  # a run folder that is being written, say: the next change makes another report
-            pages, problem = None, f"The report could not be made ({type(error).__name__}: {error})."
+        with tempfile.TemporaryDirectory(prefix="albert-ablate-report-") as folder:
+            problem = self._made(Path(folder))
+            pages = None if problem else _pages(Path(folder))
         with self._lock:
             self._facts |= {"building": False, "problem": problem}
             if pages is not None:
                 self._pages = pages
                 self._facts["version"] += 1
 
-    def _note(self, **facts: Any) -> None:
-        with self._lock:
-            self._facts |= facts
+    def _made(self, out: Path) -> str | None:
+        """Make the report in ``out``; returns why that failed, None if it did not."""
+        # Its server has loaded the libraries, so that only the first report waits for them.
+        context: Any = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["analysis.report"])
+        resource_tracker.ensure_running()  # it unblocks some signals, so it goes first
+        receive, send = context.Pipe(duplex=False)
+        process = context.Process(target=_make, args=(self._runs, out, send), name="report", daemon=True)
+        with self._lock, blocked():  # Ctrl-C is for this process, which then ends the other
+            if self._over.is_set():
+                return "stopped"
+            self._facts["building"] = True
+            process.start()
+            self._maker = process
+        send.close()
+        try:
+            problem: str | None = receive.recv()
+        except EOFError:
+            process.join()
+            problem = f"The report could not be made (its process ended with code {process.exitcode})."
+        process.join()
+        return problem
+
+
+def _make(runs: Path, out: Path, send: Connection) -> None:
+    """Body of the process: make the report and send why that failed, or None."""
+    try:
+        report_on([runs], out)
+    except UserError as error:
+        send.send(error.message)
+    except Exception as error:  # a run folder that is being written, say: the next change makes another report
+        send.send(f"The report could not be made ({type(error).__name__}: {error}).")
+    else:
+        send.send(None)
 
 
 def _stamp(file: Path) -> int:
@@ -118,13 +157,10 @@ def _stamp(file: Path) -> int:
         return 0
 
 
-def _made(runs: Path) -> dict[str, Page]:
-    """The files of a new report, by their path in it."""
-    with tempfile.TemporaryDirectory(prefix="albert-ablate-report-") as folder:
-        out = Path(folder)
-        report_on([runs], out)
-        files = [file for file in out.rglob("*") if file.is_file()]
-        return {file.relative_to(out).as_posix(): Page(file.read_bytes(), _kind(file)) for file in files}
+def _pages(folder: Path) -> dict[str, Page]:
+    """The files of a report, by their path in it."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {file.relative_to(folder).as_posix(): Page(file.read_bytes(), _kind(file)) for file in files}
 
 
 def _kind(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,41 @@ from analysis.serve import Server, main
 @pytest.fixture
 def runs(finished: RunFolder, tmp_path: Path) -> Path:
     """A folder with a copy of a finished run, as a sweep of one cell."""
-    shutil.copytree(finished.path, tmp_path / "runs" / finished.name)
+    return copied_run(finished, tmp_path)
+
+
+def copied_run(finished: RunFolder, place: Path) -> Path:
+    shutil.copytree(finished.path, place / "runs" / finished.name)
     cells = [{"label": "E=16, seed 0", "folder": finished.name, "units": [], "rows": ["x"], "problem": None}]
     facts = {"name": "x", "started": time.time() - 60, "ended": None, "host": "h", "pid": 1, "cells": cells}
-    write_json(tmp_path / "runs" / ".sweeps" / "x-1.json", facts)
-    return tmp_path / "runs"
+    write_json(place / "runs" / ".sweeps" / "x-1.json", facts)
+    return place / "runs"
 
 
 @pytest.fixture
-def server(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(runs: Path) -> Iterator[Server]:
     """The page of ``runs``, served on a free port."""
-    monkeypatch.setattr(live, "_LOOK", 0.1)
-    monkeypatch.setattr(live, "_PAUSE", 0.1)
-    with Report(runs) as report, Server("127.0.0.1", 0, runs, report) as server:
+    with served(runs) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def standing(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The page of a finished run that no test changes, with its report."""
+    with served(copied_run(finished, tmp_path_factory.mktemp("standing"))) as server:
+        wait_for(lambda: status(server)["report"]["version"] == 1)
+        yield server
+
+
+@contextmanager
+def served(runs: Path) -> Iterator[Server]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Report(runs) as report,
+        Server("127.0.0.1", 0, runs, report) as server,
+    ):
+        patch.setattr(live, "_LOOK", 0.1)
+        patch.setattr(live, "_PAUSE", 0.1)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield server
@@ -71,22 +95,21 @@ def wait_for(told: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-def test_the_page_has_the_cells_and_the_report(server: Server, runs: Path) -> None:
-    code, page, headers = get(server, "/")
+def test_the_page_has_the_cells_and_the_report(standing: Server) -> None:
+    code, page, headers = get(standing, "/")
     assert code == 200
     assert b"status.json" in page
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert headers["X-Content-Type-Options"] == "nosniff"
-    told = status(server)
+    told = status(standing)
     assert told["title"] == "sweep x"
     assert told["counts"] == "1 finished"
     assert [(cell["label"], cell["state"]) for cell in told["cells"]] == [("E=16, seed 0", "finished")]
-    wait_for(lambda: status(server)["report"]["version"] == 1)
-    code, report, _ = get(server, "/report/index.html?1")
+    code, report, _ = get(standing, "/report/index.html?1")
     assert code == 200
     assert b"e16-all-sop-nano-s0" in report
-    assert get(server, "/report/runs.csv")[0] == 200
-    code, body, headers = get(server, "/report/index.html", method="HEAD")
+    assert get(standing, "/report/runs.csv")[0] == 200
+    code, body, headers = get(standing, "/report/index.html", method="HEAD")
     assert (code, body, int(headers["Content-Length"])) == (200, b"", len(report))
 
 
@@ -96,11 +119,10 @@ def test_the_page_has_the_cells_and_the_report(server: Server, runs: Path) -> No
      "/report//etc/passwd", "//etc/passwd", "/{run}/config.yaml", "/report/..%5c..%5cetc", "/report/",
      "/report/\u0000", "/favicon.ico"],
 )  # fmt: skip
-def test_nothing_but_the_report_is_served(server: Server, path: str) -> None:
-    wait_for(lambda: status(server)["report"]["version"] == 1)
+def test_nothing_but_the_report_is_served(standing: Server, path: str) -> None:
     run = "e16-all-sop-nano-s0"
     request = f"GET {path.format(run=run)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", standing.server_address[1]), timeout=30) as connection:
         connection.sendall(request.encode())
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert re.match(rb"HTTP/1\.\d 40[04] ", answer), answer[:100]
@@ -110,18 +132,18 @@ def test_nothing_but_the_report_is_served(server: Server, path: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "10.0.0.7", "[", "", "127.0.0.1.evil.example"]
 )
-def test_a_foreign_host_name_is_refused(server: Server, host: str) -> None:
-    assert get(server, "/status.json", host=host)[0] == 403
+def test_a_foreign_host_name_is_refused(standing: Server, host: str) -> None:
+    assert get(standing, "/status.json", host=host)[0] == 403
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8642", "127.0.0.1:1", "[::1]:8642", "LOCALHOST"])
-def test_the_names_of_this_machine_are_known(server: Server, host: str) -> None:
-    assert get(server, "/status.json", host=host)[0] == 200
+def test_the_names_of_this_machine_are_known(standing: Server, host: str) -> None:
+    assert get(standing, "/status.json", host=host)[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_nothing_can_be_written(server: Server, method: str) -> None:
-    assert get(server, "/status.json", method=method)[0] == 501
+def test_nothing_can_be_written(standing: Server, method: str) -> None:
+    assert get(standing, "/status.json", method=method)[0] == 501
 
 
 def test_the_report_is_made_again_only_where_runs_change(server: Server, runs: Path) -> None:
@@ -136,18 +158,24 @@ def test_the_report_is_made_again_only_where_runs_change(server: Server, runs: P
     assert b"no memory" in get(server, "/report/index.html")[1]
 
 
-def test_the_old_report_stays_where_a_new_one_cannot_be_made(
-    server: Server, runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_old_report_stays_where_a_new_one_cannot_be_made(server: Server, runs: Path) -> None:
     wait_for(lambda: status(server)["report"]["version"] == 1)
-
-    def fails(*_: object) -> None:
-        raise OSError("half written")
-
-    monkeypatch.setattr(live, "report_on", fails)
-    RunFolder(runs, "another").set_status("finished")
+    (run,) = runs.glob("e16-*")
+    run.rename(runs / ".aside")
     wait_for(lambda: status(server)["report"]["problem"] is not None)
-    assert "half written" in status(server)["report"]["problem"]
+    assert "no run folders there" in status(server)["report"]["problem"]
+    assert get(server, "/report/index.html")[0] == 200
+
+
+def test_the_death_of_the_process_that_makes_the_report_is_said(server: Server, runs: Path) -> None:
+    wait_for(lambda: status(server)["report"]["version"] == 1)
+    RunFolder(runs, "another").set_status("finished")
+    wait_for(lambda: status(server)["report"]["building"])
+    for process in multiprocessing.active_children():
+        if process.name == "report":
+            process.kill()
+    wait_for(lambda: status(server)["report"]["problem"] is not None)
+    assert "its process ended with code -9" in status(server)["report"]["problem"]
     assert get(server, "/report/index.html")[0] == 200
 
 
