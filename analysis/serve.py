@@ -150,8 +150,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with server:
             if not loopback(options.host):
                 say(f"Warning: everyone who can reach {options.host} can read these results; nothing is encrypted.")
-            say(f"{server.url} shows {options.runs}. Ctrl-C ends it.")
-            sys.stdout.flush()
             _serve(server)
     return 0
 
@@ -159,6 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(server: Server) -> None:
     """Serve until Ctrl-C; requests that are being answered then are cut off."""
     try:
+        say(f"{server.url} shows {server.runs}. Ctrl-C ends it.")
+        sys.stdout.flush()
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
         say("Stopped.")
