@@ -20,6 +20,18 @@ class Shape(Protocol):
     def layers(self) -> int:
         """Number of layers."""
 
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+
+
+class Sharing(Protocol):
+    """The settings of the group ``share`` that an axis may check its own settings against."""
+
+    @property
+    def all_layers_equal(self) -> bool:
+        """Whether every layer is the same block."""
+
 
 class Settings(Protocol):
     """The settings of a run that an axis may check its own settings against.
@@ -30,6 +42,10 @@ class Settings(Protocol):
     @property
     def model(self) -> Shape:
         """The shape of the encoder."""
+
+    @property
+    def share(self) -> Sharing:
+        """What layers share."""
 
 
 def _none(group: Any, settings: Settings) -> list[str]:

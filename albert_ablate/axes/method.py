@@ -1,18 +1,136 @@
 """What a training step optimises; ``methods/`` holds a file for each value."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any, Protocol
 
-from albert_ablate.axes.axis import Axis
+from albert_ablate.axes.axis import Axis, Settings
 
 
 class MethodName(StrEnum):
     """A key of ``methods.METHODS``."""
 
     MLM = "mlm"
+    ELECTRA = "electra"
+    ELECTRA_15 = "electra_15"
+    REPLACE_MLM = "replace_mlm"
+    ALL_TOKENS_MLM = "all_tokens_mlm"
+    TWO_STAGE = "electra_two_stage"
+
+    @property
+    def corrupts(self) -> bool:
+        """Whether the encoder reads text in which a generator has replaced tokens."""
+        return self is not MethodName.MLM
+
+    @property
+    def discriminates(self) -> bool:
+        """Whether the encoder learns which tokens were replaced."""
+        return self in (MethodName.ELECTRA, MethodName.ELECTRA_15, MethodName.TWO_STAGE)
+
+    @property
+    def needs_equal_generator(self) -> bool:
+        """Whether the encoder begins with the generator's weights, so that both networks have one size."""
+        return self is MethodName.TWO_STAGE
+
+
+#: The group's settings of the generator, with their defaults.
+_GENERATOR: Mapping[str, Any] = {
+    "generator": "learned", "generator_width": 0.25, "generator_depth": 1.0, "tie": "embeddings",
+    "temperature": 1.0, "disallow_correct": False,
+}  # fmt: skip
+#: Other settings with their defaults.
+_WEIGHTS: Mapping[str, Any] = {"discriminator_weight": 50.0, "sentence_weight": 1.0, "initialisation": "equal"}
+
+
+class _Method(Protocol):
+    """The group ``method``."""
+
+    @property
+    def name(self) -> MethodName:
+        """What a training step optimises."""
+
+    @property
+    def generator(self) -> str:
+        """Where replaced tokens come from."""
+
+    @property
+    def generator_width(self) -> float:
+        """Width of the generator as a fraction of the encoder's."""
+
+    @property
+    def generator_depth(self) -> float:
+        """Layers of the generator as a fraction of the encoder's."""
+
+    @property
+    def tie(self) -> str:
+        """What both networks share."""
+
+
+def _contradictions(method: _Method, c: Settings) -> list[str]:
+    group, name = vars(method), method.name
+    unused: list[str] = []
+    if not name.corrupts:
+        unused = [*_GENERATOR, "sentence_weight", "initialisation"]
+    elif method.generator != "learned":
+        unused = ["generator_width", "generator_depth", "tie", "temperature"]
+    if not name.discriminates:
+        unused.append("discriminator_weight")
+    defaults = {**_GENERATOR, **_WEIGHTS}
+    problems = [
+        f"method.{key}={_plain(group[key])}: no effect with "
+        f"{f'method={name}' if key not in _GENERATOR or not name.corrupts else f'method.generator={method.generator}'}. "
+        f"Leave it at {_plain(defaults[key])}, or use a method that reads it, such as method=electra."
+        for key in unused
+        if group[key] != defaults[key]
+    ]
+    if name.needs_equal_generator and method.generator != "learned":
+        problems.append(f"method.generator={method.generator}: method={name} trains its generator first. Use learned.")
+    if name.corrupts and method.generator == "learned":
+        problems += _sizes(method, c)
+    return problems
+
+
+def _sizes(method: _Method, c: Settings) -> list[str]:
+    """Problems of the generator's size."""
+    width, depth, hidden = method.generator_width, method.generator_depth, c.model.hidden
+    head = hidden // c.model.heads
+    generator = round(hidden * width)
+    heads = max(1, generator // head)
+    equal = width == 1 and depth == 1
+    if method.name.needs_equal_generator and not equal:
+        return [
+            f"method.generator_width={width:g}, method.generator_depth={depth:g}: with method={method.name} the encoder "
+            "begins with the generator's weights, so both have one size. Set both to 1."
+        ]
+    if method.name.needs_equal_generator and method.tie == "all":
+        return [f"method.tie=all: with method={method.name} the generator is frozen. Use method.tie=embeddings."]
+    if method.tie == "all" and not equal and (width != 1 or not c.share.all_layers_equal):
+        return [
+            f"method.tie=all with method.generator_width={width:g} and method.generator_depth={depth:g}: networks of "
+            "different sizes cannot share their layers. Set both to 1; with share=all the depth may differ."
+        ]
+    if generator < 1 or generator % heads:
+        fitting = sorted({round(hidden * f) for f in (1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1)} - {0})
+        good = [w for w in fitting if w % max(1, w // head) == 0]
+        return [
+            f"method.generator_width={width:g}: {generator} of model.hidden={hidden} is not divisible by {heads} heads. "
+            f"Widths that fit, as fractions: {', '.join(f'{w / hidden:.4g}' for w in good)}."
+        ]
+    return []
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 METHOD = Axis(
     "method", "name", "what a training step optimises",
-    {MethodName.MLM: "masked LM"},
+    {
+        MethodName.MLM: "masked LM", MethodName.ELECTRA: "ELECTRA", MethodName.ELECTRA_15: "ELECTRA 15%",
+        MethodName.REPLACE_MLM: "replace MLM", MethodName.ALL_TOKENS_MLM: "all-tokens MLM",
+        MethodName.TWO_STAGE: "two-stage ELECTRA",
+    },
     before=MethodName.MLM,
+    beside={f"method.{key}": value for key, value in {**_GENERATOR, **_WEIGHTS}.items()},
+    contradictions=_contradictions,
 )  # fmt: skip

@@ -13,11 +13,18 @@ NUMERICS = 1
 #: Settings added later, with the value older runs had implicitly: left out at it, so that older runs keep their names.
 LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
-    "masking.long_words": "whole", "tokenizer.words": "reference",
+    "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
 }  # fmt: skip
 
-#: ``LATER``, and the axes that were added later.
-BEFORE = {**LATER, **{axis.path: axis.before for axis in AXES if axis.before is not None}}
+#: The axes that were added later.
+_LATER_AXES = [axis for axis in AXES if axis.before is not None]
+
+#: ``LATER``, and the axes that were added later with their other settings.
+BEFORE = {
+    **LATER,
+    **{axis.path: axis.before for axis in _LATER_AXES},
+    **{path: value for axis in _LATER_AXES for path, value in axis.beside.items()},
+}
 
 #: Settings in identities -> their value in runs that lack them and in arms whose terms do not set them.
 UNSAID = {"warm_start.layers": [], **{path: value for axis in AXES for path, value in axis.beside.items()}}

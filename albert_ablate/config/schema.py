@@ -83,6 +83,11 @@ class ShareConfig:
     groups: Positive  # number of groups of consecutive layers; each has its own parameters (paper, section 4.5)
     inner: Positive  # distinct layers that a group repeats
 
+    @property
+    def all_layers_equal(self) -> bool:
+        """Whether every layer is the same block."""
+        return self.strategy is Share.ALL and self.groups == 1 and self.inner == 1
+
 
 @dataclass(frozen=True, config=_STRICT)
 class ObjectiveConfig:
@@ -96,6 +101,15 @@ class MethodConfig:
     """What a training step optimises."""
 
     name: MethodName
+    generator: Literal["learned", "uniform", "unigram"]
+    generator_width: Annotated[float, Field(gt=0, le=2)]  # of the encoder's
+    generator_depth: Annotated[float, Field(gt=0, le=2)]  # of the encoder's
+    tie: Literal["embeddings", "none", "all"]  # what generator and encoder share
+    temperature: PositiveFloat
+    disallow_correct: bool
+    discriminator_weight: Annotated[float, Field(ge=0)]
+    sentence_weight: PositiveFloat
+    initialisation: Literal["equal", "released"]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -191,6 +205,8 @@ class MaskingConfig:
     max_predictions: Positive | None
     copies: Positive | None
     long_words: Literal["auto", "whole", "pieces"]  # rule for words with more pieces than the masking budget
+    fill: Literal["auto", "bert", "electra"]  # a key of ``data.masking.FILLS``; auto: the method's
+    draw: Literal["spans", "with_replacement"]
 
 
 @dataclass(frozen=True, config=_STRICT)

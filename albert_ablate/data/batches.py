@@ -4,13 +4,14 @@ Letters: B sequences in the batch, T tokens (always ``pairs.max_length``), M mas
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from albert_ablate import streams
@@ -33,6 +34,8 @@ class Batch:
     positions: Tensor  # (M,) int64 indices into the flattened B * T grid
     targets: Tensor  # (M,) int64, the original ids
     labels: Tensor  # (B,) int64, 0 or 1 as in Pairs
+    draws: Tensor | None = None  # (M,) float32 uniform in [0, 1): the noise of a generator's samples
+    fakes: Tensor | None = None  # (M,) int64, the samples of a generator that is no network
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,6 +49,7 @@ class Batch:
             yield Batch(
                 self.input_ids[rows], self.type_ids[rows], self.mask[rows],
                 self.positions[low:high] - rows.start * width, self.targets[low:high], self.labels[rows],
+                *(None if part is None else part[low:high] for part in (self.draws, self.fakes)),
             )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
@@ -54,16 +58,15 @@ class Batch:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name."""
-        return dict(vars(self))
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory, for asynchronous copies. ``DataLoader`` calls this method by name."""
-        return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+        return Batch(**{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``. The copy from pinned memory is asynchronous."""
-        moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
-        return Batch(*moved)
+        return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors().items()})
 
 
 #: Target of a filler position, which has no loss, hit or gradient.
@@ -128,8 +131,14 @@ class PairBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         pairs, epochs = self.instances(step)
-        stream = streams.key(self.seed, "masking")
-        keys = streams.hashed(stream, epochs, pairs.document, pairs.ordinal)
+        return self.assembled(pairs, self.keys("masking", pairs, epochs))
+
+    def keys(self, purpose: str, pairs: Pairs, epochs: np.ndarray) -> np.ndarray:
+        """(B,) uint64: a random stream for ``purpose`` of each of the ``pairs`` in its epoch."""
+        return streams.hashed(streams.key(self.seed, purpose), epochs, pairs.document, pairs.ordinal)
+
+    def assembled(self, pairs: Pairs, keys: np.ndarray) -> Batch:
+        """The batch of ``pairs`` with masks from the streams ``keys``."""
         return assemble(self.store, pairs, self.word_starts, keys, self.settings.max_length, self.masking)
 
     def shaped(self, part: Batch) -> Batch:
@@ -150,6 +159,8 @@ class PairBatches(Dataset[Batch]):
             part,
             positions=torch.cat([part.positions, torch.from_numpy(added)]),
             targets=torch.cat([part.targets, torch.full((missing,), NO_TARGET)]),
+            draws=None if part.draws is None else F.pad(part.draws, [0, missing]),
+            fakes=None if part.fakes is None else F.pad(part.fakes, [0, missing]),
         )
 
     def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Batch]:

@@ -17,13 +17,17 @@ from albert_ablate import streams
 from albert_ablate.config.schema import MaskingConfig
 from albert_ablate.data.tokenizer import FIRST_PIECE, MASK, UNK
 
+#: ``masking.fill`` -> shares of masked positions that get [MASK], and that get [MASK] or stay as they are. The others
+#: get a random piece.
+FILLS = {"bert": (0.8, 0.9), "electra": (0.85, 1.0)}
+
 
 @dataclass(frozen=True)
 class Masked:
     """Masked inputs and the original ids at the masked positions."""
 
     input_ids: np.ndarray  # (B, T)
-    positions: np.ndarray  # (M,) int64 indices into the flattened (B, T) grid, ascending
+    positions: np.ndarray  # (M,) int64 indices into the flattened (B, T) grid, ascending; repeated if drawn so
     targets: np.ndarray  # (M,) int64 original ids
 
 
@@ -39,10 +43,14 @@ def mask_batch(
 
     ``ids`` (B, T) with special tokens and padding; ``lengths`` (B,) real tokens of each row,
     specials included; ``segment_starts`` (B, 2) column of each segment's first token;
-    ``word_starts`` (V,) bool by piece; ``keys`` (B,) uint64, one random stream per row.
+    ``word_starts`` (V,) bool by piece; ``keys`` (B,) uint64, one random stream per row. ``settings.fill=auto`` is bert.
     """
     rows, width = ids.shape
     budget = masking_budget(lengths, settings)
+    if settings.draw == "with_replacement":
+        positions = _drawn(_ordinary(ids), budget, keys)
+        targets = ids.reshape(-1)[positions].astype(np.int64)
+        return Masked(_replace(ids, positions, targets, keys, len(word_starts), settings.fill), positions, targets)
     words = find_words(ids, segment_starts, word_starts)
     by_piece = settings.long_words == "pieces"
     if by_piece:
@@ -56,7 +64,18 @@ def mask_batch(
         _fill(chosen, inside, budget, keys)
     positions = np.flatnonzero(chosen)
     targets = ids.reshape(-1)[positions].astype(np.int64)
-    return Masked(_replace(ids, positions, targets, keys, len(word_starts)), positions, targets)
+    return Masked(_replace(ids, positions, targets, keys, len(word_starts), settings.fill), positions, targets)
+
+
+def _drawn(text: np.ndarray, budget: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """(M,) positions, ``budget`` (B,) of each row: independent draws from its ``text`` (B, T), some of them equal."""
+    rows, width = text.shape
+    slot = np.arange(int(budget.max(initial=0)))
+    available = text.sum(axis=1)
+    columns = np.argsort(~text, axis=1, kind="stable")  # those of text first
+    rank = streams.integers(5, 0, np.maximum(available, 1)[:, None], keys[:, None], slot)
+    drawn = np.take_along_axis(columns, rank, axis=1) + np.arange(rows)[:, None] * width
+    return np.sort(drawn[(slot < budget[:, None]) & (available > 0)[:, None]])
 
 
 def masking_budget(lengths: np.ndarray, settings: MaskingConfig) -> np.ndarray:
@@ -204,12 +223,13 @@ def _draw_lengths(draws: np.ndarray, available: np.ndarray, max_ngram: int) -> n
 
 
 def _replace(
-    ids: np.ndarray, positions: np.ndarray, targets: np.ndarray, keys: np.ndarray, vocab_size: int
+    ids: np.ndarray, positions: np.ndarray, targets: np.ndarray, keys: np.ndarray, vocab_size: int, fill: str
 ) -> np.ndarray:
-    """80% [MASK], 10% unchanged, 10% a random piece; drawn for each position, as in the reference for each piece."""
+    """[MASK], the piece itself or a random one, drawn for each position, as in the reference for each piece."""
+    masks, kept = FILLS["bert" if fill == "auto" else fill]
     row, column = np.divmod(positions, ids.shape[1])
     kind = streams.uniform(0, keys[row], 2, column)
     random = streams.integers(0, FIRST_PIECE, vocab_size, keys[row], 3, column)
     result = ids.copy()
-    result.reshape(-1)[positions] = np.where(kind < 0.8, MASK, np.where(kind < 0.9, targets, random))
+    result.reshape(-1)[positions] = np.where(kind < masks, MASK, np.where(kind < kept, targets, random))
     return result

@@ -35,6 +35,7 @@ def filled(batch: Batch, sequences: int, positions: int) -> Batch:
     return Batch(
         longer(batch.input_ids, rows), longer(batch.type_ids, rows), longer(batch.mask, rows),
         longer(batch.positions, masked), longer(batch.targets, masked), longer(batch.labels, rows),
+        *(None if part is None else longer(part, masked) for part in (batch.draws, batch.fakes)),
     )  # fmt: skip
 
 

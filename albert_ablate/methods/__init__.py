@@ -2,11 +2,20 @@
 
 from albert_ablate.axes.method import MethodName
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.methods.electra import Electra
+from albert_ablate.methods.electra_variants import AllTokensMLM, ElectraAtMasked, ReplaceMLM, TwoStage
 from albert_ablate.methods.method import Measure, Method, Term
 from albert_ablate.methods.mlm import MaskedLM
 from albert_ablate.methods.parents import WARM_START, Parent
 
-METHODS: dict[MethodName, type[Method]] = {MethodName.MLM: MaskedLM}
+METHODS: dict[MethodName, type[Method]] = {
+    MethodName.MLM: MaskedLM,
+    MethodName.ELECTRA: Electra,
+    MethodName.ELECTRA_15: ElectraAtMasked,
+    MethodName.REPLACE_MLM: ReplaceMLM,
+    MethodName.ALL_TOKENS_MLM: AllTokensMLM,
+    MethodName.TWO_STAGE: TwoStage,
+}
 
 
 def method_of(config: RunConfig) -> Method:

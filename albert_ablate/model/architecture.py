@@ -88,6 +88,12 @@ class Architecture(Shape):
         are left out, as in all recorded counts. The last layer counts at every position, although without dropout it
         is computed only at the positions whose states are read. A training step costs three times as much.
         """
-        from albert_ablate.model.heads import MaskedLMHead, Pooler
+        from albert_ablate.model.heads import MaskedLMHead
 
-        return self.encoder_flops(length) + MaskedLMHead.flops(self, masked) + Pooler.flops(self)
+        return self.encoder_flops(length) + MaskedLMHead.flops(self, masked) + self.pooler_flops()
+
+    def pooler_flops(self) -> float:
+        """FLOPs of one forward pass of the pooler over a sequence."""
+        from albert_ablate.model.heads import Pooler
+
+        return Pooler.flops(self)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from albert_ablate.model.dropout import keep_bits, masked
 from albert_ablate.model.rows import Rows
+from albert_ablate.model.sampling import Sampling
 
 _GELU_PIECE = 1 << 17  # values that fit the cores' caches together with their results
 _LOSS_PIECE = 1 << 19
@@ -353,23 +354,31 @@ def split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Setting
     return d_sum.view(-1, h), d_added.view(-1, h)  # (R, H), (R, H)
 
 
-def masked_lm_loss(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of -log p(target) in nats, and the number of targets with the highest logit.
+def masked_lm_loss(
+    x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, sampling: Sampling | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of -log p(target) in nats, the number of targets with the highest logit, and samples, (M,) or nothing.
 
-    Takes (M, E) inputs, the (V, E) word table, a (V,) bias and (M,) targets.
+    Takes (M, E) inputs, the (V, E) word table, a (V,) bias and (M,) targets. ``sampling``: also sample a piece for each
+    row, without a gradient.
     """
-    result: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(x, table, bias, targets)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor, Tensor] = _MaskedLMLoss.apply(  # type: ignore[no-untyped-call]
+        x, table, bias, targets, sampling
+    )
     return result
 
 
 class _MaskedLMLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, sampling: Sampling | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         low = table.detach().to(x.dtype)  # (V, E)
         logits = F.linear(x, low, bias.detach().to(x.dtype))  # (M, V)
         wide = torch.promote_types(x.dtype, torch.float32)
         needed = any(ctx.needs_input_grad)
         loss, correct = torch.zeros((), dtype=wide), torch.zeros((), dtype=torch.int64)
+        samples = targets.new_empty(0 if sampling is None else len(x))
         for first, part in _pieces(len(logits), logits.shape[1], _LOSS_PIECE):
             rows = slice(first, first + part)
             target = targets[rows, None]  # (part, 1)
@@ -380,19 +389,21 @@ class _MaskedLMLoss(torch.autograd.Function):
             loss -= scores.gather(1, target).sum()  # ()
             total = scores.exp_().sum(-1, keepdim=True)  # (part, 1)
             loss += total.log().sum()  # ()
+            if sampling is not None:
+                samples[rows] = sampling.of(scores, target, rows)
             if needed:
                 scores.div_(total)
                 logits[rows] = scores.scatter_add_(1, target, torch.full_like(total, -1.0))  # (part, V)
         if needed:
             ctx.save_for_backward(x, low, logits)
             ctx.wide = table.dtype
-        ctx.mark_non_differentiable(correct)
-        return loss, correct
+        ctx.mark_non_differentiable(correct, samples)
+        return loss, correct, samples
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, low, d_logits = ctx.saved_tensors  # (M, E), (V, E), (M, V)
         d_x = (d_logits @ low).mul_(grad)  # (M, E)
         d_table = (d_logits.t() @ (x * grad.to(x.dtype))).to(ctx.wide)  # (V, E)
         d_bias = d_logits.sum(0).to(ctx.wide).mul_(grad)  # (V,)
-        return d_x, d_table, d_bias, None
+        return d_x, d_table, d_bias, None, None

@@ -11,6 +11,7 @@ from albert_ablate.model import cpu, gpu_loss
 from albert_ablate.model.blocks import gelu
 from albert_ablate.model.norms import norm
 from albert_ablate.model.rounding import compute_dtype, rounded_norm
+from albert_ablate.model.sampling import Sampling, sampled
 from albert_ablate.model.shape import Shape
 
 
@@ -72,11 +73,24 @@ class MaskedLMHead(nn.Module):
 
         On a GPU, targets may be ``gpu_loss.IGNORED``; ``compiled`` is as in ``gpu_loss.masked_lm_loss``.
         """
-        x = self.transform(masked)
-        x = x.to(compute_dtype(x))
+        x = self._rounded(masked)
         if cpu.by_hand(x):
-            return cpu.masked_lm_loss(x, word_table, self.bias, targets)
+            return cpu.masked_lm_loss(x, word_table, self.bias, targets)[:2]
         return gpu_loss.masked_lm_loss(x, word_table, self.bias, targets, compiled=compiled)
+
+    def loss_and_samples(
+        self, masked: Tensor, word_table: Tensor, targets: Tensor, sampling: Sampling, *, compiled: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``loss``, and a sample (M,) from the distribution of each row, without a gradient."""
+        x = self._rounded(masked)
+        if cpu.by_hand(x):
+            return cpu.masked_lm_loss(x, word_table, self.bias, targets, sampling)
+        loss, hits = gpu_loss.masked_lm_loss(x, word_table, self.bias, targets, compiled=compiled)
+        return loss, hits, sampled(x, word_table, self.bias, targets, sampling)
+
+    def _rounded(self, masked: Tensor) -> Tensor:
+        x = self.transform(masked)
+        return x.to(compute_dtype(x))
 
 
 class SentenceHead(nn.Module):
@@ -99,3 +113,48 @@ class SentenceHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, H) -> (B, 2)."""
         return self.dense(pooled)
+
+
+class ReplacedTokenHead(nn.Module):
+    """One logit for each token: H -> H, GELU, H -> 1, without norm and dropout; positive means replaced.
+
+    The paper states a single linear layer; the released code has the first one too (ELECTRA, section 2; its
+    ``model.py``).
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.activation = shape.activation
+        self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
+        self.out = nn.Linear(shape.hidden_size, 1)
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """Parameters: an H x H and an H x 1 matrix with their biases."""
+        return shape.hidden_size * shape.hidden_size + 2 * shape.hidden_size + 1
+
+    @staticmethod
+    def flops(shape: Shape, tokens: float) -> float:
+        """FLOPs of one forward pass over so many ``tokens``; a multiply-add counts as two."""
+        return tokens * (2 * shape.hidden_size * shape.hidden_size + 2 * shape.hidden_size)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., H) last hidden states -> (...) logits."""
+        return self.out(gelu(self.dense(states), self.activation))[..., 0]
+
+
+class CopyGate(nn.Module):
+    """The logit of the probability that a token is predicted as it stands (ELECTRA, section 3.4, all-tokens MLM)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.hidden_size, 1)
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """Parameters: an H x 1 matrix with its bias."""
+        return shape.hidden_size + 1
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., H) last hidden states -> (...) logits."""
+        return self.dense(states)[..., 0]
