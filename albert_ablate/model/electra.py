@@ -47,8 +47,8 @@ class ElectraModel(EncoderModel):
         if head == "all":
             self.copy_gate = CopyGate(shape)
         self.generator = None if generator is None else Generator(generator, self.encoder, tie)
-        self.register_state_dict_post_hook(_leave_out_tied)
-        self.register_load_state_dict_pre_hook(_add_tied)
+        self.register_state_dict_post_hook(_leave_out_tied)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_tied)  # type: ignore[no-untyped-call]
 
     def corrupted(self, batch: Batch, sampling: Sampling | None, repeated: bool) -> Corrupted:
         """The batch with samples of the generator, or with its ``fakes`` if there is no generator."""
@@ -127,7 +127,7 @@ def build_electra(
     names += ["encoder.embedding.projection"] if released and shape.has_projection else []
     for name in names:
         draw = streams.torch_generator(seed, "init", f"{name}.weight", "glorot")
-        nn.init.xavier_uniform_(model.get_submodule(name).weight, generator=draw)
+        nn.init.xavier_uniform_(model.get_parameter(f"{name}.weight"), generator=draw)
     return model
 
 
