@@ -108,8 +108,8 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
             f"method.generator_width={width:g}, method.generator_depth={depth:g}: with method={method.name} the "
             "encoder begins with the generator's weights, so both have one size. Set both to 1."
         ]
-    if method.name.needs_equal_generator and method.tie == "all":
-        return [f"method.tie=all: with method={method.name} the generator is frozen. Use method.tie=embeddings."]
+    if method.name.needs_equal_generator and method.tie != "none":
+        return [f"method.tie={method.tie}: with method={method.name} the generator is frozen. Use method.tie=none."]
     if method.tie == "all" and not equal and (width != 1 or not c.share.all_layers_equal):
         return [
             f"method.tie=all with method.generator_width={width:g} and method.generator_depth={depth:g}: networks of "
