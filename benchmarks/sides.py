@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import Batch
-from albert_ablate.model.pretraining import build_model
+from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import Owner
@@ -62,7 +62,7 @@ def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder:
     config = config or case.config(*more)
     set_up(config.runtime)
     run = RunFolder(folder or Path(tempfile.mkdtemp()), "benchmark")
-    model = build_model(config.architecture(), config.seed)
+    model = method_of(config).build({})
     machine = Machine.of(config.runtime)
     choose_attention(config, ForwardPass.of_pretraining(config), machine)
     return Trainer(

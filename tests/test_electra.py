@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,10 +18,10 @@ from albert_ablate.data.tokenizer import MASK
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods import Term, electra, method_of
 from albert_ablate.methods.mlm import EPSILON
-from albert_ablate.model.electra import ElectraModel
 from albert_ablate.model.generator import corrupt
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.training.accumulate import _loss
+from albert_ablate.training.budget import step_flops
 
 #: Settings of a generator that is as large as the encoder.
 EQUAL = ("method.generator_width=1",)
@@ -44,7 +44,7 @@ def config_of(shared: Path) -> Callable[..., RunConfig]:
     return make
 
 
-def prepared(config: RunConfig, step: int = 0) -> tuple[Any, ElectraModel, Batch]:
+def prepared(config: RunConfig, step: int = 0) -> tuple[Any, Any, Batch]:
     """Method, model in evaluation mode and a batch."""
     trainer, batches = make_trainer(config)
     model = trainer.model.eval()
@@ -142,6 +142,30 @@ def test_flops_are_those_of_both_networks(config_of: Callable[..., RunConfig]) -
     encoder = 2 * t * e * h + layers(h, i) + t * (2 * h * h + 2 * h) + 2 * h * h
     generator = layers(16, 32) + masked * 2 * (16 * e + e * v)
     assert method_of(config_of()).flops() == pytest.approx(3 * (encoder + generator))
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "free", "dense"),
+    [
+        ("small", ["model.hidden=256", "model.heads=4", "embed.size=128", "model.intermediate=1024"], 1.09, 1.32),
+        ("base", ["model.hidden=768", "model.heads=12", "embed.size=768", "model.intermediate=3072",
+                  "method.generator_width=0.3333333333"], 1.14, 1.30),
+    ],
+)  # fmt: skip
+def test_both_ways_of_counting_give_the_papers_ratios(
+    shared: Path, size: str, settings: list[str], free: float, dense: float
+) -> None:
+    length = (
+        ["pairs.max_length=128", "model.max_positions=512"]
+        if size == "small"
+        else ["pairs.max_length=512", "model.max_positions=512"]
+    )
+    common = ["model.layers=12", "tokenizer.vocab_size=30522", *length]
+    electra_ = tiny_config(shared, "method=electra", *common, *settings)
+    plain = tiny_config(shared, *common, *(word for word in settings if not word.startswith("method.")))
+    ratio = {way: step_flops(electra_, way) / step_flops(plain, way) for way in ("free", "dense")}
+    assert ratio["free"] == pytest.approx(free, abs=0.015)
+    assert ratio["dense"] == pytest.approx(dense, abs=0.015)
 
 
 # --- corruption -----------------------------------------------------------------------------------------------
@@ -322,15 +346,16 @@ def test_without_the_encoders_loss_and_all_tied_it_is_masked_lm_bit_for_bit(
     plain = config_of(*rates, "objective=none", "masking.fill=electra", method="mlm")
     ours, batches = make_trainer(tied)
     theirs, plain_batches = make_trainer(plain)
-    head = ours.model.generator.mlm_head
-    head.load_state_dict(theirs.model.mlm_head.state_dict())
+    model, other = cast(Any, ours.model), cast(Any, theirs.model)
+    head = model.generator.mlm_head
+    head.load_state_dict(other.mlm_head.state_dict())
     ours.settings = theirs.settings = replace(theirs.settings, clip_norm=None)
     for step in range(4):
         ours.update(step, batches[step])
         theirs.update(step, plain_batches[step])
-    for name, tensor in theirs.model.encoder.state_dict().items():
-        assert torch.equal(tensor, ours.model.encoder.state_dict()[name]), name
-    assert torch.equal(head.bias, theirs.model.mlm_head.bias)
+    for name, tensor in other.encoder.state_dict().items():
+        assert torch.equal(tensor, model.encoder.state_dict()[name]), name
+    assert torch.equal(head.bias, other.mlm_head.bias)
 
 
 # --- all-tokens MLM -------------------------------------------------------------------------------------------
@@ -339,7 +364,7 @@ def test_without_the_encoders_loss_and_all_tied_it_is_masked_lm_bit_for_bit(
 def all_tokens(gate: float, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """(the loss of each target by ``all_tokens_loss``, the plain cross-entropies) with a constant copy logit."""
     config = RANDOM_TEXT
-    model = method_of(config).build({}).double()
+    model: Any = method_of(config).build({}).double()
     torch.nn.init.zeros_(model.copy_gate.dense.weight)
     torch.nn.init.constant_(model.copy_gate.dense.bias, gate)
     states = torch.randn(len(inputs), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -361,7 +386,7 @@ def test_the_distribution_over_all_pieces_sums_to_one() -> None:
     every = torch.arange(200)
     for gate in (-2.0, 0.3, 4.0):
         config = RANDOM_TEXT
-        model = method_of(config).build({}).double()
+        model: Any = method_of(config).build({}).double()
         torch.nn.init.constant_(model.copy_gate.dense.bias, gate)
         states = torch.randn(1, 32, dtype=torch.float64).expand(200, -1)
         losses = [model.all_tokens_loss(states[[k]], torch.tensor([7]), every[[k]])[0] for k in range(200)]

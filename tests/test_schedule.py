@@ -14,7 +14,9 @@ DecayFrom = Literal["start", "warmup_end", "throughout"]
 
 
 def in_steps(steps: int, warmup: int) -> BudgetConfig:
-    return BudgetConfig(unit="steps", steps=steps, warmup_steps=warmup, tokens=None, flops=None, seconds=None)
+    return BudgetConfig(
+        unit="steps", steps=steps, warmup_steps=warmup, tokens=None, flops=None, seconds=None, lookups="free"
+    )
 
 
 @pytest.fixture(scope="module")
