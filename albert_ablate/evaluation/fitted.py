@@ -43,6 +43,29 @@ def _on_device(x: np.ndarray, labels: np.ndarray, features: np.ndarray, device: 
     return (scores > 0).long().cpu().numpy()
 
 
+def head(x: np.ndarray, labels: np.ndarray, device: torch.device) -> tuple[np.ndarray, float]:
+    """Fit a head as ``predicted`` does; returns its weights (H,) and intercept, for features that are not scaled.
+
+    The log-odds of label 1 are ``features @ weights + intercept``. Both labels must occur.
+    """
+    if device.type == "cpu":
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
+        scaler = StandardScaler()
+        found = LogisticRegression(C=C, max_iter=1000).fit(scaler.fit_transform(x), labels)
+        mean, scale, weights, intercept = scaler.mean_, scaler.scale_, found.coef_[0], float(found.intercept_[0])
+    else:
+        known = torch.from_numpy(x).to(device).double()
+        scaling = _mean_and_scale(known)
+        exact = torch.from_numpy(labels).to(device).double()
+        fit = logistic_regression((known - scaling[0]) / scaling[1], exact)
+        mean, scale, weights = (values.cpu().numpy() for values in (*scaling, fit[0]))
+        intercept = float(fit[1])
+    weights = weights.astype(np.float64) / scale
+    return weights, intercept - float(mean @ weights)
+
+
 def _mean_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each column; 1 if the deviation is only rounding error, as in scikit-learn."""
     variance, mean = torch.var_mean(x, 0, correction=0)
