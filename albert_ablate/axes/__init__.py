@@ -3,7 +3,14 @@
 from albert_ablate.axes.axis import Axis
 from albert_ablate.axes.embed import EMBED
 from albert_ablate.axes.method import METHOD, MethodName
-from albert_ablate.axes.objective import HELD_OUT_SCORES, IN_ORDER, OBJECTIVE, REPLACED_TOKENS, SENTENCE_TASKS, Objective
+from albert_ablate.axes.objective import (
+    HELD_OUT_SCORES,
+    IN_ORDER,
+    OBJECTIVE,
+    REPLACED_TOKENS,
+    SENTENCE_TASKS,
+    Objective,
+)
 from albert_ablate.axes.share import SHARE, Part, Share
 
 #: Every axis, in the order of names and columns.

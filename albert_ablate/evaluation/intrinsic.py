@@ -150,7 +150,8 @@ class Evaluator:
     def _predictions(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[tuple[Batch, Pairs], Sequence[Tensor]]]:
         """Each batch with its pairs; the fp64 loss of each masked position (M,), and whether it was a hit (M,)."""
         self.model.eval()
-        for batch, part in zip(shared(pairs.batches(limit), self.machine.world), shared(pairs.parts(limit), self.machine.world), strict=True):
+        both = zip(pairs.batches(limit), pairs.parts(limit), strict=True)
+        for batch, part in shared(both, self.machine.world):
             b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)

@@ -1,8 +1,8 @@
 """The replaced-token probe: how much the frozen encoder knows of which tokens fit into their context.
 
 Text with replaced tokens (``corruption``) goes through the encoder, and a linear head on the last hidden state of each
-token says whether it was replaced. The head is fitted on training-side pairs and scored on held-out ones. Every method's
-model has an encoder, so every arm has this measure; the text is the same for all of them.
+token says whether it was replaced. The head is fitted on training-side pairs and scored on held-out ones. The model of
+every method has an encoder, so every arm has this measure; the text is the same for all of them.
 
 Two baselines stand beside it. The base rate is the best constant answer. The token-only model knows the shown piece but
 no context: for each piece, the log-odds of being replaced in the training-side text.
@@ -27,7 +27,8 @@ from albert_ablate.model.encoder import Encoder
 from albert_ablate.record.results import ReplacedTokens
 from albert_ablate.training.machine import Machine
 
-#: About so many tokens the head is fitted on, spread evenly over the training-side pairs: 400 MB of states for H = 3,072.
+#: About so many tokens the head is fitted on, spread evenly over the training-side pairs. Their states take 400 MB for
+#: H = 3,072.
 _FITTED_ON = 32_768
 
 
@@ -70,12 +71,12 @@ def replaced_tokens(encoder: Encoder, held_out: HeldOut, machine: Machine) -> Re
 @torch.inference_mode()
 def _fit(encoder: Encoder, training: PairSet, draws: Draws, machine: Machine) -> _Head | None:
     """The head, fitted on a part of the tokens, and the token-only model of all; None if these have a single label."""
-    most = max(1, _FITTED_ON // max(len(training), 1))
+    if not len(training):
+        return None
+    most = max(1, _FITTED_ON // len(training))
     parts: list[tuple[np.ndarray, ...]] = []
     for (text, chosen), (states,) in read(_chosen_states(encoder, training, draws, machine, most)):
         parts.append((states, text.kinds[chosen], text.pieces, text.kinds))
-    if not len(training):
-        return None
     states, sampled, pieces, kinds = (joined(list(column), machine.world) for column in _columns(parts, 4))
     if len(np.unique(sampled != ORIGINAL)) < 2:
         return None
