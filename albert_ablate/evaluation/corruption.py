@@ -77,7 +77,6 @@ class Corrupted:
     real: np.ndarray  # (B, T) bool, False at padding
     text: np.ndarray  # (M,) int64, ascending: tokens of text, as indices into the flattened (B, T) grid
     kinds: np.ndarray  # (M,) of ORIGINAL, BY_UNIGRAM and BY_BIGRAM
-    order: np.ndarray  # (M,) uniform draws, by which a part of the tokens is chosen
 
     @property
     def pieces(self) -> np.ndarray:
@@ -89,23 +88,14 @@ class Corrupted:
         """(M,) the sequence in the batch that each token of text is in."""
         return self.text // self.ids.shape[1]
 
-    def sample(self, most: int) -> np.ndarray:
-        """(M,) bool: at most ``most`` tokens of each sequence, chosen at random but always the same."""
-        by_row = np.lexsort((self.order, self.rows))
-        rank = np.empty(len(by_row), dtype=np.int64)
-        first = np.searchsorted(self.rows, np.arange(len(self.ids)))  # tokens of earlier sequences
-        rank[by_row] = np.arange(len(by_row)) - first[self.rows]
-        return rank < most
-
-    def batch(self, chosen: np.ndarray | None = None) -> Batch:
-        """The input of an encoder. ``positions`` are the ``chosen`` (M,) bool tokens of text with their labels."""
-        read = np.zeros(len(self.text), dtype=bool) if chosen is None else chosen
+    def batch(self) -> Batch:
+        """The input of an encoder; ``positions`` are the tokens of text, ``targets`` their labels."""
         return Batch(
             input_ids=torch.from_numpy(self.ids),
             type_ids=torch.from_numpy(self.type_ids),
             mask=torch.from_numpy(self.real),
-            positions=torch.from_numpy(self.text[read]),
-            targets=torch.from_numpy((self.kinds[read] != ORIGINAL).astype(np.int64)),
+            positions=torch.from_numpy(self.text),
+            targets=torch.from_numpy((self.kinds != ORIGINAL).astype(np.int64)),
             labels=torch.zeros(len(self.ids), dtype=torch.int64),
         )
 
@@ -140,5 +130,4 @@ def corrupted(pairs: PairSet, part: Pairs, draws: Draws, side: str) -> Corrupted
         real=real,
         text=np.flatnonzero(text),
         kinds=kinds[text],
-        order=uniform(4)[text],
     )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from albert_ablate.data.batches import Batch
 from albert_ablate.evaluation import fitted
 from albert_ablate.evaluation.baselines import NgramTables
 from albert_ablate.evaluation.corruption import BY_BIGRAM, BY_UNIGRAM, ORIGINAL, Corrupted, Draws, corrupted
@@ -25,11 +26,11 @@ from albert_ablate.evaluation.intervals import SHARE, clustered_auc, clustered_m
 from albert_ablate.evaluation.passes import filled, joined, moved, read, shared
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.record.results import ReplacedTokens
+from albert_ablate.training.distributed import World
 from albert_ablate.training.machine import Machine
 
-#: About so many tokens the head is fitted on, spread evenly over the training-side pairs. Their states take 400 MB for
-#: H = 3,072.
-_FITTED_ON = 32_768
+#: The head is fitted on at most about so many tokens, and their states have at most so many numbers (256 MiB).
+_FITTED_ON, _NUMBERS = 2**17, 2**26
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def replaced_tokens(encoder: Encoder, held_out: HeldOut, machine: Machine) -> Re
         return "no training documents to fit a head on"
     cache = Path(training.config.paths.cache)
     draws = Draws(NgramTables.kept(training.store, len(training.word_starts), cache))
+    if not len(training):
+        return "no training document has two sentences"
     encoder.eval()
     head = _fit(encoder, training, draws, machine)
     if head is None:
@@ -68,76 +71,88 @@ def replaced_tokens(encoder: Encoder, held_out: HeldOut, machine: Machine) -> Re
     return _record(scored)
 
 
-@torch.inference_mode()
 def _fit(encoder: Encoder, training: PairSet, draws: Draws, machine: Machine) -> _Head | None:
-    """The head, fitted on a part of the tokens, and the token-only model of all; None if these have a single label."""
-    if not len(training):
+    """The head, fitted on the first pairs, and the token-only model of all pairs; None if there is a single label."""
+    states, labels = _states(encoder, training, draws, machine)
+    if len(np.unique(labels)) < 2:
         return None
-    most = max(1, _FITTED_ON // len(training))
-    parts: list[tuple[np.ndarray, ...]] = []
-    for (text, chosen), (states,) in read(_chosen_states(encoder, training, draws, machine, most)):
-        parts.append((states, text.kinds[chosen], text.pieces, text.kinds))
-    states, sampled, pieces, kinds = (joined(list(column), machine.world) for column in _columns(parts, 4))
-    if len(np.unique(sampled != ORIGINAL)) < 2:
-        return None
-    weights, intercept = fitted.head(states, (sampled != ORIGINAL).astype(np.int64), machine.device)
-    return _Head(weights, intercept, token_odds(pieces, kinds != ORIGINAL, len(training.word_starts)))
+    weights, intercept = fitted.head(states, labels, machine.device)
+    return _Head(weights, intercept, _token_odds(training, draws, machine.world))
 
 
-def _columns(parts: Sequence[tuple[np.ndarray, ...]], count: int) -> list[tuple[np.ndarray, ...]]:
-    """Rows of arrays by column; a process that had no batch has ``count`` empty columns."""
-    return list(zip(*parts, strict=True)) if parts else [()] * count
+@torch.inference_mode()
+def _states(encoder: Encoder, training: PairSet, draws: Draws, machine: Machine) -> tuple[np.ndarray, np.ndarray]:
+    """Last hidden states (n, H) and labels (n,) of the tokens of the first pairs, n at most about ``_FITTED_ON``."""
+    tokens = min(_FITTED_ON, _NUMBERS // encoder.shape.hidden_size)
+    pairs = max(1, tokens // training.config.pairs.max_length)
+    states, labels = [], []
+    for text, (part,) in read(_last_states(encoder, training, draws, machine, pairs)):
+        states.append(part)
+        labels.append((text.kinds != ORIGINAL).astype(np.int64))
+    return joined(states, machine.world), joined(labels, machine.world)
 
 
-def token_odds(pieces: np.ndarray, replaced: np.ndarray, vocab_size: int) -> np.ndarray:
-    """(V,) log-odds of being replaced by the shown piece, from the tokens ``pieces`` (M,) and ``replaced`` (M,) bool.
+def _last_states(
+    encoder: Encoder, training: PairSet, draws: Draws, machine: Machine, limit: int
+) -> Iterator[tuple[Corrupted, Sequence[Tensor]]]:
+    """Each batch of the first ``limit`` pairs, and the last hidden states (M, H) of its tokens of text."""
+    for part in shared(training.parts(limit), machine.world):
+        text = corrupted(training, part, draws, "training")
+        states, b = _forward(encoder, training, text, machine)
+        yield text, [states.flatten(0, 1).index_select(0, b.positions)[: len(text.text)]]
+
+
+def _forward(encoder: Encoder, pairs: PairSet, text: Corrupted, machine: Machine) -> tuple[Tensor, Batch]:
+    """Last hidden states (B, T, H) fp32, and the batch on the device, there filled up to a single shape."""
+    size = pairs.config.batch.micro_size
+    b = moved(text.batch(), machine.device, partial(filled, sequences=size, positions=size * text.ids.shape[1]))
+    with machine.autocast():
+        states = encoder(b.input_ids, b.type_ids, b.mask)
+    return states.float(), b
+
+
+def _token_odds(training: PairSet, draws: Draws, world: World) -> np.ndarray:
+    """``odds_by_piece`` of all tokens of text; no forward pass is needed for it."""
+    size = len(training.word_starts)
+    times, replaced = np.zeros((2, size))
+    for part in shared(training.parts(), world):
+        text = corrupted(training, part, draws, "training")
+        times += np.bincount(text.pieces, minlength=size)
+        replaced += np.bincount(text.pieces[text.kinds != ORIGINAL], minlength=size)
+    return odds_by_piece(*joined([np.stack([times, replaced])[None]], world).sum(0))
+
+
+def odds_by_piece(times: np.ndarray, replaced: np.ndarray) -> np.ndarray:
+    """(V,) log-odds of being replaced, given how often each piece is shown and how often it is a replacement.
 
     One token at the base rate is added to each piece, so that a piece that never occurs has the base rate.
     """
-    times, rate = np.bincount(pieces, minlength=vocab_size), replaced.mean()
-    share = (np.bincount(pieces[replaced], minlength=vocab_size) + rate) / (times + 1)
+    rate = replaced.sum() / times.sum()
+    share = (replaced + rate) / (times + 1)
     return np.asarray(np.log(share) - np.log1p(-share))
-
-
-def _chosen_states(
-    encoder: Encoder, training: PairSet, draws: Draws, machine: Machine, most: int
-) -> Iterator[tuple[tuple[Corrupted, np.ndarray], Sequence[Tensor]]]:
-    """Each batch with its chosen tokens, at most ``most`` of each sequence, and their last hidden states (R, H)."""
-    size = training.config.batch.micro_size
-    positions = size * min(most, training.config.pairs.max_length)
-    for part in shared(training.parts(), machine.world):
-        text = corrupted(training, part, draws, "training")
-        chosen = text.sample(most)
-        batch = text.batch(chosen)
-        b = moved(batch, machine.device, partial(filled, sequences=size, positions=positions))
-        with machine.autocast():
-            states = encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)
-        yield (text, chosen), [states.float()[: len(batch.positions)]]
 
 
 @torch.inference_mode()
 def _score(encoder: Encoder, pairs: PairSet, draws: Draws, head: _Head, machine: Machine) -> _Scored:
     """Every held-out token of text."""
-    parts: list[tuple[np.ndarray, ...]] = []
+    columns: list[list[np.ndarray]] = [[], [], [], []]
     for (start, text), (odds,) in read(_odds(encoder, pairs, draws, head, machine)):
         found = odds.reshape(-1)[text.text].astype(np.float64)
-        parts.append((found, head.by_piece[text.pieces], text.kinds, start + text.rows))
-    return _Scored(*(joined(list(column), machine.world) for column in _columns(parts, 4)))
+        values = (found, head.by_piece[text.pieces], text.kinds, start + text.rows)
+        for column, part in zip(columns, values, strict=True):
+            column.append(part)
+    return _Scored(*(joined(column, machine.world) for column in columns))
 
 
 def _odds(
     encoder: Encoder, pairs: PairSet, draws: Draws, head: _Head, machine: Machine
 ) -> Iterator[tuple[tuple[int, Corrupted], Sequence[Tensor]]]:
     """Each batch with the number of its first pair, and the log-odds (B, T) of the head at every position."""
-    size = pairs.config.batch.micro_size
     weights = torch.from_numpy(head.weights).float().to(machine.device)
     for number, part in shared(enumerate(pairs.parts()), machine.world):
         text = corrupted(pairs, part, draws, "held-out")
-        batch = text.batch()
-        b = moved(batch, machine.device, partial(filled, sequences=size, positions=0))
-        with machine.autocast():
-            states = encoder(b.input_ids, b.type_ids, b.mask)
-        yield (number * size, text), [(states.float() @ weights + head.intercept)[: len(batch)]]
+        states, _ = _forward(encoder, pairs, text, machine)
+        yield (number * pairs.config.batch.micro_size, text), [(states @ weights + head.intercept)[: len(text.ids)]]
 
 
 def _record(scored: _Scored) -> ReplacedTokens:
