@@ -414,7 +414,7 @@ def evaluator_of(folder: Path, objective: str) -> Evaluator:
 @pytest.mark.parametrize("objective", [o.value for o in Objective])
 def test_an_untrained_model_has_left_no_baseline(folder: Path, objective: str) -> None:
     results = evaluator_of(folder, objective).results()
-    assert set(results) == {"masked_lm", "nsp", "sop"}
+    assert set(results) == {"masked_lm", "nsp", "sop", "replaced_tokens"}
     for record in results.values():
         assert record["left_baseline"] is False
     assert results["masked_lm"]["gain_over_unigram"] < PLATEAU_MARGIN
@@ -467,6 +467,8 @@ def test_on_a_gpu_the_batches_of_a_set_have_one_shape_and_give_the_same_numbers(
     expected = evaluator.results()
     shapes, forward = set(), evaluator.model.encoder.forward
 
+    monkeypatch.setattr(intrinsic, "replaced_tokens", lambda *_: "tested in test_replaced.py")
+
     def seen(ids: Tensor, types: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         shapes.add((tuple(ids.shape), tuple(rows.shape)))
         result: Tensor = forward(ids, types, mask, rows=rows)
@@ -495,6 +497,8 @@ def test_on_a_gpu_no_batch_waits_for_the_host(tmp_path: Path) -> None:
     assert found == {
         "masked LM": {"from_host": sent, "shapes": [[22], [23], [22], [10]]},
         "sentences": {"from_host": sent, "shapes": [[5, 32], [5, 32], [5, 32], [2, 32]]},
+        "replaced tokens, fitting": {"from_host": sent, "shapes": [[145, 32], [145, 32], [145, 32], [58, 32]]},
+        "replaced tokens": {"from_host": sent + 1, "shapes": [[5, 32], [5, 32], [5, 32], [2, 32]]},  # the head, once
     }
 
 

@@ -66,7 +66,7 @@ def replaced_tokens(encoder: Encoder, held_out: HeldOut, machine: Machine) -> Re
     if head is None:
         return "no token of the training pairs was replaced"
     scored = _score(encoder, held_out.plain, draws, head, machine)
-    if not np.isin((BY_UNIGRAM, BY_BIGRAM, ORIGINAL), scored.kinds).all():
+    if len(np.unique(scored.kinds != ORIGINAL)) < 2:
         return "no token of the held-out pairs was replaced"
     return _record(scored)
 
@@ -159,10 +159,6 @@ def _record(scored: _Scored) -> ReplacedTokens:
     label, sequence = (scored.kinds != ORIGINAL).astype(np.int64), scored.sequence
     auc, interval = clustered_auc(scored.odds, label, sequence)
     token_auc, _ = clustered_auc(scored.token_odds, label, sequence)
-    by_kind = {}
-    for kind in (BY_UNIGRAM, BY_BIGRAM):
-        of_kind = (scored.kinds == kind) | (scored.kinds == ORIGINAL)
-        by_kind[kind], _ = clustered_auc(scored.odds[of_kind], label[of_kind], sequence[of_kind])
     count = np.bincount(sequence)
     answer = (scored.odds > 0) == (label == 1)
     loss, loss_interval = clustered_mean(np.bincount(sequence, weights=_nats(scored.odds, label)), count)
@@ -171,8 +167,8 @@ def _record(scored: _Scored) -> ReplacedTokens:
     return ReplacedTokens(
         auc=auc,
         interval=interval,
-        unigram_auc=by_kind[BY_UNIGRAM],
-        bigram_auc=by_kind[BY_BIGRAM],
+        unigram_auc=_auc_of(BY_UNIGRAM, scored),
+        bigram_auc=_auc_of(BY_BIGRAM, scored),
         loss=loss,
         loss_interval=loss_interval,
         accuracy=accuracy,
@@ -187,6 +183,13 @@ def _record(scored: _Scored) -> ReplacedTokens:
         token_loss=float(_nats(scored.token_odds, label).mean()),
         left_baseline=bool(interval[0] > token_auc),
     )
+
+
+def _auc_of(kind: int, scored: _Scored) -> float | None:
+    """The AUC of replaced tokens of one kind against the original ones; None if a short text has none of them."""
+    rows = (scored.kinds == kind) | (scored.kinds == ORIGINAL)
+    label = (scored.kinds[rows] == kind).astype(np.int64)
+    return clustered_auc(scored.odds[rows], label, scored.sequence[rows])[0] if label.any() else None
 
 
 def _nats(odds: np.ndarray, label: np.ndarray) -> np.ndarray:
