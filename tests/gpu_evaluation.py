@@ -1,8 +1,8 @@
 """Held-out forward passes on the fake accelerator, in a process of their own: ``python gpu_evaluation.py FOLDER``.
 
-Prints JSON: for masked LM, the sentence task and both passes of the replaced-token probe the number of tensors that were
-copied from the host, and the shape of each batch's first result, without what was filled in. What a GPU would wait for
-raises.
+Prints JSON: for masked LM, the sentence task and both passes of the replaced-token probe the number of tensors that
+were copied from the host, and the shape of each batch's first result, without what was filled in. What a GPU would wait
+for raises.
 """
 
 import json

@@ -16,7 +16,7 @@ from test_evaluation import CPU, documents_of
 from torch import Tensor, nn
 
 from albert_ablate.data.tokenizer import FIRST_PIECE, UNK
-from albert_ablate.evaluation import replaced
+from albert_ablate.evaluation import fitted, replaced
 from albert_ablate.evaluation.baselines import BIGRAM_PRIOR, NgramBaselines, NgramTables
 from albert_ablate.evaluation.corruption import BY_BIGRAM, BY_UNIGRAM, ORIGINAL, Draws, corrupted
 from albert_ablate.evaluation.heldout import HeldOut, PairSet
@@ -348,7 +348,8 @@ def test_on_a_gpu_all_batches_have_one_shape_and_give_the_same_numbers(
     config = tiny_config(folder, "batch.micro_size=5", "evaluation.max_pairs=17", "evaluation.probe_pairs=33")
     held_out, encoder = held_out_of(config)[1], build_model(config.architecture(), 0).encoder
     alone = scores_of(encoder, held_out).as_json()
-    shapes, forward = set(), encoder.forward
+    shapes: set[tuple[int, ...]] = set()
+    forward = encoder.forward
 
     def seen(*inputs: Tensor) -> Tensor:
         shapes.update(tuple(tensor.shape) for tensor in inputs)
@@ -364,10 +365,14 @@ def test_on_a_gpu_all_batches_have_one_shape_and_give_the_same_numbers(
 
 
 def test_the_head_is_fitted_on_no_more_than_its_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held_out, rows = sets_of(folder), []
+    held_out, rows, fit = sets_of(folder), [], fitted.head
+
+    def noted(x: np.ndarray, *rest: Any) -> tuple[np.ndarray, float]:
+        rows.append(len(x))
+        return fit(x, *rest)
+
     encoder = build_model(tiny_config(folder).architecture(), 0).encoder
-    fit = replaced.fitted.head
-    monkeypatch.setattr(replaced.fitted, "head", lambda x, *rest: rows.append(len(x)) or fit(x, *rest))
+    monkeypatch.setattr(fitted, "head", noted)
     for tokens, numbers in ((2**17, 2**26), (640, 2**26), (2**17, 640 * 32)):
         monkeypatch.setattr(replaced, "_FITTED_ON", tokens)
         monkeypatch.setattr(replaced, "_NUMBERS", numbers)
