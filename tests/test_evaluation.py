@@ -390,6 +390,23 @@ def test_scikit_learn_fits_on_a_cpu_and_the_device_elsewhere(monkeypatch: pytest
     assert fitted.predicted(nothing, nothing, nothing, torch.device("cuda")) == "_on_device"
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_head_for_features_that_are_not_scaled_gives_the_same_log_odds(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(4)
+    x, asked = draw.normal(3, [0.1, 1, 20, 0], (2, 600, 4))
+    labels = (draw.random(600) < 1 / (1 + np.exp(10 * (x[:, 0] - 3)))).astype(np.int64)
+    on_device = fitted._head_on_device
+    monkeypatch.setattr(fitted, "_head_on_device", lambda x, labels, _: on_device(x, labels, torch.device("cpu")))
+    weights, intercept = fitted.head(x, labels, torch.device(kind))
+    scaler = StandardScaler().fit(x)
+    exact = LogisticRegression(C=fitted.C, tol=1e-10, max_iter=100_000).fit(scaler.transform(x), labels)
+    expected = exact.decision_function(scaler.transform(asked))
+    np.testing.assert_allclose(asked @ weights + intercept, expected, atol=2e-3)
+    assert abs(expected).max() > 1
+
+
 def test_a_task_the_text_cannot_give_has_no_record() -> None:
     held_out = HeldOut(None, {}, {})  # type: ignore[arg-type]
     evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), CPU)

@@ -48,22 +48,31 @@ def head(x: np.ndarray, labels: np.ndarray, device: torch.device) -> tuple[np.nd
 
     The log-odds of label 1 are ``features @ weights + intercept``. Both labels must occur.
     """
-    if device.type == "cpu":
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import StandardScaler
-
-        scaler = StandardScaler()
-        found = LogisticRegression(C=C, max_iter=1000).fit(scaler.fit_transform(x), labels)
-        mean, scale, weights, intercept = scaler.mean_, scaler.scale_, found.coef_[0], float(found.intercept_[0])
-    else:
-        known = torch.from_numpy(x).to(device).double()
-        scaling = _mean_and_scale(known)
-        exact = torch.from_numpy(labels).to(device).double()
-        fit = logistic_regression((known - scaling[0]) / scaling[1], exact)
-        mean, scale, weights = (values.cpu().numpy() for values in (*scaling, fit[0]))
-        intercept = float(fit[1])
+    find = _head_on_host if device.type == "cpu" else _head_on_device
+    mean, scale, weights, intercept = find(x, labels, device)
     weights = weights.astype(np.float64) / scale
     return weights, intercept - float(mean @ weights)
+
+
+def _head_on_host(
+    x: np.ndarray, labels: np.ndarray, _device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean, scale and weight of each feature, and the intercept."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    found = LogisticRegression(C=C, max_iter=1000).fit(scaler.fit_transform(x), labels)
+    return scaler.mean_, scaler.scale_, found.coef_[0], float(found.intercept_[0])
+
+
+def _head_on_device(
+    x: np.ndarray, labels: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    known = torch.from_numpy(x).to(device).double()
+    mean, scale = _mean_and_scale(known)
+    weights, intercept = logistic_regression((known - mean) / scale, torch.from_numpy(labels).to(device).double())
+    return mean.cpu().numpy(), scale.cpu().numpy(), weights.cpu().numpy(), float(intercept)
 
 
 def _mean_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
