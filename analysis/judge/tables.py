@@ -17,7 +17,19 @@ from albert_ablate.sweeping.definition import rows as sweep_rows
 from ..read import cautions, paper
 from ..read.cells import Selection, select
 from ..read.seeds import Seeds, of_planned
-from .metrics import METRICS, SENTENCE_SCORES, SPEEDS, metric, resolution, summarised, tasks_of, unfit, values, within
+from .metrics import (
+    METRICS,
+    REPLACED,
+    SENTENCE_SCORES,
+    SPEEDS,
+    metric,
+    resolution,
+    summarised,
+    tasks_of,
+    unfit,
+    values,
+    within,
+)
 from .statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables filled by training -> for each row, the index of the row that it is compared with (None: no comparison).
@@ -169,11 +181,15 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
 
 
 def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """Columns of a table: parameters, downstream and held-out scores (measured ones first), other tasks, speed."""
+    """Columns of a table: parameters, downstream and held-out scores (measured ones first), other tasks, speed.
+
+    The replaced-token probe has a column only if a run has it: older runs do not.
+    """
     if not len(runs):
         return (("params",), *_DOWNSTREAM)
     measured = any(len(values(runs, key)) for column in _DOWNSTREAM for key in column)
-    scores = (*_DOWNSTREAM, *_HELD_OUT) if measured else (*_HELD_OUT, *_DOWNSTREAM)
+    held_out = (*_HELD_OUT, (REPLACED,)) if len(values(runs, REPLACED)) else _HELD_OUT
+    scores = (*_DOWNSTREAM, *held_out) if measured else (*held_out, *_DOWNSTREAM)
     others = [(f"task:{task}",) for task in tasks_of(runs) if not any(m.task == task for m in METRICS.values())]
     return (("params",), *scores, *others, ("tokens/s",), ("speedup",))
 

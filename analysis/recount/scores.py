@@ -25,12 +25,15 @@ _SENTENCES = {OBJECTIVE.label_of(task): task for task in SENTENCE_TASKS}
 #: Scores of every table; scores of a table with runs; tasks that have a column of the paper.
 PRINTED = (*_OF_TASKS, "Avg")
 HELD_OUT = ("MLM loss", "MLM", *_SENTENCES)
+#: The score of the replaced-token probe, which a table has if one of its runs has it.
+REPLACED = "replaced AUC"
 PRINTED_TASKS = {task for task, _, _ in _OF_TASKS.values()}
 _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 #: Column -> its path in results.json, the paths of its interval, and the factor to printed units.
 _HELD_OUT = {
     "MLM": ("masked_lm.accuracy", ("masked_lm.binomial_interval", "masked_lm.interval"), 100.0),
     "MLM loss": ("masked_lm.loss", ("masked_lm.loss_interval",), 1.0),
+    REPLACED: ("replaced_tokens.auc", ("replaced_tokens.interval",), 100.0),
     **{score: (f"{task}.accuracy", (f"{task}.interval",), 100.0) for score, task in _SENTENCES.items()},
     **{
         f"{score} own head": (f"{task}.own_head.accuracy", (f"{task}.own_head.interval",), 100.0)
@@ -166,6 +169,8 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         return True
     if key.startswith(tuple(_SENTENCES)):
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
+    if key == REPLACED and any(at(run.results, "replaced_tokens.left_baseline") is False for run in runs):
+        return True
     task = _OF_TASKS[key][0] if key in _OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
     return task is not None and any(
         task in tasks_of_run and _below(tasks_of_run[task]) for tasks_of_run in _entries(runs)

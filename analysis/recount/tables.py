@@ -90,8 +90,10 @@ class TableCheck:
         if self.name == "table1":
             return ["params"]
         runs = [run for members in self.chosen for run in members]
+        probe = [scores.REPLACED] if scores.values(runs, scores.REPLACED) else []
         others = [f"task:{task}" for task in scores.tasks(runs) if task not in scores.PRINTED_TASKS]
-        return ["params", *scores.PRINTED, *(["tokens/s", "speedup", *scores.HELD_OUT, *others] if runs else [])]
+        held_out = [*scores.HELD_OUT, *probe]
+        return ["params", *scores.PRINTED, *(["tokens/s", "speedup", *held_out, *others] if runs else [])]
 
     def _labels(self, index: int, row: dict[str, str]) -> list[Check]:
         """Checks of the numbers in a row's name: the paper's, or ours with the paper's in brackets."""
