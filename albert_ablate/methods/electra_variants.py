@@ -104,13 +104,15 @@ class TwoStage(Electra):
 
     def build(self, parents: Mapping[str, Path]) -> "ElectraModel":
         """The model; encoder and generator have the weights of the finished run if there is one."""
-        from albert_ablate.training.checkpoint import load_matching
+        from safetensors.torch import load_file
 
         model = super().build(parents)
         assert model.generator is not None
         if GENERATOR in parents:
-            load_matching(parents[GENERATOR], model)
-            load_matching(parents[GENERATOR], model.generator)
+            trained = load_file(parents[GENERATOR] / "model.safetensors")
+            for network in (model, model.generator):  # the encoder with its pooler and sentence head, the generator
+                names = network.state_dict().keys() & trained.keys()
+                network.load_state_dict({name: trained[name] for name in names}, strict=False)
         model.generator.requires_grad_(False)
         return model
 

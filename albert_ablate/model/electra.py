@@ -4,6 +4,7 @@ Letters: B batch, T tokens, R rows (chosen positions), E embedding, H hidden, V 
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,10 +13,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from albert_ablate import streams
-from albert_ablate.data.batches import Batch
 from albert_ablate.model.base import EncoderModel, without_values
 from albert_ablate.model.encoder import Encoder
-from albert_ablate.model.generator import Corrupted, Generator, corrupt
+from albert_ablate.model.generator import Corrupted, Generator, MaskedText, corrupt
 from albert_ablate.model.heads import CopyGate, MaskedLMHead, Pooler, ReplacedTokenHead, SentenceHead
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.model.rounding import compute_dtype, wide_dtype
@@ -26,6 +26,15 @@ from albert_ablate.model.shape import Shape
 Head = Literal["replaced", "masked", "all"]
 #: Logits of a piece of all-tokens MLM, 32 MiB in fp32.
 _PIECE = 1 << 23
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an encoder says of a corrupted text."""
+
+    input_ids: Tensor  # (B, T)
+    replaced: Tensor  # (B, T) bool
+    logits: Tensor  # (B, T) of being replaced
 
 
 class ElectraModel(EncoderModel):
@@ -50,7 +59,7 @@ class ElectraModel(EncoderModel):
         self.register_state_dict_post_hook(_leave_out_tied)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_add_tied)  # type: ignore[no-untyped-call]
 
-    def corrupted(self, batch: Batch, sampling: Sampling | None, repeated: bool) -> Corrupted:
+    def corrupted(self, batch: MaskedText, sampling: Sampling | None, repeated: bool) -> Corrupted:
         """The batch with samples of the generator, or with its ``fakes`` if there is no generator."""
         loss = hits = None
         if self.generator is None:
@@ -65,6 +74,24 @@ class ElectraModel(EncoderModel):
         """(..., H) last hidden states -> (...) logits in fp32 or wider; positive means that the token was replaced."""
         logits: Tensor = self.replaced_head(states)
         return logits.to(wide_dtype(logits.dtype))
+
+    def judged(self, corrupted: Corrupted, batch: MaskedText) -> Judged:
+        """The logits of every token; zero without a head for replaced tokens."""
+        if not hasattr(self, "replaced_head"):
+            zeros = torch.zeros(corrupted.replaced.shape, device=corrupted.replaced.device)
+            return Judged(corrupted.input_ids, corrupted.replaced, zeros)
+        states = self.encoder(corrupted.input_ids, batch.type_ids, batch.mask)
+        return Judged(corrupted.input_ids, corrupted.replaced, self.replaced_logits(states))
+
+    def generator_scores(self, batch: MaskedText) -> tuple[Tensor, ...]:
+        """Losses in nats and hits of the generator, (M,) each; nothing if it is no network."""
+        if self.generator is None:
+            return ()
+        encoder = self.generator.encoder
+        states = encoder(batch.input_ids, batch.type_ids, batch.mask, rows=batch.positions)  # (M, H)
+        logits = self.generator.mlm_head(states, encoder.embedding.word.weight).float()  # (M, V)
+        losses = F.cross_entropy(logits, batch.targets.clamp(min=0), reduction="none")
+        return losses, logits.argmax(-1) == batch.targets
 
     def sentence_logits(self, hidden: Tensor) -> Tensor:
         """(B, T, H) last hidden states, of which the first position is read -> (B, 2)."""
