@@ -82,7 +82,7 @@ def finetuning(folder: Path, name: str) -> tuple[Stepper, list[Any]]:
     task = read(locate(config.task, config.tasks[name]))(tokenizer_of(folder), 32)
     recipe = resolve(config.tasks[name], config.task.scaling, task.examples, 32)
     shape = replace(config.architecture(), hidden_dropout=recipe.dropout, attention_dropout=recipe.dropout)
-    model = build_task_model(task, shape, recipe, 0, None, 0.05)
+    model = build_task_model(task, shape, recipe, config.task, 0, None, 0.05)
     run = RunFolder(folder / "fake", name)
     run.path.mkdir(parents=True, exist_ok=True)
     machine = Machine(DEVICE, "bf16", backend=Backend.EAGER)

@@ -109,11 +109,11 @@ def test_deterministic_runs_have_no_attention_of_cudnn(monkeypatch: pytest.Monke
 def test_numbers_of_a_step_stay_in_one_place_on_a_device_and_are_plain_on_a_cpu() -> None:
     plain = Numbers(None)
     plain.put(0.1, {"masked": 3})
-    assert (plain.rate, plain.counts) == (0.1, {"masked": 3})
+    assert (plain.rates, plain.counts) == ({1.0: 0.1}, {"masked": 3})
     numbers, places = Numbers(CPU), set()
     for rate, masked in ((0.25, 3), (0.5, 2**24)):
         numbers.put(rate, {"masked": masked, "sequences": 8})
-        scalars = [numbers.rate, *numbers.counts.values()]
+        scalars = [*numbers.rates.values(), *numbers.counts.values()]
         assert [float(scalar) for scalar in scalars] == [rate, masked, 8]
         places.add(tuple(scalar.data_ptr() for scalar in scalars if isinstance(scalar, torch.Tensor)))
     assert len(places) == 1

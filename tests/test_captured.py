@@ -145,7 +145,7 @@ def test_what_a_graph_reads_stays_where_it_is(cell: Cell, graphs: StandIn) -> No
     for number in range(WARM_UP + 5):
         trainer.update(number, batches[number])
         tensors = [tensor for part in trainer.captured._parts for tensor in part.tensors().values()]
-        numbers = [trainer._numbers.rate, *trainer._numbers.counts.values(), trainer.guard.refused]
+        numbers = [*trainer._numbers.rates.values(), *trainer._numbers.counts.values(), trainer.guard.refused]
         pointers = [tensor.data_ptr() for tensor in (*tensors, *numbers) if isinstance(tensor, Tensor)]
         if number >= WARM_UP:
             places.add(tuple(pointers))
