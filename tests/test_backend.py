@@ -120,6 +120,14 @@ def test_numbers_of_a_step_stay_in_one_place_on_a_device_and_are_plain_on_a_cpu(
     assert len(places.pop()) == 3
 
 
+def test_each_factor_of_the_rate_has_a_number() -> None:
+    plain, numbers = Numbers(None, [1.0, 0.5]), Numbers(CPU, [1.0, 0.5])
+    for made in (plain, numbers):
+        made.put(0.25, {"examples": 8})
+        assert {scale: float(rate) for scale, rate in made.rates.items()} == {1.0: 0.25, 0.5: 0.125}
+        assert {name: float(count) for name, count in made.counts.items()} == {"examples": 8}
+
+
 # --- a capture that fails ---------------------------------------------------------------------------
 
 
