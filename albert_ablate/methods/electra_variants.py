@@ -68,10 +68,8 @@ class AllTokensMLM(ReplaceMLM):
     token_term = "all_tokens_mlm"
 
     def _token_term(self, model: "ElectraModel", batch: "Batch", corrupted: "Corrupted", states: "Tensor") -> Term:
-        rows = batch.mask.flatten().nonzero()[:, 0]
-        at_rows = states.flatten(0, 1).index_select(0, rows)
-        inputs, targets = corrupted.input_ids.flatten()[rows], corrupted.original.flatten()[rows]
-        loss, hits = model.all_tokens_loss(at_rows, inputs, targets)
+        inputs, targets = corrupted.input_ids.flatten(), corrupted.original.flatten()
+        loss, hits = model.all_tokens_loss(states.flatten(0, 1), inputs, targets, batch.mask.flatten())
         return Term(self.token_term, loss, "tokens", hits, epsilon=EPSILON)
 
     def _head_parameters(self) -> dict[str, int]:

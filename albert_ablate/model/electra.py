@@ -98,10 +98,10 @@ class ElectraModel(EncoderModel):
         logits: Tensor = self.sentence_head(self.pooler(hidden))
         return logits
 
-    def all_tokens_loss(self, states: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def all_tokens_loss(self, states: Tensor, inputs: Tensor, targets: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of -log p(target) in nats over (R,) tokens with ``inputs``, and the number of correct predictions.
 
-        Takes (R, H) states. With the copy probability s, p is s at the input plus (1 - s) times the softmax (ELECTRA,
+        Takes (R, H) states; only rows that are ``real``, (R,) bool, count. With the copy probability s, p is s at the input plus (1 - s) times the softmax (ELECTRA,
         section 3.4). The logits of a piece are computed again for the gradient, so that only a piece of them exists.
         """
         x = self.mlm_head.transform(states)
@@ -112,7 +112,7 @@ class ElectraModel(EncoderModel):
         loss, hits = gates.new_zeros(()), inputs.new_zeros((), dtype=torch.int64)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
-            values = (x[part], gates[part], table, bias, inputs[part], targets[part])
+            values = (x[part], gates[part], table, bias, inputs[part], targets[part], real[part])
             part_loss, part_hits = checkpoint(
                 copied_or_predicted, *values, use_reentrant=False, preserve_rng_state=False
             )
@@ -121,11 +121,11 @@ class ElectraModel(EncoderModel):
 
 
 def copied_or_predicted(
-    x: Tensor, gates: Tensor, table: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor
+    x: Tensor, gates: Tensor, table: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor, real: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log p(target) in nats of (R, E) rows, and the number of targets with the highest probability.
 
-    ``gates`` (R,) are logits of copying the ``inputs`` (R,).
+    ``gates`` (R,) are logits of copying the ``inputs`` (R,). Rows that are not ``real`` count nothing.
     """
     logits = F.linear(x, table.to(x.dtype), bias.to(x.dtype)).to(wide_dtype(x.dtype))  # (R, V)
     log_p = F.log_softmax(logits, -1)
@@ -135,7 +135,7 @@ def copied_or_predicted(
     at_target = torch.where(inputs == targets, at_input, predict + log_p.gather(1, targets))
     best, where = log_p.detach().scatter(1, inputs, -torch.inf).max(-1, keepdim=True)  # of the other pieces
     answer = torch.where(at_input >= predict + best, inputs, where)
-    return -at_target.sum(), (answer == targets).sum()
+    return -(at_target[:, 0] * real).sum(), ((answer == targets)[:, 0] & real).sum()
 
 
 def build_electra(
