@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from runhelpers import run, tiny_config
 from safetensors.torch import load_file, save_file
 from taskhelpers import write_sst2
-from test_huggingface_parity import HIDDEN, VOCABULARY, architecture, inputs
+from test_huggingface_parity import HIDDEN, architecture, inputs
 from test_import import PIECES, change_config, common, moved
 from transformers import (
     AutoModelForPreTraining,
@@ -40,8 +41,7 @@ from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import load_weights, newest
 from analysis.similarity import measure
 
-CLOSE = {"atol": 1e-5, "rtol": 0.0}
-EXACT = {"atol": 0.0, "rtol": 0.0}
+TOLERANCE = 1e-5
 
 
 def ours(shape: Architecture, head: electra.Head = "replaced", tie: str = "embeddings") -> electra.ElectraModel:
@@ -51,8 +51,6 @@ def ours(shape: Architecture, head: electra.Head = "replaced", tie: str = "embed
 
 def loaded(found: Exported | None, folder: Path) -> Any:
     """Through the files, as a user does; no tensor is missing, unknown or drawn anew."""
-    import transformers
-
     assert found is not None
     folder.mkdir()
     save_file(found.tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -93,9 +91,9 @@ def assert_discriminator(model: Any, theirs: Any, order: torch.Tensor | None = N
         expected = theirs(input_ids=words, token_type_ids=types, attention_mask=mask, labels=labels)
         real = mask.bool()
         logits = model.replaced_logits(model.encoder(ids, types, mask))
-        torch.testing.assert_close(logits[real], expected.logits[real], **CLOSE)
+        torch.testing.assert_close(logits[real], expected.logits[real], atol=TOLERANCE, rtol=0)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits[real], labels[real].float())
-        torch.testing.assert_close(loss, expected.loss, **CLOSE)
+        torch.testing.assert_close(loss, expected.loss, atol=TOLERANCE, rtol=0)
 
 
 @torch.no_grad()
@@ -109,9 +107,11 @@ def assert_generator(model: Any, theirs: Any, order: torch.Tensor | None = None)
     expected = theirs(input_ids=order[ids], token_type_ids=types, attention_mask=mask, labels=labels.view_as(ids))
     states = model.encoder(ids, types, mask, rows=where)
     table = model.encoder.embedding.word.weight
-    torch.testing.assert_close(model.mlm_head(states, table), expected.logits.flatten(0, 1)[where][:, order], **CLOSE)
+    torch.testing.assert_close(
+        model.mlm_head(states, table), expected.logits.flatten(0, 1)[where][:, order], atol=TOLERANCE, rtol=0
+    )
     loss, _ = model.mlm_head.loss(states, table, targets)
-    torch.testing.assert_close(loss / len(where), expected.loss, **CLOSE)
+    torch.testing.assert_close(loss / len(where), expected.loss, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("tie", ["embeddings", "none"])
@@ -155,8 +155,8 @@ def test_relatives_with_a_masked_lm_head_go_out_like_masked_lm(
         expected = theirs(input_ids=ids, token_type_ids=types, attention_mask=mask)
         states = model.encoder(ids, types, mask)
         logits = model.mlm_head(states[mask.bool()], model.encoder.embedding.word.weight)
-    torch.testing.assert_close(logits, expected.prediction_logits[mask.bool()], **CLOSE)
-    torch.testing.assert_close(model.sentence_logits(states), expected.sop_logits, **CLOSE)
+    torch.testing.assert_close(logits, expected.prediction_logits[mask.bool()], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(model.sentence_logits(states), expected.sop_logits, atol=TOLERANCE, rtol=0)
 
 
 def test_loss_and_gradients_are_those_of_both_networks_with_one_embedding(tmp_path: Path) -> None:
@@ -182,7 +182,8 @@ def test_loss_and_gradients_are_those_of_both_networks_with_one_embedding(tmp_pa
     batch = Batch(masked, types, mask.bool(), where, targets, torch.zeros(3).long(), draws)
     terms = {term.name: term for term in method.terms(model, batch)}
     counts = batch.counts()
-    total = sum(term.weight * term.loss_sum / (counts[term.per] + term.epsilon) for term in terms.values())
+    parts = [term.weight * term.loss_sum / (counts[term.per] + term.epsilon) for term in terms.values()]
+    total = torch.stack(parts).sum()
 
     corrupted = method.corrupted(model, batch).input_ids  # type: ignore[attr-defined]
     labels = torch.full((ids.numel(),), -100).scatter(0, where, targets).view_as(ids)
@@ -190,8 +191,8 @@ def test_loss_and_gradients_are_those_of_both_networks_with_one_embedding(tmp_pa
     replaced = (corrupted != ids).long()
     assert 0 < replaced.sum() <= len(where)
     of_encoder = discriminator(input_ids=corrupted, token_type_ids=types, attention_mask=mask, labels=replaced).loss
-    torch.testing.assert_close(terms["generator"].loss_sum / len(where), of_generator, **CLOSE)
-    torch.testing.assert_close(terms["replaced"].loss_sum / mask.sum(), of_encoder, **CLOSE)
+    torch.testing.assert_close(terms["generator"].loss_sum / len(where), of_generator, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(terms["replaced"].loss_sum / mask.sum(), of_encoder, atol=TOLERANCE, rtol=0)
     expected = of_generator + 50 * of_encoder
     torch.testing.assert_close(total, expected, atol=1e-4, rtol=0)
     total.backward()
@@ -245,7 +246,7 @@ def test_released_networks_come_in_and_go_out_again(kind: Any, settings: dict[st
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "out"))
     assert before.keys() == after.keys()
     for name, tensor in before.items():
-        torch.testing.assert_close(after[name], tensor, **EXACT)
+        torch.testing.assert_close(after[name], tensor, atol=0, rtol=0)
     described, written = (read_json(tmp_path / name / "config.json") for name in ("in", "out"))
     fields = ("architectures", "hidden_act", "embedding_size", "layer_norm_eps", "type_vocab_size", "pad_token_id")
     assert {name: described[name] for name in fields} == {name: written[name] for name in fields}
@@ -316,7 +317,7 @@ def test_a_run_goes_out_and_both_networks_come_back(
         state = back.state_dict()
         for name, tensor in mine.named_parameters(remove_duplicate=False):
             if not name.startswith(("generator.", "pooler.", "sentence_head.")):
-                torch.testing.assert_close(state[name], tensor.detach(), **EXACT, msg=name)
+                torch.testing.assert_close(state[name], tensor.detach(), atol=0, rtol=0, msg=name)
 
 
 def test_an_imported_discriminator_is_scored_fine_tuned_and_measured(
@@ -341,4 +342,3 @@ def test_an_imported_discriminator_is_scored_fine_tuned_and_measured(
     (entry,) = RunFolder(back.parent, back.name).read("results.json")["tasks"]
     assert entry["task"] == "sst2"
     assert len(measure(back, Path(str(config.data.path)), sequences=4)["l2"]) == config.model.layers
-    assert VOCABULARY < config.tokenizer.vocab_size, "ids of the test's texts are words of this vocabulary"
