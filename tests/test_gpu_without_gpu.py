@@ -249,7 +249,7 @@ def test_the_model_compiles_whole_and_once_for_all_seeds(cell: Cell) -> None:
         return out.mlm_loss_sum + out.sentence_loss_sum
 
     compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=False)
-    tensors = list(vars(batch).values())
+    tensors = list(batch.tensors().values())
     for seed in (0, 1):
         model = build_model(config.architecture(), seed)
         compiled(model, tensors).backward()

@@ -101,8 +101,9 @@ class ElectraModel(EncoderModel):
     def all_tokens_loss(self, states: Tensor, inputs: Tensor, targets: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of -log p(target) in nats over (R,) tokens with ``inputs``, and the number of correct predictions.
 
-        Takes (R, H) states; only rows that are ``real``, (R,) bool, count. With the copy probability s, p is s at the input plus (1 - s) times the softmax (ELECTRA,
-        section 3.4). The logits of a piece are computed again for the gradient, so that only a piece of them exists.
+        Takes (R, H) states; only rows that are ``real``, (R,) bool, count. With the copy probability s, p is s at the
+        input plus (1 - s) times the softmax (ELECTRA, section 3.4). The logits of a piece are computed again for the
+        gradient, so that only a piece of them exists.
         """
         x = self.mlm_head.transform(states)
         x, gates = x.to(compute_dtype(x)), self.copy_gate(states)  # (R, E), (R,)

@@ -78,6 +78,7 @@ class Generator(nn.Module):
 
     def __init__(self, shape: Shape, encoder: Encoder, tie: str) -> None:
         super().__init__()
+        self.shape = shape
         self.encoder = Encoder(shape)
         self.mlm_head = MaskedLMHead(shape)
         if tie != "none":  # the released code shares the norm of the embedding too; the paper names two tables
