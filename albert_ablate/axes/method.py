@@ -20,7 +20,7 @@ class MethodName(StrEnum):
     @property
     def corrupts(self) -> bool:
         """Whether the encoder reads text in which a generator has replaced tokens."""
-        return self is not MethodName.MLM
+        return self.discriminates or self in (MethodName.REPLACE_MLM, MethodName.ALL_TOKENS_MLM)
 
     @property
     def discriminates(self) -> bool:
@@ -72,7 +72,7 @@ def _contradictions(method: _Method, c: Settings) -> list[str]:
     if not name.corrupts:
         unused = [*_GENERATOR, "sentence_weight", "initialisation"]
     elif method.generator != "learned":
-        unused = ["generator_width", "generator_depth", "tie", "temperature"]
+        unused = [key for key in _GENERATOR if key != "generator"]
     if not name.discriminates:
         unused.append("discriminator_weight")
     defaults = {**_GENERATOR, **_WEIGHTS}
