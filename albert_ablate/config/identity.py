@@ -27,7 +27,11 @@ BEFORE = {
 }
 
 #: Settings in identities -> their value in runs that lack them and in arms whose terms do not set them.
-UNSAID = {"warm_start.layers": [], **{path: value for axis in AXES for path, value in axis.beside.items()}}
+UNSAID = {
+    "warm_start.layers": [],
+    **{axis.path: axis.before for axis in _LATER_AXES},
+    **{path: value for axis in AXES for path, value in axis.beside.items()},
+}
 
 #: Groups whose ``name`` only labels their other settings.
 _NAMED = ("model", *(axis.group for axis in AXES if axis.setting != "name"))
