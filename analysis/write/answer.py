@@ -6,7 +6,7 @@ import pandas as pd
 
 from albert_ablate.config.schema import CONF
 
-from ..judge.claims import Verdict, counted
+from ..judge.claims import Verdict, counted, whose
 from ..judge.effects import SweepTable
 from ..read.records import parse_yaml
 from . import own
@@ -32,7 +32,7 @@ def answer(
         return f"{title}{'' if title.endswith('?') else ':'} {own.answer(sweeps[0], most=1)}"
     tested = [verdict for verdict in papers if verdict.verdict != "not tested"]
     if tested:
-        return f"Of {len(papers)} claims of the paper these runs can test {len(tested)}: {_listed(tested)}."
+        return f"Of {len(papers)} claims of {whose(papers)} these runs can test {len(tested)}: {_listed(tested)}."
     return own.answer(sweeps[0], most=1) if sweeps and sweeps[0].reference else None
 
 
