@@ -23,7 +23,7 @@ from .metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, t
 from .statistics import Estimate, estimate, p_two_sided
 from .tables import Comparison, Entry, Row, Table, corrected
 
-_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, "Avg")
+_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, "Avg", "GLUE")
 _COST = ("params", "seconds")
 
 

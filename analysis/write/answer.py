@@ -37,9 +37,9 @@ def answer(
 
 
 def on_plateau(done: pd.DataFrame) -> bool:
-    """Whether no run is better than the unigram baseline of masked LM; False where no run was compared with it."""
+    """Whether no run is better than the unigram baseline of masked LM; False where a run was not compared with it."""
     left = [flag for flag in done["mlm_left_baseline"] if isinstance(flag, bool)]
-    return bool(left) and not any(left)
+    return bool(left) and len(left) == len(done) and not any(left)
 
 
 def _plateau(done: pd.DataFrame) -> str:
