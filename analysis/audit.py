@@ -187,7 +187,9 @@ def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Entries of the papers' claims files, of the controls and of ``files``, as written. Raises ConfigError."""
     load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
     return [
-        entry for file in (_CLAIMS, _ELECTRA, _CONTROLS, *files) for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
+        entry
+        for file in (_CLAIMS, _ELECTRA, _CONTROLS, *files)
+        for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
     ]
 
 

@@ -26,7 +26,7 @@ from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.record import formats
 
-from .judge.metrics import SENTENCE_SCORES, tasks_of, unfit
+from .judge.metrics import REPLACED, SENTENCE_SCORES, tasks_of, unfit
 from .judge.statistics import p_two_sided
 from .judge.tables import Comparison, Row, compare_arms, corrected
 from .judge.tables import Table as PaperTable
@@ -48,7 +48,7 @@ best: of all checkpoints, chosen on dev itself, median over seeds · to beat: ma
 where a task has two metrics, all numbers are those of their mean\
 """
 _PLANTED = ("achievable", "planted text")
-_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, "Avg", "tokens/s")
+_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, REPLACED, "Avg", "tokens/s")
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
@@ -72,6 +72,9 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     for score, task in SENTENCE_SCORES.items():
         columns = runs[[task, f"{task}_interval", f"{task}_head"]].itertuples(index=False)
         table[score] = [_accuracy(*values) for values in columns]
+    if runs["replaced_auc"].notna().any():
+        areas = runs[["replaced_auc", "replaced_interval"]].itertuples(index=False)
+        table[REPLACED] = [_accuracy(area, interval, "fitted") for area, interval in areas]
     if runs["planted"].notna().any():
         table["achievable"] = [_achievable(run) for run in runs.to_dict("records")]
         table["planted text"] = runs["planted"].fillna("")

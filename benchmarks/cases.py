@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.data.batches import PairBatches
 from albert_ablate.data.store import TokenStore
 from albert_ablate.door.compose import compose
+from albert_ablate.methods import method_of
+from albert_ablate.methods.batch import StepBatches
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,9 @@ def word_starts(v: int) -> np.ndarray:
     return np.arange(v) % 3 > 0
 
 
-def batches_of(case: Case, config: RunConfig | None = None) -> PairBatches:
+def batches_of(case: Case, config: RunConfig | None = None) -> StepBatches:
     """Training batches of made-up text."""
-    config = config or case.config()
-    return PairBatches(
-        made_up_store(case.v), word_starts(case.v), config.objective.name, config.pairs, config.masking, case.b, 0
-    )
+    return method_of(config or case.config()).batches(made_up_store(case.v), word_starts(case.v))
 
 
 def tokenizer_of(v: int) -> Any:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import Batch
-from albert_ablate.model.pretraining import build_model
+from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import Owner
@@ -36,7 +36,7 @@ class Side:
 class Resident(Batch):
     """One of our batches that only the first step moves to the device."""
 
-    kept: dict[str, torch.Tensor]  # on the device
+    kept: dict[str, torch.Tensor] = field(default_factory=dict)  # on the device
 
     def micro(self, size: int) -> Iterator[Batch]:
         """Itself: the batch is one micro-batch."""
@@ -49,7 +49,7 @@ class Resident(Batch):
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; copied at the first call only."""
         if not self.kept:
-            self.kept.update({field.name: getattr(self, field.name).to(device) for field in fields(Batch)})
+            self.kept.update({name: tensor.to(device) for name, tensor in super().tensors().items()})
         return Batch(**self.kept)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -62,7 +62,7 @@ def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder:
     config = config or case.config(*more)
     set_up(config.runtime)
     run = RunFolder(folder or Path(tempfile.mkdtemp()), "benchmark")
-    model = build_model(config.architecture(), config.seed)
+    model = method_of(config).build({})
     machine = Machine.of(config.runtime)
     choose_attention(config, ForwardPass.of_pretraining(config), machine)
     return Trainer(
@@ -79,7 +79,7 @@ def our_side(case: Case, *more: str) -> Side:
     """Our side."""
     trainer = our_trainer(case, *more)
 
-    return Side(trainer.batches, trainer.update, lambda batch: Resident(**vars(batch), kept={}))
+    return Side(trainer.batches, trainer.update, lambda batch: Resident(**vars(batch)))
 
 
 def in_line(side: Side) -> Callable[[], Any]:

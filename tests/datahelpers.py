@@ -33,5 +33,7 @@ def pair_settings(**other: Any) -> PairsConfig:
 
 
 def mask_settings(**other: Any) -> MaskingConfig:
-    plain = MaskingConfig(probability=0.15, max_ngram=3, max_predictions=None, copies=None, long_words="whole")
+    plain = MaskingConfig(
+        probability=0.15, max_ngram=3, max_predictions=None, copies=None, long_words="whole", fill="auto", draw="spans"
+    )
     return dataclasses.replace(plain, **other)

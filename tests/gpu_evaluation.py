@@ -1,7 +1,8 @@
 """Held-out forward passes on the fake accelerator, in a process of their own: ``python gpu_evaluation.py FOLDER``.
 
-Prints JSON: for masked LM and for the sentence task the number of tensors that were copied from the host, and the shape
-of each batch's first result, without what was filled in. What a GPU would wait for raises.
+Prints JSON: for masked LM, the sentence task and both passes of the replaced-token probe the number of tensors that
+were copied from the host, and the shape of each batch's first result, without what was filled in. What a GPU would wait
+for raises.
 """
 
 import json
@@ -11,17 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fake_accelerator import DEVICE, install, moved, on_device
 from runhelpers import held_out_of, tiny_config
 
+from albert_ablate.evaluation import replaced
+from albert_ablate.evaluation.baselines import NgramTables
+from albert_ablate.evaluation.corruption import Draws
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.training.machine import Machine
 
 
 def main(folder: Path) -> dict[str, Any]:
-    """Both passes, over 17 pairs in batches of five."""
+    """Every pass, over 17 pairs in batches of five."""
     install()
     config = tiny_config(folder, "batch.micro_size=5", "evaluation.max_pairs=17")
     _, held_out = held_out_of(config)
@@ -30,9 +35,15 @@ def main(folder: Path) -> dict[str, Any]:
     model = build_model(config.architecture(), config.seed)
     with on_device():
         evaluator = Evaluator(moved(model), held_out, config.objective.name, None, Machine(DEVICE, "bf16"))
+        head = replaced._Head(np.zeros(config.model.hidden), 0.0, np.zeros(len(pairs.word_starts)))
+    draws = Draws(NgramTables.of([pairs.store], len(pairs.word_starts)))
+    machine = evaluator.machine
+    encoder = evaluator.model.encoder
     return {
         "masked LM": passes(lambda: evaluator._predictions(pairs, None)),
         "sentences": passes(lambda: evaluator._first_states(pairs, None)),
+        "replaced tokens, fitting": passes(lambda: replaced._last_states(encoder, pairs, draws, machine, 17)),
+        "replaced tokens": passes(lambda: replaced._odds(encoder, pairs, draws, head, machine)),
     }
 
 

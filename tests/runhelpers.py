@@ -16,14 +16,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.data.batches import Batch, PairBatches
+from albert_ablate.data.batches import Batch
 from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.door.compose import compose, paper_setup
 from albert_ablate.errors import PreemptedError
 from albert_ablate.evaluation.heldout import build_held_out
 from albert_ablate.experiment import run_cell
 from albert_ablate.files import sha256_file
-from albert_ablate.model.pretraining import PretrainingModel, build_model
+from albert_ablate.methods import method_of
+from albert_ablate.model.pretraining import build_model
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.status import State
 from albert_ablate.training.backend import Backend
@@ -164,21 +165,18 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
 
 
-def make_batches(config: RunConfig, prepared: Prepared | None = None) -> PairBatches:
+def make_batches(config: RunConfig, prepared: Prepared | None = None) -> Any:
     """Training batches of a configuration."""
     prepared = prepared or prepare(config)
-    return PairBatches(
-        prepared.train, prepared.tokenizer.word_starts, config.objective.name, config.pairs, config.masking,
-        config.batch.size, config.seed,
-    )  # fmt: skip
+    return method_of(config).batches(prepared.train, prepared.tokenizer.word_starts)
 
 
 def make_trainer(
-    config: RunConfig, model: PretrainingModel | None = None, precision: str = "fp32", backend: Backend | None = None
-) -> tuple[Trainer, PairBatches]:
+    config: RunConfig, model: Any = None, precision: str = "fp32", backend: Backend | None = None
+) -> tuple[Trainer, Any]:
     """A trainer on CPU, without evaluation."""
     batches = make_batches(config)
-    model = model or build_model(config.architecture(), config.seed)
+    model = model or method_of(config).build({})
     folder = RunFolder(Path(config.paths.runs), "by-hand")
     machine = Machine(choose_device(config.runtime), precision, backend=backend)
     trainer = Trainer(config, Owner("by-hand"), model, batches, folder, machine, dict, Trackers())

@@ -221,7 +221,7 @@ def test_processes_that_build_for_a_gpu_are_not_forked_from_this_one(
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("this process has threads"))
     stream = batches.from_step(3, 60, 1, pin_memory=True)
     assert batch_arrays(next(stream)) == batch_arrays(batches[3])
-    (worker,) = stream._workers  # type: ignore[attr-defined]
+    (worker,) = stream._workers
     for number in stopping.SIGNALS:
         os.kill(worker.pid, number)
     assert [batch_arrays(next(stream)) for _ in range(8)] == [batch_arrays(batches[step]) for step in range(4, 12)]

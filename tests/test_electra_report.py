@@ -27,7 +27,9 @@ LAW = {
 }  # fmt: skip
 
 
-def write(root: Path, names: tuple[str, ...] = TABLES, seeds: int = 3, tasks: tuple[str, ...] = ("word_order",)) -> Path:
+def write(
+    root: Path, names: tuple[str, ...] = TABLES, seeds: int = 3, tasks: tuple[str, ...] = ("word_order",)
+) -> Path:
     """The cells of these sweeps, one run for each seed; a cell of several sweeps once."""
     distinct = {repr(config(terms, 0)): terms for terms in cells(*names)}
     for seed in range(seeds):

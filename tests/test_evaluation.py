@@ -390,6 +390,23 @@ def test_scikit_learn_fits_on_a_cpu_and_the_device_elsewhere(monkeypatch: pytest
     assert fitted.predicted(nothing, nothing, nothing, torch.device("cuda")) == "_on_device"
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_head_for_features_that_are_not_scaled_gives_the_same_log_odds(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(4)
+    x, asked = draw.normal(3, [0.1, 1, 20, 0], (2, 600, 4))
+    labels = (draw.random(600) < 1 / (1 + np.exp(10 * (x[:, 0] - 3)))).astype(np.int64)
+    on_device = fitted._head_on_device
+    monkeypatch.setattr(fitted, "_head_on_device", lambda x, labels, _: on_device(x, labels, torch.device("cpu")))
+    weights, intercept = fitted.head(x, labels, torch.device(kind))
+    scaler = StandardScaler().fit(x)
+    exact = LogisticRegression(C=fitted.C, tol=1e-10, max_iter=100_000).fit(scaler.transform(x), labels)
+    expected = exact.decision_function(scaler.transform(asked))
+    np.testing.assert_allclose(asked @ weights + intercept, expected, atol=2e-3)
+    assert abs(expected).max() > 1
+
+
 def test_a_task_the_text_cannot_give_has_no_record() -> None:
     held_out = HeldOut(None, {}, {})  # type: ignore[arg-type]
     evaluator = Evaluator(PlantedModel(), held_out, Objective.SOP, NgramBaselines(store_of([5]), 8), CPU)
@@ -414,7 +431,7 @@ def evaluator_of(folder: Path, objective: str) -> Evaluator:
 @pytest.mark.parametrize("objective", [o.value for o in Objective])
 def test_an_untrained_model_has_left_no_baseline(folder: Path, objective: str) -> None:
     results = evaluator_of(folder, objective).results()
-    assert set(results) == {"masked_lm", "nsp", "sop"}
+    assert set(results) == {"masked_lm", "nsp", "sop", "replaced_tokens"}
     for record in results.values():
         assert record["left_baseline"] is False
     assert results["masked_lm"]["gain_over_unigram"] < PLATEAU_MARGIN
@@ -467,6 +484,8 @@ def test_on_a_gpu_the_batches_of_a_set_have_one_shape_and_give_the_same_numbers(
     expected = evaluator.results()
     shapes, forward = set(), evaluator.model.encoder.forward
 
+    monkeypatch.setattr(intrinsic, "replaced_tokens", lambda *_: "tested in test_replaced.py")
+
     def seen(ids: Tensor, types: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         shapes.add((tuple(ids.shape), tuple(rows.shape)))
         result: Tensor = forward(ids, types, mask, rows=rows)
@@ -495,6 +514,8 @@ def test_on_a_gpu_no_batch_waits_for_the_host(tmp_path: Path) -> None:
     assert found == {
         "masked LM": {"from_host": sent, "shapes": [[22], [23], [22], [10]]},
         "sentences": {"from_host": sent, "shapes": [[5, 32], [5, 32], [5, 32], [2, 32]]},
+        "replaced tokens, fitting": {"from_host": sent, "shapes": [[145, 32], [145, 32], [145, 32], [58, 32]]},
+        "replaced tokens": {"from_host": sent + 1, "shapes": [[5, 32], [5, 32], [5, 32], [2, 32]]},  # the head, once
     }
 
 

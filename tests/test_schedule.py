@@ -10,11 +10,13 @@ from albert_ablate.config.schema import BudgetConfig, OptimizerConfig
 from albert_ablate.door.compose import compose
 from albert_ablate.training.optimizers import learning_rate
 
-DecayFrom = Literal["start", "warmup_end"]
+DecayFrom = Literal["start", "warmup_end", "throughout"]
 
 
 def in_steps(steps: int, warmup: int) -> BudgetConfig:
-    return BudgetConfig(unit="steps", steps=steps, warmup_steps=warmup, tokens=None, flops=None, seconds=None)
+    return BudgetConfig(
+        unit="steps", steps=steps, warmup_steps=warmup, tokens=None, flops=None, seconds=None, lookups="free"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +90,16 @@ def test_without_warm_up_the_first_step_has_the_peak(
 def test_presets_take_the_released_schedule() -> None:
     for scale in ("paper", "demo"):
         assert compose([f"scale={scale}"]).optimizer.decay_from == "start"
+
+
+def test_throughout_warm_up_and_decay_multiply(paper: tuple[OptimizerConfig, BudgetConfig]) -> None:
+    """ELECTRA's released code: lr (1 - t / S) min(1, t / w), at its highest where the warm-up ends."""
+    optimizer = replace(paper[0], learning_rate=0.2, decay_from="throughout")
+    budget = replace(paper[1], steps=100, warmup_steps=10)
+    rates = [learning_rate(step, optimizer, budget) for step in range(101)]
+    assert rates[0] == 0
+    assert rates.index(max(rates)) == 10
+    assert rates[10] == pytest.approx(0.2 * (1 - 10 / 100))
+    assert rates[5] == pytest.approx(0.2 * (1 - 5 / 100) * 0.5)
+    assert rates[100] == 0
+    assert learning_rate(0, optimizer, replace(budget, warmup_steps=0)) == 0.2

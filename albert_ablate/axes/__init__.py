@@ -3,13 +3,20 @@
 from albert_ablate.axes.axis import Axis
 from albert_ablate.axes.embed import EMBED
 from albert_ablate.axes.method import METHOD, MethodName
-from albert_ablate.axes.objective import HELD_OUT_SCORES, IN_ORDER, OBJECTIVE, SENTENCE_TASKS, Objective
+from albert_ablate.axes.objective import (
+    HELD_OUT_SCORES,
+    IN_ORDER,
+    OBJECTIVE,
+    REPLACED_TOKENS,
+    SENTENCE_TASKS,
+    Objective,
+)
 from albert_ablate.axes.share import SHARE, Part, Share
 
 #: Every axis, in the order of names and columns.
 AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD)
 
 __all__ = [
-    "AXES", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "SENTENCE_TASKS", "SHARE",
+    "AXES", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "REPLACED_TOKENS", "SENTENCE_TASKS", "SHARE",
     "Axis", "MethodName", "Objective", "Part", "Share",
 ]  # fmt: skip

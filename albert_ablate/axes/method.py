@@ -77,9 +77,8 @@ def _contradictions(method: _Method, c: Settings) -> list[str]:
         unused.append("discriminator_weight")
     defaults = {**_GENERATOR, **_WEIGHTS}
     problems = [
-        f"method.{key}={_plain(group[key])}: no effect with "
-        f"{f'method={name}' if key not in _GENERATOR or not name.corrupts else f'method.generator={method.generator}'}. "
-        f"Leave it at {_plain(defaults[key])}, or use a method that reads it, such as method=electra."
+        f"method.{key}={_plain(group[key])}: no effect with {_reason(key, method)}. "
+        f"Leave it at {_plain(defaults[key])}, or use method=electra with a learned generator."
         for key in unused
         if group[key] != defaults[key]
     ]
@@ -88,6 +87,13 @@ def _contradictions(method: _Method, c: Settings) -> list[str]:
     if name.corrupts and method.generator == "learned":
         problems += _sizes(method, c)
     return problems
+
+
+def _reason(key: str, method: _Method) -> str:
+    """Why a method does not read the setting ``key``."""
+    if key in _GENERATOR and method.name.corrupts:
+        return f"method.generator={method.generator}"
+    return f"method={method.name}"
 
 
 def _sizes(method: _Method, c: Settings) -> list[str]:
@@ -99,11 +105,11 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
     equal = width == 1 and depth == 1
     if method.name.needs_equal_generator and not equal:
         return [
-            f"method.generator_width={width:g}, method.generator_depth={depth:g}: with method={method.name} the encoder "
-            "begins with the generator's weights, so both have one size. Set both to 1."
+            f"method.generator_width={width:g}, method.generator_depth={depth:g}: with method={method.name} the "
+            "encoder begins with the generator's weights, so both have one size. Set both to 1."
         ]
-    if method.name.needs_equal_generator and method.tie == "all":
-        return [f"method.tie=all: with method={method.name} the generator is frozen. Use method.tie=embeddings."]
+    if method.name.needs_equal_generator and method.tie != "none":
+        return [f"method.tie={method.tie}: with method={method.name} the generator is frozen. Use method.tie=none."]
     if method.tie == "all" and not equal and (width != 1 or not c.share.all_layers_equal):
         return [
             f"method.tie=all with method.generator_width={width:g} and method.generator_depth={depth:g}: networks of "
@@ -113,7 +119,7 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
         fitting = sorted({round(hidden * f) for f in (1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1)} - {0})
         good = [w for w in fitting if w % max(1, w // head) == 0]
         return [
-            f"method.generator_width={width:g}: {generator} of model.hidden={hidden} is not divisible by {heads} heads. "
+            f"method.generator_width={width:g}: {generator} of model.hidden={hidden} does not divide by {heads} heads. "
             f"Widths that fit, as fractions: {', '.join(f'{w / hidden:.4g}' for w in good)}."
         ]
     return []

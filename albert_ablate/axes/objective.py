@@ -46,8 +46,10 @@ SENTENCE_TASKS: Mapping[Objective, SentenceTask] = {
 #: Pairs in order, from one document, without a sentence task. Masked LM and similarity are measured on them.
 IN_ORDER = Objective.NONE
 
-#: Keys of the held-out scores in ``results.json``, masked LM first.
+#: Keys of the held-out scores in ``results.json`` that every run has, masked LM first.
 HELD_OUT_SCORES = ("masked_lm", *(task.value for task in SENTENCE_TASKS))
+#: Key of the replaced-token probe, which older runs lack.
+REPLACED_TOKENS = "replaced_tokens"
 
 OBJECTIVE = Axis(
     "objective", "name", "sentence objective",

@@ -1,7 +1,7 @@
 """Score a run on any corpus: ``python -m albert_ablate.evaluate runs/NAME data=text data.path=FILE``.
 
-Measures masked LM, NSP, SOP and the change from layer to layer on held-out documents, for trained and
-imported runs, with the run's tokenizer. On a text that the run was not trained on, the baselines are
+Measures masked LM, NSP, SOP, replaced tokens and the change from layer to layer on held-out documents, for trained
+and imported runs, with the run's tokenizer. On a text that the run was not trained on, the baselines are
 computed from that text (``evaluation.foreign``) and there is no verdict on the length of training. The
 record is kept in ``RUN/evaluations/``, or with ``--out FILE`` only in that file. The first evaluation of
 an imported run also becomes its results.

@@ -50,6 +50,8 @@ def contradictions(c: RunConfig) -> list[str]:
 
 
 def _budget_contradictions(budget: BudgetConfig) -> list[str]:
+    if budget.lookups != "free" and budget.unit != "flops":
+        return [f"budget.lookups={budget.lookups}: no effect with budget={budget.unit}. Use budget=flops, or leave it."]
     amounts = {"tokens": budget.tokens, "flops": budget.flops, "seconds": budget.seconds}
     if budget.unit != "steps" and amounts.pop(budget.unit) is None:
         return [f"budget.{budget.unit} is empty: budget={budget.unit} needs the amount. Give budget.{budget.unit}=..."]

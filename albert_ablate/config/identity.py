@@ -14,6 +14,7 @@ NUMERICS = 1
 LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
     "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
+    "budget.lookups": "free",
 }  # fmt: skip
 
 #: The axes that were added later.
@@ -77,6 +78,8 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
         kept["budget"] = {"steps": budget["steps"], "warmup_steps": budget["warmup_steps"]}
     elif budget:
         kept["budget"] = {unit: budget.get(unit), "warmup": budget["warmup_steps"] / budget["steps"]}
+        if budget.get("lookups", "free") != "free":
+            kept["budget"]["lookups"] = budget["lookups"]
     return kept
 
 

@@ -245,6 +245,7 @@ class BudgetConfig:
     tokens: Positive | None  # real tokens, padding left out
     flops: PositiveFloat | None  # of the matrix products, forward and backward
     seconds: PositiveFloat | None  # of training, without evaluation and saving
+    lookups: Literal["free", "dense"]  # in word tables, for ``flops``
 
     def amount(self) -> float:
         """The amount of ``unit`` that a run may use."""

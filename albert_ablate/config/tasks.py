@@ -51,7 +51,7 @@ class UpdateConfig:
     epsilon: PositiveFloat
     bias_correction: bool
     clip_norm: PositiveFloat | None
-    decay_from: Literal["start", "warmup_end"]
+    decay_from: Literal["start", "warmup_end", "throughout"]
 
 
 @dataclass(frozen=True, config=_STRICT)

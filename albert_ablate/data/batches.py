@@ -4,7 +4,7 @@ Letters: B sequences in the batch, T tokens (always ``pairs.max_length``), M mas
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -58,7 +58,8 @@ class Batch:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name."""
-        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        named = {field.name: getattr(self, field.name) for field in fields(Batch)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory, for asynchronous copies. ``DataLoader`` calls this method by name."""

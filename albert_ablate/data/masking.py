@@ -95,11 +95,11 @@ class Words:
 
 def find_words(ids: np.ndarray, segment_starts: np.ndarray, word_starts: np.ndarray) -> Words:
     """Words of a batch; the arguments are those of ``mask_batch``."""
-    real = _ordinary(ids)
+    real = ordinary(ids)
     return _counted(real, real & (_segment_firsts(ids, segment_starts) | word_starts[ids]), segment_starts)
 
 
-def _ordinary(ids: np.ndarray) -> np.ndarray:
+def ordinary(ids: np.ndarray) -> np.ndarray:
     """(B, T) bool: tokens of text; <unk> is one of them."""
     return (ids >= FIRST_PIECE) | (ids == UNK)
 

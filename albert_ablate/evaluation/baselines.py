@@ -15,7 +15,7 @@ from albert_ablate.files import building, digest
 PLATEAU_MARGIN = 0.1
 
 #: Strength, in tokens, of the unigram prior that smooths the bigram counts.
-_BIGRAM_PRIOR = 50.0
+BIGRAM_PRIOR = 50.0
 #: At most so many tokens are counted for the bigram model, so that its table fits in memory for any corpus.
 _BIGRAM_TOKENS = 20_000_000
 #: Texts of fewer tokens are counted by every run, in a fraction of a second, and not cached.
@@ -152,5 +152,5 @@ def _times_counted(pairs: np.ndarray, known: np.ndarray, counts: np.ndarray) -> 
 
 def _nats(together: np.ndarray, followed: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Nats of a bigram model that is smoothed with the unigram ``probability``."""
-    loss: np.ndarray = -np.log((together + _BIGRAM_PRIOR * probability) / (followed + _BIGRAM_PRIOR))
+    loss: np.ndarray = -np.log((together + BIGRAM_PRIOR * probability) / (followed + BIGRAM_PRIOR))
     return loss

@@ -43,6 +43,38 @@ def _on_device(x: np.ndarray, labels: np.ndarray, features: np.ndarray, device: 
     return (scores > 0).long().cpu().numpy()
 
 
+def head(x: np.ndarray, labels: np.ndarray, device: torch.device) -> tuple[np.ndarray, float]:
+    """Fit a head as ``predicted`` does; returns its weights (H,) and intercept, for features that are not scaled.
+
+    The log-odds of label 1 are ``features @ weights + intercept``. Both labels must occur.
+    """
+    find = _head_on_host if device.type == "cpu" else _head_on_device
+    mean, scale, weights, intercept = find(x, labels, device)
+    weights = weights.astype(np.float64) / scale
+    return weights, intercept - float(mean @ weights)
+
+
+def _head_on_host(
+    x: np.ndarray, labels: np.ndarray, _device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean, scale and weight of each feature, and the intercept."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    found = LogisticRegression(C=C, max_iter=1000).fit(scaler.fit_transform(x), labels)
+    return scaler.mean_, scaler.scale_, found.coef_[0], float(found.intercept_[0])
+
+
+def _head_on_device(
+    x: np.ndarray, labels: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    known = torch.from_numpy(x).to(device).double()
+    mean, scale = _mean_and_scale(known)
+    weights, intercept = logistic_regression((known - mean) / scale, torch.from_numpy(labels).to(device).double())
+    return mean.cpu().numpy(), scale.cpu().numpy(), weights.cpu().numpy(), float(intercept)
+
+
 def _mean_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each column; 1 if the deviation is only rounding error, as in scikit-learn."""
     variance, mean = torch.var_mean(x, 0, correction=0)

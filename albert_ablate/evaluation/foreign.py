@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_ablate.axes import HELD_OUT_SCORES
+from albert_ablate.axes import HELD_OUT_SCORES, REPLACED_TOKENS
 from albert_ablate.data.store import TokenStore
 from albert_ablate.evaluation.baselines import NgramBaselines, OtherDocuments
 from albert_ablate.evaluation.heldout import PairSet
@@ -25,7 +25,7 @@ def of_this_text(scored: TokenStore, rest: TokenStore, vocab_size: int) -> Other
 def bars_of(
     results: dict[str, Any], plain: PairSet, trained_on: TokenStore | None, reason: str, vocab_size: int
 ) -> None:
-    """Describe in ``results`` the baselines of masked LM, and remove ``left_baseline``.
+    """Describe in ``results`` the baselines of masked LM, and remove every ``left_baseline``.
 
     ``left_baseline`` says how far training went, which only the run's training text can show.
     ``trained_on``: the run's training tokens. Their piece frequencies are the fair baseline: like the run, they were
@@ -36,6 +36,8 @@ def bars_of(
             above = results[name].pop("left_baseline", None)
             if name != "masked_lm":
                 results[name]["above_majority"] = above
+    if results.get(REPLACED_TOKENS) is not None:
+        results[REPLACED_TOKENS]["above_tokens"] = results[REPLACED_TOKENS].pop("left_baseline", None)
     if results["masked_lm"] is None:
         return
     bars = Bars(of="this text", fitted_on="all of its documents but the one that is scored")

@@ -131,10 +131,11 @@ def pair_set(
 class HeldOut:
     """Pairs for each measurement. A sentence task that the text does not allow is absent; ``left_out`` says why."""
 
-    plain: PairSet  # in order: masked LM and similarity
+    plain: PairSet  # in order: masked LM, replaced tokens and similarity
     tasks: dict[Objective, PairSet]  # held-out pairs of both sentence tasks
     probe_training: dict[Objective, PairSet]  # training-side pairs for fitted heads
     left_out: dict[Objective, str] = field(default_factory=dict)
+    plain_training: PairSet | None = None  # training-side pairs in order; None without a training side
 
 
 def build_held_out(
@@ -171,7 +172,8 @@ def build_held_out(
         if training:
             probe_training[task] = training[0]
     plain = pair_set(config, valid, word_starts, IN_ORDER, limit)
-    return HeldOut(plain, tasks, probe_training, left_out)
+    fitted_on = pair_set(config, train, word_starts, IN_ORDER, probe, _PROBE_EPOCH) if train.document_count else None
+    return HeldOut(plain, tasks, probe_training, left_out, fitted_on)
 
 
 def _no_choice(pairs: PairSet) -> str | None:

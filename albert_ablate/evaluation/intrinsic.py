@@ -7,28 +7,26 @@ the other task, as in the paper's Table 5.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice, zip_longest
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from albert_ablate.axes import SENTENCE_TASKS, Objective
+from albert_ablate.axes import REPLACED_TOKENS, SENTENCE_TASKS, Objective
 from albert_ablate.data.batches import Batch
 from albert_ablate.data.segments import Pairs
 from albert_ablate.evaluation import fitted
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
-from albert_ablate.evaluation.passes import moved, read
+from albert_ablate.evaluation.passes import joined, moved, read, shared
+from albert_ablate.evaluation.replaced import replaced_tokens
 from albert_ablate.methods import Measure
 from albert_ablate.model.rows import first_rows
 from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
 from albert_ablate.training.machine import Machine
-
-_T = TypeVar("_T")
 
 
 class Evaluator:
@@ -66,9 +64,9 @@ class Evaluator:
         return point
 
     def results(self) -> dict[str, Any]:
-        """The final record: ``masked_lm``, ``nsp`` and ``sop``, each with its baselines.
+        """The final record: ``masked_lm``, ``nsp``, ``sop`` and ``replaced_tokens``, each with its baselines.
 
-        A sentence task that the text does not allow is None, and so is masked LM of a model without that head;
+        A measure that the text does not allow is None, and so is masked LM of a model without that head;
         ``left_out`` gives the reason. An evaluator without baselines leaves those of masked LM out.
         """
         left_out = {task.value: reason for task, reason in self.held_out.left_out.items()}
@@ -79,6 +77,11 @@ class Evaluator:
             left_out["masked_lm"] = "not trained by this method"
         for task in SENTENCE_TASKS:
             scores[task.value] = self._task_record(task)
+        replaced = replaced_tokens(self.model.encoder, self.held_out, self.machine)
+        if isinstance(replaced, str):
+            left_out[REPLACED_TOKENS], scores[REPLACED_TOKENS] = replaced, None
+        else:
+            scores[REPLACED_TOKENS] = replaced.as_json()
         return scores | ({"left_out": left_out} if left_out else {})
 
     def _masked_lm_record(self) -> dict[str, Any]:
@@ -142,12 +145,13 @@ class Evaluator:
                 values |= baselines.scores(m.left, m.targets, m.document)
             for name, value in values.items():
                 rows[name].append(np.bincount(m.row, weights=value, minlength=len(batch)))
-        return {name: self._joined(parts) for name, parts in rows.items()}
+        return {name: joined(parts, self.machine.world) for name, parts in rows.items()}
 
     def _predictions(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[tuple[Batch, Pairs], Sequence[Tensor]]]:
         """Each batch with its pairs; the fp64 loss of each masked position (M,), and whether it was a hit (M,)."""
         self.model.eval()
-        for batch, part in zip(self._share(pairs.batches(limit)), self._share(pairs.parts(limit)), strict=True):
+        both = zip(pairs.batches(limit), pairs.parts(limit), strict=True)
+        for batch, part in shared(both, self.machine.world):
             b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)
@@ -164,24 +168,16 @@ class Evaluator:
             states.append(first)
             logits.extend(trained)
             labels.append(batch.labels.numpy())
-        trained_logits = self._joined(logits) if self.objective.trains_sentences else None
-        return self._joined(states), trained_logits, self._joined(labels)
+        world = self.machine.world
+        trained_logits = joined(logits, world) if self.objective.trains_sentences else None
+        return joined(states, world), trained_logits, joined(labels, world)
 
     def _first_states(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[Batch, Sequence[Tensor]]]:
         """Each batch; its [CLS] states (B, H), then the logits (B, 2) of the trained head if there is one."""
         self.model.eval()
-        for batch in self._share(pairs.batches(limit)):
+        for batch in shared(pairs.batches(limit), self.machine.world):
             b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 first = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=first_rows(b.input_ids))  # (B, H)
                 heads = [self.model.sentence_logits(first[:, None])] if self.objective.trains_sentences else []
             yield batch, [tensor.float()[: len(batch)] for tensor in (first, *heads)]
-
-    def _share(self, batches: Iterator[_T]) -> Iterator[_T]:
-        """The batches that this process scores: every world-size-th, beginning with its rank."""
-        return islice(batches, self.machine.world.rank, None, self.machine.world.size)
-
-    def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
-        """The rows of all batches in order, gathered from all processes."""
-        turns = zip_longest(*self.machine.world.gather(parts))
-        return np.concatenate([part for turn in turns for part in turn if part is not None])

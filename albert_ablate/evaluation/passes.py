@@ -3,10 +3,12 @@
 A CPU computes each batch as it is. On a GPU every new shape costs preparation (cuDNN plans attention for each). So
 there the last, shorter batch is filled up with empty sequences, and the masked positions of each batch are filled up
 to the most that masking allows. The results of the filling are dropped.
+
+Several processes score every world-size-th batch each.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TypeVar
 
 import numpy as np
@@ -15,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.data.batches import Batch
+from albert_ablate.training.distributed import World
 
 #: Number of batches whose results are read together: reading the first waits for the device, the others are ready.
 READ_TOGETHER = 32
 
 Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 
 def filled(batch: Batch, sequences: int, positions: int) -> Batch:
@@ -53,3 +57,14 @@ def read(results: Iterable[tuple[Key, Sequence[Tensor]]]) -> Iterator[tuple[Key,
     while group := list(islice(remaining, READ_TOGETHER)):
         for key, tensors in group:
             yield key, [tensor.cpu().numpy() for tensor in tensors]
+
+
+def shared(batches: Iterable[Item], world: World) -> Iterator[Item]:
+    """The batches that this process scores: every world-size-th, beginning with its rank."""
+    return islice(batches, world.rank, None, world.size)
+
+
+def joined(parts: list[np.ndarray], world: World) -> np.ndarray:
+    """The rows of all batches in order, gathered from all processes; ``parts``: those of this process, by batch."""
+    turns = zip_longest(*world.gather(parts))
+    return np.concatenate([part for turn in turns for part in turn if part is not None])

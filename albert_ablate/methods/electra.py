@@ -69,6 +69,10 @@ class Corrupting(Method):
             forward += generator.forward_flops(length, self.masked) - generator.pooler_flops()
         return 3 * forward
 
+    def lookup_flops(self) -> float:
+        """Those of both networks."""
+        return super().lookup_flops() * (1 if self.generator is None else 2)
+
     @property
     def masked(self) -> float:
         """Masked positions of a full sequence."""

@@ -92,6 +92,10 @@ class Architecture(Shape):
 
         return self.encoder_flops(length) + MaskedLMHead.flops(self, masked) + self.pooler_flops()
 
+    def lookup_flops(self, length: int) -> float:
+        """FLOPs of one forward pass if the look-ups in the word table were a product with it."""
+        return length * 2 * self.vocab_size * self.embedding_size
+
     def pooler_flops(self) -> float:
         """FLOPs of one forward pass of the pooler over a sequence."""
         from albert_ablate.model.heads import Pooler

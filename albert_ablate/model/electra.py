@@ -47,8 +47,8 @@ class ElectraModel(EncoderModel):
         if head == "all":
             self.copy_gate = CopyGate(shape)
         self.generator = None if generator is None else Generator(generator, self.encoder, tie)
-        self.register_state_dict_post_hook(_leave_out_tied)
-        self.register_load_state_dict_pre_hook(_add_tied)
+        self.register_state_dict_post_hook(_leave_out_tied)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_tied)  # type: ignore[no-untyped-call]
 
     def corrupted(self, batch: Batch, sampling: Sampling | None, repeated: bool) -> Corrupted:
         """The batch with samples of the generator, or with its ``fakes`` if there is no generator."""
@@ -62,9 +62,9 @@ class ElectraModel(EncoderModel):
         return Corrupted(*corrupt(batch, samples, repeated), loss, hits)
 
     def replaced_logits(self, states: Tensor) -> Tensor:
-        """(..., H) last hidden states -> (...) fp32 logits; positive means that the token was replaced."""
-        logits: Tensor = self.replaced_head(states).float()
-        return logits
+        """(..., H) last hidden states -> (...) logits in fp32 or wider; positive means that the token was replaced."""
+        logits: Tensor = self.replaced_head(states)
+        return logits.to(wide_dtype(logits.dtype))
 
     def sentence_logits(self, hidden: Tensor) -> Tensor:
         """(B, T, H) last hidden states, of which the first position is read -> (B, 2)."""
@@ -78,7 +78,8 @@ class ElectraModel(EncoderModel):
         section 3.4). The logits of a piece are computed again for the gradient, so that only a piece of them exists.
         """
         x = self.mlm_head.transform(states)
-        x, gates = x.to(compute_dtype(x)), self.copy_gate(states).float()  # (R, E), (R,)
+        x, gates = x.to(compute_dtype(x)), self.copy_gate(states)  # (R, E), (R,)
+        gates = gates.to(wide_dtype(gates.dtype))
         table, bias = self.encoder.embedding.word.weight, self.mlm_head.bias
         size = max(1, _PIECE // len(table))
         loss, hits = gates.new_zeros(()), inputs.new_zeros((), dtype=torch.int64)
@@ -127,7 +128,7 @@ def build_electra(
     names += ["encoder.embedding.projection"] if released and shape.has_projection else []
     for name in names:
         draw = streams.torch_generator(seed, "init", f"{name}.weight", "glorot")
-        nn.init.xavier_uniform_(model.get_submodule(name).weight, generator=draw)
+        nn.init.xavier_uniform_(model.get_parameter(f"{name}.weight"), generator=draw)
     return model
 
 

@@ -46,7 +46,9 @@ def inverse_cumulative(weights: Tensor, draws: Tensor) -> Tensor:
     """
     vocabulary = weights.shape[1]
     whole = vocabulary - vocabulary % _BLOCK
-    sums = torch.cat([weights[:, :whole].unflatten(1, (-1, _BLOCK)).sum(-1), weights[:, whole:].sum(-1, True)], 1)
+    sums = torch.cat(
+        [weights[:, :whole].view(len(weights), whole // _BLOCK, _BLOCK).sum(-1), weights[:, whole:].sum(-1, True)], 1
+    )
     sums = sums.cumsum(-1)  # (P, blocks), the last block may be shorter or empty
     wanted = _below(draws.to(sums.dtype)[:, None] * sums[:, -1:], sums[:, -1:])  # (P, 1)
     block = torch.searchsorted(sums, wanted, right=True).clamp_(max=sums.shape[1] - 1)  # (P, 1)

@@ -166,5 +166,6 @@ class Manifest(Part):
     data: Data = Data()
     parameters: Parameters = Parameters()
     flops_per_step: Number | None = None  # of matrix products
+    flops_per_step_dense: Number | None = None  # if look-ups in word tables were products too
     training_flops: Number | None = None  # of the whole budget; None if it is not in steps
     deviations_from_paper: list[Deviation] = Field(default_factory=list)

@@ -57,6 +57,29 @@ class SentenceTask(Proportion):
     above_majority: bool | None = None  # replaces ``left_baseline`` on a text that the run was not trained on
 
 
+class ReplacedTokens(Part):
+    """The replaced-token probe on held-out pairs: a linear head on the frozen encoder (``evaluation.replaced``)."""
+
+    auc: Number | None = None  # of replaced against original tokens
+    interval: Interval | None = None  # of the AUC, with independent sequences
+    unigram_auc: Number | None = None  # of tokens drawn by the unigram model against original ones
+    bigram_auc: Number | None = None  # of tokens drawn by the bigram model against original ones
+    loss: Number | None = None
+    loss_interval: Interval | None = None  # with independent sequences
+    accuracy: Number | None = None
+    accuracy_interval: Interval | None = None  # with independent sequences
+    recall: Number | None = None  # share of the replaced tokens that the head finds
+    examples: Whole | None = None  # tokens of text
+    sequences: Whole | None = None
+    replaced: Number | None = None  # share of replaced tokens
+    base_loss: Number | None = None  # of the best constant answer
+    base_accuracy: Number | None = None  # of ``all original``
+    token_auc: Number | None = None  # of the token-only model, which knows the shown piece but no context
+    token_loss: Number | None = None
+    left_baseline: bool | None = None  # whether the AUC is above that of the token-only model, with 95% confidence
+    above_tokens: bool | None = None  # replaces ``left_baseline`` on a text that the run was not trained on
+
+
 class BestMaskedLM(Part):
     """The lowest masked-LM loss that is possible on the held-out pairs."""
 
@@ -122,7 +145,8 @@ class Results(Part):
     masked_lm: MaskedLM | None = None
     nsp: SentenceTask | None = None
     sop: SentenceTask | None = None
-    left_out: dict[str, str] = Field(default_factory=dict)  # sentence task -> why it could not be scored
+    replaced_tokens: ReplacedTokens | None = None  # absent in older runs
+    left_out: dict[str, str] = Field(default_factory=dict)  # measure -> why it could not be scored
     training: Training | None = None
     achievable: Achievable | None = None
     scored: Scored | None = None  # only of ``evaluate``

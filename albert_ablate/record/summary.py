@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
-from albert_ablate.axes import HELD_OUT_SCORES, SENTENCE_TASKS
+from albert_ablate.axes import HELD_OUT_SCORES, REPLACED_TOKENS, SENTENCE_TASKS
 from albert_ablate.console import duration, packed
 from albert_ablate.record import formats
 from albert_ablate.record.folder import RunFolder
@@ -79,11 +79,23 @@ def _scores(results: dict[str, Any]) -> ScoreTable:
         if best:
             bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
         rows.append(ScoreRow((f"  {kind.title}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"])), bar))
+    rows += _replaced_rows(results)
     documents = "scored documents" if _foreign(results) else "held-out documents"
     return ScoreTable(
         (f"  {documents}", "result", "95% interval"), "achievable, and chance" if best else "to beat", rows,
         least=23 if best else 24, below="" if best else "to beat: ",
     )  # fmt: skip
+
+
+def _replaced_rows(results: dict[str, Any]) -> list[ScoreRow]:
+    """The row of the replaced-token probe; none for an older run, which lacks it."""
+    if REPLACED_TOKENS not in results:
+        return []
+    scores = results[REPLACED_TOKENS]
+    if scores is None:
+        return [ScoreRow(("  replaced-token AUC", "—", "—"), results["left_out"][REPLACED_TOKENS])]
+    cells = ("  replaced-token AUC *", f"{scores['auc']:.1%}", _percent(scores["interval"]))
+    return [ScoreRow(cells, f"{scores['token_auc']:.1%} without context")]
 
 
 def _masked_lm_rows(results: dict[str, Any], m: dict[str, Any]) -> list[ScoreRow]:
@@ -207,7 +219,7 @@ def _percent(interval: list[float]) -> str:
 def _notes(results: dict[str, Any]) -> Text:
     tasks = [results[key] for key in SENTENCE_TASKS if results[key] is not None]
     pairs = " and ".join(dict.fromkeys(f"{task['examples']:,}" for task in tasks)) or "no"
-    fitted = any(task["head"] != "trained" for task in tasks)
+    fitted = any(task["head"] != "trained" for task in tasks) or results.get(REPLACED_TOKENS) is not None
     star = "* head fitted on the frozen encoder · " if fitted else ""
     masked = results["masked_lm"]
     pieces = f"{masked['examples']:,} pieces, " if masked else ""
@@ -238,7 +250,9 @@ def _verdict(results: dict[str, Any]) -> Text:
         return _verdict_on_foreign_text(results)
     m = results["masked_lm"]
     if m is None:
-        return Text("\n").join(_above_chance(results, "above chance", "not above chance yet"))
+        return Text("\n").join(
+            [*_above_tokens(results), *_above_chance(results, "above chance", "not above chance yet")]
+        )
     gain = m["gain_over_unigram"]
     if not m["left_baseline"]:
         return Text(
@@ -250,6 +264,15 @@ def _verdict(results: dict[str, Any]) -> Text:
     if m["loss"] > m["bigram_loss"]:
         lines.append("\n  ! It is not better than the bigram baseline yet.", style="yellow")
     return Text("\n").join([lines, *_above_chance(results, "above chance", "not above chance yet")])
+
+
+def _above_tokens(results: dict[str, Any]) -> list[Text]:
+    """A line on the replaced-token probe: the verdict on a model without masked LM; none if there is no probe."""
+    scores = results.get(REPLACED_TOKENS)
+    if scores is None:
+        return []
+    mark, verdict, style = ("✓", "better", "green") if scores["left_baseline"] else ("!", "no better yet", "yellow")
+    return [Text(f"  {mark} Replaced tokens are told apart {verdict} than without context.", style=style)]
 
 
 def _above_chance(results: dict[str, Any], yes: str, no: str) -> list[Text]:

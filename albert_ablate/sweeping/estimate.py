@@ -98,4 +98,4 @@ def _evaluated_sequences(config: RunConfig, steps: int) -> int:
     e = config.evaluation
     points = math.ceil(steps / e.curve_every)
     fitted = sum(task is not config.objective.name for task in SENTENCE_TASKS)
-    return 2 * points * e.curve_pairs + 3 * e.max_pairs + fitted * e.probe_pairs + 4 * e.similarity_pairs
+    return 2 * points * e.curve_pairs + 4 * e.max_pairs + (fitted + 1) * e.probe_pairs + 4 * e.similarity_pairs

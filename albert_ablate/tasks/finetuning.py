@@ -305,7 +305,7 @@ def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
 
 def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:
     """The optimizer of the released fine-tuning code: AdamW with linear warm-up and decay."""
-    budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None)
+    budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None, "free")
     update = asdict(common.optimizer)
     optimizer = OptimizerConfig(name="adamw", learning_rate=recipe.learning_rate, skip_spikes=None, **update)
     return budget, optimizer

@@ -4,9 +4,15 @@ from albert_ablate.config.schema import BudgetConfig, RunConfig
 from albert_ablate.methods import method_of
 
 
-def step_flops(config: RunConfig) -> int:
-    """FLOPs of one optimizer step as the method counts them: full-length sequences, padding included."""
-    return round(method_of(config).flops()) * config.batch.size
+def step_flops(config: RunConfig, lookups: str | None = None) -> int:
+    """FLOPs of one optimizer step as the method counts them: full-length sequences, padding included.
+
+    ``lookups``: whether those in word tables cost nothing (``free``) or a product (``dense``); None: as
+    ``budget.lookups`` says.
+    """
+    method = method_of(config)
+    dense = (lookups or config.budget.lookups) == "dense"
+    return round(method.flops() + (method.lookup_flops() if dense else 0)) * config.batch.size
 
 
 def position(budget: BudgetConfig, steps: int, tokens: int, flops: float, seconds: float) -> float:

@@ -48,6 +48,7 @@ def describe_run(
         data=Data.model_validate(data),
         parameters=_parameters(config),
         flops_per_step=per_step,
+        flops_per_step_dense=step_flops(config, "dense"),
         training_flops=per_step * config.budget.steps if config.budget.unit == "steps" else None,
         deviations_from_paper=[Deviation.model_validate(entry) for entry in deviations(config, paper)],
     )

@@ -14,7 +14,7 @@ from ..judge.tables import arms_of
 from ..read import paper
 from ..read.arms import in_order, settings_of_arms
 from ..read.cells import main_setup, select
-from ..read.runs import REPLACED, replaced_curves
+from ..read.runs import FINDING, replaced_curves
 from .looks import arm_styles
 from .plotting import NothingToDraw, band, numbers, points
 from .style import MUTED, Drawing, canvas, look, styled
@@ -52,24 +52,23 @@ def generator_sizes(runs: pd.DataFrame) -> Drawing:
     data = pd.DataFrame(rows)
     data["tick"] = [_tick(width, data["width"]) for width in data["width"]]
     with styled():
-        figure, (left, right) = canvas((9.4, 3.7), 1, 2)
+        figure, (left, right) = canvas((9.4, 3.9), 1, 2)
         ours = data[data["curve"] == "ours"].sort_values("tick")
         points(left, ours["tick"], ours, look(0), "ours")
         for index, (curve, part) in enumerate(data[data["curve"] != "ours"].groupby("curve", sort=False), 1):
             part = part.sort_values("tick")
             style: dict[str, Any] = look(index) | {"markerfacecolor": "none"}
             right.plot(part["tick"], part["mean"], label=str(curve), **style)
-        ticks = {_tick(width, data["width"]): _fraction(width) for width in (0.0, *_SHOWN)}
-        for axes in (left, right):
-            axes.set_xticks(list(ticks), list(ticks.values()))
-            axes.set_xlim(min(ticks) - 0.4, max(data["tick"]) + 0.4)
+        for axes, shown in ((left, ours["width"]), (right, (0.0, *_SHOWN))):
+            axes.set_xticks([_tick(width, data["width"]) for width in shown], [_fraction(width) for width in shown])
+            axes.set_xlim(data["tick"].min() - 0.4, data["tick"].max() + 0.4)
             axes.set(xlabel="width of the generator, as a fraction of the encoder's")
             axes.grid(axis="y")
         left.set(ylabel=f"{metric(key).label}, %")
         left.set_title("Ours")
         right.set(ylabel="GLUE, mean of eight tasks, %")
         right.set_title("The paper's")
-        right.legend()
+        figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
     caption = (
         "Equal steps. Unigram: pieces as frequent as in the corpus, without a network. "
         "Bars: 95% t interval over seeds; the paper's points, read off its Figure 3, are medians of one pretrained model."
@@ -138,4 +137,6 @@ def replaced_tokens(runs: pd.DataFrame) -> Drawing:
         "Mean over seeds; band: 95% t interval. Dotted, in the arm's colour: the accuracy of calling every token real, which "
         "has to be beaten. A better generator replaces fewer tokens and makes the task harder: compare each arm with its own line."
     )
-    return Drawing("replaced", "Finding replaced tokens", caption, figure, data[["arm", "seed", "step", "tokens", *REPLACED]])
+    return Drawing(
+        "replaced", "Finding replaced tokens", caption, figure, data[["arm", "seed", "step", "tokens", *FINDING]]
+    )

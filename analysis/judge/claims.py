@@ -132,7 +132,7 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
             if claim.id in known:
                 raise ConfigError(f"{file}: claim {claim.id}: the id is taken, by a claim of {known[claim.id]}.")
             claims.append(claim)
-        known |= {claim.id: "the papers'" if file in (None, ELECTRA) else str(file) for claim in claims}
+        known |= {claim.id: {None: "the paper's", ELECTRA: "ELECTRA's"}.get(file, str(file)) for claim in claims}
     return claims
 
 

@@ -19,11 +19,11 @@ from ..read import cautions
 from ..read.arms import settings_of_arms
 from ..read.seeds import Seeds
 from ..read.sweeps import Group
-from .metrics import METRICS, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
+from .metrics import METRICS, REPLACED, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
 from .statistics import Estimate, estimate, p_two_sided
 from .tables import Comparison, Entry, Row, Table, corrected
 
-_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, "Avg", "GLUE")
+_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, REPLACED, "Avg", "GLUE")
 _COST = ("params", "seconds")
 
 

@@ -53,6 +53,8 @@ GLUE_SCORES = {
 }  # fmt: skip
 #: The scores of the sentence tasks, and the column of each in the table of runs.
 SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TASKS}
+#: The score of the replaced-token probe.
+REPLACED = "replaced AUC"
 #: The paper's columns, then those that the paper does not have.
 METRICS = {
     metric.key: metric
@@ -83,6 +85,7 @@ METRICS = {
             )
             for score, task in SENTENCE_SCORES.items()
         ),
+        Metric(REPLACED, REPLACED, _PERCENT, within=_SHARE, source=("replaced_auc",), interval="replaced_interval"),
         Metric(
             "MLM loss",
             "MLM loss",
@@ -245,6 +248,10 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
         flat = sum(1 for run in runs.to_dict("records") if run.get(f"{run['objective']}_left_baseline") is False)
         if flat:
             return f"its own sentence task not above the majority class in {flat} of {len(runs)} seeds"
+    if key == REPLACED:
+        blind = sum(1 for left in runs["replaced_left_baseline"] if left is False)
+        if blind:
+            return f"replaced tokens not told apart better than without context in {blind} of {len(runs)} seeds"
     task = metric(key).task
     if task is not None:
         entries = [tasks.get(task) for tasks in entries_of(runs)]

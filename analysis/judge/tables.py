@@ -17,7 +17,19 @@ from albert_ablate.sweeping.definition import rows as sweep_rows
 from ..read import cautions, paper
 from ..read.cells import Selection, select
 from ..read.seeds import Seeds, of_planned
-from .metrics import METRICS, SENTENCE_SCORES, SPEEDS, metric, resolution, summarised, tasks_of, unfit, values, within
+from .metrics import (
+    METRICS,
+    REPLACED,
+    SENTENCE_SCORES,
+    SPEEDS,
+    metric,
+    resolution,
+    summarised,
+    tasks_of,
+    unfit,
+    values,
+    within,
+)
 from .statistics import ALPHA, Estimate, estimate, holm, p_two_sided, paired
 
 #: Tables filled by training -> for each row, the index of the row that it is compared with (None: no comparison).
@@ -186,7 +198,8 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
 def _columns(runs: pd.DataFrame, name: str) -> tuple[tuple[str, ...], ...]:
     """Columns of a table: parameters, downstream and held-out scores (measured ones first), other tasks, speed.
 
-    ELECTRA's tables have no masked LM: most of their encoders never read [MASK].
+    ELECTRA's tables have no masked LM: most of their encoders never read [MASK]. The replaced-token probe has a column
+    only if a run has it: older runs do not.
     """
     of_electra = paper.of_electra(name)
     downstream = _DOWNSTREAM_OF_ELECTRA if of_electra else _DOWNSTREAM
@@ -194,6 +207,7 @@ def _columns(runs: pd.DataFrame, name: str) -> tuple[tuple[str, ...], ...]:
     if not len(runs):
         return (("params",), *downstream)
     measured = of_electra or any(len(values(runs, key)) for column in downstream for key in column)
+    held_out = (*held_out, (REPLACED,)) if len(values(runs, REPLACED)) else held_out
     scores = (*downstream, *held_out) if measured else (*held_out, *downstream)
     known = {metric(key).task for column in downstream for key in column}
     others = [(f"task:{task}",) for task in tasks_of(runs) if task not in known]

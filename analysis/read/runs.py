@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import AXES, SENTENCE_TASKS
+from albert_ablate.axes import AXES, REPLACED_TOKENS, SENTENCE_TASKS
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import NoRunsError, UserError
 from albert_ablate.record.folder import RunFolder
@@ -68,6 +68,11 @@ COLUMNS = {
     "mlm_left_baseline": "whether the masked LM is better than the unigram baseline, with 95% confidence",
     **_of_each("{}_left_baseline", "whether {} is better than the majority class, with 95% confidence"),
     **_of_each("{}_majority", "share of the more frequent label of {}: chance"),
+    "replaced_auc": "area under the ROC curve of the replaced-token probe, 0 to 1",
+    "replaced_interval": "95% interval of that area over held-out pairs (list)",
+    "replaced_loss": "loss of the replaced-token probe, nats",
+    "replaced_token_auc": "area to beat: of a model that knows the shown piece but no context",
+    "replaced_left_baseline": "whether the area is above that one, with 95% confidence",
     "planted": "strengths of the planted text; missing for any other text",
     "achievable_mlm_loss": "lowest masked-LM loss that is possible on the held-out pairs, where the corpus knows it",
     "achievable_mlm": "highest masked-LM accuracy that is possible on them",
@@ -90,7 +95,7 @@ COLUMNS = {
     "copy_of": "folder of the run that this one is a copy of",
 }
 #: Column of a curve of replaced tokens -> its name in ``metrics.jsonl``: shares 0 to 1, and a loss in nats.
-REPLACED = {
+FINDING = {
     "accuracy": "held_out_replaced_accuracy", "auc": "held_out_replaced_auc", "recall": "held_out_replaced_recall",
     "fake_rate": "held_out_fake_rate", "generator_loss": "held_out_generator_loss",
 }  # fmt: skip
@@ -172,14 +177,14 @@ def held_out_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def replaced_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Held-out points of finding replaced tokens: seed, step, tokens, and ``REPLACED``; none of other methods' runs."""
+    """Held-out points of finding replaced tokens: seed, step, tokens, and ``FINDING``; none of other methods' runs."""
     rows = []
     for run in runs.to_dict("records"):
         metrics = _metrics(Path(run["path"]))
         if not {"held_out_replaced_accuracy", "tokens"} <= set(metrics):
             continue
         for point in metrics.dropna(subset=["held_out_replaced_accuracy"]).to_dict("records"):
-            scores = {column: point.get(name) for column, name in REPLACED.items()}
+            scores = {column: point.get(name) for column, name in FINDING.items()}
             rows.append({"seed": run["seed"], "step": point["step"], "tokens": point["tokens"], **scores})
     return rows
 
@@ -297,6 +302,14 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         "unigram_loss": masked.get("unigram_loss"),
         "bigram_loss": masked.get("bigram_loss"),
         "mlm_left_baseline": masked.get("left_baseline") if trained else None,
+    }
+    replaced = results.get(REPLACED_TOKENS) or _EMPTY
+    columns |= {
+        "replaced_auc": replaced.get("auc"),
+        "replaced_interval": replaced.get("interval"),
+        "replaced_loss": replaced.get("loss"),
+        "replaced_token_auc": replaced.get("token_auc"),
+        "replaced_left_baseline": replaced.get("left_baseline") if trained else None,
     }
     for task in SENTENCE_TASKS:
         scores = results.get(task) or _EMPTY

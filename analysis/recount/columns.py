@@ -86,6 +86,11 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "bigram_loss": ("results.json", _result("masked_lm.bigram_loss")),
     "mlm_left_baseline": ("results.json", _left("masked_lm")),
     **{f"{task}_left_baseline": ("results.json", _left(task)) for task in SENTENCE_TASKS},
+    **{
+        f"replaced_{name}": ("results.json", _result(f"replaced_tokens.{name}"))
+        for name in ("auc", "interval", "loss", "token_auc")
+    },
+    "replaced_left_baseline": ("results.json", _left("replaced_tokens")),
     "planted": ("config.yaml", lambda run: strengths(run.config)),
     **{f"{task}_majority": ("results.json", _result(f"{task}.majority_class")) for task in SENTENCE_TASKS},
     **{f"achievable_{task}": ("results.json", _result(f"achievable.{task}.accuracy")) for task in SENTENCE_TASKS},

@@ -1,8 +1,9 @@
 """Checks held-out scores and the cost of training in results.json against the other files of the run.
 
-The predictions of masked LM, NSP and SOP are not kept, so their hits cannot be counted again. Checked are: accuracy
-times examples is a whole number; Wilson's interval; the loss equals the unigram loss minus the gain over it; whether
-a baseline was left. The totals of training are compared with the last line of metrics.jsonl.
+The predictions of masked LM, NSP, SOP and the replaced-token probe are not kept, so their hits cannot be counted
+again. Checked are: accuracy times examples is a whole number; Wilson's interval; the loss equals the unigram loss minus
+the gain over it; the scores of the base rate; whether a baseline was left. The totals of training are compared with the
+last line of metrics.jsonl.
 """
 
 import math
@@ -19,6 +20,7 @@ HELD_OUT, TRAINING = "held-out scores", "training"
 _NORMAL = 1.959963984540054
 #: Gain over the unigram model with which masked LM has left its baseline, nats (docs/analysis.md).
 _MARGIN = 0.1
+_NO_ODDS = "its predictions are not kept; checked: whole hits, base rate, baseline"
 _NOT_KEPT = "its predictions are not kept; checked: whole hits, interval, baseline"
 
 
@@ -44,6 +46,7 @@ def check(run: Run) -> list[Check]:
         if scores.get("majority_class") is not None and scores.get("interval"):
             left = scores["interval"][0] > scores["majority_class"]
             checks.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
+    checks += _replaced(run, run.results.get("replaced_tokens") or {}, file)
     return checks + _training(run)
 
 
@@ -57,6 +60,27 @@ def _masked_lm(run: Run, scores: dict[str, Any], file: str) -> list[Check]:
         checks.append(unknown(HELD_OUT, f"{where} · loss", scores["loss"], "its predictions and gains are not kept"))
     if pair:
         left = pair[0] > _MARGIN
+        checks.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
+    return checks
+
+
+def _replaced(run: Run, scores: dict[str, Any], file: str) -> list[Check]:
+    """Checks of the replaced-token probe: whole hits, the loss and accuracy of the base rate, the baseline."""
+    where = f"{run.name} · replaced tokens"
+    if scores.get("auc") is None:
+        return []
+    checks = [unknown(HELD_OUT, f"{where} · AUC", scores["auc"], _NO_ODDS)]
+    n, rate, accuracy = (scores.get(name) for name in ("examples", "replaced", "accuracy"))
+    if n and accuracy is not None:
+        checks.append(compare(HELD_OUT, f"{where} · hits of {n:,}", accuracy * n, round(accuracy * n), file))
+    if rate is not None and 0 < rate < 1:
+        entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
+        checks.append(compare(HELD_OUT, f"{where} · base_loss", scores.get("base_loss"), entropy, file))
+        checks.append(
+            compare(HELD_OUT, f"{where} · base_accuracy", scores.get("base_accuracy"), max(rate, 1 - rate), file)
+        )
+    if scores.get("interval") and scores.get("token_auc") is not None:
+        left = scores["interval"][0] > scores["token_auc"]
         checks.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
     return checks
 

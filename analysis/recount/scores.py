@@ -26,6 +26,8 @@ _SENTENCES = {OBJECTIVE.label_of(task): task for task in SENTENCE_TASKS}
 PRINTED = (*OF_TASKS, "Avg")
 SENTENCES = tuple(_SENTENCES)
 HELD_OUT = ("MLM loss", "MLM", *SENTENCES)
+#: The score of the replaced-token probe, which a table has if one of its runs has it.
+REPLACED = "replaced AUC"
 #: The same for ELECTRA's tables, and what its average over GLUE is made of.
 PRINTED_BY_ELECTRA = ("GLUE", "MNLI", "SST-2")
 _GLUE = (
@@ -37,6 +39,7 @@ _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 _HELD_OUT = {
     "MLM": ("masked_lm.accuracy", ("masked_lm.binomial_interval", "masked_lm.interval"), 100.0),
     "MLM loss": ("masked_lm.loss", ("masked_lm.loss_interval",), 1.0),
+    REPLACED: ("replaced_tokens.auc", ("replaced_tokens.interval",), 100.0),
     **{score: (f"{task}.accuracy", (f"{task}.interval",), 100.0) for score, task in _SENTENCES.items()},
     **{
         f"{score} own head": (f"{task}.own_head.accuracy", (f"{task}.own_head.interval",), 100.0)
@@ -187,6 +190,8 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         return True
     if key.startswith(tuple(_SENTENCES)):
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
+    if key == REPLACED and any(at(run.results, "replaced_tokens.left_baseline") is False for run in runs):
+        return True
     task = OF_TASKS[key][0] if key in OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
     return task is not None and any(
         task in tasks_of_run and _below(tasks_of_run[task]) for tasks_of_run in _entries(runs)

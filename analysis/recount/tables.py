@@ -96,8 +96,9 @@ class TableCheck:
         if self.name.startswith("electra"):
             columns, held_out = scores.PRINTED_BY_ELECTRA, scores.SENTENCES
         known = {scores.OF_TASKS[key][0] for key in columns if key in scores.OF_TASKS}
+        probe = [scores.REPLACED] if scores.values(runs, scores.REPLACED) else []
         others = [f"task:{task}" for task in scores.tasks(runs) if task not in known]
-        return ["params", *columns, *(["tokens/s", "speedup", *held_out, *others] if runs else [])]
+        return ["params", *columns, *(["tokens/s", "speedup", *held_out, *probe, *others] if runs else [])]
 
     def _labels(self, index: int, row: dict[str, str]) -> list[Check]:
         """Checks of the numbers in a row's name: the paper's, or ours with the paper's in brackets."""

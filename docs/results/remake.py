@@ -90,10 +90,22 @@ def _results(run: Mapping[Any, Any]) -> dict[str, Any]:
         "unigram_loss": run["unigram_loss"], "bigram_loss": run["bigram_loss"],
         "left_baseline": run["mlm_left_baseline"],
     }  # fmt: skip
-    return {
+    return _replaced(run) | {
         "masked_lm": masked, "nsp": _sentences(run, "nsp"), "sop": _sentences(run, "sop"),
         "training": {name: run[name] for name in training}, "evaluation": {"seconds": run["evaluation_seconds"]},
     }  # fmt: skip
+
+
+def _replaced(run: Mapping[Any, Any]) -> dict[str, Any]:
+    """The replaced-token probe; nothing for a table of older runs, which lack it."""
+    if pd.isna(run.get("replaced_auc")):
+        return {}
+    scores = {
+        "auc": run["replaced_auc"], "interval": ast.literal_eval(run["replaced_interval"]),
+        "loss": run["replaced_loss"], "token_auc": run["replaced_token_auc"],
+        "left_baseline": run["replaced_left_baseline"],
+    }  # fmt: skip
+    return {"replaced_tokens": scores}
 
 
 def _sentences(run: Mapping[Any, Any], task: str) -> dict[str, Any]:

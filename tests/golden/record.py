@@ -23,24 +23,28 @@ CELLS = [
 ]
 #: One cell with dropout: its noise is part of the numbers.
 DROPOUT = "e32-all-sop-dropout"
+#: Cells of ELECTRA.
+ELECTRA = ["electra-e32-all-sop", "electra-e32-none-none", "electra-full-all-none", "electra-full-none-nsp"]
 
 
 def losses(folder: Path, cell: str, precision: str, *more: str) -> list[float]:
-    """Mean masked-LM loss plus mean sentence loss of each of the first 50 steps, with ``more`` settings."""
-    embed, share, objective, *dropout = cell.split("-")
+    """Sum of the means of all losses, unweighted, of each of the first 50 steps, with ``more`` settings."""
+    *method, embed, share, objective = cell.removesuffix("-dropout").split("-")
+    dropout = cell.endswith("-dropout")
     rate = 0.1 if dropout else 0.0
     config = tiny_config(
         folder, f"embed={embed}", "embed.size=32" if embed == "e32" else "embed.size=64", f"share={share}",
         f"objective={objective}", "model.hidden=64", "model.layers=3", "model.intermediate=256", "batch.size=32",
         "batch.micro_size=32", f"budget.steps={STEPS}", "budget.warmup_steps=10",
-        f"model.hidden_dropout={rate}", f"model.attention_dropout={rate}", *more,
+        f"model.hidden_dropout={rate}", f"model.attention_dropout={rate}", *(f"method={name}" for name in method),
+        *(["model.heads=4", "method.generator_width=0.5"] if method else []), *more,
     )  # fmt: skip
     trainer, batches = make_trainer(config, precision=precision)
     found = []
     for step in range(STEPS):
         batch = batches[step]
         means = trainer.update(step, batch).means(batch.counts())
-        found.append(means["mlm_loss"] + means.get("sentence_loss", 0.0))
+        found.append(sum(value for name, value in means.items() if name.endswith("_loss")))
     return found
 
 
@@ -49,7 +53,7 @@ def record() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         for precision in PRECISIONS:
-            table = pd.DataFrame({cell: losses(Path(place), cell, precision) for cell in [*CELLS, DROPOUT]})
+            table = pd.DataFrame({cell: losses(Path(place), cell, precision) for cell in [*CELLS, DROPOUT, *ELECTRA]})
             table.index = pd.RangeIndex(1, STEPS + 1, name="step")
             table.round(7).to_csv(HERE / f"{precision}.csv")
 
