@@ -49,8 +49,8 @@ PAPER = {
     "figure1": [(1024, 24, 1024, "none", "sop"), (1024, 24, 128, "all", "sop")],
     "figure2": [(4096, 12, 128, "all", "sop")] * 4,
 }  # fmt: skip
-#: Of ELECTRA's sweeps: method, source and width of the generator, what both networks share, and the part of the FLOPs of
-#: masked LM's steps (None: equal steps).
+#: Of ELECTRA's sweeps: method, source and width of the generator, what both networks share, and the part of the FLOPs
+#: of masked LM's steps (None: equal steps).
 ELECTRA = {
     "electra_table5": [
         (method, "learned", 0.25, "embeddings", 1.0)
@@ -61,7 +61,7 @@ ELECTRA = {
         *(("electra", "learned", width, "embeddings", None) for width in (0.125, 0.25, 0.5, 1.0)),
     ],
     "electra_two_stage": [
-        ("mlm", "learned", 0.25, "embeddings", 1.0), ("electra_two_stage", "learned", 1.0, "embeddings", 0.5),
+        ("mlm", "learned", 0.25, "embeddings", 1.0), ("electra_two_stage", "learned", 1.0, "none", 0.5),
         ("electra", "learned", 0.25, "embeddings", 1.0),
     ],
     "electra_tying": [("electra", "learned", 1.0, tie, None) for tie in ("none", "embeddings", "all")],
@@ -133,9 +133,13 @@ def test_half_of_the_compute_goes_to_each_stage() -> None:
     first, second = cells("sweep=electra_two_stage", "scale=cpu", "method=electra_two_stage")
     assert not first.rows
     assert first.config.budget == second.config.budget
-    assert cells("sweep=electra_table5", "scale=cpu", "budget.flops=1e12")[0].config.budget.flops == 1e12
     half = cells("sweep=electra_table5", "scale=cpu", "budget.steps=3500")[0].config.budget.flops
     assert half == pytest.approx(second.config.budget.flops, rel=1e-4)
+
+
+def test_an_amount_on_the_command_line_replaces_that_of_the_sweep() -> None:
+    assert {c.config.budget.flops for c in cells("sweep=electra_table5", "scale=cpu", "budget.flops=1e12")} == {1e12}
+    assert {c.config.budget.seconds for c in cells("sweep=table6", "scale=cpu", "budget.seconds=10")} == {10}
 
 
 def test_every_file_is_covered_here() -> None:

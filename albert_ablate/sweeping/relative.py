@@ -18,14 +18,14 @@ depth of the scale's base model:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from albert_ablate.axes import EMBED, MethodName
 from albert_ablate.config.schema import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.methods import METHODS
+from albert_ablate.training.budget import step_flops
 
 #: The setting that the term ``embedding`` sets.
 EMBEDDING = EMBED.path
@@ -142,7 +142,8 @@ def _embedding(value: str, hidden: int) -> dict[str, str]:
 
 def _compute(base: RunConfig) -> float:
     """FLOPs of the scale's steps of masked LM: what arms of other methods may use in an equal comparison."""
-    return float(METHODS[MethodName.MLM](base).flops() * base.batch.size * base.budget.steps)
+    masked_lm = replace(base, method=replace(base.method, name=MethodName.MLM))
+    return float(step_flops(masked_lm) * base.budget.steps)
 
 
 def _corpus(value: str, base: RunConfig) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""ELECTRA's figures: the score against the size of its generator, and how the encoder learns to find replaced tokens."""
+"""ELECTRA's figures: score against the size of the generator, and how the encoder learns to find replaced tokens."""
 
 from collections.abc import Mapping
 from math import inf, log2
@@ -70,8 +70,8 @@ def generator_sizes(runs: pd.DataFrame) -> Drawing:
         right.set_title("The paper's")
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
     caption = (
-        "Equal steps. Unigram: pieces as frequent as in the corpus, without a network. "
-        "Bars: 95% t interval over seeds; the paper's points, read off its Figure 3, are medians of one pretrained model."
+        "Equal steps. Unigram: pieces as frequent as in the corpus, without a network. Bars: 95% t interval over "
+        "seeds; the paper's points, read off its Figure 3, are medians of one pretrained model."
     )
     return Drawing("generators", "ELECTRA, Figure 3: size of the generator", caption, figure, data)
 
@@ -134,8 +134,9 @@ def replaced_tokens(runs: pd.DataFrame) -> Drawing:
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3, handlelength=3.5)
     caption = (
-        "Mean over seeds; band: 95% t interval. Dotted, in the arm's colour: the accuracy of calling every token real, which "
-        "has to be beaten. A better generator replaces fewer tokens and makes the task harder: compare each arm with its own line."
+        "Mean over seeds; band: 95% t interval. Dotted, in the arm's colour: the accuracy of calling every token real, "
+        "which has to be beaten. A better generator replaces fewer tokens and makes the task harder: compare each arm "
+        "with its own line."
     )
     return Drawing(
         "replaced", "Finding replaced tokens", caption, figure, data[["arm", "seed", "step", "tokens", *FINDING]]

@@ -111,5 +111,6 @@ def _replaced(data: pd.DataFrame) -> str:
 
 _FINDINGS: dict[str, Callable[[pd.DataFrame], str]] = {
     "pareto": _pareto, "seeds": _seeds, "curves": _curves, "cost": _cost, "embedding": _embedding,
-    "generators": _generators, "replaced": _replaced, "objectives": _objectives, "figure1": _per_layer, "figure2": _training,
+    "generators": _generators, "replaced": _replaced,
+    "objectives": _objectives, "figure1": _per_layer, "figure2": _training,
 }  # fmt: skip

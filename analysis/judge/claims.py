@@ -36,6 +36,7 @@ from .terms import settings_of
 _FILE = Path(__file__).parent.parent / "claims.yaml"
 #: ELECTRA's claims: judged where a run has one of its methods.
 ELECTRA = _FILE.with_name("electra_claims.yaml")
+_OWNERS: dict[Path | None, str] = {None: "the paper's", ELECTRA: "ELECTRA's"}
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
 
@@ -128,11 +129,12 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
     claims: list[Claim] = []
     known: dict[str, str] = {}
     for file in (None, ELECTRA, *files):
-        for claim in load_claims(file):
+        loaded = load_claims(file)
+        for claim in loaded:
             if claim.id in known:
                 raise ConfigError(f"{file}: claim {claim.id}: the id is taken, by a claim of {known[claim.id]}.")
-            claims.append(claim)
-        known |= {claim.id: {None: "the paper's", ELECTRA: "ELECTRA's"}.get(file, str(file)) for claim in claims}
+        claims += loaded
+        known |= dict.fromkeys((claim.id for claim in loaded), _OWNERS.get(file, str(file)))
     return claims
 
 

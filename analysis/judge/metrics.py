@@ -46,7 +46,7 @@ _CORRELATIONS = ("matthews", "pearson", "spearman")
 SPEEDS = ("tokens/s", "seconds")
 #: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
-#: Task -> the score that counts for ELECTRA's average over GLUE, on its first dev set (Clark et al., 2020, section 3.1).
+#: Task -> its score in ELECTRA's average over GLUE, on its first dev set (Clark et al., 2020, section 3.1).
 GLUE_SCORES = {
     "cola": "matthews", "sst2": "accuracy", "mrpc": "accuracy", "stsb": "spearman", "qqp": "accuracy",
     "mnli": "accuracy", "qnli": "accuracy", "rte": "accuracy",
