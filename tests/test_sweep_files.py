@@ -51,7 +51,7 @@ PAPER = {
 }  # fmt: skip
 #: Of ELECTRA's sweeps: method, source and width of the generator, what both networks share, and the part of the FLOPs
 #: of masked LM's steps (None: equal steps).
-ELECTRA = {
+ELECTRA: dict[str, list[tuple[str, str, float, str, float | None]]] = {
     "electra_table5": [
         (method, "learned", 0.25, "embeddings", 1.0)
         for method in ("mlm", "replace_mlm", "all_tokens_mlm", "electra_15", "electra")
