@@ -14,7 +14,7 @@ from ..judge.claims import Verdict, counted, divided, whose
 from ..judge.controls import Controls
 from ..judge.controls import summary as controls_summary
 from ..judge.effects import SweepTable
-from ..judge.tables import Table
+from ..judge.tables import REFERENCES, Table
 from ..read import paper
 from ..read.cautions import judged_in_one_setup, of_runs
 from ..read.cells import main_setup
@@ -134,11 +134,17 @@ def missing(report: Report) -> list[str]:
         for row in t.rows
         if row.arm in t.selection.waiting
     ]
+    empty = [table for table in report.tables if table not in report.filled]
+    of_electra = [table for table in empty if paper.of_electra(table.name)]
+    folded = of_electra if len(of_electra) == len([*filter(paper.of_electra, REFERENCES)]) else []
     lines += [
         f"{t.heading}: fewer than two of its arms have runs ({command_name('sweep')} sweep={t.name})"
-        for t in report.tables
-        if t not in report.filled
+        for t in empty
+        if t not in folded
     ]
+    lines += (
+        [f"ELECTRA's tables: no two arms of one have runs ({command_name('sweep')} sweep=electra)"] if folded else []
+    )
     lines += [f"Figure {name.removeprefix('figure')}: {why}" for name, why in report.undrawn.items()]
     unfinished = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
     lines += [
