@@ -18,12 +18,14 @@ from albert_ablate.data.segments import lone_sentences
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
+from albert_ablate.evaluation.generated import GeneratedText
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.files import require_writable
 from albert_ablate.methods import WARM_START, method_of
 from albert_ablate.methods.batch import StepBatches
+from albert_ablate.methods.electra import Corrupting
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.record.folder import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.record.lock import locked
@@ -180,15 +182,23 @@ def _pretrain(
     baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
     method = method_of(config)
     evaluator = Evaluator(model, held_out, config.objective.name, baselines, machine, method.measures)
+    generated = None
+    if isinstance(method, Corrupting):
+        generated = GeneratedText(method, model, held_out.plain, prepared.train, baselines, machine)
+
+    def curve_point() -> dict[str, float]:
+        pairs = config.evaluation.curve_pairs
+        return evaluator.curve_point(pairs) | ({} if generated is None else generated.curve_point(pairs))
+
     with open_trackers(config if machine.world.main else untracked(config), folder, owner.identity) as trackers:
         trainer = Trainer(
             config, owner, model, batches, folder, machine,
-            held_out=lambda: evaluator.curve_point(config.evaluation.curve_pairs), tracker=trackers,
+            held_out=curve_point, tracker=trackers,
         )  # fmt: skip
         training = trainer.fit()
         folder.note(phase="evaluating")
         folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
-        measured = _evaluate(config, prepared, evaluator, baselines)
+        measured = _evaluate(config, prepared, evaluator, baselines, generated)
         if measured is None:
             return
         results, similarity = measured
@@ -263,13 +273,17 @@ def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder
 
 
 def _evaluate(
-    config: RunConfig, prepared: Prepared, evaluator: Evaluator, baselines: NgramBaselines
+    config: RunConfig,
+    prepared: Prepared,
+    evaluator: Evaluator,
+    baselines: NgramBaselines,
+    generated: GeneratedText | None,
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Held-out results and the change from layer to layer; None except in the process that writes."""
     started = time.perf_counter()
     held_out = evaluator.held_out
     with console.stage("evaluating on held-out documents"):
-        results = evaluator.results()
+        results = evaluator.results() | ({} if generated is None else generated.results())
         if not evaluator.machine.world.main:
             return None
         if prepared.reference is not None:

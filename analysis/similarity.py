@@ -31,7 +31,7 @@ from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import PairSet
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.files import read_json
-from albert_ablate.model.pretraining import build_model
+from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import WEIGHTS, load_weights, newest
 
@@ -71,8 +71,8 @@ def measure_all(
     """``layer_similarity`` of several models on the same sequences of ``text``, of at most ``length`` pieces.
 
     A source is a run folder (its newest checkpoint is measured), a checkpoint folder in it, a folder of transformers
-    with an ALBERT or BERT, or the name of one on the hub. ``length`` defaults to the shortest sequence length that
-    the models were trained with. Raises DataError where the text gives no sequence or a model does not accept that
+    with an ALBERT, BERT or ELECTRA, or the name of one on the hub. ``length`` defaults to the shortest sequence length
+    that the models were trained with. Raises DataError where the text gives no sequence or a model does not accept that
     length, and CheckpointError or DataError for any other folder.
     """
     with ExitStack() as opened:
@@ -94,7 +94,7 @@ def measure_all(
 
 def _measured(subject: _Subject, store: TokenStore, pairs: Pairs, settings: PairsConfig) -> dict[str, Any]:
     config = replace(subject.config, pairs=settings)
-    model = build_model(config.architecture(), config.seed)
+    model = method_of(config).build({})
     load_weights(subject.checkpoint, model)
     similarity = layer_similarity(model.encoder, PairSet(store, pairs, subject.tokenizer.word_starts, config).batches())
     status = RunFolder(subject.run.parent, subject.run.name).status() or {}

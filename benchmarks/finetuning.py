@@ -57,7 +57,7 @@ def sst2_tuner(config: RunConfig, tokenizer: Tokenizer) -> FineTuner:
     """Data and model, ready to train; writes no files."""
     task = read(locate(config.task, config.tasks["sst2"]))(tokenizer, 128)
     recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 512)
-    model = build_task_model(task, config.architecture(), recipe, 0, None, 0.02)
+    model = build_task_model(task, config.architecture(), recipe, config.task, 0, None, 0.02)
     folder = RunFolder(Path(tempfile.gettempdir()), "sst2-s0-benchmark")
     return FineTuner(
         task,

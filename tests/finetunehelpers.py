@@ -39,7 +39,7 @@ def tuner(folder: Path, name: str, place: Path, *words: str, seed: int = 0) -> F
     recipe = resolve(config.tasks[name], config.task.scaling, task.examples, 32)
     shape = replace(config.architecture(), hidden_dropout=recipe.dropout, attention_dropout=recipe.dropout)
     found = checkpoints(run_of(folder).checkpoints)[-1] if config.task.start == "pretrained" else None
-    model = build_task_model(task, shape, recipe, seed, found, 0.05)
+    model = build_task_model(task, shape, recipe, config.task, seed, found, 0.05)
     run = RunFolder(place, f"{name}-s{seed}-abcdef")
     run.path.mkdir(parents=True, exist_ok=True)
     runtime = replace(config.runtime, log_every=2)

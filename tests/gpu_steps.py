@@ -44,6 +44,14 @@ from albert_ablate.training.trainer import Trainer
 DROPOUT = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
 CAPTURED = ("lamb all plain", "lamb none dropout", "corrected lamb", "adamw all dropout", "three micro-batches")
 TASKS = ("sst2", "squad11", "squad20", "race")
+#: Fine-tunings with other settings than the released ones.
+TUNINGS = {
+    "mean": ("sst2", "task.pool=mean", "task.head=bare"), "last": ("race", "task.pool=last"),
+    "by layer": ("sst2", "share=none", "task.optimizer.layer_decay=0.8"),
+    "corrected by layer": (
+        "sst2", "share=none", "task.optimizer.layer_decay=0.8", "task.optimizer.bias_correction=true",
+    ),
+}  # fmt: skip
 
 
 def pretraining_cases() -> dict[str, tuple[str, ...]]:
@@ -76,13 +84,13 @@ def pretraining(
     return trainer, [HostBatch(batches[step], batches.shaped) for step in range(steps)]
 
 
-def finetuning(folder: Path, name: str) -> tuple[Stepper, list[Any]]:
+def finetuning(folder: Path, name: str, *words: str) -> tuple[Stepper, list[Any]]:
     """A fine-tuning on the fake device, and batches of two steps."""
-    config = with_tasks(folder, f"task={name}", f"task.data_dir={folder / 'data'}")
+    config = with_tasks(folder, f"task={name}", f"task.data_dir={folder / 'data'}", *words)
     task = read(locate(config.task, config.tasks[name]))(tokenizer_of(folder), 32)
     recipe = resolve(config.tasks[name], config.task.scaling, task.examples, 32)
     shape = replace(config.architecture(), hidden_dropout=recipe.dropout, attention_dropout=recipe.dropout)
-    model = build_task_model(task, shape, recipe, 0, None, 0.05)
+    model = build_task_model(task, shape, recipe, config.task, 0, None, 0.05)
     run = RunFolder(folder / "fake", name)
     run.path.mkdir(parents=True, exist_ok=True)
     machine = Machine(DEVICE, "bf16", backend=Backend.EAGER)
@@ -252,6 +260,8 @@ def main(folder: Path) -> dict[str, Any]:
     found["base"] = base_step()
     for name in TASKS:
         found[f"task {name}"] = second_step(partial(finetuning, folder, name))
+    for label, words in TUNINGS.items():
+        found[f"tuning {label}"] = second_step(partial(finetuning, folder, *words))
     return found
 
 

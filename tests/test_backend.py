@@ -109,15 +109,23 @@ def test_deterministic_runs_have_no_attention_of_cudnn(monkeypatch: pytest.Monke
 def test_numbers_of_a_step_stay_in_one_place_on_a_device_and_are_plain_on_a_cpu() -> None:
     plain = Numbers(None)
     plain.put(0.1, {"masked": 3})
-    assert (plain.rate, plain.counts) == (0.1, {"masked": 3})
+    assert (plain.rates, plain.counts) == ({1.0: 0.1}, {"masked": 3})
     numbers, places = Numbers(CPU), set()
     for rate, masked in ((0.25, 3), (0.5, 2**24)):
         numbers.put(rate, {"masked": masked, "sequences": 8})
-        scalars = [numbers.rate, *numbers.counts.values()]
+        scalars = [*numbers.rates.values(), *numbers.counts.values()]
         assert [float(scalar) for scalar in scalars] == [rate, masked, 8]
         places.add(tuple(scalar.data_ptr() for scalar in scalars if isinstance(scalar, torch.Tensor)))
     assert len(places) == 1
     assert len(places.pop()) == 3
+
+
+def test_each_factor_of_the_rate_has_a_number() -> None:
+    plain, numbers = Numbers(None, [1.0, 0.5]), Numbers(CPU, [1.0, 0.5])
+    for made in (plain, numbers):
+        made.put(0.25, {"examples": 8})
+        assert {scale: float(rate) for scale, rate in made.rates.items()} == {1.0: 0.25, 0.5: 0.125}
+        assert {name: float(count) for name, count in made.counts.items()} == {"examples": 8}
 
 
 # --- a capture that fails ---------------------------------------------------------------------------

@@ -139,13 +139,30 @@ def test_replays_train_like_plain_steps(cell: Cell, words: tuple[str, ...], grap
     assert replayed[-1]["mlm_loss"] < replayed[0]["mlm_loss"]
 
 
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw"])
+def test_replays_read_a_rate_for_each_group(
+    cell: Cell, optimizer: str, graphs: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = cell("budget.steps=40", f"optimizer={optimizer}")
+    equal_rates = trained(config, None, steps=8)[0]
+    monkeypatch.setattr(Trainer, "scale", lambda self, name: 0.25 if ".attention." in name else 1.0)
+    expected, _ = trained(config, None, steps=8)
+    found, _ = trained(config, Backend.GRAPH, steps=8)
+    assert graphs.captures == 1
+    assert sorted(found._numbers.rates) == [0.25, 1.0]
+    torch.testing.assert_close(state_of(found), state_of(expected), rtol=1e-3, atol=1e-5)
+    both = (equal_rates, found)
+    before, after = (t.model.state_dict()["encoder.attention.0.query.weight"] for t in both)
+    assert not torch.allclose(before, after, rtol=1e-3, atol=1e-5)
+
+
 def test_what_a_graph_reads_stays_where_it_is(cell: Cell, graphs: StandIn) -> None:
     trainer, batches = make_trainer(cell("batch.micro_size=3"), backend=Backend.GRAPH)
     places = set()
     for number in range(WARM_UP + 5):
         trainer.update(number, batches[number])
         tensors = [tensor for part in trainer.captured._parts for tensor in part.tensors().values()]
-        numbers = [trainer._numbers.rate, *trainer._numbers.counts.values(), trainer.guard.refused]
+        numbers = [*trainer._numbers.rates.values(), *trainer._numbers.counts.values(), trainer.guard.refused]
         pointers = [tensor.data_ptr() for tensor in (*tensors, *numbers) if isinstance(tensor, Tensor)]
         if number >= WARM_UP:
             places.add(tuple(pointers))

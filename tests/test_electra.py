@@ -368,12 +368,13 @@ def all_tokens(gate: float, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Te
     torch.nn.init.zeros_(model.copy_gate.dense.weight)
     torch.nn.init.constant_(model.copy_gate.dense.bias, gate)
     states = torch.randn(len(inputs), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    found = [model.all_tokens_loss(states[[k]], inputs[[k]], targets[[k]])[0] for k in range(len(inputs))]
+    found = [model.all_tokens_loss(states[[k]], inputs[[k]], targets[[k]], REAL)[0] for k in range(len(inputs))]
     logits = model.mlm_head(states, model.encoder.embedding.word.weight)
     return torch.stack(found).detach(), torch.nn.functional.cross_entropy(logits, targets, reduction="none").detach()
 
 
 RANDOM_TEXT: RunConfig
+REAL = torch.tensor([True])
 
 
 @pytest.fixture(autouse=True)
@@ -389,7 +390,7 @@ def test_the_distribution_over_all_pieces_sums_to_one() -> None:
         model: Any = method_of(config).build({}).double()
         torch.nn.init.constant_(model.copy_gate.dense.bias, gate)
         states = torch.randn(1, 32, dtype=torch.float64).expand(200, -1)
-        losses = [model.all_tokens_loss(states[[k]], torch.tensor([7]), every[[k]])[0] for k in range(200)]
+        losses = [model.all_tokens_loss(states[[k]], torch.tensor([7]), every[[k]], REAL)[0] for k in range(200)]
         assert float(torch.exp(-torch.stack(losses)).sum().detach()) == pytest.approx(1.0, abs=1e-6)
 
 

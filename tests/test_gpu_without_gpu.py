@@ -57,7 +57,8 @@ CAPTURED = {
 }  # fmt: skip
 #: A forward and a backward pass of base with 256 sequences of 128 tokens, 5% above what it takes.
 BASE_BOUNDS = {"launches": 855, "gigabytes": 95.0, "peak": 9.3}
-CASES = [*BOUNDS, *(f"method {name.value}" for name in METHODS)]
+TUNINGS = [f"tuning {label}" for label in ("mean", "last", "by layer", "corrected by layer")]
+CASES = [*BOUNDS, *(f"method {name.value}" for name in METHODS), *TUNINGS]
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +249,7 @@ def test_the_model_compiles_whole_and_once_for_all_seeds(cell: Cell) -> None:
         return out.mlm_loss_sum + out.sentence_loss_sum
 
     compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=False)
-    tensors = list(vars(batch).values())
+    tensors = list(batch.tensors().values())
     for seed in (0, 1):
         model = build_model(config.architecture(), seed)
         compiled(model, tensors).backward()

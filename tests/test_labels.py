@@ -24,7 +24,8 @@ from albert_ablate.tasks.texts.examples import limit_sets, read_glue, read_text
 from albert_ablate.tasks.texts.labels import close, same
 from albert_ablate.tasks.texts.sets import ExampleSets
 from albert_ablate.tasks.texts.task import SentenceTask
-from albert_ablate.tasks.units import LATER, _length_notes, _task_settings, plan_units
+from albert_ablate.tasks.unit_settings import LATER, task_settings
+from albert_ablate.tasks.units import _length_notes, plan_units
 
 OWN, REGRESSION = "tasks.text_classification", "tasks.text_regression."
 
@@ -305,9 +306,9 @@ def test_settings_of_classes_that_mean_nothing(what: str) -> None:
 
 def test_later_settings_leave_the_names_of_older_fine_tunings_alone() -> None:
     for name in ("text_classification", "text_regression", "squad11", "sst2"):
-        assert not LATER.keys() & _task_settings(task_config(name)).keys()
-    assert _task_settings(own(f"{OWN}.dev_split=label"))["dev_split"] == "label"
-    assert _task_settings(task_config("squad11", "tasks.squad11.f1_unit=words"))["f1_unit"] == "words"
+        assert not LATER.keys() & task_settings(task_config(name)).keys()
+    assert task_settings(own(f"{OWN}.dev_split=label"))["dev_split"] == "label"
+    assert task_settings(task_config("squad11", "tasks.squad11.f1_unit=words"))["f1_unit"] == "words"
 
 
 # --- lengths ---------------------------------------------------------------------------------------

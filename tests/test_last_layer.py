@@ -21,7 +21,7 @@ from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.model.rows import Rows, first_rows
 from albert_ablate.model.shape import Shape
 from albert_ablate.tasks.heads import PooledModel
-from albert_ablate.tasks.task import TaskBatch
+from albert_ablate.tasks.task import HeadSettings, TaskBatch
 
 B, T, H, N, L, I = 3, 9, 32, 4, 4, 64  # noqa: E741 - the letters of the model's files
 
@@ -245,7 +245,8 @@ def test_micro_batches_add_up(size: int) -> None:
 @pytest.mark.usefixtures("path")
 def test_a_pooled_head_of_a_task() -> None:
     shape = architecture(Share.NONE)
-    model = PooledModel(shape, 3, 0.0)
+    model = PooledModel(shape, 3, HeadSettings(0.0, "first", "pooled"))
+    assert model.pooler is not None
     model.load_state_dict({k: v.float() for k, v in model_of(shape).state_dict().items()}, strict=False)
     (ids, types), mask = inputs(), masks()["tails"]
     assert mask is not None

@@ -25,7 +25,7 @@ from albert_ablate.model.rows import first_rows
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks import heads
 from albert_ablate.tasks.heads import AnswerableSpanModel, PooledModel, SpanModel, forbidden
-from albert_ablate.tasks.task import TaskBatch
+from albert_ablate.tasks.task import HeadSettings, TaskBatch
 from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.precision import autocast
 from analysis.compare import changes, compare_tasks
@@ -68,10 +68,11 @@ def outputs(model: Any, b: TaskBatch) -> list[Tensor]:
     return [found] if isinstance(found, Tensor) else list(found)
 
 
+RELEASED = HeadSettings(0.1, "first", "pooled")
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "regression": lambda: PooledModel(SHAPE, 1, 0.1),
-    "classification": lambda: PooledModel(SHAPE, 3, 0.1),
-    "choices": lambda: PooledModel(SHAPE, 1, 0.1),
+    "regression": lambda: PooledModel(SHAPE, 1, RELEASED),
+    "classification": lambda: PooledModel(SHAPE, 3, RELEASED),
+    "choices": lambda: PooledModel(SHAPE, 1, RELEASED),
     "spans": lambda: SpanModel(SHAPE),
     "spans or none": lambda: AnswerableSpanModel(SHAPE, 0.1),
 }

@@ -24,6 +24,10 @@ class Shape(Protocol):
     def heads(self) -> int:
         """Number of attention heads."""
 
+    @property
+    def projection(self) -> str:
+        """Where the embedding is projected: ``auto`` or ``always``."""
+
 
 class Sharing(Protocol):
     """The settings of the group ``share`` that an axis may check its own settings against."""

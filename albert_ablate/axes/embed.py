@@ -14,11 +14,12 @@ class _Embed(Protocol):
 
 
 def _contradictions(embed: _Embed, c: Settings) -> list[str]:
-    if embed.size <= c.model.hidden:
+    if embed.size <= c.model.hidden or c.model.projection == "always":
         return []
     return [
         f"embed.size={embed.size} is larger than model.hidden={c.model.hidden} (model={c.model.name}): the "
-        "factorisation V x E, E x H needs E <= H. Choose a smaller embed, embed=full (E = H), or a wider model."
+        "factorisation V x E, E x H needs E <= H. Choose a smaller embed, embed=full (E = H), or a wider model; "
+        "model.projection=always narrows the embedding, as the generators of ELECTRA do."
     ]
 
 

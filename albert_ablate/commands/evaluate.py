@@ -97,9 +97,12 @@ def _show(record: EvaluationRecord) -> None:
         console.show(part)
     scored = [getattr(results, task) for task in SENTENCE_TASKS]
     sentences = "fitted heads stand in" if any(scored) else "the sentence tasks were not scored"
+    instead = {
+        "masked-LM head": "the masked-LM numbers are of a random one",
+        "replaced-token head": "a random one stands in, which no number here reads",
+    }
     for head in record.missing:
-        random = "the masked-LM numbers are of a random one" if head == "masked-LM head" else sentences
-        console.say(f"  ! It has no {head}: {random}.")
+        console.say(f"  ! It has no {head}: {instead.get(head, sentences)}.")
 
 
 def _name(record: EvaluationRecord) -> str:

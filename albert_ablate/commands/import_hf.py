@@ -1,8 +1,8 @@
 """Import a checkpoint as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
 
-Reads ALBERT and BERT checkpoints of transformers (safetensors, or .bin without running its pickles) and ALBERT's
-TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept the run folder like that of a
-trained run.
+Reads ALBERT, BERT and ELECTRA checkpoints of transformers (safetensors, or .bin without running its pickles) and
+ALBERT's TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept the run folder like that
+of a trained run.
 """
 
 import json
@@ -48,7 +48,7 @@ _STEP = "step_00000000"
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = Parser(prog=program("import"), description="An ALBERT or BERT checkpoint as a run.")
+    parser = Parser(prog=program("import"), description="An ALBERT, BERT or ELECTRA checkpoint as a run.")
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
@@ -157,9 +157,9 @@ def _state(config: RunConfig, imported: "Imported", vocabulary: Path) -> "dict[s
 
     from albert_ablate.data.wordpiece import NAME, read_vocabulary, row_order
     from albert_ablate.interop.imported import some
-    from albert_ablate.model.pretraining import build_model
+    from albert_ablate.methods import method_of
 
-    state, tensors = build_model(config.architecture(), config.seed).state_dict(), dict(imported.tensors)
+    state, tensors = method_of(config).build({}).state_dict(), dict(imported.tensors)
     wrong = [
         f"{name} is {list(tensor.shape)}, {list(state[name].shape)} expected"
         for name, tensor in sorted(tensors.items())

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, SHARE, Part
 from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
 from albert_ablate.config.tasks import TaskConfig, TextConfig
@@ -43,6 +43,7 @@ def contradictions(c: RunConfig) -> list[str]:
         )
     problems += _data_contradictions(c.data)
     problems += _task_contradictions(c.tasks, c.model.max_positions)
+    problems += _layer_decay_contradictions(c)
     problems += _path_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
         problems.append(f"task.seeds={list(c.task.seeds)}: a seed is listed twice. Name each once.")
@@ -115,6 +116,27 @@ def _task_contradictions(tasks: dict[str, TaskConfig], positions: int) -> list[s
         if task.max_length is not None and task.max_length > positions
     ]
     return problems + [problem for task in tasks.values() for problem in _class_contradictions(task)]
+
+
+def _layer_decay_contradictions(c: RunConfig) -> list[str]:
+    """A decay over layers where a layer has no depth of its own, and a rule without a decay."""
+    decay, rule = c.task.optimizer.layer_decay, c.task.optimizer.layer_decay_rule
+    if decay is None:
+        if rule == "released":
+            return []
+        return [
+            f"task.optimizer.layer_decay_rule={rule}: no effect without a decay. Give task.optimizer.layer_decay=0.8."
+        ]
+    if SHARE.problems(c):
+        return []
+    repeated = [part.value for part in Part if c.architecture().sharing.repeats(part)]
+    if not repeated:
+        return []
+    return [
+        f"task.optimizer.layer_decay={decay} with share={c.share.strategy}: several layers share one block "
+        f"({' and '.join(repeated)}), which has no single depth. Set it to null, in all arms that are compared, or use "
+        "share=none."
+    ]
 
 
 def _class_contradictions(task: TaskConfig) -> list[str]:

@@ -14,7 +14,6 @@ NUMERICS = 1
 LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
     "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
-    "budget.lookups": "free",
 }  # fmt: skip
 
 #: The axes that were added later.
@@ -29,10 +28,10 @@ BEFORE = {
 
 #: Settings in identities -> their value in runs that lack them and in arms whose terms do not set them.
 UNSAID = {
-    "warm_start.layers": [],
+    "warm_start.layers": [], "budget.lookups": "free",
     **{axis.path: axis.before for axis in _LATER_AXES},
     **{path: value for axis in AXES for path, value in axis.beside.items()},
-}
+}  # fmt: skip
 
 #: Groups whose ``name`` only labels their other settings.
 _NAMED = ("model", *(axis.group for axis in AXES if axis.setting != "name"))

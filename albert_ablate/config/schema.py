@@ -123,7 +123,7 @@ class ModelConfig:
     intermediate: Positive
     max_positions: Annotated[int, Field(ge=8)]
     type_vocab: Positive
-    projection: Literal["auto", "always"]  # of the embedding at E = H
+    projection: Literal["auto", "always"]  # of the embedding; always: also at E = H and E > H
     hidden_dropout: Fraction
     attention_dropout: Fraction
     activation: Literal["gelu_tanh", "gelu_erf"]

@@ -3,7 +3,7 @@
 Part of the typed configuration (``config.schema``); values come only from ``conf/task/``.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -25,6 +25,10 @@ def _as_word(value: Any) -> Any:
 
 Word = Annotated[str, BeforeValidator(_as_word)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+#: The state of the last layer that a head for whole sequences reads, and the kind of such a head.
+Pool = Literal["first", "mean", "last"]
+HeadKind = Literal["pooled", "bare"]
 
 #: The five task columns of the paper's tables, in the order of its average.
 PAPER_FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
@@ -55,6 +59,14 @@ class UpdateConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class TuningUpdateConfig(UpdateConfig):
+    """Update rule of fine-tuning."""
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None  # factor of the learning rate from a layer to the one below
+    layer_decay_rule: Literal["released", "intended"]  # in ELECTRA's code, and by its authors (issue electra#51)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class FineTuneConfig:
     """Settings common to all tasks of a run."""
 
@@ -68,8 +80,10 @@ class FineTuneConfig:
     micro_size: Positive | None  # sequences in one forward pass
     keep_weights: bool
     bag_of_words: bool
+    pool: Pool
+    head: HeadKind
     scaling: ScalingConfig
-    optimizer: UpdateConfig  # of the released fine-tuning code's AdamW
+    optimizer: TuningUpdateConfig  # of the released fine-tuning code's AdamW
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -99,6 +113,9 @@ class HubTask:
 @dataclass(frozen=True, config=_STRICT)
 class TaskBase:
     """Settings of every task. Empty ones come from ``recipe`` and ``task.scaling``."""
+
+    #: Whether the head reads one state for each sequence, which ``FineTuneConfig.pool`` chooses.
+    pools: ClassVar[bool] = True
 
     name: str
     recipe: RecipeConfig
@@ -152,6 +169,8 @@ class GeneratedConfig(TaskBase):
 @dataclass(frozen=True, config=_STRICT)
 class SquadConfig(TaskBase):
     """Extractive question answering."""
+
+    pools: ClassVar[bool] = False  # the head reads the states of all tokens
 
     kind: Literal["squad"]
     version: Literal["1.1", "2.0"]

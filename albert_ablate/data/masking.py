@@ -48,7 +48,7 @@ def mask_batch(
     rows, width = ids.shape
     budget = masking_budget(lengths, settings)
     if settings.draw == "with_replacement":
-        positions = _drawn(_ordinary(ids), budget, keys)
+        positions = _drawn(ordinary(ids), budget, keys)
         targets = ids.reshape(-1)[positions].astype(np.int64)
         return Masked(_replace(ids, positions, targets, keys, len(word_starts), settings.fill), positions, targets)
     words = find_words(ids, segment_starts, word_starts)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from albert_ablate.data.batches import Batch
+from albert_ablate.data.batches import NO_TARGET, Batch
 from albert_ablate.training.distributed import World
 
 #: Number of batches whose results are read together: reading the first waits for the device, the others are ready.
@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 
 
 def filled(batch: Batch, sequences: int, positions: int) -> Batch:
-    """``batch`` filled up to so many ``sequences`` and masked ``positions``; the added ones have no tokens, target 0.
+    """``batch`` filled up to so many ``sequences`` and masked ``positions``, which have no tokens and no target.
 
     A batch that already has more of either is not cut.
     """
@@ -38,7 +38,7 @@ def filled(batch: Batch, sequences: int, positions: int) -> Batch:
 
     return Batch(
         longer(batch.input_ids, rows), longer(batch.type_ids, rows), longer(batch.mask, rows),
-        longer(batch.positions, masked), longer(batch.targets, masked), longer(batch.labels, rows),
+        longer(batch.positions, masked), F.pad(batch.targets, [0, masked], value=NO_TARGET), longer(batch.labels, rows),
         *(None if part is None else longer(part, masked) for part in (batch.draws, batch.fakes)),
     )  # fmt: skip
 

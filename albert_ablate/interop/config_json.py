@@ -1,9 +1,9 @@
-"""``config.json`` of transformers' ALBERT and BERT, read as transformers reads it.
+"""``config.json`` of transformers' ALBERT, BERT and ELECTRA, read as transformers reads it.
 
-Missing fields have transformers' defaults, which differ between the two: without ``hidden_act`` ALBERT
-has the tanh GELU and BERT the erf GELU; without dropout fields BERT drops 10% and ALBERT nothing
-(transformers 5, ``AlbertConfig`` and ``BertConfig``). Types are checked as strictly as in transformers.
-A value that transformers accepts and this project does not support is refused, naming the field.
+Missing fields have transformers' defaults, which differ: without ``hidden_act`` ALBERT has the tanh GELU,
+BERT and ELECTRA the erf GELU; without dropout fields those two drop 10% and ALBERT nothing
+(transformers 5, ``AlbertConfig``, ``BertConfig`` and ``ElectraConfig``). Types are checked as strictly as in
+transformers. A value that transformers accepts and this project does not support is refused, naming the field.
 """
 
 import json
@@ -35,6 +35,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
     },
+    "electra": _COMMON | {
+        "vocab_size": 30522, "embedding_size": 128, "hidden_size": 256, "num_hidden_layers": 12,
+        "num_attention_heads": 4, "intermediate_size": 1024, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
+    },
 }  # fmt: skip
 #: Smallest value that a model supports, if it is not 1.
 _LEAST = {"vocab_size": 32, "max_position_embeddings": 8, "type_vocab_size": 2, "chunk_size_feed_forward": 0}
@@ -52,7 +57,7 @@ def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, 
     """``config`` with all defaults filled in. Raises ForeignCheckpointError naming each wrong field."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
-        raise ForeignCheckpointError(f"{file}: model_type is {_shown(kind)}. ALBERT and BERT can be imported.")
+        raise ForeignCheckpointError(f"{file}: model_type is {_shown(kind)}. ALBERT, BERT and ELECTRA can be imported.")
     full = DEFAULTS[kind] | dict(config)
     problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]
     problems += [
@@ -78,7 +83,7 @@ def defaulted(config: Mapping[str, Any]) -> str:
 def kept_for_export(described: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that only an export needs: the class, its groups, and the dropout of task heads.
 
-    BERT without a task-head dropout uses that of the hidden states.
+    BERT and ELECTRA without a task-head dropout use that of the hidden states.
     """
     config = complete(described)
     if config["model_type"] == "albert":
@@ -141,8 +146,6 @@ def _contradictions(kind: str, full: Mapping[str, Any]) -> list[str]:
             f"num_hidden_layers={layers} in num_hidden_groups={groups}: by transformers' rounding a layer falls into "
             "another group than here"
         )
-    if kind == "albert" and full["embedding_size"] > hidden:
-        problems.append(f"embedding_size is {full['embedding_size']}, larger than hidden_size={hidden}")
     return problems
 
 

@@ -5,7 +5,9 @@
 | share=all | AlbertForPreTraining | tensor by tensor; E = H has an identity projection |
 | share=none, E = H | BertForPreTraining | tensor by tensor |
 | any other | AlbertForPreTraining with one group per layer | in every output; shared blocks are repeated |
+| a method with a replaced-token head | ElectraForPreTraining | in every output; shared blocks are repeated |
 
+A generator is a model without pooler and sentence head: ElectraForMaskedLM, AlbertForMaskedLM or BertForMaskedLM.
 An imported model is exported as its original class, with its groups and the dropout of its heads.
 
 An unrolled arm gives the same outputs, but when it is fine-tuned in transformers its copies diverge.
@@ -19,19 +21,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from albert_ablate.axes import Part
 from albert_ablate.data.tokenizer import CLS, PAD, SEP
 from albert_ablate.data.wordpiece import read_vocabulary, row_order
+from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.config_json import same_groups
-from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
+from albert_ablate.interop.names import (
+    PROJECTION,
+    Blocks,
+    albert_names,
+    bert_names,
+    discriminator_names,
+    generator_names,
+)
 from albert_ablate.interop.weights import require_finite
-from albert_ablate.model.pretraining import PretrainingModel
+from albert_ablate.model.base import EncoderModel
+from albert_ablate.model.electra import ElectraModel
+from albert_ablate.model.shape import Shape
 
 #: Dropout of the task heads that transformers adds to an exported model (paper, Table 14).
 _CLASSIFIER_DROPOUT = 0.1
 _ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
+#: Heads that some classes lack: prefix of their tensors -> name for the user.
+_HEADS = {"pooler.": "pooler", "sentence_head.": "sentence head", "copy_gate.": "copy gate"}
+#: The part of a model that is exported as a model of its own.
+_GENERATOR = "generator."
 
 
 @dataclass(frozen=True)
@@ -42,22 +58,66 @@ class Exported:
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     unrolled: bool  # shared blocks are exported as copies
+    left_out: tuple[str, ...] = ()  # heads of the run that the class lacks
 
 
-def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = None) -> Exported:
-    """A transformers model that computes the same function.
+def to_huggingface(model: EncoderModel, origin: Mapping[str, Any] | None = None) -> Exported:
+    """A transformers model that computes the same function, without the generator.
 
-    ``origin`` is the entry of an imported model's manifest. Raises ForeignCheckpointError if a weight is not finite.
+    ``origin`` is the entry of an imported model's manifest. Raises ForeignCheckpointError if a weight is not finite,
+    and if no class computes the function.
     """
     origin = origin or {}
     require_finite(model.state_dict(), "The run's newest checkpoint")
-    shape, sharing = model.shape, model.shape.sharing
-    layers = [(sharing.index(Part.ATTENTION, i), sharing.index(Part.FFN, i)) for i in range(shape.layers)]
+    tensors = {name: tensor for name, tensor in _tensors_of(model).items() if not name.startswith(_GENERATOR)}
+    shape = model.shape
+    if "replaced_head.out.weight" in tensors:
+        if shape.projection and shape.embedding_size == shape.hidden_size:
+            raise ForeignCheckpointError(
+                "model.projection=always at E = H: transformers' ELECTRA projects only an embedding of another width, "
+                "so no class computes this. Train with model.projection=auto."
+            )
+        return _electra(shape, tensors, "ElectraForPreTraining", origin)
+    if origin.get("model_type") == "electra":
+        return _electra(shape, tensors, "ElectraForMaskedLM", origin)
+    return _masked_lm(shape, tensors, origin)
+
+
+def generator_to_huggingface(model: EncoderModel) -> Exported | None:
+    """The model's generator; None if it has no network as its generator.
+
+    transformers' ElectraForMaskedLM has the erf GELU in its head and shares no blocks: a generator with the tanh GELU,
+    with shared blocks, or with a projection at E = H goes out as a masked LM of ALBERT or BERT.
+    """
+    if not isinstance(model, ElectraModel) or model.generator is None:
+        return None
+    generator = model.generator
+    shape, tensors = generator.shape, _tensors_of(generator)
+    shared = any(map(shape.share.shares, Part))
+    extra = shape.projection and shape.embedding_size == shape.hidden_size
+    if shape.activation == "gelu_erf" and not shared and not extra:
+        return _electra(shape, tensors, "ElectraForMaskedLM", {})
+    return _masked_lm(shape, tensors, {})
+
+
+def in_order_of(vocabulary: Path, exported: Exported) -> Exported:
+    """``exported`` with the rows of the word table, the output bias and special ids in the order of ``vocabulary``."""
+    order = torch.from_numpy(row_order(read_vocabulary(vocabulary), exported.config["vocab_size"], vocabulary))
+    back = torch.argsort(order)
+    rows = ("word_embeddings.weight", ".predictions.bias", "generator_lm_head.bias")
+    tensors = {name: tensor[back] if f".{name}".endswith(rows) else tensor for name, tensor in exported.tensors.items()}
+    ids = {f"{name}_token_id": int(order[i]) for name, i in (("pad", PAD), ("bos", CLS), ("eos", SEP))}
+    return replace(exported, config=exported.config | ids, tensors=tensors)
+
+
+def _masked_lm(shape: Shape, tensors: Mapping[str, Tensor], origin: Mapping[str, Any]) -> Exported:
+    """A model with a masked-LM head, and possibly a pooler and a sentence head, as ALBERT or BERT."""
     head = origin.get("classifier_dropout", _CLASSIFIER_DROPOUT)
-    unshared = not any(map(shape.share.shares, Part))
+    layers, unshared = _layers(shape), not any(map(shape.share.shares, Part))
+    suffix = "ForPreTraining" if "sentence_head.dense.weight" in tensors else "ForMaskedLM"
     if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":
-        config = _config(model, "bert") | {"classifier_dropout": head}
-        return Exported("BertForPreTraining", config, _tensors(model, bert_names(layers)), not unshared)
+        config = _config(shape, "bert") | {"classifier_dropout": head}
+        return _exported(f"Bert{suffix}", config, bert_names(layers), tensors, not unshared)
     kept_groups = origin.get("num_hidden_groups", shape.groups) == shape.groups  # else layers are equal by chance
     tied = all(map(shape.share.shares, Part)) and kept_groups and same_groups(shape.layers // shape.inner, shape.groups)
     n = shape.inner if tied else 1
@@ -65,24 +125,26 @@ def to_huggingface(model: PretrainingModel, origin: Mapping[str, Any] | None = N
     groups: list[Blocks] = stacks if tied else [[pair] for pair in layers]
     sizes = {"embedding_size": shape.embedding_size, "num_hidden_groups": len(groups), "inner_group_num": n}
     sizes |= {"num_hidden_layers": shape.layers // n, "classifier_dropout_prob": head}
-    tensors = _tensors(model, albert_names(groups, shape.has_projection))
-    return Exported("AlbertForPreTraining", _config(model, "albert") | sizes, tensors, not tied)
+    names = albert_names(groups, shape.has_projection)
+    return _exported(f"Albert{suffix}", _config(shape, "albert") | sizes, names, tensors, not tied)
 
 
-def in_order_of(vocabulary: Path, exported: Exported) -> Exported:
-    """``exported`` with the rows of the word table, the output bias and special ids in the order of ``vocabulary``."""
-    order = torch.from_numpy(row_order(read_vocabulary(vocabulary), exported.config["vocab_size"], vocabulary))
-    back = torch.argsort(order)
-    tensors = {
-        name: tensor[back] if name.endswith(("word_embeddings.weight", "predictions.bias")) else tensor
-        for name, tensor in exported.tensors.items()
+def _electra(shape: Shape, tensors: Mapping[str, Tensor], kind: str, origin: Mapping[str, Any]) -> Exported:
+    config = _config(shape, "electra") | {
+        "embedding_size": shape.embedding_size,
+        "classifier_dropout": origin.get("classifier_dropout", _CLASSIFIER_DROPOUT),
     }
-    ids = {f"{name}_token_id": int(order[i]) for name, i in (("pad", PAD), ("bos", CLS), ("eos", SEP))}
-    return replace(exported, config=exported.config | ids, tensors=tensors)
+    names = discriminator_names if kind == "ElectraForPreTraining" else generator_names
+    shared = any(map(shape.share.shares, Part))
+    return _exported(kind, config, names(_layers(shape), shape.has_projection), tensors, shared)
 
 
-def _config(model: PretrainingModel, kind: str) -> dict[str, Any]:
-    shape = model.shape
+def _layers(shape: Shape) -> Blocks:
+    sharing = shape.sharing
+    return [(sharing.index(Part.ATTENTION, i), sharing.index(Part.FFN, i)) for i in range(shape.layers)]
+
+
+def _config(shape: Shape, kind: str) -> dict[str, Any]:
     return {
         "model_type": kind,
         "vocab_size": shape.vocab_size,
@@ -104,11 +166,24 @@ def _config(model: PretrainingModel, kind: str) -> dict[str, Any]:
     }
 
 
-def _tensors(model: PretrainingModel, names: dict[str, str | None]) -> dict[str, Tensor]:
-    state = model.state_dict()
-    unused = state.keys() - set(names.values())
-    assert not unused, unused
-    width = model.shape.hidden_size
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Every tensor under each of its names, those that are tied to another part's too."""
+    return {name: tensor.detach() for name, tensor in module.named_parameters(remove_duplicate=False)}
+
+
+def _exported(
+    kind: str, config: dict[str, Any], names: Mapping[str, str | None], tensors: Mapping[str, Tensor], unrolled: bool
+) -> Exported:
+    """The tensors under transformers' ``names``; a head that has no such name is left out."""
+    unused = tensors.keys() - set(names.values())
+    left_out = tuple(label for prefix, label in _HEADS.items() if any(name.startswith(prefix) for name in unused))
+    assert all(name.startswith(tuple(_HEADS)) for name in unused), unused
+    width = config["hidden_size"]
     identity = {f"{PROJECTION}.weight": torch.eye(width), f"{PROJECTION}.bias": torch.zeros(width)}
     # Cloned, because safetensors refuses tensors that share memory.
-    return {name: (identity[name] if ours is None else state[ours]).clone() for name, ours in names.items()}
+    found = {
+        name: (identity[name] if ours is None else tensors[ours]).clone()
+        for name, ours in names.items()
+        if ours is None or ours in tensors or not ours.startswith(tuple(_HEADS))  # a generator lacks some heads
+    }
+    return Exported(kind, config, found, unrolled, left_out)

@@ -1,9 +1,11 @@
-"""Converts a checkpoint of transformers' ALBERT or BERT to this project: settings, tensors, missing heads.
+"""Converts a checkpoint of transformers' ALBERT, BERT or ELECTRA to this project: settings, tensors, missing heads.
 
-This module alone handles the differences: tensors with or without the model's prefix, LayerNorm
-parameters called gamma and beta, a projection at E = H, several layers in an ALBERT group, tied
-output weights stored twice, missing heads, and task heads. transformers' ALBERT has no dropout after
-the feed-forward network; imported models have this project's dropout in fine-tuning.
+This module and ``stored`` handle the differences: a projection at E = H, several layers in an ALBERT
+group, missing heads, and task heads. transformers' ALBERT has no dropout after the feed-forward network;
+imported models have this project's dropout in fine-tuning.
+
+ELECTRA's two networks are two checkpoints. The discriminator becomes an ``electra`` run without a network as its
+generator, the generator a masked-LM run.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from albert_ablate.axes import Objective, Part, Share
+from albert_ablate.axes import MethodName, Objective, Part, Share
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.config_json import GELU, complete, defaulted
-from albert_ablate.interop.names import PROJECTION, Blocks, albert_names, bert_names
+from albert_ablate.interop.names import FAMILIES, Blocks, albert_names, bert_names, discriminator_names, generator_names
+from albert_ablate.interop.stored import under_current_names, untied
 from albert_ablate.model.sharing import Sharing
 
 #: Heads that a checkpoint may lack: prefix of their tensors -> name for the user.
-_HEADS = {
-    "pooler.": "pooler", "mlm_head.": "masked-LM head", "sentence_head.": "sentence head",
-}  # fmt: skip
-#: Buffers that older versions stored: position ids 0, 1, 2, ... and zeros.
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-#: Prefixes of task heads in transformers: for classes, and for the start and end of an answer.
-_TASK_HEADS = ("classifier.", "qa_outputs.")
+_MASKED_LM = {"pooler.": "pooler", "mlm_head.": "masked-LM head", "sentence_head.": "sentence head"}
+_DISCRIMINATOR = {"pooler.": "pooler", "replaced_head.": "replaced-token head", "sentence_head.": "sentence head"}
+#: Prefixes of task heads in transformers: for classes, for the start and end of an answer, and of ELECTRA's choices.
+_TASK_HEADS = ("classifier.", "qa_outputs.", "sequence_summary.")
+#: What the released checkpoints were trained on beside their tokens.
+_OBJECTIVES = {"albert": Objective.SOP, "bert": Objective.NSP, "electra": Objective.NONE}
 #: Most tensors named in one message.
 _NAMED = 12
 
@@ -49,81 +51,46 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
     config = complete(described)
     kind = config["model_type"]
     left_out = tuple(sorted(name for name in tensors if name.startswith(_TASK_HEADS)))
-    renamed = _renamed(kind, {name: tensor for name, tensor in tensors.items() if name not in left_out})
-    renamed = _untied(kind, renamed, config["tie_word_embeddings"])
+    kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    renamed = untied(kind, under_current_names(kind, kept), config["tie_word_embeddings"])
     _require_sizes(kind, config, renamed, defaulted(described))
+    discriminates = kind == "electra" and not any(name.startswith(FAMILIES[kind].head) for name in renamed)
+    if kind == "electra" and not discriminates:
+        _require_erf(config)
     inner = config["inner_group_num"] if kind == "albert" else 1
     layers = config["num_hidden_layers"] * inner
     groups = config["num_hidden_groups"] if kind == "albert" else layers
     unshared = groups == layers and inner == 1  # a repeated stack stays a stack, even if no block serves two layers
     share, count, n = (Share.NONE, 1, 1) if unshared else (Share.ALL, groups, inner)
-    blocks: list[Blocks]
-    if kind == "bert":
-        names = bert_names([(i, i) for i in range(layers)])
+    own: Blocks = [(i, i) for i in range(layers)]
+    if kind == "albert":
+        names = albert_names([own[g * inner : (g + 1) * inner] for g in range(groups)], projection=True)
+    elif kind == "bert":
+        names = bert_names(own)
     else:
-        blocks = [[(g * inner + i, g * inner + i) for i in range(inner)] for g in range(groups)]
-        names = albert_names(blocks, projection=True)
-    matched, missing = _matched(kind, names, renamed)
+        of_network = discriminator_names if discriminates else generator_names
+        names = of_network(own, projection=config["embedding_size"] != config["hidden_size"])
+    matched, missing = _matched(kind, names, renamed, _DISCRIMINATOR if discriminates else _MASKED_LM)
     matched, projection = _projection(matched, config)
     if unshared and layers > 1:
         share, matched = _tied(matched, layers)
     settings = _settings(kind, config, share, count, n, layers, projection)
+    if discriminates:
+        settings["method"] = {"name": MethodName.ELECTRA.value, "generator": "uniform"}
     return Imported(settings, matched, missing, left_out)
-
-
-def _renamed(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` under current names: with the model's prefix, LayerNorm as weight and bias, without buffers."""
-    renamed: dict[str, Tensor] = {}
-    for stored, tensor in tensors.items():
-        name = f"{kind}.{stored}" if stored.split(".")[0] in ("embeddings", "encoder", "pooler") else stored
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if name in (f"{kind}.{buffer}" for buffer in _BUFFERS):
-            continue
-        if name in renamed:
-            raise ForeignCheckpointError(f"The checkpoint holds {name} twice, once under another name.")
-        renamed[name] = tensor
-    return renamed
-
-
-def _untied(kind: str, tensors: Mapping[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """``tensors`` without the decoder that repeats the word table; its bias is kept, as in transformers.
-
-    Raises ForeignCheckpointError if the two matrices differ, or if transformers would draw a new one.
-    """
-    head = "predictions" if kind == "albert" else "cls.predictions"
-    decoder = f"{head}.decoder"
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{decoder}.")}
-    stored, table = tensors.get(f"{decoder}.weight"), kept.get(f"{kind}.embeddings.word_embeddings.weight")
-    if stored is not None and table is not None and not torch.equal(stored, table):
-        raise ForeignCheckpointError(f"{decoder}.weight differs from the word embeddings; they are one matrix here.")
-    absent = [name for name in (f"{decoder}.weight", f"{decoder}.bias") if name not in tensors]
-    if not tied and absent and any(name.startswith(f"{head}.") for name in tensors):
-        raise ForeignCheckpointError(
-            f"config.json: tie_word_embeddings is false, but the checkpoint has no {' and no '.join(absent)}: "
-            "transformers draws new values there. Set it to true if the output weights are the word embeddings."
-        )
-    if f"{decoder}.bias" in tensors:
-        kept[f"{head}.bias"] = tensors[f"{decoder}.bias"]
-    unknown = [name for name in tensors if name not in kept and name.removeprefix(decoder) not in (".weight", ".bias")]
-    return kept | {name: tensors[name] for name in unknown}
 
 
 def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor], hint: str) -> None:
     """Raise ForeignCheckpointError if a size in config.json differs from the tensors; runs before a model is built."""
-    width = "embedding_size" if kind == "albert" else "hidden_size"
-    table = f"{kind}.embeddings"
-    query, ffn = (
-        ("albert_layer_groups.0.albert_layers.0.attention.query", "albert_layer_groups.0.albert_layers.0.ffn")
-        if kind == "albert"
-        else ("layer.0.attention.self.query", "layer.0.intermediate.dense")
-    )
+    family = FAMILIES[kind]
+    width, table = family.width, f"{kind}.embeddings"
     expected = {
         f"{table}.word_embeddings.weight": ("vocab_size", width),
         f"{table}.position_embeddings.weight": ("max_position_embeddings", width),
         f"{table}.token_type_embeddings.weight": ("type_vocab_size", width),
-        f"{kind}.encoder.{query}.weight": ("hidden_size", "hidden_size"),
-        f"{kind}.encoder.{ffn}.weight": ("intermediate_size", "hidden_size"),
-        f"{PROJECTION}.weight": ("hidden_size", "embedding_size"),
+        f"{kind}.encoder.{family.query}.weight": ("hidden_size", "hidden_size"),
+        f"{kind}.encoder.{family.inner}.weight": ("intermediate_size", "hidden_size"),
+        f"{family.projection}.weight": ("hidden_size", "embedding_size"),
     }
     wrong = [
         f"{name} is {list(tensors[name].shape)}, but {' x '.join(f'{field}={c[field]}' for field in fields)}"
@@ -134,15 +101,26 @@ def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor
         raise ForeignCheckpointError(f"The tensors do not fit config.json: {'; '.join(wrong)}.{hint}")
 
 
+def _require_erf(config: Mapping[str, Any]) -> None:
+    """Raise ForeignCheckpointError if a generator has one activation in its layers and another in its head."""
+    if GELU[config["hidden_act"]] != "gelu_erf":
+        raise ForeignCheckpointError(
+            f"config.json: hidden_act is {config['hidden_act']!r}; the head of transformers' ElectraForMaskedLM has "
+            "the erf GELU whatever it says, and a model here has one GELU. A generator with 'gelu' can be imported."
+        )
+
+
 def _matched(
-    kind: str, names: Mapping[str, str | None], tensors: Mapping[str, Tensor]
+    kind: str, names: Mapping[str, str | None], tensors: Mapping[str, Tensor], named: Mapping[str, str]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """(tensors by this project's names, names of missing heads). A head is complete or missing.
+
+    ``named``: prefix of a head that the model here has -> its name.
 
     Raises ForeignCheckpointError for other missing tensors and for unknown ones.
     """
     absent = {ours: foreign for foreign, ours in names.items() if ours is not None and foreign not in tensors}
-    heads = {prefix: [ours for ours in names.values() if ours and ours.startswith(prefix)] for prefix in _HEADS}
+    heads = {prefix: [ours for ours in names.values() if ours and ours.startswith(prefix)] for prefix in named}
     gone = [prefix for prefix, all_of in heads.items() if all(ours in absent for ours in all_of)]
     lacking = sorted(foreign for ours, foreign in absent.items() if not ours.startswith(tuple(gone)))
     extra = sorted(name for name in tensors if name not in names)
@@ -153,7 +131,7 @@ def _matched(
             f"The checkpoint does not fit {kind} as config.json describes it. {'; '.join(parts)}."
         )
     matched = {ours: tensors[foreign] for foreign, ours in names.items() if ours is not None and ours not in absent}
-    return matched, tuple(_HEADS[prefix] for prefix in gone)
+    return matched, tuple(named[prefix] for prefix in gone)
 
 
 def some(names: Iterable[str]) -> str:
@@ -166,6 +144,8 @@ def some(names: Iterable[str]) -> str:
 def _projection(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     """(``tensors`` without an identity projection at E = H, ``model.projection``)."""
     weight, bias = (tensors.get(f"encoder.embedding.projection.{name}") for name in ("weight", "bias"))
+    if weight is not None and config["embedding_size"] > config["hidden_size"]:
+        return tensors, "always"
     if weight is None or bias is None or config["embedding_size"] != config["hidden_size"]:
         return tensors, "auto"
     if torch.equal(weight, torch.eye(len(weight))) and not bias.any():
@@ -200,9 +180,9 @@ def _settings(
     kind: str, c: Mapping[str, Any], share: Share, groups: int, inner: int, layers: int, projection: str
 ) -> dict[str, dict[str, Any]]:
     return {
-        "embed": {"size": c["embedding_size"] if kind == "albert" else c["hidden_size"]},
+        "embed": {"size": c[FAMILIES[kind].width]},
         "share": {"strategy": share.value, "groups": groups, "inner": inner},
-        "objective": {"name": (Objective.SOP if kind == "albert" else Objective.NSP).value},
+        "objective": {"name": _OBJECTIVES[kind].value},
         "model": {
             "hidden": c["hidden_size"], "layers": layers, "heads": c["num_attention_heads"],
             "intermediate": c["intermediate_size"], "max_positions": c["max_position_embeddings"],

@@ -1,10 +1,11 @@
-"""Tensor names of transformers' ALBERT and BERT, mapped to the names of this project.
+"""Tensor names of transformers' ALBERT, BERT and ELECTRA, mapped to the names of this project.
 
 If one block of this project serves several layers of transformers, several names map to it. ``None``
 marks a tensor that this project does not have: the identity projection of transformers' ALBERT at E = H.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 #: Name in transformers -> name here, within one layer's attention block.
 _ALBERT_ATTENTION = {
@@ -22,6 +23,37 @@ _TABLES = {
     "embeddings.token_type_embeddings": "token_type",
 }  # fmt: skip
 PROJECTION = "albert.encoder.embedding_hidden_mapping_in"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where transformers' checkpoints of one ``model_type`` keep what an import looks for."""
+
+    width: str  # field of config.json with the width of the embedding
+    query: str  # of the first layer, after the encoder's name
+    inner: str  # the first product of that layer's feed-forward network
+    projection: str  # of the embedding
+    head: str  # prefix of the masked-LM head
+    decoder: str  # its product with the word table, which may be stored a second time
+    bias: str  # of the decoder, as it is named here
+
+
+_BERT_LAYER = ("layer.0.attention.self.query", "layer.0.intermediate.dense")
+_ALBERT_LAYER = "albert_layer_groups.0.albert_layers.0"
+#: ``model_type`` -> its names.
+FAMILIES = {
+    "albert": Family(
+        "embedding_size", f"{_ALBERT_LAYER}.attention.query", f"{_ALBERT_LAYER}.ffn", PROJECTION,
+        "predictions.", "predictions.decoder", "predictions.bias",
+    ),
+    "bert": Family(
+        "hidden_size", *_BERT_LAYER, "", "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias",
+    ),
+    "electra": Family(
+        "embedding_size", *_BERT_LAYER, "electra.embeddings_project",
+        "generator_", "generator_lm_head", "generator_lm_head.bias",
+    ),
+}  # fmt: skip
 
 #: For each block of transformers, in order: the indices of this project's attention and feed-forward block.
 Blocks = Sequence[tuple[int, int]]
@@ -44,15 +76,41 @@ def albert_names(groups: Sequence[Blocks], projection: bool) -> dict[str, str | 
 
 def bert_names(layers: Blocks) -> dict[str, str | None]:
     """Names of BertForPreTraining. ``layers``: for each layer, the indices of its blocks here."""
-    names = _tables("bert")
-    for layer, (attention, ffn) in enumerate(layers):
-        names |= _block(f"bert.encoder.layer.{layer}", _BERT_ATTENTION, f"encoder.attention.{attention}")
-        names |= _block(f"bert.encoder.layer.{layer}", _BERT_FFN, f"encoder.ffn.{ffn}")
-    names |= _pair("bert.pooler.dense", "pooler.dense")
+    names = _tables("bert") | _layers("bert", layers) | _pair("bert.pooler.dense", "pooler.dense")
     names |= _pair("cls.predictions.transform.dense", "mlm_head.dense")
     names |= _pair("cls.predictions.transform.LayerNorm", "mlm_head.norm")
     names |= {"cls.predictions.bias": "mlm_head.bias"}
     return names | _pair("cls.seq_relationship", "sentence_head.dense")
+
+
+def discriminator_names(layers: Blocks, projection: bool) -> dict[str, str | None]:
+    """Names of ElectraForPreTraining, which has no pooler. ``layers`` are as in ``bert_names``."""
+    head = _pair("discriminator_predictions.dense", "replaced_head.dense")
+    return (
+        _electra_encoder(layers, projection)
+        | head
+        | _pair("discriminator_predictions.dense_prediction", "replaced_head.out")
+    )
+
+
+def generator_names(layers: Blocks, projection: bool) -> dict[str, str | None]:
+    """Names of ElectraForMaskedLM, which has no pooler. ``layers`` are as in ``bert_names``."""
+    head = _pair("generator_predictions.dense", "mlm_head.dense")
+    head |= _pair("generator_predictions.LayerNorm", "mlm_head.norm")
+    return _electra_encoder(layers, projection) | head | {"generator_lm_head.bias": "mlm_head.bias"}
+
+
+def _electra_encoder(layers: Blocks, projection: bool) -> dict[str, str | None]:
+    names = _tables("electra") | _layers("electra", layers)
+    return names | _pair("electra.embeddings_project", "encoder.embedding.projection") if projection else names
+
+
+def _layers(model: str, layers: Blocks) -> dict[str, str | None]:
+    names: dict[str, str | None] = {}
+    for layer, (attention, ffn) in enumerate(layers):
+        names |= _block(f"{model}.encoder.layer.{layer}", _BERT_ATTENTION, f"encoder.attention.{attention}")
+        names |= _block(f"{model}.encoder.layer.{layer}", _BERT_FFN, f"encoder.ffn.{ffn}")
+    return names
 
 
 def _tables(model: str) -> dict[str, str | None]:

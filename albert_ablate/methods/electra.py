@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from albert_ablate.config.schema import RunConfig
+from albert_ablate.config.schema import MaskingConfig, RunConfig
 from albert_ablate.methods.method import Measure, Method, Term
 from albert_ablate.model.architecture import Architecture, ParameterCount
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # they load torch
     from albert_ablate.data.batches import Batch
     from albert_ablate.data.corrupting import CorruptedBatches
     from albert_ablate.data.store import TokenStore
-    from albert_ablate.model.electra import ElectraModel, Head
+    from albert_ablate.model.electra import ElectraModel, Head, Judged
     from albert_ablate.model.generator import Corrupted
 
 #: Keeps a mean over no position finite (released code).
@@ -74,6 +74,12 @@ class Corrupting(Method):
         return super().lookup_flops() * (1 if self.generator is None else 2)
 
     @property
+    def masking(self) -> MaskingConfig:
+        """The settings of masking, with ELECTRA's fill unless another is set."""
+        masking = self.config.masking
+        return replace(masking, fill="electra") if masking.fill == "auto" else masking
+
+    @property
     def masked(self) -> float:
         """Masked positions of a full sequence."""
         masking = self.config.masking
@@ -94,10 +100,9 @@ class Corrupting(Method):
         from albert_ablate.data.corrupting import CorruptedBatches
 
         c = self.config
-        masking = replace(c.masking, fill="electra") if c.masking.fill == "auto" else c.masking
         return CorruptedBatches(
             c.method.generator, c.tokenizer.vocab_size,
-            store, word_starts, c.objective.name, c.pairs, masking, c.batch.size, c.seed, share,
+            store, word_starts, c.objective.name, c.pairs, self.masking, c.batch.size, c.seed, share,
         )  # fmt: skip
 
     def corrupted(self, model: "ElectraModel", batch: "Batch") -> "Corrupted":
@@ -107,6 +112,13 @@ class Corrupting(Method):
         m = self.config.method
         sampling = None if batch.draws is None else Sampling(batch.draws, m.temperature, m.disallow_correct)
         return model.corrupted(batch, sampling, self.config.masking.draw == "with_replacement")
+
+    def scored(self, model: "ElectraModel", batch: "Batch") -> "tuple[Judged, tuple[Tensor, ...]]":
+        """For evaluation: what the encoder says of a corrupted batch; the generator's losses and hits (M,), if any.
+
+        Without a head for replaced tokens the logits are zero.
+        """
+        return model.judged(self.corrupted(model, batch), batch), model.generator_scores(batch)
 
     def terms(self, model: "ElectraModel", batch: "Batch") -> tuple[Term, ...]:
         """``generator`` over masked positions if it is a network, the encoder's token loss, and ``sentence``."""

@@ -68,10 +68,8 @@ class AllTokensMLM(ReplaceMLM):
     token_term = "all_tokens_mlm"
 
     def _token_term(self, model: "ElectraModel", batch: "Batch", corrupted: "Corrupted", states: "Tensor") -> Term:
-        rows = batch.mask.flatten().nonzero()[:, 0]
-        at_rows = states.flatten(0, 1).index_select(0, rows)
-        inputs, targets = corrupted.input_ids.flatten()[rows], corrupted.original.flatten()[rows]
-        loss, hits = model.all_tokens_loss(at_rows, inputs, targets)
+        inputs, targets = corrupted.input_ids.flatten(), corrupted.original.flatten()
+        loss, hits = model.all_tokens_loss(states.flatten(0, 1), inputs, targets, batch.mask.flatten())
         return Term(self.token_term, loss, "tokens", hits, epsilon=EPSILON)
 
     def _head_parameters(self) -> dict[str, int]:
@@ -104,13 +102,15 @@ class TwoStage(Electra):
 
     def build(self, parents: Mapping[str, Path]) -> "ElectraModel":
         """The model; encoder and generator have the weights of the finished run if there is one."""
-        from albert_ablate.training.checkpoint import load_matching
+        from safetensors.torch import load_file
 
         model = super().build(parents)
         assert model.generator is not None
         if GENERATOR in parents:
-            load_matching(parents[GENERATOR], model)
-            load_matching(parents[GENERATOR], model.generator)
+            trained = load_file(parents[GENERATOR] / "model.safetensors")
+            for network in (model, model.generator):  # the encoder with its pooler and sentence head, the generator
+                names = network.state_dict().keys() & trained.keys()
+                network.load_state_dict({name: trained[name] for name in names}, strict=False)
         model.generator.requires_grad_(False)
         return model
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from albert_ablate.model.encoder import Encoder
+from albert_ablate.model.shape import Shape
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -14,6 +15,7 @@ Module = TypeVar("Module", bound=nn.Module)
 class EncoderModel(nn.Module):
     """A model around one encoder, built by a method. Training, evaluation and fine-tuning use it."""
 
+    shape: Shape  # of the encoder
     encoder: Encoder
 
 

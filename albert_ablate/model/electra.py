@@ -4,6 +4,7 @@ Letters: B batch, T tokens, R rows (chosen positions), E embedding, H hidden, V 
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,10 +13,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from albert_ablate import streams
-from albert_ablate.data.batches import Batch
 from albert_ablate.model.base import EncoderModel, without_values
 from albert_ablate.model.encoder import Encoder
-from albert_ablate.model.generator import Corrupted, Generator, corrupt
+from albert_ablate.model.generator import Corrupted, Generator, MaskedText, corrupt
 from albert_ablate.model.heads import CopyGate, MaskedLMHead, Pooler, ReplacedTokenHead, SentenceHead
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.model.rounding import compute_dtype, wide_dtype
@@ -26,6 +26,15 @@ from albert_ablate.model.shape import Shape
 Head = Literal["replaced", "masked", "all"]
 #: Logits of a piece of all-tokens MLM, 32 MiB in fp32.
 _PIECE = 1 << 23
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an encoder says of a corrupted text."""
+
+    input_ids: Tensor  # (B, T)
+    replaced: Tensor  # (B, T) bool
+    logits: Tensor  # (B, T) of being replaced
 
 
 class ElectraModel(EncoderModel):
@@ -50,7 +59,7 @@ class ElectraModel(EncoderModel):
         self.register_state_dict_post_hook(_leave_out_tied)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_add_tied)  # type: ignore[no-untyped-call]
 
-    def corrupted(self, batch: Batch, sampling: Sampling | None, repeated: bool) -> Corrupted:
+    def corrupted(self, batch: MaskedText, sampling: Sampling | None, repeated: bool) -> Corrupted:
         """The batch with samples of the generator, or with its ``fakes`` if there is no generator."""
         loss = hits = None
         if self.generator is None:
@@ -66,16 +75,35 @@ class ElectraModel(EncoderModel):
         logits: Tensor = self.replaced_head(states)
         return logits.to(wide_dtype(logits.dtype))
 
+    def judged(self, corrupted: Corrupted, batch: MaskedText) -> Judged:
+        """The logits of every token; zero without a head for replaced tokens."""
+        if not hasattr(self, "replaced_head"):
+            zeros = torch.zeros(corrupted.replaced.shape, device=corrupted.replaced.device)
+            return Judged(corrupted.input_ids, corrupted.replaced, zeros)
+        states = self.encoder(corrupted.input_ids, batch.type_ids, batch.mask)
+        return Judged(corrupted.input_ids, corrupted.replaced, self.replaced_logits(states))
+
+    def generator_scores(self, batch: MaskedText) -> tuple[Tensor, ...]:
+        """Losses in nats and hits of the generator, (M,) each; nothing if it is no network."""
+        if self.generator is None:
+            return ()
+        encoder = self.generator.encoder
+        states = encoder(batch.input_ids, batch.type_ids, batch.mask, rows=batch.positions)  # (M, H)
+        logits = self.generator.mlm_head(states, encoder.embedding.word.weight).float()  # (M, V)
+        losses = F.cross_entropy(logits, batch.targets.clamp(min=0), reduction="none")
+        return losses, logits.argmax(-1) == batch.targets
+
     def sentence_logits(self, hidden: Tensor) -> Tensor:
         """(B, T, H) last hidden states, of which the first position is read -> (B, 2)."""
         logits: Tensor = self.sentence_head(self.pooler(hidden))
         return logits
 
-    def all_tokens_loss(self, states: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def all_tokens_loss(self, states: Tensor, inputs: Tensor, targets: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of -log p(target) in nats over (R,) tokens with ``inputs``, and the number of correct predictions.
 
-        Takes (R, H) states. With the copy probability s, p is s at the input plus (1 - s) times the softmax (ELECTRA,
-        section 3.4). The logits of a piece are computed again for the gradient, so that only a piece of them exists.
+        Takes (R, H) states; only rows that are ``real``, (R,) bool, count. With the copy probability s, p is s at the
+        input plus (1 - s) times the softmax (ELECTRA, section 3.4). The logits of a piece are computed again for the
+        gradient, so that only a piece of them exists.
         """
         x = self.mlm_head.transform(states)
         x, gates = x.to(compute_dtype(x)), self.copy_gate(states)  # (R, E), (R,)
@@ -85,7 +113,7 @@ class ElectraModel(EncoderModel):
         loss, hits = gates.new_zeros(()), inputs.new_zeros((), dtype=torch.int64)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
-            values = (x[part], gates[part], table, bias, inputs[part], targets[part])
+            values = (x[part], gates[part], table, bias, inputs[part], targets[part], real[part])
             part_loss, part_hits = checkpoint(
                 copied_or_predicted, *values, use_reentrant=False, preserve_rng_state=False
             )
@@ -94,11 +122,11 @@ class ElectraModel(EncoderModel):
 
 
 def copied_or_predicted(
-    x: Tensor, gates: Tensor, table: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor
+    x: Tensor, gates: Tensor, table: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor, real: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log p(target) in nats of (R, E) rows, and the number of targets with the highest probability.
 
-    ``gates`` (R,) are logits of copying the ``inputs`` (R,).
+    ``gates`` (R,) are logits of copying the ``inputs`` (R,). Rows that are not ``real`` count nothing.
     """
     logits = F.linear(x, table.to(x.dtype), bias.to(x.dtype)).to(wide_dtype(x.dtype))  # (R, V)
     log_p = F.log_softmax(logits, -1)
@@ -108,7 +136,7 @@ def copied_or_predicted(
     at_target = torch.where(inputs == targets, at_input, predict + log_p.gather(1, targets))
     best, where = log_p.detach().scatter(1, inputs, -torch.inf).max(-1, keepdim=True)  # of the other pieces
     answer = torch.where(at_input >= predict + best, inputs, where)
-    return -at_target.sum(), (answer == targets).sum()
+    return -(at_target[:, 0] * real).sum(), ((answer == targets)[:, 0] & real).sum()
 
 
 def build_electra(

@@ -4,18 +4,45 @@ Letters: B batch, T tokens, M masked positions, E embedding, H hidden.
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from albert_ablate.data.batches import Batch
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import MaskedLMHead
 from albert_ablate.model.sampling import Sampling
 from albert_ablate.model.shape import Shape
 
 S = TypeVar("S", bound=Shape)
+
+
+class MaskedText(Protocol):
+    """A masked batch, as ``data.batches`` makes them."""
+
+    @property
+    def input_ids(self) -> Tensor:
+        """(B, T), masks applied."""
+
+    @property
+    def type_ids(self) -> Tensor:
+        """(B, T)."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) bool, True at real tokens."""
+
+    @property
+    def positions(self) -> Tensor:
+        """(M,) indices of masked positions into the flattened B * T grid."""
+
+    @property
+    def targets(self) -> Tensor:
+        """(M,) the original ids; negative at fillers, which have no target."""
+
+    @property
+    def fakes(self) -> Tensor | None:
+        """(M,) the samples of a generator that is no network."""
 
 
 def generator_shape(shape: S, width: float, depth: float) -> S:
@@ -51,6 +78,7 @@ class Generator(nn.Module):
 
     def __init__(self, shape: Shape, encoder: Encoder, tie: str) -> None:
         super().__init__()
+        self.shape = shape
         self.encoder = Encoder(shape)
         self.mlm_head = MaskedLMHead(shape)
         if tie != "none":  # the released code shares the norm of the embedding too; the paper names two tables
@@ -61,14 +89,14 @@ class Generator(nn.Module):
             for kind in self.encoder.kinds:
                 setattr(self.encoder, kind, getattr(encoder, kind))
 
-    def forward(self, batch: Batch, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: MaskedText, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
         """Loss sum in nats over masked positions, number of hits, and the (M,) samples, which have no gradient."""
         states = self.encoder(batch.input_ids, batch.type_ids, batch.mask, rows=batch.positions)  # (M, H)
         table = self.encoder.embedding.word.weight  # tied: its gradient comes from both uses
         return self.mlm_head.loss_and_samples(states, table, batch.targets, sampling, compiled=self.encoder.compiling)
 
 
-def corrupt(batch: Batch, samples: Tensor, repeated: bool) -> tuple[Tensor, Tensor, Tensor]:
+def corrupt(batch: MaskedText, samples: Tensor, repeated: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The original ids, the ids with (M,) ``samples`` at the masked positions, and where they differ, each (B, T).
 
     Begins with the originals, so that no [MASK] is left. ``repeated``: positions may occur twice. Such a position gets

@@ -15,6 +15,14 @@ def first_rows(ids: Tensor) -> Tensor:
     return torch.arange(0, b * t, t, device=ids.device)
 
 
+def last_rows(mask: Tensor) -> Tensor:
+    """(B, T) mask, true at real tokens -> (B,) indices of the last real position of each sequence, as ``first_rows``.
+
+    Real tokens may be followed by padding, not preceded by it.
+    """
+    return first_rows(mask) + mask.sum(1) - 1
+
+
 class Rows:
     """R positions of a (B, T) grid, in any order and possibly repeated.
 

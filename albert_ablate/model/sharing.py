@@ -31,6 +31,10 @@ class Sharing:
         stacks = self.layers // self.inner
         return (layer // self.inner * self.groups // stacks) * self.inner + layer % self.inner
 
+    def repeats(self, part: Part) -> bool:
+        """Whether several layers use one copy of ``part``."""
+        return self.size(part) < self.layers
+
     def size(self, part: Part) -> int:
         """The number of distinct copies of ``part``."""
         return self.index(part, self.layers - 1) + 1

@@ -80,6 +80,43 @@ class ReplacedTokens(Part):
     above_tokens: bool | None = None  # replaces ``left_baseline`` on a text that the run was not trained on
 
 
+class Discriminator(Part):
+    """How well the encoder finds the tokens that its own generator has replaced (``evaluation.generated``).
+
+    Not comparable between generators.
+    """
+
+    loss: Number | None = None
+    loss_interval: Interval | None = None  # with independent sequences
+    accuracy: Number | None = None
+    interval: Interval | None = None  # of the accuracy, with independent sequences
+    auc: Number | None = None
+    auc_interval: Interval | None = None
+    precision: Number | None = None  # None if no token is said to be replaced
+    recall: Number | None = None
+    fake_rate: Number | None = None  # share of replaced tokens
+    examples: Whole | None = None  # real tokens
+    base_loss: Number | None = None  # of the best constant answer
+    base_accuracy: Number | None = None  # of ``all original``
+    token_auc: Number | None = None  # of a model that knows the shown piece but no context
+    token_loss: Number | None = None
+    left_baseline: bool | None = None  # whether AUC and loss are better than these, with 95% confidence
+
+
+class GeneratorScores(Part):
+    """Masked LM of the generator on held-out pairs, filled as in its training (``evaluation.generated``)."""
+
+    loss: Number | None = None
+    loss_interval: Interval | None = None  # with independent sequences
+    accuracy: Number | None = None
+    interval: Interval | None = None  # of the accuracy, with independent sequences
+    sample_accuracy: Number | None = None  # share of samples that are the original
+    examples: Whole | None = None  # masked pieces
+    unigram_loss: Number | None = None
+    gain_over_unigram: Number | None = None  # nats
+    left_baseline: bool | None = None  # whether the gain is above the plateau, with 95% confidence
+
+
 class BestMaskedLM(Part):
     """The lowest masked-LM loss that is possible on the held-out pairs."""
 
@@ -146,6 +183,8 @@ class Results(Part):
     nsp: SentenceTask | None = None
     sop: SentenceTask | None = None
     replaced_tokens: ReplacedTokens | None = None  # absent in older runs
+    discriminator: Discriminator | None = None  # only of methods that learn to find replaced tokens
+    generator: GeneratorScores | None = None  # only of methods with a generator that is a network
     left_out: dict[str, str] = Field(default_factory=dict)  # measure -> why it could not be scored
     training: Training | None = None
     achievable: Achievable | None = None

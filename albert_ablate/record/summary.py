@@ -79,12 +79,27 @@ def _scores(results: dict[str, Any]) -> ScoreTable:
         if best:
             bar = f"{best[key]['accuracy']:.1%} achievable, {task['majority_class']:.1%} chance"
         rows.append(ScoreRow((f"  {kind.title}{mark}", f"{task['accuracy']:.1%}", _percent(task["interval"])), bar))
-    rows += _replaced_rows(results)
+    rows += [*_replaced_rows(results), *_generated_rows(results)]
     documents = "scored documents" if _foreign(results) else "held-out documents"
     return ScoreTable(
         (f"  {documents}", "result", "95% interval"), "achievable, and chance" if best else "to beat", rows,
         least=23 if best else 24, below="" if best else "to beat: ",
     )  # fmt: skip
+
+
+def _generated_rows(results: dict[str, Any]) -> list[ScoreRow]:
+    """Rows of the text that the run's own generator corrupts; none for a method without one."""
+    rows = []
+    if d := results.get("discriminator"):
+        bar = f"{d['token_auc']:.1%} without context"
+        rows.append(ScoreRow(("  own fakes, AUC", f"{d['auc']:.1%}", _percent(d["auc_interval"])), bar))
+        bar = f"{d['base_accuracy']:.1%} all original"
+        rows.append(ScoreRow(("  own fakes, accuracy", f"{d['accuracy']:.1%}", _percent(d["interval"])), bar))
+    if g := results.get("generator"):
+        low, high = g["loss_interval"]
+        bar = f"{g['unigram_loss']:.3f} unigram"
+        rows.append(ScoreRow(("  generator loss, nats", f"{g['loss']:.3f}", f"{low:.3f} to {high:.3f}"), bar))
+    return rows
 
 
 def _replaced_rows(results: dict[str, Any]) -> list[ScoreRow]:
@@ -251,7 +266,11 @@ def _verdict(results: dict[str, Any]) -> Text:
     m = results["masked_lm"]
     if m is None:
         return Text("\n").join(
-            [*_above_tokens(results), *_above_chance(results, "above chance", "not above chance yet")]
+            [
+                *_above_tokens(results),
+                *_own_text(results),
+                *_above_chance(results, "above chance", "not above chance yet"),
+            ]
         )
     gain = m["gain_over_unigram"]
     if not m["left_baseline"]:
@@ -284,6 +303,20 @@ def _above_chance(results: dict[str, Any], yes: str, no: str) -> list[Text]:
             above = task.get("above_majority", task.get("left_baseline"))
             mark, verdict, style = ("✓", yes, "green") if above else ("!", no, "yellow")
             lines.append(Text(f"  {mark} {kind.title[0].upper()}{kind.title[1:]} is {verdict}.", style=style))
+    return lines
+
+
+def _own_text(results: dict[str, Any]) -> list[Text]:
+    """Lines on the run's own generator and on how well the encoder finds its samples."""
+    lines = []
+    if (g := results.get("generator")) and not g["left_baseline"]:
+        text = "  ! The generator is no better than the unigram model yet: its samples are easy\n    to find."
+        lines.append(Text(text, style="bold yellow"))
+    if d := results.get("discriminator"):
+        above = d["left_baseline"]
+        mark, verdict = ("✓", "better") if above else ("!", "no better yet")
+        text = f"  {mark} Its generator's samples are found {verdict} than without context."
+        lines.append(Text(text, style="green" if above else "yellow"))
     return lines
 
 

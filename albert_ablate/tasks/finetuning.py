@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from albert_ablate import console, streams
 from albert_ablate.config.schema import BudgetConfig, OptimizerConfig, RuntimeConfig
-from albert_ablate.config.tasks import FineTuneConfig
+from albert_ablate.config.tasks import FineTuneConfig, UpdateConfig
 from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError
 from albert_ablate.files import replacing
@@ -26,8 +26,9 @@ from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import FineTuned, Scores, SetMetrics, UnitTraining
 from albert_ablate.stopping import Stop
 from albert_ablate.tasks.batches import TaskBatches, in_order
+from albert_ablate.tasks.layer_decay import layer_scale
 from albert_ablate.tasks.recipe import Recipe
-from albert_ablate.tasks.task import FeatureSet, Outputs, SetScores, Task, TaskBatch
+from albert_ablate.tasks.task import FeatureSet, HeadSettings, Outputs, SetScores, Task, TaskBatch
 from albert_ablate.training import checkpoint
 from albert_ablate.training.backend import Backend
 from albert_ablate.training.checkpoint import Owner
@@ -45,20 +46,34 @@ PREDICTIONS = "predictions"
 
 
 def build_task_model(
-    task: Task, shape: Architecture, recipe: Recipe, seed: int, pretrained: Path | None, spread: float
+    task: Task,
+    shape: Architecture,
+    recipe: Recipe,
+    common: FineTuneConfig,
+    seed: int,
+    pretrained: Path | None,
+    spread: float,
+    say: Callable[[str], None] = console.say,
 ) -> nn.Module:
-    """The task's model: encoder and pooler of the checkpoint ``pretrained`` (None: random), and a new head.
+    """The task's model: the encoder of the checkpoint ``pretrained`` (None: random), its pooler, and a new head.
 
-    ``spread``: standard deviation of the initial values. Raises CheckpointError if the checkpoint lacks a tensor of the
-    encoder or the pooler.
+    Of the pretrained model only the encoder is required. If it has no pooler, that of the head is new too, which is
+    told with ``say``. ``spread``: standard deviation of the initial values. Raises CheckpointError if the checkpoint
+    lacks a tensor of the encoder.
     """
-    model = without_values(lambda: task.build(shape, recipe.classifier_dropout))
+    head = HeadSettings(recipe.classifier_dropout, common.pool, common.head)
+    model = without_values(lambda: task.build(shape, head))
     initialise(model, spread, seed)
     if pretrained is not None:
         not_loaded = checkpoint.load_matching(pretrained, model)
-        missing = [name for name in not_loaded if name.startswith(("encoder.", "pooler."))]
+        missing = [name for name in not_loaded if name.startswith("encoder.")]
         if missing:
             raise CheckpointError(f"{pretrained} lacks tensors of this encoder: {', '.join(missing)}.")
+        if any(name.startswith("pooler.") for name in not_loaded):
+            say(
+                f"  ! {task.name}: the pretrained model has no pooler, so that of the head starts untrained. With "
+                "task.head=bare no arm has one."
+            )
     return model
 
 
@@ -117,6 +132,11 @@ class FineTuner(Loop):
     def static_shapes(self) -> bool:
         """False: widths depend on the examples."""
         return False
+
+    def scale(self, name: str) -> float:
+        """By the tensor's layer if ``task.optimizer.layer_decay`` is set."""
+        (encoder,) = self.encoders
+        return layer_scale(name, encoder.shape, self.common.optimizer)
 
     def noise(self, step: int) -> int:
         """Depends on the task, so that tasks with the same seed draw different noise."""
@@ -304,8 +324,11 @@ def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
 
 
 def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:
-    """The optimizer of the released fine-tuning code: AdamW with linear warm-up and decay."""
+    """The optimizer of the released fine-tuning code: AdamW with linear warm-up and decay.
+
+    The decay over layers is no part of it: see ``FineTuner.scale``.
+    """
     budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None, "free")
-    update = asdict(common.optimizer)
+    update = {field.name: getattr(common.optimizer, field.name) for field in fields(UpdateConfig)}
     optimizer = OptimizerConfig(name="adamw", learning_rate=recipe.learning_rate, skip_spikes=None, **update)
     return budget, optimizer

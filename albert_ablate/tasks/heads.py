@@ -6,39 +6,70 @@ significant bits, a regression would give only a few distinct values, and simila
 Letters: B examples, C choices, T tokens, H hidden, K starts and K ends of a beam.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from albert_ablate.config.tasks import Pool
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler
 from albert_ablate.model.norms import norm
-from albert_ablate.model.rows import first_rows
-from albert_ablate.tasks.task import TaskBatch
+from albert_ablate.model.rows import first_rows, last_rows
+from albert_ablate.tasks.task import HeadSettings, TaskBatch
 from albert_ablate.training.precision import full_precision
 
 #: Added to the scores of positions where no answer may start or end.
 _FORBIDDEN = -1e30
 
 
-class PooledModel(nn.Module):
-    """Dropout and a linear layer on the pooled output: ``outputs`` values for each sequence."""
+def _first(encoder: nn.Module, batch: TaskBatch) -> Tensor:
+    """The state of [CLS], (B, H)."""
+    state: Tensor = encoder(batch.input_ids, batch.type_ids, batch.mask, rows=first_rows(batch.input_ids))
+    return state.float()
 
-    def __init__(self, shape: Architecture, outputs: int, dropout: float) -> None:
+
+def _mean(encoder: nn.Module, batch: TaskBatch) -> Tensor:
+    """The mean state of the real tokens, [CLS] and [SEP] included, (B, H)."""
+    states: Tensor = encoder(batch.input_ids, batch.type_ids, batch.mask)  # (B, T, H)
+    real = batch.mask[:, :, None]
+    return (states.float() * real).sum(1) / real.sum(1)
+
+
+def _last(encoder: nn.Module, batch: TaskBatch) -> Tensor:
+    """The state of the last real token, the final [SEP], (B, H)."""
+    state: Tensor = encoder(batch.input_ids, batch.type_ids, batch.mask, rows=last_rows(batch.mask))
+    return state.float()
+
+
+#: (encoder, batch) -> (B, H) fp32, one state of the last layer for each sequence.
+POOLS: Mapping[Pool, Callable[[nn.Module, TaskBatch], Tensor]] = {"first": _first, "mean": _mean, "last": _last}
+
+
+class PooledModel(nn.Module):
+    """``outputs`` values for each sequence, from one state: the pooler (dense, tanh), dropout and a linear layer.
+
+    A bare head has no pooler, as in ELECTRA, so that no arm profits from a pooler that a sentence objective trained.
+    """
+
+    def __init__(self, shape: Architecture, outputs: int, head: HeadSettings) -> None:
         super().__init__()
         self.encoder = Encoder(shape)
-        self.pooler = Pooler(shape)
-        self.dropout = Dropout(dropout)
+        self.pool = POOLS[head.pool]
+        self.pooler = Pooler(shape) if head.kind == "pooled" else None
+        self.dropout = Dropout(head.dropout)
         self.classifier = nn.Linear(shape.hidden_size, outputs)
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """-> (B, outputs), or (B, C) for a choice between C sequences."""
-        rows = first_rows(batch.input_ids)  # [CLS], all that the pooler reads
-        first = self.encoder(batch.input_ids, batch.type_ids, batch.mask, rows=rows)  # (B, H)
-        with full_precision(first.device):
-            logits = self.classifier(self.dropout(self.pooler(first[:, None].float())))
+        state = self.pool(self.encoder, batch)  # (B, H)
+        with full_precision(state.device):
+            if self.pooler is not None:
+                state = self.pooler(state[:, None])
+            logits = self.classifier(self.dropout(state))
         return logits if batch.choices == 1 else logits.view(-1, batch.choices)
 
 

@@ -18,7 +18,7 @@ from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.hub import hub_rows
 from albert_ablate.tasks.tables import Row, as_text, find, json_rows, named
-from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.task import Baselines, FeatureSet, HeadSettings, Outputs, Sequences, SetScores, TaskBatch
 
 _LETTERS = "ABCD"
 _LEVEL = re.compile("middle|high")
@@ -173,9 +173,9 @@ class RaceTask:
         targets = np.array([q.answer for q in questions], np.int64)
         return FeatureSet(Sequences.of(first, second), targets, choices=len(_LETTERS))
 
-    def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
+    def build(self, shape: Architecture, head: HeadSettings) -> nn.Module:
         """One score for each sequence."""
-        return PooledModel(shape, 1, classifier_dropout)
+        return PooledModel(shape, 1, head)
 
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """Cross-entropy over the four choices, summed over questions."""

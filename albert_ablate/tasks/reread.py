@@ -21,7 +21,8 @@ from albert_ablate.record.tasks import Before, ScoredAgain, Scores, UnitResults
 from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
-from albert_ablate.tasks.units import LATER, collect, heads_of
+from albert_ablate.tasks.unit_settings import LATER, completed
+from albert_ablate.tasks.units import collect, heads_of
 from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
 
@@ -102,7 +103,7 @@ def tuner_of(
     shape = config.architecture()
     made = read(source)(tokenizer, max_length(task, config.task.scaling, shape.max_positions))
     recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
-    model = build_task_model(made, shape, recipe, manifest["seed"], None, shape.initializer_range)
+    model = build_task_model(made, shape, recipe, config.task, manifest["seed"], None, shape.initializer_range)
     machine = replace(machine, precision=manifest["precision"])
     return FineTuner(made, model, recipe, config.task, manifest["seed"], unit, machine, config.runtime)
 
@@ -130,7 +131,7 @@ def _reread(
 
 def _as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: Callable[[str], bool]) -> RunConfig:
     """``config`` with the recorded settings of one fine-tuning; the command may override where its files are."""
-    common, task = dict(settings["common"]), dict(settings["task"])
+    common, task = completed(settings["common"]), dict(settings["task"])
     now_common, now_task = asdict(config.task), asdict(config.tasks[name])
     common |= {key: now_common[key] for key in _COMMON_SOURCES if given(f"task.{key}")}
     task |= {key: now_task[key] for key in _TASK_SOURCES if given(f"tasks.{name}.{key}")}

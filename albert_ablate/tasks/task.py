@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from albert_ablate.config.tasks import HeadKind, Pool
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.model.architecture import Architecture
 
@@ -148,6 +149,15 @@ class SetScores:
     average: float  # enters the mean over tasks (paper, Table 2: F1 and EM are averaged first)
 
 
+@dataclass(frozen=True)
+class HeadSettings:
+    """How a head is built."""
+
+    dropout: float  # before its last layer
+    pool: Pool  # the states that a head for whole sequences reads; others ignore it
+    kind: HeadKind  # of a head for whole sequences
+
+
 class Task(Protocol):
     """A task whose files have been read and turned into token sequences."""
 
@@ -159,7 +169,7 @@ class Task(Protocol):
     examples: int  # training examples in an epoch (questions, not windows)
     counts: dict[str, Any]  # for the record: numbers of used and left-out examples
 
-    def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
+    def build(self, shape: Architecture, head: HeadSettings) -> nn.Module:
         """The encoder with the task's head, not initialised."""
 
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:

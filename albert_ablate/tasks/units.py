@@ -15,7 +15,7 @@ from filelock import FileLock
 from albert_ablate import console
 from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.config.tasks import PAPER_FIVE, FineTuneConfig, TaskConfig
+from albert_ablate.config.tasks import PAPER_FIVE, TaskConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import PreemptedError, UserError
 from albert_ablate.files import digest, read_json, write_json
@@ -30,6 +30,7 @@ from albert_ablate.tasks.finetuning import FineTuner, build_task_model, tidy
 from albert_ablate.tasks.load import Make, Source, locate, read
 from albert_ablate.tasks.recipe import max_length, resolve, wanted_length
 from albert_ablate.tasks.task import Baselines, Task
+from albert_ablate.tasks.unit_settings import common_settings, task_settings
 from albert_ablate.training.attention_choice import ForwardPass, choose_attention
 from albert_ablate.training.checkpoint import newest, require_device
 from albert_ablate.training.describe import code, hardware
@@ -38,12 +39,6 @@ from albert_ablate.training.trackers import open_trackers
 
 #: Raise when the same settings would fine-tune to other numbers.
 NUMERICS = 1
-#: Settings that do not change the numbers: of all tasks, and of one task.
-_INCIDENTAL = ("source", "data_dir", "seeds", "keep_weights", "bag_of_words")
-_NAMES = ("name", "hub", "train_file", "dev_file")
-#: Settings added later -> the value that older versions had implicitly. At this value a setting is left out of
-#: identities, so that older fine-tunings keep their names.
-LATER = {"dev_split": "text", "class_weights": "none", "choose_by": None, "f1_unit": "auto"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +56,12 @@ class Unit:
 def plan_units(config: RunConfig, run: RunFolder, precision: str) -> list[Unit]:
     """Every task and seed of ``config``, with its data located. Raises DataError if they are missing."""
     sources = [locate(config.task, task) for task in config.tasks.values()]
-    common, identity = _common_settings(config.task), _identity(run)
+    identity = _identity(run)
     units = []
     for seed in config.task.seeds:
         for source in sources:
-            before = [NUMERICS, identity, common, _task_settings(source.task), source.fingerprint, precision]
+            settings = [common_settings(config.task, source.task), task_settings(source.task)]
+            before = [NUMERICS, identity, *settings, source.fingerprint, precision]
             # With precision fp32 older heads gave the same numbers, so those fine-tunings keep their names.
             values = before if precision == formats.HEADS else [*before, {"heads": formats.HEADS}]
             folder, older = (_folder(config, run, source.task, seed, parts) for parts in (values, before))
@@ -93,16 +89,6 @@ def _identity(run: RunFolder) -> str:
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return run.identity  # a new run, or one that recorded no name
     return RunFolder(run.path.parent, str(name)).identity
-
-
-def _common_settings(task: FineTuneConfig) -> dict[str, Any]:
-    """The settings of all tasks that change the numbers."""
-    return {k: v for k, v in asdict(task).items() if k not in _INCIDENTAL}
-
-
-def _task_settings(task: TaskConfig) -> dict[str, Any]:
-    """The settings of one task that change the numbers."""
-    return {k: v for k, v in asdict(task).items() if k not in _NAMES and (k not in LATER or v != LATER[k])}
 
 
 def read_units(units: Sequence[Unit], again: bool = False) -> dict[str, Make]:
@@ -195,7 +181,7 @@ def _make(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenizer) -> tu
     notes = [*task.counts.get("notes", []), *_length_notes(config, unit.task, task, length)]
     # Counts belong to the files, so they may already hold notes of an earlier seed.
     task.counts["notes"] = list(dict.fromkeys(notes))
-    key = digest([3, name, _task_settings(unit.task), unit.source.fingerprint, config.task.bag_of_words])
+    key = digest([3, name, task_settings(unit.task), unit.source.fingerprint, config.task.bag_of_words])
     path = Path(config.paths.cache) / "tasks" / f"{name}-{key}.json"
     if not path.is_file():
         with console.stage(f"scoring the baselines of {name}"):
@@ -243,8 +229,8 @@ def _fine_tune(
     recipe = resolve(unit.task, config.task.scaling, task.examples, shape.max_positions)
     shape = replace(shape, hidden_dropout=recipe.dropout, attention_dropout=recipe.dropout)
     pretrained = newest(run.checkpoints) if config.task.start == "pretrained" else None
-    model = build_task_model(task, shape, recipe, unit.seed, pretrained, shape.initializer_range)
-    folder = unit.folder
+    folder, spread = unit.folder, shape.initializer_range
+    model = build_task_model(task, shape, recipe, config.task, unit.seed, pretrained, spread, folder.say)
     another_card = require_device(folder.checkpoints, machine.device.type, machine.card)
     if another_card is not None:
         folder.say(f"{folder.name}: {another_card}")
@@ -270,8 +256,8 @@ def _fine_tune(
             {
                 "run": run.name,
                 "data": unit.source.fingerprint,
-                "common": _common_settings(config.task),
-                "task": _task_settings(unit.task),
+                "common": common_settings(config.task, unit.task),
+                "task": task_settings(unit.task),
             },
             trackers.log,
         )
@@ -286,8 +272,8 @@ def _fine_tune(
         to_beat={name: bars["score"] for name, bars in baselines.items()},
         to_beat_each={name: {k: v for k, v in bars.items() if k != "score"} for name, bars in baselines.items()},
         set_up=SetUp(
-            all_tasks=_common_settings(config.task),
-            task=_task_settings(unit.task),
+            all_tasks=common_settings(config.task, unit.task),
+            task=task_settings(unit.task),
             data=unit.source.fingerprint,
             precision=machine.precision,
         ),

@@ -43,11 +43,11 @@ class Accumulator(ABC):
         self.folder = folder
         self.machine = machine
         self.micro_size = micro_size  # sequences
-        self.optimizer = build_optimizer(self.model, settings)
+        self.encoders = [module for module in self.model.modules() if isinstance(module, Encoder)]
+        self.optimizer = build_optimizer(self.model, settings, self.scale)
         self.backend = self.first_backend(machine.backend)  # of the next step; None on a CPU
         #: Backends that computed steps, in order, over all starts of the run; empty on a CPU.
         self.backends = [] if self.backend is None else [self.backend]
-        self.encoders = [module for module in self.model.modules() if isinstance(module, Encoder)]
 
     @abstractmethod
     def terms(self, batch: Any) -> Sequence[Term]:
@@ -64,6 +64,10 @@ class Accumulator(ABC):
     @abstractmethod
     def resized(self) -> None:
         """Drop everything that depends on the previous size of micro-batches."""
+
+    def scale(self, name: str) -> float:
+        """Factor of the learning rate of the parameter ``name``; never 0."""
+        return 1.0
 
     def first_backend(self, backend: Backend | None) -> Backend | None:
         """The backend to begin with; ``backend`` is the machine's choice."""

@@ -1,6 +1,7 @@
 """The configured optimizer over a model's parameters, and the learning rate of a step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,29 +11,41 @@ from albert_ablate.config.schema import BudgetConfig, OptimizerConfig
 from albert_ablate.model.norms import first_values
 from albert_ablate.training.lamb import Lamb
 
+#: Key of a parameter group: the factor of its learning rate. Groups at the rate of the schedule lack it.
+_SCALE = "scale"
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, scale: Callable[[str], float] = lambda name: 1.0
+) -> Optimizer:
     """LAMB or AdamW with two groups of parameters: kernels and tables; norms and biases.
 
     Norms and biases get no weight decay and, under LAMB, no layer adaptation. Norms are recognised by the type of their
     module, and tensors by identity, so that a shared tensor is in a single group, once.
 
     AdamW without bias correction (as in the released code) is LAMB without layer adaptation.
+
+    ``scale`` gives the factor of the learning rate for a parameter's name; there are two groups for each factor. The
+    caller sets the rate of a group to the schedule's times ``scale_of(group)``.
     """
     decayed, excluded = split_parameters(model)
     betas = (config.beta1, config.beta2)
     on_gpu = any(p.device.type != "cpu" for p in (*decayed, *excluded))
     if not on_gpu:
         _do_not_load_the_compiler()
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": excluded, "weight_decay": 0.0},
-    ]
-    if config.name == "adamw" and config.bias_correction:
+    plain = config.name == "adamw" and config.bias_correction
+    groups: list[dict[str, Any]] = []
+    scales = {id(parameter): scale(name) for name, parameter in model.named_parameters()}
+    for factor in dict.fromkeys(scales.values()):
+        marked = {} if factor == 1 else {_SCALE: factor}
+        for parameters, decay, adapt in ((decayed, config.weight_decay, config.name == "lamb"), (excluded, 0.0, False)):
+            chosen = [parameter for parameter in parameters if scales[id(parameter)] == factor]
+            adapted = {} if plain else {"adapt": adapt}
+            groups.append({"params": chosen, "weight_decay": decay} | adapted | marked)
+    if plain:
         return torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True, capturable=on_gpu
         )
-    groups[0]["adapt"], groups[1]["adapt"] = config.name == "lamb", False
     return Lamb(
         groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, bias_correction=config.bias_correction
     )
@@ -56,6 +69,11 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     excluded = [p for name, p in named if id(p) in norms or name.endswith("bias")]
     ids = {id(p) for p in excluded}
     return [p for _, p in named if id(p) not in ids], excluded
+
+
+def scale_of(group: Mapping[str, Any]) -> float:
+    """The factor of the learning rate of a parameter group."""
+    return float(group.get(_SCALE, 1.0))
 
 
 def gradients_of(model: nn.Module) -> list[Tensor]:

@@ -20,7 +20,7 @@ from albert_ablate.training.captured import CapturedSteps, CudaGraphs
 from albert_ablate.training.guards import LOOK_EVERY, BadStep, FiniteGuard, Spikes, keep_batch
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.numbers import Numbers
-from albert_ablate.training.optimizers import clip_gradient, gradients_of, learning_rate
+from albert_ablate.training.optimizers import clip_gradient, gradients_of, learning_rate, scale_of
 from albert_ablate.training.sums import Totals
 
 
@@ -46,7 +46,8 @@ class Stepper(Accumulator):
         self.guard = FiniteGuard(1 if at_once else LOOK_EVERY)
         self.learning_rate = 0.0  # of the last step
         self.captured = CapturedSteps(CudaGraphs(), machine.device)
-        self._numbers = Numbers(None if machine.backend is None else machine.device)
+        scales = list(dict.fromkeys(map(scale_of, self.optimizer.param_groups)))
+        self._numbers = Numbers(None if machine.backend is None else machine.device, scales)
         self._norm = torch.zeros(())  # of the last step's gradient, on the device
         self._per: Mapping[str, str] = {}  # ``Totals.per`` of every step
         self._last: tuple[int, StepBatch] | None = None  # the last step and its batch
@@ -89,7 +90,7 @@ class Stepper(Accumulator):
         self.learning_rate, self._last = rate, (step, batch)
         self._numbers.put(rate, counts)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._numbers.rate
+            group["lr"] = self._numbers.rates[scale_of(group)]
         if self.backend is Backend.GRAPH and (why := self._uncapturable()) is not None:
             self._fall_back(Backend.COMPILED, why)
         if self.backend is Backend.GRAPH and self.captured.ready:

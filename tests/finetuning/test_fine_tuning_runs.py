@@ -179,9 +179,10 @@ def test_divergence_is_named(folder: Path, tmp_path: Path) -> None:
     assert (t.folder.path / "diverged" / "step_00000001" / "batch.safetensors").is_file()
 
 
-def test_learning_happens(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [(), ("task.pool=mean", "task.head=bare"), ("task.pool=last",)], ids=" ".join)
+def test_learning_happens(folder: Path, tmp_path: Path, head: tuple[str, ...]) -> None:
     """A word decides the label; a tiny encoder finds it."""
     write_sst2(tmp_path, train=256, dev=64)
-    words = ["tasks.sst2.steps=300", "tasks.sst2.learning_rate=0.001", f"task.data_dir={tmp_path}"]
+    words = ["tasks.sst2.steps=300", "tasks.sst2.learning_rate=0.001", f"task.data_dir={tmp_path}", *head]
     found = tuner(folder, "sst2", tmp_path / "run", *words).fit()
     assert found["best"]["score"] >= 0.75, "the majority is 56%"

@@ -37,12 +37,13 @@ def test_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
     recipe = resolve(config.tasks["sst2"], config.task.scaling, 10, 32)
     shape = replace(config.architecture(), embedding_size=8)
     with pytest.raises(CheckpointError, match=r"lacks tensors of this encoder: .*encoder.embedding.word.weight"):
-        build_task_model(task, shape, recipe, 0, checkpoints(run_of(folder).checkpoints)[-1], 0.05)
+        build_task_model(task, shape, recipe, config.task, 0, checkpoints(run_of(folder).checkpoints)[-1], 0.05)
 
 
-def test_padding_does_not_change_the_outputs(folder: Path, tmp_path: Path) -> None:
-    for name in ("sst2", "squad11", "squad20", "race"):
-        t = tuner(folder, name, tmp_path)
+@pytest.mark.parametrize("words", [(), ("task.pool=mean", "task.head=bare"), ("task.pool=last",)], ids=" ".join)
+def test_padding_does_not_change_the_outputs(folder: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    for name in ("sst2", "race") if words else ("sst2", "squad11", "squad20", "race"):
+        t = tuner(folder, name, tmp_path, *words)
         (features,) = t.task.dev.values()
         together = t.predict(features)
         for number in (0, len(features) - 1):

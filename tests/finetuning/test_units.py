@@ -10,6 +10,7 @@ from finetunehelpers import entries, run_of
 from runhelpers import read_json, start
 from taskhelpers import (
     pretrained,
+    task_config,
     with_tasks,
     write_squad,
     write_sst2,
@@ -19,6 +20,7 @@ from taskhelpers import (
 from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.errors import DataError, UserError
 from albert_ablate.tasks.finetuning import FineTuner
+from albert_ablate.tasks.unit_settings import common_settings
 from albert_ablate.tasks.units import paper_average, plan_units
 from analysis.compare import compare_tasks
 from analysis.read.runs import load_runs
@@ -36,10 +38,29 @@ def unit_names(folder: Path, *words: str) -> list[str]:
         ("tasks.sst2.learning_rate=0.01", False), ("task.start=random", False), ("task.evaluations=4", False),
         ("task.scaling.epochs=2", False), ("tasks.sst2.max_train=9", False),
         ("task.optimizer.bias_correction=true", False), ("task.group_by_length=false", False),
+        ("task.pool=first", True), ("task.pool=mean", False), ("task.head=bare", False),
     ],
 )  # fmt: skip
 def test_identity_of_a_unit(folder: Path, word: str, same: bool) -> None:
     assert (unit_names(folder) == unit_names(folder, word)) is same
+
+
+def test_older_fine_tunings_keep_their_names(folder: Path) -> None:
+    """A setting at the value that they had implicitly is not part of an identity."""
+    settings = common_settings(with_tasks(folder).task, task_config("sst2"))
+    assert not {"pool", "head"} & settings.keys()
+    assert not [name for name in settings["optimizer"] if name.startswith("layer")]
+    assert settings["optimizer"]["decay_from"] == "start"
+
+
+@pytest.mark.parametrize(("task", "same"), [("squad11", True), ("squad20", True), ("race", False), ("sst2", False)])
+def test_pooling_is_no_setting_of_heads_on_all_tokens(folder: Path, task: str, same: bool) -> None:
+    def name(*words: str) -> str:
+        config = with_tasks(folder, f"task={task}", f"task.data_dir={folder / 'data'}", *words)
+        (unit,) = plan_units(config, run_of(folder), "fp32")
+        return unit.folder.name
+
+    assert (name() == name("task.pool=last", "task.head=bare")) is same
 
 
 def test_a_unit_depends_on_its_files(folder: Path, tmp_path: Path) -> None:

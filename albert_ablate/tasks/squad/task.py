@@ -19,7 +19,7 @@ from albert_ablate.tasks.heads import AnswerableSpanModel, SpanModel
 from albert_ablate.tasks.scripts import writes_no_spaces
 from albert_ablate.tasks.squad import metrics as squad_metrics
 from albert_ablate.tasks.squad.data import SquadSet, build_windows, misplaced
-from albert_ablate.tasks.task import Baselines, FeatureSet, Outputs, SetScores, TaskBatch
+from albert_ablate.tasks.task import Baselines, FeatureSet, HeadSettings, Outputs, SetScores, TaskBatch
 
 
 class SquadTask:
@@ -51,9 +51,9 @@ class SquadTask:
             "questions_left_out_because_the_answer_is_not_where_the_file_says": len(wrong),
         }
 
-    def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
+    def build(self, shape: Architecture, head: HeadSettings) -> nn.Module:
         """For 1.1, two scores per token; for 2.0, a start, an end given the start, and answerability."""
-        return AnswerableSpanModel(shape, classifier_dropout) if self.answerable else SpanModel(shape)
+        return AnswerableSpanModel(shape, head.dropout) if self.answerable else SpanModel(shape)
 
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """(start + end) / 2, plus for 2.0 half the binary cross-entropy of answerability; summed over windows."""

@@ -13,7 +13,16 @@ from albert_ablate.errors import DataError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
-from albert_ablate.tasks.task import Answer, Baselines, FeatureSet, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.task import (  # fmt: skip
+    Answer,
+    Baselines,
+    FeatureSet,
+    HeadSettings,
+    Outputs,
+    Sequences,
+    SetScores,
+    TaskBatch,
+)
 from albert_ablate.tasks.texts.glue import GLUE
 from albert_ablate.tasks.texts.sets import Example, ExampleSets
 
@@ -80,9 +89,9 @@ class SentenceTask:
             return values.astype(np.int64)
         return ((values - self._mean) / self._deviation).astype(np.float32)
 
-    def build(self, shape: Architecture, classifier_dropout: float) -> nn.Module:
+    def build(self, shape: Architecture, head: HeadSettings) -> nn.Module:
         """One output for each class, label or number."""
-        return PooledModel(shape, len(self.sets.names), classifier_dropout)
+        return PooledModel(shape, len(self.sets.names), head)
 
     def loss(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """Sum over the batch of each example's loss, averaged over its labels or numbers.
