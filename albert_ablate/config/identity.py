@@ -19,7 +19,7 @@ LATER = {
 #: The axes that were added later.
 _LATER_AXES = [axis for axis in AXES if axis.before is not None]
 
-#: ``LATER``, what counts only with one unit of the budget, and the axes that were added later with their other settings.
+#: ``LATER``, what counts only with one unit of the budget, and the axes added later with their other settings.
 BEFORE = {
     **LATER,
     "budget.lookups": "free",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import METHOD
+from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.config.labels import arm_labels
 
 from ..judge.metrics import GLUE_SCORES, metric, summarised, tasks_of, values
@@ -126,7 +126,7 @@ def replaced_tokens(runs: pd.DataFrame) -> Drawing:
                     band(axes, shown, "tokens", styles[str(arm)], name, within=within)
                 if column == "accuracy":
                     real = part.assign(value=factor * (1 - part["fake_rate"])).groupby("tokens")["value"].mean()
-                    axes.plot(real.index, real, color=styles[str(arm)]["color"], lw=1, ls=(0, (1, 1.2)), zorder=1)
+                    axes.plot(real.index, real, color=styles[str(arm)]["color"], lw=1, ls=(0, (1, 1.2)), zorder=4)
             axes.set(xlabel="tokens, millions", ylabel=label)
             axes.set_title(title)
             axes.grid(axis="y")
@@ -138,6 +138,9 @@ def replaced_tokens(runs: pd.DataFrame) -> Drawing:
         "which has to be beaten. A better generator replaces fewer tokens and makes the task harder: compare each arm "
         "with its own line."
     )
+    if MethodName.ELECTRA_15 in set(chosen[METHOD.name]):
+        label = METHOD.label_of(MethodName.ELECTRA_15)
+        caption += f" {label} learns nothing about tokens that are not masked, where it may call everything replaced."
     return Drawing(
         "replaced", "Finding replaced tokens", caption, figure, data[["arm", "seed", "step", "tokens", *FINDING]]
     )
