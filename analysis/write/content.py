@@ -91,7 +91,11 @@ def summary(report: Report) -> list[str]:
     first += ": not the paper's scale, so direction and order can be compared, sizes cannot."
     tested = len(papers) - counts["not tested"]
     if not tested:
-        return [first, f"They can test no claim of {whose(papers)}.", f"{untested_summary(papers)}."]
+        return [
+            first,
+            f"They can test no claim of {whose(papers).replace('both papers', 'either paper')}.",
+            f"{untested_summary(papers)}.",
+        ]
     second = (
         f"They can test {plural(tested, 'claim')} of {whose(papers)}: {counts['reproduced']} reproduced, "
         f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
