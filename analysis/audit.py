@@ -30,6 +30,7 @@ from .recount import columns, controls, fine_tunings, held_out, pages, parameter
 from .recount.arms import folders
 from .recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
 from .recount.files import read_table
+from .recount.printed import heading
 from .recount.runs import Run, mark_copies
 from .recount.tables import AGAINST, TableCheck
 from .report import frames, gather, where
@@ -42,6 +43,7 @@ _COLUMNS = ("section", "where", "state", "reported", "re-derived", "from", "why"
 _OF_USER = "Your claims"
 _CLAIMED = "What the paper claims, and what these runs say"
 _CLAIMS = Path(__file__).with_name("claims.yaml")
+_ELECTRA = Path(__file__).with_name("electra_claims.yaml")
 _CONTROLS = Path(__file__).with_name("controls.yaml")
 
 
@@ -117,7 +119,7 @@ def audit(
             checks += table.cells()
             checks += table.differences(reported.files.get(f"tables/{name}-differences.csv", []))
             if reported.page:
-                of_page += pages.check_table(table, printed.get(f"Table {name.removeprefix('table')}"))
+                of_page += pages.check_table(table, printed.get(heading(name)))
     claim_checks, derived = verdicts.check(reported.files["scorecard.csv"], claims, runs, survivors)
     checks += claim_checks
     checks += controls.check(reported.files.get("controls.csv", []), runs)
@@ -182,10 +184,12 @@ def _write(checks: Sequence[Check], file: Path) -> None:
 
 
 def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Entries of the paper's claims file, of the controls and of ``files``, as written. Raises ConfigError."""
+    """Entries of the papers' claims files, of the controls and of ``files``, as written. Raises ConfigError."""
     load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
     return [
-        entry for file in (_CLAIMS, _CONTROLS, *files) for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
+        entry
+        for file in (_CLAIMS, _ELECTRA, _CONTROLS, *files)
+        for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
     ]
 
 

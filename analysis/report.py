@@ -22,7 +22,7 @@ from albert_ablate.files import write_text
 from .draw import style
 from .figures import draw_all, draw_forests
 from .judge import controls
-from .judge.claims import VERDICTS, Claim, counted, judge, load_all, scorecard
+from .judge.claims import VERDICTS, Claim, counted, in_question, judge, load_all, scorecard
 from .judge.effects import build_sweep
 from .judge.paper_effects import with_paper
 from .judge.tables import REFERENCES, build, configurations
@@ -51,7 +51,7 @@ def gather(
     """
     tables = (configurations(_counts), *(build(runs, name, survivors) for name in REFERENCES))
     drawings, undrawn = draw_all(runs) if draw else ([], {})
-    papers, planted = controls.divided(claims)
+    papers, planted = controls.divided(in_question(runs, claims))
     verdicts, known = tuple(judge(runs, papers, survivors)), controls.controls_of(runs, planted, survivors)
     sweeps = [build_sweep(group, number, survivors) for number, group in enumerate(groups(runs), 1)]
     sweeps = [with_paper(sweep, verdicts) for sweep in sweeps]

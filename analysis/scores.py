@@ -18,7 +18,7 @@ from albert_ablate.console import command, say, show
 from albert_ablate.record.score_table import ScoreRow, ScoreTable
 
 from .judge import controls
-from .judge.claims import VERDICTS, judge, load_all
+from .judge.claims import VERDICTS, in_question, judge, load_all
 from .judge.metrics import REPLACED, SENTENCE_SCORES, metric, summarised, tasks_of, unfit, values
 from .judge.numbers import number
 from .read.planted import planted
@@ -70,7 +70,7 @@ def _score(runs: pd.DataFrame, key: str) -> str:
 
 def verdicts(runs: pd.DataFrame, claims: Sequence[Path] = ()) -> list[str]:
     """A line for each claim that the runs test: of the paper, of the controls on planted text, and of ``claims``."""
-    papers, on_planted = controls.divided(load_all([controls.CLAIMS, *claims]))
+    papers, on_planted = controls.divided(in_question(runs, load_all([controls.CLAIMS, *claims])))
     judged = [*judge(runs, papers), *(judge(planted(runs), on_planted) if len(planted(runs)) else [])]
     width = max(map(len, VERDICTS))
     return [f"{v.verdict:<{width}}  {v.claim.claim}" for v in judged if v.verdict != "not tested"]

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from albert_ablate.axes import METHOD
 from albert_ablate.sweeping.relative import embedding_of, shape_of
 from analysis import report
 from analysis.judge.tables import arms_of
@@ -34,7 +36,7 @@ def config(terms: Mapping[str, Any], seed: int, steps: int = 3500) -> dict[str, 
     shape = shape_of(dict(terms), *_BASE, 64)
     size = str(terms.get("size", "base"))
     dropout = float(terms.get("dropout", 0.0))
-    return {
+    return _method(terms) | {
         "seed": seed,
         "scale": {"name": "cpu"},
         "embed": {"size": embedding_of(str(terms.get("embedding", "H/6")), _BASE[0], shape.hidden)},
@@ -52,10 +54,25 @@ def config(terms: Mapping[str, Any], seed: int, steps: int = 3500) -> dict[str, 
         "data": _corpus(terms),
         "tokenizer": {"vocab_size": 2000},
         "pairs": {"max_length": 64},
-        "budget": {"unit": terms.get("budget", "steps"), "steps": steps, "warmup_steps": 175, "seconds": 600},
+        "budget": _budget(terms, steps),
         "warm_start": {"layers": list(shape.after)},
         "batch": {"size": 64, "micro_size": 64},
     }
+
+
+def _method(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups ``method`` and ``masking`` of a cell that says a method; older runs have neither."""
+    if "method" not in terms:
+        return {}
+    given = {key.partition(".")[2]: value for key, value in terms.items() if key.startswith("method.")}
+    defaults = {path.partition(".")[2]: value for path, value in METHOD.beside.items()}
+    return {"method": {"name": terms["method"], **defaults, **given}, "masking": {"max_ngram": 1}}
+
+
+def _budget(terms: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    flops = 1e10 * steps * float(Fraction(str(terms["compute"]))) if "compute" in terms else None
+    used = {"unit": terms.get("budget", "steps"), "steps": steps, "warmup_steps": 175, "seconds": 600}
+    return used if flops is None else used | {"flops": flops}
 
 
 def _corpus(terms: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +85,7 @@ def _corpus(terms: Mapping[str, Any]) -> dict[str, Any]:
 def write_cell(
     root: Path, terms: Mapping[str, Any], seed: int, noise: float = 0.002, law: Mapping[Any, float] | None = None,
     left: bool = True, tasks: Iterable[str] = (), steps: int = 3500, layers: int | None = None,
-    scores: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Any] | None = None, task_noise: float = 0.004,
 ) -> Path:  # fmt: skip
     """One finished run folder. Noise is of the seed (common to all arms) and of the cell.
 
@@ -112,7 +129,7 @@ def write_cell(
             "tokens_per_second": 45_000.0 - 1000 * blocks[1],
         },
         "evaluation": {"seconds": 6.0},
-        "tasks": [_task(task, mlm, own) for task in tasks],
+        "tasks": [_task(task, mlm, task_noise * own.standard_normal()) for task in tasks],
     }  # fmt: skip
     for task, by_objective in accuracy.items():
         value = by_objective[("nsp", "sop", "none").index(objective)] + 0.004 * own.standard_normal()
@@ -121,6 +138,8 @@ def write_cell(
             "accuracy": value, "interval": [value - 0.02, value + 0.02], "head": "trained" if trained else "fitted",
             "left_baseline": left if trained else value > 0.53,
         }  # fmt: skip
+    if terms.get("method", "mlm") != "mlm":
+        results["masked_lm"] = None
     for key, value in (scores or {}).items():
         results[key] = results.get(key, {}) | value
     _json(folder / "results.json", results)
@@ -135,8 +154,20 @@ def write_cell(
         }
         for part in range(1, 8)
     ]  # fmt: skip
+    if terms.get("method") == "electra":
+        points = [_replaced(point) for point in points]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
     return folder
+
+
+def _replaced(point: Mapping[str, Any]) -> dict[str, Any]:
+    """A curve point of ELECTRA: accuracy a little above calling every token real."""
+    learned = 1 - point["held_out_mlm_loss"] / 8
+    return {
+        "step": point["step"], "tokens": point["tokens"], "held_out_fake_rate": 0.14 - 0.1 * learned,
+        "held_out_replaced_accuracy": 0.86 + 0.12 * learned, "held_out_replaced_auc": 0.5 + learned,
+        "held_out_replaced_recall": learned, "held_out_generator_loss": 6 - 4 * learned,
+    }  # fmt: skip
 
 
 def _tokens(settings: Mapping[str, Any]) -> str:
@@ -196,9 +227,10 @@ def loaded(root: Path, **more: Any) -> pd.DataFrame:
     return load_runs(write_sweep(root, **more))
 
 
-def _task(name: str, mlm: float, own: np.random.Generator) -> dict[str, Any]:
-    value = 0.55 + mlm + 0.004 * own.standard_normal()
-    metrics = ("f1", "exact") if name.startswith("squad") else ("accuracy",)
+def _task(name: str, mlm: float, noise: float) -> dict[str, Any]:
+    value = 0.55 + mlm + noise
+    metrics = {"cola": ("matthews",), "stsb": ("pearson", "spearman")}.get(name, ("accuracy",))
+    metrics = ("f1", "exact") if name.startswith("squad") else metrics
     found: dict[str, dict[str, Any]] = {
         metric: {"value": value - 0.05 * place, "interval": [value - 0.05 * place + end for end in (-0.001, 0.001)]}
         for place, metric in enumerate(metrics)

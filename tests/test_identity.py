@@ -156,7 +156,7 @@ def test_an_empty_cache_gives_the_same_run_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", [name for name in BEFORE if name.split(".")[0] not in INCIDENTAL])
 def test_a_setting_that_came_later_leaves_older_runs_their_identity(setting: str) -> None:
     """At the value that runs had before there was the setting it is as if it were missing; at any other it counts."""
-    values = compose([*KNOWN, "masking.long_words=whole"]).as_dict()
+    values = compose([*KNOWN, "masking.long_words=whole", "budget=flops", "budget.flops=1e12"]).as_dict()
     group, _, name = setting.partition(".")
     assert values[group][name] == BEFORE[setting]
     older = values | {group: {k: v for k, v in values[group].items() if k != name}}

@@ -11,6 +11,7 @@ from albert_ablate.errors import ConfigError
 from albert_ablate.methods.parents import warm_start
 from albert_ablate.sweeping.cells import Cell, labels
 from albert_ablate.sweeping.definition import SWEEPS, load, sweep_names
+from albert_ablate.training.budget import step_flops
 
 BASE, LARGE, XLARGE, XXLARGE = (768, 12), (1024, 24), (2048, 24), (4096, 12)
 
@@ -48,6 +49,23 @@ PAPER = {
     "figure1": [(1024, 24, 1024, "none", "sop"), (1024, 24, 128, "all", "sop")],
     "figure2": [(4096, 12, 128, "all", "sop")] * 4,
 }  # fmt: skip
+#: Of ELECTRA's sweeps: method, source and width of the generator, what both networks share, and the part of the FLOPs
+#: of masked LM's steps (None: equal steps).
+ELECTRA: dict[str, list[tuple[str, str, float, str, float | None]]] = {
+    "electra_table5": [
+        (method, "learned", 0.25, "embeddings", 1.0)
+        for method in ("mlm", "replace_mlm", "all_tokens_mlm", "electra_15", "electra")
+    ],
+    "electra_generators": [
+        ("electra", "unigram", 0.25, "embeddings", None),
+        *(("electra", "learned", width, "embeddings", None) for width in (0.125, 0.25, 0.5, 1.0)),
+    ],
+    "electra_two_stage": [
+        ("mlm", "learned", 0.25, "embeddings", 1.0), ("electra_two_stage", "learned", 1.0, "none", 0.5),
+        ("electra", "learned", 0.25, "embeddings", 1.0),
+    ],
+    "electra_tying": [("electra", "learned", 1.0, tie, None) for tie in ("none", "embeddings", "all")],
+}  # fmt: skip
 #: The paper's parameters in millions where the printed number is the counted one (Tables 1, 3 and 4), rounded or cut.
 MILLIONS = {
     "table3": [87, 89, 93, 108, 10, 12, 16, 31],
@@ -82,8 +100,57 @@ def test_what_else_tells_the_rows_apart() -> None:
     assert figure == [("wiki_books", 0.1), (more, 0.1), (more, 0.1), (more, 0.0)]
 
 
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+@pytest.mark.parametrize("name", ELECTRA)
+def test_electras_cells(name: str, scale: str) -> None:
+    found = [cell for cell in cells(f"sweep={name}", f"scale={scale}") if cell.rows]
+    steps = {"cpu": 7000, "paper": 125_000}[scale]
+    baseline = cells("method=mlm", "embed=full", "share=none", "objective=none", f"scale={scale}")[0].config
+    whole = step_flops(baseline) * steps
+    described = [
+        (
+            str(c.method.name), c.method.generator, c.method.generator_width, c.method.tie,
+            None if c.budget.unit == "steps" else c.budget.amount() / whole,
+        )
+        for c in (cell.config for cell in found)
+    ]  # fmt: skip
+    for ours, wanted in zip(described, ELECTRA[name], strict=True):
+        assert ours[:4] == wanted[:4]
+        assert ours[4] == (None if wanted[4] is None else pytest.approx(wanted[4], rel=1e-4))
+    assert all(cell.config.budget.steps == steps and cell.config.masking.max_ngram == 1 for cell in found)
+    assert {shape(cell)[2:] for cell in found} == {(found[0].config.model.hidden, "none", "none")}
+
+
+def test_electras_union_runs_a_shared_cell_once() -> None:
+    found = cells("sweep=electra", "scale=cpu")
+    assert len(found) == 14, "16 rows; three of them twice, and the generator of the two stages"
+    assert [cell.config.method.name for cell in found if not cell.rows] == ["mlm"]
+    both = [cell for cell in found if cell.rows == ("electra_table5", "electra_two_stage")]
+    assert [cell.config.method.name for cell in both] == ["mlm", "electra"]
+
+
+def test_half_of_the_compute_goes_to_each_stage() -> None:
+    first, second = cells("sweep=electra_two_stage", "scale=cpu", "method=electra_two_stage")
+    assert not first.rows
+    assert first.config.budget == second.config.budget
+    half = cells("sweep=electra_table5", "scale=cpu", "budget.steps=3500")[0].config.budget.flops
+    assert half == pytest.approx(second.config.budget.flops, rel=1e-4)
+
+
+def test_an_amount_on_the_command_line_replaces_that_of_the_sweep() -> None:
+    assert {c.config.budget.flops for c in cells("sweep=electra_table5", "scale=cpu", "budget.flops=1e12")} == {1e12}
+    assert {c.config.budget.seconds for c in cells("sweep=table6", "scale=cpu", "budget.seconds=10")} == {10}
+
+
 def test_every_file_is_covered_here() -> None:
-    assert set(sweep_names()) == set(PAPER) | {"paper", "demo", "cpu", "controls"}
+    assert set(sweep_names()) == set(PAPER) | set(ELECTRA) | {
+        "paper",
+        "demo",
+        "cpu",
+        "controls",
+        "electra",
+        "electra_demo",
+    }
     assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
         f"{n}.yaml" for n in sweep_names()
     }
@@ -100,7 +167,7 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
-@pytest.mark.parametrize("name", sorted(PAPER))
+@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA]))
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")
     assert found

@@ -25,6 +25,8 @@ from analysis.write import latex, render
 from analysis.write.costs import costs
 
 DOWNSTREAM = [*REFERENCES]
+#: The tables of ALBERT; ELECTRA's are tested in ``test_electra_report.py``.
+ALBERT = [name for name in DOWNSTREAM if not paper.of_electra(name)]
 FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
 
 
@@ -47,10 +49,10 @@ def test_every_printed_average_is_the_mean_of_its_row() -> None:
             if row.get("Avg") is not None and "RACE" in row:
                 assert row["Avg"] == pytest.approx(paper.average(row), abs=0.0501), (table["id"], row)
                 checked += 1
-    assert checked == sum(len(paper.table(name)["rows"]) for name in DOWNSTREAM)
+    assert checked == sum(len(paper.table(name)["rows"]) for name in ALBERT)
 
 
-@pytest.mark.parametrize("name", DOWNSTREAM)
+@pytest.mark.parametrize("name", ALBERT)
 def test_a_sweeps_cells_are_the_papers_rows_in_order(name: str) -> None:
     """At the paper's sizes each cell has the row's E, layers, width, sharing and objective."""
     strategies = {"not-shared": "none", "all-shared": "all", "shared-attention": "attention", "shared-FFN": "ffn"}

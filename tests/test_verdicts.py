@@ -14,6 +14,7 @@ import yaml
 from reporthelpers import simulated, write_cell
 from scipy import stats
 
+from albert_ablate.config.identity import UNSAID
 from albert_ablate.config.labels import flatten
 from albert_ablate.door.compose import compose
 from analysis.compare import changes
@@ -287,9 +288,10 @@ def changed(folder: Path, settings: Mapping[str, Any]) -> None:
 ARMS = {"all": SHARED, "none": UNSHARED}
 #: Settings that change no number of a comparison, and of the budget what is not in use.
 IDLE = ("runtime", "paths", "tracker", "scale", "sweep", "rerun", "task", "tasks", "seed", "model.name")
-UNUSED = ("budget.tokens", "budget.flops", "budget.seconds")
-#: What makes a run another cell than a sweep file's, which trains without a warm start and in one group of layers.
-CELL = ("warm_start.layers", "share.groups")
+UNUSED = ("budget.tokens", "budget.flops", "budget.seconds", "budget.lookups")
+#: What makes a run another cell than a sweep file's, which trains masked LM, without a warm start and in one group of
+#: layers, unless it says otherwise.
+CELL = tuple(UNSAID)
 VALUES = {"share.strategy": "ffn", "objective.name": "nsp", "budget.unit": "tokens", "seed": 7}
 
 

@@ -19,18 +19,20 @@ LATER = {
 #: The axes that were added later.
 _LATER_AXES = [axis for axis in AXES if axis.before is not None]
 
-#: ``LATER``, and the axes that were added later with their other settings.
+#: ``LATER``, what counts only with one unit of the budget, and the axes added later with their other settings.
 BEFORE = {
     **LATER,
+    "budget.lookups": "free",
     **{axis.path: axis.before for axis in _LATER_AXES},
     **{path: value for axis in _LATER_AXES for path, value in axis.beside.items()},
 }
 
 #: Settings in identities -> their value in runs that lack them and in arms whose terms do not set them.
 UNSAID = {
-    "warm_start.layers": [], "budget.lookups": "free",
+    "warm_start.layers": [],
+    **{axis.path: axis.before for axis in _LATER_AXES},
     **{path: value for axis in AXES for path, value in axis.beside.items()},
-}  # fmt: skip
+}
 
 #: Groups whose ``name`` only labels their other settings.
 _NAMED = ("model", *(axis.group for axis in AXES if axis.setting != "name"))

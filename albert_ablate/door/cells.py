@@ -126,7 +126,8 @@ def _specifications(command: CommandLine) -> Iterator[tuple[dict[str, str], Row]
         embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
         for row in listed:
             with _located(row, command):
-                base = [as_override(k, v) for k, v in row.terms.items() if _is_base(k) and k not in chosen]
+                terms = {k: v for k, v in row.terms.items() if _is_base(k) or _has_amount(k, v, chosen)}
+                base = [as_override(k, v) for k, v in terms.items() if k not in chosen]
                 settings = settings_of(row.terms, _compose((*chosen.values(), *base, *embed)))
                 if not all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
                     continue
@@ -147,6 +148,11 @@ def _located(row: Row, command: CommandLine) -> Iterator[None]:
 def _is_base(key: str) -> bool:
     """Whether relative terms depend on a setting of a sweep file; composing a corpus needs its path too."""
     return key in ("scale", "model", "data") or key.startswith("data.")
+
+
+def _has_amount(key: str, value: Any, chosen: Iterable[str]) -> bool:
+    """Whether this is the unit of a budget whose amount is on the command line, which is refused without the unit."""
+    return key == "budget" and f"budget.{value}" in chosen
 
 
 def _varying(listed: list[Row], command: CommandLine) -> dict[str, list[str]]:

@@ -13,22 +13,24 @@ depth of the scale's base model:
 | ``embedding`` | H/12, H/6, H/3 of the base model; H | ``embed``; H is E = the model's own width |
 | ``dropout`` | a rate | both dropout rates of the encoder |
 | ``length`` | a multiple of the scale's steps | ``budget.steps`` |
+| ``compute`` | a multiple of the scale's | ``budget.flops``: what masked LM with E = H takes for the scale's steps |
 | ``corpus`` | base, more | Wikipedia and books without and with more; elsewhere half of the text and all |
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from albert_ablate.axes import EMBED
+from albert_ablate.axes import EMBED, MethodName
 from albert_ablate.config.schema import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
+from albert_ablate.training.budget import step_flops
 
 #: The setting that the term ``embedding`` sets.
 EMBEDDING = EMBED.path
 
-TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "corpus")
+TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "compute", "corpus")
 
 #: Hidden width and layers of Table 1, as multiples of base.
 SIZES = {
@@ -49,6 +51,8 @@ def settings_of(cell: dict[str, Any], base: RunConfig) -> dict[str, str]:
             settings |= {"model.hidden_dropout": str(value), "model.attention_dropout": str(value)}
         elif key == "length":
             settings["budget.steps"] = str(round(base.budget.steps * _multiple(cell, "length")))
+        elif key == "compute":
+            settings["budget.flops"] = f"{_compute(base) * _multiple(cell, 'compute'):.6g}"
         elif key == "corpus":
             settings |= _corpus(value, base)
         elif key not in TERMS:
@@ -134,6 +138,12 @@ def _embedding(value: str, hidden: int) -> dict[str, str]:
     size = embedding_of(value, hidden, hidden)
     known = (CONF / "embed" / f"e{size}.yaml").is_file()
     return {"embed": f"e{size}"} if known else {EMBEDDING: str(size)}
+
+
+def _compute(base: RunConfig) -> float:
+    """FLOPs of the scale's steps of masked LM: what arms of other methods may use in an equal comparison."""
+    masked_lm = replace(base, method=replace(base.method, name=MethodName.MLM))
+    return float(step_flops(masked_lm) * base.budget.steps)
 
 
 def _corpus(value: str, base: RunConfig) -> dict[str, str]:

@@ -93,7 +93,24 @@ def _training(data: pd.DataFrame) -> str:
     return f"Masked-LM accuracy at the end: {', '.join(parts)}."
 
 
+def _generators(data: pd.DataFrame) -> str:
+    ours = data[data["curve"] == "ours"].sort_values("mean")
+    best = ours.iloc[-1]
+    name = "unigram" if best["width"] == 0 else f"{best['width']:g} of the encoder's width"
+    return f"Best of {len(ours)} generators: {name}, with {_score(str(best['score']), best['mean'])}."
+
+
+def _replaced(data: pd.DataFrame) -> str:
+    last = data[data["step"] == data.groupby("arm")["step"].transform("max")].groupby("arm", sort=False).mean()
+    parts = [
+        f"{arm} {100 * row['accuracy']:.1f}% (all real: {100 * (1 - row['fake_rate']):.1f}%), AUC {row['auc']:.3f}"
+        for arm, row in last.to_dict("index").items()
+    ]
+    return f"At the end: {'; '.join(parts)}."
+
+
 _FINDINGS: dict[str, Callable[[pd.DataFrame], str]] = {
     "pareto": _pareto, "seeds": _seeds, "curves": _curves, "cost": _cost, "embedding": _embedding,
+    "generators": _generators, "replaced": _replaced,
     "objectives": _objectives, "figure1": _per_layer, "figure2": _training,
 }  # fmt: skip

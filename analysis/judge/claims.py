@@ -20,6 +20,7 @@ import yaml
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
+from albert_ablate.axes import METHOD
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
 
@@ -33,8 +34,11 @@ from .tables import REFERENCES, arms_of
 from .terms import settings_of
 
 _FILE = Path(__file__).parent.parent / "claims.yaml"
+#: ELECTRA's claims: judged where a run has one of its methods.
+ELECTRA = _FILE.with_name("electra_claims.yaml")
+_OWNERS: dict[Path | None, str] = {None: "the paper's", ELECTRA: "ELECTRA's"}
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
-_ROW = re.compile(r"(table\d+)\.(\d+)")
+_ROW = re.compile(r"(\w+)\.(\d+)")
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -121,16 +125,30 @@ class Verdict:
 
 
 def load_all(files: Sequence[Path]) -> list[Claim]:
-    """The paper's claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
+    """The papers' claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
     claims: list[Claim] = []
     known: dict[str, str] = {}
-    for file in (None, *files):
-        for claim in load_claims(file):
+    for file in (None, ELECTRA, *files):
+        loaded = load_claims(file)
+        for claim in loaded:
             if claim.id in known:
                 raise ConfigError(f"{file}: claim {claim.id}: the id is taken, by a claim of {known[claim.id]}.")
-            claims.append(claim)
-        known |= {claim.id: str(file or "the paper's") for claim in claims}
+        claims += loaded
+        known |= dict.fromkeys((claim.id for claim in loaded), _OWNERS.get(file, str(file)))
     return claims
+
+
+def in_question(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Claim]:
+    """``claims``, without ELECTRA's if no run has one of its methods."""
+    if set(runs[METHOD.name].dropna()) - {METHOD.before}:
+        return list(claims)
+    return [claim for claim in claims if claim.id not in electra_ids()]
+
+
+@cache
+def electra_ids() -> frozenset[str]:
+    """The ids of ELECTRA's claims."""
+    return frozenset(claim.id for claim in load_claims(ELECTRA))
 
 
 def load_claims(file: Path | str | None = None) -> list[Claim]:
@@ -353,12 +371,17 @@ def _printed(cell: str | dict[str, Any], score: str) -> float | None:
 
 @cache
 def _ids() -> frozenset[str]:
-    """The ids of the paper's claims."""
-    return frozenset(claim.id for claim in load_claims())
+    """The ids of the papers' claims."""
+    return frozenset(claim.id for claim in load_claims()) | electra_ids()
+
+
+def whose(verdicts: Sequence[Verdict]) -> str:
+    """``the paper`` whose claims these are; ``both papers`` where ELECTRA's are among them."""
+    return "both papers" if any(v.claim.id in electra_ids() for v in verdicts) else "the paper"
 
 
 def divided(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
-    """The verdicts on claims of the user, and those on claims of the paper."""
+    """The verdicts on claims of the user, and those on claims of the papers."""
     return [v for v in verdicts if v.claim.id not in _ids()], [v for v in verdicts if v.claim.id in _ids()]
 
 

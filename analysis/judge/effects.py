@@ -23,7 +23,7 @@ from .metrics import METRICS, REPLACED, SENTENCE_SCORES, metric, resolution, sum
 from .statistics import Estimate, estimate, p_two_sided
 from .tables import Comparison, Entry, Row, Table, corrected
 
-_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, REPLACED, "Avg")
+_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, REPLACED, "Avg", "GLUE")
 _COST = ("params", "seconds")
 
 

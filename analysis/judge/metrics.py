@@ -46,6 +46,11 @@ _CORRELATIONS = ("matthews", "pearson", "spearman")
 SPEEDS = ("tokens/s", "seconds")
 #: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
+#: Task -> its score in ELECTRA's average over GLUE, on its first dev set (Clark et al., 2020, section 3.1).
+GLUE_SCORES = {
+    "cola": "matthews", "sst2": "accuracy", "mrpc": "accuracy", "stsb": "spearman", "qqp": "accuracy",
+    "mnli": "accuracy", "qnli": "accuracy", "rte": "accuracy",
+}  # fmt: skip
 #: The scores of the sentence tasks, and the column of each in the table of runs.
 SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TASKS}
 #: The score of the replaced-token probe.
@@ -62,6 +67,7 @@ METRICS = {
         Metric("SST-2", "SST-2", _PERCENT, within=_SHARE, source=("sst2", "*", "accuracy")),
         Metric("RACE", "RACE", _PERCENT, within=_SHARE, source=("race", "*", "accuracy")),
         Metric("Avg", "Avg", _PERCENT, within=_SHARE),
+        Metric("GLUE", "GLUE", _PERCENT, within=(-100.0, 100.0)),
         Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
         *(
             Metric(score, score, _PERCENT, within=_SHARE, source=(task,), interval=f"{task}_interval", sentences=True)
@@ -121,6 +127,8 @@ def resolution(runs: pd.DataFrame, key: str) -> float:
     spec = metric(key)
     if key == "Avg":
         errors = [_average_error(tasks) for tasks in entries_of(runs)]
+    elif key == "GLUE":
+        errors = [_glue_error(tasks) for tasks in entries_of(runs)]
     elif spec.task is not None:
         errors = [_score_error(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     else:
@@ -162,6 +170,15 @@ def _average_error(tasks: dict[str, Any]) -> float | None:
     return math.sqrt(sum(part**2 for part in known)) / len(PAPER_FIVE) if known else None
 
 
+def _glue_error(tasks: dict[str, Any]) -> float | None:
+    """Standard error of ELECTRA's average over GLUE, whose tasks are independent."""
+    if any(task not in tasks for task in GLUE_SCORES):
+        return None
+    parts = [_score_error(tasks[task], "*", key) for task, key in GLUE_SCORES.items()]
+    known = [part for part in parts if part is not None]
+    return math.sqrt(sum(part**2 for part in known)) / len(GLUE_SCORES) if known else None
+
+
 def _task_error(entry: dict[str, Any]) -> float | None:
     errors = [_error(score.get("interval")) for score in next(iter(entry["sets"].values()), {}).values()
               if isinstance(score, dict)]  # fmt: skip
@@ -185,6 +202,8 @@ def values(runs: pd.DataFrame, key: str) -> pd.Series:
     spec = metric(key)
     if key == "Avg":
         numbers = [_average(tasks) for tasks in entries_of(runs)]
+    elif key == "GLUE":
+        numbers = [_glue(tasks) for tasks in entries_of(runs)]
     elif spec.task is not None:
         numbers = [_score(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     elif key.endswith("roughness"):
@@ -268,11 +287,25 @@ def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
     return None if score is None else float(score["value"] if isinstance(score, dict) else score)
 
 
+def _glue(tasks: dict[str, Any]) -> float | None:
+    """ELECTRA's average over GLUE of one run; None if a task is missing, or their heads differ in number format."""
+    scores = [_score(tasks.get(task), "*", key) for task, key in GLUE_SCORES.items()]
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores) or not _one_format(tasks, tuple(GLUE_SCORES)):
+        return None
+    return sum(known) / len(known)
+
+
+def _one_format(tasks: dict[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether the heads of these tasks have one number format."""
+    return len({(tasks[task].get("recipe") or {}).get("heads", HEADS) for task in names}) == 1
+
+
 def _average(tasks: dict[str, Any]) -> float | None:
     """The paper's Avg of one run; None if one of the five tasks is missing, or their heads differ in number format."""
     if any(task not in tasks for task in PAPER_FIVE):
         return None
-    if len({(tasks[task].get("recipe") or {}).get("heads", HEADS) for task in PAPER_FIVE}) > 1:
+    if not _one_format(tasks, PAPER_FIVE):
         return None
     return sum(float(tasks[task]["average"]) for task in PAPER_FIVE) / len(PAPER_FIVE)
 

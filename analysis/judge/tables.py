@@ -44,6 +44,10 @@ REFERENCES: dict[str, tuple[int | None, ...]] = {
     "table11": (None, 0, 1, 2, 3, 4),
     "table12": (None, 0, 1, 2),
     "table13": (None, 0),
+    "electra_table5": (None, 0, 1, 4, 0),
+    "electra_generators": (2, 2, None, 2, 2),
+    "electra_two_stage": (None, 0, 1),
+    "electra_tying": (None, 0, 1),
 }
 _DOWNSTREAM = (
     ("SQuAD1.1_F1", "SQuAD1.1_EM"),
@@ -53,10 +57,13 @@ _DOWNSTREAM = (
     ("RACE",),
     ("Avg",),
 )
+#: Downstream columns of ELECTRA's tables; the other tasks follow where runs are fine-tuned on them.
+_DOWNSTREAM_OF_ELECTRA = (("GLUE",), ("MNLI",), ("SST-2",))
 _COST = ("params", "tokens/s")
 #: Columns that no arm is best in.
 UNRANKED = (*_COST, "speedup")
-_HELD_OUT = (("MLM loss",), ("MLM",), *((score,) for score in SENTENCE_SCORES))
+_SENTENCES = tuple((score,) for score in SENTENCE_SCORES)
+_HELD_OUT = (("MLM loss",), ("MLM",), *_SENTENCES)
 #: Columns of the paper that name an arm by a number, which may differ in our runs.
 _OURS = (*(axis.name for axis in AXES if not axis.labels), "hidden", "layers")
 _NAMES = {
@@ -138,6 +145,11 @@ class Table:
     notes: tuple[str, ...] = ()
 
     @property
+    def heading(self) -> str:
+        """``Table 3`` or ``ELECTRA, Table 5``; ``Arms`` for the table of a sweep."""
+        return paper.heading(self.name) if self.number else "Arms"
+
+    @property
     def filled(self) -> bool:
         """Whether at least two of its arms have runs."""
         return sum(bool(row.runs) for row in self.rows) > 1
@@ -150,7 +162,7 @@ def arms_of(name: str) -> dict[str, dict[str, Any]]:
 
 
 def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
-    """The table ``name`` (``table2`` to ``table8``, ``table11`` to ``table13``) from ``runs``.
+    """The table ``name``, a key of ``REFERENCES``, from ``runs``.
 
     ``survivors``: compare arms even if one of their seeds diverged. Raises KeyError for a table that is not filled
     by training.
@@ -159,7 +171,7 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
     arms = arms_of(name)
     selection = select(runs, arms)
     selected = pd.concat(selection.runs.values()) if selection.names() else runs.iloc[:0]
-    columns = _columns(selected)
+    columns = _columns(selected, name)
     labels = [c["name"] for c in printed["columns"] if c["name"] not in {*METRICS, "speedup", "parameters_M", "Avg"}]
     unit = _unit_of_speed(name, selection, list(arms))
     rows = []
@@ -173,24 +185,32 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
             cells = tuple(tuple(_doubted(entry, seeds.doubt) for entry in column) for column in cells)
         rows.append(Row(arm, shown, cells, tuple(frame["run"]), len(frame), len(seeds.planned)))
     doubts = {} if survivors else {arm: seeds.doubt for arm, seeds in selection.seeds.items()}
+    # Runs record how they differ from ALBERT's set-up, which says nothing about ELECTRA's.
+    recorded = [] if paper.of_electra(name) else deviations(selected)
+    notes = [*_notes(selection, rows), *([printed["note"]] if paper.of_electra(name) and selection.names() else [])]
     compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"], doubts))
     return Table(
         name, printed["number_v6"], printed["title"].rstrip("."), tuple(_NAMES.get(c, c) for c in labels), columns,
-        tuple(rows), compared, selection, tuple(deviations(selected)), tuple(_notes(selection, rows)),
+        tuple(rows), compared, selection, tuple(recorded), tuple(notes),
     )  # fmt: skip
 
 
-def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+def _columns(runs: pd.DataFrame, name: str) -> tuple[tuple[str, ...], ...]:
     """Columns of a table: parameters, downstream and held-out scores (measured ones first), other tasks, speed.
 
-    The replaced-token probe has a column only if a run has it: older runs do not.
+    ELECTRA's tables have no masked LM: most of their encoders never read [MASK]. The replaced-token probe has a column
+    only if a run has it: older runs do not.
     """
+    of_electra = paper.of_electra(name)
+    downstream = _DOWNSTREAM_OF_ELECTRA if of_electra else _DOWNSTREAM
+    held_out = _SENTENCES if of_electra else _HELD_OUT
     if not len(runs):
-        return (("params",), *_DOWNSTREAM)
-    measured = any(len(values(runs, key)) for column in _DOWNSTREAM for key in column)
-    held_out = (*_HELD_OUT, (REPLACED,)) if len(values(runs, REPLACED)) else _HELD_OUT
-    scores = (*_DOWNSTREAM, *held_out) if measured else (*held_out, *_DOWNSTREAM)
-    others = [(f"task:{task}",) for task in tasks_of(runs) if not any(m.task == task for m in METRICS.values())]
+        return (("params",), *downstream)
+    measured = of_electra or any(len(values(runs, key)) for column in downstream for key in column)
+    held_out = (*held_out, (REPLACED,)) if len(values(runs, REPLACED)) else held_out
+    scores = (*downstream, *held_out) if measured else (*held_out, *downstream)
+    known = {metric(key).task for column in downstream for key in column}
+    others = [(f"task:{task}",) for task in tasks_of(runs) if task not in known]
     return (("params",), *scores, *others, ("tokens/s",), ("speedup",))
 
 
@@ -218,7 +238,8 @@ def _entry(runs: pd.DataFrame, paper_row: Mapping[str, Any], key: str, reason: s
         return Entry(key, measured, printed, mark=unfit(runs, key))
     if reason is None:
         tuned = metric(key).task is not None
-        reason = "not fine-tuned on this task" if tuned else "needs all five tasks" if key == "Avg" else "not measured"
+        averages = {"Avg": "needs all five tasks", "GLUE": "needs eight tasks of GLUE"}
+        reason = "not fine-tuned on this task" if tuned else averages.get(key, "not measured")
     return Entry(key, None, printed, reason)
 
 

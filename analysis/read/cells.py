@@ -8,6 +8,7 @@ taken and the others are named. A seed without numbers is always reported.
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -72,7 +73,7 @@ def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
         for name, terms in arms.items():
             wanted = _cell(run, terms)
             if wanted is not None:
-                settings.setdefault(index, settings_of_run(run))
+                settings.setdefault(index, _at_full_compute(settings_of_run(run), terms))
                 members[name][index] = _Member(run, settings[index], index in done)
                 arm_settings[name] = wanted
     free = opened([arm_settings[name] for name, arm_members in members.items() if arm_members])
@@ -190,6 +191,14 @@ def _cell(run: Mapping[Any, Any], terms: Terms) -> Settings | None:
     wanted = _wanted(run, terms)
     alike = all(_same(path, setting(run["config"], path), value) for path, value in wanted.items())
     return wanted if alike else None
+
+
+def _at_full_compute(settings: Settings, terms: Terms) -> Settings:
+    """``settings``; where the terms say a part of the FLOPs, with the whole: arms of one sweep have one set-up."""
+    flops = settings.get("budget.flops")
+    if "compute" not in terms or flops is None:
+        return settings
+    return {**settings, "budget.flops": float(f"{flops / Fraction(str(terms['compute'])):.4g}")}
 
 
 def _comparable(config: dict[str, Any], hidden: Any, terms: Terms) -> bool:

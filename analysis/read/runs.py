@@ -94,6 +94,11 @@ COLUMNS = {
     "data": "corpus, tokenizer and token fingerprints and counts (nested)",
     "copy_of": "folder of the run that this one is a copy of",
 }
+#: Column of a curve of replaced tokens -> its name in ``metrics.jsonl``: shares 0 to 1, and a loss in nats.
+FINDING = {
+    "accuracy": "held_out_replaced_accuracy", "auc": "held_out_replaced_auc", "recall": "held_out_replaced_recall",
+    "fake_rate": "held_out_fake_rate", "generator_loss": "held_out_generator_loss",
+}  # fmt: skip
 _EMPTY: dict[str, Any] = {}
 #: Columns of whole numbers that name an arm.
 _WHOLE = ("seed", *(axis.name for axis in AXES if not axis.labels), "hidden", "layers", "base_hidden", "base_layers")
@@ -168,6 +173,19 @@ def held_out_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
                     "sentence": sentence,
                 }
             )  # fmt: skip
+    return rows
+
+
+def replaced_curves(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Held-out points of finding replaced tokens: seed, step, tokens, and ``FINDING``; none of other methods' runs."""
+    rows = []
+    for run in runs.to_dict("records"):
+        metrics = _metrics(Path(run["path"]))
+        if not {"held_out_replaced_accuracy", "tokens"} <= set(metrics):
+            continue
+        for point in metrics.dropna(subset=["held_out_replaced_accuracy"]).to_dict("records"):
+            scores = {column: point.get(name) for column, name in FINDING.items()}
+            rows.append({"seed": run["seed"], "step": point["step"], "tokens": point["tokens"], **scores})
     return rows
 
 

@@ -27,7 +27,7 @@ from .task_setups import one_setup_each
 _SWEEPS = shipped("sweeps")
 _SIZES = ("base", "large", "xlarge", "xxlarge")
 #: Terms that set the shape or the length, and are not names of settings.
-_SHAPE = ("size", "depth", "after", "width", "length")
+_SHAPE = ("size", "depth", "after", "width", "length", "compute")
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
 _NAMED = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 #: Settings of an absolute shape; and setting that chooses an option -> the group whose settings follow from it.
@@ -186,11 +186,16 @@ def freed(arm_settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(free | ({"tokens"} if any(_under(name, ("data", "tokenizer")) for name in apart) else set()))
 
 
-def _setups(runs: Iterable[Run], free: Sequence[str]) -> dict[Run, str]:
-    """Run -> its set-up as text. A run without tokens yet gets the set-up of the runs with its settings."""
+def _setups(runs: Iterable[Run], free: Sequence[str], parts: Mapping[Run, Fraction]) -> dict[Run, str]:
+    """Run -> its set-up as text. A run without tokens yet gets the set-up of the runs with its settings.
+
+    A run that has a part of the FLOPs has the set-up of those with the whole.
+    """
     by_run, by_settings = {}, {}
     for run in runs:
         kept = {path: value for path, value in settings(run).items() if not _under(path, free)}
+        if run in parts and "budget.flops" in kept:
+            kept["budget.flops"] = float(f"{kept['budget.flops'] / parts[run]:.4g}")
         tokens = at(run.manifest, "data.tokens.fingerprint")
         key = _text(kept)
         if tokens and "tokens" not in free:
@@ -222,13 +227,15 @@ def select(runs: Sequence[Run], arms: Iterable[Terms]) -> list[Arm]:
     arms = list(arms)
     candidates = [run for run in runs if run.state != "copy" and run.config.get("seed") is not None]
     fit: list[list[Run]] = []
+    parts: dict[Run, Fraction] = {}  # run -> the part of the sweep's FLOPs that its arm has
     arm_settings: list[dict[str, Any]] = []
     for terms in arms:
         cells_of = {run: required for run in candidates if (required := required_settings(run, terms)) is not None}
         fit.append(list(cells_of))
+        parts |= dict.fromkeys(cells_of, Fraction(str(terms["compute"]))) if "compute" in terms else {}
         arm_settings.append(list(cells_of.values())[-1] if cells_of else {})
     free = freed([required for required, members in zip(arm_settings, fit, strict=True) if members])
-    names = _setups([run for run in candidates if any(run in members for members in fit)], free)
+    names = _setups([run for run in candidates if any(run in members for members in fit)], free, parts)
     best = _most(fit, names)
     chosen = []
     for members, terms in zip(fit, arm_settings, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .checks import AGREES, DISAGREES, NOTHING, Check, as_text
+from .printed import heading
 from .rules import Estimate
 from .tables import TableCheck
 
@@ -36,7 +37,7 @@ def read(text: str) -> dict[str, list[Lines]]:
 def check_table(table: TableCheck, several: Sequence[Lines] | None) -> list[Check]:
     """Checks of a table of the page and of its differences; tables with fewer than two filled arms are not on it."""
     checks: list[Check] = []
-    name = f"Table {table.name.removeprefix('table')}"
+    name = heading(table.name)
     if several is None:
         filled = sum(bool(runs) for runs in table.chosen) > 1
         return [_check(f"{name} · arms", "", [len(table.groups)], table.source(0))] if filled else checks

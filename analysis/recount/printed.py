@@ -1,4 +1,4 @@
-"""The paper's numbers, from ``analysis/paper.yaml``."""
+"""The papers' numbers, from ``analysis/paper.yaml`` (ALBERT) and ``analysis/electra.yaml``."""
 
 from functools import cache
 from pathlib import Path
@@ -13,14 +13,21 @@ _SHOWN = {
 
 
 @cache
-def _file() -> dict[str, Any]:
-    content: dict[str, Any] = read_yaml(Path(__file__).parent.parent / "paper.yaml")
+def _file(name: str = "paper") -> dict[str, Any]:
+    content: dict[str, Any] = read_yaml(Path(__file__).parent.parent / f"{name}.yaml")
     return content
 
 
 def _table(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = next(entry for entry in _file()["tables"] if entry["id"] == name)
+    tables = _file("electra" if name.startswith("electra") else "paper")["tables"]
+    content: dict[str, Any] = next(entry for entry in tables if entry["id"] == name)
     return content
+
+
+def heading(table: str) -> str:
+    """The table's name in the report: ``Table 4``, or ``ELECTRA, Table 5``."""
+    name: str = _table(table).get("heading", f"Table {table.removeprefix('table')}")
+    return name
 
 
 def rows(table: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ Bounds = tuple[float, float]
 _SHARE: Bounds = (0.0, 100.0)
 _POSITIVE: Bounds = (0.0, math.inf)
 #: Column -> task, set ("": the first one) and metric.
-_OF_TASKS = {
+OF_TASKS = {
     "SQuAD1.1_F1": ("squad11", "", "f1"), "SQuAD1.1_EM": ("squad11", "", "exact"),
     "SQuAD2.0_F1": ("squad20", "", "f1"), "SQuAD2.0_EM": ("squad20", "", "exact"),
     "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
@@ -23,11 +23,17 @@ _OF_TASKS = {
 #: The scores of the sentence tasks, and the key of each in results.json.
 _SENTENCES = {OBJECTIVE.label_of(task): task for task in SENTENCE_TASKS}
 #: Scores of every table; scores of a table with runs; tasks that have a column of the paper.
-PRINTED = (*_OF_TASKS, "Avg")
-HELD_OUT = ("MLM loss", "MLM", *_SENTENCES)
+PRINTED = (*OF_TASKS, "Avg")
+SENTENCES = tuple(_SENTENCES)
+HELD_OUT = ("MLM loss", "MLM", *SENTENCES)
 #: The score of the replaced-token probe, which a table has if one of its runs has it.
 REPLACED = "replaced AUC"
-PRINTED_TASKS = {task for task, _, _ in _OF_TASKS.values()}
+#: The same for ELECTRA's tables, and what its average over GLUE is made of.
+PRINTED_BY_ELECTRA = ("GLUE", "MNLI", "SST-2")
+_GLUE = (
+    ("cola", "matthews"), ("sst2", "accuracy"), ("mrpc", "accuracy"), ("stsb", "spearman"), ("qqp", "accuracy"),
+    ("mnli", "accuracy"), ("qnli", "accuracy"), ("rte", "accuracy"),
+)  # fmt: skip
 _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 #: Column -> its path in results.json, the paths of its interval, and the factor to printed units.
 _HELD_OUT = {
@@ -73,13 +79,16 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
         path, _, scale = _HELD_OUT[key]
         number = at(run.results, path)
         return None if number is None else number * scale
-    if key in _OF_TASKS:
-        task, name, metric = _OF_TASKS[key]
+    if key in OF_TASKS:
+        task, name, metric = OF_TASKS[key]
         return _of_set(entries.get(task), name, metric)
     if key == "Avg":
         if any(task not in entries for task in _AVERAGED):
             return None
         return 100 * sum(entries[task]["average"] for task in _AVERAGED) / len(_AVERAGED)
+    if key == "GLUE":
+        parts = [_of_set(entries.get(task), "", name) for task, name in _GLUE]
+        return None if None in parts else mean([part for part in parts if part is not None])
     if key.startswith("task:"):
         entry = entries.get(key.removeprefix("task:"))
         return None if entry is None else 100 * entry["score"]
@@ -103,6 +112,8 @@ def roughness(profile: Any) -> float | None:
 
 def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
     """Bounds of a score, in printed units."""
+    if key == "GLUE":  # one of its parts is a correlation
+        return (-100.0, 100.0)
     if not key.startswith("task:"):
         return _SHARE if unit(key) == "%" else _POSITIVE
     task = key.removeprefix("task:")
@@ -121,9 +132,11 @@ def floor(runs: Sequence[Run], key: str) -> float:
         return scale * resolution([error(pair) for pair in pairs])
     if key == "Avg":
         return 100 * resolution([_error_of_average(entries) for entries in _entries(runs)])
-    if key not in _OF_TASKS and not key.startswith("task:"):
+    if key == "GLUE":
+        return 100 * resolution([_error_of_glue(entries) for entries in _entries(runs)])
+    if key not in OF_TASKS and not key.startswith("task:"):
         return 0.0
-    task, name, metric = _OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
+    task, name, metric = OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
     return 100 * resolution([_error_of_set(tasks_of_run.get(task), name, metric) for tasks_of_run in _entries(runs)])
 
 
@@ -144,6 +157,14 @@ def _error_of_average(entries: dict[str, dict[str, Any]]) -> float | None:
     parts = [_mean_error(list(_scores(entries[task], "").values())) for task in _AVERAGED]
     known = [part for part in parts if part is not None]
     return math.sqrt(sum(part**2 for part in known)) / len(_AVERAGED) if known else None
+
+
+def _error_of_glue(entries: dict[str, dict[str, Any]]) -> float | None:
+    """Standard error of ELECTRA's average over GLUE, whose tasks are independent."""
+    if any(task not in entries for task, _ in _GLUE):
+        return None
+    known = [e for task, name in _GLUE if (e := _error_of_set(entries[task], "", name)) is not None]
+    return math.sqrt(sum(part**2 for part in known)) / len(_GLUE) if known else None
 
 
 def _mean_error(recorded: Sequence[Any]) -> float | None:
@@ -171,7 +192,7 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
     if key == REPLACED and any(at(run.results, "replaced_tokens.left_baseline") is False for run in runs):
         return True
-    task = _OF_TASKS[key][0] if key in _OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
+    task = OF_TASKS[key][0] if key in OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
     return task is not None and any(
         task in tasks_of_run and _below(tasks_of_run[task]) for tasks_of_run in _entries(runs)
     )

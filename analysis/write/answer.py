@@ -6,7 +6,7 @@ import pandas as pd
 
 from albert_ablate.config.schema import CONF
 
-from ..judge.claims import Verdict, counted
+from ..judge.claims import Verdict, counted, whose
 from ..judge.effects import SweepTable
 from ..read.records import parse_yaml
 from . import own
@@ -32,14 +32,14 @@ def answer(
         return f"{title}{'' if title.endswith('?') else ':'} {own.answer(sweeps[0], most=1)}"
     tested = [verdict for verdict in papers if verdict.verdict != "not tested"]
     if tested:
-        return f"Of {len(papers)} claims of the paper these runs can test {len(tested)}: {_listed(tested)}."
+        return f"Of {len(papers)} claims of {whose(papers)} these runs can test {len(tested)}: {_listed(tested)}."
     return own.answer(sweeps[0], most=1) if sweeps and sweeps[0].reference else None
 
 
 def on_plateau(done: pd.DataFrame) -> bool:
-    """Whether no run is better than the unigram baseline of masked LM; False where no run was compared with it."""
+    """Whether no run is better than the unigram baseline of masked LM; False where a run was not compared with it."""
     left = [flag for flag in done["mlm_left_baseline"] if isinstance(flag, bool)]
-    return bool(left) and not any(left)
+    return bool(left) and len(left) == len(done) and not any(left)
 
 
 def _plateau(done: pd.DataFrame) -> str:

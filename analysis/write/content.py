@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from albert_ablate.axes import METHOD
 from albert_ablate.command_line import command_name
 from albert_ablate.console import duration
 
 from ..draw.style import Drawing
-from ..judge.claims import Verdict, counted, divided
+from ..judge.claims import Verdict, counted, divided, whose
 from ..judge.controls import Controls
 from ..judge.controls import summary as controls_summary
 from ..judge.effects import SweepTable
-from ..judge.tables import Table
+from ..judge.tables import REFERENCES, Table
 from ..read import paper
 from ..read.cautions import judged_in_one_setup, of_runs
 from ..read.cells import main_setup
@@ -85,14 +86,18 @@ def summary(report: Report) -> list[str]:
     trained = f"{plural(len(done), 'finished run')} of one set-up, {plural(arms, 'arm')} with {plural(seeds, 'seed')}"
     first = f"{trained}, trained models of H×L = {', '.join(shapes[:3])} for {steps}"
     if on_plateau(done):
-        untested = f"None of the paper's {len(papers)} claims can be judged."
+        untested = f"None of the {len(papers)} claims of {whose(papers)} can be judged."
         return [f"{first}.", untested, "An arm below its baseline is never compared with another one."]
     first += ": not the paper's scale, so direction and order can be compared, sizes cannot."
     tested = len(papers) - counts["not tested"]
     if not tested:
-        return [first, "They can test no claim of the paper.", f"{untested_summary(papers)}."]
+        return [
+            first,
+            f"They can test no claim of {whose(papers).replace('both papers', 'either paper')}.",
+            f"{untested_summary(papers)}.",
+        ]
     second = (
-        f"They can test {plural(tested, 'claim')} of the paper: {counts['reproduced']} reproduced, "
+        f"They can test {plural(tested, 'claim')} of {whose(papers)}: {counts['reproduced']} reproduced, "
         f"{counts['contradicted']} contradicted and {counts['inconclusive']} inconclusive"
         f"{_contradicted(papers)}."
     )
@@ -106,7 +111,7 @@ def summary(report: Report) -> list[str]:
 
 def details(report: Report) -> str:
     """The summary without what the answer says."""
-    said, claimed = answer(report), " claims of the paper these runs can test "
+    said, claimed = answer(report), f" claims of {whose(divided(report.verdicts)[1])} these runs can test "
     sentences = [sentence for sentence in summary(report) if sentence != said]
     if claimed in said:  # the answer has the numbers of the second sentence
         contradicted = _contradicted(divided(report.verdicts)[1]).removeprefix("; ")
@@ -127,17 +132,23 @@ def cautions(report: Report) -> list[str]:
 def missing(report: Report) -> list[str]:
     """What the report cannot show and why, a line each."""
     lines = [
-        f"Table {t.number}, {', '.join(row.labels)}: {t.selection.waiting[row.arm]}"
+        f"{t.heading}, {', '.join(row.labels)}: {t.selection.waiting[row.arm]}"
         for t in report.tables
         if t.filled
         for row in t.rows
         if row.arm in t.selection.waiting
     ]
+    empty = [table for table in report.tables if table not in report.filled]
+    of_electra = [table for table in empty if paper.of_electra(table.name)]
+    folded = of_electra if len(of_electra) == len([*filter(paper.of_electra, REFERENCES)]) else []
     lines += [
-        f"Table {t.number}: fewer than two of its arms have runs ({command_name('sweep')} sweep={t.name})"
-        for t in report.tables
-        if t not in report.filled
+        f"{t.heading}: fewer than two of its arms have runs ({command_name('sweep')} sweep={t.name})"
+        for t in empty
+        if t not in folded
     ]
+    lines += (
+        [f"ELECTRA's tables: no two arms of one have runs ({command_name('sweep')} sweep=electra)"] if folded else []
+    )
     lines += [f"Figure {name.removeprefix('figure')}: {why}" for name, why in report.undrawn.items()]
     unfinished = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
     lines += [
@@ -152,7 +163,7 @@ def untested_summary(papers: Sequence[Verdict]) -> str:
     """``24 claims of the paper need other runs``, and how many have runs that cannot be judged."""
     untested = [v for v in papers if v.verdict == "not tested"]
     unfit_count = sum(bool(v.arms) for v in untested)
-    text = f"{plural(len(untested), 'claim')} of the paper {'needs' if len(untested) == 1 else 'need'} other runs"
+    text = f"{plural(len(untested), 'claim')} of {whose(papers)} {'needs' if len(untested) == 1 else 'need'} other runs"
     return f"{text}, {unfit_count} of them because an arm is not fit to be judged" if unfit_count else text
 
 
@@ -170,10 +181,12 @@ def subtitle_of(runs: pd.DataFrame) -> str:
 def footer_of(runs: pd.DataFrame) -> str:
     """At the end of the page: the code of the runs, and the paper."""
     commits = sorted({str(commit)[:10] for commit in runs["commit"].dropna()})
-    record = paper.record()["paper"]
+    record, electra = paper.record()["paper"], paper.record("electra")["paper"]
+    methods = set(runs[METHOD.name].dropna()) - {METHOD.before}
+    more = f" ELECTRA's: Clark et al., {electra['title']}, ICLR 2020 (arXiv {electra['arxiv']})." if methods else ""
     return (
         f"Made by albert-ablate from run folders; code of {', '.join(commits) or 'unknown commits'}. "
-        f"The paper's numbers: Lan et al., {record['title']}, ICLR 2020 (arXiv {record['arxiv']}, v6)."
+        f"The paper's numbers: Lan et al., {record['title']}, ICLR 2020 (arXiv {record['arxiv']}, v6).{more}"
     )
 
 

@@ -67,7 +67,7 @@ def latex(table: Table) -> str:
     notes += [tex(line) for line in remarks(table)]
     head_rows = [top, "".join(rules), below] if rules else [top]
     document = PACKAGES + _environment(
-        f"{table.title} (Table {table.number} of the paper).", f"tab:{table.name}",
+        f"{table.title} ({table.heading} of the paper).", f"tab:{table.name}",
         kinds + "".join(map(_kind, columns)), head_rows, body, notes,
     )  # fmt: skip
     return document + _differences(table) if table.comparisons else document
@@ -83,7 +83,7 @@ def _differences(table: Table) -> str:
     ]
     kinds = "".join(_kind(aligned[place]) if place in aligned else "l" for place in range(len(COMPARED)))
     return _environment(
-        f"Differences between arms of Table {table.number}, paired by seed; p after Holm's correction.",
+        f"Differences between arms of {table.heading}, paired by seed; p after Holm's correction.",
         f"tab:{table.name}-differences", kinds, [[f"{{{tex(name)}}}" for name in COMPARED]], body, [],
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ HEAD = ("effect", "against", "score", "difference", "95% interval", "p", "paper"
 _NUMBERS = ("difference", "95% interval", "p", "paper")
 _UNITS = {"%": " points", "nats": " nats", "": ""}
 #: Scores that a sentence is about, the first that the arms have.
-_FIRST = ("Avg", "MLM", "MLM loss")
+_FIRST = ("Avg", "GLUE", "MLM", "MLM loss")
 _NOTE = (
     "Differences from the first row; ×: interaction, how much more one setting changes the score at the other's second "
     "value. Paired by seed, p after Holm's correction over this table."
@@ -73,7 +73,8 @@ def answer(sweep: SweepTable, most: int = 3) -> str:
     if len(rows) < 2:
         return "One arm: there is nothing to compare it with."
     known = {effect.comparison.metric for effect in sweep.effects}
-    key = next((score for score in _FIRST if score in known), None)
+    tuned = sorted(score for score in known if score.startswith("task:"))  # methods without masked LM
+    key = next((score for score in (*_FIRST, *tuned) if score in known), None)
     if key is None:
         return "No score that two arms have."
     effects = [effect for effect in sweep.effects if effect.comparison.metric == key]

@@ -63,7 +63,7 @@ def html(report: Report) -> str:
         controls=_controls(report.controls) if report.controls.shown else None,
         tables=[
             {
-                "number": t.number,
+                "heading": t.heading,
                 "title": t.title,
                 "html": web.html(part := filled_part(t)),
                 "whole": "" if part is t else web.html(t, " with the paper's empty cells"),
@@ -72,7 +72,7 @@ def html(report: Report) -> str:
         ],
         unfilled=[
             {
-                "number": t.number,
+                "heading": t.heading,
                 "title": t.title,
                 "html": web.html(t),
                 "command": f"{command_name('sweep')} sweep={t.name}",
@@ -135,7 +135,7 @@ def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:
     rows = [[str(cell) for cell in row] for row in frame.itertuples(index=False)]
     title = printed["title"].rstrip(".")
     return {
-        "number": printed["number_v6"],
+        "heading": paper.heading(name),
         "title": title,
         "head": list(frame.columns),
         "rows": rows,
@@ -145,7 +145,7 @@ def _reference(name: str, runs: pd.DataFrame) -> dict[str, Any]:
 
 def _reference_html(name: str, runs: pd.DataFrame) -> dict[str, Any]:
     table = _reference(name, runs)
-    return table | {"html": web.plain_table(f"Table {table['number']}. {table['title']}", table["head"], table["rows"])}
+    return table | {"html": web.plain_table(f"{table['heading']}. {table['title']}", table["head"], table["rows"])}
 
 
 _RUN_HEAD = ("run", "state", "seed", "steps", "commit", "tokens", "note")

@@ -125,7 +125,7 @@ def remarks(table: Table) -> list[str]:
 def markdown(table: Table) -> str:
     """A Markdown table of the arms and one of their differences."""
     reasons = Reasons()
-    lines = [f"### Table {table.number}. {table.title}", ""]
+    lines = [f"### {table.heading}. {table.title}", ""]
     lines.append(pipes(_head(table), [_cells(table, row, reasons) for row in table.rows]))
     lines += ["", *(f"- {plain(note)}" for note in footnotes(table, reasons))]
     if table.comparisons:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..judge import numbers
-from ..judge.claims import VERDICTS, Verdict, bound_text, divided
+from ..judge.claims import VERDICTS, Verdict, bound_text, divided, whose
 from ..read.seeds import of_planned
 from . import render
 from .content import Report, untested_summary
@@ -17,7 +17,8 @@ def paper_claims(report: Report) -> str:
     """The scorecard of the claims that are tested, and one line on the others."""
     papers = divided(report.verdicts)[1]
     if report.controls.shown and all(v.verdict == "not tested" for v in papers):
-        return f"None of the paper's {len(papers)} claims is tested: no run is of natural text."
+        owner = "the paper's" if whose(papers) == "the paper" else "both papers'"
+        return f"None of {owner} {len(papers)} claims is tested: no run is of natural text."
     tested = [v for v in papers if v.verdict != "not tested"]
     untested = [f"{untested_summary(papers)}."] if len(tested) < len(papers) else []
     return "\n\n".join(([scorecard_markdown(tested)] if tested else []) + untested)

@@ -35,7 +35,7 @@ def of_tables(tables: Sequence[Table]) -> dict[str, Any]:
             reference_runs = None if reference is None else table.selection.runs[table.rows[reference].arm]
             against = None if reference is None else ", ".join(table.rows[reference].labels)
             arms[row.arm] = {
-                "name": f"Table {table.number}: {', '.join(row.labels)}",
+                "name": f"{table.heading}: {', '.join(row.labels)}",
                 "runs": {str(seed): str(run) for seed, run in zip(frame["seed"], frame["run"], strict=True)},
                 "scores": {key: by_seed for key, by_seed in scores.items() if by_seed},
                 "against": against if reference_runs is not None and len(reference_runs) else None,

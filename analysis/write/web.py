@@ -26,7 +26,7 @@ def html(table: Table, kind: str = "") -> Markup:
 
     ``kind`` tells two forms of one table apart by their names.
     """
-    name = (f"Table {table.number}" if table.number else "Arms") + kind
+    name = table.heading + kind
     reasons, best = Reasons(), best_arms(table)
     beside = [bool(any(map(papers, cells))) for cells in zip(*(row.cells for row in table.rows), strict=True)]
     rows = [_row(table, row, reasons, best, beside) for row in table.rows]
