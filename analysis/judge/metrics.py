@@ -244,6 +244,8 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
     if plateau:
         return f"not better than the unigram baseline of masked LM in {plateau} of {len(runs)} seeds"
+    if own := _own_text(runs):
+        return own
     if metric(key).sentences:
         flat = sum(1 for run in runs.to_dict("records") if run.get(f"{run['objective']}_left_baseline") is False)
         if flat:
@@ -258,6 +260,17 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
         low = sum(1 for entry in entries if entry is not None and not _above_majority(entry))
         if low:
             return f"{task} not above the majority class in {low} of {len(runs)} seeds"
+    return None
+
+
+def _own_text(runs: pd.DataFrame) -> str | None:
+    """Why runs have learned nothing from their generator's samples; None for runs that did, or have none."""
+    weak = sum(1 for left in runs["generator_left_baseline"] if left is False)
+    if weak:
+        return f"its generator not better than the unigram baseline in {weak} of {len(runs)} seeds"
+    blind = sum(1 for left in runs["discriminator_left_baseline"] if left is False)
+    if blind:
+        return f"its generator's samples not found better than without context in {blind} of {len(runs)} seeds"
     return None
 
 

@@ -73,6 +73,11 @@ COLUMNS = {
     "replaced_loss": "loss of the replaced-token probe, nats",
     "replaced_token_auc": "area to beat: of a model that knows the shown piece but no context",
     "replaced_left_baseline": "whether the area is above that one, with 95% confidence",
+    "discriminator_auc": "area under the ROC curve of the encoder on its own generator's samples, 0 to 1",
+    "discriminator_token_auc": "area to beat there: of a model that knows the shown piece but no context",
+    "discriminator_left_baseline": "whether the encoder beats that and the best constant answer, with 95% confidence",
+    "generator_loss": "masked-LM loss of the generator, nats; not the arm's",
+    "generator_left_baseline": "whether the generator is better than the unigram baseline, with 95% confidence",
     "planted": "strengths of the planted text; missing for any other text",
     "achievable_mlm_loss": "lowest masked-LM loss that is possible on the held-out pairs, where the corpus knows it",
     "achievable_mlm": "highest masked-LM accuracy that is possible on them",
@@ -310,6 +315,14 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         "replaced_loss": replaced.get("loss"),
         "replaced_token_auc": replaced.get("token_auc"),
         "replaced_left_baseline": replaced.get("left_baseline") if trained else None,
+    }
+    discriminator, generator = results.get("discriminator") or _EMPTY, results.get("generator") or _EMPTY
+    columns |= {
+        "discriminator_auc": discriminator.get("auc"),
+        "discriminator_token_auc": discriminator.get("token_auc"),
+        "discriminator_left_baseline": discriminator.get("left_baseline"),
+        "generator_loss": generator.get("loss"),
+        "generator_left_baseline": generator.get("left_baseline"),
     }
     for task in SENTENCE_TASKS:
         scores = results.get(task) or _EMPTY

@@ -91,6 +91,11 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
         for name in ("auc", "interval", "loss", "token_auc")
     },
     "replaced_left_baseline": ("results.json", _left("replaced_tokens")),
+    **{
+        f"discriminator_{name}": ("results.json", _result(f"discriminator.{name}"))
+        for name in ("auc", "token_auc", "left_baseline")
+    },
+    **{f"generator_{name}": ("results.json", _result(f"generator.{name}")) for name in ("loss", "left_baseline")},
     "planted": ("config.yaml", lambda run: strengths(run.config)),
     **{f"{task}_majority": ("results.json", _result(f"{task}.majority_class")) for task in SENTENCE_TASKS},
     **{f"achievable_{task}": ("results.json", _result(f"achievable.{task}.accuracy")) for task in SENTENCE_TASKS},
