@@ -411,6 +411,8 @@ def test_the_copy_gate_at_its_limits() -> None:
     [
         (["method.generator_width=0.6"], ["method.generator_width=0.6", "19 of model.hidden=32", "0.25"]),
         (["method.tie=all"], ["method.tie=all", "Set both to 1"]),
+        (["share.inner=2", "method.generator_depth=0.5"], ["1 layers of the generator", "share.inner=2"]),
+        (["method.generator=uniform", "method.disallow_correct=true"], ["method.disallow_correct=true", "uniform"]),
         (["method=mlm", "method.generator_width=0.5"], ["method.generator_width=0.5", "no effect with method=mlm"]),
         (
             ["method.generator=unigram", "method.tie=none"],

@@ -33,6 +33,10 @@ class Sharing(Protocol):
     """The settings of the group ``share`` that an axis may check its own settings against."""
 
     @property
+    def inner(self) -> int:
+        """Number of layers in the stack that a group repeats."""
+
+    @property
     def all_layers_equal(self) -> bool:
         """Whether every layer is the same block."""
 

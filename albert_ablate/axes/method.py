@@ -115,6 +115,12 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
             f"method.tie=all with method.generator_width={width:g} and method.generator_depth={depth:g}: networks of "
             "different sizes cannot share their layers. Set both to 1; with share=all the depth may differ."
         ]
+    layers = max(1, round(c.model.layers * depth))
+    if layers % c.share.inner:
+        return [
+            f"method.generator_depth={depth:g}: {layers} layers of the generator are no whole stacks of "
+            f"share.inner={c.share.inner} layers. Set share.inner=1, or a depth that gives a multiple of it."
+        ]
     if generator < 1 or generator % heads:
         fitting = sorted({round(hidden * f) for f in (1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1)} - {0})
         good = [w for w in fitting if w % max(1, w // head) == 0]
