@@ -17,7 +17,8 @@ from albert_ablate.record.folder import RunFolder
 TRAINING = ["budget.steps=400", "budget.warmup_steps=20", "runtime.log_every=7", "runtime.checkpoint_every=25"]
 TRAINING += ["evaluation.curve_every=60", "model.hidden_dropout=0.1"]
 FINE_TUNING = ["budget.steps=12", "task=sst2", "tasks.sst2.steps=300", "task.evaluations=12", "runtime.log_every=5"]
-KINDS = {"pretraining": TRAINING, "fine-tuning": FINE_TUNING}
+ELECTRA = [*TRAINING, "method=electra", "method.generator_width=0.5"]
+KINDS = {"pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA}
 
 #: A whole run: (its folder, seconds that it took).
 Whole = Callable[[str], tuple[RunFolder, float]]
@@ -66,7 +67,12 @@ def rounds(kind: str, count: int, place: Path, whole: Whole, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_a_random_moment_electra_ends_with_the_same_bits(place: Path, whole: Whole) -> None:
+    rounds("ELECTRA", 1, place, whole, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"])
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kind: str, place: Path, whole: Whole) -> None:
     rounds(kind, 3, place, whole, seed=1)
     for phase in ("training", "saving", "evaluation") if kind == "pretraining" else ("fine-tuning",):
