@@ -6,7 +6,7 @@ With factor d and L layers, the learning rate of the schedule is multiplied by
     released    1      d^2               d^(L + 1)      d^(L + 2)
     intended    1      d                 d^L            d^(L + 1)
 
-The released code counts a pooler between head and top layer that its models no longer have (issues electra#51 and #64).
+The released code counts a pooler between head and top layer that its models no longer have, as its author says.
 """
 
 from albert_ablate.config.tasks import TuningUpdateConfig
