@@ -50,8 +50,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_what_was_saved(
     assert str(kept) in status_of(folder)["reason"]
     batch = load_file(kept / "batch.safetensors")
     expected = make_batches(prepare(config).settled(config))[5]
-    assert batch.keys() == vars(expected).keys()
-    assert all(torch.equal(batch[name], tensor) for name, tensor in vars(expected).items())
+    assert batch.keys() == expected.tensors().keys()
+    assert all(torch.equal(batch[name], tensor) for name, tensor in expected.tensors().items())
     assert newest_checkpoint(folder).name == "step_00000005"
     assert_intact(newest_checkpoint(folder))
     assert folder.metrics()[-1]["step"] == 5
