@@ -15,6 +15,7 @@ from analysis.read.cells import select
 from analysis.read.runs import load_runs
 from analysis.report import gather
 from analysis.write.content import Report
+from analysis.write.own import answer
 from analysis.write.page import html, markdown
 
 TABLES = tuple(name for name in REFERENCES if paper.of_electra(name))
@@ -196,3 +197,9 @@ def test_figures_without_runs_are_absent_with_the_reason(tmp_path: Path) -> None
     assert drawings == []
     assert undrawn["generators"] == "no run with a generator of one of the sizes in sweeps/electra_generators.yaml"
     assert undrawn["replaced"].startswith("no run has held-out scores of finding replaced tokens")
+
+
+def test_the_answer_is_about_the_fine_tuned_score_that_all_arms_have(tmp_path: Path) -> None:
+    """Official tasks have a name of their own in tables: SST-2."""
+    made = gather(load_runs(write(tmp_path, ("electra_two_stage",), tasks=("sst2",))), [], draw=False)
+    assert [answer(sweep).partition(":")[0] for sweep in made.sweeps if len(sweep.table.rows) > 1] == ["SST-2"]

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from ..draw.style import Drawing
 from ..judge import numbers
 from ..judge.effects import Effect, SweepTable
+from ..judge.metrics import metric
 from . import render, web
 from .figure import figure_of
 from .sources import of_tables
@@ -73,8 +74,10 @@ def answer(sweep: SweepTable, most: int = 3) -> str:
     if len(rows) < 2:
         return "One arm: there is nothing to compare it with."
     known = {effect.comparison.metric for effect in sweep.effects}
-    tuned = sorted(score for score in known if score.startswith("task:"))  # methods without masked LM
-    key = next((score for score in (*_FIRST, *tuned) if score in known), None)
+    fit = {effect.comparison.metric for effect in sweep.effects if effect.comparison.mark is None}
+    tuned = sorted(score for score in known if metric(score).task is not None)  # methods without masked LM
+    scores = [score for score in (*_FIRST, *tuned) if score in known]
+    key = next((score for score in scores if score in fit), next(iter(scores), None))
     if key is None:
         return "No score that two arms have."
     effects = [effect for effect in sweep.effects if effect.comparison.metric == key]
