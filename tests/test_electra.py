@@ -361,46 +361,49 @@ def test_without_the_encoders_loss_and_all_tied_it_is_masked_lm_bit_for_bit(
 # --- all-tokens MLM -------------------------------------------------------------------------------------------
 
 
-def all_tokens(gate: float, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(the loss of each target by ``all_tokens_loss``, the plain cross-entropies) with a constant copy logit."""
-    config = RANDOM_TEXT
-    model: Any = method_of(config).build({}).double()
-    torch.nn.init.zeros_(model.copy_gate.dense.weight)
+@pytest.fixture
+def model(config_of: Callable[..., RunConfig]) -> Any:
+    """A model of all-tokens MLM in fp64 whose copy logit is its bias."""
+    made: Any = method_of(config_of(method="all_tokens_mlm")).build({}).double()
+    torch.nn.init.zeros_(made.copy_gate.dense.weight)
+    return made
+
+
+def states(count: int) -> Tensor:
+    return torch.randn(count, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+def losses(model: Any, gate: float, at: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each token, with the copy logit ``gate``."""
     torch.nn.init.constant_(model.copy_gate.dense.bias, gate)
-    states = torch.randn(len(inputs), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    found = [model.all_tokens_loss(states[[k]], inputs[[k]], targets[[k]], REAL)[0] for k in range(len(inputs))]
-    logits = model.mlm_head(states, model.encoder.embedding.word.weight)
-    return torch.stack(found).detach(), torch.nn.functional.cross_entropy(logits, targets, reduction="none").detach()
+    real = torch.tensor([True])
+    rows = range(len(at))
+    return torch.stack([model.all_tokens_loss(at[[k]], inputs[[k]], targets[[k]], real)[0] for k in rows]).detach()
 
 
-RANDOM_TEXT: RunConfig
-REAL = torch.tensor([True])
-
-
-@pytest.fixture(autouse=True)
-def _text(config_of: Callable[..., RunConfig]) -> None:
-    global RANDOM_TEXT
-    RANDOM_TEXT = config_of(method="all_tokens_mlm")
-
-
-def test_the_distribution_over_all_pieces_sums_to_one() -> None:
+@pytest.mark.parametrize("gate", [-2.0, 0.3, 4.0])
+def test_the_distribution_over_all_pieces_sums_to_one(model: Any, gate: float) -> None:
     every = torch.arange(200)
-    for gate in (-2.0, 0.3, 4.0):
-        config = RANDOM_TEXT
-        model: Any = method_of(config).build({}).double()
-        torch.nn.init.constant_(model.copy_gate.dense.bias, gate)
-        states = torch.randn(1, 32, dtype=torch.float64).expand(200, -1)
-        losses = [model.all_tokens_loss(states[[k]], torch.tensor([7]), every[[k]], REAL)[0] for k in range(200)]
-        assert float(torch.exp(-torch.stack(losses)).sum().detach()) == pytest.approx(1.0, abs=1e-6)
+    found = losses(model, gate, states(1).expand(200, -1), torch.full((200,), 7), every)
+    assert float(torch.exp(-found).sum()) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_copy_gate_at_its_limits() -> None:
-    inputs, targets = torch.tensor([5, 9, 30]), torch.tensor([5, 9, 31])
-    open_, _ = all_tokens(60.0, inputs, targets)
-    assert open_[:2].abs().max() < 1e-6  # a copied token that was not replaced costs nothing
-    assert open_[2] > 50  # one that was replaced cannot be predicted
-    shut, plain = all_tokens(-60.0, inputs, targets)
-    torch.testing.assert_close(shut, plain, rtol=1e-6, atol=1e-6)
+def test_the_copy_gate_at_its_limits(model: Any) -> None:
+    inputs, targets, at = torch.tensor([5, 9, 30]), torch.tensor([5, 9, 31]), states(3)
+    opened = losses(model, 60.0, at, inputs, targets)
+    assert opened[:2].abs().max() < 1e-6  # a copied token that was not replaced costs nothing
+    assert opened[2] > 50  # one that was replaced cannot be predicted
+    logits = model.mlm_head(at, model.encoder.embedding.word.weight).detach()
+    plain = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(losses(model, -60.0, at, inputs, targets), plain, rtol=1e-6, atol=1e-6)
+
+
+def test_padding_counts_nothing_in_all_tokens(model: Any) -> None:
+    inputs, at = torch.tensor([5, 9, 30]), states(3)
+    some = model.all_tokens_loss(at, inputs, inputs, torch.tensor([True, False, True]))
+    parts = losses(model, float(model.copy_gate.dense.bias.detach()), at, inputs, inputs)
+    torch.testing.assert_close(some[0].detach(), parts[[0, 2]].sum())
+    assert int(some[1]) <= 2
 
 
 # --- refusals -------------------------------------------------------------------------------------------------
