@@ -23,7 +23,7 @@ from albert_ablate.data.store import TokenStore
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.heldout import PairSet, masked_positions
 from albert_ablate.evaluation.intervals import SHARE, clustered_auc, clustered_mean
-from albert_ablate.evaluation.passes import joined, moved, read, shared
+from albert_ablate.evaluation.passes import columns, moved, read, shared
 from albert_ablate.evaluation.replaced import odds_by_piece
 from albert_ablate.methods.electra import Corrupting
 from albert_ablate.record.results import Discriminator, GeneratorScores
@@ -122,15 +122,10 @@ class GeneratedText:
                 unigram = self.baselines.scores(left, batch.targets.numpy(), documents)["unigram"]
                 rows = start + batch.positions.numpy() // real.shape[1]
                 at_masked.append((loss.astype(np.float64), hit, unigram, rows))
-        tokens = _Tokens(*self._columns(at_tokens, len(fields(_Tokens))))
+        tokens = _Tokens(*columns(at_tokens, len(fields(_Tokens)), self.machine.world))
         if self._distribution is not None:
             return None, tokens
-        return _Masked(*self._columns(at_masked, len(fields(_Masked)))), tokens
-
-    def _columns(self, parts: list[tuple[np.ndarray, ...]], count: int) -> list[np.ndarray]:
-        """Rows of arrays as columns, gathered from all processes."""
-        columns = list(zip(*parts, strict=True)) if parts else [()] * count
-        return [joined(list(column), self.machine.world) for column in columns]
+        return _Masked(*columns(at_masked, len(fields(_Masked)), self.machine.world)), tokens
 
     def _passes(self, limit: int | None) -> Iterator[tuple[tuple[int, Batch, np.ndarray, np.ndarray], list[Any]]]:
         """Each batch with the number of its first pair, the left neighbours and documents of its masked positions.
@@ -153,15 +148,9 @@ class GeneratedText:
 
 
 def _generator(masked: _Masked, tokens: _Tokens) -> GeneratorScores:
-    count = np.bincount(masked.sequence)
-    kept = count > 0
-
-    def by_sequence(values: np.ndarray) -> np.ndarray:
-        return np.bincount(masked.sequence, weights=values)[kept]
-
-    loss, interval = clustered_mean(by_sequence(masked.loss), count[kept])
-    accuracy, accuracy_interval = clustered_mean(by_sequence(masked.hit), count[kept], SHARE)
-    gain, gain_interval = clustered_mean(by_sequence(masked.unigram - masked.loss), count[kept])
+    loss, interval = clustered_mean(*_by_sequence(masked.loss, masked.sequence))
+    accuracy, accuracy_interval = clustered_mean(*_by_sequence(masked.hit, masked.sequence), SHARE)
+    gain, gain_interval = clustered_mean(*_by_sequence(masked.unigram - masked.loss, masked.sequence))
     return GeneratorScores(
         loss=loss,
         loss_interval=interval,
@@ -180,10 +169,8 @@ def _discriminator(tokens: _Tokens) -> Discriminator:
     losses = np.logaddexp(0, odds) - replaced * odds
     answers = odds > 0
     hits = answers == (replaced == 1)
-    count = np.bincount(tokens.sequence)
-    kept = count > 0
-    loss, loss_interval = clustered_mean(np.bincount(tokens.sequence, weights=losses)[kept], count[kept])
-    accuracy, interval = clustered_mean(np.bincount(tokens.sequence, weights=hits)[kept], count[kept], SHARE)
+    loss, loss_interval = clustered_mean(*_by_sequence(losses, tokens.sequence))
+    accuracy, interval = clustered_mean(*_by_sequence(hits, tokens.sequence), SHARE)
     auc, auc_interval = clustered_auc(odds, replaced, tokens.sequence)
     found, rate = int((answers & (replaced == 1)).sum()), float(replaced.mean())
     by_piece = _by_piece(tokens)
@@ -208,6 +195,12 @@ def _discriminator(tokens: _Tokens) -> Discriminator:
         token_loss=token_loss,
         left_baseline=bool(beaten),
     )
+
+
+def _by_sequence(values: np.ndarray, sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the (N,) ``values`` of each sequence, and their numbers; sequences without any are left out."""
+    count = np.bincount(sequence)
+    return np.bincount(sequence, weights=values)[count > 0], count[count > 0]
 
 
 def _by_piece(tokens: _Tokens) -> np.ndarray:

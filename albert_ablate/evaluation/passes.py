@@ -68,3 +68,9 @@ def joined(parts: list[np.ndarray], world: World) -> np.ndarray:
     """The rows of all batches in order, gathered from all processes; ``parts``: those of this process, by batch."""
     turns = zip_longest(*world.gather(parts))
     return np.concatenate([part for turn in turns for part in turn if part is not None])
+
+
+def columns(parts: list[tuple[np.ndarray, ...]], count: int, world: World) -> list[np.ndarray]:
+    """``joined`` of each of the ``count`` columns of ``parts``; a process without a batch has no parts."""
+    by_column = zip(*parts, strict=True) if parts else [()] * count
+    return [joined(list(column), world) for column in by_column]

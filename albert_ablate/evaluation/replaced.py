@@ -9,7 +9,7 @@ no context: for each piece, the log-odds of being replaced in the training-side 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from albert_ablate.evaluation.baselines import NgramTables
 from albert_ablate.evaluation.corruption import BY_BIGRAM, BY_UNIGRAM, ORIGINAL, Corrupted, Draws, corrupted
 from albert_ablate.evaluation.heldout import HeldOut, PairSet
 from albert_ablate.evaluation.intervals import SHARE, clustered_auc, clustered_mean
-from albert_ablate.evaluation.passes import filled, joined, moved, read, shared
+from albert_ablate.evaluation.passes import columns, filled, joined, moved, read, shared
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.record.results import ReplacedTokens
 from albert_ablate.training.distributed import World
@@ -135,13 +135,11 @@ def odds_by_piece(times: np.ndarray, replaced: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def _score(encoder: Encoder, pairs: PairSet, draws: Draws, head: _Head, machine: Machine) -> _Scored:
     """Every held-out token of text."""
-    columns: list[list[np.ndarray]] = [[], [], [], []]
+    parts: list[tuple[np.ndarray, ...]] = []
     for (start, text), (odds,) in read(_odds(encoder, pairs, draws, head, machine)):
         found = odds.reshape(-1)[text.text].astype(np.float64)
-        values = (found, head.by_piece[text.pieces], text.kinds, start + text.rows)
-        for column, part in zip(columns, values, strict=True):
-            column.append(part)
-    return _Scored(*(joined(column, machine.world) for column in columns))
+        parts.append((found, head.by_piece[text.pieces], text.kinds, start + text.rows))
+    return _Scored(*columns(parts, len(fields(_Scored)), machine.world))
 
 
 def _odds(

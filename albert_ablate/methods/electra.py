@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # they load torch
     from albert_ablate.data.store import TokenStore
     from albert_ablate.model.electra import ElectraModel, Head, Judged
     from albert_ablate.model.generator import Corrupted
+    from albert_ablate.model.sampling import Sampling
 
 #: Keeps a mean over no position finite (released code).
 EPSILON = 1e-6
@@ -107,18 +108,32 @@ class Corrupting(Method):
 
     def corrupted(self, model: "ElectraModel", batch: "Batch") -> "Corrupted":
         """The batch with the generator's samples."""
+        return model.corrupted(batch, self._sampling(batch), self._repeated)
+
+    def _sampling(self, batch: "Batch") -> "Sampling | None":
+        """How the generator samples; None if it is no network."""
         from albert_ablate.model.sampling import Sampling
 
         m = self.config.method
-        sampling = None if batch.draws is None else Sampling(batch.draws, m.temperature, m.disallow_correct)
-        return model.corrupted(batch, sampling, self.config.masking.draw == "with_replacement")
+        return None if batch.draws is None else Sampling(batch.draws, m.temperature, m.disallow_correct)
+
+    @property
+    def _repeated(self) -> bool:
+        return self.config.masking.draw == "with_replacement"
 
     def scored(self, model: "ElectraModel", batch: "Batch") -> "tuple[Judged, tuple[Tensor, ...]]":
         """For evaluation: what the encoder says of a corrupted batch; the generator's losses and hits (M,), if any.
 
         Without a head for replaced tokens the logits are zero.
         """
-        return model.judged(self.corrupted(model, batch), batch), model.generator_scores(batch)
+        from albert_ablate.model.generator import Corrupted, corrupt
+
+        sampling = self._sampling(batch)
+        if sampling is None:
+            return model.judged(self.corrupted(model, batch), batch), ()
+        losses, hits, samples = model.generator_scores(batch, sampling)
+        corrupted = Corrupted(*corrupt(batch, samples, self._repeated), None, None)
+        return model.judged(corrupted, batch), (losses, hits)
 
     def terms(self, model: "ElectraModel", batch: "Batch") -> tuple[Term, ...]:
         """``generator`` over masked positions if it is a network, the encoder's token loss, and ``sentence``."""

@@ -83,15 +83,16 @@ class ElectraModel(EncoderModel):
         states = self.encoder(corrupted.input_ids, batch.type_ids, batch.mask)
         return Judged(corrupted.input_ids, corrupted.replaced, self.replaced_logits(states))
 
-    def generator_scores(self, batch: MaskedText) -> tuple[Tensor, ...]:
-        """Losses in nats and hits of the generator, (M,) each; nothing if it is no network."""
-        if self.generator is None:
-            return ()
+    def generator_scores(self, batch: MaskedText, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses in nats, hits and samples of the generator, (M,) each, from one pass."""
+        assert self.generator is not None
         encoder = self.generator.encoder
         states = encoder(batch.input_ids, batch.type_ids, batch.mask, rows=batch.positions)  # (M, H)
         logits = self.generator.mlm_head(states, encoder.embedding.word.weight).float()  # (M, V)
         losses = F.cross_entropy(logits, batch.targets.clamp(min=0), reduction="none")
-        return losses, logits.argmax(-1) == batch.targets
+        hits = logits.argmax(-1) == batch.targets
+        weights = (logits - logits.amax(-1, keepdim=True)).exp()
+        return losses, hits, sampling.of(weights, batch.targets[:, None], slice(None))
 
     def sentence_logits(self, hidden: Tensor) -> Tensor:
         """(B, T, H) last hidden states, of which the first position is read -> (B, 2)."""
