@@ -26,6 +26,7 @@ from albert_ablate.files import require_writable
 from albert_ablate.methods import WARM_START, method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.methods.electra import Corrupting
+from albert_ablate.methods.teacher import with_tokenizer_of
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.record.folder import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.record.lock import locked
@@ -140,12 +141,30 @@ def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: M
     """The finished runs that this one needs: role -> folder. Missing ones are trained first."""
     folders = {}
     for parent in method_of(config).parents():
+        if parent.folder is not None:
+            folders[parent.role] = _named_run(config, parent.folder, prepared)
+            continue
         folder = run_folder(parent.config, prepared, machine.precision)
         if machine.world.from_main(folder.state()) != "finished":
             console.say(f"{parent.role}: {folder.name} comes first")
             _run_cell(replace(parent.config, rerun="missing", tasks={}), paper, machine)
         folders[parent.role] = folder
     return folders
+
+
+def _named_run(config: RunConfig, path: Path, prepared: Prepared) -> RunFolder:
+    """The teacher that the settings name. Raises ConfigError if it is another run now, or has another tokenizer."""
+    folder = RunFolder(path.resolve().parent, path.resolve().name)
+    manifest = folder.load("manifest.json", Manifest)
+    if (manifest.identity or folder.identity) != config.method.teacher_run:
+        raise ConfigError(
+            f"method.teacher={path}: this run was begun with the teacher {config.method.teacher_run}, and now another "
+            "one lies there. Name its folder."
+        )
+    tokenizer = manifest.data.tokenizer
+    if tokenizer is None or tokenizer.fingerprint != prepared.tokenizer.fingerprint:
+        raise ConfigError(f"method.teacher={path}: it reads another tokenizer's pieces; {with_tokenizer_of(config)}.")
+    return folder
 
 
 def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFolder:

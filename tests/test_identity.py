@@ -162,7 +162,8 @@ def test_a_setting_that_came_later_leaves_older_runs_their_identity(setting: str
     older = values | {group: {k: v for k, v in values[group].items() if k != name}}
     assert comparable(older) == comparable(values)
     changed = values | {group: values[group] | {name: "another"}}
-    assert comparable(changed) != comparable(values)
+    moves = setting == "method.teacher"  # the folder of a run, whose identity counts instead: method.teacher_run
+    assert (comparable(changed) == comparable(values)) is moves
 
 
 def test_one_rule_for_identities_and_for_set_ups() -> None:

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from albert_ablate.axes.axis import Axis, Settings
+from albert_ablate.axes.distillation import DISTILBERT, TEACHER, TINYBERT, Student, distillation_problems
 
 
 class MethodName(StrEnum):
@@ -16,6 +17,8 @@ class MethodName(StrEnum):
     REPLACE_MLM = "replace_mlm"
     ALL_TOKENS_MLM = "all_tokens_mlm"
     TWO_STAGE = "electra_two_stage"
+    DISTILBERT = "distilbert"
+    TINYBERT = "tinybert"
 
     @property
     def corrupts(self) -> bool:
@@ -26,6 +29,11 @@ class MethodName(StrEnum):
     def discriminates(self) -> bool:
         """Whether the encoder learns which tokens were replaced."""
         return self in (MethodName.ELECTRA, MethodName.ELECTRA_15, MethodName.TWO_STAGE)
+
+    @property
+    def distils(self) -> bool:
+        """Whether the encoder learns from a teacher, a finished run."""
+        return self in _STUDENT_SETTINGS
 
     @property
     def needs_equal_generator(self) -> bool:
@@ -40,9 +48,16 @@ _GENERATOR: Mapping[str, Any] = {
 }  # fmt: skip
 #: Other settings with their defaults.
 _WEIGHTS: Mapping[str, Any] = {"discriminator_weight": 50.0, "sentence_weight": 1.0, "initialisation": "equal"}
+#: Settings of the model that any method may have, with their defaults.
+_MODEL: Mapping[str, Any] = {"token_types": True, "pooler": "always"}
+#: The settings of each method that distils, with their defaults.
+_STUDENT_SETTINGS: Mapping[MethodName, Mapping[str, Any]] = {
+    MethodName.DISTILBERT: DISTILBERT, MethodName.TINYBERT: TINYBERT,
+}  # fmt: skip
+_DEFAULTS: Mapping[str, Any] = {**_MODEL, **_GENERATOR, **_WEIGHTS, **TEACHER, **DISTILBERT, **TINYBERT}
 
 
-class _Method(Protocol):
+class _Method(Student, Protocol):
     """The group ``method``."""
 
     @property
@@ -65,28 +80,45 @@ class _Method(Protocol):
     def tie(self) -> str:
         """What both networks share."""
 
+    @property
+    def pooler(self) -> str:
+        """Whether the model has a pooler and a sentence head that no loss trains."""
+
 
 def _contradictions(method: _Method, c: Settings) -> list[str]:
     group, name = vars(method), method.name
-    unused: list[str] = []
-    if not name.corrupts:
-        unused = [*_GENERATOR, "sentence_weight", "initialisation"]
-    elif method.generator != "learned":
-        unused = [key for key in _GENERATOR if key != "generator"]
-    if not name.discriminates:
-        unused.append("discriminator_weight")
-    defaults = {**_GENERATOR, **_WEIGHTS}
     problems = [
         f"method.{key}={_plain(group[key])}: no effect with {_reason(key, method)}. "
-        f"Leave it at {_plain(defaults[key])}, or use method=electra with a learned generator."
-        for key in unused
-        if group[key] != defaults[key]
+        f"Leave it at {_plain(_DEFAULTS[key])}, or use {_user_of(key)}."
+        for key in _unused(method)
+        if group[key] != _DEFAULTS[key]
     ]
+    if name.corrupts and method.pooler != "always":
+        problems.append(f"method.pooler={method.pooler}: no effect with method={name}. Leave it at always.")
     if name.needs_equal_generator and method.generator != "learned":
         problems.append(f"method.generator={method.generator}: method={name} trains its generator first. Use learned.")
     if name.corrupts and method.generator == "learned":
         problems += _sizes(method, c)
+    if name.distils:
+        weights = tuple(key for key in _STUDENT_SETTINGS[name] if key.endswith("_weight"))
+        problems += distillation_problems(method, weights, c)
     return problems
+
+
+def _unused(method: _Method) -> list[str]:
+    """The settings of the group that the method does not read."""
+    name, unused = method.name, list[str]()
+    if not name.corrupts:
+        unused = [*_GENERATOR, "initialisation"]
+    elif method.generator != "learned":
+        unused = [key for key in _GENERATOR if key != "generator"]
+    if not (name.corrupts or name.distils):
+        unused.append("sentence_weight")
+    if not name.discriminates:
+        unused.append("discriminator_weight")
+    if not name.distils:
+        unused += TEACHER
+    return unused + [key for other, keys in _STUDENT_SETTINGS.items() if other is not name for key in keys]
 
 
 def _reason(key: str, method: _Method) -> str:
@@ -94,6 +126,12 @@ def _reason(key: str, method: _Method) -> str:
     if key in _GENERATOR and method.name.corrupts:
         return f"method.generator={method.generator}"
     return f"method={method.name}"
+
+
+def _user_of(key: str) -> str:
+    """A method that reads the setting ``key``."""
+    students = [name for name, keys in _STUDENT_SETTINGS.items() if key in keys or key in TEACHER]
+    return f"method={students[0]}" if students else "method=electra with a learned generator"
 
 
 def _sizes(method: _Method, c: Settings) -> list[str]:
@@ -132,7 +170,9 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 METHOD = Axis(
@@ -140,9 +180,10 @@ METHOD = Axis(
     {
         MethodName.MLM: "masked LM", MethodName.ELECTRA: "ELECTRA", MethodName.ELECTRA_15: "ELECTRA 15%",
         MethodName.REPLACE_MLM: "replace MLM", MethodName.ALL_TOKENS_MLM: "all-tokens MLM",
-        MethodName.TWO_STAGE: "two-stage ELECTRA",
+        MethodName.TWO_STAGE: "two-stage ELECTRA", MethodName.DISTILBERT: "DistilBERT",
+        MethodName.TINYBERT: "TinyBERT",
     },
     before=MethodName.MLM,
-    beside={f"method.{key}": value for key, value in {**_GENERATOR, **_WEIGHTS}.items()},
+    beside={f"method.{key}": value for key, value in _DEFAULTS.items()},
     contradictions=_contradictions,
 )  # fmt: skip

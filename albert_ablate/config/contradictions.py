@@ -5,6 +5,7 @@ from pathlib import Path
 
 from albert_ablate.axes import AXES, SHARE, Part
 from albert_ablate.command_line import command_name
+from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
 from albert_ablate.config.tasks import TaskConfig, TextConfig
 
@@ -24,6 +25,11 @@ def contradictions(c: RunConfig) -> list[str]:
         )
     if c.model.type_vocab < 2:
         problems.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
+    if c.masking.draw != "smoothed" and c.masking.smoothing != BEFORE["masking.smoothing"]:
+        problems.append(
+            f"masking.smoothing={c.masking.smoothing:g}: no effect with masking.draw={c.masking.draw}. "
+            "Use masking.draw=smoothed, or leave it."
+        )
     if c.budget.warmup_steps >= c.budget.steps:
         problems.append(
             f"budget.warmup_steps={c.budget.warmup_steps} leaves nothing of budget.steps={c.budget.steps}. "

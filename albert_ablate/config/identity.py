@@ -14,6 +14,7 @@ NUMERICS = 1
 LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
     "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
+    "masking.smoothing": 0.7,
 }  # fmt: skip
 
 #: The axes that were added later.
@@ -34,8 +35,12 @@ UNSAID = {
     **{path: value for axis in AXES for path, value in axis.beside.items()},
 }
 
-#: Groups whose ``name`` only labels their other settings.
-_NAMED = ("model", *(axis.group for axis in AXES if axis.setting != "name"))
+#: Group -> settings that are no part of an identity: a name that only labels the group's other settings, and the
+#: folder of a teacher, whose own identity is a setting.
+_UNCOUNTED = {
+    **dict.fromkeys(("model", *(axis.group for axis in AXES if axis.setting != "name")), "name"),
+    "method": "teacher",
+}
 
 #: Groups on where and how to run, which never change the numbers by intent.
 INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
@@ -59,7 +64,9 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
     the unit in use counts. The micro-batch counts only with dropout: it decides which sequence gets which noise.
     """
     kept = {
-        group: {k: v for k, v in inner.items() if (f"{group}.{k}", v) not in BEFORE.items() and k not in _names(group)}
+        group: {
+            k: v for k, v in inner.items() if (f"{group}.{k}", v) not in BEFORE.items() and k != _UNCOUNTED.get(group)
+        }
         if isinstance(inner, Mapping)
         else inner
         for group, inner in values.items()
@@ -81,11 +88,6 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
         if budget.get("lookups", "free") != "free":
             kept["budget"]["lookups"] = budget["lookups"]
     return kept
-
-
-def _names(group: str) -> tuple[str, ...]:
-    """Settings of a group that only label the others."""
-    return ("name",) if group in _NAMED else ()
 
 
 def settings_digest(config: RunConfig) -> str:

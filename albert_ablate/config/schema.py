@@ -11,7 +11,8 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from albert_ablate.axes import AXES, MethodName, Objective, Share
+from albert_ablate.axes import AXES, Objective, Share
+from albert_ablate.config.method import MethodConfig
 from albert_ablate.config.tasks import (
     Count,
     FineTuneConfig,
@@ -94,22 +95,6 @@ class ObjectiveConfig:
     """Axis 3: the sentence objective."""
 
     name: Objective
-
-
-@dataclass(frozen=True, config=_STRICT)
-class MethodConfig:
-    """What a training step optimises."""
-
-    name: MethodName
-    generator: Literal["learned", "uniform", "unigram"]
-    generator_width: Annotated[float, Field(gt=0, le=2)]  # of the encoder's
-    generator_depth: Annotated[float, Field(gt=0, le=2)]  # of the encoder's
-    tie: Literal["embeddings", "none", "all"]  # what generator and encoder share
-    temperature: PositiveFloat
-    disallow_correct: bool
-    discriminator_weight: Annotated[float, Field(ge=0)]
-    sentence_weight: PositiveFloat
-    initialisation: Literal["equal", "released"]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -206,7 +191,8 @@ class MaskingConfig:
     copies: Positive | None
     long_words: Literal["auto", "whole", "pieces"]  # rule for words with more pieces than the masking budget
     fill: Literal["auto", "bert", "electra"]  # a key of ``data.masking.FILLS``; auto: the method's
-    draw: Literal["spans", "with_replacement"]
+    draw: Literal["spans", "with_replacement", "smoothed"]
+    smoothing: Annotated[float, Field(ge=0, le=10)]  # exponent of draw=smoothed
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -349,6 +335,11 @@ class RunConfig:
     paths: PathsConfig
     tracker: TrackerConfig
 
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the model has a pooler and a sentence head."""
+        return self.method.pooler == "always" or self.objective.name.trains_sentences
+
     def architecture(self) -> Architecture:
         """The shape of the model."""
         m = self.model
@@ -364,7 +355,7 @@ class RunConfig:
             groups=self.share.groups,
             inner=self.share.inner,
             projection=m.projection == "always",
-            type_vocab_size=m.type_vocab,
+            type_vocab_size=m.type_vocab if self.method.token_types else 0,
             hidden_dropout=m.hidden_dropout,
             attention_dropout=m.attention_dropout,
             activation=m.activation,

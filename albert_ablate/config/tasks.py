@@ -28,7 +28,18 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 #: The state of the last layer that a head for whole sequences reads, and the kind of such a head.
 Pool = Literal["first", "mean", "last"]
-HeadKind = Literal["pooled", "bare"]
+HeadKind = Literal["pooled", "bare", "relu"]
+
+#: The weight of a loss; 0 leaves it out.
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Which of the teacher's layers a student's layer learns from.
+LayerMap = Literal["uniform", "top", "bottom"]
+#: Attention as a student imitates it: scores before the softmax, or probabilities.
+AttentionTarget = Literal["scores", "probabilities"]
+#: Matrices from the student's states to the teacher's width.
+Projections = Literal["paper", "shared", "per_layer"]
+#: Whether padding enters the means of a student's losses over layers.
+Padding = Literal["left_out", "released"]
 
 #: The five task columns of the paper's tables, in the order of its average.
 PAPER_FIVE = ("squad11", "squad20", "mnli", "sst2", "race")
@@ -67,6 +78,38 @@ class TuningUpdateConfig(UpdateConfig):
 
 
 @dataclass(frozen=True, config=_STRICT)
+class DistilConfig:
+    """Task distillation: a fine-tuned teacher (Jiao et al., 2020, section 3.2)."""
+
+    teacher: Annotated[str, Field(min_length=1)] | None  # a run folder, or ``pretraining``
+    epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of the first stage
+    learning_rate: PositiveFloat  # of the first stage
+    predictions: Literal["soft", "gold"]
+    temperature: PositiveFloat
+    mean: Literal["examples", "classes"]
+    embedding_weight: Weight
+    hidden_weight: Weight
+    attention_weight: Weight
+    layer_map: LayerMap
+    attention_target: AttentionTarget
+    projections: Projections
+    padding: Padding
+    cache: bool
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AugmentConfig:
+    """Further training examples with replaced words (Jiao et al., 2020, Algorithm 1)."""
+
+    copies: Count
+    probability: Annotated[float, Field(ge=0, le=1)]
+    candidates: Positive
+    masked_lm: Annotated[str, Field(min_length=1)] | None  # a run folder
+    word_vectors: Annotated[str, Field(min_length=1)] | None  # a file
+    pairs: Literal["one", "released"]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class FineTuneConfig:
     """Settings common to all tasks of a run."""
 
@@ -83,6 +126,8 @@ class FineTuneConfig:
     pool: Pool
     head: HeadKind
     scaling: ScalingConfig
+    distil: DistilConfig
+    augment: AugmentConfig
     optimizer: TuningUpdateConfig  # of the released fine-tuning code's AdamW
 
 

@@ -98,6 +98,8 @@ def _parents(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
     """Cells that must be finished first, in the order of running. They belong to no table."""
     cells = []
     for parent in method_of(config).parents():
+        if parent.folder is not None:
+            continue
         kept = [
             override
             for override in overrides

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose as hydra_compose
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from albert_ablate.axes import AXES
-from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.parse import parse
+from albert_ablate.config.recorded import completed, read_recorded
 from albert_ablate.config.schema import CONF, RunConfig
+from albert_ablate.door.teacher import with_identity
 from albert_ablate.door.words import REFUSALS, explained, initialised, readable, short_message
 from albert_ablate.errors import ConfigError, RunFolderError, did_you_mean
 
@@ -34,6 +34,7 @@ def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
     _shorten_warmup(values["budget"], words)
+    values["method"] = with_identity(values["method"])
     return parse({str(k): v for k, v in values.items()})
 
 
@@ -109,7 +110,7 @@ def _composed_over(
     if refused:
         known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in allowed)
         raise ConfigError(f"{refused[0]}: the run is trained already. {subject} {known}.")
-    run_settings = _recorded(recorded)
+    run_settings = read_recorded(recorded)
     name = run_settings["scale"]["name"]
     scale = [f"scale={name}"] if (CONF / "scale" / f"{name}.yaml").is_file() else []
     try:
@@ -117,11 +118,7 @@ def _composed_over(
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {short_message(error)}") from None
     assert isinstance(composed, dict)
-    before: dict[str, Any] = {}
-    for field, value in BEFORE.items():
-        group, _, key = field.partition(".")
-        before.setdefault(group, {})[key] = value
-    values = _updated(_updated({str(k): v for k, v in composed.items()}, before), run_settings)
+    values = completed(run_settings, {str(k): v for k, v in composed.items()})
     try:
         return parse(values | {str(k): composed[k] for k in (*taken, "rerun")})
     except ConfigError as error:
@@ -131,24 +128,6 @@ def _composed_over(
             f"{recorded}: this version cannot use the settings of the run: {' '.join(error.problems)} "
             "The commit that its manifest.json names can."
         ) from None
-
-
-def _recorded(path: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``. Raises RunFolderError if it is damaged."""
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert isinstance(settings["scale"]["name"], str)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        raise RunFolderError(
-            f"{path} is damaged ({type(error).__name__}); the run's settings cannot be read."
-        ) from error
-    return dict(settings)
-
-
-def _updated(values: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with those of ``newer`` on top, group by group."""
-    groups = {k for k, v in newer.items() if isinstance(v, dict) and isinstance(values.get(k), dict)}
-    return values | newer | {k: _updated(values[k], newer[k]) for k in groups}
 
 
 def paper_setup(config: RunConfig) -> RunConfig:

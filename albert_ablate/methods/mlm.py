@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +21,18 @@ EPSILON = 1e-5
 class MaskedLM(Method):
     """The mean loss over masked positions plus, if the objective has one, the mean sentence loss, unweighted."""
 
-    measures = frozenset({Measure.MASKED_LM, Measure.SENTENCE_HEAD})
-
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._sentences = config.objective.name.trains_sentences
+        heads = {Measure.SENTENCE_HEAD} if config.has_pooler else set()
+        self.measures = frozenset({Measure.MASKED_LM} | heads)
 
     def parameters(self) -> ParameterCount:
-        """Encoder, pooler and both heads, in every arm."""
-        return self.config.architecture().parameters()
+        """Encoder, pooler and both heads, in every arm; without a pooler there is no sentence head either."""
+        counted = self.config.architecture().parameters()
+        if self.config.has_pooler:
+            return counted
+        return replace(counted, pooler=0, heads={"mlm_head": counted.heads["mlm_head"]})
 
     def flops(self) -> float:
         """FLOPs of three forward passes; the backward pass counts as two.
@@ -37,13 +41,14 @@ class MaskedLM(Method):
         """
         length, masking = self.config.pairs.max_length, self.config.masking
         masked = min(masking.probability * length, masking.max_predictions or math.inf)
-        return 3 * self.config.architecture().forward_flops(length, masked)
+        shape = self.config.architecture()
+        return 3 * (shape.forward_flops(length, masked) - (0 if self.config.has_pooler else shape.pooler_flops()))
 
     def build(self, parents: Mapping[str, Path]) -> "PretrainingModel":
-        """Encoder, pooler, tied masked-LM head, sentence head."""
+        """Encoder, tied masked-LM head and, if ``config.has_pooler``, pooler and sentence head."""
         from albert_ablate.model.pretraining import build_model
 
-        return build_model(self.config.architecture(), self.config.seed)
+        return build_model(self.config.architecture(), self.config.seed, self.config.has_pooler)
 
     def terms(self, model: "PretrainingModel", batch: "Batch") -> tuple[Term, ...]:
         """``mlm`` over masked positions and, if the objective has a sentence loss, ``sentence`` over sequences."""

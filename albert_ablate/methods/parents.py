@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from albert_ablate.config.schema import ModelConfig, RunConfig
 
@@ -16,6 +17,7 @@ class Parent:
     role: str  # its role for the child, such as ``WARM_START``
     config: RunConfig
     changed: Mapping[str, str]  # key -> value of the overrides in which its command line differs from the child's
+    folder: Path | None = None  # of a finished run that the settings name; None: the run of ``config``
 
 
 def warm_start(config: RunConfig) -> tuple[Parent, ...]:
@@ -26,7 +28,7 @@ def warm_start(config: RunConfig) -> tuple[Parent, ...]:
     if not config.warm_start.layers:
         return ()
     *shallower, depth = config.warm_start.layers
-    model = replace(config.model, layers=depth, name=_name(config.model, depth))
+    model = replace(config.model, layers=depth, name=named_after(config.model, depth, config.model.hidden))
     changed = {
         "model.name": model.name,
         "model.layers": str(depth),
@@ -36,7 +38,7 @@ def warm_start(config: RunConfig) -> tuple[Parent, ...]:
     return (Parent(WARM_START, parent, changed),)
 
 
-def _name(model: ModelConfig, depth: int) -> str:
-    """For example ``large-3x1024``, both from ``large`` and from ``large-6x1024``."""
+def named_after(model: ModelConfig, layers: int, hidden: int) -> str:
+    """The name of another depth or width of ``model``: ``large-3x1024``, both from ``large`` and ``large-6x1024``."""
     suffix = f"-{model.layers}x{model.hidden}"
-    return f"{model.name.removesuffix(suffix)}-{depth}x{model.hidden}"
+    return f"{model.name.removesuffix(suffix)}-{layers}x{hidden}"

@@ -13,14 +13,17 @@ from albert_ablate.model.shape import Shape
 
 
 class FactorisedEmbedding(nn.Module):
-    """Sum of three E-wide tables, LayerNorm over E, dropout, then E -> H if E differs from H."""
+    """Sum of three E-wide tables, LayerNorm over E, dropout, then E -> H if E differs from H.
+
+    Without token types (``type_vocab_size`` 0, as in DistilBERT) there are two tables.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         e = shape.embedding_size
         self.word = _table(shape.vocab_size, e)
         self.position = _table(shape.max_positions, e)
-        self.token_type = _table(shape.type_vocab_size, e)
+        self.token_type = _table(shape.type_vocab_size, e) if shape.type_vocab_size else None
         self.norm = norm(e, shape)
         self.dropout = Dropout(shape.hidden_dropout)
         self.projection = nn.Linear(e, shape.hidden_size) if shape.has_projection else nn.Identity()
@@ -40,7 +43,9 @@ class FactorisedEmbedding(nn.Module):
     def forward(self, input_ids: Tensor, type_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """(B, T) ids, (B, T) types, (B or 1, T) positions (None: 0, 1, 2, ...) -> (B, T, H)."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) if position_ids is None else position_ids
-        summed = self.word(input_ids) + self.position(positions) + self.token_type(type_ids)  # (B, T, E)
+        summed = self.word(input_ids) + self.position(positions)  # (B, T, E)
+        if self.token_type is not None:
+            summed = summed + self.token_type(type_ids)
         return self.projection(self.dropout(rounded_norm(self.norm, summed)))  # (B, T, H)
 
 

@@ -29,15 +29,17 @@ class PretrainingOutput:
 
 
 class PretrainingModel(EncoderModel):
-    """Encoder with pooler, tied masked-LM head and sentence head."""
+    """Encoder with tied masked-LM head and, if ``pooler`` is set, pooler and sentence head."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, pooler: bool = True) -> None:
         super().__init__()
         self.shape = shape
         self.encoder = Encoder(shape)
-        self.pooler = Pooler(shape)
+        if pooler:
+            self.pooler = Pooler(shape)
         self.mlm_head = MaskedLMHead(shape)
-        self.sentence_head = SentenceHead(shape)
+        if pooler:
+            self.sentence_head = SentenceHead(shape)
 
     def forward(
         self,
@@ -77,9 +79,9 @@ class PretrainingModel(EncoderModel):
         return logits
 
 
-def build_model(shape: Shape, seed: int) -> PretrainingModel:
+def build_model(shape: Shape, seed: int, pooler: bool = True) -> PretrainingModel:
     """The model on CPU, initialised from the seed's named streams."""
-    model = without_values(lambda: PretrainingModel(shape))
+    model = without_values(lambda: PretrainingModel(shape, pooler))
     initialise(model, shape.initializer_range, seed)
     return model
 

@@ -25,7 +25,7 @@ class Shape:
     groups: int = 1
     inner: int = 1  # layers of the stack that a group repeats
     projection: bool = False  # whether to project even at E = H, as transformers' ALBERT does
-    type_vocab_size: int = 2
+    type_vocab_size: int = 2  # 0: no token types
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
     activation: str = "gelu_tanh"

@@ -21,7 +21,9 @@ LATER: Mapping[str, Any] = {"dev_split": "text", "class_weights": "none", "choos
 
 def common_settings(common: FineTuneConfig, task: TaskConfig) -> dict[str, Any]:
     """The settings of all tasks that change the numbers of ``task``."""
-    unread = _INCIDENTAL if task.pools else (*_INCIDENTAL, *_POOLING)
+    unread = [*_INCIDENTAL, *(() if task.pools else _POOLING)]
+    unread += [] if common.distil.teacher else ["distil"]
+    unread += [] if common.augment.copies else ["augment"]
     return _without({k: v for k, v in asdict(common).items() if k not in unread}, LATER_COMMON)
 
 

@@ -1,0 +1,52 @@
+"""The settings of the group ``method``: what a training step optimises."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from albert_ablate.axes import MethodName
+from albert_ablate.config.tasks import AttentionTarget, LayerMap, Padding, PositiveFloat, Projections, Weight
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MethodConfig:
+    """What a training step optimises."""
+
+    name: MethodName
+    token_types: bool  # whether the embedding has a table of segment ids
+    pooler: Literal["always", "trained"]  # and the sentence head; trained: only with a sentence loss
+
+    generator: Literal["learned", "uniform", "unigram"]
+    generator_width: Annotated[float, Field(gt=0, le=2)]  # of the encoder's
+    generator_depth: Annotated[float, Field(gt=0, le=2)]  # of the encoder's
+    tie: Literal["embeddings", "none", "all"]  # what generator and encoder share
+    temperature: PositiveFloat
+    disallow_correct: bool
+    discriminator_weight: Weight
+    sentence_weight: PositiveFloat
+    initialisation: Literal["equal", "released"]
+
+    teacher: Annotated[str, Field(min_length=1)] | None  # a run folder
+    teacher_run: str | None  # the identity of that run
+    teacher_depth: Annotated[float, Field(gt=0)]  # of the student's layers
+    teacher_width: Annotated[float, Field(gt=0)]  # of the student's width
+    start: Literal["random", "teacher"]
+
+    copy_transform: bool  # start the transform of the masked-LM head from the teacher's
+    kl_weight: Weight
+    mlm_weight: Weight
+    cosine_weight: Weight
+    kl_temperature: PositiveFloat
+    kl_positions: Literal["all", "masked"]
+
+    embedding_weight: Weight
+    hidden_weight: Weight
+    attention_weight: Weight
+    layer_map: LayerMap
+    attention_target: AttentionTarget
+    projections: Projections
+    padding: Padding
+    inputs: Literal["plain", "masked"]
