@@ -122,7 +122,7 @@ def _unused(method: _Method) -> list[str]:
     if not name.discriminates:
         unused.append("discriminator_weight")
     if not name.distils:
-        unused += TEACHER
+        unused += [key for key in TEACHER if key != "teacher_run" or method.teacher is None]
     return unused + [key for other, keys in _STUDENT_SETTINGS.items() if other is not name for key in keys]
 
 

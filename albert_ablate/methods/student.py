@@ -117,12 +117,14 @@ class Student(Method):
     def new_model(self) -> "StudentModel":
         """The student, initialised from the seed."""
         from albert_ablate.model.base import without_values
-        from albert_ablate.model.pretraining import initialise
+        from albert_ablate.model.pretraining import build_model, initialise
         from albert_ablate.model.student import StudentModel
 
         c = self.config
         shape = c.architecture()
-        model = without_values(lambda: StudentModel(shape, c.has_pooler))
+        model = without_values(
+            lambda: StudentModel(shape, c.has_pooler, lambda: build_model(self.teacher_shape, c.seed, pooler=False))
+        )
         initialise(model, shape.initializer_range, c.seed)
         return model
 

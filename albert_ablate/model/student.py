@@ -23,18 +23,21 @@ from albert_ablate.model.shape import Shape
 class StudentModel(PretrainingModel):
     """Masked LM's model with a teacher, which is no part of it: neither trained nor saved.
 
-    The teacher has no dropout and no gradients, and follows the student to its device.
+    The teacher has no dropout and no gradients, and follows the student to its device. ``stand_in`` makes one with
+    random weights, for a model that has none and whose steps are only timed.
     """
 
-    def __init__(self, shape: Shape, pooler: bool) -> None:
+    def __init__(self, shape: Shape, pooler: bool, stand_in: Callable[[], PretrainingModel]) -> None:
         super().__init__(shape, pooler)
         self._teachers: tuple[PretrainingModel, ...] = ()  # a tuple, which PyTorch does not register
+        self._stand_in = stand_in
 
     @property
     def teacher(self) -> PretrainingModel:
-        """The teacher. Only a model that is trained has one."""
-        (teacher,) = self._teachers
-        return teacher
+        """The teacher."""
+        if not self._teachers:
+            self.learn_from(self._stand_in().to(self.mlm_head.bias.device))
+        return self._teachers[0]
 
     def learn_from(self, teacher: PretrainingModel) -> None:
         """Take ``teacher`` as the teacher; it is frozen."""
