@@ -18,7 +18,7 @@ from albert_ablate import streams
 from albert_ablate.axes import Objective
 from albert_ablate.config.schema import MaskingConfig, PairsConfig
 from albert_ablate.data.apart import begin_apart, forked_from_server
-from albert_ablate.data.masking import mask_batch, masking_budget
+from albert_ablate.data.masking import mask_batch, masking_budget, smoothed_weights
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import CLS, SEP
@@ -82,8 +82,6 @@ class PairBatches(Dataset[Batch]):
     reference's ``dupe_factor``. Otherwise every epoch has new ones.
     """
 
-    static_shapes = True
-
     def __init__(
         self,
         store: TokenStore,
@@ -105,6 +103,11 @@ class PairBatches(Dataset[Batch]):
         self.share = share  # (rank, world size): this process takes every world-size-th instance of a batch
         self._plan = lru_cache(maxsize=2)(self._build_plan)
         self.epoch_size = len(self._plan(0))
+        #: Smoothed masks are drawn for a whole batch, so a micro-batch may have any number of them.
+        self.static_shapes = masking.draw != "smoothed"
+        self._weights: np.ndarray | None = None
+        if masking.draw == "smoothed":
+            self._weights = smoothed_weights(store.tokens, len(word_starts), masking.smoothing)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_plan"}
@@ -140,7 +143,8 @@ class PairBatches(Dataset[Batch]):
 
     def assembled(self, pairs: Pairs, keys: np.ndarray) -> Batch:
         """The batch of ``pairs`` with masks from the streams ``keys``."""
-        return assemble(self.store, pairs, self.word_starts, keys, self.settings.max_length, self.masking)
+        length, weights = self.settings.max_length, self._weights
+        return assemble(self.store, pairs, self.word_starts, keys, length, self.masking, weights)
 
     def shaped(self, part: Batch) -> Batch:
         """Pad ``positions`` to the largest number that masking can give; added ones have the target ``NO_TARGET``.
@@ -149,7 +153,7 @@ class PairBatches(Dataset[Batch]):
         gradients of repeated positions one after another, which is slow.
         """
         most = int(masking_budget(np.array([self.settings.max_length]), self.masking)[0])
-        missing = len(part) * most - len(part.positions)
+        missing = max(0, len(part) * most - len(part.positions))
         free = np.ones(part.input_ids.shape, dtype=bool)
         free[:, 0] = False
         free.reshape(-1)[part.positions.numpy()] = False
@@ -191,12 +195,16 @@ def assemble(
     keys: np.ndarray,
     length: int,
     masking: MaskingConfig,
+    weights: np.ndarray | None = None,
 ) -> Batch:
-    """[CLS] A [SEP] B [SEP], padded to ``length``, with masks drawn from the streams ``keys``, one for each row."""
+    """[CLS] A [SEP] B [SEP], padded to ``length``, with masks drawn from the streams ``keys``, one for each row.
+
+    ``weights`` are as in ``mask_batch``.
+    """
     ids, segment_starts, lengths = grid(store, pairs, length)
     column = np.arange(length)
     real = column < lengths[:, None]
-    masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, masking)
+    masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, masking, weights)
     return Batch(
         input_ids=torch.from_numpy(masked.input_ids),
         type_ids=torch.from_numpy(((column >= segment_starts[:, 1:]) & real).astype(np.int32)),

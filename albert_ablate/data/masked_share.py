@@ -10,7 +10,7 @@ from albert_ablate import streams
 from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS
 from albert_ablate.config.schema import MaskingConfig, PairsConfig
 from albert_ablate.data.batches import grid
-from albert_ablate.data.masking import find_words, mask_batch, masking_budget
+from albert_ablate.data.masking import find_words, held_out_masking, mask_batch, masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import Tokenizer
@@ -118,7 +118,7 @@ def _measured(
     for number, pairs in enumerate(drawn):
         ids, segment_starts, lengths = grid(store, pairs, settings.max_length)
         keys = streams.hashed(streams.key(_SEED, "masked share", number), pairs.document, pairs.ordinal)
-        masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, masking)
+        masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, held_out_masking(masking))
         words = (find_words(ids, segment_starts, word_starts).pieces > 0).sum()
         targets = np.bincount(masked.positions // settings.max_length, minlength=len(pairs))
         budget = masking_budget(lengths, masking)

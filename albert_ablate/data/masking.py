@@ -9,7 +9,7 @@ A word with more pieces than the budget never fits, and if all words are long th
 is spent on single pieces.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,17 +38,23 @@ def mask_batch(
     word_starts: np.ndarray,
     keys: np.ndarray,
     settings: MaskingConfig,
+    weights: np.ndarray | None = None,
 ) -> Masked:
     """Mask a batch.
 
     ``ids`` (B, T) with special tokens and padding; ``lengths`` (B,) real tokens of each row,
     specials included; ``segment_starts`` (B, 2) column of each segment's first token;
     ``word_starts`` (V,) bool by piece; ``keys`` (B,) uint64, one random stream per row. ``settings.fill=auto`` is bert.
+    ``weights``: (V,) weight of each piece with ``settings.draw=smoothed``, which needs it.
     """
     rows, width = ids.shape
     budget = masking_budget(lengths, settings)
-    if settings.draw == "with_replacement":
-        positions = _drawn(ordinary(ids), budget, keys)
+    if settings.draw != "spans":
+        if settings.draw == "smoothed":
+            assert weights is not None
+            positions = _smoothed(ids, int(np.ceil(settings.probability * lengths.sum())), keys, weights)
+        else:
+            positions = _drawn(ordinary(ids), budget, keys)
         targets = ids.reshape(-1)[positions].astype(np.int64)
         return Masked(_replace(ids, positions, targets, keys, len(word_starts), settings.fill), positions, targets)
     words = find_words(ids, segment_starts, word_starts)
@@ -76,6 +82,33 @@ def _drawn(text: np.ndarray, budget: np.ndarray, keys: np.ndarray) -> np.ndarray
     rank = streams.integers(5, 0, np.maximum(available, 1)[:, None], keys[:, None], slot)
     drawn = np.take_along_axis(columns, rank, axis=1) + np.arange(rows)[:, None] * width
     return np.sort(drawn[(slot < budget[:, None]) & (available > 0)[:, None]])
+
+
+def _smoothed(ids: np.ndarray, count: int, keys: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``count`` positions of the whole batch, or all of text if there are fewer, drawn without replacement by weight.
+
+    One after another, each of the rest with a probability in proportion to the (V,) ``weights`` of its piece. That is
+    the order of -log(u) / weight for uniform u (Efraimidis and Spirakis, 2006).
+    """
+    places = np.flatnonzero(ordinary(ids))
+    row, column = np.divmod(places, ids.shape[1])
+    draws = 1.0 - streams.uniform(6, keys[row], column)  # never 0
+    turn = -np.log(draws) / weights[ids.reshape(-1)[places]]
+    return np.sort(places[np.argsort(turn, kind="stable")[:count]])
+
+
+def smoothed_weights(tokens: np.ndarray, vocab_size: int, smoothing: float) -> np.ndarray:
+    """(V,) weight of each piece in a text of ``tokens``: its count, at least 1, to the power of ``-smoothing``.
+
+    Rare pieces are masked more often than their share, as in XLM and the released code of DistilBERT.
+    """
+    weights: np.ndarray = np.maximum(np.bincount(tokens, minlength=vocab_size), 1.0) ** -smoothing
+    return weights
+
+
+def held_out_masking(settings: MaskingConfig) -> MaskingConfig:
+    """How held-out text is masked: as in training, but never by the frequencies of the training text."""
+    return replace(settings, draw="spans") if settings.draw == "smoothed" else settings
 
 
 def masking_budget(lengths: np.ndarray, settings: MaskingConfig) -> np.ndarray:

@@ -9,7 +9,7 @@ from hydra import compose as hydra_compose
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, MethodName
 from albert_ablate.config.parse import parse
 from albert_ablate.config.recorded import completed, read_recorded
 from albert_ablate.config.schema import CONF, RunConfig
@@ -34,7 +34,8 @@ def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
     _shorten_warmup(values["budget"], words)
-    values["method"] = with_identity(values["method"])
+    if values["method"].get("name") in [name.value for name in MethodName if name.distils]:
+        values["method"] = with_identity(values["method"])
     return parse({str(k): v for k, v in values.items()})
 
 

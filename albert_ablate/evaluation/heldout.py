@@ -9,7 +9,7 @@ from albert_ablate import streams
 from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS, Objective
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import Batch, assemble
-from albert_ablate.data.masking import masking_budget
+from albert_ablate.data.masking import held_out_masking, masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.evaluation.passes import filled
@@ -72,7 +72,8 @@ class PairSet:
         part = self.pairs.take(slice(*span))
         keys = streams.hashed(streams.key(_SEED, "held-out masks"), part.document, part.ordinal)
         length = self.config.pairs.max_length
-        return assemble(self.store, part, self.word_starts, keys, length, self.config.masking)
+        masking = held_out_masking(self.config.masking)
+        return assemble(self.store, part, self.word_starts, keys, length, masking)
 
     def _spans(self, limit: int | None) -> Iterator[tuple[int, int]]:
         """(first, last + 1) pair of each batch."""
