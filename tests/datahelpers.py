@@ -34,6 +34,13 @@ def pair_settings(**other: Any) -> PairsConfig:
 
 def mask_settings(**other: Any) -> MaskingConfig:
     plain = MaskingConfig(
-        probability=0.15, max_ngram=3, max_predictions=None, copies=None, long_words="whole", fill="auto", draw="spans"
+        probability=0.15,
+        max_ngram=3,
+        max_predictions=None,
+        copies=None,
+        long_words="whole",
+        fill="auto",
+        draw="spans",
+        smoothing=0.7,
     )
     return dataclasses.replace(plain, **other)

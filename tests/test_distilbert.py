@@ -90,7 +90,7 @@ def test_the_divergence_is_torchs(
 
 
 def test_closed_forms_of_the_divergence() -> None:
-    """With identity tables the inputs are the logits s and t. KL + H(t) is the soft cross-entropy; shifts do nothing."""
+    """With identity tables the inputs are the logits s and t. KL + H(t) is soft cross-entropy; shifts do nothing."""
     torch.manual_seed(1)
     s, t = torch.randn(5, 7, dtype=torch.float64, requires_grad=True), torch.randn(5, 7, dtype=torch.float64)
     eye, zero = torch.eye(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
