@@ -193,7 +193,8 @@ def counting() -> Iterator[Counted]:
 def moved(model: Model) -> Model:
     """``model`` with parameters on the device, those that are shared still shared. Call it within ``on_device``."""
     made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
+    teacher = getattr(model, "teacher", None)  # no module of the model, but it moves with it
+    for module in [*model.modules(), *([] if teacher is None else teacher.modules())]:
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 if id(parameter) not in made:

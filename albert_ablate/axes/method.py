@@ -185,8 +185,8 @@ METHOD = Axis(
     {
         MethodName.MLM: "masked LM", MethodName.ELECTRA: "ELECTRA", MethodName.ELECTRA_15: "ELECTRA 15%",
         MethodName.REPLACE_MLM: "replace MLM", MethodName.ALL_TOKENS_MLM: "all-tokens MLM",
-        MethodName.TWO_STAGE: "two-stage ELECTRA", MethodName.DISTILBERT: "DistilBERT",
-        MethodName.TINYBERT: "TinyBERT",
+        MethodName.TWO_STAGE: "two-stage ELECTRA",
+        MethodName.DISTILBERT: "DistilBERT", MethodName.TINYBERT: "TinyBERT",
     },
     before=MethodName.MLM,
     beside={f"method.{key}": value for key, value in _DEFAULTS.items()},
