@@ -50,10 +50,9 @@ class ImitationSettings:
 
         Raises ValueError for depths that do not fit.
         """
-        theirs = layers_of(self.layer_map, student_layers, teacher_layers)
         if not (self.hidden_weight or self.attention_weight):
             return (), ()
-        return tuple(range(1, student_layers + 1)), theirs
+        return tuple(range(1, student_layers + 1)), layers_of(self.layer_map, student_layers, teacher_layers)
 
 
 def layers_of(layer_map: LayerMap, student_layers: int, teacher_layers: int) -> tuple[int, ...]:

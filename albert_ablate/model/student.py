@@ -15,6 +15,7 @@ from albert_ablate.model.base import without_values
 from albert_ablate.model.blocks import bank_entries
 from albert_ablate.model.divergence import divergence
 from albert_ablate.model.encoder import Encoder
+from albert_ablate.model.imitation import Imitation
 from albert_ablate.model.pretraining import PretrainingModel
 from albert_ablate.model.rounding import compute_dtype
 from albert_ablate.model.shape import Shape
@@ -25,6 +26,9 @@ class StudentModel(PretrainingModel):
 
     The teacher has no dropout and no gradients, and follows the student to its device.
     """
+
+    training_only = ("imitation.",)
+    imitation: Imitation  # of a student that is trained on losses over layers
 
     def __init__(self, shape: Shape, pooler: bool) -> None:
         super().__init__(shape, pooler)
