@@ -113,11 +113,11 @@ class Student(Method):
         return model
 
     def rehearsal(self) -> "StudentModel":
-        """With a random teacher."""
+        """With a random teacher, which differs from the student."""
         from albert_ablate.model.pretraining import build_model
 
         model = self.new_model()
-        self.take_teacher(model, build_model(self.teacher_shape, self.config.seed, pooler=False))
+        self.take_teacher(model, build_model(self.teacher_shape, self.config.seed + 1, pooler=False))
         return model
 
     def take_teacher(self, model: "StudentModel", teacher: "PretrainingModel") -> None:

@@ -146,6 +146,6 @@ class TinyBert(Student):
     def shown(self, line: Mapping[str, float]) -> str:
         """The losses, and the accuracy of the sentence task."""
         names = ("attention", "hidden", "embedding")
-        parts = [f"{name} {line[f'{name}_loss']:.3f}" for name in names if f"{name}_loss" in line]
+        parts = [f"{name} {line[f'{name}_loss']:.3g}" for name in names if f"{name}_loss" in line]
         parts += [f"sentence {line['sentence_accuracy']:.1%}"] if "sentence_accuracy" in line else []
         return " · ".join(parts)
