@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -193,8 +194,8 @@ def counting() -> Iterator[Counted]:
 def moved(model: Model) -> Model:
     """``model`` with parameters on the device, those that are shared still shared. Call it within ``on_device``."""
     made: dict[int, nn.Parameter] = {}
-    teacher = getattr(model, "teacher", None)  # no module of the model, but it moves with it
-    for module in [*model.modules(), *([] if teacher is None else teacher.modules())]:
+    teachers: tuple[nn.Module, ...] = getattr(model, "_teachers", ())  # of a student, beside it
+    for module in chain(model.modules(), *(teacher.modules() for teacher in teachers)):
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 if id(parameter) not in made:

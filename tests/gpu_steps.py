@@ -76,8 +76,7 @@ def pretraining(
     config = tiny_config(folder, "runtime.precision=bf16", *words)
     machine = Machine(DEVICE, config.runtime.precision, backend=backend)
     batches = make_batches(config)
-    model = method_of(config).build({})
-    getattr(model, "teacher", None)  # a stand-in is made now, on the host
+    model = method_of(config).rehearsal()
     with on_device():
         run = RunFolder(folder / "fake", "pretraining")
         trainer = Trainer(config, Owner("fake"), moved(model), batches, run, machine, dict, Trackers())

@@ -176,7 +176,7 @@ def make_trainer(
 ) -> tuple[Trainer, Any]:
     """A trainer on CPU, without evaluation."""
     batches = make_batches(config)
-    model = model or method_of(config).build({})
+    model = model or method_of(config).rehearsal()
     folder = RunFolder(Path(config.paths.runs), "by-hand")
     machine = Machine(choose_device(config.runtime), precision, backend=backend)
     trainer = Trainer(config, Owner("by-hand"), model, batches, folder, machine, dict, Trackers())

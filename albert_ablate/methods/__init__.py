@@ -8,6 +8,7 @@ from albert_ablate.methods.electra_variants import AllTokensMLM, ElectraAtMasked
 from albert_ablate.methods.method import Measure, Method, Term
 from albert_ablate.methods.mlm import MaskedLM
 from albert_ablate.methods.parents import WARM_START, Parent
+from albert_ablate.methods.tinybert import TinyBert
 
 METHODS: dict[MethodName, type[Method]] = {
     MethodName.MLM: MaskedLM,
@@ -17,6 +18,7 @@ METHODS: dict[MethodName, type[Method]] = {
     MethodName.ALL_TOKENS_MLM: AllTokensMLM,
     MethodName.TWO_STAGE: TwoStage,
     MethodName.DISTILBERT: DistilBert,
+    MethodName.TINYBERT: TinyBert,
 }
 
 

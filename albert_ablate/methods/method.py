@@ -88,6 +88,10 @@ class Method(ABC):
         ``parents``: role of each of ``parents()`` -> its newest checkpoint.
         """
 
+    def rehearsal(self) -> "EncoderModel":
+        """A model to time steps with: as ``build`` gives it, but what comes from parents has arbitrary values."""
+        return self.build({})
+
     def batches(self, store: "TokenStore", word_starts: "np.ndarray", share: tuple[int, int] = (0, 1)) -> "StepBatches":
         """The training batches, in the form that ``terms`` reads; ``share`` is (rank, number of processes)."""
         from albert_ablate.data.batches import PairBatches

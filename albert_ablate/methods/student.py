@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # they load torch
     from torch import Tensor
 
     from albert_ablate.data.batches import Batch
+    from albert_ablate.model.pretraining import PretrainingModel
     from albert_ablate.model.student import StudentModel
 
 
@@ -103,28 +104,39 @@ class Student(Method):
         return super().lookup_flops() + self.teacher_shape.lookup_flops(self.config.pairs.max_length)
 
     def build(self, parents: Mapping[str, Path]) -> "StudentModel":
-        """The student; with its teacher and, if ``method.start`` says so, its layers, if there is a teacher's run."""
-        from albert_ablate.model.student import begin_with, load_teacher
+        """The student; with what it needs to learn from its teacher if there is a teacher's run."""
+        from albert_ablate.model.student import load_teacher
 
         model = self.new_model()
         if TEACHER in parents:
-            teacher = load_teacher(parents[TEACHER], self.teacher_shape)
-            model.learn_from(teacher)
-            if self.config.method.start == "teacher":
-                begin_with(model, teacher, self.config.method.copy_transform)
+            self.take_teacher(model, load_teacher(parents[TEACHER], self.teacher_shape))
         return model
+
+    def rehearsal(self) -> "StudentModel":
+        """With a random teacher, which differs from the student."""
+        from albert_ablate.model.pretraining import build_model
+
+        model = self.new_model()
+        self.take_teacher(model, build_model(self.teacher_shape, self.config.seed + 1, pooler=False))
+        return model
+
+    def take_teacher(self, model: "StudentModel", teacher: "PretrainingModel") -> None:
+        """Give ``model`` its teacher and, if ``method.start`` says so, the first values of its layers."""
+        from albert_ablate.model.student import begin_with
+
+        model.learn_from(teacher)
+        if self.config.method.start == "teacher":
+            begin_with(model, teacher, self.config.method.copy_transform)
 
     def new_model(self) -> "StudentModel":
         """The student, initialised from the seed."""
         from albert_ablate.model.base import without_values
-        from albert_ablate.model.pretraining import build_model, initialise
+        from albert_ablate.model.pretraining import initialise
         from albert_ablate.model.student import StudentModel
 
         c = self.config
         shape = c.architecture()
-        model = without_values(
-            lambda: StudentModel(shape, c.has_pooler, lambda: build_model(self.teacher_shape, c.seed, pooler=False))
-        )
+        model = without_values(lambda: StudentModel(shape, c.has_pooler))
         initialise(model, shape.initializer_range, c.seed)
         return model
 

@@ -17,6 +17,8 @@ class EncoderModel(nn.Module):
 
     shape: Shape  # of the encoder
     encoder: Encoder
+    #: How names of tensors begin that only training needs. A checkpoint has them; a model that is not trained has not.
+    training_only: tuple[str, ...] = ()
 
 
 def without_values(make: Callable[[], Module]) -> Module:

@@ -96,6 +96,17 @@ class Generator(nn.Module):
         return self.mlm_head.loss_and_samples(states, table, batch.targets, sampling, compiled=self.encoder.compiling)
 
 
+def original_ids(batch: MaskedText) -> Tensor:
+    """The (B, T) ids before masking."""
+    return batch.input_ids.flatten().scatter(0, batch.positions, _targets(batch)).view(batch.input_ids.shape)
+
+
+def _targets(batch: MaskedText) -> Tensor:
+    """The (M,) original ids. Filler positions on a GPU have no target; they keep the id that is there."""
+    here = batch.input_ids.flatten()[batch.positions]
+    return torch.where(batch.targets >= 0, batch.targets, here).to(here.dtype)
+
+
 def corrupt(batch: MaskedText, samples: Tensor, repeated: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The original ids, the ids with (M,) ``samples`` at the masked positions, and where they differ, each (B, T).
 
@@ -103,9 +114,8 @@ def corrupt(batch: MaskedText, samples: Tensor, repeated: bool) -> tuple[Tensor,
     the floor of the mean of its samples, an arbitrary piece, as in the released code.
     """
     masked, positions = batch.input_ids.flatten(), batch.positions
-    real = batch.targets >= 0  # filler positions on a GPU have no target
-    targets = torch.where(real, batch.targets, masked[positions]).to(masked.dtype)  # (M,)
-    samples = torch.where(real, samples, targets).to(masked.dtype)  # (M,)
+    targets = _targets(batch)
+    samples = torch.where(batch.targets >= 0, samples, targets).to(masked.dtype)  # (M,)
     original = masked.scatter(0, positions, targets)
     if repeated:
         zeros = torch.zeros_like(masked, dtype=torch.int64)

@@ -15,6 +15,7 @@ from albert_ablate.model.base import without_values
 from albert_ablate.model.blocks import bank_entries
 from albert_ablate.model.divergence import divergence
 from albert_ablate.model.encoder import Encoder
+from albert_ablate.model.imitation import Imitation
 from albert_ablate.model.pretraining import PretrainingModel
 from albert_ablate.model.rounding import compute_dtype
 from albert_ablate.model.shape import Shape
@@ -23,21 +24,21 @@ from albert_ablate.model.shape import Shape
 class StudentModel(PretrainingModel):
     """Masked LM's model with a teacher, which is no part of it: neither trained nor saved.
 
-    The teacher has no dropout and no gradients, and follows the student to its device. ``stand_in`` makes one with
-    random weights, for a model that has none and whose steps are only timed.
+    The teacher has no dropout and no gradients, and follows the student to its device.
     """
 
-    def __init__(self, shape: Shape, pooler: bool, stand_in: Callable[[], PretrainingModel]) -> None:
+    training_only = ("imitation.",)
+    imitation: Imitation  # of a student that is trained on losses over layers
+
+    def __init__(self, shape: Shape, pooler: bool) -> None:
         super().__init__(shape, pooler)
         self._teachers: tuple[PretrainingModel, ...] = ()  # a tuple, which PyTorch does not register
-        self._stand_in = stand_in
 
     @property
     def teacher(self) -> PretrainingModel:
-        """The teacher."""
-        if not self._teachers:
-            self.learn_from(self._stand_in().to(self.mlm_head.bias.device))
-        return self._teachers[0]
+        """The teacher. Only a model that is trained has one."""
+        (teacher,) = self._teachers
+        return teacher
 
     def learn_from(self, teacher: PretrainingModel) -> None:
         """Take ``teacher`` as the teacher; it is frozen."""

@@ -168,7 +168,7 @@ def _trainer(
     batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
     short = replace(config, batch=batch, budget=still)
     owner = Owner("calibration", device=machine.device.type, card=machine.card)
-    return Trainer(short, owner, method.build({}), batches, folder, machine, dict, Trackers()), batches
+    return Trainer(short, owner, method.rehearsal(), batches, folder, machine, dict, Trackers()), batches
 
 
 def _timed_step(trainer: Trainer, batches: StepBatches, step: int) -> tuple[float, int]:

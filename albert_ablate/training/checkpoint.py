@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from albert_ablate.errors import CheckpointError, DamagedFileError, DiskFullError
 from albert_ablate.files import building, differences, read_json, replacing, sha256_file, write_json
+from albert_ablate.model.base import EncoderModel
 
 _NAME = re.compile(r"step_(\d{8})$")
 WEIGHTS = "model.safetensors"
@@ -234,9 +235,15 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(path: Path, model: nn.Module) -> None:
-    """Load a safetensors file strictly. Raises CheckpointError with the tensors that do not fit."""
+    """Load a safetensors file strictly. Raises CheckpointError with the tensors that do not fit.
+
+    Tensors that only training needs are left out if the model has none (``EncoderModel.training_only``).
+    """
     weights = _read_weights(path)
     state = model.state_dict()
+    if isinstance(model, EncoderModel):
+        left_out = tuple(prefix for prefix in model.training_only if not any(n.startswith(prefix) for n in state))
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
     differing = sorted(state.keys() ^ weights.keys())
     common = state.keys() & weights.keys()
     differing += sorted(n for n in common if (state[n].shape, state[n].dtype) != (weights[n].shape, weights[n].dtype))
