@@ -62,7 +62,7 @@ def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder:
     config = config or case.config(*more)
     set_up(config.runtime)
     run = RunFolder(folder or Path(tempfile.mkdtemp()), "benchmark")
-    model = method_of(config).build({})
+    model = method_of(config).rehearsal()
     machine = Machine.of(config.runtime)
     choose_attention(config, ForwardPass.of_pretraining(config), machine)
     return Trainer(

@@ -48,7 +48,7 @@ def made_trainer(config: RunConfig, folder: RunFolder, held_out: Any = dict) -> 
     method = method_of(config)
     batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
     choose_attention(config, ForwardPass.of_pretraining(config), machine)
-    return Trainer(config, Owner("check"), method.build({}), batches, folder, machine, held_out, Trackers())
+    return Trainer(config, Owner("check"), method.rehearsal(), batches, folder, machine, held_out, Trackers())
 
 
 def golden(ask: Ask, size: Size) -> dict[str, Any]:
