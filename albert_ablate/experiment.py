@@ -22,6 +22,7 @@ from albert_ablate.evaluation.generated import GeneratedText
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
+from albert_ablate.evaluation.speed import inference_speed
 from albert_ablate.files import require_writable
 from albert_ablate.methods import WARM_START, method_of
 from albert_ablate.methods.batch import StepBatches
@@ -309,7 +310,9 @@ def _evaluate(
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         pairs = held_out.plain.batches(config.evaluation.similarity_pairs)
         similarity = layer_similarity(evaluator.model.encoder, pairs)
-    results["evaluation"] = EvaluationTime(seconds=time.perf_counter() - started).as_json()
+        results["evaluation"] = EvaluationTime(seconds=time.perf_counter() - started).as_json()
+        speed = inference_speed(evaluator.model.encoder, config.pairs.max_length, evaluator.machine)
+    results["inference"] = speed.as_json()
     return results, similarity
 
 
