@@ -10,16 +10,34 @@ import torch
 import transformers
 from runhelpers import run, tiny_config
 from safetensors.torch import load_file, save_file
+from taskhelpers import write_sst2
+from test_electra_interop import opened, order_of
 from test_huggingface_parity import HIDDEN, architecture, bert, inputs
-from test_import import moved
-from transformers import AutoTokenizer, DistilBertForMaskedLM
+from test_import import PIECES, change_config, moved
+from test_import import bert as bert_checkpoint
+from transformers import (
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForQuestionAnswering,
+    DistilBertForSequenceClassification,
+    DistilBertModel,
+)
 
 from albert_ablate.axes import Share
+from albert_ablate.commands.evaluate import main as evaluate
 from albert_ablate.commands.export import main as export
+from albert_ablate.commands.finetune import main as finetune
+from albert_ablate.commands.import_hf import main as import_model
+from albert_ablate.door.compose import compose_for_run, paper_setup
+from albert_ablate.experiment import run_cell
+from albert_ablate.files import read_json
 from albert_ablate.interop.huggingface import Exported, to_huggingface
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.electra import build_electra
 from albert_ablate.model.pretraining import PretrainingModel, build_model
+from albert_ablate.record.folder import RunFolder
+from analysis.similarity import measure
 
 TOLERANCE = 1e-5
 #: A student's encoder, trained by masked LM.
@@ -181,3 +199,180 @@ def test_a_run_without_token_types_goes_out(tmp_path: Path, capsys: pytest.Captu
     assert "Sentence label" not in text
     assert "keep their random initial weights" not in text
     assert load_file(tmp_path / "out" / "model.safetensors").keys() < theirs.state_dict().keys()
+
+
+def checkpoint(folder: Path, kind: Any = DistilBertForMaskedLM, **settings: Any) -> Any:
+    """A random model of transformers in files, as the released ones are stored."""
+    sizes = {"vocab_size": 200, "dim": 48, "n_layers": 4, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 64}
+    config = DistilBertConfig(**{"initializer_range": 0.1, **sizes, **settings}, attn_implementation="eager")
+    model = moved(kind(config))
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "DistilBertTokenizer"}')
+    return model
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"activation": "gelu_new", "n_heads": 2, "seq_classif_dropout": 0.3, "dropout": 0.2, "attention_dropout": 0.0},
+        {"n_layers": 1, "hidden_dim": 100, "initializer_range": 0.05},
+    ],
+    ids=str,
+)
+def test_a_released_distilbert_comes_in_and_goes_out_again(settings: dict[str, Any], tmp_path: Path) -> None:
+    theirs = checkpoint(tmp_path / "in", **settings)
+    assert import_model([str(tmp_path / "in"), str(tmp_path / "mine")]) == 0
+    model, config = opened(tmp_path / "mine"), compose_for_run(tmp_path / "mine" / "config.yaml", [])
+    assert (config.method.name.value, config.method.teacher, config.has_pooler) == ("distilbert", None, False)
+    assert config.objective.name.value == "none"
+    assert config.model.hidden_dropout == settings.get("dropout", 0.1)
+    assert config.model.attention_dropout == settings.get("attention_dropout", 0.1)
+    assert_masked_lm(model, theirs, order_of(tmp_path / "mine"))
+    manifest = read_json(tmp_path / "mine" / "manifest.json")
+    assert (manifest["imported"]["missing"], manifest["imported"]["left_out"]) == ([], [])
+    assert manifest["parameters"]["with_heads"] == theirs.num_parameters()
+    assert export([str(tmp_path / "mine"), str(tmp_path / "out")]) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "out"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, atol=0, rtol=0)
+    described, written = (read_json(tmp_path / name / "config.json") for name in ("in", "out"))
+    fields = (
+        "architectures", "model_type", "activation", "dim", "n_layers", "n_heads", "hidden_dim", "dropout",
+        "attention_dropout", "seq_classif_dropout", "initializer_range", "max_position_embeddings", "pad_token_id",
+    )  # fmt: skip
+    assert {name: described[name] for name in fields} == {name: written[name] for name in fields}
+
+
+def test_sinusoidal_positions_are_those_of_the_file(tmp_path: Path) -> None:
+    """transformers computes the table, then loads the file's over it."""
+    theirs = checkpoint(tmp_path / "in", sinusoidal_pos_embds=True)
+    assert import_model([str(tmp_path / "in"), str(tmp_path / "mine")]) == 0
+    assert_masked_lm(opened(tmp_path / "mine"), theirs, order_of(tmp_path / "mine"))
+
+
+def test_files_without_a_prefix_and_with_repeated_output_weights(tmp_path: Path) -> None:
+    theirs = checkpoint(tmp_path / "in")
+    (tmp_path / "in" / "model.safetensors").unlink()
+    old = {name.removeprefix("distilbert."): tensor for name, tensor in theirs.state_dict().items()}
+    assert "vocab_projector.weight" in old, "the word table a second time"
+    torch.save(old | {"embeddings.position_ids": torch.arange(64)}, tmp_path / "in" / "pytorch_model.bin")
+    assert import_model([str(tmp_path / "in"), str(tmp_path / "mine")]) == 0
+    assert_masked_lm(opened(tmp_path / "mine"), theirs, order_of(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "left_out"),
+    [
+        (DistilBertModel, ""),
+        (DistilBertForQuestionAnswering, "qa_outputs.bias, qa_outputs.weight"),
+        (
+            DistilBertForSequenceClassification,
+            "classifier.bias, classifier.weight, pre_classifier.bias, pre_classifier.weight",
+        ),
+    ],
+)
+def test_heads_of_tasks_are_left_out_and_named(
+    kind: Any, left_out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = checkpoint(tmp_path / "in", kind)
+    assert import_model([str(tmp_path / "in"), str(tmp_path / "mine")]) == 0
+    said = capsys.readouterr().out
+    assert "it has no masked-LM head: random weights there" in said
+    assert ("; left out, the head of a task: " + left_out in said) == bool(left_out)
+    model, order = opened(tmp_path / "mine"), order_of(tmp_path / "mine")
+    ids, types, mask = inputs(3, 17)
+    with torch.no_grad():
+        encoder = theirs if kind is DistilBertModel else theirs.distilbert
+        expected = encoder(input_ids=order[ids], attention_mask=mask).last_hidden_state
+        states = model.encoder(ids, types, mask)
+    torch.testing.assert_close(states[mask.bool()], expected[mask.bool()], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"dim": 40}, "distilbert.embeddings.word_embeddings.weight is [200, 48], but vocab_size=200 x dim=40"),
+        ({"n_heads": 5}, "n_heads is 5, which does not divide dim=48"),
+        ({"hidden_dim": 90}, "ffn.lin1.weight is [96, 48], but hidden_dim=90 x dim=48"),
+        ({"activation": "relu"}, "activation is 'relu'; gelu, gelu_python"),
+        ({"dropout": 1.5}, "dropout is 1.5; a number from 0 to below 1 is expected"),
+        ({"sinusoidal_pos_embds": 1}, "sinusoidal_pos_embds is 1; true or false is expected"),
+        ({"n_layers": 5}, "missing: distilbert.transformer.layer.4"),
+        ({"n_layers": 3}, "unknown: distilbert.transformer.layer.3"),
+        ({"n_layers": 1001}, "n_layers=1001 is more than 1,000 layers"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_with_the_file_s_names(
+    values: dict[str, Any], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint(tmp_path / "in")
+    change_config(tmp_path / "in", **values)
+    assert import_model([str(tmp_path / "in"), str(tmp_path / "mine")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+def test_an_imported_distilbert_is_scored_fine_tuned_and_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(tmp_path, *PLAIN, *SHORT)
+    assert export([str(run(config).path), str(tmp_path / "out")]) == 0
+    back = tmp_path / "again" / "back"
+    assert import_model([str(tmp_path / "out"), str(back)]) == 0
+    text = ["data=text", f"data.path={config.data.path}", "data.validation_fraction=0.2"]
+    sizes = ["evaluation.max_pairs=16", "evaluation.probe_pairs=16", f"paths.cache={tmp_path / 'cache'}"]
+    assert evaluate([str(back), *text, *sizes]) == 0
+    results = read_json(back / "results.json")
+    assert results["masked_lm"]["loss"] > 0
+    assert results["sop"]["head"] == "fitted on the frozen encoder"
+    assert results["inference"]["length"] == 32
+    assert "random one" not in capsys.readouterr().out
+    write_sst2(tmp_path / "data")
+    task = ["task=sst2", f"task.data_dir={tmp_path / 'data'}", "tasks.sst2.max_length=32", "task.evaluations=1"]
+    assert finetune([str(back), *task]) == 0
+    (entry,) = RunFolder(back.parent, back.name).read("results.json")["tasks"]
+    assert entry["task"] == "sst2"
+    assert len(measure(back, Path(str(config.data.path)), sequences=4)["l2"]) == config.model.layers
+
+
+def test_a_distilled_run_goes_out_and_comes_back(tmp_path: Path) -> None:
+    words = ("method=distilbert", "share=none", "objective=none", "embed.size=32", "model.layers=1", *SHORT)
+    config = tiny_config(tmp_path, *words)
+    folder = run_cell(config, paper_setup(config)).path
+    assert export([str(folder), str(tmp_path / "out")]) == 0
+    original = opened(folder)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    assert isinstance(theirs, DistilBertForMaskedLM)
+    assert_masked_lm(original, theirs)
+    assert import_model([str(tmp_path / "out"), str(tmp_path / "again" / "back")]) == 0
+    again = opened(tmp_path / "again" / "back").state_dict()
+    assert again.keys() == original.state_dict().keys()
+    for name, tensor in original.state_dict().items():
+        torch.testing.assert_close(again[name], tensor, atol=0, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("name", ["fit_dense", "fit_denses.2"])
+def test_of_a_released_tinybert_the_encoder_comes_in(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file has projections to the teacher's width, and heads that its distillation never trained."""
+    theirs = bert_checkpoint(tmp_path / "in")
+    stored = load_file(tmp_path / "in" / "model.safetensors")
+    extra = {f"{name}.weight": torch.zeros(64, 48), f"{name}.bias": torch.zeros(64)}
+    save_file(stored | extra, tmp_path / "in" / "model.safetensors", metadata={"format": "pt"})
+    assert import_model([str(tmp_path / "in"), str(tmp_path / "mine")]) == 0
+    said = capsys.readouterr().out
+    assert "it has no masked-LM head, no sentence head: random weights there" in said
+    assert "left out, parts of TinyBERT's distillation: cls.predictions.bias" in said
+    assert f"{name}.weight" in said
+    model, order = opened(tmp_path / "mine"), order_of(tmp_path / "mine")
+    ids, types, mask = inputs(3, 17)
+    with torch.no_grad():
+        expected = theirs.bert(input_ids=order[ids], token_type_ids=types, attention_mask=mask)
+        states = model.encoder(ids, types, mask)
+    torch.testing.assert_close(states[mask.bool()], expected[0][mask.bool()], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(model.pooler(states), expected.pooler_output, atol=TOLERANCE, rtol=0)
