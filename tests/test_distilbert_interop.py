@@ -355,6 +355,37 @@ def test_a_distilled_run_goes_out_and_comes_back(tmp_path: Path) -> None:
         torch.testing.assert_close(again[name], tensor, atol=0, rtol=0, msg=name)
 
 
+def test_a_run_of_tinybert_goes_out_as_an_encoder_and_comes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing trained its masked-LM head, and nothing its pooler without a sentence objective."""
+    words = ("method=tinybert", "share=none", "objective=none", "embed.size=32", "model.layers=1", *SHORT)
+    config = tiny_config(tmp_path, *words)
+    folder = run_cell(config, paper_setup(config)).path
+    capsys.readouterr()
+    assert export([str(folder), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'out'}: BertModel; left out, which it lacks: sentence head, masked-LM head\n" in said
+    assert not any("imitation" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "No masked-LM head was trained, so there is none." in text
+    assert "the pooler keeps its random initial weights" in text
+    assert "tags: [albert-ablate, feature-extraction]" in text
+    original = opened(folder)
+    theirs = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    ids, types, mask = inputs(3, 17)
+    with torch.no_grad():
+        expected = theirs(input_ids=ids, token_type_ids=types, attention_mask=mask)
+        states = original.encoder(ids, types, mask)
+    torch.testing.assert_close(states[mask.bool()], expected[0][mask.bool()], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(original.pooler(states), expected.pooler_output, atol=TOLERANCE, rtol=0)
+    assert import_model([str(tmp_path / "out"), str(tmp_path / "again" / "back")]) == 0
+    assert "it has no masked-LM head, no sentence head" in capsys.readouterr().out
+    again = opened(tmp_path / "again" / "back").encoder.state_dict()
+    for name, tensor in original.encoder.state_dict().items():
+        torch.testing.assert_close(again[name], tensor, atol=0, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize("name", ["fit_dense", "fit_denses.2"])
 def test_of_a_released_tinybert_the_encoder_comes_in(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

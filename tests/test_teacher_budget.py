@@ -83,6 +83,15 @@ def test_a_student_records_what_its_teacher_costs(cell: Cell) -> None:
     assert "student alone" not in shown(folder)
 
 
+def test_tinybert_passes_its_teacher_up_to_the_last_layer_it_reads(cell: Cell) -> None:
+    manifest = manifest_of(cell("method=tinybert", "model.layers=1", "method.attention_weight=0"))
+    assert manifest.teacher is not None
+    assert manifest.teacher.flops_per_step == B * encoder(2)
+    assert manifest.flops_per_step is not None
+    projections = 2 * T * 2 * H * H  # of the embedding and of one layer
+    assert manifest.flops_per_step - manifest.teacher.flops_per_step == B * 3 * (encoder(1) + projections + 2 * H * H)
+
+
 def test_without_losses_of_the_teacher_it_makes_no_pass(cell: Cell) -> None:
     words = ("method.kl_weight=0", "method.cosine_weight=0")
     teacher = manifest_of(cell("method=distilbert", "model.layers=1", *words)).teacher

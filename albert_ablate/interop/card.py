@@ -70,8 +70,9 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
     ]
     if exported.left_out:
         notes.append(f"{exported.architecture} lacks heads that the run has: {', '.join(exported.left_out)}.")
-    if not config.objective.name.trains_sentences and judges:
-        notes.append("No sentence objective: the pooler and the sentence head keep their random initial weights.")
+    if not config.objective.name.trains_sentences and config.has_pooler and "pooler" not in exported.left_out:
+        untrained = "the pooler and the sentence head keep their" if judges else "the pooler keeps its"
+        notes.append(f"No sentence objective: {untrained} random initial weights.")
     if exported.unrolled:
         notes.append(
             "transformers has no class that shares these blocks: every layer has a copy. Outputs are equal; "
