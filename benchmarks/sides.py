@@ -62,7 +62,7 @@ def our_trainer(case: Case, *more: str, config: RunConfig | None = None, folder:
     config = config or case.config(*more)
     set_up(config.runtime)
     run = RunFolder(folder or Path(tempfile.mkdtemp()), "benchmark")
-    model = method_of(config).build({})
+    model = method_of(config).rehearsal()
     machine = Machine.of(config.runtime)
     choose_attention(config, ForwardPass.of_pretraining(config), machine)
     return Trainer(
@@ -77,8 +77,11 @@ def ours(case: Case, *more: str) -> Callable[[], Any]:
 
 def our_side(case: Case, *more: str) -> Side:
     """Our side."""
-    trainer = our_trainer(case, *more)
+    return side_of(our_trainer(case, *more))
 
+
+def side_of(trainer: Trainer) -> Side:
+    """The side of a trainer."""
     return Side(trainer.batches, trainer.update, lambda batch: Resident(**vars(batch)))
 
 

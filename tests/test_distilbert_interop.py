@@ -203,8 +203,11 @@ def test_a_run_without_token_types_goes_out(tmp_path: Path, capsys: pytest.Captu
 
 def checkpoint(folder: Path, kind: Any = DistilBertForMaskedLM, **settings: Any) -> Any:
     """A random model of transformers in files, as the released ones are stored."""
-    sizes = {"vocab_size": 200, "dim": 48, "n_layers": 4, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 64}
-    config = DistilBertConfig(**{"initializer_range": 0.1, **sizes, **settings}, attn_implementation="eager")
+    common: dict[str, Any] = {
+        "vocab_size": 200, "dim": 48, "n_layers": 4, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 64,
+        "initializer_range": 0.1, "attn_implementation": "eager",
+    }  # fmt: skip
+    config = DistilBertConfig(**common | settings)
     model = moved(kind(config))
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
