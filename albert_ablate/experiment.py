@@ -22,11 +22,12 @@ from albert_ablate.evaluation.generated import GeneratedText
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
+from albert_ablate.evaluation.speed import inference_speed
 from albert_ablate.files import require_writable
 from albert_ablate.methods import WARM_START, method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.methods.electra import Corrupting
-from albert_ablate.methods.teacher import with_tokenizer_of
+from albert_ablate.methods.teacher import TEACHER, with_tokenizer_of
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.record.folder import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.record.lock import locked
@@ -195,7 +196,7 @@ def _pretrain(
     """Set up, train, evaluate and record a run."""
     batches, held_out = _batches(config, prepared, machine.world)
     attention = choose_attention(config, ForwardPass.of_pretraining(config), machine)
-    owner = _begin(config, paper, prepared, folder, machine, batches, attention)
+    owner = _begin(config, paper, prepared, folder, machine, batches, attention, parents.get(TEACHER))
     model = _model(config, folder, parents)
     cache = Path(config.paths.cache)
     baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
@@ -252,6 +253,7 @@ def _begin(
     machine: Machine,
     batches: StepBatches,
     attention: Attention | None,
+    teacher: RunFolder | None,
 ) -> Owner:
     """Write settings, tokenizer and manifest into the run folder; returns the owner of its checkpoints.
 
@@ -266,7 +268,8 @@ def _begin(
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
     lone = lone_sentences(store, config.objective.name, config.pairs, config.seed, epoch=0)
     data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
-    folder.write("manifest.json", describe_run(config, paper, folder.name, run_id, data, machine, attention))
+    manifest = describe_run(config, paper, folder.name, run_id, data, machine, attention, teacher)
+    folder.write("manifest.json", manifest)
     count = method_of(config).parameters().with_pooler
     folder.say(
         f"{folder.name}: {count / 1e6:.2f} M parameters, {budget_label(config.budget)}, "
@@ -309,7 +312,9 @@ def _evaluate(
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         pairs = held_out.plain.batches(config.evaluation.similarity_pairs)
         similarity = layer_similarity(evaluator.model.encoder, pairs)
-    results["evaluation"] = EvaluationTime(seconds=time.perf_counter() - started).as_json()
+        results["evaluation"] = EvaluationTime(seconds=time.perf_counter() - started).as_json()
+        speed = inference_speed(evaluator.model.encoder, config.pairs.max_length, evaluator.machine)
+    results["inference"] = speed.as_json()
     return results, similarity
 
 

@@ -71,9 +71,9 @@ def measure_all(
     """``layer_similarity`` of several models on the same sequences of ``text``, of at most ``length`` pieces.
 
     A source is a run folder (its newest checkpoint is measured), a checkpoint folder in it, a folder of transformers
-    with an ALBERT, BERT or ELECTRA, or the name of one on the hub. ``length`` defaults to the shortest sequence length
-    that the models were trained with. Raises DataError where the text gives no sequence or a model does not accept that
-    length, and CheckpointError or DataError for any other folder.
+    with an ALBERT, BERT, DistilBERT or ELECTRA, or the name of one on the hub. ``length`` defaults to the shortest
+    sequence length that the models were trained with. Raises DataError where the text gives no sequence or a model does
+    not accept that length, and CheckpointError or DataError for any other folder.
     """
     with ExitStack() as opened:
         subjects = [_opened(source, opened) for source in sources]

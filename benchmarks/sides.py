@@ -77,8 +77,11 @@ def ours(case: Case, *more: str) -> Callable[[], Any]:
 
 def our_side(case: Case, *more: str) -> Side:
     """Our side."""
-    trainer = our_trainer(case, *more)
+    return side_of(our_trainer(case, *more))
 
+
+def side_of(trainer: Trainer) -> Side:
+    """The side of a trainer."""
     return Side(trainer.batches, trainer.update, lambda batch: Resident(**vars(batch)))
 
 

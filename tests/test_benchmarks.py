@@ -14,10 +14,13 @@ from runhelpers import ROOT, one_thread, read_json
 
 sys.path.insert(0, str(ROOT))
 
+from albert_ablate.model import imitation
+from albert_ablate.model.encoder import Encoder
+from benchmarks import distillation
 from benchmarks.cases import Case, batches_of, examples_of, made_up_store, word_starts
 from benchmarks.measure import Measured, take_turns
 from benchmarks.plain_data import instances
-from benchmarks.sides import Resident, our_side
+from benchmarks.sides import Resident, our_side, our_trainer
 
 TINY = Case("tiny", h=64, layers=2, e=16, v=200, b=4, t=32)
 
@@ -93,3 +96,36 @@ def test_gpu_benchmark_at_tiny_size(tmp_path: Path) -> None:
     (row,) = read_json(tmp_path / "gpu.json")["rows"]
     assert row["ours"] > 0
     assert row["transformers"] > 0
+
+
+@pytest.mark.parametrize("name", ["distilbert", "tinybert"])
+def test_a_student_alone_does_its_whole_work_without_a_pass_of_the_teacher(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    states = Encoder._states
+
+    def counted(encoder: Encoder, *given: Any, **more: Any) -> Any:
+        passes.append(encoder.shape.layers)
+        return states(encoder, *given, **more)
+
+    monkeypatch.setattr(Encoder, "_states", counted)
+    monkeypatch.setattr(imitation, "observe", imitation.observe)  # put back at the end
+    student, both = our_trainer(TINY, f"method={name}"), our_trainer(TINY, f"method={name}")
+    distillation.PARTS[name][0](TINY, student)
+    student.terms(student.batches[0])
+    passes.clear()
+    for number in range(3):
+        alone = student.terms(student.batches[number])
+        assert passes == [2]
+        passes.clear()
+        together = both.terms(both.batches[number])
+        assert sorted(passes) == [2, 4]
+        passes.clear()
+        assert [(term.name, term.per, term.weight) for term in alone] == [(t.name, t.per, t.weight) for t in together]
+        assert all(term.loss_sum.isfinite() and term.loss_sum > 0 for term in alone)
+        distillation.PARTS[name][1](both, both.batches[number])
+        assert passes == [4]
+        passes.clear()
+    sum(term.loss_sum for term in alone).backward()  # type: ignore[union-attr]
+    assert student.model.get_parameter("encoder.embedding.word.weight").grad is not None

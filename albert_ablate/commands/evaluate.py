@@ -121,6 +121,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     from albert_ablate.evaluation.heldout import build_held_out
     from albert_ablate.evaluation.intrinsic import Evaluator
     from albert_ablate.evaluation.similarity import layer_similarity
+    from albert_ablate.evaluation.speed import inference_speed
     from albert_ablate.experiment import require_pairs
     from albert_ablate.methods import method_of
     from albert_ablate.training.checkpoint import load_weights, newest
@@ -155,6 +156,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
         if prepared.reference is not None and baselines is not None and prepared.train.document_count:
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
         similarity = layer_similarity(model.encoder, held_out.plain.batches(config.evaluation.similarity_pairs))
+        results["inference"] = inference_speed(model.encoder, config.pairs.max_length, machine).as_json()
     scored = _scored(config, held_out, prepared)
     if not on_training_text:
         trained_on, reason = _training_tokens(folder, config)

@@ -69,14 +69,15 @@ def export(run: Path, out: Path) -> "dict[str, Exported]":
 
     from albert_ablate.interop.card import card
     from albert_ablate.interop.huggingface import generator_to_huggingface, in_order_of, to_huggingface
-    from albert_ablate.methods import method_of
+    from albert_ablate.methods import Measure, method_of
     from albert_ablate.training.checkpoint import load_weights, newest
 
     checkpoint = newest(run / "checkpoints")
-    model = method_of(config).build({})
+    method = method_of(config)
+    model = method.build({})
     load_weights(checkpoint, model)
     manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
-    models = {".": to_huggingface(model, manifest.get("imported"))}
+    models = {".": to_huggingface(model, manifest.get("imported"), Measure.MASKED_LM in method.measures)}
     generator = generator_to_huggingface(model)
     if generator is not None:
         models[GENERATOR] = generator
@@ -116,10 +117,11 @@ def _write_tokenizer(run: Path, config: RunConfig, folder: Path) -> None:
 
 def tokenizer_settings(config: RunConfig) -> dict[str, Any]:
     """``tokenizer_config.json``."""
+    types = ["token_type_ids"] if config.method.token_types else []
     common = {
         "tokenizer_class": _tokenizer_class(config),
         "model_max_length": config.model.max_positions,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *types, "attention_mask"],
         "do_lower_case": config.tokenizer.lowercase,
     }
     if config.tokenizer.name == WORDPIECE:

@@ -1,8 +1,8 @@
 """Import a checkpoint as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
 
-Reads ALBERT, BERT and ELECTRA checkpoints of transformers (safetensors, or .bin without running its pickles) and
-ALBERT's TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept the run folder like that
-of a trained run.
+Reads ALBERT, BERT, DistilBERT and ELECTRA checkpoints of transformers (safetensors, or .bin without running its
+pickles) and ALBERT's TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept the run
+folder like that of a trained run.
 """
 
 import json
@@ -48,13 +48,13 @@ _STEP = "step_00000000"
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = Parser(prog=program("import"), description="An ALBERT, BERT or ELECTRA checkpoint as a run.")
+    parser = Parser(prog=program("import"), description="An ALBERT, BERT, DistilBERT or ELECTRA checkpoint as a run.")
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
     imported = import_checkpoint(options.checkpoint, options.out)
     lacks = f"; it has no {', no '.join(imported.missing)}: random weights there" if imported.missing else ""
-    leaves = f"; left out, the head of a task: {', '.join(imported.left_out)}" if imported.left_out else ""
+    leaves = f"; left out, {imported.left_out_as}: {', '.join(imported.left_out)}" if imported.left_out else ""
     print(f"{options.out}: imported{lacks}{leaves}")
     return 0
 

@@ -1,1 +1,1 @@
-"""Held-out evaluation: masked LM, both sentence tasks, baselines, per-layer similarity."""
+"""Held-out evaluation: masked LM, both sentence tasks, baselines, per-layer similarity, inference speed."""

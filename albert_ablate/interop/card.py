@@ -44,7 +44,8 @@ def card(
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     name = models["."].architecture
     lines = "\n".join(f"- {note}" for note in _notes(config, run, models))
-    kind = "replaced-token-detection" if name == "ElectraForPreTraining" else "masked-lm"
+    trained = "feature-extraction" if name.endswith("Model") else "masked-lm"
+    kind = "replaced-token-detection" if name == "ElectraForPreTraining" else trained
     return (
         f"---\nlibrary_name: transformers\ntags: [albert-ablate, {kind}]\n---\n\n"
         f"# {run.name}\n\nOne arm of an ablation, pretrained with albert-ablate.\n\n"
@@ -59,7 +60,8 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
     exported = models["."]
     case = "The tokenizer lower-cases text" if config.tokenizer.lowercase else "Text keeps its case"
     accents = "drops accents" if config.tokenizer.strip_accents else "keeps accents"
-    labels = "" if "sentence head" in exported.left_out else f" Sentence label {describe_labels()}."
+    judges = config.has_pooler and "sentence head" not in exported.left_out
+    labels = f" Sentence label {describe_labels()}." if judges else ""
     notes = [
         f"Weights are fp32.{labels}",
         "The tokenizer cleans text as tokenizer.json says."
@@ -68,13 +70,26 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
     ]
     if exported.left_out:
         notes.append(f"{exported.architecture} lacks heads that the run has: {', '.join(exported.left_out)}.")
-    if not config.objective.name.trains_sentences and "sentence head" not in exported.left_out:
-        notes.append("No sentence objective: the pooler and the sentence head keep their random initial weights.")
+    if not config.objective.name.trains_sentences and config.has_pooler and "pooler" not in exported.left_out:
+        untrained = "the pooler and the sentence head keep their" if judges else "the pooler keeps its"
+        notes.append(f"No sentence objective: {untrained} random initial weights.")
     if exported.unrolled:
         notes.append(
             "transformers has no class that shares these blocks: every layer has a copy. Outputs are equal; "
             "fine-tuning lets the copies drift apart."
         )
+    if exported.architecture.endswith("Model"):
+        notes.append("No masked-LM head was trained, so there is none.")
+        if not config.has_pooler:
+            notes.append("The run has no pooler; the one that transformers adds is random.")
+    if not config.method.token_types:
+        zero = any("token_type_embeddings" in name for name in exported.tensors)
+        notes.append(
+            "No token types: the two segments of a pair differ only by their place around [SEP]."
+            + (" The class has a table of types; it is zero, and fine-tuning there would train it." if zero else "")
+        )
+    if exported.architecture.startswith("DistilBert"):
+        notes.append("transformers' DistilBERT has no dropout after the attention block.")
     if exported.architecture.startswith("Albert"):
         notes.append("transformers' ALBERT has no dropout after the feed-forward network, which training here had.")
     notes += [

@@ -1,9 +1,10 @@
-"""``config.json`` of transformers' ALBERT, BERT and ELECTRA, read as transformers reads it.
+"""``config.json`` of transformers' ALBERT, BERT, DistilBERT and ELECTRA, read as transformers reads it.
 
 Missing fields have transformers' defaults, which differ: without ``hidden_act`` ALBERT has the tanh GELU,
-BERT and ELECTRA the erf GELU; without dropout fields those two drop 10% and ALBERT nothing
-(transformers 5, ``AlbertConfig``, ``BertConfig`` and ``ElectraConfig``). Types are checked as strictly as in
-transformers. A value that transformers accepts and this project does not support is refused, naming the field.
+the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
+(transformers 5, ``AlbertConfig``, ``BertConfig``, ``DistilBertConfig`` and ``ElectraConfig``). Types are checked as
+strictly as in transformers. A value that transformers accepts and this project does not support is refused, naming the
+field.
 """
 
 import json
@@ -22,6 +23,12 @@ _COMMON: dict[str, Any] = {
     "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
     "pad_token_id": 0, "tie_word_embeddings": True, "architectures": None, "chunk_size_feed_forward": 0,
 }  # fmt: skip
+#: DistilBERT's fields with other names -> those of BERT.
+_DISTILBERT = {
+    "dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads",
+    "hidden_dim": "intermediate_size", "activation": "hidden_act", "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob", "seq_classif_dropout": "classifier_dropout",
+}  # fmt: skip
 #: transformers' defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "albert": _COMMON | {
@@ -34,6 +41,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
         "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
+    },
+    "distilbert": {
+        "vocab_size": 30522, "max_position_embeddings": 512, "dim": 768, "n_layers": 6, "n_heads": 12,
+        "hidden_dim": 3072, "activation": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "seq_classif_dropout": 0.2,
+        "qa_dropout": 0.1, "initializer_range": 0.02, "sinusoidal_pos_embds": False, "pad_token_id": 0,
+        "tie_word_embeddings": True, "architectures": None, "chunk_size_feed_forward": 0,
     },
     "electra": _COMMON | {
         "vocab_size": 30522, "embedding_size": 128, "hidden_size": 256, "num_hidden_layers": 12,
@@ -54,10 +67,15 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, Any]:
-    """``config`` with all defaults filled in. Raises ForeignCheckpointError naming each wrong field."""
+    """``config`` with all defaults filled in; DistilBERT's under BERT's names too, and with the epsilon of its norms.
+
+    Raises ForeignCheckpointError naming each wrong field.
+    """
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
-        raise ForeignCheckpointError(f"{file}: model_type is {_shown(kind)}. ALBERT, BERT and ELECTRA can be imported.")
+        raise ForeignCheckpointError(
+            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, DistilBERT and ELECTRA can be imported."
+        )
     full = DEFAULTS[kind] | dict(config)
     problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]
     problems += [
@@ -65,6 +83,8 @@ def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, 
         for name, plain in _PLAIN.items()
         if name in full and not any(type(full[name]) is type(value) and full[name] == value for value in plain)
     ]
+    if kind == "distilbert":
+        full |= {common: full[own] for own, common in _DISTILBERT.items()} | {"layer_norm_eps": 1e-12}
     problems = problems or _contradictions(kind, full)
     if problems:
         raise ForeignCheckpointError(f"{file}: {'; '.join(problems)}.{defaulted(config)}")
@@ -80,10 +100,16 @@ def defaulted(config: Mapping[str, Any]) -> str:
     return f" What it leaves out has transformers' default: {', '.join(left)}." if left else ""
 
 
+def field_of(kind: str, name: str) -> str:
+    """What the ``config.json`` of a model calls BERT's field ``name``."""
+    own = {common: own for own, common in _DISTILBERT.items()} if kind == "distilbert" else {}
+    return own.get(name, name)
+
+
 def kept_for_export(described: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that only an export needs: the class, its groups, and the dropout of task heads.
 
-    BERT and ELECTRA without a task-head dropout use that of the hidden states.
+    BERT and ELECTRA without a dropout of task heads use that of the hidden states.
     """
     config = complete(described)
     if config["model_type"] == "albert":
@@ -115,7 +141,7 @@ def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
         return lambda value: value is None or _is_whole(value), "a whole number or null is expected"
     if name == "architectures":
         return lambda value: value is None or _are_names(value), "a list of names is expected"
-    if name == "hidden_act":
+    if name in ("hidden_act", "activation"):
         return lambda value: isinstance(value, str) and value in GELU, f"{', '.join(GELU)} can be imported"
     if isinstance(default, bool):
         return lambda value: isinstance(value, bool), "true or false is expected"
@@ -132,13 +158,15 @@ def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
 def _contradictions(kind: str, full: Mapping[str, Any]) -> list[str]:
     """Problems of fields that are valid by themselves but not together."""
     problems: list[str] = []
-    hidden, heads, layers = (full[n] for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    fields = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+    hidden, heads, layers = (full[field] for field in fields)
+    width_field, heads_field, layers_field = (field_of(kind, field) for field in fields)
     if hidden % heads:
-        problems.append(f"num_attention_heads is {heads}, which does not divide hidden_size={hidden}")
+        problems.append(f"{heads_field} is {heads}, which does not divide {width_field}={hidden}")
     inner, groups = (full["inner_group_num"], full["num_hidden_groups"]) if kind == "albert" else (1, 1)
     if layers * inner > _MOST_LAYERS:
         times = f" x inner_group_num={inner}" if inner > 1 else ""
-        problems.append(f"num_hidden_layers={layers}{times} is more than {_MOST_LAYERS:,} layers")
+        problems.append(f"{layers_field}={layers}{times} is more than {_MOST_LAYERS:,} layers")
     elif groups > layers:
         problems.append(f"num_hidden_groups is {groups}, but num_hidden_layers is {layers}: a group needs a layer")
     elif not same_groups(layers, groups):

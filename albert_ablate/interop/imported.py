@@ -1,11 +1,11 @@
-"""Converts a checkpoint of transformers' ALBERT, BERT or ELECTRA to this project: settings, tensors, missing heads.
+"""Converts a checkpoint of transformers' ALBERT, BERT, DistilBERT or ELECTRA to this project's settings and tensors.
 
 This module and ``stored`` handle the differences: a projection at E = H, several layers in an ALBERT
 group, missing heads, and task heads. transformers' ALBERT has no dropout after the feed-forward network;
 imported models have this project's dropout in fine-tuning.
 
 ELECTRA's two networks are two checkpoints. The discriminator becomes an ``electra`` run without a network as its
-generator, the generator a masked-LM run.
+generator, the generator a masked-LM run. A DistilBERT becomes a ``distilbert`` run without a teacher.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,18 +17,31 @@ from torch import Tensor
 
 from albert_ablate.axes import MethodName, Objective, Part, Share
 from albert_ablate.errors import ForeignCheckpointError
-from albert_ablate.interop.config_json import GELU, complete, defaulted
-from albert_ablate.interop.names import FAMILIES, Blocks, albert_names, bert_names, discriminator_names, generator_names
+from albert_ablate.interop.config_json import GELU, complete, defaulted, field_of
+from albert_ablate.interop.names import (
+    FAMILIES,
+    Blocks,
+    albert_names,
+    bert_names,
+    discriminator_names,
+    distilbert_names,
+    generator_names,
+)
 from albert_ablate.interop.stored import under_current_names, untied
 from albert_ablate.model.sharing import Sharing
 
 #: Heads that a checkpoint may lack: prefix of their tensors -> name for the user.
 _MASKED_LM = {"pooler.": "pooler", "mlm_head.": "masked-LM head", "sentence_head.": "sentence head"}
 _DISCRIMINATOR = {"pooler.": "pooler", "replaced_head.": "replaced-token head", "sentence_head.": "sentence head"}
+_STUDENT = {"mlm_head.": "masked-LM head"}
 #: Prefixes of task heads in transformers: for classes, for the start and end of an answer, and of ELECTRA's choices.
-_TASK_HEADS = ("classifier.", "qa_outputs.", "sequence_summary.")
+_TASK_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.", "sequence_summary.")
+#: Prefixes of TinyBERT's projections to the teacher's width, and of heads that its distillation does not train.
+_PROJECTIONS, _UNTRAINED = ("fit_dense.", "fit_denses."), ("cls.",)
 #: What the released checkpoints were trained on beside their tokens.
-_OBJECTIVES = {"albert": Objective.SOP, "bert": Objective.NSP, "electra": Objective.NONE}
+_OBJECTIVES = {
+    "albert": Objective.SOP, "bert": Objective.NSP, "distilbert": Objective.NONE, "electra": Objective.NONE,
+}  # fmt: skip
 #: Most tensors named in one message.
 _NAMED = 12
 
@@ -40,7 +53,12 @@ class Imported:
     settings: dict[str, dict[str, Any]]  # group -> values, as in config.yaml
     tensors: dict[str, Tensor]  # by this project's names, without missing heads
     missing: tuple[str, ...]  # names of the heads that the checkpoint lacks
-    left_out: tuple[str, ...]  # tensors of task heads
+    left_out: tuple[str, ...]  # tensors of task heads and of TinyBERT's distillation
+
+    @property
+    def left_out_as(self) -> str:
+        """What the tensors that are left out belong to."""
+        return "parts of TinyBERT's distillation" if _of_tiny(self.left_out) else "the head of a task"
 
 
 def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Imported:
@@ -50,7 +68,9 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
     """
     config = complete(described)
     kind = config["model_type"]
-    left_out = tuple(sorted(name for name in tensors if name.startswith(_TASK_HEADS)))
+    of_tiny = kind == "bert" and _of_tiny(tensors)
+    unused = (*_TASK_HEADS, *_PROJECTIONS, *_UNTRAINED) if of_tiny else _TASK_HEADS
+    left_out = tuple(sorted(name for name in tensors if name.startswith(unused)))
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     renamed = untied(kind, under_current_names(kind, kept), config["tie_word_embeddings"])
     _require_sizes(kind, config, renamed, defaulted(described))
@@ -67,17 +87,26 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
         names = albert_names([own[g * inner : (g + 1) * inner] for g in range(groups)], projection=True)
     elif kind == "bert":
         names = bert_names(own)
+    elif kind == "distilbert":
+        names = distilbert_names(own)
     else:
         of_network = discriminator_names if discriminates else generator_names
         names = of_network(own, projection=config["embedding_size"] != config["hidden_size"])
-    matched, missing = _matched(kind, names, renamed, _DISCRIMINATOR if discriminates else _MASKED_LM)
+    heads = _DISCRIMINATOR if discriminates else _STUDENT if kind == "distilbert" else _MASKED_LM
+    matched, missing = _matched(kind, names, renamed, heads)
     matched, projection = _projection(matched, config)
     if unshared and layers > 1:
         share, matched = _tied(matched, layers)
     settings = _settings(kind, config, share, count, n, layers, projection)
     if discriminates:
         settings["method"] = {"name": MethodName.ELECTRA.value, "generator": "uniform"}
+    if kind == "distilbert":
+        settings["method"] = {"name": MethodName.DISTILBERT.value, "token_types": False, "pooler": "trained"}
     return Imported(settings, matched, missing, left_out)
+
+
+def _of_tiny(names: Iterable[str]) -> bool:
+    return any(name.startswith(_PROJECTIONS) for name in names)
 
 
 def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor], hint: str) -> None:
@@ -88,12 +117,12 @@ def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor
         f"{table}.word_embeddings.weight": ("vocab_size", width),
         f"{table}.position_embeddings.weight": ("max_position_embeddings", width),
         f"{table}.token_type_embeddings.weight": ("type_vocab_size", width),
-        f"{kind}.encoder.{family.query}.weight": ("hidden_size", "hidden_size"),
-        f"{kind}.encoder.{family.inner}.weight": ("intermediate_size", "hidden_size"),
+        f"{kind}.{family.query}.weight": ("hidden_size", "hidden_size"),
+        f"{kind}.{family.inner}.weight": ("intermediate_size", "hidden_size"),
         f"{family.projection}.weight": ("hidden_size", "embedding_size"),
     }
     wrong = [
-        f"{name} is {list(tensors[name].shape)}, but {' x '.join(f'{field}={c[field]}' for field in fields)}"
+        f"{name} is {list(tensors[name].shape)}, but {' x '.join(f'{field_of(kind, f)}={c[f]}' for f in fields)}"
         for name, fields in expected.items()
         if name in tensors and list(tensors[name].shape) != [c[field] for field in fields]
     ]
@@ -186,7 +215,7 @@ def _settings(
         "model": {
             "hidden": c["hidden_size"], "layers": layers, "heads": c["num_attention_heads"],
             "intermediate": c["intermediate_size"], "max_positions": c["max_position_embeddings"],
-            "type_vocab": c["type_vocab_size"], "projection": projection,
+            "type_vocab": c.get("type_vocab_size", 2), "projection": projection,
             "hidden_dropout": float(c["hidden_dropout_prob"]),
             "attention_dropout": float(c["attention_probs_dropout_prob"]),
             "activation": GELU[c["hidden_act"]],

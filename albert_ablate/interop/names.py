@@ -1,4 +1,4 @@
-"""Tensor names of transformers' ALBERT, BERT and ELECTRA, mapped to the names of this project.
+"""Tensor names of transformers' ALBERT, BERT, DistilBERT and ELECTRA, mapped to the names of this project.
 
 If one block of this project serves several layers of transformers, several names map to it. ``None``
 marks a tensor that this project does not have: the identity projection of transformers' ALBERT at E = H.
@@ -18,6 +18,11 @@ _BERT_ATTENTION = {
     "attention.output.dense": "output", "attention.output.LayerNorm": "norm",
 }  # fmt: skip
 _BERT_FFN = {"intermediate.dense": "inner", "output.dense": "outer", "output.LayerNorm": "norm"}
+_DISTILBERT_ATTENTION = {
+    "attention.q_lin": "query", "attention.k_lin": "key", "attention.v_lin": "value", "attention.out_lin": "output",
+    "sa_layer_norm": "norm",
+}  # fmt: skip
+_DISTILBERT_FFN = {"ffn.lin1": "inner", "ffn.lin2": "outer", "output_layer_norm": "norm"}
 _TABLES = {
     "embeddings.word_embeddings": "word", "embeddings.position_embeddings": "position",
     "embeddings.token_type_embeddings": "token_type",
@@ -30,7 +35,7 @@ class Family:
     """Where transformers' checkpoints of one ``model_type`` keep what an import looks for."""
 
     width: str  # field of config.json with the width of the embedding
-    query: str  # of the first layer, after the encoder's name
+    query: str  # of the first layer, after the model's name
     inner: str  # the first product of that layer's feed-forward network
     projection: str  # of the embedding
     head: str  # prefix of the masked-LM head
@@ -38,8 +43,9 @@ class Family:
     bias: str  # of the decoder, as it is named here
 
 
-_BERT_LAYER = ("layer.0.attention.self.query", "layer.0.intermediate.dense")
-_ALBERT_LAYER = "albert_layer_groups.0.albert_layers.0"
+_BERT_LAYER = ("encoder.layer.0.attention.self.query", "encoder.layer.0.intermediate.dense")
+_DISTILBERT_LAYER = ("transformer.layer.0.attention.q_lin", "transformer.layer.0.ffn.lin1")
+_ALBERT_LAYER = "encoder.albert_layer_groups.0.albert_layers.0"
 #: ``model_type`` -> its names.
 FAMILIES = {
     "albert": Family(
@@ -48,6 +54,9 @@ FAMILIES = {
     ),
     "bert": Family(
         "hidden_size", *_BERT_LAYER, "", "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias",
+    ),
+    "distilbert": Family(
+        "hidden_size", *_DISTILBERT_LAYER, "", "vocab_", "vocab_projector", "vocab_projector.bias",
     ),
     "electra": Family(
         "embedding_size", *_BERT_LAYER, "electra.embeddings_project",
@@ -81,6 +90,17 @@ def bert_names(layers: Blocks) -> dict[str, str | None]:
     names |= _pair("cls.predictions.transform.LayerNorm", "mlm_head.norm")
     names |= {"cls.predictions.bias": "mlm_head.bias"}
     return names | _pair("cls.seq_relationship", "sentence_head.dense")
+
+
+def distilbert_names(layers: Blocks) -> dict[str, str | None]:
+    """Names of DistilBertForMaskedLM, which has no token types and no pooler. ``layers`` are as in ``bert_names``."""
+    names = {name: ours for name, ours in _tables("distilbert").items() if "token_type" not in name}
+    for layer, (attention, ffn) in enumerate(layers):
+        prefix = f"distilbert.transformer.layer.{layer}"
+        names |= _block(prefix, _DISTILBERT_ATTENTION, f"encoder.attention.{attention}")
+        names |= _block(prefix, _DISTILBERT_FFN, f"encoder.ffn.{ffn}")
+    names |= _pair("vocab_transform", "mlm_head.dense") | _pair("vocab_layer_norm", "mlm_head.norm")
+    return names | {"vocab_projector.bias": "mlm_head.bias"}
 
 
 def discriminator_names(layers: Blocks, projection: bool) -> dict[str, str | None]:

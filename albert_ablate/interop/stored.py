@@ -15,7 +15,7 @@ from albert_ablate.interop.names import FAMILIES
 #: Buffers that older versions stored: position ids 0, 1, 2, ... and zeros.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 #: Parts of the model without heads; files that hold nothing else leave out its name.
-_PARTS = ("embeddings", "embeddings_project", "encoder", "pooler")
+_PARTS = ("embeddings", "embeddings_project", "encoder", "pooler", "transformer")
 
 
 def under_current_names(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -70,6 +70,10 @@ class Method(ABC):
         Matrix products only; a multiply-add counts as two.
         """
 
+    def teacher_flops(self) -> float:
+        """What ``flops`` counts for forward passes of a teacher; 0 without one."""
+        return 0
+
     def lookup_flops(self) -> float:
         """What ``flops`` leaves out: the look-ups of one training sequence in a word table, as a product with it.
 

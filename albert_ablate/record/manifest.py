@@ -138,6 +138,16 @@ class Deviation(Part):
     paper: Any
 
 
+class Teacher(Part):
+    """The run that a student learns from, and what it adds to the student's FLOPs."""
+
+    run: str  # name of its folder
+    identity: str | None = None
+    parameters: Whole | None = None  # with pooler
+    flops_per_step: Number | None = None  # of its forward passes in an optimizer step of the student
+    training_flops: Number | None = None  # of its own training, and of its own teacher's; None if it was imported
+
+
 class Imported(Part):
     """The checkpoint that a run was imported from."""
 
@@ -165,7 +175,8 @@ class Manifest(Part):
     processes: Whole | None = None
     data: Data = Data()
     parameters: Parameters = Parameters()
-    flops_per_step: Number | None = None  # of matrix products
+    flops_per_step: Number | None = None  # of matrix products, a teacher's forward passes included
     flops_per_step_dense: Number | None = None  # if look-ups in word tables were products too
     training_flops: Number | None = None  # of the whole budget; None if it is not in steps
+    teacher: Teacher | None = None  # absent for a run that is no student
     deviations_from_paper: list[Deviation] = Field(default_factory=list)

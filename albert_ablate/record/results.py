@@ -169,6 +169,19 @@ class Scored(Part):
     seen_in_training: Whole | None = None  # scored documents that the run was trained on; None if unknown
 
 
+class Inference(Part):
+    """Duration of one forward pass of the encoder (``evaluation.speed``)."""
+
+    milliseconds: Number  # median
+    percentiles: Interval | None = None  # the 10th and the 90th, milliseconds
+    sequences: Whole | None = None  # of a pass
+    length: Whole | None = None  # tokens of a sequence
+    repetitions: Whole | None = None  # measured passes
+    precision: str | None = None  # bf16 or fp32
+    threads: Whole | None = None  # of PyTorch
+    device: str | None = None  # ``cpu``, or the GPU's name
+
+
 class EvaluationTime(Part):
     """Duration of held-out evaluation."""
 
@@ -189,6 +202,7 @@ class Results(Part):
     training: Training | None = None
     achievable: Achievable | None = None
     scored: Scored | None = None  # only of ``evaluate``
+    inference: Inference | None = None  # absent in older runs
     evaluation: EvaluationTime | None = None
     tasks: list[TaskEntry] = Field(default_factory=list)
     average: Average | None = None  # absent without the paper's five tasks

@@ -52,7 +52,21 @@ def _facts(manifest: dict[str, Any], training: dict[str, Any] | None) -> list[Re
         return [parameters, Text(f"  imported    from {manifest['imported']['from']}\n")]
     amount = f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f} M tokens in {duration(training['seconds'])}"
     speed = f"({training['tokens_per_second']:,.0f} tokens/s, {manifest['precision']})"
-    return [parameters, _Fact("trained", [amount, speed], joint=" "), Text("")]
+    return [parameters, _Fact("trained", [amount, speed], joint=" "), *_both_budgets(manifest, training), Text("")]
+
+
+def _both_budgets(manifest: dict[str, Any], training: dict[str, Any]) -> list[RenderableType]:
+    """A student's FLOPs without and with what its teacher cost; nothing for other runs."""
+    teacher = manifest.get("teacher")
+    if teacher is None:
+        return []
+    all_passes = training["flops"]
+    alone = all_passes * (1 - teacher["flops_per_step"] / manifest["flops_per_step"])
+    if teacher["training_flops"] is None:
+        with_teacher = f"{all_passes:.3g} with its teacher's passes; the teacher's training is not known"
+    else:
+        with_teacher = f"{all_passes + teacher['training_flops']:.3g} with its teacher"
+    return [_Fact("FLOPs", [f"{alone:.3g} student alone", with_teacher])]
 
 
 def held_out(results: dict[str, Any]) -> list[RenderableType]:

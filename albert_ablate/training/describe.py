@@ -7,6 +7,7 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.methods import method_of
 from albert_ablate.record import provenance
+from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.manifest import (
     Attention,
     Code,
@@ -16,8 +17,10 @@ from albert_ablate.record.manifest import (
     Imported,
     Manifest,
     Parameters,
+    Teacher,
     Vocabulary,
 )
+from albert_ablate.record.results import Results
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.machine import Machine
 
@@ -30,11 +33,12 @@ def describe_run(
     data: dict[str, Any],
     machine: Machine,
     attention: Attention | None,
+    teacher: RunFolder | None = None,
 ) -> Manifest:
     """The manifest: everything that the numbers of this run depend on.
 
     ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes; ``attention`` is
-    None on a CPU.
+    None on a CPU; ``teacher`` is the finished run that a student learns from.
     """
     per_step = step_flops(config)
     manifest = Manifest(
@@ -56,7 +60,25 @@ def describe_run(
         manifest.backend = str(machine.backend)
     if attention is not None:
         manifest.attention = attention
+    if teacher is not None:
+        manifest.teacher = _teacher(config, teacher)
     return manifest
+
+
+def _teacher(config: RunConfig, folder: RunFolder) -> Teacher:
+    """The entry of a student's teacher, from the record of that run."""
+    manifest, training = folder.load("manifest.json", Manifest), folder.load("results.json", Results).training
+    spent = None if training is None else training.flops
+    if spent is not None and manifest.teacher is not None:
+        above = manifest.teacher.training_flops
+        spent = None if above is None else spent + above
+    return Teacher(
+        run=folder.name,
+        identity=manifest.identity or folder.identity,
+        parameters=manifest.parameters.with_pooler,
+        flops_per_step=round(method_of(config).teacher_flops()) * config.batch.size,
+        training_flops=spent,
+    )
 
 
 def describe_import(config: RunConfig, name: str, identity: str, origin: Imported, tokenizer: Tokenizer) -> Manifest:

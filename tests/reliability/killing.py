@@ -16,7 +16,7 @@ from albert_ablate.files import read_json
 from albert_ablate.record.folder import RunFolder
 
 #: What a clock gave, in results.
-_TIMING = ("seconds", "tokens_per_second", "evaluation")
+_TIMING = ("seconds", "tokens_per_second", "evaluation", "inference")
 
 
 def begin(words: list[str], cwd: Path) -> "subprocess.Popen[str]":
