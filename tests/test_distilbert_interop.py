@@ -356,6 +356,11 @@ def test_a_distilled_run_goes_out_and_comes_back(tmp_path: Path) -> None:
     assert again.keys() == original.state_dict().keys()
     for name, tensor in original.state_dict().items():
         torch.testing.assert_close(again[name], tensor, atol=0, rtol=0, msg=name)
+    taught = (f"method.teacher={tmp_path / 'again' / 'back'}", f"tokenizer.model_path={folder / 'spiece.model'}")
+    config = tiny_config(tmp_path, *words, *taught, "seed=1")
+    student = run_cell(config, paper_setup(config))
+    assert read_json(student.path / "manifest.json")["teacher"]["run"] == "back"
+    assert student.metrics()[0]["cosine_loss"] < 0.01, "it begins with all layers of its teacher"
 
 
 def test_a_run_of_tinybert_goes_out_as_an_encoder_and_comes_back(
