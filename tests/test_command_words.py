@@ -79,7 +79,7 @@ WRONG = [
     (["data=../my corpus"], "data=text data.path='../my corpus'"),
     (["embeds=e128"], "Did you mean embed? The top level has"),
     (["optimizer.lr=1"], "Did you mean optimizer.learning_rate?"),
-    (["lr=1"], "Did you mean task.scaling.learning_rate or optimizer.learning_rate or scale.learning_rate?"),
+    (["lr=1"], "Did you mean optimizer.learning_rate or scale.learning_rate?"),
     (["layer=3"], "Did you mean model.layers or warm_start.layers?"),
     (["task.tasks.sst2.steps=1"], "task has: source"),
     (["+x=1"], "x: there is no such setting"),

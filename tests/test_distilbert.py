@@ -73,13 +73,13 @@ def test_the_divergence_is_torchs(
     monkeypatch.setattr("albert_ablate.model.divergence._PIECE", piece)
     torch.manual_seed(0)
     x, table, bias = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((9, 4), (23, 4), (23,)))
-    teacher = [torch.randn(*s, dtype=torch.float64) for s in ((9, 6), (23, 6), (23,))]
+    t_x, t_table, t_bias = (torch.randn(*s, dtype=torch.float64) for s in ((9, 6), (23, 6), (23,)))
     weights = torch.tensor([1, 1, 0, 1, 0, 1, 1, 1, 1]) == 1 if weighted else None
     kept = weights if weights is not None else torch.ones(9, dtype=torch.bool)
-    s, t = F.linear(x, table, bias)[kept], F.linear(*teacher)[kept]
+    s, t = F.linear(x, table, bias)[kept], F.linear(t_x, t_table, t_bias)[kept]
     loss = torch.nn.KLDivLoss(reduction="batchmean")
     expected = loss((s / temperature).log_softmax(-1), (t / temperature).softmax(-1)) * temperature**2 * len(s)
-    found = divergence(x, table, bias, *teacher, weights, temperature)
+    found = divergence(x, table, bias, t_x, t_table, t_bias, weights, temperature)
     assert found.item() == pytest.approx(expected.item(), rel=1e-12)
     for ours, theirs in zip(
         torch.autograd.grad(3 * found, (x, table, bias)),

@@ -50,6 +50,7 @@ def linear(name: str, module: Any) -> dict[str, Tensor]:
 
 def embedding_of(model: PretrainingModel) -> dict[str, Tensor]:
     e = model.encoder.embedding
+    assert e.token_type is not None
     return {
         "embeddings.word_embeddings.weight": e.word.weight,
         "embeddings.position_embeddings.weight": e.position.weight,

@@ -152,6 +152,7 @@ def reference(encoder: Encoder, visible: Tensor | None = None, positions: Tensor
     ids, types, _ = inputs()
     tables = encoder.embedding
     positions = torch.arange(T)[None] if positions is None else positions
+    assert tables.token_type is not None
     summed = tables.word.weight[ids] + tables.position.weight[positions] + tables.token_type.weight[types]
     x = tables.projection(tables.norm(summed))
     for layer, blocks in enumerate(encoder.layer_blocks):

@@ -57,6 +57,7 @@ def test_all_tables_and_their_norm_are_e_wide() -> None:
     embedding = build_model(shape(), 0).encoder.embedding
     assert embedding.word.weight.shape == (61, 16)
     assert embedding.position.weight.shape == (24, 16)
+    assert embedding.token_type is not None
     assert embedding.token_type.weight.shape == (2, 16)
     assert embedding.norm.normalized_shape == (16,)
 
@@ -72,6 +73,7 @@ def test_the_projection_has_a_bias_and_exists_only_where_the_widths_differ() -> 
 def test_the_norm_comes_before_the_projection() -> None:
     embedding = build_model(shape(), 0).encoder.embedding.eval()
     ids, types, _ = batch()
+    assert embedding.token_type is not None
     summed = embedding.word(ids) + embedding.position.weight[:11] + embedding.token_type(types)
     assert isinstance(embedding.projection, nn.Linear)
     expected = F.linear(F.layer_norm(summed, (16,), eps=1e-12), embedding.projection.weight, embedding.projection.bias)

@@ -322,6 +322,8 @@ def _unknown(key: str, group: str, part: str, node: dict[Any, Any], settings: di
             part if group else nearest(key.rpartition(".")[2], dict.fromkeys(name.rpartition(".")[2] for name in paths))
         )
         same = [name for name in paths if name.rpartition(".")[2] == last]
+        if len(same) > 3:  # those of groups come before those of groups in groups
+            same = [name for name in same if name.count(".") == min(other.count(".") for other in same)]
         hint = f"Did you mean {' or '.join(same)}? " if 0 < len(same) < 4 else ""
     return f"{key}: there is no such setting. {hint}{group or 'The top level'} has: {', '.join(names) or 'nothing'}."
 

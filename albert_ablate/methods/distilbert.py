@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from albert_ablate.config.schema import RunConfig
-from albert_ablate.methods.method import Measure, Term
+from albert_ablate.methods.method import Measure, Term, allowed
 from albert_ablate.methods.mlm import EPSILON
 from albert_ablate.methods.student import Student
 from albert_ablate.methods.teacher import has_masked_lm_head
@@ -24,10 +23,12 @@ class DistilBert(Student):
     cosine between the last states of both, a mean over real tokens. A loss of weight 0 is not computed.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
-        heads = {Measure.SENTENCE_HEAD} if config.has_pooler else set()
-        self.measures = frozenset({Measure.MASKED_LM} | heads)
+    @property
+    def measures(self) -> frozenset[Measure]:
+        """Masked LM if a loss trains its head; the sentence head if there is one."""
+        method = self.config.method
+        trained = bool(method.kl_weight or method.mlm_weight)
+        return allowed({Measure.MASKED_LM: trained, Measure.SENTENCE_HEAD: self.config.has_pooler})
 
     def problems(self) -> list[str]:
         """As of any student; the losses also need a masked-LM head and equal widths."""

@@ -47,11 +47,13 @@ class Term:
 class Method(ABC):
     """One way to pretrain an encoder."""
 
-    #: The measurements that the model allows.
-    measures: frozenset[Measure]
-
     def __init__(self, config: RunConfig) -> None:
         self.config = config
+
+    @property
+    @abstractmethod
+    def measures(self) -> frozenset[Measure]:
+        """The measurements that the model allows."""
 
     @property
     def masked(self) -> float:
@@ -110,3 +112,8 @@ class Method(ABC):
     @abstractmethod
     def shown(self, line: Mapping[str, float]) -> str:
         """The terms of a log line in short form, for the progress bar."""
+
+
+def allowed(measures: Mapping[Measure, bool]) -> frozenset[Measure]:
+    """The measurements that are true in ``measures``."""
+    return frozenset(measure for measure, allows in measures.items() if allows)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.methods.method import Measure, Method, Term
+from albert_ablate.methods.method import Measure, Method, Term, allowed
 from albert_ablate.model.architecture import ParameterCount
 
 if TYPE_CHECKING:  # they load torch
@@ -23,8 +23,11 @@ class MaskedLM(Method):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._sentences = config.objective.name.trains_sentences
-        heads = {Measure.SENTENCE_HEAD} if config.has_pooler else set()
-        self.measures = frozenset({Measure.MASKED_LM} | heads)
+
+    @property
+    def measures(self) -> frozenset[Measure]:
+        """Masked LM, and the sentence head if there is one."""
+        return allowed({Measure.MASKED_LM: True, Measure.SENTENCE_HEAD: self.config.has_pooler})
 
     def parameters(self) -> ParameterCount:
         """Encoder, pooler and both heads, in every arm; without a pooler there is no sentence head either."""

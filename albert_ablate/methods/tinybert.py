@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from albert_ablate.config.schema import RunConfig
-from albert_ablate.methods.method import Measure, Term
+from albert_ablate.methods.method import Measure, Term, allowed
 from albert_ablate.methods.student import Student
 from albert_ablate.model.architecture import Architecture, ParameterCount
 
@@ -22,9 +21,10 @@ class TinyBert(Student):
     Learned projections take the student's states to the teacher's width. No loss reads the masked-LM head.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
-        self.measures = frozenset({Measure.SENTENCE_HEAD} if config.has_pooler else set[Measure]())
+    @property
+    def measures(self) -> frozenset[Measure]:
+        """The sentence head if there is one; no loss trains the masked-LM head."""
+        return allowed({Measure.SENTENCE_HEAD: self.config.has_pooler})
 
     @property
     def imitation(self) -> "ImitationSettings":
