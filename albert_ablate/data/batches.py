@@ -53,8 +53,12 @@ class Batch:
             )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
-        """Denominators of mean losses: masked positions, sequences, real tokens."""
-        return {"masked": len(self.targets), "sequences": len(self), "tokens": int(self.mask.sum())}
+        """Denominators of mean losses: masked positions, sequences, real tokens, pairs of real tokens."""
+        lengths = self.mask.sum(1)
+        return {
+            "masked": len(self.targets), "sequences": len(self),
+            "tokens": int(lengths.sum()), "pairs": int(lengths.square().sum()),
+        }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name."""

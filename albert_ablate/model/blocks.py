@@ -3,6 +3,7 @@
 Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, R rows (chosen positions).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,10 @@ class Block(nn.Module):
         """(B, T, width) -> (B, T, width), as ``SubLayer``. Widths may differ inside a layer; the last is H."""
         raise NotImplementedError
 
+    def scores(self, y: Tensor) -> Tensor | None:
+        """(B, T, H) stream -> (B, N, T, T) attention scores q k' / sqrt(D), without mask; None if there are none."""
+        return None
+
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
         """The same function with hand-written gradients and products in ``low``; None if not implemented."""
         return None
@@ -65,6 +70,8 @@ class Kind:
     flops: Callable[[Shape, int], float]  # (shape, T) -> FLOPs of a forward pass over a sequence; multiply-add = 2
     #: Whether the result at a position depends only on the stream and the layer's input at that position.
     positionwise: bool = False
+    #: (shape, T) -> FLOPs of ``Block.scores`` for a sequence; None if the kind has no attention scores.
+    score_flops: Callable[[Shape, int], float] | None = None
 
 
 def gelu(x: Tensor, activation: str) -> Tensor:
@@ -100,6 +107,12 @@ class AttentionBlock(Block):
         h, keys = shape.hidden_size, PATTERNS[shape.pattern].keys(shape, length)
         return length * (8 * h * h + 4 * keys * h)
 
+    @staticmethod
+    def score_flops(shape: Shape, length: int) -> float:
+        """The projections to queries and keys, and a score for each pair."""
+        h = shape.hidden_size
+        return length * (4 * h * h + 2 * length * h)
+
     @property
     def active_attention_dropout(self) -> float:
         """The dropout rate of attention probabilities in training, else 0."""
@@ -112,17 +125,23 @@ class AttentionBlock(Block):
         the host would have to wait for shapes that depend on it.
         """
         b, t, h = y.shape
-        d = h // self.heads
-
-        def split(z: Tensor) -> Tensor:
-            return z.view(b, t, self.heads, d).transpose(1, 2)  # (B, N, T, D)
-
-        q, k, v = split(self.query(y)), split(self.key(y)), split(self.value(y))
+        q, k, v = self._split(self.query(y)), self._split(self.key(y)), self._split(self.value(y))
         context = (self.kernel or fused_attention)(q, k, v, call.view, self.active_attention_dropout)  # (B, N, T, D)
         context = context.transpose(1, 2).reshape(b, t, h)
         if call.rows is not None:
             y, context = call.rows.of(y), call.rows.of(context)  # (R, H)
         return self.norm(y + self.dropout(self.output(context)))
+
+    def _split(self, z: Tensor) -> Tensor:
+        """(B, T, H) -> (B, N, T, D)."""
+        return z.view(*z.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def scores(self, y: Tensor) -> Tensor | None:
+        """See ``Block``. Computed beside ``forward``, whose fused kernels keep no scores; None with another kernel."""
+        if self.kernel is not None:
+            return None
+        q, k = self._split(self.query(y)), self._split(self.key(y))
+        return q / math.sqrt(q.shape[-1]) @ k.transpose(-1, -2)
 
     @property
     def _settings(self) -> cpu.Settings:
@@ -203,7 +222,13 @@ class FeedForwardBlock(Block):
 
 
 KINDS: dict[str, Kind] = {
-    "attention": Kind(Part.ATTENTION, AttentionBlock, AttentionBlock.count, AttentionBlock.flops),
+    "attention": Kind(
+        Part.ATTENTION,
+        AttentionBlock,
+        AttentionBlock.count,
+        AttentionBlock.flops,
+        score_flops=AttentionBlock.score_flops,
+    ),
     "ffn": Kind(Part.FFN, FeedForwardBlock, FeedForwardBlock.count, FeedForwardBlock.flops, positionwise=True),
 }
 

@@ -5,6 +5,7 @@ Letters: B batch, T tokens, H hidden, N heads, L layers, R rows (chosen position
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -75,10 +76,20 @@ class Encoder(nn.Module):
         return last
 
     def hidden_states(
-        self, input_ids: Tensor, type_ids: Tensor, mask: Tensor | None = None, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        type_ids: Tensor,
+        mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        layers: int | None = None,
     ) -> list[Tensor]:
-        """L + 1 tensors (B, T, H): the projected embedding, then the output of each layer."""
-        return list(self._states(input_ids, type_ids, mask, position_ids))
+        """L + 1 tensors (B, T, H): the projected embedding, then the output of each layer.
+
+        With ``layers`` only those of the first ``layers`` layers; the others are not computed.
+        """
+        return list(
+            islice(self._states(input_ids, type_ids, mask, position_ids), None if layers is None else layers + 1)
+        )
 
     @property
     def compiling(self) -> bool:

@@ -100,8 +100,12 @@ class TaskBatch:
         return len(self.targets)
 
     def counts(self) -> dict[str, int]:
-        """The denominator of the mean loss."""
-        return {"examples": len(self)}
+        """Denominators of mean losses: examples, sequences, real tokens, pairs of real tokens of a sequence."""
+        lengths = self.mask.sum(1)
+        return {
+            "examples": len(self), "sequences": len(lengths),
+            "tokens": int(lengths.sum()), "pairs": int(lengths.square().sum()),
+        }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name."""
