@@ -24,9 +24,10 @@ from albert_ablate.model.pretraining import initialise
 from albert_ablate.model.rows import first_rows
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks import heads
+from albert_ablate.tasks.collected import collect, paper_average
 from albert_ablate.tasks.heads import AnswerableSpanModel, PooledModel, SpanModel, forbidden
+from albert_ablate.tasks.planning import plan_units
 from albert_ablate.tasks.task import HeadSettings, TaskBatch
-from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.precision import autocast
 from analysis.compare import changes, compare_tasks
 from analysis.judge.metrics import values

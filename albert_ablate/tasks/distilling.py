@@ -1,0 +1,107 @@
+"""A fine-tuned teacher in memory, and the two stages of a student that learns from it (TinyBERT, section 3.2)."""
+
+from dataclasses import replace
+
+from torch import nn
+
+from albert_ablate import console
+from albert_ablate.config.schema import RuntimeConfig
+from albert_ablate.config.tasks import FineTuneConfig
+from albert_ablate.errors import ConfigError
+from albert_ablate.model.base import without_values
+from albert_ablate.model.encoder import Encoder
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.tasks import Distilled, FirstStage, UnitResults
+from albert_ablate.tasks.finetuning import BEST, LAYERS, Loss, predict
+from albert_ablate.tasks.layers import LayerTuner
+from albert_ablate.tasks.planning import Unit, UnitTeacher
+from albert_ablate.tasks.recipe import Recipe, resolve
+from albert_ablate.tasks.soft import soft_loss_of
+from albert_ablate.tasks.task import Distribution, FeatureSet, GivesDistribution, HeadSettings, Task, training_on
+from albert_ablate.training.checkpoint import Owner, load_strictly
+from albert_ablate.training.machine import Machine
+
+
+class Teacher:
+    """The best weights of a finished fine-tuning, in eval mode and without gradients."""
+
+    def __init__(self, source: UnitTeacher, task: Task, machine: Machine) -> None:
+        """``task`` is the student's, whose classes are the same. Raises CheckpointError if weights are damaged."""
+        config, folder = source.run.config, source.unit.folder
+        self.name = source.name
+        shape = config.architecture()
+        recipe = resolve(source.unit.task, config.task.scaling, task.examples, shape.max_positions)
+        head = HeadSettings(recipe.classifier_dropout, config.task.pool, config.task.head)
+        self.model: nn.Module = without_values(lambda: task.build(shape, head))
+        load_strictly(folder.path / BEST, self.model)
+        self.model.to(machine.device).eval().requires_grad_(False)
+        self.score = folder.load("results.json", UnitResults).best.score
+        self._machine = machine
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, whose layers are imitated."""
+        encoder = self.model.encoder
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def answering(self, task: Task) -> Task:
+        """``task`` with the teacher's logits as the targets of its training examples."""
+        with console.stage(f"the teacher answers {len(task.train):,} training examples of {task.name}"):
+            logits = predict(task, self.model, task.train, self._machine)["logits"]
+        return training_on(task, FeatureSet(task.train.sequences, logits, task.train.choices))
+
+
+def goal(common: FineTuneConfig, task: Task, augmented: Task, teacher: Teacher | None) -> tuple[Task, Loss | None]:
+    """What the last stage of a fine-tuning trains on, and its loss; None: the task's own.
+
+    With a teacher, numbers are learned from the gold values of the original examples, as in the paper. Raises
+    ConfigError if nothing would be learned from the teacher.
+    """
+    if teacher is None:
+        return augmented, None
+    answers = _distribution(task)
+    if common.distil.predictions == "soft" and answers is not None:
+        return teacher.answering(augmented), soft_loss_of(common.distil, answers)
+    if not common.distil.epochs:
+        raise ConfigError(
+            f"task.distil.epochs=0 with task={task.name}: numbers are learned from their gold values, so nothing is "
+            "learned from the teacher. Give the first stage epochs, or leave task.distil.teacher empty."
+        )
+    return task, None
+
+
+def distil(
+    task: Task,
+    student: nn.Module,
+    teacher: Teacher,
+    recipe: Recipe,
+    common: FineTuneConfig,
+    unit: Unit,
+    owner: Owner,
+    machine: Machine,
+    runtime: RuntimeConfig,
+) -> Distilled:
+    """The first stage, or what is left of it: trains ``student`` in place. Returns the record of both stages.
+
+    Its checkpoints are in a sub-folder of the unit, so that a later start finds its last weights again.
+    """
+    soft = common.distil.predictions == "soft" and _distribution(task) is not None
+    record = Distilled(**teacher.name.as_json(), score=teacher.score, predictions="soft" if soft else "gold")
+    if not common.distil.epochs:
+        return record
+    folder = RunFolder(unit.folder.path, LAYERS)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.note = unit.folder.note
+    owner = replace(owner, identity=f"{owner.identity}-{LAYERS}")
+    tuner = LayerTuner(task, student, teacher.encoder, recipe, common, unit.seed, folder, owner, machine, runtime)
+    unit.folder.say(
+        f"{unit.folder.name}: first {tuner.recipe.steps:,} steps of {tuner.batches.batch_size} examples over the "
+        f"layers of {teacher.name.run}, learning rate {tuner.recipe.learning_rate:.3g}"
+    )
+    record.layers = FirstStage.model_validate(tuner.fit())
+    return record
+
+
+def _distribution(task: Task) -> Distribution | None:
+    return task.distribution if isinstance(task, GivesDistribution) else None
