@@ -36,6 +36,11 @@ class MethodName(StrEnum):
         return self in _STUDENT_SETTINGS
 
     @property
+    def reads_masks(self) -> bool:
+        """Whether the encoder predicts the pieces at masks."""
+        return self in (MethodName.MLM, MethodName.DISTILBERT)
+
+    @property
     def needs_equal_generator(self) -> bool:
         """Whether the encoder begins with the generator's weights, so that both networks have one size."""
         return self is MethodName.TWO_STAGE

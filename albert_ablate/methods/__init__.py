@@ -2,6 +2,7 @@
 
 from albert_ablate.axes.method import MethodName
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.methods.distilbert import DistilBert
 from albert_ablate.methods.electra import Electra
 from albert_ablate.methods.electra_variants import AllTokensMLM, ElectraAtMasked, ReplaceMLM, TwoStage
 from albert_ablate.methods.method import Measure, Method, Term
@@ -15,6 +16,7 @@ METHODS: dict[MethodName, type[Method]] = {
     MethodName.REPLACE_MLM: ReplaceMLM,
     MethodName.ALL_TOKENS_MLM: AllTokensMLM,
     MethodName.TWO_STAGE: TwoStage,
+    MethodName.DISTILBERT: DistilBert,
 }
 
 

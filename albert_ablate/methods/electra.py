@@ -1,6 +1,5 @@
 """ELECTRA: a generator replaces tokens, and the encoder learns which ones (Clark et al., ICLR 2020)."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -79,12 +78,6 @@ class Corrupting(Method):
         """The settings of masking, with ELECTRA's fill unless another is set."""
         masking = self.config.masking
         return replace(masking, fill="electra") if masking.fill == "auto" else masking
-
-    @property
-    def masked(self) -> float:
-        """Masked positions of a full sequence."""
-        masking = self.config.masking
-        return min(masking.probability * self.config.pairs.max_length, masking.max_predictions or math.inf)
 
     def build(self, parents: Mapping[str, Path]) -> "ElectraModel":
         """Encoder, pooler, heads and generator."""

@@ -4,6 +4,7 @@
 follows from the settings alone; torch is loaded only to build the model.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,12 @@ class Method(ABC):
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
+
+    @property
+    def masked(self) -> float:
+        """Masked positions of a full sequence."""
+        masking = self.config.masking
+        return min(masking.probability * self.config.pairs.max_length, masking.max_predictions or math.inf)
 
     @abstractmethod
     def parameters(self) -> ParameterCount:

@@ -1,6 +1,5 @@
 """Masked LM plus the sentence loss of ``objective``, as in BERT and ALBERT (paper, section 3.1)."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,20 +28,15 @@ class MaskedLM(Method):
 
     def parameters(self) -> ParameterCount:
         """Encoder, pooler and both heads, in every arm; without a pooler there is no sentence head either."""
-        counted = self.config.architecture().parameters()
-        if self.config.has_pooler:
-            return counted
-        return replace(counted, pooler=0, heads={"mlm_head": counted.heads["mlm_head"]})
+        return model_parameters(self.config)
 
     def flops(self) -> float:
         """FLOPs of three forward passes; the backward pass counts as two.
 
         The number of predicted positions follows ``masking.probability`` up to ``masking.max_predictions``.
         """
-        length, masking = self.config.pairs.max_length, self.config.masking
-        masked = min(masking.probability * length, masking.max_predictions or math.inf)
-        shape = self.config.architecture()
-        return 3 * (shape.forward_flops(length, masked) - (0 if self.config.has_pooler else shape.pooler_flops()))
+        shape, length = self.config.architecture(), self.config.pairs.max_length
+        return 3 * (shape.forward_flops(length, self.masked) - (0 if self.config.has_pooler else shape.pooler_flops()))
 
     def build(self, parents: Mapping[str, Path]) -> "PretrainingModel":
         """Encoder, tied masked-LM head and, if ``config.has_pooler``, pooler and sentence head."""
@@ -63,3 +57,11 @@ class MaskedLM(Method):
         """Loss and accuracy of masked LM, accuracy of the sentence task."""
         text = f"MLM {line['mlm_loss']:.3f} nats, {line['mlm_accuracy']:.1%}"
         return f"{text} · sentence {line['sentence_accuracy']:.1%}" if "sentence_accuracy" in line else text
+
+
+def model_parameters(config: RunConfig) -> ParameterCount:
+    """Those of encoder and masked-LM head and, if ``config.has_pooler``, of pooler and sentence head."""
+    counted = config.architecture().parameters()
+    if config.has_pooler:
+        return counted
+    return replace(counted, pooler=0, heads={"mlm_head": counted.heads["mlm_head"]})

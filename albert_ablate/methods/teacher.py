@@ -9,6 +9,8 @@ from albert_ablate.config.recorded import completed, read_recorded
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods.parents import Parent, named_after
+from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.manifest import Manifest
 
 #: The run that a student learns from.
 TEACHER = "teacher"
@@ -65,8 +67,8 @@ def _trained_first(config: RunConfig) -> Parent:
     return Parent(TEACHER, teacher, changed)
 
 
-def require_same_widths(config: RunConfig, teacher: RunConfig) -> None:
-    """Raise ConfigError unless teacher and student have equally many pieces and positions for the student's pairs."""
+def require_same_text(config: RunConfig, teacher: RunConfig) -> None:
+    """Raise ConfigError unless the teacher knows as many pieces, and enough positions for the student's pairs."""
     ours, theirs = config.tokenizer.vocab_size, teacher.tokenizer.vocab_size
     if ours != theirs:
         raise ConfigError(
@@ -78,6 +80,16 @@ def require_same_widths(config: RunConfig, teacher: RunConfig) -> None:
             f"pairs.max_length={config.pairs.max_length}: the teacher has only {teacher.model.max_positions} "
             "positions. Shorten the sequences."
         )
+
+
+def has_masked_lm_head(teacher: Parent) -> bool:
+    """Whether the teacher has a masked-LM head that was trained on masked text."""
+    if not teacher.config.method.name.reads_masks:
+        return False
+    if teacher.folder is None:
+        return True
+    imported = RunFolder(teacher.folder.parent, teacher.folder.name).load("manifest.json", Manifest).imported
+    return imported is None or "masked-LM head" not in imported.missing
 
 
 def with_tokenizer_of(config: RunConfig) -> str:

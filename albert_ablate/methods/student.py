@@ -1,0 +1,138 @@
+"""What methods that learn from a teacher have in common."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from albert_ablate.errors import ConfigError
+from albert_ablate.methods.method import Method, Term
+from albert_ablate.methods.mlm import model_parameters
+from albert_ablate.methods.parents import Parent
+from albert_ablate.methods.teacher import TEACHER, require_same_text, teacher_of
+from albert_ablate.model.architecture import Architecture, ParameterCount
+
+if TYPE_CHECKING:  # they load torch
+    from torch import Tensor
+
+    from albert_ablate.data.batches import Batch
+    from albert_ablate.model.student import StudentModel
+
+
+class Student(Method):
+    """A method whose model learns from a teacher: a finished run, without dropout and gradients."""
+
+    def parameters(self) -> ParameterCount:
+        """As masked LM's; the teacher is not trained."""
+        return model_parameters(self.config)
+
+    @cached_property
+    def teacher(self) -> Parent:
+        """The teacher's run. Raises UserError if it cannot be read."""
+        return teacher_of(self.config)
+
+    @property
+    def teacher_shape(self) -> Architecture:
+        """The shape of the teacher."""
+        return self.teacher.config.architecture()
+
+    def parents(self) -> tuple[Parent, ...]:
+        """The teacher. Raises ConfigError if the student cannot learn from it."""
+        shallower, name = list(self.config.warm_start.layers), self.config.method.name
+        if shallower:
+            raise ConfigError(
+                f"warm_start.layers={shallower}: a student with method={name} begins with random layers or those of "
+                "its teacher. Leave it empty and set method.start."
+            )
+        require_same_text(self.config, self.teacher.config)
+        problems = self.problems()
+        if problems:
+            raise ConfigError(problems)
+        return (self.teacher,)
+
+    def problems(self) -> list[str]:
+        """A sentence for each way in which student and teacher do not fit."""
+        return self._start_problems() if self.config.method.start == "teacher" else []
+
+    def _start_problems(self) -> list[str]:
+        """Why the student cannot begin with layers of its teacher."""
+        from albert_ablate.model.student import copied_blocks
+
+        ours, theirs = self.config.architecture(), self.teacher_shape
+        wanted = "method.start=teacher"
+        sizes = {
+            "embed.size": (ours.embedding_size, theirs.embedding_size),
+            "model.hidden": (ours.hidden_size, theirs.hidden_size),
+            "model.intermediate": (ours.intermediate_size, theirs.intermediate_size),
+            "model.heads": (ours.heads, theirs.heads),
+            "model.max_positions": (ours.max_positions, theirs.max_positions),
+        }
+        problems = [
+            f"{wanted}: {name}={own}, the teacher has {other}. Set it to {other}, or use method.start=random."
+            for name, (own, other) in sizes.items()
+            if own != other
+        ]
+        if problems:
+            return problems
+        if ours.has_projection != theirs.has_projection:
+            return [
+                f"{wanted}: model.projection differs from the teacher's. Make it equal, or use method.start=random."
+            ]
+        if any(len(sources) > 1 for sources in copied_blocks(ours, theirs).values()):
+            return [
+                f"{wanted} with share={ours.share}: layers of the student share a block, and those of the teacher that "
+                "they begin with differ. Use a teacher that shares as the student does, or method.start=random."
+            ]
+        return []
+
+    def flops(self) -> float:
+        """FLOPs of the student's three passes and one forward pass of the teacher."""
+        return self.student_flops() + self.teacher_flops()
+
+    @abstractmethod
+    def teacher_flops(self) -> float:
+        """FLOPs of the teacher for one training sequence: forward."""
+
+    @abstractmethod
+    def student_flops(self) -> float:
+        """FLOPs of the student for one training sequence: forward and backward."""
+
+    def lookup_flops(self) -> float:
+        """Three passes of the student and one of the teacher."""
+        return super().lookup_flops() + self.teacher_shape.lookup_flops(self.config.pairs.max_length)
+
+    def build(self, parents: Mapping[str, Path]) -> "StudentModel":
+        """The student; with its teacher and, if ``method.start`` says so, its layers, if there is a teacher's run."""
+        from albert_ablate.model.student import begin_with, load_teacher
+
+        model = self.new_model()
+        if TEACHER in parents:
+            teacher = load_teacher(parents[TEACHER], self.teacher_shape)
+            model.learn_from(teacher)
+            if self.config.method.start == "teacher":
+                begin_with(model, teacher, self.config.method.copy_transform)
+        return model
+
+    def new_model(self) -> "StudentModel":
+        """The student, initialised from the seed."""
+        from albert_ablate.model.base import without_values
+        from albert_ablate.model.pretraining import initialise
+        from albert_ablate.model.student import StudentModel
+
+        c = self.config
+        shape = c.architecture()
+        model = without_values(lambda: StudentModel(shape, c.has_pooler))
+        initialise(model, shape.initializer_range, c.seed)
+        return model
+
+    def sentence_terms(self, model: "StudentModel", batch: "Batch", first: "Tensor") -> "tuple[Term, ...]":
+        """The sentence loss of the objective, if it has one, from the (B, H) states of [CLS]."""
+        from torch.nn import functional as F
+
+        if not self.config.objective.name.trains_sentences:
+            return ()
+        logits = model.sentence_logits(first[:, None]).float()  # (B, 2)
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+        hits = (logits.detach().argmax(-1) == batch.labels).sum()
+        return (Term("sentence", loss, "sequences", hits, weight=self.config.method.sentence_weight),)

@@ -1,0 +1,92 @@
+"""The divergence of a student's distribution over pieces from its teacher's, with gradients written by hand.
+
+Letters: R rows (tokens), E embedding of the student, F embedding of the teacher, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from albert_ablate.model.rounding import wide_dtype
+
+#: Logits of a piece, 64 MiB in fp32. Only a piece of them exists at a time.
+_PIECE = 1 << 24
+
+
+def divergence(
+    x: Tensor,
+    table: Tensor,
+    bias: Tensor,
+    teacher_x: Tensor,
+    teacher_table: Tensor,
+    teacher_bias: Tensor,
+    weights: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    """Sum over rows of T^2 KL(softmax(t / T) || softmax(s / T)) in nats; s and t are the logits of student and teacher.
+
+    Takes (R, E) inputs of the student's last product, its (V, E) word table and (V,) bias, and the teacher's (R, F),
+    (V, F) and (V,). ``weights``: (R,) factors of the rows; None: 1. The teacher gets no gradient. Hinton et al., 2015,
+    as in the released code of DistilBERT: with the factor T^2, gradients are as large at any temperature.
+    """
+    loss: Tensor = _Divergence.apply(  # type: ignore[no-untyped-call]
+        x, table, bias, teacher_x, teacher_table, teacher_bias, weights, temperature
+    )
+    return loss
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        table: Tensor,
+        bias: Tensor,
+        teacher_x: Tensor,
+        teacher_table: Tensor,
+        teacher_bias: Tensor,
+        weights: Tensor | None,
+        temperature: float,
+    ) -> Tensor:
+        wide, needed = wide_dtype(x.dtype), any(ctx.needs_input_grad)
+        low, low_bias = table.detach().to(x.dtype), bias.detach().to(x.dtype)
+        teacher_low, teacher_low_bias = teacher_table.to(teacher_x.dtype), teacher_bias.to(teacher_x.dtype)
+        loss = x.new_zeros((), dtype=wide)
+        d_x = torch.empty_like(x) if needed else None
+        d_table, d_bias = x.new_zeros(table.shape, dtype=wide), x.new_zeros(bias.shape, dtype=wide)
+        for first in range(0, len(x), size := max(1, _PIECE // len(table))):
+            rows = slice(first, first + size)
+            factor = None if weights is None else weights[rows, None].to(wide)
+            s = _shifted(F.linear(x[rows], low, low_bias), wide, temperature)
+            t = _shifted(F.linear(teacher_x[rows], teacher_low, teacher_low_bias), wide, temperature)
+            p = t.exp()
+            p_sum = p.sum(-1, keepdim=True)
+            p.div_(p_sum)
+            values = torch.linalg.vecdot(p, t.sub_(s))[:, None]  # sum of p (t - s), before both are normalised
+            q = s.exp_()
+            q_sum = q.sum(-1, keepdim=True)
+            values += q_sum.log() - p_sum.log()
+            loss += temperature**2 * (values if factor is None else values * factor).sum()
+            if d_x is None:
+                continue
+            d_logits = q.div_(q_sum).sub_(p).mul_(temperature)  # (rows, V)
+            d_logits = (d_logits if factor is None else d_logits.mul_(factor)).to(x.dtype)
+            d_x[rows] = d_logits @ low
+            d_table += d_logits.t() @ x[rows]
+            d_bias += d_logits.sum(0)
+        if d_x is not None:
+            ctx.save_for_backward(d_x, d_table.to(table.dtype), d_bias.to(bias.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d_x, d_table, d_bias = ctx.saved_tensors
+        return d_x * grad.to(d_x.dtype), d_table * grad, d_bias * grad, None, None, None, None, None
+
+
+def _shifted(logits: Tensor, wide: torch.dtype, temperature: float) -> Tensor:
+    """Logits / T in ``wide``, less the highest of each row."""
+    scores = logits.to(wide, copy=True)
+    return scores.sub_(scores.amax(-1, keepdim=True)).div_(temperature)
