@@ -1,6 +1,7 @@
 """A fine-tuned teacher in memory, and the two stages of a student that learns from it (TinyBERT, section 3.2)."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -8,12 +9,14 @@ from albert_ablate import console
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.config.tasks import FineTuneConfig
 from albert_ablate.errors import ConfigError
+from albert_ablate.files import digest
 from albert_ablate.model.base import without_values
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import Distilled, FirstStage, UnitResults
 from albert_ablate.tasks.finetuning import BEST, LAYERS, Loss, predict
-from albert_ablate.tasks.layers import LayerTuner
+from albert_ablate.tasks.kept_outputs import keep_outputs
+from albert_ablate.tasks.layers import LayerTuner, imitation_settings
 from albert_ablate.tasks.planning import Unit, UnitTeacher
 from albert_ablate.tasks.recipe import Recipe, resolve
 from albert_ablate.tasks.soft import soft_loss_of
@@ -81,10 +84,12 @@ def distil(
     owner: Owner,
     machine: Machine,
     runtime: RuntimeConfig,
+    cache: Path,
 ) -> Distilled:
     """The first stage, or what is left of it: trains ``student`` in place. Returns the record of both stages.
 
-    Its checkpoints are in a sub-folder of the unit, so that a later start finds its last weights again.
+    Its checkpoints are in a sub-folder of the unit, so that a later start finds its last weights again. Outputs of the
+    teacher that are kept lie in ``cache``.
     """
     soft = common.distil.predictions == "soft" and _distribution(task) is not None
     record = Distilled(**teacher.name.as_json(), score=teacher.score, predictions="soft" if soft else "gold")
@@ -99,6 +104,12 @@ def distil(
         f"{unit.folder.name}: first {tuner.recipe.steps:,} steps of {tuner.batches.batch_size} examples over the "
         f"layers of {teacher.name.run}, learning rate {tuner.recipe.learning_rate:.3g}"
     )
+    if common.distil.cache:
+        key = digest(
+            [asdict(imitation_settings(common.distil)), teacher.name.as_json(), machine.precision, machine.device.type]
+        )
+        kept = keep_outputs(task.name, cache, key, task.train, tuner.compute_shown, machine.device)
+        tuner.shown = kept or tuner.shown
     record.layers = FirstStage.model_validate(tuner.fit())
     return record
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,7 +23,7 @@ from albert_ablate.model.pretraining import initialise
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import FirstStage
 from albert_ablate.tasks.recipe import Recipe
-from albert_ablate.tasks.task import Task, TaskBatch
+from albert_ablate.tasks.task import FeatureSet, Task, TaskBatch, training_on
 from albert_ablate.tasks.task_loop import TaskLoop
 from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
@@ -70,7 +71,10 @@ class LayerTuner(TaskLoop):
         machine: Machine,
         runtime: RuntimeConfig,
     ) -> None:
-        """``recipe`` is that of the second stage. ``teacher`` is in eval mode on the machine's device."""
+        """``recipe`` is that of the second stage. ``teacher`` is in eval mode on the machine's device.
+
+        The targets of batches are the numbers of their examples, by which kept outputs of the teacher are found.
+        """
         distil = common.distil
         self._imitation = imitation_settings(distil)
         encoder = student.encoder
@@ -84,7 +88,10 @@ class LayerTuner(TaskLoop):
         steps = max(1, math.ceil(task.examples * distil.epochs / batch))
         stage = replace(recipe, steps=steps, warmup_steps=0, learning_rate=distil.learning_rate)
         self.losses: dict[str, float] = {}  # of the last log line
-        super().__init__(task, Imitating(student, projections), stage, common, seed, folder, owner, machine, runtime)
+        self.shown: Shown = self.compute_shown
+        super().__init__(
+            _numbered(task), Imitating(student, projections), stage, common, seed, folder, owner, machine, runtime
+        )
         self.title = f"{self.title}, layers"
 
     def terms(self, batch: TaskBatch) -> Sequence[Term]:
@@ -96,9 +103,10 @@ class LayerTuner(TaskLoop):
         return [Term(name, loss, per, weight=weights[name]) for name, (loss, per) in losses.items()]
 
     @torch.no_grad()
-    def shown(self, batch: TaskBatch) -> Observed:
-        """What the teacher shows of a micro-batch."""
-        return self._observed(self._teacher, batch, self._theirs)
+    def compute_shown(self, batch: TaskBatch) -> Observed:
+        """What the teacher shows of a (micro-)batch on the device."""
+        with self.machine.autocast():
+            return self._observed(self._teacher, batch, self._theirs)
 
     def _observed(self, encoder: Encoder, batch: TaskBatch, layers: Sequence[int]) -> Observed:
         return observe(encoder, batch.input_ids, batch.type_ids, batch.mask, layers, self._imitation.target)
@@ -168,3 +176,11 @@ class LayerTuner(TaskLoop):
             seconds=self.seconds,
             losses=self.losses,
         ).as_json()
+
+
+def _numbered(task: Task) -> Task:
+    """The task with the number of each training example as its target."""
+    features = FeatureSet(task.train.sequences, np.arange(len(task.train)), task.train.choices)
+    numbered = training_on(task, features)
+    numbered.examples = task.examples
+    return numbered

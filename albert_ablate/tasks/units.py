@@ -189,8 +189,9 @@ def _fine_tune(
     if prepared.teacher is not None:
         owner = Owner(folder.identity, described, machine.device.type, machine.card)
         distilled = distil(
-            material.augmented, model, prepared.teacher, recipe, config.task, unit, owner, machine, config.runtime
-        )
+            material.augmented, model, prepared.teacher, recipe, config.task, unit, owner, machine, config.runtime,
+            Path(config.paths.cache),
+        )  # fmt: skip
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
     folder.say(
         f"{started}: {recipe.steps:,} steps of {recipe.batch_size} examples, learning rate {recipe.learning_rate:.3g}, "

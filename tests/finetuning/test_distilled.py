@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from copy import deepcopy
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -25,10 +26,13 @@ from albert_ablate.loading import LoadedRun
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import UnitResults
 from albert_ablate.tasks.distilling import Teacher, goal
-from albert_ablate.tasks.finetuning import FineTuner
+from albert_ablate.tasks.finetuning import FineTuner, build_task_model
+from albert_ablate.tasks.kept_outputs import keep_outputs
 from albert_ablate.tasks.layers import LayerTuner
 from albert_ablate.tasks.planning import plan_units
+from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.soft import soft_loss
+from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.machine import Machine
 
 CPU = Machine(torch.device("cpu"), "fp32")
@@ -247,10 +251,13 @@ def prepared(place: Path, *words: str, teacher: RunFolder | None = None) -> tupl
     return config, task, Teacher(unit.teacher, task, CPU)
 
 
-def layer_tuner(config: RunConfig, task: Any, model: Any, teacher: Teacher, folder: Path) -> LayerTuner:
-    from albert_ablate.tasks.recipe import resolve
-    from albert_ablate.training.checkpoint import Owner
+def new_model(config: RunConfig, task: Any) -> Any:
+    """The student with random weights."""
+    recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 32)
+    return build_task_model(task, config.architecture(), recipe, config.task, 0, None, 0.05)
 
+
+def layer_tuner(config: RunConfig, task: Any, model: Any, teacher: Teacher, folder: Path) -> LayerTuner:
     recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 32)
     where = RunFolder(folder, "layers")
     where.path.mkdir(parents=True)
@@ -262,8 +269,6 @@ def layer_tuner(config: RunConfig, task: Any, model: Any, teacher: Teacher, fold
 def test_a_student_that_is_its_teacher_has_no_loss(place: Path, tmp_path: Path) -> None:
     """With identity projections; and it answers as its teacher does."""
     config, task, teacher = prepared(place)
-    from copy import deepcopy
-
     model = deepcopy(teacher.model).requires_grad_(True).eval()
     tuner = layer_tuner(config, task, model, teacher, tmp_path)
     for module in tuner._projections.children():
@@ -286,12 +291,7 @@ def test_a_student_that_is_its_teacher_has_no_loss(place: Path, tmp_path: Path) 
 def test_the_first_stage_leaves_teacher_and_head_alone(place: Path, tmp_path: Path) -> None:
     config, task, teacher = prepared(place)
     before = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
-    from albert_ablate.tasks.finetuning import build_task_model
-    from albert_ablate.tasks.recipe import resolve
-
-    shape = config.architecture()
-    recipe = resolve(config.tasks["sst2"], config.task.scaling, task.examples, 32)
-    model = build_task_model(task, shape, recipe, config.task, 0, None, 0.05)
+    model = new_model(config, task)
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     layer_tuner(config, task, model, teacher, tmp_path).fit()
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.model.state_dict().items())
@@ -304,6 +304,52 @@ def test_the_losses_fall(place: Path) -> None:
     unit = fine_tuned(place, "task.distil.epochs=6", "task.distil.learning_rate=0.002")
     lines = RunFolder(unit.path, "layers").metrics()
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+
+
+# kept outputs of the teacher
+
+
+@pytest.mark.parametrize("words", [[], ["task.distil.hidden_weight=0"], ["task.distil.attention_weight=0"],
+                                   ["task.distil.attention_target=probabilities"]], ids=" ".join)  # fmt: skip
+def test_kept_outputs_are_those_that_a_step_computes(place: Path, tmp_path: Path, words: list[str]) -> None:
+    config, task, teacher = prepared(place, *words)
+    tuner = layer_tuner(config, task, new_model(config, task), teacher, tmp_path)
+    kept = keep_outputs("sst2", tmp_path / "cache", "key", task.train, tuner.compute_shown, CPU.device)
+    assert kept is not None
+    for step in range(3):
+        for part in tuner.batch_of(step).micro(3):
+            ours, theirs = kept(part), tuner.compute_shown(part)
+            real = part.mask[:, :, None].float()
+            pairs = (real * real.transpose(1, 2))[:, None]
+            assert len(ours.hidden) == len(theirs.hidden)
+            assert len(ours.attention) == len(theirs.attention)
+            for a, b in zip((ours.embedding, *ours.hidden), (theirs.embedding, *theirs.hidden), strict=True):
+                assert torch.allclose(a, b * real, atol=1e-5)
+            for a, b in zip(ours.attention, theirs.attention, strict=True):
+                assert torch.allclose(a, b * pairs, atol=1e-5)
+
+
+def test_outputs_are_kept_only_where_there_is_room(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = fine_tuned(place)
+    shutil.rmtree(plain.path)
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 0, 2**30))  # type: ignore[attr-defined]
+        patched.setattr("albert_ablate.tasks.kept_outputs._SPARE_BYTES", 2**30)
+        again = fine_tuned(place, "task.distil.cache=true")
+    assert "They are computed in every step instead" in capsys.readouterr().out
+    assert not (place / "cache" / "teachers").exists()
+    losses = [again.load("results.json", UnitResults).teacher.layers.losses]  # type: ignore[union-attr]
+    shutil.rmtree(again.path)
+    again = fine_tuned(place, "task.distil.cache=true")
+    assert "it may be deleted any time" in capsys.readouterr().out
+    (kept,) = (place / "cache" / "teachers").iterdir()
+    assert (kept / "attention.f32").stat().st_size
+    losses.append(again.load("results.json", UnitResults).teacher.layers.losses)  # type: ignore[union-attr]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    shutil.rmtree(kept.parent)
 
 
 # stop and resume
