@@ -9,6 +9,7 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods import method_of
 from albert_ablate.methods.teacher import TEACHER, recorded_settings
+from albert_ablate.model.imitation import has_scores
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.manifest import Manifest
 from albert_ablate.tasks.recipe import max_length
@@ -126,6 +127,11 @@ def _require_fit(config: RunConfig, teacher: RunConfig, named: str) -> None:
                 f"task.distil.layer_map={distil.layer_map} needs "
                 f"{'a multiple' if distil.layer_map == 'uniform' else 'as many or more'}. Take another teacher, "
                 "task.distil.layer_map=top, or task.distil.epochs=0."
+            )
+        if distil.attention_weight and not (has_scores(config.architecture()) and has_scores(teacher.architecture())):
+            raise ConfigError(
+                f"{field}: layers of this type have no attention scores that can be compared, in the student or in the "
+                "teacher. Set task.distil.attention_weight=0."
             )
         if distil.attention_weight and theirs.heads != ours.heads:
             raise ConfigError(

@@ -15,7 +15,7 @@ import torch
 from finetunehelpers import make
 from runhelpers import read_json, run, run_folders, start, tiny_config, tiny_overrides
 from safetensors.torch import load_file
-from taskhelpers import TINY, pretrained, with_tasks, write_squad, write_sst2, write_tsv
+from taskhelpers import TINY, pretrained, with_tasks, write_race, write_squad, write_sst2, write_tsv
 from torch.nn import functional as F
 
 from albert_ablate.commands.finetune import fine_tune_run
@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distilled")
     pretrained(folder)
     teacher_of(folder)
-    write_squad(write_sst2(folder / "data"))
+    write_race(write_squad(write_sst2(folder / "data"), "2.0"))
     header = ["index", "sentence1", "sentence2", "score"]
     for name, count in (("train", 24), ("dev", 8)):
         rows = [[i, f"a film {i % 5}", f"the story {i % 3}", (i % 5) / 2] for i in range(count)]
@@ -235,6 +235,38 @@ def test_augmented_examples_count_in_both_stages(place: Path) -> None:
         assert count > 64
         assert record.teacher.layers.steps == -(-count // 8)
         assert record.training.steps == (second or count) // 8
+
+
+def test_other_tasks_learn_too(place: Path) -> None:
+    """Choices have soft targets; answers in a text are learned from gold after the layers, over windows."""
+    race = fine_tuned(place, task="race")
+    assert race.load("results.json", UnitResults).teacher.predictions == "soft"  # type: ignore[union-attr]
+    squad = fine_tuned(place, "task.distil.predictions=gold", task="squad20")
+    assert squad.load("results.json", UnitResults).teacher.predictions == "gold"  # type: ignore[union-attr]
+
+
+def test_several_labels_have_soft_targets(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(metric: Any, predicted: Any, gold: Any) -> dict[str, Any]:
+        return {"value": metric(predicted, gold), "interval": [0.0, 1.0]}
+
+    monkeypatch.setattr("albert_ablate.tasks.metrics.resampled", quick)  # a minute of resampling
+    rows = [[f"a film {i % 7}", i % 2, (i // 2) % 2] for i in range(32)]
+    path = write_tsv(place / "own.tsv", ["text", "good", "long"], rows)
+    own = ["text_columns=[text]", "target_columns=[good,long]", f"train_file={path}", f"dev_file={path}"]
+    unit = fine_tuned(place, *(f"tasks.text_classification.{word}" for word in own), task="text_classification")
+    assert unit.load("results.json", UnitResults).teacher.predictions == "soft"  # type: ignore[union-attr]
+
+
+def test_all_seeds_have_one_teacher(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fine-tuning with the lowest seed."""
+    config = configured(place, "task.seeds=[4,2]")
+    assert start(config) == 0
+    assert capsys.readouterr().out.count("its teacher is fine-tuned first") == 1
+    units = plan_units(config, student(place), "fp32")
+    names = {unit.folder.load("results.json", UnitResults).teacher.unit for unit in units}  # type: ignore[union-attr]
+    assert len(names) == 1
+    assert "-s2-" in names.pop()
+    assert len({unit.group for unit in units}) == 1
 
 
 # oracles of both stages
