@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runhelpers import start
 from taskhelpers import pretrained, tokenizer_of, with_tasks, write_sst2
 
 from albert_ablate.config.tasks import AugmentConfig
@@ -272,3 +273,22 @@ def test_other_tasks_are_refused(task: str) -> None:
 def test_a_word_is_a_part_of_its_text() -> None:
     text = "a fine  film"
     assert words_of(text) == [Word("a", 0, 1), Word("fine", 2, 6), Word("film", 8, 12)]
+
+
+def test_a_fine_tuning_trains_on_the_copies_without_a_teacher(tmp_path: Path) -> None:
+    """The record says how many there are; the dev set and the baselines are those of the files."""
+    _, run = pretrained(tmp_path)
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("film 1 0\nmovie 1 0.1\nstory 0 1\nplot 0.1 1\n")
+    words = ["task=sst2", f"task.data_dir={write_sst2(tmp_path / 'data')}", "task.scaling.steps=epochs"]
+    words += ["tasks.sst2.epochs=1", "task.augment.copies=3", f"task.augment.word_vectors={vectors}"]
+    assert start(with_tasks(tmp_path, *words)) == 0
+    (entry,) = run.read("results.json")["tasks"]
+    unit = RunFolder(run.path / "tasks", entry["units"][0])
+    count = unit.read("manifest.json")["data"]["augmented"]
+    assert 64 < count <= 4 * 64
+    results = unit.read("results.json")
+    assert "teacher" not in results
+    assert results["training"]["steps"] == count // 8
+    assert entry["sets"]["dev"]["n"] == 32
+    assert entry["to_beat"]["dev"]["majority"] == pytest.approx(18 / 32)

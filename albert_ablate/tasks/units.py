@@ -4,6 +4,7 @@
 and predictions. ``collect`` copies finished units into the run's ``results.json``.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from albert_ablate.errors import PreemptedError, RunFolderError, UserError
 from albert_ablate.files import require_writable
 from albert_ablate.record import formats, provenance
 from albert_ablate.record.folder import RunFolder, wanted
-from albert_ablate.record.lock import guard_file, locked
+from albert_ablate.record.lock import guard_file, locked, owner
 from albert_ablate.record.manifest import Attention
 from albert_ablate.record.outcome import recorded
 from albert_ablate.record.tasks import SetUp, UnitData, UnitManifest, UnitResults, UnitSettings
@@ -34,6 +35,9 @@ from albert_ablate.training.checkpoint import Owner, newest, require_device
 from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.trackers import open_trackers
+
+#: Seconds between two looks at a teacher that another process fine-tunes.
+_LOOK_SECONDS = 3.0
 
 
 def read_units(units: Sequence[Unit], again: bool = False) -> dict[str, Make]:
@@ -147,6 +151,7 @@ def _fine_tune_teacher(unit: Unit, readers: Mapping[str, Make], tokenizer: Token
         return
     unit.teacher.require_weights()
     teacher, source = unit.teacher.unit, unit.teacher.run
+    _wait_for(teacher.folder, unit.folder)
     if teacher.folder.state() == "finished":
         return
     try:
@@ -158,6 +163,16 @@ def _fine_tune_teacher(unit: Unit, readers: Mapping[str, Make], tokenizer: Token
         ) from error
     unit.folder.say(f"{unit.folder.name}: its teacher is fine-tuned first, in {teacher.folder.path}")
     fine_tune_all(source.config, source.run, [teacher], readers, tokenizer, machine)
+
+
+def _wait_for(teacher: RunFolder, student: RunFolder) -> None:
+    """Wait while another process fine-tunes the teacher, such as that of another student in a sweep."""
+    told = False
+    while (other := owner(teacher.path)) is not None:
+        if not told:
+            student.say(f"{student.name}: waits for its teacher, which process {other['pid']} fine-tunes")
+        told = True
+        time.sleep(_LOOK_SECONDS)
 
 
 def _fine_tune(

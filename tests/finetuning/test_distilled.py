@@ -338,6 +338,16 @@ def test_the_losses_fall(place: Path) -> None:
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
 
 
+def test_a_student_waits_for_a_teacher_that_another_process_trains(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([{"pid": 7}, {"pid": 7}, None])
+    monkeypatch.setattr("albert_ablate.tasks.units.owner", lambda folder: next(looks))
+    monkeypatch.setattr("albert_ablate.tasks.units._LOOK_SECONDS", 0.01)
+    fine_tuned(place, "task.distil.temperature=4")
+    assert capsys.readouterr().out.count("waits for its teacher, which process 7 fine-tunes") == 1
+
+
 # kept outputs of the teacher
 
 
