@@ -81,10 +81,11 @@ class Augmentation:
         distinct = list(dict.fromkeys(word.text for _, _, word in places))
         single = dict(zip(distinct, model.one_piece(distinct), strict=True)) if distinct else {}
         masked = [(text, place, word) for text, place, word in places if single[word.text]]
-        tokens = sum(map(len, tokenizer.encode(list(texts)))) / max(len(texts), 1)
+        pieces = sum(map(len, tokenizer.encode(list(texts)))) / max(len(texts), 1)
+        tokens = min(2 * pieces + 3, model.room)
         console.say(
             f"{name}: the words of {len(texts):,} texts are predicted by {self.run.name}: {len(masked):,} forward "
-            f"passes, each of one sequence, about {2 * tokens + 3:,.0f} tokens long"
+            f"passes, each of one sequence, about {tokens:,.0f} tokens long"
         )
         found: dict[str, dict[int, list[str]]] = {}
         with console.stage(f"predicting words of {name}"):

@@ -21,7 +21,7 @@ from albert_ablate.tasks.planning import Unit, UnitTeacher
 from albert_ablate.tasks.recipe import Recipe, resolve
 from albert_ablate.tasks.soft import soft_loss_of
 from albert_ablate.tasks.task import Distribution, FeatureSet, GivesDistribution, HeadSettings, Task, training_on
-from albert_ablate.training.checkpoint import Owner, load_strictly
+from albert_ablate.training.checkpoint import Owner, load_strictly, require_device
 from albert_ablate.training.machine import Machine
 
 
@@ -89,7 +89,7 @@ def distil(
     """The first stage, or what is left of it: trains ``student`` in place. Returns the record of both stages.
 
     Its checkpoints are in a sub-folder of the unit, so that a later start finds its last weights again. Outputs of the
-    teacher that are kept lie in ``cache``.
+    teacher that are kept lie in ``cache``. Raises CheckpointError if the stage was begun on another kind of device.
     """
     soft = common.distil.predictions == "soft" and _distribution(task) is not None
     record = Distilled(**teacher.name.as_json(), score=teacher.score, predictions="soft" if soft else "gold")
@@ -98,6 +98,7 @@ def distil(
     folder = RunFolder(unit.folder.path, LAYERS)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.note = unit.folder.note
+    require_device(folder.checkpoints, machine.device.type, machine.card)
     owner = replace(owner, identity=f"{owner.identity}-{LAYERS}")
     tuner = LayerTuner(task, student, teacher.encoder, recipe, common, unit.seed, folder, owner, machine, runtime)
     unit.folder.say(

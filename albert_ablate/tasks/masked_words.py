@@ -46,8 +46,8 @@ class MaskedLMRun:
         self._model = method_of(config).build({})
         load_weights(newest(folder.checkpoints), self._model)
         self._model.to(machine.device).eval()
-        #: Later positions were never trained.
-        self._room = min(config.pairs.max_length, config.model.max_positions)
+        #: Most tokens of a sequence: later positions were never trained.
+        self.room = min(config.pairs.max_length, config.model.max_positions)
         names = [_surface(tokenizer.piece(number)) for number in range(tokenizer.vocab_size)]
         starts = tokenizer.word_starts & (np.arange(tokenizer.vocab_size) >= FIRST_PIECE)
         whole = np.array([start and only_letters(name) for start, name in zip(starts, names, strict=True)])
@@ -91,8 +91,8 @@ class MaskedLMRun:
         whole = dict(zip(texts, self._tokenizer.encode(texts), strict=True))
         rows, second, places = [], [], []
         for pieces, m in zip(self._tokenizer.encode_masked(hidden), masked, strict=True):
-            first = pieces[: self._room - 2]
-            room = self._room - len(first) - 3
+            first = pieces[: self.room - 2]
+            room = self.room - len(first) - 3
             rows.append([CLS, *first, SEP, *([*whole[m.text][:room], SEP] if room > 0 else [])])
             second.append(len(first) + 2)
             places.append(first.index(MASK) + 1 if MASK in first else -1)

@@ -202,9 +202,9 @@ def _fine_tune(
     }
     distilled = None
     if prepared.teacher is not None:
-        owner = Owner(folder.identity, described, machine.device.type, machine.card)
+        holder = Owner(folder.identity, described, machine.device.type, machine.card)
         distilled = distil(
-            material.augmented, model, prepared.teacher, recipe, config.task, unit, owner, machine, config.runtime,
+            material.augmented, model, prepared.teacher, recipe, config.task, unit, holder, machine, config.runtime,
             Path(config.paths.cache),
         )  # fmt: skip
     started = folder.name if config.task.start == "pretrained" else f"{folder.name} from random weights"
