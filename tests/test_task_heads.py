@@ -92,6 +92,19 @@ def test_a_head_answers_in_fp32_where_the_encoder_computes_in_bf16(name: str) ->
         assert found[0].shape == (16, 4)
 
 
+def test_the_released_head_of_tinybert() -> None:
+    """A linear layer on ReLU(tanh(pooler)), without dropout in training too."""
+    model, b = made(PooledModel(SHAPE, 3, HeadSettings(0.9, "first", "relu"))), batch(6)
+    with torch.no_grad():
+        first = model.encoder(b.input_ids, b.type_ids, b.mask)[:, 0]
+        pooled = torch.tanh(first @ model.pooler.dense.weight.T + model.pooler.dense.bias)
+        expected = pooled.clamp(min=0) @ model.classifier.weight.T + model.classifier.bias
+        assert torch.allclose(model(b), expected, atol=1e-6)
+        model.train()
+        assert torch.allclose(model(b), expected, atol=1e-6)
+    assert set(model.state_dict()) == set(PooledModel(SHAPE, 3, HeadSettings(0.9, "first", "pooled")).state_dict())
+
+
 def test_distinct_texts_get_distinct_numbers() -> None:
     """A number near 2.5 of a head in bf16 is one of steps of 1/64."""
     model, b = made(MODELS["regression"]()), batch(400)

@@ -135,7 +135,7 @@ class FirstStage(Part):
     epochs: Number
     examples: Whole
     seconds: Number
-    losses: dict[str, Number]  # means since the last log line but one: embedding, hidden, attention
+    losses: dict[str, Number]  # of the last log line: embedding, hidden, attention
 
 
 class Distilled(UnitTeacher):

@@ -6,6 +6,7 @@ from pathlib import Path
 from albert_ablate.config.identity import identity, readable_name
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.config.tasks import GlueConfig, TaskConfig, TextConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods import method_of
 from albert_ablate.methods.teacher import TEACHER, recorded_settings
@@ -13,6 +14,7 @@ from albert_ablate.model.imitation import has_scores
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.manifest import Manifest
 from albert_ablate.tasks.recipe import max_length
+from albert_ablate.tasks.texts.glue import GLUE
 
 #: The value of ``task.distil.teacher`` that means the teacher of the pretraining.
 PRETRAINING = "pretraining"
@@ -117,7 +119,10 @@ def _as_teacher(settings: RunConfig, config: RunConfig) -> RunConfig:
 
 
 def _require_fit(config: RunConfig, teacher: RunConfig, named: str) -> None:
-    """Raise ConfigError if the student's layers, heads or sequences have no counterpart in the teacher."""
+    """Raise ConfigError if the student cannot learn from the teacher.
+
+    Its layers, heads or sequences have no counterpart there, or its task gives nothing to learn.
+    """
     field, distil = f"task.distil.teacher={named}", config.task.distil
     ours, theirs = config.model, teacher.model
     if distil.epochs and (distil.hidden_weight or distil.attention_weight):
@@ -139,12 +144,24 @@ def _require_fit(config: RunConfig, teacher: RunConfig, named: str) -> None:
                 "head by head. Take another teacher, or task.distil.attention_weight=0."
             )
     for task in config.tasks.values():
+        if not distil.epochs and _has_numbers(task):
+            raise ConfigError(
+                f"task.distil.epochs=0 with task={task.name}: numbers are learned from their gold values, so nothing "
+                "is learned from the teacher. Give the first stage epochs, or leave task.distil.teacher empty."
+            )
         length = max_length(task, config.task.scaling, ours.max_positions)
         if length > theirs.max_positions:
             raise ConfigError(
                 f"{field}: it has only {theirs.max_positions} positions for the {length} tokens of {task.name}. Set "
                 f"tasks.{task.name}.max_length={theirs.max_positions}."
             )
+
+
+def _has_numbers(task: TaskConfig) -> bool:
+    """Whether the targets of a task are numbers."""
+    if isinstance(task, GlueConfig):
+        return GLUE[task.name].labels is None
+    return isinstance(task, TextConfig) and task.kind == "text_regression"
 
 
 def _require_same_tokenizer(teacher: TeacherRun, corpus: Corpus | None, named: str) -> None:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from albert_ablate.commands.finetune import fine_tune_run
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import compose, compose_for_run
-from albert_ablate.errors import ConfigError, DataError, PreemptedError, UserError
+from albert_ablate.errors import ConfigError, DataError, PreemptedError
 from albert_ablate.loading import LoadedRun
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import UnitResults
@@ -218,9 +218,8 @@ def test_numbers_are_learned_from_gold_values(place: Path) -> None:
 
 
 def test_a_regression_without_a_first_stage_learns_nothing_from_a_teacher(place: Path) -> None:
-    config = configured(place, "task.distil.epochs=0", task="stsb")
-    with pytest.raises(UserError, match=r"task\.distil\.epochs=0 with task=stsb: numbers are learned from"):
-        start(config)
+    with pytest.raises(ConfigError, match=r"task\.distil\.epochs=0 with task=stsb: numbers are learned from"):
+        start(configured(place, "task.distil.epochs=0", task="stsb"))
 
 
 def test_augmented_examples_count_in_both_stages(place: Path) -> None:
