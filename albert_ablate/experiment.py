@@ -38,7 +38,9 @@ from albert_ablate.record.similarity import Similarity
 from albert_ablate.record.summary import summary
 from albert_ablate.record.warm_start import WarmStart
 from albert_ablate.stopping import stoppable
-from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units
+from albert_ablate.tasks.planning import plan_units
+from albert_ablate.tasks.teachers import Corpus
+from albert_ablate.tasks.units import fine_tune_all, read_units
 from albert_ablate.training.attention_choice import ForwardPass, another_kernel, choose_attention
 from albert_ablate.training.backend import keep_compiled
 from albert_ablate.training.budget import budget_label
@@ -101,7 +103,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> RunFolde
     prepared = world.main_first(lambda: prepare(config))
     config = prepared.settled(config)
     folder = run_folder(config, prepared, machine.precision)
-    units = plan_units(config, folder, machine.precision)
+    units = plan_units(config, folder, machine.precision, corpus_of(prepared))
     state, _ = world.from_main(standing_of(folder, [unit.folder for unit in units]))
     if not wanted(config.rerun, state):
         if state == "finished":
@@ -174,6 +176,11 @@ def run_folder(config: RunConfig, prepared: Prepared, precision: str) -> RunFold
     runs, name = Path(config.paths.runs), f"{readable_name(config)}-{run_id}"
     known = sorted(path.name for path in runs.glob(f"[!.]*-{run_id}"))
     return RunFolder(runs, name if name in known or not known else known[0])  # a copy never replaces the run
+
+
+def corpus_of(prepared: Prepared) -> Corpus:
+    """What identifies the text that a run reads."""
+    return Corpus(prepared.train.fingerprint, prepared.tokenizer.fingerprint)
 
 
 def _out_of_memory(config: RunConfig) -> str:

@@ -16,11 +16,10 @@ from albert_ablate.data.tokenizer import CLS, MASK, SEP, SPECIALS
 from albert_ablate.door.compose import compose_for_run
 from albert_ablate.errors import ConfigError, DataError, RunFolderError
 from albert_ablate.methods import method_of
-from albert_ablate.methods.method import Measure
 from albert_ablate.record.folder import RunFolder
-from albert_ablate.record.manifest import Manifest
 from albert_ablate.tasks.batches import in_order
 from albert_ablate.tasks.finetuning import BEST
+from albert_ablate.tasks.masked_words import predicts_masked_words
 from albert_ablate.tasks.reread import manifest_of, tuner_of
 from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TaskBatch
 from albert_ablate.tasks.texts.task import trim
@@ -81,9 +80,7 @@ class LoadedRun:
 
         Raises DataError if there is no mask, or if the run has no masked-LM head.
         """
-        manifest = RunFolder(self.folder.parent, self.folder.name).load("manifest.json", Manifest)
-        missing = manifest.imported is not None and "masked-LM head" in manifest.imported.missing
-        if missing or Measure.MASKED_LM not in method_of(self.config).measures:
+        if not predicts_masked_words(self.config, RunFolder(self.folder.parent, self.folder.name)):
             raise DataError(f"{self.folder} has no trained masked-LM head to fill a mask with.")
         batch = self.encode([text])
         rows = (batch.input_ids.flatten() == MASK).nonzero().flatten()

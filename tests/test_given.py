@@ -20,7 +20,7 @@ from albert_ablate.files import sha256_file, write_json
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.part import write_record
 from albert_ablate.record.tasks import UnitManifest
-from albert_ablate.tasks.units import plan_units
+from albert_ablate.tasks.planning import plan_units
 
 SHORT = ["evaluation.max_pairs=16", "evaluation.probe_pairs=16", "evaluation.similarity_pairs=8", "runtime.threads=1"]
 

@@ -37,7 +37,7 @@ from albert_ablate.sweeping.calibration import kept, measure, rows_of
 from albert_ablate.sweeping.cards import gpu_slot, shared
 from albert_ablate.sweeping.cells import Cell, assign_folders
 from albert_ablate.sweeping.process import answer_apart
-from albert_ablate.tasks.units import plan_units
+from albert_ablate.tasks.planning import plan_units
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.checkpoint import require_device
 from albert_ablate.training.machine import Machine

@@ -18,6 +18,8 @@ from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.load import locate, read
+from albert_ablate.tasks.material import _length_notes
+from albert_ablate.tasks.planning import plan_units
 from albert_ablate.tasks.task import Task, TaskBatch
 from albert_ablate.tasks.texts.balance import class_notes, weigh
 from albert_ablate.tasks.texts.examples import limit_sets, read_glue, read_text
@@ -25,7 +27,6 @@ from albert_ablate.tasks.texts.labels import close, same
 from albert_ablate.tasks.texts.sets import ExampleSets
 from albert_ablate.tasks.texts.task import SentenceTask
 from albert_ablate.tasks.unit_settings import LATER, task_settings
-from albert_ablate.tasks.units import _length_notes, plan_units
 
 OWN, REGRESSION = "tasks.text_classification", "tasks.text_regression."
 

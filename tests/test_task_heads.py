@@ -24,9 +24,10 @@ from albert_ablate.model.pretraining import initialise
 from albert_ablate.model.rows import first_rows
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks import heads
+from albert_ablate.tasks.collected import collect, paper_average
 from albert_ablate.tasks.heads import AnswerableSpanModel, PooledModel, SpanModel, forbidden
+from albert_ablate.tasks.planning import plan_units
 from albert_ablate.tasks.task import HeadSettings, TaskBatch
-from albert_ablate.tasks.units import collect, paper_average, plan_units
 from albert_ablate.training.precision import autocast
 from analysis.compare import changes, compare_tasks
 from analysis.judge.metrics import values
@@ -89,6 +90,19 @@ def test_a_head_answers_in_fp32_where_the_encoder_computes_in_bf16(name: str) ->
         assert not is_rounded(x[x > -1e29])
     if name == "choices":
         assert found[0].shape == (16, 4)
+
+
+def test_the_released_head_of_tinybert() -> None:
+    """A linear layer on ReLU(tanh(pooler)), without dropout in training too."""
+    model, b = made(PooledModel(SHAPE, 3, HeadSettings(0.9, "first", "relu"))), batch(6)
+    with torch.no_grad():
+        first = model.encoder(b.input_ids, b.type_ids, b.mask)[:, 0]
+        pooled = torch.tanh(first @ model.pooler.dense.weight.T + model.pooler.dense.bias)
+        expected = pooled.clamp(min=0) @ model.classifier.weight.T + model.classifier.bias
+        assert torch.allclose(model(b), expected, atol=1e-6)
+        model.train()
+        assert torch.allclose(model(b), expected, atol=1e-6)
+    assert set(model.state_dict()) == set(PooledModel(SHAPE, 3, HeadSettings(0.9, "first", "pooled")).state_dict())
 
 
 def test_distinct_texts_get_distinct_numbers() -> None:

@@ -113,7 +113,8 @@ def _run_and_settings(path: Path, settings: Sequence[str], reread: bool) -> tupl
 def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
     """Fine-tune a finished run on every task and seed of ``config``. Raises UserError."""
     from albert_ablate.record.summary import summary
-    from albert_ablate.tasks.units import fine_tune_all, plan_units, read_units, rerun_units
+    from albert_ablate.tasks.planning import plan_units
+    from albert_ablate.tasks.units import fine_tune_all, read_units, rerun_units
     from albert_ablate.training.backend import keep_compiled
     from albert_ablate.training.distributed import require_one_process
     from albert_ablate.training.machine import Machine

@@ -7,7 +7,7 @@ from albert_ablate.axes import AXES, SHARE, Part
 from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
-from albert_ablate.config.tasks import TaskConfig, TextConfig
+from albert_ablate.config.tasks import FineTuneConfig, TaskConfig, TextConfig
 
 
 def contradictions(c: RunConfig) -> list[str]:
@@ -50,6 +50,7 @@ def contradictions(c: RunConfig) -> list[str]:
     problems += _data_contradictions(c.data)
     problems += _task_contradictions(c.tasks, c.model.max_positions)
     problems += _layer_decay_contradictions(c)
+    problems += _distillation_contradictions(c.task, c.tasks)
     problems += _path_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
         problems.append(f"task.seeds={list(c.task.seeds)}: a seed is listed twice. Name each once.")
@@ -143,6 +144,42 @@ def _layer_decay_contradictions(c: RunConfig) -> list[str]:
         f"({' and '.join(repeated)}), which has no single depth. Set it to null, in all arms that are compared, or use "
         "share=none."
     ]
+
+
+def _distillation_contradictions(common: FineTuneConfig, tasks: dict[str, TaskConfig]) -> list[str]:
+    """A teacher without a loss, or tasks whose form does not allow augmentation or soft targets."""
+    problems, distil = [], common.distil
+    unread = [name for name, task in tasks.items() if not task.of_texts]
+    if common.augment.copies and unread:
+        problems.append(
+            f"task.augment.copies={common.augment.copies} with task={','.join(unread)}: only the words of single texts "
+            "and of pairs of texts are replaced. Set it to 0, or leave these tasks out."
+        )
+    if distil.teacher is None:
+        return problems
+    spans = [name for name, task in tasks.items() if not task.pools]
+    if distil.predictions == "soft" and spans:
+        problems.append(
+            f"task.distil.predictions=soft with task={','.join(spans)}: there are soft targets for classes, labels and "
+            "choices, not for answers in a text. Use task.distil.predictions=gold."
+        )
+    weights = (distil.embedding_weight, distil.hidden_weight, distil.attention_weight)
+    if distil.epochs and not any(weights):
+        problems.append(
+            f"task.distil.epochs={distil.epochs:g}: no loss is left for the first stage, as all of its weights are 0. "
+            "Set task.distil.epochs=0."
+        )
+    if not distil.epochs and distil.predictions == "gold":
+        problems.append(
+            "task.distil.predictions=gold with task.distil.epochs=0: nothing is learned from the teacher. Leave "
+            "task.distil.teacher empty."
+        )
+    if distil.cache and distil.padding == "released":
+        problems.append(
+            "task.distil.cache=true with task.distil.padding=released: padding, whose length depends on the batch, "
+            "would have to be kept too. Use task.distil.padding=left_out."
+        )
+    return problems
 
 
 def _class_contradictions(task: TaskConfig) -> list[str]:

@@ -161,6 +161,8 @@ class TaskBase:
 
     #: Whether the head reads one state for each sequence, which ``FineTuneConfig.pool`` chooses.
     pools: ClassVar[bool] = True
+    #: Whether an example is one text or two, so that its words can be replaced.
+    of_texts: ClassVar[bool] = True
 
     name: str
     recipe: RecipeConfig
@@ -216,6 +218,7 @@ class SquadConfig(TaskBase):
     """Extractive question answering."""
 
     pools: ClassVar[bool] = False  # the head reads the states of all tokens
+    of_texts: ClassVar[bool] = False
 
     kind: Literal["squad"]
     version: Literal["1.1", "2.0"]
@@ -231,6 +234,8 @@ class SquadConfig(TaskBase):
 @dataclass(frozen=True, config=_STRICT)
 class RaceConfig(TaskBase):
     """Four-way multiple choice."""
+
+    of_texts: ClassVar[bool] = False
 
     kind: Literal["race"]
     levels: Annotated[tuple[Literal["middle", "high"], ...], Field(min_length=1)]

@@ -106,8 +106,9 @@ class RunFolder:
         return [] if again and before.get("state") in FAILURES else list(before.get("time_limits", []))
 
     def saved_step(self) -> int:
-        """The step of the newest checkpoint; 0 if there is none."""
-        return max((int(path.name[5:]) for path in self.checkpoints.glob("step_*[0-9]")), default=0)
+        """The step of the newest checkpoint, added to that of an earlier stage in a sub-folder; 0 if there is none."""
+        stages = (self.checkpoints, *self.path.glob("*/checkpoints"))
+        return sum(max((int(path.name[5:]) for path in stage.glob("step_*[0-9]")), default=0) for stage in stages)
 
     def write(self, name: str, value: Part | str) -> None:
         """Write a record as JSON, or a text, atomically."""

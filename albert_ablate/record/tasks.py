@@ -120,12 +120,39 @@ class ScoredAgain(Part):
     hardware: Hardware
 
 
+class UnitTeacher(Part):
+    """The fine-tuning that taught another one."""
+
+    run: str  # folder of its run
+    identity: str  # of its run
+    unit: str  # its folder in ``tasks`` of its run
+
+
+class FirstStage(Part):
+    """The first stage of a distillation, over the teacher's layers."""
+
+    steps: Whole
+    epochs: Number
+    examples: Whole
+    seconds: Number
+    losses: dict[str, Number]  # of the last log line: embedding, hidden, attention
+
+
+class Distilled(UnitTeacher):
+    """What a student learned from its teacher."""
+
+    score: Number  # the teacher's
+    layers: FirstStage | None = None  # None: there was no first stage
+    predictions: str  # targets of the second stage: soft, or gold
+
+
 class UnitResults(FineTuned, UnitName):
     """``results.json`` of a fine-tuning."""
 
     to_beat: Floors
     to_beat_each: dict[str, Floors] = Field(default_factory=dict)  # dev set -> metric -> baseline -> its value
     set_up: SetUp | None = None
+    teacher: Distilled | None = None  # of a distillation
     before: Before | None = None  # if it was scored again
     reread: ScoredAgain | None = None  # if it was scored again
 
@@ -180,6 +207,7 @@ class UnitData(Part):
     rows_with_missing_fields_left_out: Whole | None = None
     rows_without_a_gold_label_left_out: Whole | None = None
     train: Whole | None = None  # examples
+    augmented: Whole | None = None  # examples with their copies; absent without augmentation
     dev: dict[str, Whole] = Field(default_factory=dict)
     dev_texts_also_in_train: dict[str, Whole] = Field(default_factory=dict)
     windows: dict[str, Whole] = Field(default_factory=dict)
@@ -202,6 +230,7 @@ class UnitManifest(Part):
     identity: str | None = None
     checkpoint: str | None = None  # None for a random start
     settings: UnitSettings | None = None
+    teacher: UnitTeacher | None = None  # of a distillation
     data: UnitData = UnitData()
     source: Code | None = None
     packages: dict[str, str | None] = Field(default_factory=dict)

@@ -75,8 +75,8 @@ def assign_folders(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig]
     Raises ConfigError if ``precision_of`` does, as a missing device concerns the whole sweep.
     """
     from albert_ablate.data.prepare import Prepared, prepare_data, require_documents
-    from albert_ablate.experiment import run_folder
-    from albert_ablate.tasks.units import plan_units
+    from albert_ablate.experiment import corpus_of, run_folder
+    from albert_ablate.tasks.planning import plan_units
 
     precisions = [precision_of(cell.config.runtime) for cell in cells]
     known: dict[str, Prepared | UserError] = {}
@@ -98,8 +98,10 @@ def assign_folders(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig]
     placed = []
     for cell, label, precision in zip(cells, labels(cells), precisions, strict=True):
         try:
-            folder = run_folder(cell.config, prepared_for(cell.config), precision)
-            units = tuple(unit.folder for unit in plan_units(cell.config, folder, precision))
+            prepared = prepared_for(cell.config)
+            config = prepared.settled(cell.config)
+            folder = run_folder(config, prepared, precision)
+            units = tuple(unit.folder for unit in plan_units(config, folder, precision, corpus_of(prepared)))
             placed.append(Placed(cell, label, folder, units))
         except UserError as error:
             placed.append(Placed(cell, label, None, problem=error))

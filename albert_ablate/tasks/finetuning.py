@@ -2,18 +2,17 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from albert_ablate import console, streams
-from albert_ablate.config.schema import BudgetConfig, OptimizerConfig, RuntimeConfig
-from albert_ablate.config.tasks import FineTuneConfig, UpdateConfig
+from albert_ablate import console
+from albert_ablate.config.schema import RuntimeConfig
+from albert_ablate.config.tasks import FineTuneConfig
 from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError
 from albert_ablate.files import replacing
@@ -24,23 +23,23 @@ from albert_ablate.model.pretraining import initialise
 from albert_ablate.record import formats
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import FineTuned, Scores, SetMetrics, UnitTraining
-from albert_ablate.stopping import Stop
-from albert_ablate.tasks.batches import TaskBatches, in_order
+from albert_ablate.tasks.batches import in_order
 from albert_ablate.tasks.layer_decay import layer_scale
 from albert_ablate.tasks.recipe import Recipe
 from albert_ablate.tasks.task import FeatureSet, HeadSettings, Outputs, SetScores, Task, TaskBatch
+from albert_ablate.tasks.task_loop import TaskLoop
 from albert_ablate.training import checkpoint
-from albert_ablate.training.backend import Backend
 from albert_ablate.training.checkpoint import Owner
-from albert_ablate.training.loop import Loop
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.saving import Saver
 from albert_ablate.training.sums import Sums
 
 #: Weights that a finished fine-tuning keeps.
 BEST, LAST = "best.safetensors", "last.safetensors"
-#: On a GPU, batches are padded to a multiple of this many tokens, because libraries set up anew for each width.
-_WIDTHS = 32
+#: The folder in a unit's folder of the first stage of a distillation, which imitates a teacher's layers.
+LAYERS = "layers"
+#: (model, micro-batch) -> the sum of its examples' losses.
+Loss = Callable[[nn.Module, TaskBatch], Tensor]
 #: The folder of prediction files in a unit's folder.
 PREDICTIONS = "predictions"
 
@@ -78,12 +77,36 @@ def build_task_model(
 
 
 def tidy(folder: RunFolder) -> None:
-    """Remove the checkpoints of a finished fine-tuning."""
-    if folder.checkpoints.exists():
-        shutil.rmtree(folder.checkpoints)
+    """Remove the checkpoints of a finished fine-tuning, and those of its first stage."""
+    for checkpoints in (folder.checkpoints, RunFolder(folder.path, LAYERS).checkpoints):
+        if checkpoints.exists():
+            shutil.rmtree(checkpoints)
 
 
-class FineTuner(Loop):
+@torch.inference_mode()
+def predict(
+    task: Task,
+    model: nn.Module,
+    features: FeatureSet,
+    machine: Machine,
+    shaped: Callable[[TaskBatch], TaskBatch] | None = None,
+) -> Outputs:
+    """The outputs of a task's model for every example, in order. ``shaped`` changes the width of a batch."""
+    model.eval()
+    predicted: dict[str, np.ndarray] = {}
+    for rows, batch in in_order(features):
+        moved = (batch if shaped is None else shaped(batch)).to(machine.device)
+        with machine.autocast():
+            outputs = task.outputs(model, moved)
+        for name, value in outputs.items():
+            part = (value.float() if value.is_floating_point() else value).cpu().numpy()
+            if name not in predicted:
+                predicted[name] = np.zeros((len(features), *part.shape[1:]), part.dtype)
+            predicted[name][rows] = part
+    return predicted
+
+
+class FineTuner(TaskLoop):
     """Trains a model on a task."""
 
     def __init__(
@@ -98,57 +121,25 @@ class FineTuner(Loop):
         runtime: RuntimeConfig,
         described: dict[str, Any] | None = None,
         track: Callable[[int, dict[str, float]], None] = lambda step, line: None,
+        loss: Loss | None = None,
     ) -> None:
-        self.task = task
-        self.recipe = recipe
-        self.common = common
-        self.seed = seed
+        """``loss`` replaces that of the task."""
         self.track = track
-        self.title = f"{task.name}, seed {seed}"
-        self.batches = TaskBatches(task.train, recipe.batch_size, task.name, seed, common.group_by_length)
-        schedule, settings = _schedule(recipe, common)
-        whole = self.batches.batch_size * task.train.choices  # sequences of a batch
-        self.planned_micro_size = whole if common.micro_size is None else common.micro_size
-        self.owner = Owner(folder.identity, described or {}, machine.device.type, machine.card)
-        super().__init__(model, settings, schedule, runtime, folder, machine, self.planned_micro_size)
+        self._loss = loss or task.loss
+        owner = Owner(folder.identity, described or {}, machine.device.type, machine.card)
+        super().__init__(task, model, recipe, common, seed, folder, owner, machine, runtime)
         self.best_step, self.best_score = 0, -math.inf
         every = common.evaluate_every or max(1, math.ceil(recipe.steps / common.evaluations))
         self.evaluations = [*range(every, recipe.steps, every), recipe.steps]
 
     def terms(self, batch: TaskBatch) -> Sequence[Term]:
         """The loss of the task, a mean over examples."""
-        return (Term("task", self.task.loss(self.model, batch), "examples"),)
-
-    def first_backend(self, backend: Backend | None) -> Backend | None:
-        """Compiled only if that is set: batches have many widths, and compiling each takes longer than its steps."""
-        return backend if backend is None or self.runtime.backend == "compiled" else Backend.EAGER
-
-    def shaped(self, part: TaskBatch) -> TaskBatch:
-        """Padded so that few widths occur."""
-        (encoder,) = self.encoders
-        return part.widened(_WIDTHS, encoder.shape.max_positions)
-
-    @property
-    def static_shapes(self) -> bool:
-        """False: widths depend on the examples."""
-        return False
+        return (Term("task", self._loss(self.model, batch), "examples"),)
 
     def scale(self, name: str) -> float:
         """By the tensor's layer if ``task.optimizer.layer_decay`` is set."""
         (encoder,) = self.encoders
         return layer_scale(name, encoder.shape, self.common.optimizer)
-
-    def noise(self, step: int) -> int:
-        """Depends on the task, so that tasks with the same seed draw different noise."""
-        return streams.key(self.seed, "task dropout", self.task.name, step)
-
-    def batch_of(self, step: int) -> TaskBatch:
-        """The batch of ``step``."""
-        return self.batches[step]
-
-    def stream(self, done: int) -> Iterator[TaskBatch]:
-        """The batches after ``done`` steps, built when they are needed."""
-        return (self.batch_of(step) for step in range(done, self.recipe.steps))
 
     def scored_at(self, done: int, over: bool) -> bool:
         """At the evaluations, which are spread evenly over the steps."""
@@ -180,30 +171,9 @@ class FineTuner(Loop):
             f"Lower tasks.{name}.learning_rate or task.scaling.learning_rate."
         )
 
-    def continuing(self, done: int) -> str:
-        """For example ``sst2, seed 0: continuing after step 40``."""
-        return f"{self.title}: continuing after step {done}"
-
-    def stopped(self, stop: Stop, done: int) -> BaseException:
-        """The error of a stopped unit, which names the task."""
-        return stop.error(f"step {done:,} of {self.recipe.steps:,}", self.task.name)
-
-    @torch.inference_mode()
     def predict(self, features: FeatureSet) -> Outputs:
         """The task's outputs for every example, in order."""
-        self.model.eval()
-        predicted: dict[str, np.ndarray] = {}
-        for rows, batch in in_order(features):
-            shaped = batch if self.backend is None else self.shaped(batch)
-            moved = shaped.to(self.machine.device)
-            with self.machine.autocast():
-                outputs = self.task.outputs(self.model, moved)
-            for name, value in outputs.items():
-                part = (value.float() if value.is_floating_point() else value).cpu().numpy()
-                if name not in predicted:
-                    predicted[name] = np.zeros((len(features), *part.shape[1:]), part.dtype)
-                predicted[name][rows] = part
-        return predicted
+        return predict(self.task, self.model, features, self.machine, None if self.backend is None else self.shaped)
 
     def _evaluate(self, step: int) -> float:
         """Score the first dev set. The weights are kept if the score is the best so far."""
@@ -321,14 +291,3 @@ def _record(scores: dict[str, SetScores]) -> dict[str, Any]:
     first = next(iter(scores.values()))
     sets = {name: SetMetrics.model_validate(set_scores.metrics) for name, set_scores in scores.items()}
     return Scores(score=first.score, average=first.average, sets=sets).as_json()
-
-
-def _schedule(recipe: Recipe, common: FineTuneConfig) -> tuple[BudgetConfig, OptimizerConfig]:
-    """The optimizer of the released fine-tuning code: AdamW with linear warm-up and decay.
-
-    The decay over layers is no part of it: see ``FineTuner.scale``.
-    """
-    budget = BudgetConfig("steps", recipe.steps, recipe.warmup_steps, None, None, None, "free")
-    update = {field.name: getattr(common.optimizer, field.name) for field in fields(UpdateConfig)}
-    optimizer = OptimizerConfig(name="adamw", learning_rate=recipe.learning_rate, skip_spikes=None, **update)
-    return budget, optimizer

@@ -53,14 +53,15 @@ class PooledModel(nn.Module):
     """``outputs`` values for each sequence, from one state: the pooler (dense, tanh), dropout and a linear layer.
 
     A bare head has no pooler, as in ELECTRA, so that no arm profits from a pooler that a sentence objective trained.
+    The head of TinyBERT's released code (``relu``) has a ReLU in place of the dropout.
     """
 
     def __init__(self, shape: Architecture, outputs: int, head: HeadSettings) -> None:
         super().__init__()
         self.encoder = Encoder(shape)
         self.pool = POOLS[head.pool]
-        self.pooler = Pooler(shape) if head.kind == "pooled" else None
-        self.dropout = Dropout(head.dropout)
+        self.pooler = None if head.kind == "bare" else Pooler(shape)
+        self.dropout = nn.ReLU() if head.kind == "relu" else Dropout(head.dropout)
         self.classifier = nn.Linear(shape.hidden_size, outputs)
 
     def forward(self, batch: TaskBatch) -> Tensor:

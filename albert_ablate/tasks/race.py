@@ -18,7 +18,16 @@ from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.hub import hub_rows
 from albert_ablate.tasks.tables import Row, as_text, find, json_rows, named
-from albert_ablate.tasks.task import Baselines, FeatureSet, HeadSettings, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.task import (  # fmt: skip
+    Baselines,
+    Distribution,
+    FeatureSet,
+    HeadSettings,
+    Outputs,
+    Sequences,
+    SetScores,
+    TaskBatch,
+)
 
 _LETTERS = "ABCD"
 _LEVEL = re.compile("middle|high")
@@ -137,6 +146,7 @@ class RaceTask:
     """Four sequences [CLS] article [SEP] question with option [SEP]; softmax over their scores."""
 
     metric = "accuracy"
+    distribution: Distribution | None = "classes"  # the choices
 
     def __init__(
         self,

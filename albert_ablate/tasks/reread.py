@@ -18,11 +18,11 @@ from albert_ablate.record import formats, provenance
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.lock import locked
 from albert_ablate.record.tasks import Before, ScoredAgain, Scores, UnitResults
+from albert_ablate.tasks.collected import collect, heads_of
 from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
 from albert_ablate.tasks.unit_settings import LATER, completed
-from albert_ablate.tasks.units import collect, heads_of
 from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
 

@@ -4,8 +4,9 @@ Letters: N examples of a set, S sequences (N times the choices), B examples in a
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ Outputs = dict[str, np.ndarray]
 Baselines = dict[str, dict[str, dict[str, float]]]
 #: A class, the labels that apply, a number, or several numbers.
 Answer = str | float | tuple[str, ...] | tuple[float, ...]
+#: What logits (N, C) of a task mean: one of C classes or choices, or any number of C labels.
+Distribution = Literal["classes", "labels"]
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,22 @@ class Task(Protocol):
 
     def baselines(self, bag_of_words: bool) -> Baselines:
         """Baselines of each dev set's ``score`` and, where known, of each metric."""
+
+
+def training_on(task: Task, features: FeatureSet) -> Task:
+    """The task with another training set."""
+    other = copy(task)
+    other.train, other.examples = features, len(features)
+    return other
+
+
+@runtime_checkable
+class GivesDistribution(Protocol):
+    """The additional interface of tasks whose ``logits`` give a distribution that a student can learn."""
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """The kind of distribution; None for numbers."""
 
 
 @runtime_checkable

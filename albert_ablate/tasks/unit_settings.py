@@ -11,6 +11,8 @@ _INCIDENTAL = ("source", "data_dir", "seeds", "keep_weights", "bag_of_words")
 _NAMES = ("name", "hub", "train_file", "dev_file")
 #: Settings of all tasks that only heads for whole sequences read.
 _POOLING = ("pool", "head")
+#: Group -> settings that name a run or a file, whose own identity counts, or that do not change the numbers.
+_PATHS = {"distil": ("teacher", "cache"), "augment": ("masked_lm", "word_vectors")}
 #: Settings added later -> the value that older versions had implicitly, of all tasks and of one task. At this value a
 #: setting is left out of identities, so that older fine-tunings keep their names.
 LATER_COMMON: Mapping[str, Any] = {
@@ -24,7 +26,11 @@ def common_settings(common: FineTuneConfig, task: TaskConfig) -> dict[str, Any]:
     unread = [*_INCIDENTAL, *(() if task.pools else _POOLING)]
     unread += [] if common.distil.teacher else ["distil"]
     unread += [] if common.augment.copies else ["augment"]
-    return _without({k: v for k, v in asdict(common).items() if k not in unread}, LATER_COMMON)
+    settings = {k: v for k, v in asdict(common).items() if k not in unread}
+    for group, paths in _PATHS.items():
+        if group in settings:
+            settings[group] = {k: v for k, v in settings[group].items() if k not in paths}
+    return _without(settings, LATER_COMMON)
 
 
 def task_settings(task: TaskConfig) -> dict[str, Any]:

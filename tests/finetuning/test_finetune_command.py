@@ -18,9 +18,9 @@ from albert_ablate.commands import finetune
 from albert_ablate.door.compose import compose_for_run
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import initialise
+from albert_ablate.tasks.collected import collect
 from albert_ablate.tasks.heads import AnswerableSpanModel
 from albert_ablate.tasks.squad.task import SquadTask
-from albert_ablate.tasks.units import collect
 
 
 def test_finetune_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,8 @@ from albert_ablate.errors import ConfigError, PreemptedError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks.heads import AnswerableSpanModel, PooledModel
 from albert_ablate.tasks.layer_decay import layer_scale, layers_below_head
+from albert_ablate.tasks.planning import plan_units
 from albert_ablate.tasks.task import HeadSettings
-from albert_ablate.tasks.units import plan_units
 from albert_ablate.training.optimizers import build_optimizer, scale_of
 
 D = 0.8

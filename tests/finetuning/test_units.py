@@ -19,9 +19,10 @@ from taskhelpers import (
 
 from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.errors import DataError, UserError
+from albert_ablate.tasks.collected import paper_average
 from albert_ablate.tasks.finetuning import FineTuner
+from albert_ablate.tasks.planning import plan_units
 from albert_ablate.tasks.unit_settings import common_settings
-from albert_ablate.tasks.units import paper_average, plan_units
 from analysis.compare import compare_tasks
 from analysis.read.runs import load_runs
 

@@ -16,6 +16,7 @@ from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.task import (  # fmt: skip
     Answer,
     Baselines,
+    Distribution,
     FeatureSet,
     HeadSettings,
     Outputs,
@@ -39,7 +40,7 @@ class SentenceTask:
         self.name = name
         self.sets = sets
         self.metric = " and ".join(self._chosen_by())
-        self.counts = sets.counts
+        self.counts = dict(sets.counts)
         self.examples = len(sets.train)
         targets = np.array([e.target for e in sets.train], dtype=np.float64)
         #: A user's numbers are learned as standard scores; STS-B's 0 to 5 unscaled, as in the released code.
@@ -47,11 +48,17 @@ class SentenceTask:
         self._mean = targets.mean(0) if self._scales else np.zeros(1)
         self._deviation = np.where(targets.std(0) > 0, targets.std(0), 1.0) if self._scales else np.ones(1)
         self._tokenizer, self._max_length = tokenizer, max_length
-        self.train = self._features(sets.train)
-        self.dev = {name: self._features(examples) for name, examples in sets.dev.items()}
-        self.test = {name: self._features(examples) for name, examples in sets.test.items()}
+        self.train = self.features(sets.train)
+        self.dev = {name: self.features(examples) for name, examples in sets.dev.items()}
+        self.test = {name: self.features(examples) for name, examples in sets.test.items()}
 
-    def _features(self, examples: Sequence[Example]) -> FeatureSet:
+    @property
+    def distribution(self) -> Distribution | None:
+        """Classes or labels; None for numbers."""
+        return None if self.sets.kind == "values" else self.sets.kind
+
+    def features(self, examples: Sequence[Example]) -> FeatureSet:
+        """Examples of this task as model inputs with targets."""
         tokenizer, max_length = self._tokenizer, self._max_length
         first = tokenizer.encode([e.first for e in examples])
         second = None
@@ -70,7 +77,7 @@ class SentenceTask:
         if any((second is not None) != pairs for _, second in texts):
             wanted = "pairs of texts, each a tuple (first, second)" if pairs else "single texts, not pairs"
             raise DataError(f"{self.name} takes {wanted}.")
-        return self._features([Example("", first, second, None) for first, second in texts])
+        return self.features([Example("", first, second, None) for first, second in texts])
 
     def answers(self, outputs: Outputs) -> list[Answer]:
         """What ``outputs`` predict for each example: its class, the labels it has, or its number or numbers."""
