@@ -377,7 +377,7 @@ def test_outputs_are_kept_only_where_there_is_room(
     shutil.rmtree(plain.path)
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 0, 2**30))  # type: ignore[attr-defined]
+        patched.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 0, 2**30))
         patched.setattr("albert_ablate.tasks.kept_outputs._SPARE_BYTES", 2**30)
         again = fine_tuned(place, "task.distil.cache=true")
     assert "They are computed in every step instead" in capsys.readouterr().out

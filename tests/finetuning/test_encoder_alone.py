@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from taskhelpers import with_tasks, write_race, write_squad, write_sst2
 
 from albert_ablate.axes import MethodName
-from albert_ablate.config.schema import RunConfig
 from albert_ablate.loading import LoadedRun
 from albert_ablate.methods import METHODS, Term
+from albert_ablate.methods.method import Measure
 from albert_ablate.methods.mlm import MaskedLM
 from albert_ablate.model.base import EncoderModel, without_values
 from albert_ablate.model.encoder import Encoder
@@ -34,9 +34,9 @@ class EncoderAlone(EncoderModel):
 class Shrinking(MaskedLM):
     """Makes the states small; nothing is predicted."""
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
-        self.measures = frozenset()
+    @property
+    def measures(self) -> frozenset[Measure]:
+        return frozenset()
 
     def build(self, parents: Mapping[str, Path]) -> Any:
         shape = self.config.architecture()
