@@ -187,7 +187,7 @@ def augmentation(folder: Path, *words: str) -> tuple[RunFolder, list[str]]:
     _, run = pretrained(folder)
     data = write_sst2(folder / "data")
     config = with_tasks(folder, "task=sst2", f"task.data_dir={data}", "task.augment.copies=3", *words)
-    found = locate_augmentation(config, run)
+    found = locate_augmentation(config, run, "fp32")
     assert found is not None
     examples = [Example("0", "a fine film", None, 1), Example("1", "the bada of it", None, 0)]
     return run, [e.first for e in found.examples("sst2", "x", examples, tokenizer_of(folder), CPU)]

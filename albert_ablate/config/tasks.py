@@ -104,7 +104,7 @@ class AugmentConfig:
     copies: Count
     probability: Annotated[float, Field(ge=0, le=1)]
     candidates: Positive
-    masked_lm: Annotated[str, Field(min_length=1)] | None  # a run folder
+    masked_lm: Annotated[str, Field(min_length=1)] | None  # a run folder, or ``pretraining``
     word_vectors: Annotated[str, Field(min_length=1)] | None  # a file
     pairs: Literal["one", "released"]
 

@@ -14,6 +14,7 @@ from albert_ablate.files import digest, read_json, sha256_file, write_json
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.augment import Candidates, Word, augmented, replaceable
 from albert_ablate.tasks.masked_words import MaskedLMRun, MaskedWord, masked_lm_settings, predicts_masked_words
+from albert_ablate.tasks.teachers import PRETRAINING, Corpus, teacher_of_pretraining
 from albert_ablate.tasks.texts.sets import Example
 from albert_ablate.tasks.word_vectors import WordVectors, require_file
 from albert_ablate.training.machine import Machine
@@ -109,15 +110,24 @@ class Augmentation:
             yield from model.candidates(part, self.settings.candidates)
 
 
-def locate_augmentation(config: RunConfig, run: RunFolder) -> Augmentation | None:
+def locate_augmentation(
+    config: RunConfig, run: RunFolder, precision: str, corpus: Corpus | None = None
+) -> Augmentation | None:
     """What the fine-tunings of ``run`` are augmented with; None if they are not.
 
+    ``precision`` and ``corpus`` are those of the pretraining of a run that is not trained yet.
     Raises ConfigError if the run that predicts words cannot do that, DataError if the file of vectors is not there.
     """
     settings = config.task.augment
     if not settings.copies:
         return None
-    if settings.masked_lm is not None:
+    if settings.masked_lm == PRETRAINING:
+        field = f"{_FIELD}={PRETRAINING}"
+        of_source, source = teacher_of_pretraining(config, run, precision, corpus, field)
+        identity: str | None = source.identity
+        if not predicts_masked_words(of_source, source):
+            raise ConfigError(f"{field}: that teacher has no trained masked-LM head. Name a run of method=mlm.")
+    elif settings.masked_lm is not None:
         path = Path(settings.masked_lm).expanduser().resolve()
         source = RunFolder(path.parent, path.name)
         of_source = masked_lm_settings(source, config, f"{_FIELD}={settings.masked_lm}")

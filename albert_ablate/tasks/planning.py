@@ -66,7 +66,7 @@ def plan_units(config: RunConfig, run: RunFolder, precision: str, corpus: Corpus
     if not config.tasks:
         return []
     sources = [locate(config.task, task) for task in config.tasks.values()]
-    augmentation = locate_augmentation(config, run)
+    augmentation = locate_augmentation(config, run, precision, corpus)
     teacher = locate_teacher(config, run, precision, corpus)
     teachers: dict[str, UnitTeacher] = {}
     if teacher is not None:

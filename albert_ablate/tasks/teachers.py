@@ -45,12 +45,8 @@ def locate_teacher(config: RunConfig, run: RunFolder, precision: str, corpus: Co
     named = config.task.distil.teacher
     if named is None:
         return None
-    recorded = run.load("manifest.json", Manifest) if (run.path / "manifest.json").is_file() else None
-    if recorded is not None and recorded.data.tokens.fingerprint and recorded.data.tokenizer is not None:
-        corpus = Corpus(recorded.data.tokens.fingerprint, str(recorded.data.tokenizer.fingerprint))
-        precision = recorded.precision or precision
     if named == PRETRAINING:
-        settings, folder = _of_pretraining(config, run, precision, corpus)
+        settings, folder = teacher_of_pretraining(config, run, precision, corpus, f"task.distil.teacher={named}")
     else:
         path = Path(named).expanduser().resolve()
         folder = RunFolder(path.parent, path.name)
@@ -60,25 +56,29 @@ def locate_teacher(config: RunConfig, run: RunFolder, precision: str, corpus: Co
     except ConfigError as error:
         raise ConfigError([f"the teacher {folder.name}: {problem}" for problem in error.problems]) from None
     _require_fit(config, teacher.config, named)
-    _require_same_tokenizer(teacher, corpus, named)
+    _require_same_tokenizer(teacher, _recorded(run, precision, corpus)[0], named)
     return teacher
 
 
-def _of_pretraining(
-    config: RunConfig, run: RunFolder, precision: str, corpus: Corpus | None
+def teacher_of_pretraining(
+    config: RunConfig, run: RunFolder, precision: str, corpus: Corpus | None, field: str
 ) -> tuple[RunConfig, RunFolder]:
-    """The teacher that ``run`` learned from in pretraining, whose folder lies beside it unless the settings name it."""
+    """The teacher that ``run`` learned from in pretraining, whose folder lies beside it unless the settings name it.
+
+    Raises ConfigError, which begins with ``field``, if there is none. A teacher that ``run`` itself will train first
+    need not exist.
+    """
     parent = next((parent for parent in method_of(config).parents() if parent.role == TEACHER), None)
-    field = f"task.distil.teacher={PRETRAINING}"
     if parent is None:
         raise ConfigError(f"{field}: method={config.method.name} has no teacher. Name a run, or leave it empty.")
     if parent.folder is not None:
         path = parent.folder.expanduser().resolve()
         folder = RunFolder(path.parent, path.name)
         return _finished(folder, f"method.teacher={config.method.teacher}", config), folder
+    corpus, trained_in = _recorded(run, precision, corpus)
     if corpus is None:
         raise ConfigError(f"{field}: {run.name} does not record its text, so its teacher is not known. Name a run.")
-    found = identity(parent.config, corpus.tokens, precision)
+    found = identity(parent.config, corpus.tokens, trained_in)
     names = sorted(path.name for path in run.path.parent.glob(f"[!.]*-{found}"))
     folder = RunFolder(run.path.parent, names[0] if names else f"{readable_name(parent.config)}-{found}")
     if run.state() == "finished" and folder.state() != "finished":
@@ -87,6 +87,17 @@ def _of_pretraining(
             "or name a run."
         )
     return parent.config, folder
+
+
+def _recorded(run: RunFolder, precision: str, corpus: Corpus | None) -> tuple[Corpus | None, str]:
+    """Corpus and number format of the run's pretraining: as recorded, or as given for a run that is not trained yet."""
+    if not (run.path / "manifest.json").is_file():
+        return corpus, precision
+    manifest = run.load("manifest.json", Manifest)
+    tokens, tokenizer = manifest.data.tokens.fingerprint, manifest.data.tokenizer
+    if tokens and tokenizer is not None:
+        corpus = Corpus(tokens, str(tokenizer.fingerprint))
+    return corpus, manifest.precision or precision
 
 
 def _finished(folder: RunFolder, field: str, config: RunConfig) -> RunConfig:

@@ -544,7 +544,8 @@ def test_the_teacher_of_the_pretraining(tmp_path: Path) -> None:
     data = write_sst2(tmp_path / "data")
     config = compose(
         [*tiny_overrides(tmp_path, "method=distilbert", "objective=none", "embed.size=32", "share=none"), *TINY,
-         "task=sst2", f"task.data_dir={data}", *SHORT, "task.distil.teacher=pretraining"]
+         "task=sst2", f"task.data_dir={data}", *SHORT, "task.distil.teacher=pretraining", "task.augment.copies=1",
+         "task.augment.masked_lm=pretraining"]
     )  # fmt: skip
     assert start(config) == 0
     runs = {path.name.split("-s0-")[0]: path for path in run_folders(tmp_path / "runs")}
@@ -557,10 +558,12 @@ def test_the_teacher_of_the_pretraining(tmp_path: Path) -> None:
     again = compose_for_run(
         pupil / "config.yaml",
         ["task=sst2", f"task.data_dir={data}", *TINY, *SHORT, "task.distil.teacher=pretraining",
-         f"paths.runs={tmp_path / 'runs'}"],
+         "task.augment.copies=1", "task.augment.masked_lm=pretraining", f"paths.runs={tmp_path / 'runs'}"],
     )  # fmt: skip
     (planned,) = plan_units(again, RunFolder(pupil.parent, pupil.name), "fp32")
     assert planned.folder.name == unit.name, "the command of a finished run finds the same teacher"
+    assert planned.augmentation is not None
+    assert planned.augmentation.run.name == teacher.name, "which also predicts words"
 
 
 def test_the_defaults_are_those_of_the_paper() -> None:
