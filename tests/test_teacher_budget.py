@@ -119,7 +119,7 @@ def test_the_training_of_an_imported_teacher_is_not_known(cell: Cell, tmp_path: 
     assert entry is not None
     assert (entry.run, entry.training_flops) == ("back", None)
     assert '"training_flops": null' in (student.path / "manifest.json").read_text()
-    assert "the teacher's training is not known" in " ".join(shown(student).split())
+    assert "its training is unknown" in " ".join(shown(student).split())
 
 
 def test_a_method_without_a_teacher_counts_no_pass_of_one(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def _both_budgets(manifest: dict[str, Any], training: dict[str, Any]) -> list[Re
     all_passes = training["flops"]
     alone = all_passes * (1 - teacher["flops_per_step"] / manifest["flops_per_step"])
     if teacher["training_flops"] is None:
-        with_teacher = f"{all_passes:.3g} with its teacher's passes; the teacher's training is not known"
+        with_teacher = f"{all_passes:.3g} with its teacher's passes; its training is unknown"
     else:
         with_teacher = f"{all_passes + teacher['training_flops']:.3g} with its teacher"
     return [_Fact("FLOPs", [f"{alone:.3g} student alone", with_teacher])]
