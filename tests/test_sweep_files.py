@@ -9,6 +9,7 @@ from albert_ablate.config.identity import settings_digest
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods.parents import warm_start
+from albert_ablate.methods.teacher import teacher_of
 from albert_ablate.sweeping.cells import Cell, labels
 from albert_ablate.sweeping.definition import SWEEPS, load, sweep_names
 from albert_ablate.training.budget import step_flops
@@ -65,6 +66,41 @@ ELECTRA: dict[str, list[tuple[str, str, float, str, float | None]]] = {
         ("electra", "learned", 0.25, "embeddings", 1.0),
     ],
     "electra_tying": [("electra", "learned", 1.0, tie, None) for tie in ("none", "embeddings", "all")],
+}  # fmt: skip
+#: Of the sweeps of distillation: method, layers as a part of the base model's, the losses' weights, first weights.
+_DISTILBERT = ("distilbert", 1 / 2, (5.0, 2.0, 1.0), "teacher")
+DISTILLATION: dict[str, list[tuple[str, float, tuple[float, float, float], str]]] = {
+    "distilbert_table4": [
+        ("mlm", 1, (5.0, 2.0, 1.0), "random"), ("mlm", 1 / 2, (5.0, 2.0, 1.0), "random"), _DISTILBERT,
+        ("distilbert", 1 / 2, (0.0, 2.0, 1.0), "teacher"), ("distilbert", 1 / 2, (5.0, 2.0, 0.0), "teacher"),
+        ("distilbert", 1 / 2, (5.0, 0.0, 1.0), "teacher"), ("distilbert", 1 / 2, (5.0, 2.0, 1.0), "random"),
+    ],
+    "distilbert": [
+        ("mlm", 1, (5.0, 2.0, 1.0), "random"), ("mlm", 1 / 2, (5.0, 2.0, 1.0), "random"),
+        ("mlm", 1 / 3, (5.0, 2.0, 1.0), "random"), _DISTILBERT,
+        ("distilbert", 1 / 3, (5.0, 2.0, 1.0), "teacher"),
+    ],
+}  # fmt: skip
+#: Of TinyBERT's sweeps: weights (embedding, layers, attention) and layers of general distillation, then first weights,
+#: teacher, losses and layers of task distillation, its targets, and copies of the augmentation.
+_ALL = (1.0, 1.0, 1.0)
+_TINY: dict[str, list[tuple[object, ...]]] = {
+    "tinybert_table2": [
+        (_ALL, "uniform", "pretrained", "pretraining", _ALL, "uniform", "soft", 20),
+        (_ALL, "uniform", "random", "pretraining", _ALL, "uniform", "soft", 20),
+        (_ALL, "uniform", "pretrained", None, _ALL, "uniform", "soft", 20),
+        (_ALL, "uniform", "pretrained", "pretraining", _ALL, "uniform", "soft", 0),
+    ],
+    "tinybert_table3": [
+        (weights, "uniform", "pretrained", "pretraining", weights, "uniform", target, 20)
+        for weights, target in (
+            (_ALL, "soft"), ((0.0, 1.0, 1.0), "soft"), (_ALL, "gold"), ((1.0, 0.0, 0.0), "soft"),
+            ((1.0, 1.0, 0.0), "soft"), ((1.0, 0.0, 1.0), "soft"),
+        )
+    ],
+    "tinybert_table4": [
+        (_ALL, layers, "pretrained", "pretraining", _ALL, layers, "soft", 20) for layers in ("uniform", "top", "bottom")
+    ],
 }  # fmt: skip
 #: The paper's parameters in millions where the printed number is the counted one (Tables 1, 3 and 4), rounded or cut.
 MILLIONS = {
@@ -137,19 +173,68 @@ def test_half_of_the_compute_goes_to_each_stage() -> None:
     assert half == pytest.approx(second.config.budget.flops, rel=1e-4)
 
 
+@pytest.mark.parametrize(("scale", "layers"), [("cpu", 6), ("gpu", 6), ("paper", 12)])
+@pytest.mark.parametrize("name", DISTILLATION)
+def test_the_cells_of_distilbert(name: str, scale: str, layers: int) -> None:
+    found = [cell.config for cell in cells(f"sweep={name}", f"scale={scale}")]
+    described = [
+        (
+            str(c.method.name), c.model.layers / layers,
+            (c.method.kl_weight, c.method.mlm_weight, c.method.cosine_weight), c.method.start,
+        )
+        for c in found
+    ]  # fmt: skip
+    assert described == DISTILLATION[name], "the teacher is a cell of the sweep, and not trained a second time"
+    assert {(c.share.strategy, c.objective.name, c.embed.size) for c in found} == {
+        ("none", "none", found[0].model.hidden)
+    }
+    assert [c.method.token_types for c in found] == [c.model.layers == layers for c in found]
+    for config in (c for c in found if c.method.name == "distilbert"):
+        assert settings_digest(teacher_of(config).config) == settings_digest(found[0])
+
+
+@pytest.mark.parametrize("name", _TINY)
+def test_the_cells_of_tinybert(name: str) -> None:
+    found = cells(f"sweep={name}", "scale=cpu", "task=word_order")
+    teacher, *students = [cell.config for cell in found]
+    assert (str(teacher.method.name), teacher.model.layers) == ("mlm", 6)
+    described: list[tuple[object, ...]] = []
+    for c in students:
+        m, d = c.method, c.task.distil
+        described.append(
+            (
+                (m.embedding_weight, m.hidden_weight, m.attention_weight), m.layer_map, c.task.start, d.teacher,
+                (d.embedding_weight, d.hidden_weight, d.attention_weight), d.layer_map, d.predictions,
+                c.task.augment.copies,
+            )
+        )  # fmt: skip
+        assert (str(m.name), c.model.layers, c.task.head) == ("tinybert", 2, "relu")
+        assert settings_digest(teacher_of(c).config) == settings_digest(teacher)
+    assert sorted(described, key=repr) == sorted(_TINY[name], key=repr), "cells of one pretraining run beside each other"
+
+
+def test_the_union_of_distillation_trains_one_teacher() -> None:
+    found = cells("sweep=distillation", "scale=cpu")
+    assert [cell.config.model.layers for cell in found].count(6) == 1
+    pretrained = {settings_digest(cell.config) for cell in cells("sweep=distillation", "scale=cpu", "task=word_order")}
+    assert len(pretrained) == len(found), "the steps of TinyBERT's procedure share one pretraining"
+
+
 def test_an_amount_on_the_command_line_replaces_that_of_the_sweep() -> None:
     assert {c.config.budget.flops for c in cells("sweep=electra_table5", "scale=cpu", "budget.flops=1e12")} == {1e12}
     assert {c.config.budget.seconds for c in cells("sweep=table6", "scale=cpu", "budget.seconds=10")} == {10}
 
 
 def test_every_file_is_covered_here() -> None:
-    assert set(sweep_names()) == set(PAPER) | set(ELECTRA) | {
+    assert set(sweep_names()) == set(PAPER) | set(ELECTRA) | set(DISTILLATION) | set(_TINY) | {
         "paper",
         "demo",
         "cpu",
         "controls",
         "electra",
         "electra_demo",
+        "distillation",
+        "distil_demo",
     }
     assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
         f"{n}.yaml" for n in sweep_names()
@@ -167,7 +252,7 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
-@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA]))
+@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY]))
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")
     assert found

@@ -7,6 +7,7 @@ depth of the scale's base model:
 | term | values | becomes |
 |---|---|---|
 | ``size`` | base, large, xlarge, xxlarge | H x 1, 4/3, 8/3, 16/3 and L x 1, 2, 2, 1, as in Table 1 |
+| ``min_layers`` | a number | the size has at least so many layers, before ``depth`` |
 | ``depth`` | a multiple of the size's layers | ``model.layers``, rounded up |
 | ``after`` | depths, as ``depth`` | ``warm_start.layers``: networks trained first, each from the one before |
 | ``width`` | a multiple of the size's hidden width | ``model.hidden``, heads and intermediate with it |
@@ -30,7 +31,7 @@ from albert_ablate.training.budget import step_flops
 #: The setting that the term ``embedding`` sets.
 EMBEDDING = EMBED.path
 
-TERMS = ("size", "depth", "after", "width", "embedding", "dropout", "length", "compute", "corpus")
+TERMS = ("size", "min_layers", "depth", "after", "width", "embedding", "dropout", "length", "compute", "corpus")
 
 #: Hidden width and layers of Table 1, as multiples of base.
 SIZES = {
@@ -78,7 +79,7 @@ class Shape:
     hidden: int
     layers: int
     after: tuple[int, ...]  # depths of the networks trained first
-    changed: bool  # by depth or width, so that the shape is not that of the size
+    changed: bool  # by min_layers, depth or width, so that the shape is not that of the size
 
 
 def shape_of(cell: dict[str, Any], hidden: int, layers: int, head: int) -> Shape:
@@ -88,9 +89,10 @@ def shape_of(cell: dict[str, Any], hidden: int, layers: int, head: int) -> Shape
     """
     width, depth = _choice("size", cell.get("size", "base"), SIZES)
     full_hidden, full_layers = round(hidden * width / head) * head, math.ceil(layers * depth)
+    deep = max(full_layers, math.ceil(_multiple(cell, "min_layers")))
     hidden = round(full_hidden * _multiple(cell, "width"))
-    layers = math.ceil(full_layers * _multiple(cell, "depth"))
-    after = tuple(sorted({math.ceil(full_layers * part) for part in _depths(cell)} - {layers}))
+    layers = math.ceil(deep * _multiple(cell, "depth"))
+    after = tuple(sorted({math.ceil(deep * part) for part in _depths(cell)} - {layers}))
     # With a warm start it is another model of the same shape; deeper models start from it by name.
     return Shape(hidden, layers, after, (hidden, layers) != (full_hidden, full_layers) or bool(after))
 
@@ -113,7 +115,7 @@ def base_name(model: str) -> str:
 
 def _model(cell: dict[str, Any], base: ModelConfig) -> dict[str, str]:
     """Settings of the model's shape; the paper's sizes by name."""
-    reshaped = any(term in cell for term in ("depth", "after", "width"))
+    reshaped = any(term in cell for term in ("min_layers", "depth", "after", "width"))
     if "size" not in cell and not reshaped:
         return {}
     size = cell.get("size", "base")

@@ -27,7 +27,7 @@ from .task_setups import one_setup_each
 _SWEEPS = shipped("sweeps")
 _SIZES = ("base", "large", "xlarge", "xxlarge")
 #: Terms that set the shape or the length, and are not names of settings.
-_SHAPE = ("size", "depth", "after", "width", "length", "compute")
+_SHAPE = ("size", "min_layers", "depth", "after", "width", "length", "compute")
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
 _NAMED = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 #: Settings of an absolute shape; and setting that chooses an option -> the group whose settings follow from it.
@@ -63,7 +63,7 @@ def model_file(name: str) -> dict[str, Any]:
 def shape(terms: Terms, hidden: int, layers: int, head: int) -> tuple[int, int, list[int]]:
     """H, L and the depths of the warm-start runs, for terms relative to a base model of ``hidden`` x ``layers``."""
     size, base = model_file(terms.get("size", "base")), model_file("base")
-    full = math.ceil(layers * Fraction(size["layers"], base["layers"]))
+    full = max(math.ceil(layers * Fraction(size["layers"], base["layers"])), int(terms.get("min_layers", 1)))
     wide = round(hidden * Fraction(size["hidden"], base["hidden"]) / head) * head
     deep = math.ceil(full * Fraction(str(terms.get("depth", 1))))
     before = [part.strip() for part in str(terms.get("after", "")).split(",") if part.strip()]
