@@ -31,7 +31,7 @@ from .recount.arms import folders
 from .recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
 from .recount.files import read_table
 from .recount.printed import heading
-from .recount.runs import Run, mark_copies
+from .recount.runs import Run, link_teachers, mark_copies
 from .recount.tables import AGAINST, TableCheck
 from .report import frames, gather, where
 from .write.content import Report
@@ -44,6 +44,7 @@ _OF_USER = "Your claims"
 _CLAIMED = "What the paper claims, and what these runs say"
 _CLAIMS = Path(__file__).with_name("claims.yaml")
 _ELECTRA = Path(__file__).with_name("electra_claims.yaml")
+_DISTILLATION = Path(__file__).with_name("distillation_claims.yaml")
 _CONTROLS = Path(__file__).with_name("controls.yaml")
 
 
@@ -105,6 +106,7 @@ def audit(
 
     ``data``: folder of task files with the right answers; ``survivors``: whether the report was made with it.
     """
+    link_teachers(runs)
     checks = columns.check(reported.files["runs.csv"], runs)
     for run in runs:
         if run.state != "copy":
@@ -188,7 +190,7 @@ def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
     load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
     return [
         entry
-        for file in (_CLAIMS, _ELECTRA, _CONTROLS, *files)
+        for file in (_CLAIMS, _ELECTRA, _DISTILLATION, _CONTROLS, *files)
         for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
     ]
 

@@ -21,6 +21,7 @@ from .draw.electra import generator_sizes, replaced_tokens
 from .draw.forest import forest
 from .draw.paper import embedding, objective_matrix, per_layer, training_curves
 from .draw.plotting import NothingToDraw
+from .draw.students import students
 from .draw.style import Drawing
 from .judge.effects import SweepTable
 from .read import cautions
@@ -31,7 +32,7 @@ from .read.runs import load_runs
 #: Name -> the function that draws it; the papers' figures first.
 FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {
     "figure1": per_layer, "figure2": training_curves, "embedding": embedding, "objectives": objective_matrix,
-    "generators": generator_sizes, "replaced": replaced_tokens,
+    "students": students, "generators": generator_sizes, "replaced": replaced_tokens,
     "pareto": pareto, "seeds": seed_spread, "curves": learning_curves, "cost": cost,
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ from .write.content import Report
 
 _TITLE = "ALBERT's choices, ablated"
 #: Columns left out of ``runs.csv``: nested values, and paths of this machine.
-_NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown")
+_NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown", "taught_by")
 
 #: Files and folders that a report writes.
 _FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "sweeps", "tables", "figures")

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from albert_ablate.axes import METHOD
-from albert_ablate.sweeping.relative import embedding_of, shape_of
+from albert_ablate.sweeping.relative import Shape, embedding_of, shape_of
 from analysis import report
 from analysis.judge.tables import arms_of
 from analysis.read.runs import COLUMNS, load_runs
@@ -43,7 +43,7 @@ def config(terms: Mapping[str, Any], seed: int, steps: int = 3500) -> dict[str, 
         "share": {"strategy": terms.get("share", "all"), "groups": 1},
         "objective": {"name": terms.get("objective", "sop")},
         "model": {
-            "name": "nano" if size == "base" else f"nano-{size}",
+            "name": _name(size, shape, "min_layers" in terms),
             "hidden": shape.hidden,
             "layers": shape.layers,
             "heads": shape.hidden // 64,
@@ -58,6 +58,12 @@ def config(terms: Mapping[str, Any], seed: int, steps: int = 3500) -> dict[str, 
         "warm_start": {"layers": list(shape.after)},
         "batch": {"size": 64, "micro_size": 64},
     }
+
+
+def _name(size: str, shape: Shape, deep: bool) -> str:
+    """The name of a model; with its shape if it has another depth than its size, in sweeps that say a least depth."""
+    name = "nano" if size == "base" else f"nano-{size}"
+    return f"{name}-{shape.layers}x{shape.hidden}" if deep and shape.changed else name
 
 
 def _method(terms: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +144,7 @@ def write_cell(
             "accuracy": value, "interval": [value - 0.02, value + 0.02], "head": "trained" if trained else "fitted",
             "left_baseline": left if trained else value > 0.53,
         }  # fmt: skip
-    if terms.get("method", "mlm") != "mlm":
+    if terms.get("method", "mlm") not in ("mlm", "distilbert"):
         results["masked_lm"] = None
     for key, value in (scores or {}).items():
         results[key] = results.get(key, {}) | value

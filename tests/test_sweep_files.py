@@ -210,7 +210,7 @@ def test_the_cells_of_tinybert(name: str) -> None:
         )  # fmt: skip
         assert (str(m.name), c.model.layers, c.task.head) == ("tinybert", 2, "relu")
         assert settings_digest(teacher_of(c).config) == settings_digest(teacher)
-    assert sorted(described, key=repr) == sorted(_TINY[name], key=repr), "cells of one pretraining run beside each other"
+    assert sorted(described, key=repr) == sorted(_TINY[name], key=repr), "cells of one run are beside each other"
 
 
 def test_the_union_of_distillation_trains_one_teacher() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from albert_ablate.axes.axis import Axis, Settings
@@ -124,6 +125,13 @@ def _unused(method: _Method) -> list[str]:
     if not name.distils:
         unused += [key for key in TEACHER if key != "teacher_run" or method.teacher is None]
     return unused + [key for other, keys in _STUDENT_SETTINGS.items() if other is not name for key in keys]
+
+
+def unread(values: Mapping[str, Any]) -> frozenset[str]:
+    """Full names of the group's settings that a run with the flat settings ``values`` does not read."""
+    name = MethodName(values["method.name"])
+    group = {key: values.get(f"method.{key}", default) for key, default in _DEFAULTS.items()}
+    return frozenset(f"method.{key}" for key in _unused(SimpleNamespace(name=name, **group)))
 
 
 def _reason(key: str, method: _Method) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from albert_ablate.axes import AXES
+from albert_ablate.axes.method import unread
 from albert_ablate.config.identity import BEFORE, UNSAID, comparable
 
 #: The settings of a run, nested or flat.
@@ -26,7 +27,10 @@ _ONLY_NAMES = ("scale.name", "model.name")
 _COMPANIONS = {
     "model.heads": "model.hidden", "model.intermediate": "model.hidden", "budget.warmup_steps": "budget.steps",
     "model.attention_dropout": "model.hidden_dropout", "batch.micro_size": "batch.size",
+    "method.start": "method.name", "method.pooler": "method.token_types", "method.teacher_depth": "model.layers",
 }  # fmt: skip
+#: The mark of a setting that a run does not read.
+_UNREAD = "unread"
 _NAMES = {
     **{axis.path: axis.group for axis in AXES}, **{path: path.split(".")[0] for path in _CHOICES},
     "warm_start.layers": "after", _TASKS: "task",
@@ -77,8 +81,15 @@ def _apart(runs: Sequence[Settings], tuning: bool) -> dict[str, list[str]]:
         groups = (*_TEXT, *_TUNING) if tuning else _TEXT
         names |= dict.fromkeys(flatten(compared | {group: values[group] for group in groups if group in values}))
     flat = [settings_of(values) for values in runs]
-    columns = {name: [json.dumps(settings.get(name), default=str) for settings in flat] for name in names}
-    return {name: column for name, column in columns.items() if len(set(column)) > 1}
+    idle = [unread(settings) for settings in flat]
+    columns = {
+        name: [
+            _UNREAD if name in ignored else json.dumps(settings.get(name), default=str)
+            for settings, ignored in zip(flat, idle, strict=True)
+        ]
+        for name in names
+    }
+    return {name: column for name, column in columns.items() if len(set(column) - {_UNREAD}) > 1}
 
 
 def _causes(name: str, apart: Iterable[str]) -> list[str]:
@@ -90,8 +101,9 @@ def _causes(name: str, apart: Iterable[str]) -> list[str]:
 
 
 def _follows(columns: Mapping[str, Sequence[str]], name: str, cause: str) -> bool:
-    """Whether every value of ``cause`` comes with one value of ``name``."""
-    return len(set(zip(columns[cause], columns[name], strict=True))) == len(set(columns[cause]))
+    """Whether every value of ``cause`` comes with one value of ``name``, where a run reads ``name``."""
+    pairs = {(c, n) for c, n in zip(columns[cause], columns[name], strict=True) if n != _UNREAD}
+    return len(pairs) == len({c for c, _ in pairs})
 
 
 def key_name(name: str, beside: Sequence[str] = ()) -> str:
@@ -134,9 +146,12 @@ def _labels(runs: Sequence[Settings], tuning: bool) -> list[str]:
 
 
 def joined(values: Settings, keys: Sequence[str]) -> str:
-    """``all shared, layers=3``: the settings ``keys`` (full names) of one run, from its nested plain settings."""
+    """``all shared, layers=3``: the settings ``keys`` (full names) of one run, from its nested plain settings.
+
+    Settings that its method does not read are left out.
+    """
     flat = settings_of(values)
-    named = {key: value_name(key, flat.get(key)) for key in keys}
+    named = {key: value_name(key, flat.get(key)) for key in keys if key not in unread(flat)}
     return ", ".join(shown if key in _AXES else f"{key_name(key, keys)}={shown}" for key, shown in named.items())
 
 

@@ -94,7 +94,8 @@ def shape_of(cell: dict[str, Any], hidden: int, layers: int, head: int) -> Shape
     layers = math.ceil(deep * _multiple(cell, "depth"))
     after = tuple(sorted({math.ceil(deep * part) for part in _depths(cell)} - {layers}))
     # With a warm start it is another model of the same shape; deeper models start from it by name.
-    return Shape(hidden, layers, after, (hidden, layers) != (full_hidden, full_layers) or bool(after))
+    changed = deep != full_layers or (hidden, layers) != (full_hidden, full_layers) or bool(after)
+    return Shape(hidden, layers, after, changed)
 
 
 def embedding_of(value: str, base_hidden: int, hidden: int) -> int:

@@ -34,7 +34,7 @@ def generator_sizes(runs: pd.DataFrame) -> Drawing:
     arms = arms_of(_TABLE)
     selection = select(runs, arms)
     frames = [frame for frame in selection.runs.values() if len(frame)]
-    key = _score_of(frames)
+    key = score_of_all(frames)
     if key is None:
         why = "no fine-tuned run" if frames else "no run"
         raise NothingToDraw(f"{why} with a generator of one of the sizes in sweeps/{_TABLE}.yaml")
@@ -80,7 +80,7 @@ def generator_sizes(runs: pd.DataFrame) -> Drawing:
 _SHOWN = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
-def _score_of(frames: list[pd.DataFrame]) -> str | None:
+def score_of_all(frames: list[pd.DataFrame]) -> str | None:
     """GLUE if every run has it, else the first task that every run was fine-tuned on."""
     if not frames:
         return None

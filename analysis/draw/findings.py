@@ -100,6 +100,13 @@ def _generators(data: pd.DataFrame) -> str:
     return f"Best of {len(ours)} generators: {name}, with {_score(str(best['score']), best['mean'])}."
 
 
+def _students(data: pd.DataFrame) -> str:
+    ranked = data.sort_values("mean", ascending=not metric(str(data["score"].iloc[0])).higher_is_better)
+    shown = [(row, _score(str(row["score"]), row["mean"])) for row in ranked.to_dict("records")]
+    parts = [f"{row['arm']} {score} with {row['parameters_M']:.2f} M parameters" for row, score in shown]
+    return f"From the best to the worst: {'; '.join(parts)}."
+
+
 def _replaced(data: pd.DataFrame) -> str:
     last = data[data["step"] == data.groupby("arm")["step"].transform("max")].groupby("arm", sort=False).mean()
     parts = [
@@ -111,6 +118,6 @@ def _replaced(data: pd.DataFrame) -> str:
 
 _FINDINGS: dict[str, Callable[[pd.DataFrame], str]] = {
     "pareto": _pareto, "seeds": _seeds, "curves": _curves, "cost": _cost, "embedding": _embedding,
-    "generators": _generators, "replaced": _replaced,
+    "students": _students, "generators": _generators, "replaced": _replaced,
     "objectives": _objectives, "figure1": _per_layer, "figure2": _training,
 }  # fmt: skip

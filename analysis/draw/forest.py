@@ -55,6 +55,8 @@ def forest(sweep: SweepTable) -> Drawing:
         else ""
     )
     against = f"Differences from {sweep.reference}" if any(effect.against for effect in shown) else "Effects"
+    if any(effect.matched for effect in shown):
+        against += "; squares: a student's from a model of its size that learned without a teacher"
     more = " and interactions (×: difference of differences)" if any(not effect.against for effect in shown) else ""
     caption = f"{against}{more}. Bars: 95% t interval, paired by seed.{hollow}"
     return Drawing(sweep.table.name, f"Effects: {sweep.title}", caption, figure, _numbers(shown))
@@ -67,9 +69,10 @@ def _is_judged(effect: Effect) -> bool:
 
 def _draw(panel: Any, y: int, effect: Effect) -> None:
     comparison = effect.comparison
-    difference, colour = comparison.difference, COLOURS[0] if effect.against else COLOURS[1]
-    panel.plot([difference.low, difference.high], [y, y], color=colour, lw=1.6, zorder=2)
-    panel.plot([difference.mean], [y], marker="o" if effect.against else "D", color=colour, ms=5, ls="none", zorder=3)
+    kind = 2 if effect.matched else 0 if effect.against else 1
+    difference, colour, height = comparison.difference, COLOURS[kind], y - 0.22 * effect.matched
+    panel.plot([difference.low, difference.high], [height, height], color=colour, lw=1.6, zorder=2)
+    panel.plot([difference.mean], [height], marker="oDs"[kind], color=colour, ms=5, ls="none", zorder=3)
     if comparison.paper is not None:
         panel.plot([comparison.paper], [y], marker="o", markerfacecolor="none", color=INK, ms=6.5, ls="none", zorder=4)
 

@@ -20,7 +20,7 @@ import yaml
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
-from albert_ablate.axes import METHOD
+from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
 
@@ -28,15 +28,17 @@ from ..read import paper
 from ..read.cells import NO_RUN, coverage, select
 from ..read.seeds import doubt, lost_seeds
 from .effects import contrast
-from .metrics import METRICS, metric, roughness, unfit, values
+from .metrics import FOUR, INFERENCE, METRICS, measured_apart, metric, roughness, unfit, values
 from .statistics import ALPHA, Estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
 from .tables import REFERENCES, arms_of
 from .terms import settings_of
 
 _FILE = Path(__file__).parent.parent / "claims.yaml"
-#: ELECTRA's claims: judged where a run has one of its methods.
-ELECTRA = _FILE.with_name("electra_claims.yaml")
-_OWNERS: dict[Path | None, str] = {None: "the paper's", ELECTRA: "ELECTRA's"}
+#: ELECTRA's claims, and those of DistilBERT and TinyBERT: judged where a run has one of their methods.
+ELECTRA, DISTILLATION = _FILE.with_name("electra_claims.yaml"), _FILE.with_name("distillation_claims.yaml")
+_OWNERS: dict[Path | None, str] = {
+    None: "the paper's", ELECTRA: "ELECTRA's", DISTILLATION: "DistilBERT's and TinyBERT's",
+}  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
 
@@ -128,7 +130,7 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
     """The papers' claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
     claims: list[Claim] = []
     known: dict[str, str] = {}
-    for file in (None, ELECTRA, *files):
+    for file in (None, ELECTRA, DISTILLATION, *files):
         loaded = load_claims(file)
         for claim in loaded:
             if claim.id in known:
@@ -139,16 +141,17 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
 
 
 def in_question(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Claim]:
-    """``claims``, without ELECTRA's if no run has one of its methods."""
-    if set(runs[METHOD.name].dropna()) - {METHOD.before}:
-        return list(claims)
-    return [claim for claim in claims if claim.id not in electra_ids()]
+    """``claims``, without those of papers whose methods no run has."""
+    methods = [MethodName(name) for name in set(runs[METHOD.name].dropna())]
+    present = {ELECTRA: any(m.corrupts for m in methods), DISTILLATION: any(m.distils for m in methods)}
+    absent = {name for file, there in present.items() if not there for name in ids_of(file)}
+    return [claim for claim in claims if claim.id not in absent]
 
 
 @cache
-def electra_ids() -> frozenset[str]:
-    """The ids of ELECTRA's claims."""
-    return frozenset(claim.id for claim in load_claims(ELECTRA))
+def ids_of(file: Path | None) -> frozenset[str]:
+    """The ids of the claims in one of the shipped files; of ALBERT's for None."""
+    return frozenset(claim.id for claim in load_claims(file))
 
 
 def load_claims(file: Path | str | None = None) -> list[Claim]:
@@ -287,6 +290,8 @@ def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
     names = {name: tuple(frame["run"]) for name, frame in selection.runs.items()}
     base = replace(empty, score=score, arms=names, **_paper(claim, score))
     doubts = [f"{name}: {mark}" for name, frame in selection.runs.items() if (mark := unfit(frame, score))]
+    if score == INFERENCE and not doubts and (apart := measured_apart(*selection.runs.values())):
+        doubts = [apart]
     if doubts:
         return replace(base, reason="; ".join(doubts))
     effect = contrast(selection.runs, claim.effect, score, claim.constant)
@@ -307,7 +312,7 @@ def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
 
 
 def _missing(claim: Claim) -> str:
-    return "fine-tune the arms" if any(s == "Avg" or metric(s).task for s in claim.scores) else "not measured"
+    return "fine-tune the arms" if any(s in ("Avg", FOUR) or metric(s).task for s in claim.scores) else "not measured"
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:
@@ -372,12 +377,15 @@ def _printed(cell: str | dict[str, Any], score: str) -> float | None:
 @cache
 def _ids() -> frozenset[str]:
     """The ids of the papers' claims."""
-    return frozenset(claim.id for claim in load_claims()) | electra_ids()
+    return frozenset().union(*map(ids_of, _OWNERS))
 
 
 def whose(verdicts: Sequence[Verdict]) -> str:
-    """``the paper`` whose claims these are; ``both papers`` where ELECTRA's are among them."""
-    return "both papers" if any(v.claim.id in electra_ids() for v in verdicts) else "the paper"
+    """``the paper`` whose claims these are; ``both papers`` with ELECTRA's, ``the papers`` with those of students."""
+    named = {v.claim.id for v in verdicts}
+    if named & ids_of(DISTILLATION):
+        return "the papers"
+    return "both papers" if named & ids_of(ELECTRA) else "the paper"
 
 
 def divided(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:

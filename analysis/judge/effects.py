@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes.method import unread
 from albert_ablate.config.labels import joined, key_name, rank, settings_of, value_name, varying
 from albert_ablate.sweeping.definition import sweep_names
 
@@ -19,12 +20,27 @@ from ..read import cautions
 from ..read.arms import settings_of_arms
 from ..read.seeds import Seeds
 from ..read.sweeps import Group
-from .metrics import METRICS, REPLACED, SENTENCE_SCORES, metric, resolution, summarised, tasks_of, unfit, values, within
+from .metrics import (
+    METRICS,
+    REPLACED,
+    SENTENCE_SCORES,
+    TINYBERTS,
+    measured_apart,
+    metric,
+    resolution,
+    summarised,
+    tasks_of,
+    unfit,
+    values,
+    within,
+)
+from .numbers import DASH
 from .statistics import Estimate, estimate, p_two_sided
+from .students import same_size, students_of
 from .tables import Comparison, Entry, Row, Table, corrected
 
 _SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, REPLACED, "Avg", "GLUE")
-_COST = ("params", "seconds")
+_COST = ("params", "inference", "seconds")
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class Effect:
     against: str  # label of the reference arm; empty for an interaction
     factors: Mapping[str, float]  # row of an arm -> its factor in the sum
     comparison: Comparison
+    matched: bool = False  # a student against a model of its size that learned without a teacher
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,13 @@ class SweepTable:
     table: Table
     effects: tuple[Effect, ...]
     reference: str  # label of the reference arm; empty with one arm
+    students: Table | None = None  # what the students keep of their teachers' scores, and what they cost
     of_user: bool = True  # whether the runs belong to a recorded sweep that is not one of the shipped ones
+
+    @property
+    def matched(self) -> list[Effect]:
+        """Students against models of their size that learned without a teacher, for every score."""
+        return [effect for effect in self.effects if effect.matched]
 
     @property
     def interactions(self) -> list[Effect]:
@@ -89,7 +112,8 @@ def build_sweep(group: Group, number: int, survivors: bool = False) -> SweepTabl
     selection = replace(group.selection, runs=frames, seeds=seeds)
     scores = [key for column in columns for key in column if key not in _COST]
     doubts = {} if survivors else {arm: known.doubt for arm, known in seeds.items() if known.doubt}
-    effects = [*_differences(frames, labels, scores, doubts), *_interactions(frames, keys, scores, doubts)]
+    pairs = same_size(frames, keys)
+    effects = [*_differences(frames, labels, scores, doubts, pairs), *_interactions(frames, keys, scores, doubts)]
     judged = corrected([effect.comparison for effect in effects])
     effects = [replace(effect, comparison=c) for effect, c in zip(effects, judged, strict=True)]
     title = group.title or " × ".join(key_name(key, keys) for key in keys) or group.name
@@ -98,7 +122,10 @@ def build_sweep(group: Group, number: int, survivors: bool = False) -> SweepTabl
         rows, selection=selection, notes=tuple(_notes(group, seeds, labels)),
     )  # fmt: skip
     reference = next(iter(labels.values())) if len(labels) > 1 else ""
-    return SweepTable(title, table, tuple(effects), reference, bool(group.listed) and group.name not in sweep_names())
+    about = students_of(table, frames, keys)
+    return SweepTable(
+        title, table, tuple(effects), reference, about, bool(group.listed) and group.name not in sweep_names()
+    )
 
 
 def _slug(name: str) -> str:
@@ -123,9 +150,9 @@ def _value(frame: pd.DataFrame, key: str) -> Any:
 def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     """Parameters, every score that a run has, and the training time."""
     tasks = tasks_of(runs)
-    printed = [name for name, spec in METRICS.items() if spec.task in tasks]
-    others = [f"task:{task}" for task in tasks if not any(spec.task == task for spec in METRICS.values())]
-    keys = ["params", *_SCORES, *printed, *others, "seconds"]
+    printed = [name for name, spec in METRICS.items() if spec.task in tasks and name not in TINYBERTS]
+    others = [f"task:{task}" for task in tasks if not any(METRICS[name].task == task for name in printed)]
+    keys = ["params", *_SCORES, *printed, *others, "inference", "seconds"]
     return tuple((key,) for key in keys if len(values(runs, key)))
 
 
@@ -133,7 +160,10 @@ def _row(
     arm: str, frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[tuple[str, ...]], seeds: Seeds
 ) -> Row:  # fmt: skip
     cells = tuple((_entry(frame, key, seeds),) for (key,) in columns)
-    labels = tuple(value_name(key, _value(frame, key)) for key in keys) or (str(frame["arm"].iloc[0]),)
+    settings = settings_of(frame["config"].iloc[0])
+    idle = unread(settings)
+    labels = tuple(DASH if key in idle else value_name(key, settings.get(key)) for key in keys)
+    labels = labels or (str(frame["arm"].iloc[0]),)
     return Row(arm, labels, cells, tuple(frame["run"]), len(frame), len(seeds.planned))
 
 
@@ -145,15 +175,20 @@ def _entry(frame: pd.DataFrame, key: str, seeds: Seeds) -> Entry:
 
 
 def _differences(
-    frames: Mapping[str, pd.DataFrame], labels: Mapping[str, str], scores: Sequence[str], doubts: Mapping[str, str]
+    frames: Mapping[str, pd.DataFrame],
+    labels: Mapping[str, str],
+    scores: Sequence[str],
+    doubts: Mapping[str, str],
+    matched: Sequence[tuple[str, str]] = (),
 ) -> list[Effect]:
-    """Every arm against the first one."""
+    """The pairs ``matched``, then every arm against the first one, where these two are no such pair."""
     reference, *others = frames
+    pairs = [*matched, *((a, reference) for a in others if not {(a, reference), (reference, a)} & set(matched))]
     return [
-        Effect(labels[arm], labels[reference], factors, compared)
-        for arm in others
+        Effect(labels[arm], labels[against], factors, compared, (arm, against) in matched)
+        for arm, against in pairs
         for key in scores
-        if (compared := _comparison(frames, factors := {arm: 1.0, reference: -1.0}, key, doubts)) is not None
+        if (compared := _comparison(frames, factors := {arm: 1.0, against: -1.0}, key, doubts)) is not None
     ]
 
 
@@ -212,6 +247,8 @@ def _notes(group: Group, seeds: Mapping[str, Seeds], labels: Mapping[str, str]) 
     if group.reference and not group.reference & set(group.runs["run"]):
         notes.append("The reference arm of the sweep file has no finished run in this set-up; the first arm stands in.")
     selection = group.selection
+    if apart := measured_apart(group.runs):
+        notes.append(f"Do not compare times of inference: {apart}.")
     if selection.left_out:
         notes.append(cautions.left_out(selection))
     return [*notes, *cautions.code(group.runs), *selection.tasks]

@@ -1,6 +1,7 @@
 """The metrics that arms are compared on: one value for each run, named as in the paper's tables."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.record.formats import HEADS
 from albert_ablate.sweeping.estimate import STEADY
 
+from ..read import students
 from ..read.task_setups import one_setup_each
 from .statistics import EVERYWHERE, Estimate, estimate
 
@@ -43,7 +45,7 @@ _SHARE = (0.0, 100.0)
 _SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
 _CORRELATIONS = ("matthews", "pearson", "spearman")
 #: Metrics that depend on what else the machine does.
-SPEEDS = ("tokens/s", "seconds")
+SPEEDS = ("tokens/s", "seconds", "inference")
 #: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
 #: Task -> its score in ELECTRA's average over GLUE, on its first dev set (Clark et al., 2020, section 3.1).
@@ -51,6 +53,22 @@ GLUE_SCORES = {
     "cola": "matthews", "sst2": "accuracy", "mrpc": "accuracy", "stsb": "spearman", "qqp": "accuracy",
     "mnli": "accuracy", "qnli": "accuracy", "rte": "accuracy",
 }  # fmt: skip
+#: The average of TinyBERT's ablations (Jiao et al., 2020, Tables 2 to 4).
+FOUR = "four tasks"
+#: Mean over several scores -> (task, set, metric) of each.
+_MEANS = {
+    "GLUE": tuple((task, "*", key) for task, key in GLUE_SCORES.items()),
+    FOUR: (("mnli", "matched", "accuracy"), ("mnli", "mismatched", "accuracy"), ("mrpc", "*", "f1"),
+           ("cola", "*", "matthews")),
+}  # fmt: skip
+#: Columns of TinyBERT's tables alone; other tables have these tasks in their own metric.
+TINYBERTS = ("MNLI-mm", "MRPC", "CoLA")
+#: A student's score as a percentage of its teacher's: this word alone, or before another score.
+RETENTION = "kept"
+#: A teacher's time of inference over its student's, and a student's FLOPs without and with its teacher's.
+FASTER, ALONE, WITH_TEACHER = "times faster", "FLOPs alone", "FLOPs with teacher"
+#: Milliseconds of a forward pass over one sequence.
+INFERENCE = "inference"
 #: The scores of the sentence tasks, and the column of each in the table of runs.
 SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TASKS}
 #: The score of the replaced-token probe.
@@ -68,6 +86,10 @@ METRICS = {
         Metric("RACE", "RACE", _PERCENT, within=_SHARE, source=("race", "*", "accuracy")),
         Metric("Avg", "Avg", _PERCENT, within=_SHARE),
         Metric("GLUE", "GLUE", _PERCENT, within=(-100.0, 100.0)),
+        Metric("MNLI-mm", "MNLI-mm", _PERCENT, within=_SHARE, source=("mnli", "mismatched", "accuracy")),
+        Metric("MRPC", "MRPC F1", _PERCENT, within=_SHARE, source=("mrpc", "*", "f1")),
+        Metric("CoLA", "CoLA", _PERCENT, within=(-100.0, 100.0), source=("cola", "*", "matthews")),
+        Metric(FOUR, "mean of the four", _PERCENT, within=(-100.0, 100.0)),
         Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
         *(
             Metric(score, score, _PERCENT, within=_SHARE, source=(task,), interval=f"{task}_interval", sentences=True)
@@ -97,6 +119,10 @@ METRICS = {
         ),
         Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
         Metric("seconds", "seconds per run", "s", 1.0, higher_is_better=False, source=("seconds",)),
+        Metric(INFERENCE, "inference", "ms", 1.0, higher_is_better=False, source=("inference_ms",)),
+        Metric(FASTER, "faster than its teacher", "x", 1.0),
+        Metric(ALONE, "training alone", "TFLOPs", 1e-12, higher_is_better=False, exact=True),
+        Metric(WITH_TEACHER, "with the teacher's", "TFLOPs", 1e-12, higher_is_better=False, exact=True),
         Metric("params", "Parameters", "M", 1e-6, source=("params_with_pooler",), exact=True),
         Metric("L2 roughness", "L2 roughness", "", 1.0, higher_is_better=False, source=("l2",)),
         Metric("angle roughness", "angle roughness", "", 1.0, higher_is_better=False, source=("degrees",)),
@@ -105,7 +131,14 @@ METRICS = {
 
 
 def metric(key: str) -> Metric:
-    """A metric by its name; ``task:era`` is the score of a fine-tuned task in its own metric. Raises KeyError."""
+    """A metric by its name; ``task:era`` is the score of a fine-tuned task in its own metric. Raises KeyError.
+
+    ``kept task:era`` is a student's part of its teacher's score; ``kept`` alone the mean over all fine-tuned tasks.
+    """
+    if key.startswith(RETENTION):
+        of = key.removeprefix(RETENTION).removeprefix(" ")
+        label = f"{metric(of).label} kept" if of else "kept, mean"
+        return Metric(key, label, _PERCENT, 1.0, within=EVERYWHERE)
     if key.startswith("task:"):
         name = key.removeprefix("task:")
         return Metric(key, name.replace("_", " "), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE)
@@ -127,8 +160,8 @@ def resolution(runs: pd.DataFrame, key: str) -> float:
     spec = metric(key)
     if key == "Avg":
         errors = [_average_error(tasks) for tasks in entries_of(runs)]
-    elif key == "GLUE":
-        errors = [_glue_error(tasks) for tasks in entries_of(runs)]
+    elif key in _MEANS:
+        errors = [_mean_error(tasks, _MEANS[key]) for tasks in entries_of(runs)]
     elif spec.task is not None:
         errors = [_score_error(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     else:
@@ -170,13 +203,13 @@ def _average_error(tasks: dict[str, Any]) -> float | None:
     return math.sqrt(sum(part**2 for part in known)) / len(PAPER_FIVE) if known else None
 
 
-def _glue_error(tasks: dict[str, Any]) -> float | None:
-    """Standard error of ELECTRA's average over GLUE, whose tasks are independent."""
-    if any(task not in tasks for task in GLUE_SCORES):
+def _mean_error(tasks: dict[str, Any], scores: Sequence[tuple[str, str, str]]) -> float | None:
+    """Standard error of a mean over scores on independent dev sets; None if a task is missing."""
+    if any(task not in tasks for task, _, _ in scores):
         return None
-    parts = [_score_error(tasks[task], "*", key) for task, key in GLUE_SCORES.items()]
+    parts = [_score_error(tasks[task], name, key) for task, name, key in scores]
     known = [part for part in parts if part is not None]
-    return math.sqrt(sum(part**2 for part in known)) / len(GLUE_SCORES) if known else None
+    return math.sqrt(sum(part**2 for part in known)) / len(scores) if known else None
 
 
 def _task_error(entry: dict[str, Any]) -> float | None:
@@ -202,16 +235,52 @@ def values(runs: pd.DataFrame, key: str) -> pd.Series:
     spec = metric(key)
     if key == "Avg":
         numbers = [_average(tasks) for tasks in entries_of(runs)]
-    elif key == "GLUE":
-        numbers = [_glue(tasks) for tasks in entries_of(runs)]
+    elif key in _MEANS:
+        numbers = [_mean(tasks, _MEANS[key]) for tasks in entries_of(runs)]
     elif spec.task is not None:
         numbers = [_score(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
+    elif key.startswith(RETENTION):
+        return retention(runs, key.removeprefix(RETENTION).removeprefix(" "))
+    elif key in _OF_STUDENTS:
+        numbers = [_OF_STUDENTS[key](run) for run in runs.to_dict("records")]
     elif key.endswith("roughness"):
         numbers = [roughness(profile) for profile in runs[spec.source[0]]]
     else:
         numbers = list(runs[spec.source[0]])
     series = pd.Series(numbers, index=pd.Index(runs["seed"], name="seed"), dtype=object)
     return series.dropna().astype(float)
+
+
+def retention(runs: pd.DataFrame, key: str) -> "pd.Series[float]":
+    """Each student's score as a percentage of its teacher's; ``key`` empty: the mean over the fine-tuned tasks.
+
+    The teacher's fine-tuning has the student's set-up but for teacher and augmentation. Runs without a teacher among
+    the runs are left out.
+    """
+    if not key:
+        parts = [retention(runs, f"task:{task}") for task in tasks_of(runs)]
+        return pd.concat(parts).groupby(level="seed").mean() if parts else values(runs.iloc[:0], "params")
+    own = values(runs, key)
+    taught = [
+        None if not isinstance(row, dict) else values(students.like(row, student), key)
+        for row, student in _pairs(runs, key)
+    ]
+    kept = {
+        seed: 100 * own[seed] / float(of_teacher.iloc[0])
+        for seed, of_teacher in zip(runs["seed"], taught, strict=True)
+        if seed in own.index and of_teacher is not None and len(of_teacher) and float(of_teacher.iloc[0]) > 0
+    }
+    return pd.Series(kept, dtype=float).rename_axis("seed")
+
+
+def _pairs(runs: pd.DataFrame, key: str) -> list[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+    """For each run: the row of its teacher, and the run's own fine-tuning that the score ``key`` is from."""
+    task = metric(key).task
+    return [(row, tasks.get(str(task))) for row, tasks in zip(runs["taught_by"], entries_of(runs), strict=True)]
+
+
+#: Columns of students -> their value of one run.
+_OF_STUDENTS = {FASTER: students.faster, ALONE: students.flops_alone, WITH_TEACHER: students.flops_with_teacher}
 
 
 def roughness(profile: Any) -> float | None:
@@ -237,8 +306,12 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
     A score is not compared unless every seed is better than a baseline: to leave out a seed would be to select by
     result. A speed is not compared where something else used the machine.
     """
-    if key == "params":
+    if key in ("params", ALONE, WITH_TEACHER, FASTER):
         return None
+    if key.startswith(RETENTION):
+        return _unfit_pair(runs, key.removeprefix(RETENTION).removeprefix(" "))
+    if key == INFERENCE:
+        return measured_apart(runs)
     if key in SPEEDS:
         return _unsteady(runs)
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
@@ -274,6 +347,20 @@ def _own_text(runs: pd.DataFrame) -> str | None:
     return None
 
 
+def _unfit_pair(runs: pd.DataFrame, key: str) -> str | None:
+    """Why a student's part of its teacher's score says nothing: one of both has not left its baseline."""
+    teachers = [row for row in runs["taught_by"] if isinstance(row, dict)]
+    keys = [key] if key else [f"task:{task}" for task in tasks_of(runs)]
+    marks = (unfit(frame, k) for frame in (runs, pd.DataFrame(teachers)) if len(frame) for k in keys)
+    return next((mark for mark in marks if mark), None)
+
+
+def measured_apart(*arms: pd.DataFrame) -> str | None:
+    """Why times of inference of these runs must not be compared; None where they were measured alike."""
+    measured = sorted({str(how) for runs in arms for how in runs["inference_setting"].dropna()})
+    return f"inference was measured in different ways: {'; '.join(measured)}" if len(measured) > 1 else None
+
+
 def _unsteady(runs: pd.DataFrame) -> str | None:
     speeds, spread = values(runs, "tokens/s"), runs["speed_spread"].astype(float).max()
     between = speeds.max() / speeds.min() if len(speeds) else 1.0
@@ -300,11 +387,11 @@ def _score(entry: dict[str, Any] | None, name: str, key: str) -> float | None:
     return None if score is None else float(score["value"] if isinstance(score, dict) else score)
 
 
-def _glue(tasks: dict[str, Any]) -> float | None:
-    """ELECTRA's average over GLUE of one run; None if a task is missing, or their heads differ in number format."""
-    scores = [_score(tasks.get(task), "*", key) for task, key in GLUE_SCORES.items()]
+def _mean(tasks: dict[str, Any], of: Sequence[tuple[str, str, str]]) -> float | None:
+    """A mean over scores of one run; None if one is missing, or their heads differ in number format."""
+    scores = [_score(tasks.get(task), name, key) for task, name, key in of]
     known = [score for score in scores if score is not None]
-    if len(known) < len(scores) or not _one_format(tasks, tuple(GLUE_SCORES)):
+    if len(known) < len(scores) or not _one_format(tasks, tuple(task for task, _, _ in of)):
         return None
     return sum(known) / len(known)
 

@@ -6,7 +6,7 @@ from .metrics import metric
 from .statistics import Estimate
 
 DASH = "—"
-DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "s": 0, "x": 2, "": 3}
+DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "s": 0, "ms": 2, "TFLOPs": 2, "x": 2, "": 3}
 _SPEEDUP = "x"
 
 

@@ -18,6 +18,7 @@ from ..read import cautions, paper
 from ..read.cells import Selection, select
 from ..read.seeds import Seeds, of_planned
 from .metrics import (
+    FOUR,
     METRICS,
     REPLACED,
     SENTENCE_SCORES,
@@ -48,6 +49,12 @@ REFERENCES: dict[str, tuple[int | None, ...]] = {
     "electra_generators": (2, 2, None, 2, 2),
     "electra_two_stage": (None, 0, 1),
     "electra_tying": (None, 0, 1),
+    "distilbert": (None, 0, 0, 1, 2),
+    "distilbert_table4": (None, 0, 1, 2, 2, 2, 2, 2),
+    "tinybert_table2": (None, 0, 1, 1, 1),
+    "tinybert_table3": (None, 0, 0, 0, 0, 0),
+    "tinybert_table4": (None, 0, 0),
+    "tinybert_table7": (None, 0, 1),
 }
 _DOWNSTREAM = (
     ("SQuAD1.1_F1", "SQuAD1.1_EM"),
@@ -57,13 +64,21 @@ _DOWNSTREAM = (
     ("RACE",),
     ("Avg",),
 )
-#: Downstream columns of ELECTRA's tables; the other tasks follow where runs are fine-tuned on them.
-_DOWNSTREAM_OF_ELECTRA = (("GLUE",), ("MNLI",), ("SST-2",))
+_OF_GLUE = (("GLUE",), ("MNLI",), ("SST-2",))
+#: Downstream columns of the other papers' tables; the other tasks follow where runs are fine-tuned on them.
+_DOWNSTREAM_OF = {
+    "albert": _DOWNSTREAM,
+    "electra": _OF_GLUE,
+    "distilbert": _OF_GLUE,
+    "tinybert": (("MNLI",), ("MNLI-mm",), ("MRPC",), ("CoLA",), (FOUR,)),
+}
 _COST = ("params", "tokens/s")
 #: Columns that no arm is best in.
 UNRANKED = (*_COST, "speedup")
 _SENTENCES = tuple((score,) for score in SENTENCE_SCORES)
 _HELD_OUT = (("MLM loss",), ("MLM",), *_SENTENCES)
+#: Papers whose tables have methods without masked LM.
+_WITHOUT_MLM = ("electra", "tinybert")
 #: Columns of the paper that name an arm by a number, which may differ in our runs.
 _OURS = (*(axis.name for axis in AXES if not axis.labels), "hidden", "layers")
 _NAMES = {
@@ -71,6 +86,10 @@ _NAMES = {
     "shared-FFN": "shared FFN", "steps_k": "steps, thousands", "time_h": "hours", "SP_task": "sentence task",
     "hidden": "H", "layers": "L",
 }  # fmt: skip
+
+
+#: Why a mean over tasks is missing.
+_NEEDED = {"Avg": "needs all five tasks", "GLUE": "needs eight tasks of GLUE", FOUR: "needs MNLI, MRPC and CoLA"}
 
 
 @dataclass(frozen=True)
@@ -143,11 +162,12 @@ class Table:
     selection: Selection = field(default_factory=lambda: Selection({}))
     deviations: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    called: str = "Arms"  # the heading of a table of a sweep
 
     @property
     def heading(self) -> str:
-        """``Table 3`` or ``ELECTRA, Table 5``; ``Arms`` for the table of a sweep."""
-        return paper.heading(self.name) if self.number else "Arms"
+        """``Table 3`` or ``ELECTRA, Table 5``; what a table of a sweep is called."""
+        return paper.heading(self.name) if self.number else self.called
 
     @property
     def filled(self) -> bool:
@@ -185,9 +205,9 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
             cells = tuple(tuple(_doubted(entry, seeds.doubt) for entry in column) for column in cells)
         rows.append(Row(arm, shown, cells, tuple(frame["run"]), len(frame), len(seeds.planned)))
     doubts = {} if survivors else {arm: seeds.doubt for arm, seeds in selection.seeds.items()}
-    # Runs record how they differ from ALBERT's set-up, which says nothing about ELECTRA's.
-    recorded = [] if paper.of_electra(name) else deviations(selected)
-    notes = [*_notes(selection, rows), *([printed["note"]] if paper.of_electra(name) and selection.names() else [])]
+    # Runs record how they differ from ALBERT's set-up, which says nothing about the others'.
+    recorded = deviations(selected) if paper.of_albert(name) else []
+    notes = [*_notes(selection, rows), *([printed["note"]] if "note" in printed and selection.names() else [])]
     compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"], doubts))
     return Table(
         name, printed["number_v6"], printed["title"].rstrip("."), tuple(_NAMES.get(c, c) for c in labels), columns,
@@ -198,15 +218,15 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
 def _columns(runs: pd.DataFrame, name: str) -> tuple[tuple[str, ...], ...]:
     """Columns of a table: parameters, downstream and held-out scores (measured ones first), other tasks, speed.
 
-    ELECTRA's tables have no masked LM: most of their encoders never read [MASK]. The replaced-token probe has a column
-    only if a run has it: older runs do not.
+    ELECTRA's and TinyBERT's tables have no masked LM: most of their models do not learn it. The replaced-token probe
+    has a column only if a run has it: older runs do not.
     """
-    of_electra = paper.of_electra(name)
-    downstream = _DOWNSTREAM_OF_ELECTRA if of_electra else _DOWNSTREAM
-    held_out = _SENTENCES if of_electra else _HELD_OUT
+    family = paper.family(name)
+    downstream = _DOWNSTREAM_OF[family]
+    held_out = _SENTENCES if family in _WITHOUT_MLM else _HELD_OUT
     if not len(runs):
         return (("params",), *downstream)
-    measured = of_electra or any(len(values(runs, key)) for column in downstream for key in column)
+    measured = family != "albert" or any(len(values(runs, key)) for column in downstream for key in column)
     held_out = (*held_out, (REPLACED,)) if len(values(runs, REPLACED)) else held_out
     scores = (*downstream, *held_out) if measured else (*held_out, *downstream)
     known = {metric(key).task for column in downstream for key in column}
@@ -238,8 +258,7 @@ def _entry(runs: pd.DataFrame, paper_row: Mapping[str, Any], key: str, reason: s
         return Entry(key, measured, printed, mark=unfit(runs, key))
     if reason is None:
         tuned = metric(key).task is not None
-        averages = {"Avg": "needs all five tasks", "GLUE": "needs eight tasks of GLUE"}
-        reason = "not fine-tuned on this task" if tuned else averages.get(key, "not measured")
+        reason = "not fine-tuned on this task" if tuned else _NEEDED.get(key, "not measured")
     return Entry(key, None, printed, reason)
 
 

@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, METHOD
 from albert_ablate.config.labels import flatten
 
 from .setups import BEFORE, SHAPE, Settings, under
 
-#: Settings that the axes and sizes of the paper's tables stand for.
-APART = (*(axis.path for axis in AXES), "warm_start", "model.base", *SHAPE)
+#: Settings that the axes, with the others of the group ``method``, and the sizes of the paper's tables stand for.
+APART = (*(axis.path for axis in AXES), METHOD.group, "warm_start", "model.base", *SHAPE)
 
 
 def settings_of_arms(runs: pd.DataFrame) -> list[Settings]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import AXES
+from albert_ablate.axes import AXES, MethodName
 from albert_ablate.config.identity import UNSAID
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 
@@ -23,9 +23,15 @@ from .runs import setting
 from .seeds import Seeds, missing_too, numberless, seeds_of
 from .setups import BEFORE, SHAPE, Settings, differences, keys, opened, settings_of_run, within_arm
 from .task_setups import one_setup_each
+from .tunings import chosen as tunings_of
+from .tunings import free as free_tunings
+from .tunings import of_arms, without
 
 #: Settings that the term ``dropout`` of a sweep file sets.
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
+
+#: Settings that name a student's teacher: which one it is, terms do not say.
+_TEACHERS = ("method.teacher", "method.teacher_run")
 
 Terms = Mapping[str, Any]
 #: Why an arm has no number, where no run is its cell.
@@ -62,7 +68,12 @@ class _Member:
 
 
 def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
-    """The runs of ``arms`` (name -> terms of a sweep file, or settings) in the set-up with most arms, then runs."""
+    """The runs of ``arms`` (name -> terms of a sweep file, or settings) in the set-up with most arms, then runs.
+
+    Arms that differ in fine-tuning have the same runs with other fine-tunings (``tunings``).
+    """
+    tunings = of_arms(arms)
+    arms = {name: without(terms) for name, terms in arms.items()}
     runs = runs[(runs["state"] != "copy") & runs["seed"].notna()]
     finished = (runs["state"] == "finished") & ~numberless(runs)
     done = set(runs.index[finished])
@@ -104,8 +115,19 @@ def select(runs: pd.DataFrame, arms: Mapping[str, Terms]) -> Selection:
     left = _left_out(members, chosen)
     differs = _set_apart(left, chosen, arm_settings)
     setups_left = {(member.setup, member.within[0]) for _, member in left}
-    kept, task_notes = one_setup_each(chosen)
+    kept, task_notes = one_setup_each(_tuned(chosen, tunings), free_tunings(tunings))
     return Selection(kept, waiting, missing_too(seeds), len(left), differs, len(setups_left), why, task_notes)
+
+
+def _tuned(chosen: Mapping[str, pd.DataFrame], tunings: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+    """The runs of each arm with its own fine-tunings, those of one set-up."""
+    kept = {}
+    for name, frame in chosen.items():
+        if tunings[name]:
+            own = [tunings_of(tasks, tunings[name]) for tasks in frame["tasks"]]
+            frame = one_setup_each({name: frame.assign(tasks=pd.Series(own, index=frame.index, dtype=object))})[0][name]
+        kept[name] = frame
+    return kept
 
 
 def main_setup(runs: pd.DataFrame) -> pd.DataFrame:
@@ -218,6 +240,8 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     shape = shape_of(dict(terms), base_hidden, base_layers, head)
     wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
     wanted |= {**UNSAID, "warm_start.layers": list(shape.after)}
+    if "method" in terms and MethodName(terms["method"]).distils:
+        wanted = {k: v for k, v in wanted.items() if k not in _TEACHERS}
     for key, value in terms.items():
         if key == "embedding":
             arm_hidden = terms.get("model.hidden", shape.hidden)

@@ -1,6 +1,6 @@
 """The papers' tables and figure curves: the only source of their numbers.
 
-ALBERT's are in ``paper.yaml``, ELECTRA's in ``electra.yaml``.
+ALBERT's are in ``paper.yaml``, ELECTRA's in ``electra.yaml``, DistilBERT's and TinyBERT's in ``distillation.yaml``.
 """
 
 from functools import cache
@@ -14,24 +14,34 @@ _FOLDER = Path(__file__).parent.parent
 AVERAGED = (("SQuAD1.1_F1", "SQuAD1.1_EM"), ("SQuAD2.0_F1", "SQuAD2.0_EM"), ("MNLI",), ("SST-2",), ("RACE",))
 
 
-#: Ids of ELECTRA's tables and figures begin with it, and so do its sweeps.
-_ELECTRA = "electra"
+#: How ids of tables, figures and sweeps begin -> the file with their numbers; ALBERT's begin with none of these.
+_FILES = {"electra": "electra", "distilbert": "distillation", "tinybert": "distillation"}
 
 
 @cache
 def record(name: str = "paper") -> dict[str, Any]:
-    """The content of ``paper.yaml``, or of ``electra.yaml`` for ``electra``."""
+    """The content of ``paper.yaml``, ``electra.yaml`` or ``distillation.yaml``, by the name without the ending."""
     text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
+def family(name: str) -> str:
+    """Whose a table or figure is: ``electra``, ``distilbert``, ``tinybert``, or ``albert`` for all others."""
+    return next((start for start in _FILES if name.startswith(start)), "albert")
+
+
 def of_electra(name: str) -> bool:
     """Whether a table or figure is ELECTRA's."""
-    return name.startswith(_ELECTRA)
+    return family(name) == "electra"
+
+
+def of_albert(name: str) -> bool:
+    """Whether a table or figure is ALBERT's."""
+    return family(name) == "albert"
 
 
 def _record_of(name: str) -> dict[str, Any]:
-    return record(_ELECTRA) if of_electra(name) else record()
+    return record(_FILES.get(family(name), "paper"))
 
 
 def table(name: str) -> dict[str, Any]:

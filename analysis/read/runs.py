@@ -15,6 +15,7 @@ from albert_ablate.errors import NoRunsError, UserError
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping.relative import base_name
 
+from . import students
 from .copies import without_copies
 from .heads import with_format
 from .places import inside as _inside
@@ -54,6 +55,7 @@ COLUMNS = {
     "params_with_pooler": "parameters with pooler, without heads: how most of the paper's numbers are counted",
     "params_with_heads": "all parameters",
     "flops_per_step": "as planned before training",
+    **students.COLUMNS,
     "mlm_loss": "held-out masked-LM loss, nats",
     "mlm": "held-out masked-LM accuracy, 0 to 1",
     **_of_each("{}", "held-out accuracy of {}"),
@@ -129,7 +131,7 @@ def read_folders(*paths: Path | str) -> pd.DataFrame:
     for name in _WHOLE:  # a single missing value would turn the whole numbers of all runs into floats
         if table[name].isna().any():
             table[name] = pd.Series([row[name] for row in rows], dtype=object)
-    return table.sort_values("run", kind="stable").reset_index(drop=True)
+    return students.with_teachers(table.sort_values("run", kind="stable").reset_index(drop=True))
 
 
 def load_metrics(folder: Path | str) -> pd.DataFrame:
@@ -264,6 +266,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "evaluation_seconds": setting(results, "evaluation.seconds"),
         **{f"params_{key}": counts.get(key) for key in ("encoder", "with_pooler", "with_heads")},
         "flops_per_step": manifest.get("flops_per_step"),
+        **students.columns(config, manifest, results),
         **_scores(results),
         "planted": strengths(config),
         "l2": similarity.get("l2"),

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,30 +10,38 @@ import pandas as pd
 
 from albert_ablate.config.labels import flatten
 
-
-def setup_of(entry: Mapping[str, Any]) -> str:
-    """Key of what has to be equal between fine-tunings of one task: settings, data, metric, fine-tuning seeds."""
-    return json.dumps(_compared(entry), sort_keys=True, default=str)
+from .setups import under
 
 
-def alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+def setup_of(entry: Mapping[str, Any], free: Sequence[str] = ()) -> str:
+    """Key of what has to be equal between fine-tunings of one task: settings, data, metric, fine-tuning seeds.
+
+    ``free``: settings and groups that may differ.
+    """
+    kept = {name: value for name, value in _compared(entry).items() if not under(name, free)}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def alike(first: Mapping[str, Any], second: Mapping[str, Any], free: Sequence[str] = ()) -> bool:
     """Whether two fine-tunings of a task have one set-up. Older ones recorded the recipe alone: then it decides."""
     if not (first.get("set_up") and second.get("set_up")):
         first, second = ({k: v for k, v in entry.items() if k != "set_up"} for entry in (first, second))
-    return setup_of(first) == setup_of(second)
+    return setup_of(first, free) == setup_of(second, free)
 
 
-def one_setup_each(arms: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+def one_setup_each(
+    arms: Mapping[str, pd.DataFrame], free: Sequence[str] = ()
+) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """The runs of the arms with the fine-tunings of each task's commonest set-up, and notes on what was left out.
 
-    The commonest set-up is that of most arms, then of most runs.
+    The commonest set-up is that of most arms, then of most runs. ``free``: settings in which arms may differ.
     """
     arms_with: dict[tuple[str, str], set[str]] = {}
     runs_with: Counter[tuple[str, str]] = Counter()
     examples: dict[str, dict[str, Mapping[str, Any]]] = {}  # task -> set-up -> a fine-tuning in it
     for arm, frame in arms.items():
         for entry in (entry for tasks in frame["tasks"] for entry in tasks if entry["start"] == "pretrained"):
-            task, key = entry["task"], setup_of(entry)
+            task, key = entry["task"], setup_of(entry, free)
             examples.setdefault(task, {}).setdefault(key, entry)
             arms_with.setdefault((task, key), set()).add(arm)
             runs_with[task, key] += 1
@@ -44,11 +52,11 @@ def one_setup_each(arms: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataF
     best = {task: keys[max(keys, key=partial(rank, task))] for task, keys in examples.items()}
     kept = {}
     for arm, frame in arms.items():
-        left = [[entry for entry in tasks if _kept(entry, best)] for tasks in frame["tasks"]]
+        left = [[entry for entry in tasks if _kept(entry, best, free)] for tasks in frame["tasks"]]
         kept[arm] = frame.assign(tasks=pd.Series(left, index=frame.index, dtype=object))
     notes = []
     for task, keys in sorted(examples.items()):
-        others = [key for key, entry in keys.items() if not alike(entry, best[task])]
+        others = [key for key, entry in keys.items() if not alike(entry, best[task], free)]
         if others:
             count = sum(runs_with[task, key] for key in others)
             differs = _differences(best[task], [keys[key] for key in others])
@@ -69,8 +77,8 @@ def apart(runs: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
     return [f"{task}: {_differences(a[task], [b[task]], 'there')}" for task in both if not alike(a[task], b[task])]
 
 
-def _kept(entry: Mapping[str, Any], best: Mapping[str, Mapping[str, Any]]) -> bool:
-    return entry["start"] != "pretrained" or alike(entry, best[entry["task"]])
+def _kept(entry: Mapping[str, Any], best: Mapping[str, Mapping[str, Any]], free: Sequence[str]) -> bool:
+    return entry["start"] != "pretrained" or alike(entry, best[entry["task"]], free)
 
 
 def _compared(entry: Mapping[str, Any]) -> dict[str, Any]:

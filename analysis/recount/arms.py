@@ -20,6 +20,7 @@ from albert_ablate.config.identity import BEFORE, INCIDENTAL, UNSAID
 from albert_ablate.config.schema import CONF
 from albert_ablate.shipped import shipped
 
+from . import tunings
 from .files import at, flat, read_yaml
 from .runs import Run
 from .task_setups import one_setup_each
@@ -113,6 +114,8 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
             required |= {f"model.{k}": v for k, v in model_file(value).items() if k != "name"}
         elif key not in _SHAPE and key != "seed":
             raise UnknownTermError(f"the arm names an option of {key}, which is not read here")
+    if terms.get("method") in ("distilbert", "tinybert"):  # terms do not say which run is the teacher
+        required = {path: v for path, v in required.items() if path not in ("method.teacher", "method.teacher_run")}
     if any(path in required for path in _OUTRIGHT if path in terms or "model" in terms):
         required["model.base"] = None  # relative to no base model
     return required
@@ -224,7 +227,8 @@ class Arm:
 
 def select(runs: Sequence[Run], arms: Iterable[Terms]) -> list[Arm]:
     """The runs of every arm in the set-up with most arms, then runs."""
-    arms = list(arms)
+    tuned = tunings.of_arms(arms := list(arms))
+    arms = [{key: value for key, value in terms.items() if not key.startswith("task.")} for terms in arms]
     candidates = [run for run in runs if run.state != "copy" and run.config.get("seed") is not None]
     fit: list[list[Run]] = []
     parts: dict[Run, Fraction] = {}  # run -> the part of the sweep's FLOPs that its arm has
@@ -244,7 +248,8 @@ def select(runs: Sequence[Run], arms: Iterable[Terms]) -> list[Arm]:
         rest = [run for run in members if names[run] == best and run not in taken]
         chosen.append(_arm(_alike(rest, free, terms)))
     planned = tuple(sorted({seed for arm in chosen for seed in arm.planned}))
-    kept = one_setup_each([arm.runs for arm in chosen])
+    own = [tunings.own(arm.runs, settings_of_arm) for arm, settings_of_arm in zip(chosen, tuned, strict=True)]
+    kept = one_setup_each(own, tunings.open_between(tuned))
     return [
         Arm(arm_runs, planned, arm.lost | {seed: "missing" for seed in planned if seed not in arm.planned})
         if arm.planned

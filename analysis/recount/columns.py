@@ -78,6 +78,11 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
         for rule in ("encoder", "with_pooler", "with_heads")
     },
     "flops_per_step": ("manifest.json", _manifest("flops_per_step")),
+    "inference_ms": ("results.json", _result("inference.milliseconds")),
+    "inference_setting": ("results.json", lambda run: run.inference_setting),
+    "teacher": ("manifest.json", lambda run: _manifest("teacher.identity")(run) or _setting("method.teacher_run")(run)),
+    "teacher_flops_per_step": ("manifest.json", _manifest("teacher.flops_per_step")),
+    "teacher_training_flops": ("manifest.json", _manifest("teacher.training_flops")),
     "mlm_loss": ("results.json", _result("masked_lm.loss")),
     "mlm": ("results.json", _result("masked_lm.accuracy")),
     "mlm_interval": ("results.json", _mlm_interval),
@@ -121,7 +126,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
 }  # fmt: skip
 #: Columns of text that are not compared.
 _WORDS = ("run", "note")
-_AS_TEXT = ("identity", "commit", "tokens_fingerprint")
+_AS_TEXT = ("identity", "teacher", "commit", "tokens_fingerprint")
 
 
 def check(rows: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[Check]:

@@ -79,6 +79,9 @@ def _by_formula(run: Run) -> int | None:
         return None
     h, inner, layers = known["hidden"], known["intermediate"], known["layers"]
     types, e = model.get("type_vocab", _TYPES), at(run.config, "embed.size")
+    types = 0 if at(run.config, "method.token_types") is False else types
+    trained = at(run.config, "objective.name") != "none"
+    pooler = 0 if at(run.config, "method.pooler") == "trained" and not trained else h * h + h
     attention, feed_forward = ((1 if shared else layers) for shared in share[strategy])
-    whole = _counted(vocabulary, known["max_positions"], types, e, h, inner, 0)
+    whole = _counted(vocabulary, known["max_positions"], types, e, h, inner, 0) - (h * h + h) + pooler
     return whole + attention * (4 * (h * h + h) + 2 * h) + feed_forward * (2 * h * inner + inner + h + 2 * h)

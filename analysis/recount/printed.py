@@ -1,4 +1,4 @@
-"""The papers' numbers, from ``analysis/paper.yaml`` (ALBERT) and ``analysis/electra.yaml``."""
+"""The papers' numbers, from ``analysis/paper.yaml`` (ALBERT), ``electra.yaml`` and ``distillation.yaml``."""
 
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,8 @@ def _file(name: str = "paper") -> dict[str, Any]:
 
 
 def _table(name: str) -> dict[str, Any]:
-    tables = _file("electra" if name.startswith("electra") else "paper")["tables"]
+    file = {"electra": "electra", "distilbert": "distillation", "tinybert": "distillation"}.get(name.split("_")[0])
+    tables = _file(file or "paper")["tables"]
     content: dict[str, Any] = next(entry for entry in tables if entry["id"] == name)
     return content
 

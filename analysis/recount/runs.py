@@ -31,6 +31,7 @@ class Run:
         self.lines = [line for line in lines if line is not None]
         self.broken = len(lines) - len(self.lines)
         self.tasks: list[dict[str, Any]] = self.results.get("tasks") or []
+        self.teacher: Run | None = None  # of a student, if it is among the runs
 
     @property
     def seed(self) -> int:
@@ -41,6 +42,15 @@ class Run:
     def identity(self) -> str:
         """The identity in the manifest, else the last part of the folder's name."""
         return str(self.manifest.get("identity") or self.name.rpartition("-")[2])
+
+    @property
+    def inference_setting(self) -> str | None:
+        """How inference was timed, as ``runs.csv`` has it; None where it was not."""
+        taken = self.results.get("inference")
+        if not taken:
+            return None
+        parts = [f"{taken.get('sequences') or 1}×{taken.get('length')} tokens", str(taken.get("device"))]
+        return ", ".join([*parts, f"{taken.get('threads')} threads", str(taken.get("precision"))])
 
     @property
     def counts(self) -> bool:
@@ -90,6 +100,15 @@ class Run:
     def unevenness(self) -> float | None:
         """Upper over lower quartile of the speed."""
         return middle(self.rates, 0.75) / middle(self.rates, 0.25) if self.rates else None
+
+
+def link_teachers(runs: Sequence[Run]) -> None:
+    """Give each student its teacher's run, if it is finished and among ``runs``."""
+    by_identity = {run.identity: run for run in sorted(runs, key=lambda run: run.name, reverse=True)
+                   if run.state == "finished"}  # fmt: skip
+    for run in runs:
+        named = at(run.manifest, "teacher.identity") or at(run.config, "method.teacher_run")
+        run.teacher = None if named is None else by_identity.get(named)
 
 
 def mark_copies(runs: Sequence[Run]) -> None:

@@ -9,7 +9,7 @@ from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from .files import at, mean
 from .rules import Estimate, error, estimate, resolution
 from .runs import Run
-from .task_setups import one_setup_each
+from .task_setups import alike, one_setup_each
 
 Bounds = tuple[float, float]
 _SHARE: Bounds = (0.0, 100.0)
@@ -19,21 +19,28 @@ OF_TASKS = {
     "SQuAD1.1_F1": ("squad11", "", "f1"), "SQuAD1.1_EM": ("squad11", "", "exact"),
     "SQuAD2.0_F1": ("squad20", "", "f1"), "SQuAD2.0_EM": ("squad20", "", "exact"),
     "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
+    "MNLI-mm": ("mnli", "mismatched", "accuracy"), "MRPC": ("mrpc", "", "f1"), "CoLA": ("cola", "", "matthews"),
 }  # fmt: skip
 #: The scores of the sentence tasks, and the key of each in results.json.
 _SENTENCES = {OBJECTIVE.label_of(task): task for task in SENTENCE_TASKS}
 #: Scores of every table; scores of a table with runs; tasks that have a column of the paper.
-PRINTED = (*OF_TASKS, "Avg")
+PRINTED = ("SQuAD1.1_F1", "SQuAD1.1_EM", "SQuAD2.0_F1", "SQuAD2.0_EM", "MNLI", "SST-2", "RACE", "Avg")
 SENTENCES = tuple(_SENTENCES)
 HELD_OUT = ("MLM loss", "MLM", *SENTENCES)
 #: The score of the replaced-token probe, which a table has if one of its runs has it.
 REPLACED = "replaced AUC"
 #: The same for ELECTRA's tables, and what its average over GLUE is made of.
 PRINTED_BY_ELECTRA = ("GLUE", "MNLI", "SST-2")
-_GLUE = (
-    ("cola", "matthews"), ("sst2", "accuracy"), ("mrpc", "accuracy"), ("stsb", "spearman"), ("qqp", "accuracy"),
-    ("mnli", "accuracy"), ("qnli", "accuracy"), ("rte", "accuracy"),
-)  # fmt: skip
+#: The same for TinyBERT's tables.
+PRINTED_BY_TINYBERT = ("MNLI", "MNLI-mm", "MRPC", "CoLA", "four tasks")
+#: Mean over scores -> (task, set, metric) of each.
+_MEANS = {
+    "GLUE": (
+        ("cola", "", "matthews"), ("sst2", "", "accuracy"), ("mrpc", "", "accuracy"), ("stsb", "", "spearman"),
+        ("qqp", "", "accuracy"), ("mnli", "", "accuracy"), ("qnli", "", "accuracy"), ("rte", "", "accuracy"),
+    ),
+    "four tasks": tuple(OF_TASKS[key] for key in PRINTED_BY_TINYBERT[:4]),
+}  # fmt: skip
 _AVERAGED = ("squad11", "squad20", "mnli", "sst2", "race")
 #: Column -> its path in results.json, the paths of its interval, and the factor to printed units.
 _HELD_OUT = {
@@ -51,12 +58,18 @@ _UNITS = {
     "tokens/s": "1/s",
     "seconds": "s",
     "params": "M",
+    "inference": "ms",
     "L2 roughness": "",
     "angle roughness": "",
     "speedup": "x",
 }
+#: How the keys of a student's part of its teacher's score begin, and what is computed of a student's costs.
+_KEPT, _COSTS = "kept", ("times faster", "FLOPs alone", "FLOPs with teacher")
+_UNITS |= {"times faster": "x", "FLOPs alone": "TFLOPs", "FLOPs with teacher": "TFLOPs"}
 _PROPORTIONS = {"accuracy", "exact", "f1", "macro_f1", "micro_f1"}
 _STEADY = 1.25
+#: Counted, not sampled.
+_EXACT = ("params", "FLOPs alone", "FLOPs with teacher")
 
 
 def unit(key: str) -> str:
@@ -66,6 +79,8 @@ def unit(key: str) -> str:
 
 def values(runs: Sequence[Run], key: str) -> dict[int, float]:
     """Seed -> the score, for the runs that have it."""
+    if key.startswith(_KEPT):
+        return kept(runs, key.removeprefix(_KEPT).strip())
     by_seed = {}
     for run, entries in zip(runs, _entries(runs), strict=True):
         number = _value(run, entries, key)
@@ -86,8 +101,8 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
         if any(task not in entries for task in _AVERAGED):
             return None
         return 100 * sum(entries[task]["average"] for task in _AVERAGED) / len(_AVERAGED)
-    if key == "GLUE":
-        parts = [_of_set(entries.get(task), "", name) for task, name in _GLUE]
+    if key in _MEANS:
+        parts = [_of_set(entries.get(task), name, metric) for task, name, metric in _MEANS[key]]
         return None if None in parts else mean([part for part in parts if part is not None])
     if key.startswith("task:"):
         entry = entries.get(key.removeprefix("task:"))
@@ -96,10 +111,60 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
         return run.speed
     if key == "seconds":
         return at(run.results, "training.seconds")
+    if key == "inference":
+        return at(run.results, "inference.milliseconds")
+    if key in _COSTS:
+        return _cost(run, key)
     if key == "params":
         count = at(run.manifest, "parameters.with_pooler")
         return None if count is None else count / 1e6
     return roughness(run.similarity.get({"L2 roughness": "l2", "angle roughness": "degrees"}[key]))
+
+
+def kept(runs: Sequence[Run], key: str) -> dict[int, float]:
+    """Seed -> percentage of the teacher's score that a student has; without a key the mean over its tasks."""
+    if not key:
+        by_task = [kept(runs, f"task:{task}") for task in sorted(tasks(runs))]
+        seeds = sorted({seed for of_task in by_task for seed in of_task})
+        return {seed: mean([of_task[seed] for of_task in by_task if seed in of_task]) for seed in seeds}
+    name = OF_TASKS[key][0] if key in OF_TASKS else key.removeprefix("task:")
+    shares = {}
+    for run, entries in zip(runs, _entries(runs), strict=True):
+        own = _value(run, entries, key)
+        if own is None or run.teacher is None:
+            continue
+        plain = [entry for entry in run.teacher.tasks if entry["start"] == "pretrained"]
+        like = {entry["task"]: entry for entry in plain if entry["task"] == name and _taught(entry, entries[name])}
+        taught = _value(run.teacher, like, key)
+        if taught is not None and taught > 0:
+            shares[run.seed] = 100 * own / taught
+    return shares
+
+
+def _taught(teacher: dict[str, Any], student: dict[str, Any]) -> bool:
+    """Whether a teacher's fine-tuning differs from a student's only in what belongs to distillation."""
+    own = ("set_up.all_tasks.distil", "set_up.all_tasks.augment", "set_up.all_tasks.start")
+    return alike(
+        teacher, student, (*own, *(f"recipe.{name}" for name in ("steps", "warmup_steps", "epochs", "warmup")))
+    )
+
+
+def _cost(run: Run, key: str) -> float | None:
+    """Times faster than the teacher, or FLOPs of training in units of 10^12."""
+    if key == "times faster":
+        teacher, own = run.teacher, at(run.results, "inference.milliseconds")
+        if teacher is None or not own or teacher.inference_setting != run.inference_setting:
+            return None
+        return float(at(teacher.results, "inference.milliseconds") / own)
+    spent, logged = at(run.results, "training.flops"), run.lines[-1].get("flops") if run.lines else None
+    total = spent if spent is None or logged is None else logged
+    if total is None:
+        return None
+    passes, theirs = (at(run.manifest, f"teacher.{name}") for name in ("flops_per_step", "training_flops"))
+    if key == "FLOPs alone":
+        return (total - (passes or 0.0) * at(run.results, "training.steps")) / 1e12
+    named = at(run.manifest, "teacher.identity") or at(run.config, "method.teacher_run")
+    return None if theirs is None and named else (total + (theirs or 0.0)) / 1e12
 
 
 def roughness(profile: Any) -> float | None:
@@ -112,8 +177,10 @@ def roughness(profile: Any) -> float | None:
 
 def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
     """Bounds of a score, in printed units."""
-    if key == "GLUE":  # one of its parts is a correlation
+    if key in (*_MEANS, "CoLA"):  # a correlation, or with one among its parts
         return (-100.0, 100.0)
+    if key.startswith(_KEPT):
+        return (-math.inf, math.inf)
     if not key.startswith("task:"):
         return _SHARE if unit(key) == "%" else _POSITIVE
     task = key.removeprefix("task:")
@@ -132,8 +199,8 @@ def floor(runs: Sequence[Run], key: str) -> float:
         return scale * resolution([error(pair) for pair in pairs])
     if key == "Avg":
         return 100 * resolution([_error_of_average(entries) for entries in _entries(runs)])
-    if key == "GLUE":
-        return 100 * resolution([_error_of_glue(entries) for entries in _entries(runs)])
+    if key in _MEANS:
+        return 100 * resolution([_error_of_mean(entries, _MEANS[key]) for entries in _entries(runs)])
     if key not in OF_TASKS and not key.startswith("task:"):
         return 0.0
     task, name, metric = OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
@@ -159,12 +226,12 @@ def _error_of_average(entries: dict[str, dict[str, Any]]) -> float | None:
     return math.sqrt(sum(part**2 for part in known)) / len(_AVERAGED) if known else None
 
 
-def _error_of_glue(entries: dict[str, dict[str, Any]]) -> float | None:
-    """Standard error of ELECTRA's average over GLUE, whose tasks are independent."""
-    if any(task not in entries for task, _ in _GLUE):
+def _error_of_mean(entries: dict[str, dict[str, Any]], of: Sequence[tuple[str, str, str]]) -> float | None:
+    """Standard error of a mean over scores on independent dev sets."""
+    if any(task not in entries for task, _, _ in of):
         return None
-    known = [e for task, name in _GLUE if (e := _error_of_set(entries[task], "", name)) is not None]
-    return math.sqrt(sum(part**2 for part in known)) / len(_GLUE) if known else None
+    known = [e for task, name, metric in of if (e := _error_of_set(entries[task], name, metric)) is not None]
+    return math.sqrt(sum(part**2 for part in known)) / len(of) if known else None
 
 
 def _mean_error(recorded: Sequence[Any]) -> float | None:
@@ -175,13 +242,20 @@ def _mean_error(recorded: Sequence[Any]) -> float | None:
 
 def summary(runs: Sequence[Run], key: str) -> Estimate | None:
     """Mean and interval of the score over these runs; None where no run has it."""
-    return estimate(list(values(runs, key).values()), bounds(key, runs), floor(runs, key), key == "params")
+    return estimate(list(values(runs, key).values()), bounds(key, runs), floor(runs, key), key in _EXACT)
 
 
 def unfit(runs: Sequence[Run], key: str) -> bool:
     """Whether the score must not be compared: a seed has not left its baseline, or the machine was shared."""
-    if key == "params":
+    if key == "params" or key in _COSTS:
         return False
+    if key.startswith(_KEPT):
+        of = key.removeprefix(_KEPT).strip()
+        teachers = [run.teacher for run in runs if run.teacher is not None]
+        parts = [of] if of else [f"task:{task}" for task in tasks(runs)]
+        return any(unfit(members, part) for members in (runs, teachers) for part in parts if members)
+    if key == "inference":
+        return len({how for run in runs if (how := run.inference_setting)}) > 1
     if key in ("tokens/s", "speedup", "seconds"):
         speeds = list(values(runs, "tokens/s").values())
         spread = max((run.unevenness for run in runs if run.unevenness is not None), default=0.0)

@@ -12,6 +12,7 @@ from .checks import Check, compare, unknown
 from .rules import Estimate
 from .runs import Run
 from .student import holm
+from .task_setups import one_setup_each
 
 Rows = Sequence[dict[str, str]]
 FOLDER = "sweeps/"
@@ -27,12 +28,12 @@ def check(files: Mapping[str, Rows], runs: Sequence[Run]) -> list[Check]:
         if not name.startswith(FOLDER) or name.endswith(_EFFECTS):
             continue
         section = name.removesuffix(".csv")
-        arms: list[list[Run]] = []
+        starts = [row for row in rows if row["score"] == rows[0]["score"]]
+        named = [[by_name[run] for run in row["runs"].split() if run in by_name] for row in starts]
+        arms, place = one_setup_each(named), -1
         for row in rows:
-            members = [by_name[run] for run in row["runs"].split() if run in by_name]
-            if not arms or row["score"] == rows[0]["score"]:
-                arms.append(members)
-            checks += _row(section, f"arm {len(arms)} · {row['score']}", row, members)
+            place += row["score"] == rows[0]["score"]
+            checks += _row(section, f"arm {place + 1} · {row['score']}", row, arms[place])
         checks += _effects(section, files.get(section + _EFFECTS, ()), arms)
     return checks
 

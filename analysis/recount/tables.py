@@ -24,6 +24,9 @@ AGAINST: dict[str, tuple[int | None, ...]] = {
     "table8": (None, 0), "table11": (None, 0, 1, 2, 3, 4), "table12": (None, 0, 1, 2), "table13": (None, 0),
     "electra_table5": (None, 0, 1, 4, 0), "electra_generators": (2, 2, None, 2, 2), "electra_two_stage": (None, 0, 1),
     "electra_tying": (None, 0, 1),
+    "distilbert": (None, 0, 0, 1, 2), "distilbert_table4": (None, 0, 1, 2, 2, 2, 2, 2),
+    "tinybert_table2": (None, 0, 1, 1, 1), "tinybert_table3": (None, 0, 0, 0, 0, 0), "tinybert_table4": (None, 0, 0),
+    "tinybert_table7": (None, 0, 1),
 }  # fmt: skip
 _COST = ("params", "tokens/s", "speedup")
 _OF_CELL = ("score", "unit", "n", "planned", "mean", "low", "high", "sd", "paper", "missing", "mark", "runs")
@@ -92,9 +95,14 @@ class TableCheck:
         if self.name == "table1":
             return ["params"]
         runs = [run for members in self.chosen for run in members]
-        columns, held_out = scores.PRINTED, scores.HELD_OUT
-        if self.name.startswith("electra"):
-            columns, held_out = scores.PRINTED_BY_ELECTRA, scores.SENTENCES
+        columns: Sequence[str] = scores.PRINTED
+        held_out: Sequence[str] = scores.HELD_OUT
+        if self.name.startswith(("electra", "distilbert")):
+            columns = scores.PRINTED_BY_ELECTRA
+        if self.name.startswith("tinybert"):
+            columns = scores.PRINTED_BY_TINYBERT
+        if self.name.startswith(("electra", "tinybert")):
+            held_out = scores.SENTENCES
         known = {scores.OF_TASKS[key][0] for key in columns if key in scores.OF_TASKS}
         probe = [scores.REPLACED] if scores.values(runs, scores.REPLACED) else []
         others = [f"task:{task}" for task in scores.tasks(runs) if task not in known]

@@ -92,6 +92,8 @@ def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> di
     empty |= {"score": score, "files": files, **_paper(claim, score)}
     if any(scores.unfit(arm_runs, score) for arm_runs in chosen.values()):
         return empty
+    if score == "inference" and scores.unfit([run for arm_runs in chosen.values() for run in arm_runs], score):
+        return empty
     effect = _effect(claim, score, chosen)
     if effect is None:
         return empty
@@ -169,9 +171,15 @@ def _planted(claim: dict[str, Any]) -> bool:
 
 
 def _of_absent_methods(claim: dict[str, Any], runs: Sequence[Run]) -> bool:
-    """Whether an arm has a method, and every run is one of masked LM."""
-    named = any({"method", "method.name"} & _terms(cell).keys() for cell in claim["arms"].values())
-    return named and all(at(run.config, "method.name") in (None, "mlm") for run in runs)
+    """Whether an arm has a method of a paper of which no run has a method."""
+    students = {"distilbert", "tinybert"}
+    named = {_terms(cell).get("method", "mlm") for cell in claim["arms"].values()} - {"mlm"}
+    present = {at(run.config, "method.name") or "mlm" for run in runs} - {"mlm"}
+    rest = present & students if named & students else present - students
+    method_rows = isinstance(next(iter(claim["arms"].values())), str)
+    of_students = any(str(cell).startswith(("distilbert", "tinybert")) for cell in claim["arms"].values())
+    rest = present & students if of_students else rest
+    return (bool(named) or (method_rows and of_students)) and not rest
 
 
 def _bound(claim: dict[str, Any]) -> str:

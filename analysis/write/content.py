@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from albert_ablate.axes import METHOD
+from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.command_line import command_name
 from albert_ablate.console import duration
 
@@ -21,6 +21,12 @@ from ..read.cells import main_setup
 from ..read.copies import short
 from .answer import answer as answer_of
 from .answer import on_plateau
+
+#: Owners of tables that are one line while they have no runs -> the sweep that fills them, and their families.
+_OTHERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ELECTRA's": ("electra", ("electra",)),
+    "DistilBERT's and TinyBERT's": ("distillation", ("distilbert", "tinybert")),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Report:
     @property
     def filled(self) -> list[Table]:
         """Tables with runs, and Table 1, which needs no runs."""
-        return [table for table in self.tables if table.filled or table.number == 1]
+        return [table for table in self.tables if table.filled or table.name == "table1"]
 
     @property
     def first(self) -> list[SweepTable]:
@@ -139,16 +145,21 @@ def missing(report: Report) -> list[str]:
         if row.arm in t.selection.waiting
     ]
     empty = [table for table in report.tables if table not in report.filled]
-    of_electra = [table for table in empty if paper.of_electra(table.name)]
-    folded = of_electra if len(of_electra) == len([*filter(paper.of_electra, REFERENCES)]) else []
+    folded = {
+        whose: group
+        for whose, (_, families) in _OTHERS.items()
+        if len(group := [t for t in empty if paper.family(t.name) in families])
+        == len([name for name in REFERENCES if paper.family(name) in families])
+    }
     lines += [
         f"{t.heading}: fewer than two of its arms have runs ({command_name('sweep')} sweep={t.name})"
         for t in empty
-        if t not in folded
+        if not any(t in group for group in folded.values())
     ]
-    lines += (
-        [f"ELECTRA's tables: no two arms of one have runs ({command_name('sweep')} sweep=electra)"] if folded else []
-    )
+    lines += [
+        f"{whose} tables: no two arms of one have runs ({command_name('sweep')} sweep={_OTHERS[whose][0]})"
+        for whose in folded
+    ]
     lines += [f"Figure {name.removeprefix('figure')}: {why}" for name, why in report.undrawn.items()]
     unfinished = report.runs[(report.runs["state"] != "finished") | (report.runs["note"] != "")]
     lines += [
@@ -182,8 +193,16 @@ def footer_of(runs: pd.DataFrame) -> str:
     """At the end of the page: the code of the runs, and the paper."""
     commits = sorted({str(commit)[:10] for commit in runs["commit"].dropna()})
     record, electra = paper.record()["paper"], paper.record("electra")["paper"]
-    methods = set(runs[METHOD.name].dropna()) - {METHOD.before}
-    more = f" ELECTRA's: Clark et al., {electra['title']}, ICLR 2020 (arXiv {electra['arxiv']})." if methods else ""
+    methods = [MethodName(name) for name in set(runs[METHOD.name].dropna())]
+    more = ""
+    if any(method.corrupts for method in methods):
+        more = f" ELECTRA's: Clark et al., {electra['title']}, ICLR 2020 (arXiv {electra['arxiv']})."
+    if any(method.distils for method in methods):
+        first, second = paper.record("distillation")["papers"].values()
+        more += (
+            f" DistilBERT's: Sanh et al., {first['title']} (arXiv {first['arxiv']}). "
+            f"TinyBERT's: Jiao et al., {second['title']} (arXiv {second['arxiv']})."
+        )
     return (
         f"Made by albert-ablate from run folders; code of {', '.join(commits) or 'unknown commits'}. "
         f"The paper's numbers: Lan et al., {record['title']}, ICLR 2020 (arXiv {record['arxiv']}, v6).{more}"

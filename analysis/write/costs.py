@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from albert_ablate.console import duration
 
-from ..judge.metrics import unfit
+from ..judge.metrics import INFERENCE, WITH_TEACHER, measured_apart, unfit, values
 from ..read.arms import arm_names, in_order
 from ..read.planted import natural
 from . import web
@@ -18,18 +18,34 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
     runs = natural(runs)
     done = runs[(runs["state"] == "finished") & runs["hidden"].notna()]  # a run without settings has no arm
     done = in_order(done.assign(arm=arm_names(done)))
+    taught, timed = bool(done["teacher"].notna().any()), bool(done["inference_ms"].notna().any())
     rows = []
     for (arm, steps), frame in done.groupby(["arm", "steps"], sort=False):
         rows.append(
             {
                 "arm": arm, "runs": len(frame), "parameters": frame["params_with_pooler"].iloc[0], "steps": steps,
                 "tokens": frame["tokens"].mean(), "FLOPs": frame["flops"].mean(),
+                "FLOPs with its teacher's": _with_teachers(frame) if taught else None,
+                "inference, ms": _inference(frame) if timed else None,
                 "time per run, s": frame["seconds"].mean(),
                 "tokens/s": frame["tokens_per_second"].mean(), "total time, s": frame["seconds"].sum(),
                 "note": "speed disturbed" if unfit(frame, "tokens/s") else "",
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    absent = [] if taught else ["FLOPs with its teacher's"]
+    return pd.DataFrame(rows).drop(columns=[] if not rows else [*absent, *([] if timed else ["inference, ms"])])
+
+
+def _with_teachers(frame: pd.DataFrame) -> float | None:
+    """Mean FLOPs with those of the teacher's training; None if one is not known."""
+    known = values(frame, WITH_TEACHER)
+    return float(known.mean()) if len(known) == len(frame) else None
+
+
+def _inference(frame: pd.DataFrame) -> float | None:
+    """Mean milliseconds of a pass over one sequence; None if a run has none, or they were measured differently."""
+    known = values(frame, INFERENCE)
+    return float(known.mean()) if len(known) == len(frame) and not measured_apart(frame) else None
 
 
 def cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
@@ -37,7 +53,8 @@ def cost_rows(frame: pd.DataFrame) -> dict[str, Any]:
     forms: dict[str, Any] = {
         "parameters": lambda v: f"{v / 1e6:.2f} M", "steps": lambda v: f"{v:,.0f}",
         "tokens": lambda v: f"{v / 1e6:,.1f} M",
-        "FLOPs": lambda v: f"{v:.2g}", "tokens/s": lambda v: f"{v:,.0f}", "time per run, s": duration,
+        "FLOPs": lambda v: f"{v:.2g}", "FLOPs with its teacher's": lambda v: f"{v:.2g}",
+        "inference, ms": lambda v: f"{v:.2f}", "tokens/s": lambda v: f"{v:,.0f}", "time per run, s": duration,
         "total time, s": duration,
     }  # fmt: skip
     rows = [

@@ -32,6 +32,8 @@ def sections(sweeps: Sequence[SweepTable], forests: Mapping[str, Drawing]) -> li
         {
             "id": sweep.table.name, "title": sweep.title, "answer": answer(sweep), "html": web.html(sweep.table),
             "effects": _effects(sweep), "count": len(sweep.effects), "note": _NOTE, "folded": len(sweep.effects) > 24,
+            "students": None if sweep.students is None else web.html(sweep.students, f" of “{sweep.title}”"),
+            "about_students": about_students(sweep),
             "figure": figure_of(drawing) if (drawing := forests.get(sweep.table.name)) else None,
         }
         for sweep in sweeps
@@ -58,6 +60,9 @@ def markdown(sweep: SweepTable, drawing: Drawing | None) -> list[str]:
     parts = [f"## {render.plain(sweep.title)}", render.plain(answer(sweep)), body]
     if sweep.effects:
         parts += [_NOTE, render.pipes(HEAD, [effect_cells(sweep, effect) for effect in sweep.effects])]
+    if sweep.students is not None:
+        parts += [f"### {sweep.students.heading}. {render.plain(sweep.title)}", render.plain(about_students(sweep))]
+        parts.append(render.markdown(sweep.students).partition("\n\n")[2])
     if drawing is not None:
         parts.append(f"![{drawing.title}](figures/{drawing.name}.svg)\n\n{drawing.caption}")
     return parts
@@ -68,23 +73,43 @@ def effect_cells(sweep: SweepTable, effect: Effect) -> list[str]:
     return [effect.name, effect.against, *render.compared(sweep.table, effect.comparison)[2:]]
 
 
+def about_students(sweep: SweepTable) -> str:
+    """One sentence: each student against a model of its size that learned without a teacher."""
+    matched = sweep.matched
+    if not matched:
+        return "No model of a student's size learned without a teacher here, so a gain may be its size alone."
+    key = _score_of(matched)
+    if key is None:
+        return "No score that a student shares with a model of its size without a teacher."
+    shown = [_said(effect, key) for effect in matched if effect.comparison.metric == key]
+    return f"Against a model of the same size without a teacher, {metric(key).label}: {'; '.join(shown)}."
+
+
+def _score_of(effects: Sequence[Effect]) -> str | None:
+    """The score that a sentence on these effects is about: one that may be compared, if there is one."""
+    known = {effect.comparison.metric for effect in effects}
+    fit = {effect.comparison.metric for effect in effects if effect.comparison.mark is None}
+    tuned = sorted(score for score in known if metric(score).task is not None)  # methods without masked LM
+    scores = [score for score in (*_FIRST, *tuned) if score in known]
+    return next((score for score in scores if score in fit), next(iter(scores), None))
+
+
 def answer(sweep: SweepTable, most: int = 3) -> str:
-    """One sentence: at most ``most`` interactions and differences, in the score that the arms are compared by."""
+    """One sentence: at most ``most`` effects, in the score that the arms are compared by.
+
+    Students against models of their size come first, then interactions, then differences.
+    """
     rows = sweep.table.rows
     if len(rows) < 2:
         return "One arm: there is nothing to compare it with."
-    known = {effect.comparison.metric for effect in sweep.effects}
-    fit = {effect.comparison.metric for effect in sweep.effects if effect.comparison.mark is None}
-    tuned = sorted(score for score in known if metric(score).task is not None)  # methods without masked LM
-    scores = [score for score in (*_FIRST, *tuned) if score in known]
-    key = next((score for score in scores if score in fit), next(iter(scores), None))
+    key = _score_of(sweep.matched) or _score_of(sweep.effects)
     if key is None:
         return "No score that two arms have."
     effects = [effect for effect in sweep.effects if effect.comparison.metric == key]
     judged = [effect for effect in effects if effect.comparison.mark is None]
     if not judged:
         return f"Nothing can be compared: {effects[0].comparison.mark}."
-    ranked = sorted(judged, key=lambda effect: (bool(effect.against), effect.comparison.p))
+    ranked = sorted(judged, key=lambda e: (not e.matched, bool(e.against), e.comparison.p))
     shown = "; ".join(_said(effect, key) for effect in ranked[:most])
     more = f"; {len(ranked) - most} more below" if len(ranked) > most else ""
     unfit = len(effects) - len(judged)
@@ -107,6 +132,9 @@ def _said(effect: Effect, key: str) -> str:
 def provenance(sweeps: Sequence[SweepTable]) -> dict[str, Any]:
     """``sources.of_tables`` of the sweeps, each arm named after its sweep."""
     sources = of_tables([sweep.table for sweep in sweeps])
+    of_students = of_tables([sweep.students for sweep in sweeps if sweep.students is not None])
+    for arm, found in of_students["arms"].items():
+        sources["arms"][arm]["scores"] |= found["scores"]
     for sweep in sweeps:
         for row in sweep.table.rows:
             if row.arm in sources["arms"]:
@@ -117,6 +145,7 @@ def provenance(sweeps: Sequence[SweepTable]) -> dict[str, Any]:
 def frames(sweeps: Sequence[SweepTable]) -> dict[str, pd.DataFrame]:
     """File of ``sweeps/`` -> its numbers: the arms of each sweep, and their effects."""
     by_file = {f"sweeps/{sweep.table.name}.csv": render.frame(sweep.table) for sweep in sweeps}
+    by_file |= {f"sweeps/{s.students.name}.csv": render.frame(s.students) for s in sweeps if s.students is not None}
     return by_file | {f"sweeps/{s.table.name}-effects.csv": effects_frame(s) for s in sweeps if s.effects}
 
 

@@ -36,7 +36,7 @@ def column_head(column: Sequence[str]) -> str:
     return f"{named} {'↑' if metric(column[0]).higher_is_better else '↓'}"
 
 
-_UNITS = {"%": "%", "nats": "nats", "M": "M", "x": "×"}
+_UNITS = {"%": "%", "nats": "nats", "M": "M", "x": "×", "ms": "ms", "TFLOPs": "TFLOPs"}
 _SIGNS = "†‡§¶‖"
 
 

@@ -1,0 +1,83 @@
+"""Arms that differ in fine-tuning: which fine-tunings of a run are those of an arm.
+
+Such arms share their pretraining, so a run is in several of them. A fine-tuning records the settings that changed its
+numbers: without a teacher it has no group ``distil``, without copies no group ``augment``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from albert_ablate.tasks.unit_settings import LATER_COMMON
+
+_PREFIX = "task."
+#: Setting whose value decides whether a group is recorded -> the group.
+_GROUPS = {"task.distil.teacher": "distil", "task.augment.copies": "augment"}
+#: Settings that name a run or a file, of which there may be another copy elsewhere.
+_PATHS = ("task.augment.masked_lm", "task.augment.word_vectors")
+#: Values of an arm whose terms do not say them, where those of another arm do.
+_IMPLICIT = {"task.start": "pretrained", "task.distil.teacher": None, "task.augment.copies": 0}
+#: What differs between fine-tunings of different settings besides these: augmentation changes the number of examples.
+_FOLLOWING = {
+    "task.augment.copies": ("recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup"),
+    "task.distil.predictions": ("recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup"),
+}
+
+Terms = Mapping[str, Any]
+
+
+def without(terms: Terms) -> dict[str, Any]:
+    """``terms`` without those of fine-tuning."""
+    return {key: value for key, value in terms.items() if not key.startswith(_PREFIX)}
+
+
+def of_arms(arms: Mapping[str, Terms]) -> dict[str, dict[str, Any]]:
+    """Arm -> its settings of fine-tuning, with those that only other arms set at their implicit values.
+
+    Empty for every arm if no arm sets any.
+    """
+    named = {key for terms in arms.values() for key in terms if key.startswith(_PREFIX)} - set(_PATHS)
+    implicit = {key: value for key, value in _IMPLICIT.items() if named}
+    return {arm: implicit | {key: value for key, value in terms.items() if key in named} for arm, terms in arms.items()}
+
+
+def free(tunings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """What may differ between fine-tunings of the arms of ``of_arms``: the settings that do, and what follows.
+
+    Names are those of ``task_setups``: ``recipe.steps``, ``set_up.all_tasks.head``.
+    """
+    names = {key for settings in tunings.values() for key in settings}
+    apart = [name for name in names if len({repr(settings.get(name)) for settings in tunings.values()}) > 1]
+    found: list[str] = []
+    for name in sorted(apart):
+        inner = name.removeprefix(_PREFIX)
+        found += [f"set_up.all_tasks.{_GROUPS.get(name, inner)}", *_FOLLOWING.get(name, ())]
+    return tuple(dict.fromkeys(found))
+
+
+def chosen(entries: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The fine-tunings of an arm, all given as ``pretrained``, so that scores are read in one way."""
+    return [{**entry, "start": "pretrained"} for entry in entries if _fits(entry, settings)]
+
+
+def _fits(entry: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    common = (entry.get("set_up") or {}).get("all_tasks") or {}
+    for name, wanted in settings.items():
+        if name == "task.start":
+            fits = entry["start"] == wanted
+        elif name == "task.distil.teacher":
+            fits = ("distil" in common) == (wanted is not None)
+        elif name == "task.augment.copies":
+            fits = (common.get("augment") or {}).get("copies", 0) == wanted
+        else:
+            fits = _recorded(common, name.removeprefix(_PREFIX), wanted) == wanted
+        if not fits:
+            return False
+    return True
+
+
+def _recorded(common: Mapping[str, Any], path: str, wanted: Any) -> Any:
+    """A recorded setting; ``wanted`` in a group that the fine-tuning does not have, where it has no effect."""
+    group, _, name = path.rpartition(".")
+    if group:
+        return common.get(group, {}).get(name, wanted)
+    return common.get(name, LATER_COMMON.get(name))
