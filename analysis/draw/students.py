@@ -1,5 +1,6 @@
 """Students, their teachers and models of their size: score against parameters, FLOPs and time of inference."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -47,22 +48,28 @@ def students(runs: pd.DataFrame) -> Drawing:
     panels = {column: label for column, label in _PANELS.items() if data[column].notna().all()}
     better = metric(key).higher_is_better
     looks = arm_styles(chosen)
+    names = _names([str(arm) for arm in data["arm"]], looks)
     with styled():
-        figure, axes = canvas((5.4, 1.1 + 0.22 * len(data) + 2.5 * len(panels)), len(panels), 1)
+        figure, axes = canvas((5.4, 0.3 + 0.22 * len(set(names.values())) + 2.5 * len(panels)), len(panels), 1)
         for panel, (column, label) in zip([axes] if len(panels) == 1 else list(axes.flat), panels.items(), strict=True):
             front = non_dominated(data, column, better).sort_values(column)
             panel.plot(front[column], front["mean"], color=MUTED, lw=1, zorder=1)
             for row in data.to_dict("records"):
                 style = looks[row["arm"]] | {"linestyle": "none", "markersize": 7}
-                points(panel, [row[column]], pd.DataFrame([row]), style, row["arm"])
+                points(panel, [row[column]], pd.DataFrame([row]), style, names[row["arm"]])
+            for _, alike in data.groupby(column):
+                top = alike.sort_values("mean", ascending=not better).iloc[0]
+                at, layers = (top[column], top["mean"]), f"{top['layers']} layers"
+                panel.annotate(layers, at, (7, 5), textcoords="offset points", fontsize=8, color=MUTED)
             panel.set(xscale="log", xlabel=label, ylabel=f"{metric(key).label}, {metric(key).unit}")
             plain_log(panel)
             panel.margins(x=0.15)
             panel.grid(axis="y")
             if not better:
                 panel.invert_yaxis()
-        handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower left", ncols=1)
+        handles, texts = figure.axes[0].get_legend_handles_labels()
+        entries = dict(zip(texts, handles, strict=True))
+        figure.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=1)
     caption = "Grey line: arms that no arm of the same cost or less beats. Bars: 95% t interval over seeds."
     if "inference_ms" not in panels:
         caption += " Times of inference are left out: they were not measured, or not in the same way."
@@ -73,11 +80,24 @@ def _with_students(runs: pd.DataFrame) -> bool:
     return any(distils(frame) for _, frame in runs.groupby("arm", sort=False))
 
 
+def _names(arms: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Arm -> what the arms with its look have in common in their names; they differ in size, as the axes show."""
+    alike: dict[tuple[Any, Any], list[str]] = {}
+    for arm in arms:
+        alike.setdefault((looks[arm]["color"], looks[arm]["marker"]), []).append(arm)
+    names = {}
+    for members in alike.values():
+        parts = [part for part in members[0].split(", ") if all(part in other.split(", ") for other in members)]
+        names |= dict.fromkeys(members, ", ".join(parts))
+    return names
+
+
 def _numbers(arm: str, frame: pd.DataFrame, key: str) -> dict[str, Any]:
     measured = frame["inference_ms"].dropna()
     return {
         "arm": arm,
         "method": METHOD.label_of(frame[METHOD.name].iloc[0]),
+        "layers": int(frame["layers"].iloc[0]),
         "parameters_M": frame["params_with_pooler"].iloc[0] / 1e6,
         "inference_MFLOPs": inference_flops(frame["config"].iloc[0]) / 1e6,
         "inference_ms": float(measured.mean()) if len(measured) == len(frame) else None,
