@@ -297,6 +297,24 @@ def test_without_a_model_of_its_size_the_report_says_so(tmp_path: Path) -> None:
     assert about_students(sweep).startswith("No model of a student's size learned without a teacher here")
 
 
+def test_a_sweep_shows_arms_that_differ_in_fine_tuning(tmp_path: Path) -> None:
+    """Steps of TinyBERT's procedure share runs; the sweep has a row for each, with its own scores."""
+    made = gather(load_runs(write(tmp_path, ("tinybert_table2",))), load_all([audit._CONTROLS]), draw=False)
+    (sweep,) = made.sweeps
+    assert sweep.students is not None
+    shown = {
+        row.labels[0]: next(e.ours.mean for cell in row.cells for e in cell if e.metric == "task:word_order" and e.ours)
+        for row in sweep.table.rows
+    }
+    rows = [(row.labels, row.runs) for row in sweep.table.rows]
+    assert len(rows) == 5, shown
+    assert len({runs for _, runs in rows}) == 2
+    kept = [e.ours.mean for row in sweep.students.rows for (e,) in row.cells if e.metric.startswith("kept") and e.ours]
+    wanted = [100 * (0.6 + gain_of(terms)) / 0.66 for terms in cells("tinybert_table2")[1:]]
+    assert sorted(kept) == pytest.approx(sorted(wanted), abs=0.1)
+    assert wrong(made, tmp_path) == []
+
+
 def test_the_report_shows_both_budgets(report: Report) -> None:
     text = markdown(report)
     assert "### Students and their teachers." in text

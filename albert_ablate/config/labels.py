@@ -29,6 +29,8 @@ _COMPANIONS = {
     "model.attention_dropout": "model.hidden_dropout", "batch.micro_size": "batch.size",
     "method.start": "method.name", "method.pooler": "method.token_types", "method.teacher_depth": "model.layers",
 }  # fmt: skip
+#: The group of settings of an arm that say how it is fine-tuned, where arms differ in that; no run records it.
+TUNED = "fine_tuning"
 #: The mark of a setting that a run does not read.
 _UNREAD = "unread"
 _NAMES = {
@@ -84,7 +86,7 @@ def _apart(runs: Sequence[Settings], tuning: bool) -> dict[str, list[str]]:
     idle = [unread(settings) for settings in flat]
     columns = {
         name: [
-            _UNREAD if name in ignored else json.dumps(settings.get(name), default=str)
+            _UNREAD if name in ignored or _absent(name, settings) else json.dumps(settings.get(name), default=str)
             for settings, ignored in zip(flat, idle, strict=True)
         ]
         for name in names
@@ -123,6 +125,15 @@ def value_name(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
+def is_read(name: str, settings: Settings) -> bool:
+    """Whether a run with the flat ``settings`` reads the setting ``name``."""
+    return name not in unread(settings) and not _absent(name, settings)
+
+
+def _absent(name: str, settings: Settings) -> bool:
+    return name.startswith(f"{TUNED}.") and name not in settings
+
+
 def rank(name: str, value: Any) -> tuple[float, str]:
     """Sort key of a value: its place in the axis, the number itself, or the text behind all numbers."""
     if name in _AXES:
@@ -151,7 +162,7 @@ def joined(values: Settings, keys: Sequence[str]) -> str:
     Settings that its method does not read are left out.
     """
     flat = settings_of(values)
-    named = {key: value_name(key, flat.get(key)) for key in keys if key not in unread(flat)}
+    named = {key: value_name(key, flat.get(key)) for key in keys if is_read(key, flat)}
     return ", ".join(shown if key in _AXES else f"{key_name(key, keys)}={shown}" for key, shown in named.items())
 
 

@@ -60,7 +60,7 @@ def students(runs: pd.DataFrame) -> Drawing:
             for _, alike in data.groupby(column):
                 top = alike.sort_values("mean", ascending=not better).iloc[0]
                 at, layers = (top[column], top["mean"]), f"{top['layers']} layers"
-                panel.annotate(layers, at, (7, 5), textcoords="offset points", fontsize=8, color=MUTED)
+                panel.annotate(layers, at, (6, -13), textcoords="offset points", fontsize=8, color=MUTED)
             panel.set(xscale="log", xlabel=label, ylabel=f"{metric(key).label}, {metric(key).unit}")
             plain_log(panel)
             panel.margins(x=0.15)
@@ -85,7 +85,7 @@ def _names(arms: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> dict[
     alike: dict[tuple[Any, Any], list[str]] = {}
     for arm in arms:
         alike.setdefault((looks[arm]["color"], looks[arm]["marker"]), []).append(arm)
-    names = {}
+    names: dict[str, str] = {}
     for members in alike.values():
         parts = [part for part in members[0].split(", ") if all(part in other.split(", ") for other in members)]
         names |= dict.fromkeys(members, ", ".join(parts))

@@ -5,6 +5,7 @@ score at six layers than at three. Differences and interactions are paired by se
 Holm's method over all of one sweep's.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -12,8 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes.method import unread
-from albert_ablate.config.labels import joined, key_name, rank, settings_of, value_name, varying
+from albert_ablate.config.labels import TUNED, is_read, joined, key_name, rank, settings_of, value_name, varying
 from albert_ablate.sweeping.definition import sweep_names
 
 from ..read import cautions
@@ -161,10 +161,11 @@ def _row(
 ) -> Row:  # fmt: skip
     cells = tuple((_entry(frame, key, seeds),) for (key,) in columns)
     settings = settings_of(frame["config"].iloc[0])
-    idle = unread(settings)
-    labels = tuple(DASH if key in idle else value_name(key, settings.get(key)) for key in keys)
+    labels = tuple(value_name(key, settings.get(key)) if is_read(key, settings) else DASH for key in keys)
     labels = labels or (str(frame["arm"].iloc[0]),)
-    return Row(arm, labels, cells, tuple(frame["run"]), len(frame), len(seeds.planned))
+    tuned = frame["config"].iloc[0].get(TUNED)
+    kind = "" if tuned is None else json.dumps(tuned, sort_keys=True)
+    return Row(arm, labels, cells, tuple(frame["run"]), len(frame), len(seeds.planned), kind)
 
 
 def _entry(frame: pd.DataFrame, key: str, seeds: Seeds) -> Entry:

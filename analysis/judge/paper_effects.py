@@ -15,17 +15,22 @@ def with_paper(sweep: SweepTable, verdicts: Sequence[Verdict]) -> SweepTable:
     """``sweep`` with the paper's value in every effect that a judged claim states.
 
     The value is in the claim's score, or in the one that the paper prints in its place. The claim may state the effect
-    the other way round or as a multiple of it; a claim with a constant states no effect.
+    the other way round or as a multiple of it; a claim with a constant states no effect. Arms that differ only in
+    fine-tuning have the same runs: of these no value is shown.
     """
     runs = {row.arm: frozenset(row.runs) for row in sweep.table.rows}
     stated = [
-        (v, {frozenset(v.arms[arm]): factor for arm, factor in v.claim.effect.items()}) for v in verdicts if v.judged
+        (v, {frozenset(v.arms[arm]): factor for arm, factor in v.claim.effect.items()})
+        for v in verdicts
+        if v.judged and len({frozenset(runs) for runs in v.arms.values()}) == len(v.arms)
     ]
     return replace(sweep, effects=tuple(_with_value(effect, runs, stated) for effect in sweep.effects))
 
 
 def _with_value(effect: Effect, runs: Mapping[str, frozenset[str]], stated: Sequence[tuple[Verdict, _Sum]]) -> Effect:
     factors = {runs[arm]: factor for arm, factor in effect.factors.items()}
+    if len(factors) < len(effect.factors):
+        return effect
     for verdict, claimed in stated:
         if verdict.score != effect.comparison.metric or verdict.paper is None or verdict.paper_score is None:
             continue

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from albert_ablate.axes import METHOD, MethodName
-from albert_ablate.config.labels import settings_of
+from albert_ablate.config.labels import TUNED, settings_of
 
 from .metrics import (
     ALONE,
@@ -37,7 +37,7 @@ def same_size(frames: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> list[t
 
     They have equally many parameters and, of the settings ``keys`` that vary, equal ones outside the group ``method``.
     """
-    shared = [key for key in keys if not key.startswith(f"{METHOD.group}.")]
+    shared = [key for key in keys if not key.startswith((f"{METHOD.group}.", f"{TUNED}."))]
     sizes = {arm: (_values(frame, shared), _parameters(frame)) for arm, frame in frames.items()}
     plain = [arm for arm, frame in frames.items() if frame[METHOD.name].iloc[0] == METHOD.before]
     return [
@@ -68,7 +68,7 @@ def students_of(table: Table, frames: Mapping[str, pd.DataFrame], keys: Sequence
     made = [
         Row(
             row.arm, row.labels, tuple(tuple(_entry(frames[row.arm], key) for key in column) for column in columns),
-            row.runs, row.seeds, row.planned,
+            row.runs, row.seeds, row.planned, row.tuned,
         )
         for row in rows
     ]  # fmt: skip

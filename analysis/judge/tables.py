@@ -113,6 +113,7 @@ class Row:
     runs: tuple[str, ...]
     seeds: int
     planned: int = 0  # seeds, with and without numbers
+    tuned: str = ""  # its kind of fine-tuning as JSON, where arms of a sweep differ in that
 
     @property
     def counted(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from .task_setups import alike
+from .tunings import OPEN
 
 #: Column of the table of runs -> what it holds; missing for runs that are older than the record.
 COLUMNS = {
@@ -16,11 +17,6 @@ COLUMNS = {
     "teacher_training_flops": "FLOPs of the teacher's own training; missing where they are not known",
     "taught_by": "the row of that run, if it is among the runs and finished",
 }
-#: Parts of the set-up of a fine-tuning in which a student may differ from its teacher.
-_FREE = (
-    "set_up.all_tasks.distil", "set_up.all_tasks.augment", "set_up.all_tasks.start", "recipe.steps",
-    "recipe.warmup_steps", "recipe.epochs", "recipe.warmup",
-)  # fmt: skip
 
 
 def columns(config: Mapping[str, Any], manifest: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +51,7 @@ def like(teacher: dict[str, Any], student: dict[str, Any] | None) -> pd.DataFram
     """The teacher's run with its fine-tunings that are like the student's."""
     entries = [e for e in teacher["tasks"] if e["start"] == "pretrained"]
     if student is not None:
-        entries = [e for e in entries if e["task"] != student["task"] or alike(e, student, _FREE)]
+        entries = [e for e in entries if e["task"] != student["task"] or alike(e, student, OPEN)]
     row = pd.DataFrame([teacher])
     return row.assign(tasks=pd.Series([entries], dtype=object))
 

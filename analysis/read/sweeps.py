@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.config.labels import arm_labels, differing
+from albert_ablate.config.labels import TUNED, arm_labels, differing
 from albert_ablate.sweeping.record import SWEEPS
 
 from .arms import APART, full_names, settings_of_arms
@@ -16,6 +16,7 @@ from .cells import Selection, largest
 from .planted import natural
 from .records import printable
 from .setups import SHAPE, TOKENS, under
+from .tunings import in_kinds
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ def groups(runs: pd.DataFrame) -> list[Group]:
         sweep["started"] = record.started
     made = []
     for sweep in sorted(sweeps.values(), key=lambda sweep: -sweep["started"]):
-        chosen = runs[runs.index.isin(sweep["members"])]
+        chosen = in_kinds(runs[runs.index.isin(sweep["members"])])
         selection = largest(chosen, _free(chosen), _arm_names)
         made.append(Group(sweep["name"], sweep["title"], selection, sweep["reference"], tuple(sweep["listed"])))
     listed = {index for sweep in sweeps.values() for index in sweep["known"]}
     title = "Runs of no recorded sweep" if listed else "All runs"
-    made.append(Group("runs", title, largest(runs[~runs.index.isin(listed)], APART, _arm_names)))
+    made.append(Group("runs", title, largest(in_kinds(runs[~runs.index.isin(listed)]), (*APART, TUNED), _arm_names)))
     return [group for group in made if len(group.runs)]
 
 

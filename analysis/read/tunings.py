@@ -4,9 +4,13 @@ Such arms share their pretraining, so a run is in several of them. A fine-tuning
 numbers: without a teacher it has no group ``distil``, without copies no group ``augment``.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
+from albert_ablate.config.labels import TUNED
 from albert_ablate.tasks.unit_settings import LATER_COMMON
 
 _PREFIX = "task."
@@ -21,6 +25,12 @@ _FOLLOWING = {
     "task.augment.copies": ("recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup"),
     "task.distil.predictions": ("recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup"),
 }
+
+#: Parts of the set-up of a fine-tuning in which kinds of fine-tuning may differ.
+OPEN = (
+    "set_up.all_tasks.distil", "set_up.all_tasks.augment", "set_up.all_tasks.start", "recipe.steps",
+    "recipe.warmup_steps", "recipe.epochs", "recipe.warmup",
+)  # fmt: skip
 
 Terms = Mapping[str, Any]
 
@@ -81,3 +91,41 @@ def _recorded(common: Mapping[str, Any], path: str, wanted: Any) -> Any:
     if group:
         return common.get(group, {}).get(name, wanted)
     return common.get(name, LATER_COMMON.get(name))
+
+
+def kind_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fine-tuning has of distillation and augmentation: flat, as the group ``TUNED`` of an arm's settings."""
+    common = (entry.get("set_up") or {}).get("all_tasks") or {}
+    distil, augment = common.get("distil"), common.get("augment")
+    kind = {"task_teacher": distil is not None, "copies": (augment or {}).get("copies", 0)}
+    kind["task_start"] = entry["start"]
+    return kind | {name: value for name, value in (distil or {}).items() if name != "cache"}
+
+
+def in_kinds(runs: pd.DataFrame) -> pd.DataFrame:
+    """``runs`` with a row for each kind of fine-tuning of a run, named in its settings; as they are with one kind.
+
+    Fine-tunings from random weights are a kind of their own only with a teacher or augmentation.
+    """
+    shown = [[entry for entry in tasks if _is_shown(entry)] for tasks in runs["tasks"]]
+    kinds = {json.dumps(kind_of(entry), sort_keys=True) for entries in shown for entry in entries}
+    if len(kinds) < 2:
+        return runs
+    rows = []
+    for run, entries in zip(runs.to_dict("records"), shown, strict=True):
+        by_kind: dict[str, list[dict[str, Any]]] = {}
+        for entry in entries:
+            made = by_kind.setdefault(json.dumps(kind_of(entry), sort_keys=True), [])
+            made.append({**entry, "start": "pretrained"})
+        for kind, members in (by_kind or {json.dumps(_PLAIN, sort_keys=True): []}).items():
+            rows.append(run | {"tasks": members, "config": run["config"] | {TUNED: json.loads(kind)}})
+    return pd.DataFrame(rows, columns=list(runs.columns))
+
+
+#: The kind of a fine-tuning without teacher and augmentation.
+_PLAIN = {"task_teacher": False, "copies": 0, "task_start": "pretrained"}
+
+
+def _is_shown(entry: Mapping[str, Any]) -> bool:
+    kind = kind_of(entry)
+    return entry["start"] == "pretrained" or kind["task_teacher"] or bool(kind["copies"])

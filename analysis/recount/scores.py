@@ -143,10 +143,9 @@ def kept(runs: Sequence[Run], key: str) -> dict[int, float]:
 
 def _taught(teacher: dict[str, Any], student: dict[str, Any]) -> bool:
     """Whether a teacher's fine-tuning differs from a student's only in what belongs to distillation."""
-    own = ("set_up.all_tasks.distil", "set_up.all_tasks.augment", "set_up.all_tasks.start")
-    return alike(
-        teacher, student, (*own, *(f"recipe.{name}" for name in ("steps", "warmup_steps", "epochs", "warmup")))
-    )
+    own = (f"set_up.all_tasks.{name}" for name in ("distil", "augment", "start"))
+    steps = (f"recipe.{name}" for name in ("steps", "warmup_steps", "epochs", "warmup"))
+    return alike(teacher, student, (*own, *steps))
 
 
 def _cost(run: Run, key: str) -> float | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import rules, scores
+from . import rules, scores, tunings
 from .checks import Check, compare, unknown
 from .rules import Estimate
 from .runs import Run
@@ -29,13 +29,18 @@ def check(files: Mapping[str, Rows], runs: Sequence[Run]) -> list[Check]:
             continue
         section = name.removesuffix(".csv")
         starts = [row for row in rows if row["score"] == rows[0]["score"]]
-        named = [[by_name[run] for run in row["runs"].split() if run in by_name] for row in starts]
-        arms, place = one_setup_each(named), -1
+        named = [tunings.of_kind(_members(row, by_name), row.get("fine_tuning")) for row in starts]
+        arms, place = one_setup_each(named, tunings.BETWEEN_KINDS if "fine_tuning" in rows[0] else ()), -1
         for row in rows:
             place += row["score"] == rows[0]["score"]
             checks += _row(section, f"arm {place + 1} · {row['score']}", row, arms[place])
         checks += _effects(section, files.get(section + _EFFECTS, ()), arms)
     return checks
+
+
+def _members(row: Mapping[str, str], by_name: Mapping[str, Run]) -> list[Run]:
+    """The runs that a row names."""
+    return [by_name[run] for run in row["runs"].split() if run in by_name]
 
 
 def _row(section: str, where: str, row: dict[str, str], members: Sequence[Run]) -> list[Check]:

@@ -1,6 +1,7 @@
 """Arms that differ in fine-tuning: their fine-tunings among those of a run, and what may differ between arms."""
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,3 +68,27 @@ def open_between(settings: Sequence[Terms]) -> list[str]:
         names.add(f"set_up.all_tasks.{name.split('.')[0] if whole else name}")
         names |= set(_STEPS) if path in ("task.augment.copies", "task.distil.predictions") else set()
     return sorted(names)
+
+
+#: What may differ between arms of different kinds of fine-tuning.
+BETWEEN_KINDS = (*(f"set_up.all_tasks.{name}" for name in ("distil", "augment", "start")), *_STEPS)
+
+
+def of_kind(runs: Sequence[Run], kind: str | None) -> list[Run]:
+    """The runs with their fine-tunings of one kind, the JSON text of a report; all of them without a kind."""
+    if not kind:
+        return list(runs)
+    wanted: dict[str, Any] = json.loads(kind)
+    kept = []
+    for run in runs:
+        made = copy.copy(run)
+        made.tasks = [entry | {"start": "pretrained"} for entry in run.tasks if _kind(entry) == wanted]
+        kept.append(made)
+    return kept
+
+
+def _kind(entry: dict[str, Any]) -> dict[str, Any]:
+    distil, augment = (at(entry, f"set_up.all_tasks.{name}") for name in ("distil", "augment"))
+    kind: dict[str, Any] = {"task_teacher": bool(distil is not None), "copies": augment["copies"] if augment else 0}
+    kind["task_start"] = entry["start"]
+    return kind | {name: value for name, value in (distil or {}).items() if name != "cache"}

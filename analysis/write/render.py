@@ -184,7 +184,8 @@ def frame(table: Table) -> pd.DataFrame:
             values |= {"planned": row.planned}
             values |= {name: None if ours is None else getattr(ours, name) for name in ("mean", "low", "high", "sd")}
             values |= {"paper": entry.paper, "missing": entry.reason if ours is None else None, "mark": entry.mark}
-            rows.append(labels | values | {"runs": " ".join(row.runs)})
+            kind = {"fine_tuning": row.tuned} if row.tuned else {}
+            rows.append(labels | values | {"runs": " ".join(row.runs)} | kind)
     return pd.DataFrame(rows)
 
 
