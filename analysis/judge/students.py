@@ -100,7 +100,7 @@ def _entry(frame: pd.DataFrame, key: str) -> Entry:
         return Entry(key, measured, None, mark=unfit(frame, key))
     if key.startswith(RETENTION) or key == FASTER:
         return Entry(key, None, None, _TEACHER_ABSENT if distils(frame) else _NO_TEACHER)
-    return Entry(key, None, None, "not measured")
+    return Entry(key, None, None, "what its teacher cost is not known" if key == WITH_TEACHER else "not measured")
 
 
 def _values(frame: pd.DataFrame, keys: Sequence[str]) -> tuple[Any, ...]:
