@@ -74,6 +74,7 @@ DISTILLATION: dict[str, list[tuple[str, float, tuple[float, float, float], str]]
         ("mlm", 1, (5.0, 2.0, 1.0), "random"), ("mlm", 1 / 2, (5.0, 2.0, 1.0), "random"), _DISTILBERT,
         ("distilbert", 1 / 2, (0.0, 2.0, 1.0), "teacher"), ("distilbert", 1 / 2, (5.0, 2.0, 0.0), "teacher"),
         ("distilbert", 1 / 2, (5.0, 0.0, 1.0), "teacher"), ("distilbert", 1 / 2, (5.0, 2.0, 1.0), "random"),
+        ("distilbert", 1 / 2, (0.0, 2.0, 0.0), "teacher"),
     ],
     "distilbert": [
         ("mlm", 1, (5.0, 2.0, 1.0), "random"), ("mlm", 1 / 2, (5.0, 2.0, 1.0), "random"),
@@ -213,6 +214,14 @@ def test_the_cells_of_tinybert(name: str) -> None:
     assert sorted(described, key=repr) == sorted(_TINY[name], key=repr), "cells of one run are beside each other"
 
 
+def test_general_distillation_beside_masked_lm() -> None:
+    found = cells("sweep=tinybert_table7", "scale=cpu", "task=word_order")
+    described = [(str(c.method.name), c.model.layers, c.task.distil.teacher) for c in (cell.config for cell in found)]
+    assert sorted(described, key=repr) == [
+        ("mlm", 2, None), ("mlm", 6, None), ("tinybert", 2, "pretraining"), ("tinybert", 2, None),
+    ]  # fmt: skip
+
+
 def test_the_union_of_distillation_trains_one_teacher() -> None:
     found = cells("sweep=distillation", "scale=cpu")
     assert [cell.config.model.layers for cell in found].count(6) == 1
@@ -235,6 +244,7 @@ def test_every_file_is_covered_here() -> None:
         "electra_demo",
         "distillation",
         "distil_demo",
+        "tinybert_table7",
     }
     assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
         f"{n}.yaml" for n in sweep_names()
@@ -252,7 +262,7 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
-@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY]))
+@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7"]))
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")
     assert found

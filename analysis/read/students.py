@@ -42,7 +42,8 @@ def _setting(measured: Mapping[str, Any]) -> str:
 def with_teachers(runs: pd.DataFrame) -> pd.DataFrame:
     """``runs`` with the column ``taught_by``."""
     done = runs[runs["state"] == "finished"].drop_duplicates("identity").set_index("identity", drop=False)
-    rows = {str(identity): row.to_dict() for identity, row in done.iterrows() if identity in set(runs["teacher"])}
+    wanted = done[done.index.isin(runs["teacher"].dropna().unique())]
+    rows = {str(identity): row.to_dict() for identity, row in wanted.iterrows()}
     taught = [None if pd.isna(teacher) else rows.get(str(teacher)) for teacher in runs["teacher"]]
     return runs.assign(taught_by=pd.Series(taught, index=runs.index, dtype=object))
 
@@ -59,11 +60,9 @@ def like(teacher: dict[str, Any], student: dict[str, Any] | None) -> pd.DataFram
 def faster(run: Mapping[Any, Any]) -> float | None:
     """How many of its own inference times a student's teacher takes; None where they were not measured alike."""
     teacher = run["taught_by"]
-    if (
-        not isinstance(teacher, dict)
-        or teacher["inference_setting"] != run["inference_setting"]
-        or not run["inference_ms"]
-    ):
+    if not isinstance(teacher, dict) or pd.isna(run["inference_ms"]):
+        return None
+    if teacher["inference_setting"] != run["inference_setting"]:
         return None
     return float(teacher["inference_ms"] / run["inference_ms"])
 

@@ -171,15 +171,12 @@ def _planted(claim: dict[str, Any]) -> bool:
 
 
 def _of_absent_methods(claim: dict[str, Any], runs: Sequence[Run]) -> bool:
-    """Whether an arm has a method of a paper of which no run has a method."""
+    """Whether a claim is about methods of a paper of which no run has a method."""
     students = {"distilbert", "tinybert"}
-    named = {_terms(cell).get("method", "mlm") for cell in claim["arms"].values()} - {"mlm"}
+    terms = [_terms(cell) for cell in claim["arms"].values()]
+    named = {str(of_arm.get("method", of_arm.get("method.name", "mlm"))) for of_arm in terms} - {"mlm"}
     present = {at(run.config, "method.name") or "mlm" for run in runs} - {"mlm"}
-    rest = present & students if named & students else present - students
-    method_rows = isinstance(next(iter(claim["arms"].values())), str)
-    of_students = any(str(cell).startswith(("distilbert", "tinybert")) for cell in claim["arms"].values())
-    rest = present & students if of_students else rest
-    return (bool(named) or (method_rows and of_students)) and not rest
+    return bool(named) and not (present & students if named & students else present - students)
 
 
 def _bound(claim: dict[str, Any]) -> str:
