@@ -262,6 +262,15 @@ def test_times_that_were_measured_differently_are_not_compared(tmp_path: Path) -
     assert wrong(made, tmp_path) == []
 
 
+def test_a_disturbed_measurement_of_inference_decides_nothing(tmp_path: Path) -> None:
+    write(tmp_path, ("distilbert_table4",), seeds=2, changed={"percentiles": [1.0, 2.5]})
+    known = load_runs(tmp_path)
+    assert "varied within a measurement" in str(unfit(known[known["method"] == "distilbert"], "times faster"))
+    assert unfit(known[known["method"] == "mlm"], "inference") is None
+    assert verdicts(tmp_path)["distil-faster"].verdict == "not tested"
+    assert wrong(gather(known, load_all([audit._CONTROLS]), draw=False), tmp_path) == []
+
+
 def test_older_runs_have_no_inference_and_no_teacher(tmp_path: Path) -> None:
     for terms in cells("distilbert"):
         write_cell(tmp_path, terms, 0)

@@ -46,6 +46,8 @@ _SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
 _CORRELATIONS = ("matthews", "pearson", "spearman")
 #: Metrics that depend on what else the machine does.
 SPEEDS = ("tokens/s", "seconds", "inference")
+#: 90th over 10th percentile of the passes of one measurement from which it counts as disturbed.
+_EVEN = 2.0
 #: Half the width of a 95% interval, in standard errors.
 _NORMAL = 1.959964
 #: Task -> its score in ELECTRA's average over GLUE, on its first dev set (Clark et al., 2020, section 3.1).
@@ -306,12 +308,15 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
     A score is not compared unless every seed is better than a baseline: to leave out a seed would be to select by
     result. A speed is not compared where something else used the machine.
     """
-    if key in ("params", ALONE, WITH_TEACHER, FASTER):
+    if key in ("params", ALONE, WITH_TEACHER):
         return None
+    if key == FASTER:
+        teachers = [row for row in runs["taught_by"] if isinstance(row, dict)]
+        return _disturbed(pd.concat([runs, pd.DataFrame(teachers)]) if teachers else runs)
     if key.startswith(RETENTION):
         return _unfit_pair(runs, key.removeprefix(RETENTION).removeprefix(" "))
     if key == INFERENCE:
-        return measured_apart(runs)
+        return measured_apart(runs) or _disturbed(runs)
     if key in SPEEDS:
         return _unsteady(runs)
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
@@ -353,6 +358,13 @@ def _unfit_pair(runs: pd.DataFrame, key: str) -> str | None:
     keys = [key] if key else [f"task:{task}" for task in tasks_of(runs)]
     marks = (unfit(frame, k) for frame in (runs, pd.DataFrame(teachers)) if len(frame) for k in keys)
     return next((mark for mark in marks if mark), None)
+
+
+def _disturbed(runs: pd.DataFrame) -> str | None:
+    """Why a time of inference says nothing: it varied too much within a run's measurement."""
+    if not runs["inference_spread"].astype(float).max() >= _EVEN:  # NaN where it is not recorded
+        return None
+    return "the time of inference varied within a measurement (something else used the machine)"
 
 
 def measured_apart(*arms: pd.DataFrame) -> str | None:

@@ -12,6 +12,7 @@ from .tunings import OPEN
 COLUMNS = {
     "inference_ms": "median time of a forward pass of the encoder over one sequence, milliseconds",
     "inference_setting": "length, device, threads and number format of that measurement: times compare only alike",
+    "inference_spread": "90th over 10th percentile of that time: far above 1 where something else used the machine",
     "teacher": "identity of the run that a student learned from; missing for any other run",
     "teacher_flops_per_step": "FLOPs of the teacher's forward passes in a step of the student, which flops includes",
     "teacher_training_flops": "FLOPs of the teacher's own training; missing where they are not known",
@@ -26,10 +27,16 @@ def columns(config: Mapping[str, Any], manifest: Mapping[str, Any], results: Map
     return {
         "inference_ms": measured.get("milliseconds"),
         "inference_setting": _setting(measured) if measured else None,
+        "inference_spread": _spread(measured.get("percentiles")),
         "teacher": teacher.get("identity") or method.get("teacher_run"),
         "teacher_flops_per_step": teacher.get("flops_per_step"),
         "teacher_training_flops": teacher.get("training_flops"),
     }
+
+
+def _spread(percentiles: Any) -> float | None:
+    """The second over the first of two percentiles; None where they are not recorded."""
+    return float(percentiles[1] / percentiles[0]) if percentiles and percentiles[0] else None
 
 
 def _setting(measured: Mapping[str, Any]) -> str:

@@ -80,6 +80,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "flops_per_step": ("manifest.json", _manifest("flops_per_step")),
     "inference_ms": ("results.json", _result("inference.milliseconds")),
     "inference_setting": ("results.json", lambda run: run.inference_setting),
+    "inference_spread": ("results.json", lambda run: run.inference_spread),
     "teacher": ("manifest.json", lambda run: _manifest("teacher.identity")(run) or _setting("method.teacher_run")(run)),
     "teacher_flops_per_step": ("manifest.json", _manifest("teacher.flops_per_step")),
     "teacher_training_flops": ("manifest.json", _manifest("teacher.training_flops")),

@@ -44,6 +44,12 @@ class Run:
         return str(self.manifest.get("identity") or self.name.rpartition("-")[2])
 
     @property
+    def inference_spread(self) -> float | None:
+        """The 90th over the 10th percentile of the passes that were timed."""
+        ends = at(self.results, "inference.percentiles")
+        return ends[1] / ends[0] if ends and ends[0] else None
+
+    @property
     def inference_setting(self) -> str | None:
         """How inference was timed, as ``runs.csv`` has it; None where it was not."""
         taken = self.results.get("inference")

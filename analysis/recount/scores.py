@@ -246,6 +246,10 @@ def summary(runs: Sequence[Run], key: str) -> Estimate | None:
 
 def unfit(runs: Sequence[Run], key: str) -> bool:
     """Whether the score must not be compared: a seed has not left its baseline, or the machine was shared."""
+    if key in ("times faster", "inference"):
+        timed = [*runs, *(run.teacher for run in runs if run.teacher is not None and key != "inference")]
+        if any((run.inference_spread or 0.0) >= 2.0 for run in timed):
+            return True
     if key == "params" or key in _COSTS:
         return False
     if key.startswith(_KEPT):
