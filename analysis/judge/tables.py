@@ -208,7 +208,7 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
     doubts = {} if survivors else {arm: seeds.doubt for arm, seeds in selection.seeds.items()}
     # Runs record how they differ from ALBERT's set-up, which says nothing about the others'.
     recorded = deviations(selected) if paper.of_albert(name) else []
-    notes = [*_notes(selection, rows), *([printed["note"]] if "note" in printed and selection.names() else [])]
+    notes = [*_notes(selection, rows), *([printed["note"]] if not paper.of_albert(name) and selection.names() else [])]
     compared = corrected(_comparisons(list(arms), references, selection, columns, printed["rows"], doubts))
     return Table(
         name, printed["number_v6"], printed["title"].rstrip("."), tuple(_NAMES.get(c, c) for c in labels), columns,

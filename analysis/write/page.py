@@ -8,12 +8,14 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.command_line import command_name
 
 from ..judge.claims import counted, divided
 from ..judge.controls import HEAD, Controls, page_rows, reading, rows
 from ..judge.controls import summary as controls_summary
 from ..judge.recipes import leaderboard, recipe_table
+from ..judge.tables import Table
 from ..read import paper
 from . import own, render, web
 from .content import Report, answer, cautions, details, footer_of, missing, subtitle_of, untested_summary
@@ -78,7 +80,7 @@ def html(report: Report) -> str:
                 "command": f"{command_name('sweep')} sweep={t.name}",
             }
             for t in report.tables
-            if t not in filled
+            if t not in filled and _is_offered(t, report.runs)
         ],
         reference=[_reference_html(name, report.runs) for name in _NOTES],
         figures=[figure_of(drawing) for drawing in report.drawings],
@@ -88,6 +90,13 @@ def html(report: Report) -> str:
         runs=web.plain_table("Runs", _RUN_HEAD, [_run_row(run) for run in report.runs.to_dict("records")]),
         provenance=Markup(provenance),
         footer=footer_of(report.runs),
+    )
+
+
+def _is_offered(table: Table, runs: pd.DataFrame) -> bool:
+    """Whether the page shows a table without runs: those of students only where a run learned from a teacher."""
+    return paper.family(table.name) not in ("distilbert", "tinybert") or any(
+        MethodName(name).distils for name in set(runs[METHOD.name].dropna())
     )
 
 
