@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.methods.electra import EPSILON, Corrupting, Electra
 from albert_ablate.methods.method import Term
-from albert_ablate.methods.parents import Parent
+from albert_ablate.methods.parents import Parent, as_word
 
 if TYPE_CHECKING:  # they load torch
     from torch import Tensor
@@ -97,7 +97,7 @@ class TwoStage(Electra):
         method = replace(c.method, **settings, name=MethodName.MLM)
         masking = replace(c.masking, fill="electra" if c.masking.fill == "auto" else c.masking.fill)
         changed = {"method": str(MethodName.MLM), "masking.fill": masking.fill}
-        changed |= {f"method.{key}": _as_word(value) for key, value in settings.items()}
+        changed |= {f"method.{key}": as_word(value) for key, value in settings.items()}
         return (Parent(GENERATOR, replace(c, method=method, masking=masking), changed),)
 
     def build(self, parents: Mapping[str, Path]) -> "ElectraModel":
@@ -133,7 +133,3 @@ class TwoStage(Electra):
     def lookup_flops(self) -> float:
         """Three passes of the encoder and one of the generator, instead of three of each."""
         return super().lookup_flops() * 4 / 6
-
-
-def _as_word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -42,3 +42,10 @@ def named_after(model: ModelConfig, layers: int, hidden: int) -> str:
     """The name of another depth or width of ``model``: ``large-3x1024``, both from ``large`` and ``large-6x1024``."""
     suffix = f"-{model.layers}x{model.hidden}"
     return f"{model.name.removesuffix(suffix)}-{layers}x{hidden}"
+
+
+def as_word(value: object) -> str:
+    """A plain value in the syntax of the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -8,7 +8,7 @@ from albert_ablate.config.parse import parse
 from albert_ablate.config.recorded import completed, read_recorded
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import ConfigError
-from albert_ablate.methods.parents import Parent, named_after
+from albert_ablate.methods.parents import Parent, as_word, named_after
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.manifest import Manifest
 
@@ -62,7 +62,7 @@ def _trained_first(config: RunConfig) -> Parent:
     )
     changed = {"method": str(MethodName.MLM), "masking.draw": masking.draw, "masking.smoothing": str(masking.smoothing)}
     changed |= {f"model.{key}": str(getattr(model, key)) for key in ("name", "layers", "hidden", "intermediate")}
-    changed |= {f"method.{key}": _as_word(value) for key, value in settings.items()}
+    changed |= {f"method.{key}": as_word(value) for key, value in settings.items()}
     changed |= {"embed": "full"} if embed.size == hidden else {"embed.size": str(embed.size)}
     return Parent(TEACHER, teacher, changed)
 
@@ -98,9 +98,3 @@ def with_tokenizer_of(config: RunConfig) -> str:
         f"give the student the file in {config.method.teacher} (tokenizer.model_path) with the settings of the group "
         "tokenizer in its config.yaml, or another teacher"
     )
-
-
-def _as_word(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
