@@ -24,6 +24,7 @@ from analysis.read import paper
 from analysis.read.cells import select
 from analysis.read.runs import load_runs
 from analysis.read.students import inference_flops
+from analysis.recount.checks import DISAGREES
 from analysis.recount.parameters import _by_formula
 from analysis.recount.runs import Run
 from analysis.report import gather
@@ -101,7 +102,7 @@ def entry(task: str, terms: Mapping[str, Any], seed: int) -> dict[str, Any]:
     common: dict[str, Any] = {"start": terms.get("task.start", "pretrained")}
     common |= {"head": terms["task.head"]} if terms.get("task.head", "pooled") != "pooled" else {}
     if terms.get("task.distil.teacher"):
-        defaults = {f"{kind}_weight": 1.0 for kind in ("embedding", "hidden", "attention")}
+        defaults: dict[str, Any] = {f"{kind}_weight": 1.0 for kind in ("embedding", "hidden", "attention")}
         defaults |= {"predictions": "soft", "layer_map": "uniform"}
         common["distil"] = defaults | {key.rpartition(".")[2]: value for key, value in terms.items()
                             if key.startswith("task.distil.") and key != "task.distil.teacher"}  # fmt: skip
@@ -142,7 +143,7 @@ def verdicts(root: Path) -> dict[str, Verdict]:
 def wrong(report: Report, root: Path) -> list[str]:
     reported = audit.Reported.made(report)
     checks = audit.audit(reported, reported.runs_of([root]), audit._claims([]))
-    return [f"{check.where}: {check.reported}, {check.derived}" for check in checks if check.state == audit.DISAGREES]
+    return [f"{check.where}: {check.reported}, {check.derived}" for check in checks if check.state == DISAGREES]
 
 
 def test_the_papers_numbers() -> None:
@@ -210,9 +211,7 @@ def test_the_audit_finds_a_wrong_part_of_the_teachers_score(report: Report, runs
     row = next(row for row in reported.files[name] if row["score"].startswith("kept") and row["mean"])
     row["mean"] = str(float(row["mean"]) + 0.5)
     checks = audit.audit(reported, reported.runs_of([runs]), audit._claims([]))
-    assert [check.where for check in checks if check.state == audit.DISAGREES] == [
-        f"{_place(reported, name, row)} · mean"
-    ]
+    assert [check.where for check in checks if check.state == DISAGREES] == [f"{_place(reported, name, row)} · mean"]
 
 
 def _place(reported: audit.Reported, name: str, row: Mapping[str, str]) -> str:
