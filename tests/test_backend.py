@@ -25,7 +25,7 @@ from albert_ablate.data.prepare import prepare
 from albert_ablate.data.store import TokenStore
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, PeerLostError
-from albert_ablate.tasks import finetuning
+from albert_ablate.tasks import task_loop
 from albert_ablate.tasks.task import TaskBatch
 from albert_ablate.training.backend import Backend, choose_backend, keep_compiled
 from albert_ablate.training.captured import CudaGraphs
@@ -179,7 +179,7 @@ def test_wider_batches_of_tasks_have_the_same_numbers(
 ) -> None:
     pretrained(tmp_path)
     write_race(write_squad(write_squad(write_sst2(tmp_path / "data")), "2.0"))
-    monkeypatch.setattr(finetuning, "_WIDTHS", 64)
+    monkeypatch.setattr(task_loop, "_WIDTHS", 64)
     unit = tuner(tmp_path, name, tmp_path / "unit", "task.start=random", "model.max_positions=48")
     for number in range(3):
         batch = unit.batches[number]

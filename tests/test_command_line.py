@@ -209,7 +209,7 @@ def test_the_doctor_knows_every_extra() -> None:
         ("albert-ablate run embed=e1", ["embed=e128", "embed=e16", "embed=e192"]),
         ("albert-ablate sweep embed=e64,e9", ["embed=e64,e96"]),
         ("albert-ablate sweep sweep=table1", ["sweep=table1", "sweep=table11", "sweep=table12", "sweep=table13"]),
-        ("albert-ablate plan --no-time sweep=d", ["sweep=demo"]),
+        ("albert-ablate plan --no-time sweep=de", ["sweep=demo"]),
         ("albert-ablate run optimizer.beta", ["optimizer.beta1=", "optimizer.beta2="]),
         ("albert-ablate run tas", ["task.", "task=", "tasks."]),
         ("albert-ablate sweep seed=0,1 optimizer.beta", ["optimizer.beta1=", "optimizer.beta2="]),
