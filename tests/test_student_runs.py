@@ -1,5 +1,6 @@
 """Whole runs of students: the teacher comes first or is named, stops, identities, records, refusals."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from runhelpers import (
     tiny_overrides,
     weights_of,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from albert_ablate.config.identity import settings_digest
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.errors import ConfigError
 from albert_ablate.loading import LoadedRun
+from albert_ablate.model.student import load_teacher
 from albert_ablate.record.folder import RunFolder
 
 STUDENT = ("method=distilbert", "objective=none", "share=none")
@@ -142,3 +144,18 @@ def test_an_unfinished_teacher_and_one_with_another_tokenizer_are_refused(
     with pytest.raises(ConfigError, match="it reads another tokenizer's pieces"):
         start(tiny_config(shared, *STUDENT, named, "tokenizer=bpe", runs="other"))
     assert not run_folders(shared / "other")
+
+
+def test_students_of_a_process_share_their_teacher_until_it_is_another(
+    tmp_path: Path, both: dict[str, RunFolder], shared: Path
+) -> None:
+    shape = tiny_config(shared, "objective=none", "share=none", "model.layers=4").architecture()
+    checkpoint = tmp_path / "step"
+    shutil.copytree(newest_checkpoint(both["teacher"]), checkpoint)
+    first = load_teacher(checkpoint, shape)
+    assert load_teacher(checkpoint, shape) is first
+    file = checkpoint / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
+    os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
+    again = load_teacher(checkpoint, shape)
+    torch.testing.assert_close(again.mlm_head.bias, first.mlm_head.bias + 1)

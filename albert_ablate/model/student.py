@@ -66,15 +66,21 @@ class StudentModel(PretrainingModel):
         return moved
 
 
-@lru_cache(maxsize=1)  # the students of a process share their teacher
 def load_teacher(checkpoint: Path, shape: Shape) -> PretrainingModel:
     """The encoder of a run's ``checkpoint`` with its masked-LM head, if it has one; without dropout and gradients.
 
-    Raises KeyError if the checkpoint lacks a tensor of the encoder.
+    The students of a process share it. Raises KeyError if the checkpoint lacks a tensor of the encoder.
     """
+    file = checkpoint / "model.safetensors"
+    return _loaded(file, file.stat().st_mtime_ns, shape)
+
+
+@lru_cache(maxsize=1)
+def _loaded(file: Path, written: int, shape: Shape) -> PretrainingModel:
+    """``load_teacher``; ``written``: when the file was, for a run that was trained again in its place."""
     from safetensors.torch import load_file
 
-    stored = load_file(checkpoint / "model.safetensors")
+    stored = load_file(file)
     teacher = without_values(lambda: PretrainingModel(shape, pooler=False))
     with torch.no_grad():
         for name, tensor in teacher.state_dict().items():
