@@ -3,6 +3,7 @@
 Letters: R rows (tokens), E embedding of the student, F embedding of the teacher, V vocabulary.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch.nn import functional as F
 
 from albert_ablate.model.rounding import wide_dtype
 
-#: Logits of a piece, 64 MiB in fp32. Only a piece of them exists at a time.
+#: Logits of a piece for the products, 32 MiB in bf16. Only a piece of them exists at a time.
 _PIECE = 1 << 24
+#: Logits of a part of a piece on a CPU, 2 MiB in fp32, which stays in its cache. A GPU takes a piece at once.
+_INNER = 1 << 19
 
 
 def divergence(
@@ -56,26 +59,24 @@ class _Divergence(torch.autograd.Function):
         loss = x.new_zeros((), dtype=wide)
         d_x = torch.empty_like(x) if needed else None
         d_table, d_bias = x.new_zeros(table.shape, dtype=wide), x.new_zeros(bias.shape, dtype=wide)
-        for first in range(0, len(x), size := max(1, _PIECE // len(table))):
-            rows = slice(first, first + size)
-            factor = None if weights is None else weights[rows, None].to(wide)
-            s = _shifted(F.linear(x[rows], low, low_bias), wide, temperature)
-            t = _shifted(F.linear(teacher_x[rows], teacher_low, teacher_low_bias), wide, temperature)
-            p = t.exp()
-            p_sum = p.sum(-1, keepdim=True)
-            p.div_(p_sum)
-            values = torch.linalg.vecdot(p, t.sub_(s))[:, None]  # sum of p (t - s), before both are normalised
-            q = s.exp_()
-            q_sum = q.sum(-1, keepdim=True)
-            values += q_sum.log() - p_sum.log()
-            loss += temperature**2 * (values if factor is None else values * factor).sum()
-            if d_x is None:
-                continue
-            d_logits = q.div_(q_sum).sub_(p).mul_(temperature)  # (rows, V)
-            d_logits = (d_logits if factor is None else d_logits.mul_(factor)).to(x.dtype)
-            d_x[rows] = d_logits @ low
-            d_table += d_logits.t() @ x[rows]
-            d_bias += d_logits.sum(0)
+        size = max(1, _PIECE // len(table))
+        inner = max(1, _INNER // len(table)) if x.device.type == "cpu" else size
+        for rows in _slices(len(x), size):
+            logits = F.linear(x[rows], low, low_bias)  # (rows, V), then their gradient
+            aims = F.linear(teacher_x[rows], teacher_low, teacher_low_bias)  # (rows, V)
+            factors = None if weights is None else weights[rows, None].to(wide)
+            for part in _slices(len(logits), inner):
+                values, d_part = _compared(
+                    logits[part].to(wide, copy=True), aims[part].to(wide, copy=True), temperature
+                )
+                factor = 1.0 if factors is None else factors[part]
+                loss += temperature**2 * (values * factor).sum()
+                if d_x is not None:
+                    logits[part] = d_part.mul_(temperature * factor)
+            if d_x is not None:
+                d_x[rows] = logits @ low
+                d_table += logits.t() @ x[rows]
+                d_bias += logits.sum(0)
         if d_x is not None:
             ctx.save_for_backward(d_x, d_table.to(table.dtype), d_bias.to(bias.dtype))
         return loss
@@ -86,7 +87,20 @@ class _Divergence(torch.autograd.Function):
         return d_x * grad.to(d_x.dtype), d_table * grad, d_bias * grad, None, None, None, None, None
 
 
-def _shifted(logits: Tensor, wide: torch.dtype, temperature: float) -> Tensor:
-    """Logits / T in ``wide``, less the highest of each row."""
-    scores = logits.to(wide, copy=True)
-    return scores.sub_(scores.amax(-1, keepdim=True)).div_(temperature)
+def _compared(s: Tensor, t: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """KL of each row, (rows, 1), and softmax(s / T) - softmax(t / T), (rows, V). Both (rows, V) arguments change."""
+    for scores in (s, t):
+        scores.sub_(scores.amax(-1, keepdim=True)).div_(temperature)
+    p = t.exp()
+    p_sum = p.sum(-1, keepdim=True)
+    p.div_(p_sum)
+    values = torch.linalg.vecdot(p, t.sub_(s))[:, None]  # sum of p (t - s), before both are normalised
+    q = s.exp_()
+    q_sum = q.sum(-1, keepdim=True)
+    return values + q_sum.log() - p_sum.log(), q.div_(q_sum).sub_(p)
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of ``count`` rows, each of at most ``size``."""
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
