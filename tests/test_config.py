@@ -15,6 +15,7 @@ from albert_ablate.axes import Objective, Share
 from albert_ablate.config import schema as config_module
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import CONF, RunConfig
+from albert_ablate.config.tasks import AUGMENT, DISTIL
 from albert_ablate.data.prepare import prepare
 from albert_ablate.door.compose import PAPER_MODELS, compose, paper_setup
 from albert_ablate.errors import ConfigError, DataError
@@ -479,3 +480,22 @@ def test_a_wrong_command_ends_with_2_and_words(tmp_path: Path, words: list[str],
     for word in expected:
         assert word in output
     assert not run_folders(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("task.distil.epochs=3", "task.distil.teacher=RUN"),
+        ("task.distil.predictions=gold", "task.distil.teacher=RUN"),
+        ("task.augment.probability=0.2", "task.augment.copies=20"),
+    ],
+)
+def test_settings_that_nothing_reads_are_refused(setting: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting}: no effect without \S+\. Give {remedy}, or leave it"):
+        compose([setting])
+
+
+def test_the_defaults_of_distillation_and_augmentation_are_those_of_conf() -> None:
+    task = compose([]).task
+    assert dataclasses.asdict(task.distil) == {"teacher": None, **DISTIL}
+    assert dataclasses.asdict(task.augment) == {"copies": 0, "masked_lm": None, **AUGMENT}

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from albert_ablate.axes import AXES, SHARE, Part
 from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
-from albert_ablate.config.tasks import FineTuneConfig, TaskConfig, TextConfig
+from albert_ablate.config.tasks import AUGMENT, DISTIL, FineTuneConfig, TaskConfig, TextConfig
 
 
 def contradictions(c: RunConfig) -> list[str]:
@@ -50,6 +51,7 @@ def contradictions(c: RunConfig) -> list[str]:
     problems += _data_contradictions(c.data)
     problems += _task_contradictions(c.tasks, c.model.max_positions)
     problems += _layer_decay_contradictions(c)
+    problems += _unread_contradictions(c)
     problems += _distillation_contradictions(c.task, c.tasks)
     problems += _path_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
@@ -123,6 +125,26 @@ def _task_contradictions(tasks: dict[str, TaskConfig], positions: int) -> list[s
         if task.max_length is not None and task.max_length > positions
     ]
     return problems + [problem for task in tasks.values() for problem in _class_contradictions(task)]
+
+
+def _unread_contradictions(c: RunConfig) -> list[str]:
+    """Settings of a distillation without a teacher, and of an augmentation without copies."""
+    groups = [
+        ("distil", c.task.distil, DISTIL, c.task.distil.teacher is None, "task.distil.teacher=RUN"),
+        ("augment", c.task.augment, AUGMENT, c.task.augment.copies == 0, "task.augment.copies=20"),
+    ]
+    return [
+        f"task.{name}.{key}={_plain(getattr(group, key))}: no effect without {remedy.partition('=')[0]}. "
+        f"Give {remedy}, or leave it."
+        for name, group, defaults, unread, remedy in groups
+        if unread
+        for key, default in defaults.items()
+        if getattr(group, key) != default
+    ]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _layer_decay_contradictions(c: RunConfig) -> list[str]:

@@ -3,6 +3,7 @@
 Part of the typed configuration (``config.schema``); values come only from ``conf/task/``.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -75,6 +76,16 @@ class TuningUpdateConfig(UpdateConfig):
 
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None  # factor of the learning rate from a layer to the one below
     layer_decay_rule: Literal["released", "intended"]  # in ELECTRA's code, and by its authors (issue electra#51)
+
+
+#: Settings that only a distillation reads, with their defaults.
+DISTIL: Mapping[str, Any] = {
+    "epochs": 20.0, "learning_rate": 5e-5, "predictions": "soft", "temperature": 1.0, "mean": "examples",
+    "embedding_weight": 1.0, "hidden_weight": 1.0, "attention_weight": 1.0, "layer_map": "uniform",
+    "attention_target": "scores", "projections": "paper", "padding": "left_out", "cache": False,
+}  # fmt: skip
+#: Settings that only an augmentation reads, with their defaults.
+AUGMENT: Mapping[str, Any] = {"probability": 0.4, "candidates": 15, "word_vectors": None, "pairs": "one"}
 
 
 @dataclass(frozen=True, config=_STRICT)

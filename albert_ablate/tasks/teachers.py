@@ -6,7 +6,7 @@ from pathlib import Path
 from albert_ablate.config.identity import identity, readable_name
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.config.tasks import GlueConfig, TaskConfig, TextConfig
+from albert_ablate.config.tasks import AUGMENT, DISTIL, AugmentConfig, DistilConfig, GlueConfig, TaskConfig, TextConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods import method_of
 from albert_ablate.methods.teacher import TEACHER, recorded_settings
@@ -119,8 +119,8 @@ def _as_teacher(settings: RunConfig, config: RunConfig) -> RunConfig:
         start="pretrained",
         seeds=(min(config.task.seeds),),
         keep_weights=True,
-        distil=replace(config.task.distil, teacher=None),
-        augment=replace(config.task.augment, copies=0),
+        distil=DistilConfig(teacher=None, **DISTIL),
+        augment=AugmentConfig(copies=0, masked_lm=None, **AUGMENT),
     )
     teacher = replace(
         settings, task=common, tasks=config.tasks, paths=config.paths, runtime=config.runtime, tracker=config.tracker,
