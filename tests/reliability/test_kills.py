@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from killing import assert_equal_records, killed_until_done
 from outcomes import shown
-from runhelpers import command_line, only_folder, tiny_config, tiny_overrides
+from runhelpers import command_line, only_folder, run_folders, tiny_config, tiny_overrides
 from taskhelpers import write_sst2
 
 from albert_ablate.record.folder import RunFolder
@@ -18,7 +18,11 @@ TRAINING = ["budget.steps=400", "budget.warmup_steps=20", "runtime.log_every=7",
 TRAINING += ["evaluation.curve_every=60", "model.hidden_dropout=0.1"]
 FINE_TUNING = ["budget.steps=12", "task=sst2", "tasks.sst2.steps=300", "task.evaluations=12", "runtime.log_every=5"]
 ELECTRA = [*TRAINING, "method=electra", "method.generator_width=0.5"]
-KINDS = {"pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA}
+#: A student with its teacher, fine-tuned in both stages by the fine-tuned teacher.
+STUDENT = ["method=tinybert", "objective=none", "share=none", "budget.steps=80", "runtime.checkpoint_every=10"]
+STUDENT += ["task=sst2", "tasks.sst2.steps=80", "task.evaluations=6", "task.distil.teacher=pretraining"]
+STUDENT += ["task.distil.epochs=4", "runtime.log_every=5", "model.hidden_dropout=0.1"]
+KINDS = {"pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA, "student": STUDENT}
 
 #: A whole run: (its folder, seconds that it took).
 Whole = Callable[[str], tuple[RunFolder, float]]
@@ -32,13 +36,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words_of(kind: str, place: Path, name: str) -> list[str]:
-    more = KINDS[kind] + ([f"task.data_dir={place / 'data'}"] if kind == "fine-tuning" else [])
-    return tiny_overrides(place, *more, runs=name)
+    return tiny_overrides(place, *_settings(kind, place), runs=name)
 
 
 def folder_of(kind: str, place: Path, name: str) -> RunFolder:
-    more = KINDS[kind] + ([f"task.data_dir={place / 'data'}"] if kind == "fine-tuning" else [])
-    return only_folder(tiny_config(place, *more, runs=name))
+    """The run; of a student and its teacher, the student."""
+    if kind != "student":
+        return only_folder(tiny_config(place, *_settings(kind, place), runs=name))
+    (student,) = (path for path in run_folders(place / name) if "tinybert" in path.name)
+    return RunFolder(student.parent, student.name)
+
+
+def _settings(kind: str, place: Path) -> list[str]:
+    tuned = "task=sst2" in KINDS[kind]
+    return KINDS[kind] + ([f"task.data_dir={place / 'data'}"] if tuned else [])
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +80,11 @@ def rounds(kind: str, count: int, place: Path, whole: Whole, seed: int) -> None:
 @pytest.mark.slow
 def test_killed_at_a_random_moment_electra_ends_with_the_same_bits(place: Path, whole: Whole) -> None:
     rounds("ELECTRA", 1, place, whole, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_at_a_random_moment_a_student_ends_with_the_same_bits(place: Path, whole: Whole) -> None:
+    rounds("student", 1, place, whole, seed=1)
 
 
 @pytest.mark.slow
