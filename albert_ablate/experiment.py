@@ -157,7 +157,7 @@ def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: M
 
 def _named_run(config: RunConfig, path: Path, prepared: Prepared) -> RunFolder:
     """The teacher that the settings name. Raises ConfigError if it is another run now, or has another tokenizer."""
-    folder = RunFolder(path.resolve().parent, path.resolve().name)
+    folder = RunFolder.at(path)
     manifest = folder.load("manifest.json", Manifest)
     if (manifest.identity or folder.identity) != config.method.teacher_run:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """The ablation axes. ``AXES`` is the table that names, identities, columns and figures are made from."""
 
-from albert_ablate.axes.axis import Axis
+from albert_ablate.axes.axis import Axis, plain
 from albert_ablate.axes.embed import EMBED
 from albert_ablate.axes.method import METHOD, MethodName
 from albert_ablate.axes.objective import (
@@ -18,5 +18,5 @@ AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD)
 
 __all__ = [
     "AXES", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "REPLACED_TOKENS", "SENTENCE_TASKS", "SHARE",
-    "Axis", "MethodName", "Objective", "Part", "Share",
+    "Axis", "MethodName", "Objective", "Part", "Share", "plain",
 ]  # fmt: skip

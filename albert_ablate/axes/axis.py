@@ -114,3 +114,10 @@ class Axis:
             return float(value)
         order = list(self.labels)
         return order.index(str(value)) if str(value) in order else len(order)
+
+
+def plain(value: Any) -> str:
+    """A setting's value in a message: ``null``, ``true``, ``0.5`` or ``2``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from albert_ablate.axes.axis import Axis, Settings
+from albert_ablate.axes.axis import Axis, Settings, plain
 from albert_ablate.axes.distillation import DISTILBERT, TEACHER, TINYBERT, Student, distillation_problems
 
 
@@ -94,8 +94,8 @@ class _Method(Student, Protocol):
 def _contradictions(method: _Method, c: Settings) -> list[str]:
     group, name = vars(method), method.name
     problems = [
-        f"method.{key}={_plain(group[key])}: no effect with {_reason(key, method)}. "
-        f"Leave it at {_plain(_DEFAULTS[key])}, or use {_user_of(key)}."
+        f"method.{key}={plain(group[key])}: no effect with {_reason(key, method)}. "
+        f"Leave it at {plain(_DEFAULTS[key])}, or use {_user_of(key)}."
         for key in _unused(method)
         if group[key] != _DEFAULTS[key]
     ]
@@ -180,12 +180,6 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
             f"Widths that fit, as fractions: {', '.join(f'{w / hidden:.4g}' for w in good)}."
         ]
     return []
-
-
-def _plain(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 METHOD = Axis(

@@ -2,9 +2,8 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from albert_ablate.axes import AXES, SHARE, Part
+from albert_ablate.axes import AXES, SHARE, Part, plain
 from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
@@ -134,17 +133,13 @@ def _unread_contradictions(c: RunConfig) -> list[str]:
         ("augment", c.task.augment, AUGMENT, c.task.augment.copies == 0, "task.augment.copies=20"),
     ]
     return [
-        f"task.{name}.{key}={_plain(getattr(group, key))}: no effect without {remedy.partition('=')[0]}. "
+        f"task.{name}.{key}={plain(getattr(group, key))}: no effect without {remedy.partition('=')[0]}. "
         f"Give {remedy}, or leave it."
         for name, group, defaults, unread, remedy in groups
         if unread
         for key, default in defaults.items()
         if getattr(group, key) != default
     ]
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _layer_decay_contradictions(c: RunConfig) -> list[str]:

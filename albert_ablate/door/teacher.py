@@ -19,7 +19,7 @@ def with_identity(method: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"{where}: no run folder. Name one, such as runs/e128-all-sop-nano-s0-..., or leave it empty."
         )
-    run = RunFolder(path.resolve().parent, path.resolve().name)
+    run = RunFolder.at(path)
     try:
         state = run.state()
         manifest = read_json(path / "manifest.json")

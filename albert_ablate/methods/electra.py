@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from albert_ablate.config.schema import MaskingConfig, RunConfig
-from albert_ablate.methods.method import Measure, Method, Term
+from albert_ablate.methods.method import Measure, Method, Term, sentence_term
 from albert_ablate.model.architecture import Architecture, ParameterCount
 
 if TYPE_CHECKING:  # they load torch
@@ -135,21 +135,14 @@ class Corrupting(Method):
         states = model.encoder(corrupted.input_ids, batch.type_ids, batch.mask)  # (B, T, H)
         terms.append(self._token_term(model, batch, corrupted, states))
         if self._sentences:
-            terms.append(self._sentence_term(model, batch, states))
+            logits = model.sentence_logits(states)
+            terms.append(sentence_term(logits, batch.labels, self.config.method.sentence_weight))
         return tuple(terms)
 
     def _generator_term(self, corrupted: "Corrupted") -> tuple[Term, ...]:
         if corrupted.loss_sum is None:
             return ()
         return (Term("generator", corrupted.loss_sum, "masked", corrupted.hits, epsilon=EPSILON),)
-
-    def _sentence_term(self, model: "ElectraModel", batch: "Batch", states: "Tensor") -> Term:
-        from torch.nn import functional as F
-
-        logits = model.sentence_logits(states).float()  # (B, 2)
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        hits = (logits.detach().argmax(-1) == batch.labels).sum()
-        return Term("sentence", loss, "sequences", hits, weight=self.config.method.sentence_weight)
 
     def _token_term(self, model: "ElectraModel", batch: "Batch", corrupted: "Corrupted", states: "Tensor") -> Term:
         raise NotImplementedError

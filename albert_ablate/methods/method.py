@@ -114,6 +114,15 @@ class Method(ABC):
         """The terms of a log line in short form, for the progress bar."""
 
 
+def sentence_term(logits: "Tensor", labels: "Tensor", weight: float) -> Term:
+    """The loss of the sentence objective, from (B, 2) logits and (B,) labels."""
+    from torch.nn import functional as F
+
+    loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+    hits = (logits.detach().argmax(-1) == labels).sum()
+    return Term("sentence", loss, "sequences", hits, weight=weight)
+
+
 def allowed(measures: Mapping[Measure, bool]) -> frozenset[Measure]:
     """The measurements that are true in ``measures``."""
     return frozenset(measure for measure, allows in measures.items() if allows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_ablate.errors import ConfigError
-from albert_ablate.methods.method import Method, Term
+from albert_ablate.methods.method import Method, Term, sentence_term
 from albert_ablate.methods.mlm import model_parameters
 from albert_ablate.methods.parents import Parent
 from albert_ablate.methods.teacher import TEACHER, require_same_text, teacher_of
@@ -142,11 +142,7 @@ class Student(Method):
 
     def sentence_terms(self, model: "StudentModel", batch: "Batch", first: "Tensor") -> "tuple[Term, ...]":
         """The sentence loss of the objective, if it has one, from the (B, H) states of [CLS]."""
-        from torch.nn import functional as F
-
         if not self.config.objective.name.trains_sentences:
             return ()
-        logits = model.sentence_logits(first[:, None]).float()  # (B, 2)
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        hits = (logits.detach().argmax(-1) == batch.labels).sum()
-        return (Term("sentence", loss, "sequences", hits, weight=self.config.method.sentence_weight),)
+        logits = model.sentence_logits(first[:, None])
+        return (sentence_term(logits, batch.labels, self.config.method.sentence_weight),)

@@ -88,8 +88,7 @@ def has_masked_lm_head(teacher: Parent) -> bool:
         return False
     if teacher.folder is None:
         return True
-    imported = RunFolder(teacher.folder.parent, teacher.folder.name).load("manifest.json", Manifest).imported
-    return imported is None or "masked-LM head" not in imported.missing
+    return RunFolder.at(teacher.folder).load("manifest.json", Manifest).came_with_masked_lm_head
 
 
 def with_tokenizer_of(config: RunConfig) -> str:

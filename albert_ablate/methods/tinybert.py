@@ -31,11 +31,7 @@ class TinyBert(Student):
         """What is compared, and how."""
         from albert_ablate.model.imitation import ImitationSettings
 
-        m = self.config.method
-        return ImitationSettings(
-            m.embedding_weight, m.hidden_weight, m.attention_weight, m.layer_map, m.attention_target, m.projections,
-            m.padding,
-        )  # fmt: skip
+        return ImitationSettings.of(self.config.method)
 
     def problems(self) -> list[str]:
         """As of any student; the compared layers and heads also need a counterpart."""

@@ -4,8 +4,8 @@ Letters: B batch, T tokens, N heads, H width of the student, M its layers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,11 @@ class ImitationSettings:
     attention_target: AttentionTarget
     projections: Literal["paper", "shared", "per_layer"]
     padding: Literal["left_out", "released"]
+
+    @classmethod
+    def of(cls, group: Any) -> Self:
+        """The settings of these names in a group of the configuration, ``method`` or ``task.distil``."""
+        return cls(**{field.name: getattr(group, field.name) for field in fields(cls)})
 
     @property
     def weights(self) -> dict[str, float]:

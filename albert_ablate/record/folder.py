@@ -43,6 +43,12 @@ class RunFolder:
         self._metrics = self.path / "metrics.jsonl"
         self.note: Callable[..., None] = lambda **_: None  # reports progress to the board
 
+    @classmethod
+    def at(cls, path: Path) -> "RunFolder":
+        """The folder at ``path``, which may begin with ~, under its real name even for ``.`` and links."""
+        real = path.expanduser().resolve()
+        return cls(real.parent, real.name)
+
     @property
     def identity(self) -> str:
         """The hash at the end of the folder's name."""

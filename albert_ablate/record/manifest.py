@@ -180,3 +180,8 @@ class Manifest(Part):
     training_flops: Number | None = None  # of the whole budget; None if it is not in steps
     teacher: Teacher | None = None  # absent for a run that is no student
     deviations_from_paper: list[Deviation] = Field(default_factory=list)
+
+    @property
+    def came_with_masked_lm_head(self) -> bool:
+        """False for an imported checkpoint without a masked-LM head."""
+        return self.imported is None or "masked-LM head" not in self.imported.missing

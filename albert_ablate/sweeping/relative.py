@@ -26,6 +26,7 @@ from typing import Any
 from albert_ablate.axes import EMBED, MethodName
 from albert_ablate.config.schema import CONF, ModelConfig, RunConfig
 from albert_ablate.errors import ConfigError
+from albert_ablate.methods.parents import as_word
 from albert_ablate.training.budget import step_flops
 
 #: The setting that the term ``embedding`` sets.
@@ -63,13 +64,11 @@ def settings_of(cell: dict[str, Any], base: RunConfig) -> dict[str, str]:
 
 def _as_text(value: Any) -> str:
     """A value of a YAML file in the syntax of the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{','.join(map(_as_text, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{_as_text(inner)}' for key, inner in value.items())}}}"
-    return str(value)
+    return as_word(value)
 
 
 @dataclass(frozen=True)

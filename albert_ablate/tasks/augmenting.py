@@ -128,8 +128,7 @@ def locate_augmentation(
         if not predicts_masked_words(of_source, source):
             raise ConfigError(f"{field}: that teacher has no trained masked-LM head. Name a run of method=mlm.")
     elif settings.masked_lm is not None:
-        path = Path(settings.masked_lm).expanduser().resolve()
-        source = RunFolder(path.parent, path.name)
+        source = RunFolder.at(Path(settings.masked_lm))
         of_source = masked_lm_settings(source, config, f"{_FIELD}={settings.masked_lm}")
         identity = source.read("manifest.json").get("identity") or source.identity
     else:

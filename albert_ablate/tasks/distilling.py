@@ -11,11 +11,12 @@ from albert_ablate.config.tasks import FineTuneConfig
 from albert_ablate.files import digest
 from albert_ablate.model.base import without_values
 from albert_ablate.model.encoder import Encoder
+from albert_ablate.model.imitation import ImitationSettings
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.tasks import Distilled, FirstStage, UnitResults
 from albert_ablate.tasks.finetuning import BEST, LAYERS, Loss, predict
 from albert_ablate.tasks.kept_outputs import keep_outputs
-from albert_ablate.tasks.layers import LayerTuner, imitation_settings
+from albert_ablate.tasks.layers import LayerTuner
 from albert_ablate.tasks.planning import Unit, UnitTeacher
 from albert_ablate.tasks.recipe import Recipe, resolve
 from albert_ablate.tasks.soft import soft_loss_of
@@ -100,7 +101,12 @@ def distil(
     )
     if common.distil.cache:
         key = digest(
-            [asdict(imitation_settings(common.distil)), teacher.name.as_json(), machine.precision, machine.device.type]
+            [
+                asdict(ImitationSettings.of(common.distil)),
+                teacher.name.as_json(),
+                machine.precision,
+                machine.device.type,
+            ]
         )
         kept = keep_outputs(task.name, cache, key, task.train, tuner.compute_shown, machine.device)
         tuner.shown = kept or tuner.shown

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from albert_ablate.config.schema import RuntimeConfig
-from albert_ablate.config.tasks import DistilConfig, FineTuneConfig
+from albert_ablate.config.tasks import FineTuneConfig
 from albert_ablate.console import Progress
 from albert_ablate.methods.method import Term
 from albert_ablate.model.base import without_values
@@ -31,14 +31,6 @@ from albert_ablate.training.sums import Sums, Totals
 
 #: Batch -> what the teacher shows of it.
 Shown = Callable[[TaskBatch], Observed]
-
-
-def imitation_settings(distil: DistilConfig) -> ImitationSettings:
-    """The losses over layers that ``task.distil`` asks for."""
-    return ImitationSettings(
-        distil.embedding_weight, distil.hidden_weight, distil.attention_weight, distil.layer_map,
-        distil.attention_target, distil.projections, distil.padding,
-    )  # fmt: skip
 
 
 class Imitating(nn.Module):
@@ -76,7 +68,7 @@ class LayerTuner(TaskLoop):
         The targets of batches are the numbers of their examples, by which kept outputs of the teacher are found.
         """
         distil = common.distil
-        self._imitation = imitation_settings(distil)
+        self._imitation = ImitationSettings.of(distil)
         encoder = student.encoder
         assert isinstance(encoder, Encoder)
         projections = without_values(lambda: Imitation(self._imitation, encoder.shape, teacher.shape))

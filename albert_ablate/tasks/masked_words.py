@@ -120,8 +120,7 @@ def predicts_masked_words(config: RunConfig, folder: RunFolder) -> bool:
         return False
     if not (folder.path / "manifest.json").is_file():
         return True  # a run that is trained here
-    imported = folder.load("manifest.json", Manifest).imported
-    return imported is None or "masked-LM head" not in imported.missing
+    return folder.load("manifest.json", Manifest).came_with_masked_lm_head
 
 
 def _surface(piece: str) -> str:

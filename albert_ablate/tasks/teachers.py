@@ -48,8 +48,7 @@ def locate_teacher(config: RunConfig, run: RunFolder, precision: str, corpus: Co
     if named == PRETRAINING:
         settings, folder = teacher_of_pretraining(config, run, precision, corpus, f"task.distil.teacher={named}")
     else:
-        path = Path(named).expanduser().resolve()
-        folder = RunFolder(path.parent, path.name)
+        folder = RunFolder.at(Path(named))
         settings = _finished(folder, f"task.distil.teacher={named}", config)
     try:
         teacher = TeacherRun(_as_teacher(settings, config), folder)
@@ -72,8 +71,7 @@ def teacher_of_pretraining(
     if parent is None:
         raise ConfigError(f"{field}: method={config.method.name} has no teacher. Name a run, or leave it empty.")
     if parent.folder is not None:
-        path = parent.folder.expanduser().resolve()
-        folder = RunFolder(path.parent, path.name)
+        folder = RunFolder.at(parent.folder)
         return _finished(folder, f"method.teacher={config.method.teacher}", config), folder
     corpus, trained_in = _recorded(run, precision, corpus)
     if corpus is None:
