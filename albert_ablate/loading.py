@@ -87,7 +87,7 @@ class LoadedRun:
         if not len(rows):
             raise DataError(f"{text!r}: no {SPECIALS[MASK]} in it, or it stands after the model's last position.")
         states = self.model.encoder(batch.input_ids, batch.type_ids, batch.mask, rows=rows)  # (masks, H)
-        best = cast(Any, self.model).masked_lm_logits(states).softmax(-1).topk(top)
+        best = cast(Any, self.model).token_logits(states).softmax(-1).topk(top)
         named = [[self.tokenizer.piece(number) for number in row] for row in best.indices.tolist()]
         return [list(zip(*row, strict=True)) for row in zip(named, best.values.tolist(), strict=True)]
 

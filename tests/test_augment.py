@@ -132,7 +132,7 @@ def test_a_masked_word_has_the_candidates_of_its_model(tmp_path: Path) -> None:
         types = torch.tensor([[0] * (len(first) + 2) + [1] * (len(second) + 1)], dtype=torch.int32)
         with torch.no_grad():
             states = loaded.model.encoder(ids, types)[0, row.index(MASK)]
-            logits = loaded.model.masked_lm_logits(states[None])[0]  # type: ignore[operator]
+            logits = loaded.model.token_logits(states[None])[0]  # type: ignore[operator]
         best = sorted(whole, key=lambda piece: -logits[piece].item())[:4]
         assert candidates == [names[piece][1:] for piece in best]
 

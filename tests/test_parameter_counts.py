@@ -93,7 +93,7 @@ def test_forward_flops_equal_the_counted_ones(embedding: int, share: Share) -> N
     ids = torch.ones(1, 20, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         hidden = model.encoder(ids, ids)  # every position, as the convention counts
-        model.masked_lm_logits(hidden[0, 1:4])
+        model.token_logits(hidden[0, 1:4])
         model.sentence_logits(hidden)
     assert counter.get_total_flops() == shape.forward_flops(20, 3) + SentenceHead.flops(shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -116,7 +116,7 @@ def test_a_mask_is_filled_by_the_masked_lm_head(loaded: aa.LoadedRun) -> None:
     found = loaded.fill_mask(f"{SENTENCE} [MASK] ba [MASK]", top=3)
     last = loaded.hidden_states([f"{SENTENCE} [MASK] ba [MASK]"])[-1][0]
     for place, answers in zip([i for i, one in enumerate(ids) if one == MASK], found, strict=True):
-        wanted = loaded.model.masked_lm_logits(last[place][None]).softmax(-1)[0]  # type: ignore[operator]
+        wanted = loaded.model.token_logits(last[place][None]).softmax(-1)[0]  # type: ignore[operator]
         best = wanted.argsort(descending=True)[:3]
         assert [piece for piece, _ in answers] == [loaded.tokenizer.piece(number) for number in best.tolist()]
         assert [chance for _, chance in answers] == pytest.approx(wanted[best].tolist(), rel=1e-4)

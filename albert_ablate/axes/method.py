@@ -20,6 +20,7 @@ class MethodName(StrEnum):
     TWO_STAGE = "electra_two_stage"
     DISTILBERT = "distilbert"
     TINYBERT = "tinybert"
+    CAUSAL = "causal"
 
     @property
     def corrupts(self) -> bool:
@@ -42,6 +43,11 @@ class MethodName(StrEnum):
         return self in (MethodName.MLM, MethodName.DISTILBERT)
 
     @property
+    def predicts_next(self) -> bool:
+        """Whether the encoder predicts the next piece, so that a position sees only itself and those before it."""
+        return self is MethodName.CAUSAL
+
+    @property
     def needs_equal_generator(self) -> bool:
         """Whether the encoder begins with the generator's weights, so that both networks have one size."""
         return self is MethodName.TWO_STAGE
@@ -60,7 +66,9 @@ _MODEL: Mapping[str, Any] = {"token_types": True, "pooler": "always"}
 _STUDENT_SETTINGS: Mapping[MethodName, Mapping[str, Any]] = {
     MethodName.DISTILBERT: DISTILBERT, MethodName.TINYBERT: TINYBERT,
 }  # fmt: skip
-_DEFAULTS: Mapping[str, Any] = {**_MODEL, **_GENERATOR, **_WEIGHTS, **TEACHER, **DISTILBERT, **TINYBERT}
+#: Settings of causal LM, with their defaults.
+_CAUSAL: Mapping[str, Any] = {"blocks": "packed"}
+_DEFAULTS: Mapping[str, Any] = {**_MODEL, **_GENERATOR, **_WEIGHTS, **TEACHER, **DISTILBERT, **TINYBERT, **_CAUSAL}
 
 
 class _Method(Student, Protocol):
@@ -122,6 +130,8 @@ def _unused(method: _Method) -> list[str]:
         unused.append("sentence_weight")
     if not name.discriminates:
         unused.append("discriminator_weight")
+    if not name.predicts_next:
+        unused += _CAUSAL
     if not name.distils:
         unused += [key for key in TEACHER if key != "teacher_run" or method.teacher is None]
     return unused + [key for other, keys in _STUDENT_SETTINGS.items() if other is not name for key in keys]
@@ -143,6 +153,8 @@ def _reason(key: str, method: _Method) -> str:
 
 def _user_of(key: str) -> str:
     """A method that reads the setting ``key``."""
+    if key in _CAUSAL:
+        return f"method={MethodName.CAUSAL}"
     students = [name for name, keys in _STUDENT_SETTINGS.items() if key in keys or key in TEACHER]
     return f"method={students[0]}" if students else "method=electra with a learned generator"
 
@@ -189,6 +201,7 @@ METHOD = Axis(
         MethodName.REPLACE_MLM: "replace MLM", MethodName.ALL_TOKENS_MLM: "all-tokens MLM",
         MethodName.TWO_STAGE: "two-stage ELECTRA",
         MethodName.DISTILBERT: "DistilBERT", MethodName.TINYBERT: "TinyBERT",
+        MethodName.CAUSAL: "causal LM",
     },
     before=MethodName.MLM,
     beside={f"method.{key}": value for key, value in _DEFAULTS.items()},

@@ -23,6 +23,7 @@ def contradictions(c: RunConfig) -> list[str]:
             f"pairs.max_length={c.pairs.max_length} exceeds model.max_positions={c.model.max_positions}: later tokens "
             "would have no position. Shorten the sequences or raise model.max_positions."
         )
+    problems += _causal_contradictions(c)
     if c.model.type_vocab < 2:
         problems.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
     if c.masking.draw != "smoothed" and c.masking.smoothing != BEFORE["masking.smoothing"]:
@@ -55,6 +56,24 @@ def contradictions(c: RunConfig) -> list[str]:
     problems += _path_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
         problems.append(f"task.seeds={list(c.task.seeds)}: a seed is listed twice. Name each once.")
+    return problems
+
+
+def _causal_contradictions(c: RunConfig) -> list[str]:
+    """Settings that a model which predicts the next piece cannot have."""
+    if not c.method.name.predicts_next:
+        return []
+    problems = []
+    if c.objective.name.trains_sentences:
+        problems.append(
+            f"objective={c.objective.name}: with method={c.method.name} the sentence head would read [CLS], which sees "
+            "only itself. Use objective=none."
+        )
+    if c.method.pooler != "trained":
+        problems.append(
+            f"method.pooler={c.method.pooler}: with method={c.method.name} no loss trains a pooler. "
+            "Leave it at trained."
+        )
     return problems
 
 

@@ -14,7 +14,8 @@ NUMERICS = 1
 LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
     "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
-    "masking.smoothing": 0.7,
+    "masking.smoothing": 0.7, "model.norm": "post", "model.embedding_norm": True, "model.residual_init": "plain",
+    "model.lm_head": "transform",
 }  # fmt: skip
 
 #: The axes that were added later.

@@ -50,3 +50,5 @@ class MethodConfig:
     projections: Projections
     padding: Padding
     inputs: Literal["plain", "masked"]
+
+    blocks: Literal["packed", "pairs"]

@@ -114,6 +114,10 @@ class ModelConfig:
     activation: Literal["gelu_tanh", "gelu_erf"]
     initializer_range: PositiveFloat
     layer_norm_eps: PositiveFloat
+    norm: Literal["post", "pre"]  # where a sub-layer's norm is: after the residual sum, or before the sub-layer
+    embedding_norm: bool
+    residual_init: Literal["plain", "depth"]
+    lm_head: Literal["transform", "plain"]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -361,6 +365,11 @@ class RunConfig:
             activation=m.activation,
             layer_norm_eps=m.layer_norm_eps,
             initializer_range=m.initializer_range,
+            pattern="causal" if self.method.name.predicts_next else "full",
+            norm=m.norm,
+            embedding_norm=m.embedding_norm,
+            residual_init=m.residual_init,
+            lm_head=m.lm_head,
             choices=tuple((axis.group, str(axis.value(self))) for axis in AXES if axis.before is not None),
         )
 

@@ -155,7 +155,7 @@ class Evaluator:
             b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
                 masked = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=b.positions)  # (M, H)
-                logits = self.model.masked_lm_logits(masked).float()
+                logits = self.model.token_logits(masked).float()
             loss = F.cross_entropy(logits, b.targets, reduction="none").double()
             real = len(batch.targets)
             yield (batch, part), (loss[:real], (logits.argmax(-1) == b.targets)[:real])

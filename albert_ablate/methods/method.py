@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # they load torch
 class Measure(StrEnum):
     """A measurement that not every method's model allows. Others need only the encoder."""
 
-    MASKED_LM = "masked_lm"  # the model has ``masked_lm_logits``
+    MASKED_LM = "masked_lm"  # the model has ``token_logits``; those of a masked position are of its piece
+    CAUSAL_LM = "causal_lm"  # the model has ``token_logits``; those of a position are of the piece that follows it
     SENTENCE_HEAD = "sentence_head"  # the model has ``sentence_logits``, trained on the objective's task
 
 

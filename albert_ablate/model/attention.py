@@ -38,6 +38,11 @@ class Pattern:
 
 PATTERNS: dict[str, Pattern] = {
     "full": Pattern(visible=lambda shape, layer, positions: None, keys=lambda shape, length: length),
+    # A kernel computes all pairs, then masks those after the query: FLOPs count them.
+    "causal": Pattern(
+        visible=lambda shape, layer, positions: (positions[:, None] >= positions)[None, None],
+        keys=lambda shape, length: length,
+    ),
 }
 
 

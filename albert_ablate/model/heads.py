@@ -93,6 +93,11 @@ class MaskedLMHead(nn.Module):
         return x.to(compute_dtype(x))
 
 
+def token_head(shape: Shape) -> MaskedLMHead:
+    """The head that predicts pieces, as ``shape.lm_head`` says."""
+    return MaskedLMHead(shape)
+
+
 class SentenceHead(nn.Module):
     """Two logits from the pooled output, without dropout. Class 0 = next / in order, 1 = random / swapped."""
 

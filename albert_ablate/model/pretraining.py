@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from albert_ablate import streams
 from albert_ablate.model.base import EncoderModel, without_values
 from albert_ablate.model.encoder import Encoder
-from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
+from albert_ablate.model.heads import Pooler, SentenceHead, token_head
 from albert_ablate.model.norms import first_values
 from albert_ablate.model.rows import first_rows
 from albert_ablate.model.shape import Shape
@@ -37,7 +37,7 @@ class PretrainingModel(EncoderModel):
         self.encoder = Encoder(shape)
         if pooler:
             self.pooler = Pooler(shape)
-        self.mlm_head = MaskedLMHead(shape)
+        self.mlm_head = token_head(shape)
         if pooler:
             self.sentence_head = SentenceHead(shape)
 
@@ -68,8 +68,8 @@ class PretrainingModel(EncoderModel):
         sentence_correct = (sentence.detach().argmax(-1) == sentence_labels).sum()
         return PretrainingOutput(mlm_loss, mlm_correct, sentence_loss, sentence_correct)
 
-    def masked_lm_logits(self, masked: Tensor) -> Tensor:
-        """(M, H) last hidden states of masked positions -> (M, V)."""
+    def token_logits(self, masked: Tensor) -> Tensor:
+        """(M, H) last hidden states -> (M, V): of the masked pieces, or of the next ones under a causal pattern."""
         logits: Tensor = self.mlm_head(masked, self.encoder.embedding.word.weight)
         return logits
 

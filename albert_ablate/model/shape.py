@@ -31,6 +31,14 @@ class Shape:
     activation: str = "gelu_tanh"
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
+    norm: str = (
+        "post"  # of a sub-layer: after the residual sum; pre: before the sub-layer, and one more after the last layer
+    )
+    embedding_norm: bool = True  # of the sum of the embedding's tables
+    residual_init: str = "plain"  # depth: matrices that end at the residual sum start 1 / sqrt(2 L) times as large
+    lm_head: str = (
+        "transform"  # before the product with the word table: dense, GELU, norm; plain: only H -> E if E != H
+    )
     choices: tuple[tuple[str, str], ...] = ()  # (group, value) of axes without a field
     layer_type: str = "standard"  # a key of ``blocks.LAYERS``: the sub-layers of a layer
     pattern: str = "full"  # a key of ``attention.PATTERNS``: which positions attend to which

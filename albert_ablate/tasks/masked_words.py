@@ -79,7 +79,7 @@ class MaskedLMRun:
                 continue
             grid = torch.tensor([place * width + column for place, column in here], device=batch.input_ids.device)
             states = self._model.encoder(batch.input_ids, batch.type_ids, batch.mask, rows=grid)
-            logits = cast(Any, self._model).masked_lm_logits(states).float().masked_fill(~self._words, -torch.inf)
+            logits = cast(Any, self._model).token_logits(states).float().masked_fill(~self._words, -torch.inf)
             for (place, _), best in zip(here, logits.topk(most).indices.tolist(), strict=True):
                 found[int(rows[place])] = [self._names[piece] for piece in best]
         return found
