@@ -1,10 +1,10 @@
 """How far each layer moves its input (paper, section 3.1 and Figure 1).
 
 The paper states neither its text nor its averaging. Here the model computes in evaluation mode and fp32. h_0 is the
-embedding after the E -> H projection, h_l the output of layer l. Each token that is not padding has an L2 distance
-||h_l - h_(l-1)|| and an angle between h_l and h_(l-1) in degrees, computed in float64 on the model's device, with the
-cosine clipped to [-1, 1]. The result is the mean over all tokens of a fixed sample of held-out sequences without masks;
-every token has equal weight.
+embedding after the E -> H projection, h_l the output of layer l, before a norm that follows the last layer. Each token
+that is not padding has an L2 distance ||h_l - h_(l-1)|| and an angle between h_l and h_(l-1) in degrees, computed in
+float64 on the model's device, with the cosine clipped to [-1, 1]. The result is the mean over all tokens of a fixed
+sample of held-out sequences without masks; every token has equal weight.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,9 @@ def layer_similarity(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, An
     for batch in batches:
         ids = batch.input_ids.clone()
         ids.view(-1)[batch.positions] = batch.targets.to(ids.dtype)  # undo the masks
-        states = encoder.hidden_states(ids.to(device), batch.type_ids.to(device), batch.mask.to(device))
+        states = encoder.hidden_states(
+            ids.to(device), batch.type_ids.to(device), batch.mask.to(device), final_norm=False
+        )
         pairs = [token_change(before, after) for before, after in pairwise(states)]
         real = batch.mask.numpy()
         l2.append(np.stack([distance[real] for distance, _ in pairs], axis=1))

@@ -48,23 +48,19 @@ class DistilBert(Student):
 
     def student_flops(self) -> float:
         """Three passes; the vocabulary's product is computed where a loss reads it, twice where two do."""
-        from albert_ablate.model.heads import MaskedLMHead
-
         shape, length = self.config.architecture(), self.config.pairs.max_length
         predicted = (self._compared if self.config.method.kl_weight else 0) + (
             self.masked if self.config.method.mlm_weight else 0
         )
         pooler = shape.pooler_flops() if self.config.has_pooler else 0
-        return 3 * (shape.encoder_flops(length) + MaskedLMHead.flops(shape, predicted) + pooler)
+        return 3 * (shape.encoder_flops(length) + shape.token_head_flops(predicted) + pooler)
 
     def teacher_flops(self) -> float:
         """One forward pass, with the head where distributions are compared; none without losses of the teacher."""
-        from albert_ablate.model.heads import MaskedLMHead
-
         method, shape = self.config.method, self.teacher_shape
         if not (method.kl_weight or method.cosine_weight):
             return 0
-        head = MaskedLMHead.flops(shape, self._compared) if method.kl_weight else 0
+        head = shape.token_head_flops(self._compared) if method.kl_weight else 0
         return shape.encoder_flops(self.config.pairs.max_length) + head
 
     @property

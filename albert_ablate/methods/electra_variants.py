@@ -51,14 +51,10 @@ class ReplaceMLM(Corrupting):
         return Term(self.token_term, loss, "masked", hits, epsilon=EPSILON)
 
     def _head_parameters(self) -> dict[str, int]:
-        from albert_ablate.model.heads import MaskedLMHead
-
-        return {"mlm_head": MaskedLMHead.count(self.config.architecture())}
+        return {"mlm_head": self.config.architecture().parameters().heads["mlm_head"]}
 
     def _head_flops(self, length: int) -> float:
-        from albert_ablate.model.heads import MaskedLMHead
-
-        return MaskedLMHead.flops(self.config.architecture(), self.masked)
+        return self.config.architecture().token_head_flops(self.masked)
 
 
 class AllTokensMLM(ReplaceMLM):
@@ -78,10 +74,8 @@ class AllTokensMLM(ReplaceMLM):
         return super()._head_parameters() | {"copy_gate": CopyGate.count(self.config.architecture())}
 
     def _head_flops(self, length: int) -> float:
-        from albert_ablate.model.heads import MaskedLMHead
-
         shape = self.config.architecture()
-        return MaskedLMHead.flops(shape, length) + 2 * length * shape.hidden_size
+        return shape.token_head_flops(length) + 2 * length * shape.hidden_size
 
 
 class TwoStage(Electra):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods.method import Method, Term, sentence_term
 from albert_ablate.methods.mlm import model_parameters
-from albert_ablate.methods.parents import Parent
+from albert_ablate.methods.parents import Parent, as_word
 from albert_ablate.methods.teacher import TEACHER, require_same_text, teacher_of
 from albert_ablate.model.architecture import Architecture, ParameterCount
 
@@ -68,6 +68,8 @@ class Student(Method):
             "model.intermediate": (ours.intermediate_size, theirs.intermediate_size),
             "model.heads": (ours.heads, theirs.heads),
             "model.max_positions": (ours.max_positions, theirs.max_positions),
+            "model.norm": (ours.norm, theirs.norm),
+            "model.embedding_norm": (as_word(ours.embedding_norm), as_word(theirs.embedding_norm)),
         }
         problems = [
             f"{wanted}: {name}={own}, the teacher has {other}. Set it to {other}, or use method.start=random."
@@ -76,6 +78,11 @@ class Student(Method):
         ]
         if problems:
             return problems
+        if self.config.method.copy_transform and ours.lm_head != theirs.lm_head:
+            return [
+                f"{wanted} with method.copy_transform=true: model.lm_head={ours.lm_head}, the teacher has "
+                f"{theirs.lm_head}. Set it to {theirs.lm_head}, or use method.copy_transform=false."
+            ]
         if ours.has_projection != theirs.has_projection:
             return [
                 f"{wanted}: model.projection differs from the teacher's. Make it equal, or use method.start=random."

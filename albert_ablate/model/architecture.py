@@ -19,11 +19,12 @@ class ParameterCount:
     blocks: Mapping[str, int]  # kind -> parameters, in the order of a layer
     pooler: int
     heads: Mapping[str, int]  # pretraining head -> parameters
+    norm: int = 0  # after the last layer
 
     @property
     def encoder(self) -> int:
-        """Embedding, projection and blocks."""
-        return self.embedding + self.projection + sum(self.blocks.values())
+        """Embedding, projection, blocks and the norm after the last layer."""
+        return self.embedding + self.projection + sum(self.blocks.values()) + self.norm
 
     @property
     def with_pooler(self) -> int:
@@ -36,7 +37,7 @@ class ParameterCount:
         return self.with_pooler + sum(self.heads.values())
 
     def as_dict(self) -> dict[str, int]:
-        """The three totals and their parts."""
+        """The three totals and their parts; the norm after the last layer only where there is one."""
         return {
             "encoder": self.encoder,
             "with_pooler": self.with_pooler,
@@ -44,6 +45,7 @@ class ParameterCount:
             "embedding": self.embedding,
             "projection": self.projection,
             **self.blocks,
+            **({"norm": self.norm} if self.norm else {}),
             "pooler": self.pooler,
             **self.heads,
         }
@@ -59,15 +61,16 @@ class Architecture(Shape):
         """Unique parameters, counted without building the model (paper, Tables 1 to 4)."""
         from albert_ablate.model.blocks import KINDS, bank_sizes
         from albert_ablate.model.embedding import FactorisedEmbedding
-        from albert_ablate.model.heads import MaskedLMHead, Pooler, SentenceHead
+        from albert_ablate.model.heads import Pooler, SentenceHead, token_head_type
 
         embedding, projection = FactorisedEmbedding.count(self)
         return ParameterCount(
             embedding=embedding,
             projection=projection,
             blocks={kind: size * KINDS[kind].parameters(self) for kind, size in bank_sizes(self).items()},
+            norm=2 * self.hidden_size if self.norm_first else 0,
             pooler=Pooler.count(self),
-            heads={"mlm_head": MaskedLMHead.count(self), "sentence_head": SentenceHead.count(self)},
+            heads={"mlm_head": token_head_type(self).count(self), "sentence_head": SentenceHead.count(self)},
         )
 
     def encoder_flops(self, length: int) -> float:
@@ -88,9 +91,13 @@ class Architecture(Shape):
         are left out, as in all recorded counts. The last layer counts at every position, although without dropout it
         is computed only at the positions whose states are read. A training step costs three times as much.
         """
-        from albert_ablate.model.heads import MaskedLMHead
+        return self.encoder_flops(length) + self.token_head_flops(masked) + self.pooler_flops()
 
-        return self.encoder_flops(length) + MaskedLMHead.flops(self, masked) + self.pooler_flops()
+    def token_head_flops(self, rows: float) -> float:
+        """FLOPs of one forward pass of the head that predicts pieces, at so many positions."""
+        from albert_ablate.model.heads import token_head_type
+
+        return token_head_type(self).flops(self, rows)
 
     def lookup_flops(self, length: int) -> float:
         """FLOPs of one forward pass if the look-ups in the word table were a product with it."""

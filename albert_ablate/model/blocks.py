@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from albert_ablate.axes import Part
 from albert_ablate.model import cpu, cpu_rows, gpu
 from albert_ablate.model.attention import PATTERNS, View, fused_attention
+from albert_ablate.model.cpu_residual import Settings
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.norms import norm
+from albert_ablate.model.rounding import rounded_norm
 from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
 
@@ -48,6 +50,10 @@ class Block(nn.Module):
         """(B, T, H) stream -> (B, N, T, T) attention scores q k' / sqrt(D), without mask; None if there are none."""
         return None
 
+    def first_scales(self) -> Sequence[tuple[Tensor, float]]:
+        """Parameters whose initial values have another standard deviation than the model's, and its factor."""
+        return ()
+
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
         """The same function with hand-written gradients and products in ``low``; None if not implemented."""
         return None
@@ -79,11 +85,41 @@ def gelu(x: Tensor, activation: str) -> Tensor:
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
-class AttentionBlock(Block):
-    """LN(x + dropout(output(attention(x)))): self-attention with its residual and LayerNorm."""
+class ResidualBlock(Block):
+    """LN(x + dropout(f(x))), or x + dropout(f(LN(x))) where the norm comes first."""
+
+    norm: nn.LayerNorm
+    dropout: Dropout
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        self.norm_first = shape.norm_first
+        self.residual_scale = residual_sums(shape) ** -0.5 if shape.scales_residuals else 1.0
+
+    @property
+    def last(self) -> nn.Linear:
+        """The product whose result is added to the residual stream."""
+        raise NotImplementedError
+
+    def first_scales(self) -> Sequence[tuple[Tensor, float]]:
+        """The last matrix, as ``Shape.residual_init`` says (Radford et al., 2019, section 2.3)."""
+        return [(self.last.weight, self.residual_scale)]
+
+    def read(self, y: Tensor) -> Tensor:
+        """(..., H) stream -> what f reads."""
+        return self.norm(y) if self.norm_first else y
+
+    def joined(self, y: Tensor, branch: Tensor) -> Tensor:
+        """(..., H) stream and f's result -> the stream."""
+        summed = y + self.dropout(branch)
+        return summed if self.norm_first else self.norm(summed)
+
+
+class AttentionBlock(ResidualBlock):
+    """Self-attention with its residual and LayerNorm."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
         h = shape.hidden_size
         self.heads = shape.heads
         self.query = nn.Linear(h, h)
@@ -125,12 +161,18 @@ class AttentionBlock(Block):
         the host would have to wait for shapes that depend on it.
         """
         b, t, h = y.shape
-        q, k, v = self._split(self.query(y)), self._split(self.key(y)), self._split(self.value(y))
+        x = self.read(y)
+        q, k, v = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
         context = (self.kernel or fused_attention)(q, k, v, call.view, self.active_attention_dropout)  # (B, N, T, D)
         context = context.transpose(1, 2).reshape(b, t, h)
         if call.rows is not None:
             y, context = call.rows.of(y), call.rows.of(context)  # (R, H)
-        return self.norm(y + self.dropout(self.output(context)))
+        return self.joined(y, self.output(context))
+
+    @property
+    def last(self) -> nn.Linear:
+        """The output projection."""
+        return self.output
 
     def _split(self, z: Tensor) -> Tensor:
         """(B, T, H) -> (B, N, T, D)."""
@@ -140,12 +182,16 @@ class AttentionBlock(Block):
         """See ``Block``. Computed beside ``forward``, whose fused kernels keep no scores; None with another kernel."""
         if self.kernel is not None:
             return None
-        q, k = self._split(self.query(y)), self._split(self.key(y))
+        x = rounded_norm(self.norm, y) if self.norm_first else y
+        q, k = self._split(self.query(x)), self._split(self.key(x))
         return q / math.sqrt(q.shape[-1]) @ k.transpose(-1, -2)
 
     @property
-    def _settings(self) -> cpu.Settings:
-        return cpu.Settings(self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads)
+    def _settings(self) -> Settings:
+        return Settings(
+            self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads,
+            norm_first=self.norm_first,
+        )  # fmt: skip
 
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
         """Casts the weights once; None if the pattern has a special kernel."""
@@ -177,11 +223,11 @@ class AttentionBlock(Block):
         return apply
 
 
-class FeedForwardBlock(Block):
-    """LN(x + dropout(W2 gelu(W1 x))): the feed-forward sub-layer with its residual and LayerNorm."""
+class FeedForwardBlock(ResidualBlock):
+    """W2 gelu(W1 x): the feed-forward sub-layer with its residual and LayerNorm."""
 
     def __init__(self, shape: Shape) -> None:
-        super().__init__()
+        super().__init__(shape)
         self.activation = shape.activation
         self.inner = nn.Linear(shape.hidden_size, shape.intermediate_size)
         self.outer = nn.Linear(shape.intermediate_size, shape.hidden_size)
@@ -201,11 +247,19 @@ class FeedForwardBlock(Block):
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
         """(..., H) -> (..., H)."""
-        return self.norm(y + self.dropout(self.outer(gelu(self.inner(y), self.activation))))
+        return self.joined(y, self.outer(gelu(self.inner(self.read(y)), self.activation)))
 
     @property
-    def _settings(self) -> cpu.Settings:
-        return cpu.Settings(self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh")
+    def last(self) -> nn.Linear:
+        """The second product."""
+        return self.outer
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(
+            self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh",
+            norm_first=self.norm_first,
+        )  # fmt: skip
 
     def on_cpu(self, low: torch.dtype) -> SubLayer:
         """Casts the weights once."""
@@ -241,6 +295,11 @@ LAYERS: dict[str, Callable[[Shape], Sequence[str]]] = {
 def sub_layers(shape: Shape) -> tuple[str, ...]:
     """The kinds of a layer of ``shape``, in the order of computation."""
     return tuple(LAYERS[shape.layer_type](shape))
+
+
+def residual_sums(shape: Shape) -> int:
+    """Number of sub-layers that are applied in a forward pass: how often something is added to the stream."""
+    return shape.layers * len(sub_layers(shape))
 
 
 def needing_all(shape: Shape) -> int:

@@ -15,13 +15,13 @@ positions, E embedding, V vocabulary, S slots of ``Rows``. A comment gives the s
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from albert_ablate.model.cpu_residual import Settings, enter, join, leave_with_residual, split
 from albert_ablate.model.dropout import keep_bits, masked
 from albert_ablate.model.rows import Rows
 from albert_ablate.model.sampling import Sampling
@@ -35,17 +35,6 @@ _GELU_SCALE, _GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 def by_hand(x: Tensor) -> bool:
     """Whether layers and loss of ``x`` are computed by this file: ``x`` is on the CPU."""
     return x.device.type == "cpu"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a sub-layer, for CPU and GPU. Dropout rates are 0 outside training."""
-
-    eps: float
-    hidden_dropout: float
-    attention_dropout: float = 0.0
-    heads: int = 1
-    tanh_gelu: bool = True
 
 
 class ScoreMask:
@@ -164,13 +153,13 @@ class FeedForwardWeights(Weights):
 
 
 def attention(x: Tensor, mask: ScoreMask, weights: AttentionWeights, settings: Settings) -> Tensor:
-    """LN(x + dropout(output(attention(x)))) for (B, T, H)."""
+    """Attention with its residual and norm for (B, T, H)."""
     y: Tensor = _Attention.apply(x, weights.token, mask, weights, settings)  # type: ignore[no-untyped-call]
     return y
 
 
 def feed_forward(x: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
-    """LN(x + dropout(W2 gelu(W1 x))) for (B, T, H)."""
+    """W2 gelu(W1 x) with its residual and norm for (B, T, H)."""
     y: Tensor = _FeedForward.apply(x, weights.token, weights, settings)  # type: ignore[no-untyped-call]
     return y
 
@@ -184,7 +173,8 @@ class _Attention(torch.autograd.Function):
         n, d, drop = settings.heads, h // settings.heads, settings.attention_dropout
         low_qkv, low_qkv_bias, low_out, low_out_bias = weights.low  # (3H, H), (3H,), (H, H), (H,)
         x = x.contiguous()  # (B, T, H)
-        qkv = F.linear(x, low_qkv, low_qkv_bias).view(b, t, 3, n, d)  # (B, T, 3, N, D)
+        read, *stats = enter(x, weights, settings)  # (B, T, H)
+        qkv = F.linear(read, low_qkv, low_qkv_bias).view(b, t, 3, n, d)  # (B, T, 3, N, D)
         heads = qkv.permute(2, 0, 3, 1, 4).contiguous()  # (3, B, N, T, D)
         del qkv
         q, k, v = heads.view(3, b * n, t, d)  # each (B * N, T, D)
@@ -199,13 +189,13 @@ class _Attention(torch.autograd.Function):
             context.mul_(1 / (1 - drop))
         added = F.linear(context, low_out, low_out_bias).view(b, t, h)  # (B, T, H)
         y, *saved = join(x, added, weights, settings)
-        ctx.save_for_backward(x, heads, p, kept, context, *saved)
+        ctx.save_for_backward(x, read, *stats, heads, p, kept, context, *saved)
         ctx.weights, ctx.settings = weights, settings
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, heads, p, kept, context, *saved = ctx.saved_tensors
+        x, read, mean, rstd, heads, p, kept, context, *saved = ctx.saved_tensors
         weights, settings = ctx.weights, ctx.settings
         b, t, h = x.shape
         n, d, drop = settings.heads, h // settings.heads, settings.attention_dropout
@@ -229,38 +219,39 @@ class _Attention(torch.autograd.Function):
         torch.bmm(d_scores, k, out=d_q)  # (B * N, T, D)
         torch.bmm(d_scores.transpose(1, 2), q, out=d_k)  # (B * N, T, D)
         d_qkv = d_heads.permute(1, 3, 0, 2, 4).reshape(b * t, 3 * h)  # (R, 3H)
-        weights.add("qkv", weight_gradient(d_qkv, x.view(b * t, h)))  # (3H, H)
+        weights.add("qkv", weight_gradient(d_qkv, read.view(b * t, h)))  # (3H, H)
         weights.add("qkv_bias", d_qkv.sum(0))  # (3H,)
-        d_x = torch.addmm(d_sum, d_qkv, low_qkv).view(b, t, h)  # (B, T, H)
-        return d_x, torch.zeros(()), None, None, None
+        d_x = leave_with_residual(d_sum, d_qkv, low_qkv, x, (mean, rstd), weights, settings)  # (R, H)
+        return d_x.view(b, t, h), torch.zeros(()), None, None, None
 
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, token: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
-        x = x.contiguous()  # (B, T, H)
-        flat = x.view(-1, x.shape[-1])  # (R, H)
+        x = x.contiguous()  # (..., H)
+        read, *stats = enter(x, weights, settings)  # (..., H)
+        flat = read.view(-1, x.shape[-1])  # (R, H)
         low_inner, low_inner_bias, low_outer, low_outer_bias = weights.low  # (I, H), (I,), (H, I), (H,)
         active = F.linear(flat, low_inner, low_inner_bias)  # (R, I)
         slope = torch.empty_like(active) if any(ctx.needs_input_grad) else None  # (R, I)
         gelu_and_slope(active, slope, settings.tanh_gelu)
         added = F.linear(active, low_outer, low_outer_bias).view(x.shape)  # (B, T, H)
         y, *saved = join(x, added, weights, settings)
-        ctx.save_for_backward(x, active, slope, *saved)
+        ctx.save_for_backward(x, read, *stats, active, slope, *saved)
         ctx.weights, ctx.settings = weights, settings
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, active, slope, *saved = ctx.saved_tensors
-        weights = ctx.weights
+        x, read, mean, rstd, active, slope, *saved = ctx.saved_tensors
+        weights, settings = ctx.weights, ctx.settings
         low_inner, _, low_outer, _ = weights.low  # (I, H), (H, I)
-        d_sum, d_added = split(grad, saved, weights, ctx.settings)  # both (R, H)
+        d_sum, d_added = split(grad, saved, weights, settings)  # both (R, H)
         d_before = (d_added @ low_outer).mul_(slope)  # (R, I)
-        d_x = torch.addmm(d_sum, d_before, low_inner)  # (R, H)
+        d_x = leave_with_residual(d_sum, d_before, low_inner, x, (mean, rstd), weights, settings)  # (R, H)
         weights.add("outer", weight_gradient(d_added, active))  # (H, I)
         weights.add("outer_bias", d_added.sum(0))  # (H,)
-        weights.add("inner", weight_gradient(d_before, x.view(d_x.shape)))  # (I, H)
+        weights.add("inner", weight_gradient(d_before, read.view(d_x.shape)))  # (I, H)
         weights.add("inner_bias", d_before.sum(0))  # (I,)
         return d_x.view(x.shape), torch.zeros(()), None, None  # (B, T, H)
 
@@ -327,40 +318,13 @@ def _transposed(x: Tensor) -> Tensor:
     return copy
 
 
-def join(x: Tensor, added: Tensor, weights: Any, settings: Settings) -> tuple[Tensor, ...]:
-    """LN(x + dropout(added)): the result, then the tensors that ``split`` needs."""
-    rate = settings.hidden_dropout
-    keep = keep_bits(added, rate) if rate else added.new_empty(0)  # (B, T, H), or nothing
-    if rate:
-        added.view(keep.dtype).bitwise_and_(keep)
-    summed = torch.add(x, added, alpha=1 / (1 - rate))  # (B, T, H)
-    gamma, beta = weights.norm  # (H,), (H,)
-    y, mean, rstd = torch.native_layer_norm(  # (B, T, H), (B, T, 1), (B, T, 1)
-        summed, summed.shape[-1:], gamma, beta, settings.eps
-    )
-    return y, summed, keep, mean, rstd
-
-
-def split(grad: Tensor, saved: Sequence[Tensor], weights: Any, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Backward of ``join``: the gradients of its sum and of ``added``, both (R, H)."""
-    summed, keep, mean, rstd = saved
-    h, rate = summed.shape[-1], settings.hidden_dropout
-    d_sum, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(  # (B, T, H), (H,), (H,)
-        grad.contiguous(), summed, [h], mean, rstd, *weights.norm, [True, True, True]
-    )
-    weights.add("gamma", d_gamma)
-    weights.add("beta", d_beta)
-    d_added = masked(d_sum, keep).mul_(1 / (1 - rate)) if rate else d_sum  # (B, T, H)
-    return d_sum.view(-1, h), d_added.view(-1, h)  # (R, H), (R, H)
-
-
 def masked_lm_loss(
-    x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, sampling: Sampling | None = None
+    x: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, sampling: Sampling | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of -log p(target) in nats, the number of targets with the highest logit, and samples, (M,) or nothing.
 
-    Takes (M, E) inputs, the (V, E) word table, a (V,) bias and (M,) targets. ``sampling``: also sample a piece for each
-    row, without a gradient.
+    Takes (M, E) inputs, the (V, E) word table, a (V,) bias or None, and (M,) targets. ``sampling``: also sample a
+    piece for each row, without a gradient.
     """
     result: tuple[Tensor, Tensor, Tensor] = _MaskedLMLoss.apply(  # type: ignore[no-untyped-call]
         x, table, bias, targets, sampling
@@ -371,10 +335,10 @@ def masked_lm_loss(
 class _MaskedLMLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, sampling: Sampling | None
+        ctx: Any, x: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, sampling: Sampling | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         low = table.detach().to(x.dtype)  # (V, E)
-        logits = F.linear(x, low, bias.detach().to(x.dtype))  # (M, V)
+        logits = F.linear(x, low, None if bias is None else bias.detach().to(x.dtype))  # (M, V)
         wide = torch.promote_types(x.dtype, torch.float32)
         needed = any(ctx.needs_input_grad)
         loss, correct = torch.zeros((), dtype=wide), torch.zeros((), dtype=torch.int64)
@@ -396,7 +360,7 @@ class _MaskedLMLoss(torch.autograd.Function):
                 logits[rows] = scores.scatter_add_(1, target, torch.full_like(total, -1.0))  # (part, V)
         if needed:
             ctx.save_for_backward(x, low, logits)
-            ctx.wide = table.dtype
+            ctx.wide, ctx.has_bias = table.dtype, bias is not None
         ctx.mark_non_differentiable(correct, samples)
         return loss, correct, samples
 
@@ -405,5 +369,5 @@ class _MaskedLMLoss(torch.autograd.Function):
         x, low, d_logits = ctx.saved_tensors  # (M, E), (V, E), (M, V)
         d_x = (d_logits @ low).mul_(grad)  # (M, E)
         d_table = (d_logits.t() @ (x * grad.to(x.dtype))).to(ctx.wide)  # (V, E)
-        d_bias = d_logits.sum(0).to(ctx.wide).mul_(grad)  # (V,)
+        d_bias = d_logits.sum(0).to(ctx.wide).mul_(grad) if ctx.has_bias else None  # (V,)
         return d_x, d_table, d_bias, None, None

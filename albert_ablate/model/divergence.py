@@ -21,18 +21,19 @@ _INNER = 1 << 19
 def divergence(
     x: Tensor,
     table: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     teacher_x: Tensor,
     teacher_table: Tensor,
-    teacher_bias: Tensor,
+    teacher_bias: Tensor | None,
     weights: Tensor | None,
     temperature: float,
 ) -> Tensor:
     """Sum over rows of T^2 KL(softmax(t / T) || softmax(s / T)) in nats; s and t are the logits of student and teacher.
 
     Takes (R, E) inputs of the student's last product, its (V, E) word table and (V,) bias, and the teacher's (R, F),
-    (V, F) and (V,). ``weights``: (R,) factors of the rows; None: 1. The teacher gets no gradient. Hinton et al., 2015,
-    as in the released code of DistilBERT: with the factor T^2, gradients are as large at any temperature.
+    (V, F) and (V,). A bias is None where there is none. ``weights``: (R,) factors of the rows; None: 1. The teacher
+    gets no gradient. Hinton et al., 2015, as in the released code of DistilBERT: with the factor T^2, gradients are as
+    large at any temperature.
     """
     loss: Tensor = _Divergence.apply(  # type: ignore[no-untyped-call]
         x, table, bias, teacher_x, teacher_table, teacher_bias, weights, temperature
@@ -46,19 +47,21 @@ class _Divergence(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         table: Tensor,
-        bias: Tensor,
+        bias: Tensor | None,
         teacher_x: Tensor,
         teacher_table: Tensor,
-        teacher_bias: Tensor,
+        teacher_bias: Tensor | None,
         weights: Tensor | None,
         temperature: float,
     ) -> Tensor:
         wide, needed = wide_dtype(x.dtype), any(ctx.needs_input_grad)
-        low, low_bias = table.detach().to(x.dtype), bias.detach().to(x.dtype)
-        teacher_low, teacher_low_bias = teacher_table.to(teacher_x.dtype), teacher_bias.to(teacher_x.dtype)
+        low, low_bias = table.detach().to(x.dtype), None if bias is None else bias.detach().to(x.dtype)
+        teacher_low = teacher_table.to(teacher_x.dtype)
+        teacher_low_bias = None if teacher_bias is None else teacher_bias.to(teacher_x.dtype)
         loss = x.new_zeros((), dtype=wide)
         d_x = torch.empty_like(x) if needed else None
-        d_table, d_bias = x.new_zeros(table.shape, dtype=wide), x.new_zeros(bias.shape, dtype=wide)
+        d_table = x.new_zeros(table.shape, dtype=wide)
+        d_bias = None if bias is None else x.new_zeros(bias.shape, dtype=wide)
         size = max(1, _PIECE // len(table))
         inner = max(1, _INNER // len(table)) if x.device.type == "cpu" else size
         for rows in _slices(len(x), size):
@@ -76,15 +79,25 @@ class _Divergence(torch.autograd.Function):
             if d_x is not None:
                 d_x[rows] = logits @ low
                 d_table += logits.t() @ x[rows]
-                d_bias += logits.sum(0)
+                if d_bias is not None:
+                    d_bias += logits.sum(0)
         if d_x is not None:
-            ctx.save_for_backward(d_x, d_table.to(table.dtype), d_bias.to(bias.dtype))
+            ctx.save_for_backward(d_x, d_table.to(table.dtype), None if d_bias is None else d_bias.to(table.dtype))
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         d_x, d_table, d_bias = ctx.saved_tensors
-        return d_x * grad.to(d_x.dtype), d_table * grad, d_bias * grad, None, None, None, None, None
+        return (
+            d_x * grad.to(d_x.dtype),
+            d_table * grad,
+            None if d_bias is None else d_bias * grad,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _compared(s: Tensor, t: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from albert_ablate import streams
 from albert_ablate.model.base import EncoderModel, without_values
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.generator import Corrupted, Generator, MaskedText, corrupt
-from albert_ablate.model.heads import CopyGate, MaskedLMHead, Pooler, ReplacedTokenHead, SentenceHead
+from albert_ablate.model.heads import CopyGate, Pooler, ReplacedTokenHead, SentenceHead, token_head
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.model.rounding import compute_dtype, wide_dtype
 from albert_ablate.model.sampling import Sampling
@@ -52,7 +52,7 @@ class ElectraModel(EncoderModel):
         if head == "replaced":
             self.replaced_head = ReplacedTokenHead(shape)
         else:
-            self.mlm_head = MaskedLMHead(shape)
+            self.mlm_head = token_head(shape)
         if head == "all":
             self.copy_gate = CopyGate(shape)
         self.generator = None if generator is None else Generator(generator, self.encoder, tie)
@@ -123,13 +123,15 @@ class ElectraModel(EncoderModel):
 
 
 def copied_or_predicted(
-    x: Tensor, gates: Tensor, table: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor, real: Tensor
+    x: Tensor, gates: Tensor, table: Tensor, bias: Tensor | None, inputs: Tensor, targets: Tensor, real: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log p(target) in nats of (R, E) rows, and the number of targets with the highest probability.
 
-    ``gates`` (R,) are logits of copying the ``inputs`` (R,). Rows that are not ``real`` count nothing.
+    ``gates`` (R,) are logits of copying the ``inputs`` (R,). ``bias`` (V,): None if the head has none. Rows that are
+    not ``real`` count nothing.
     """
-    logits = F.linear(x, table.to(x.dtype), bias.to(x.dtype)).to(wide_dtype(x.dtype))  # (R, V)
+    low_bias = None if bias is None else bias.to(x.dtype)
+    logits = F.linear(x, table.to(x.dtype), low_bias).to(wide_dtype(x.dtype))  # (R, V)
     log_p = F.log_softmax(logits, -1)
     inputs, targets = inputs.long()[:, None], targets.long()[:, None]  # (R, 1)
     copy, predict = F.logsigmoid(gates)[:, None], F.logsigmoid(-gates)[:, None]  # (R, 1)

@@ -15,7 +15,7 @@ from albert_ablate.model.shape import Shape
 class FactorisedEmbedding(nn.Module):
     """Sum of three E-wide tables, LayerNorm over E, dropout, then E -> H if E differs from H.
 
-    Without token types (``type_vocab_size`` 0, as in DistilBERT) there are two tables.
+    Without token types (``type_vocab_size`` 0, as in DistilBERT) there are two tables. The norm may be left out.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -24,16 +24,16 @@ class FactorisedEmbedding(nn.Module):
         self.word = _table(shape.vocab_size, e)
         self.position = _table(shape.max_positions, e)
         self.token_type = _table(shape.type_vocab_size, e) if shape.type_vocab_size else None
-        self.norm = norm(e, shape)
+        self.norm = norm(e, shape) if shape.embedding_norm else None
         self.dropout = Dropout(shape.hidden_dropout)
         self.projection = nn.Linear(e, shape.hidden_size) if shape.has_projection else nn.Identity()
 
     @staticmethod
     def count(shape: Shape) -> tuple[int, int]:
-        """Parameters of the three tables with their norm, and of the projection."""
+        """Parameters of the tables with their norm, and of the projection."""
         e, h = shape.embedding_size, shape.hidden_size
         rows = shape.vocab_size + shape.max_positions + shape.type_vocab_size
-        return rows * e + 2 * e, e * h + h if shape.has_projection else 0
+        return rows * e + (2 * e if shape.embedding_norm else 0), e * h + h if shape.has_projection else 0
 
     @staticmethod
     def flops(shape: Shape, length: int) -> int:
@@ -46,7 +46,9 @@ class FactorisedEmbedding(nn.Module):
         summed = self.word(input_ids) + self.position(positions)  # (B, T, E)
         if self.token_type is not None:
             summed = summed + self.token_type(type_ids)
-        return self.projection(self.dropout(rounded_norm(self.norm, summed)))  # (B, T, H)
+        if self.norm is not None:
+            summed = rounded_norm(self.norm, summed)
+        return self.projection(self.dropout(summed))  # (B, T, H)
 
 
 def _table(rows: int, width: int) -> nn.Embedding:

@@ -15,7 +15,8 @@ from albert_ablate.model import cpu
 from albert_ablate.model.attention import View, views
 from albert_ablate.model.blocks import KINDS, Block, LayerCall, SubLayer, bank_entries, bank_sizes, needing_all
 from albert_ablate.model.embedding import FactorisedEmbedding
-from albert_ablate.model.rounding import compute_dtype
+from albert_ablate.model.norms import norm
+from albert_ablate.model.rounding import compute_dtype, rounded_norm
 from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
 
@@ -33,6 +34,8 @@ class Encoder(nn.Module):
 
     The banks are ``encoder.attention`` with four blocks and ``encoder.ffn`` with one. With share=all
     and two groups, layers 0 and 1 use attention.0 and ffn.0, layers 2 and 3 attention.1 and ffn.1.
+
+    Where sub-layers begin with their norm, the encoder ends with one, ``encoder.norm``.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -44,6 +47,7 @@ class Encoder(nn.Module):
             self.add_module(kind, nn.ModuleList(KINDS[kind].build(shape) for _ in range(size)))
         #: For each layer: (kind, index into its bank) of each sub-layer, in the order of computation.
         self.layer_blocks = [bank_entries(shape, layer) for layer in range(shape.layers)]
+        self.norm = norm(shape.hidden_size, shape) if shape.norm_first else None
         self.needing_all = needing_all(shape)  # number of a layer's first sub-layers that need every position
         self.recompute = False  # recompute layers in the backward pass instead of keeping their activations
         #: Use torch.compile for sub-layers and masked-LM loss. For training on a GPU, with batches of one shape.
@@ -82,14 +86,15 @@ class Encoder(nn.Module):
         mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         layers: int | None = None,
+        final_norm: bool = True,
     ) -> list[Tensor]:
         """L + 1 tensors (B, T, H): the projected embedding, then the output of each layer.
 
-        With ``layers`` only those of the first ``layers`` layers; the others are not computed.
+        With ``layers`` only those of the first ``layers`` layers; the others are not computed. The encoder's norm, if
+        it has one, is applied to the last layer's output, as in transformers' GPT-2; not with ``final_norm=False``.
         """
-        return list(
-            islice(self._states(input_ids, type_ids, mask, position_ids), None if layers is None else layers + 1)
-        )
+        states = self._states(input_ids, type_ids, mask, position_ids, final_norm=final_norm)
+        return list(islice(states, None if layers is None else layers + 1))
 
     @property
     def compiling(self) -> bool:
@@ -110,6 +115,7 @@ class Encoder(nn.Module):
         mask: Tensor | None,
         position_ids: Tensor | None,
         rows: Rows | None = None,
+        final_norm: bool = True,
     ) -> Iterator[Tensor]:
         x = self.embedding(input_ids, type_ids, position_ids)
         x = x.to(compute_dtype(x))  # the stream's number format must not depend on the projection
@@ -117,14 +123,17 @@ class Encoder(nn.Module):
             kind: [_sub_layer(block, x, self.compiling) for block in self.get_submodule(kind).children()]
             for kind in self.kinds
         }
+        last = self.shape.layers - 1
         yield x
         for layer, view in enumerate(views(self.shape, mask, x)):
             steps = [banks[kind][entry] for kind, entry in self.layer_blocks[layer]]
-            chosen = rows if layer == self.shape.layers - 1 else None
+            chosen = rows if layer == last else None
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(_layer, x, steps, layer, view, chosen, self.needing_all, use_reentrant=False)
             else:
                 x = _layer(x, steps, layer, view, chosen, self.needing_all)
+            if self.norm is not None and final_norm and layer == last:
+                x = rounded_norm(self.norm, x)
             yield x
 
 

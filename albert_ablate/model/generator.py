@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from albert_ablate.model.encoder import Encoder
-from albert_ablate.model.heads import MaskedLMHead
+from albert_ablate.model.heads import token_head
 from albert_ablate.model.sampling import Sampling
 from albert_ablate.model.shape import Shape
 
@@ -80,12 +80,13 @@ class Generator(nn.Module):
         super().__init__()
         self.shape = shape
         self.encoder = Encoder(shape)
-        self.mlm_head = MaskedLMHead(shape)
+        self.mlm_head = token_head(shape)
         if tie != "none":  # the released code shares the norm of the embedding too; the paper names two tables
             for name in ("word", "position", "token_type", "norm"):
                 setattr(self.encoder.embedding, name, getattr(encoder.embedding, name))
         if tie == "all":
             self.encoder.embedding.projection = encoder.embedding.projection
+            self.encoder.norm = encoder.norm
             for kind in self.encoder.kinds:
                 setattr(self.encoder, kind, getattr(encoder, kind))
 

@@ -2,7 +2,8 @@
 
 They are faster than the plain modules under autocast for these reasons: the residual stream stays in the number format
 of the products, so it is not cast again; query, key and value are one product; weights are cast once for all layers
-that share them. LayerNorm is computed on the fp32 sum of residual and branch, and its result is rounded once.
+that share them. LayerNorm is computed in fp32, after the sum on the fp32 sum of residual and branch, and its result is
+rounded once.
 
 Weights are arguments, not attributes of a module, so that one compiled graph serves all layers, arms and seeds of a
 size.
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from albert_ablate.model.attention import biased_attention
 from albert_ablate.model.compiling import Compiled
-from albert_ablate.model.cpu import Settings
+from albert_ablate.model.cpu_residual import Settings
 from albert_ablate.model.rounding import layer_norm, wide_dtype
 
 
@@ -66,12 +67,13 @@ def feed_forward_weights(
 def attention(
     x: Tensor, bias: Tensor | None, index: Tensor | None, weights: AttentionWeights, settings: Settings
 ) -> Tensor:
-    """LN(x + dropout(output(attention(x)))) for (B, T, H) -> (B, T, H); with ``index`` (R,) into B * T -> (R, H).
+    """Attention with its residual and norm, (B, T, H) -> (B, T, H); with ``index`` (R,) into B * T -> (R, H).
 
     ``bias`` (B or 1, 1 or N, T or 1, T) is added to the scores.
     """
     b, t, h = x.shape
-    qkv = F.linear(x, weights.qkv, weights.qkv_bias).view(b, t, 3, settings.heads, h // settings.heads)
+    read = _read(x, weights.gamma, weights.beta, settings)  # (B, T, H)
+    qkv = F.linear(read, weights.qkv, weights.qkv_bias).view(b, t, 3, settings.heads, h // settings.heads)
     q, k, v = (z.transpose(1, 2) for z in qkv.unbind(2))  # each (B, N, T, D)
     context = biased_attention(q, k, v, bias, settings.attention_dropout)  # (B, N, T, D)
     context = context.transpose(1, 2).reshape(b, t, h)
@@ -82,17 +84,27 @@ def attention(
 
 
 def feed_forward(x: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
-    """LN(x + dropout(W2 gelu(W1 x))) for (..., H)."""
-    inner = F.linear(x, weights.inner, weights.inner_bias)  # (..., I)
+    """W2 gelu(W1 x) with its residual and norm for (..., H)."""
+    read = _read(x, weights.gamma, weights.beta, settings)  # (..., H)
+    inner = F.linear(read, weights.inner, weights.inner_bias)  # (..., I)
     active = F.gelu(inner, approximate="tanh" if settings.tanh_gelu else "none")  # (..., I)
     branch = F.linear(active, weights.outer, weights.outer_bias)  # (..., H)
     return _joined(x, branch, weights.gamma, weights.beta, settings)
 
 
+def _read(x: Tensor, gamma: Tensor, beta: Tensor, settings: Settings) -> Tensor:
+    """What a sub-layer reads of the stream (..., H): its norm if that comes first."""
+    if not settings.norm_first:
+        return x
+    return layer_norm(x.to(wide_dtype(x.dtype)), gamma, beta, settings.eps, x.dtype)
+
+
 def _joined(x: Tensor, branch: Tensor, gamma: Tensor, beta: Tensor, settings: Settings) -> Tensor:
-    """LN(x + dropout(branch)), both (..., H)."""
+    """The sum x + dropout(branch), both (..., H), or its norm if that comes last."""
     if settings.hidden_dropout:
         branch = F.dropout(branch, settings.hidden_dropout)
+    if settings.norm_first:
+        return x + branch
     summed: Tensor = _WideSum.apply(x, branch)  # type: ignore[no-untyped-call]  # (..., H)
     return layer_norm(summed, gamma, beta, settings.eps, x.dtype)
 

@@ -22,13 +22,13 @@ _PIECE = 1 << 25  # logits of a piece, 128 MiB in fp32: enough to keep a GPU bus
 
 
 def masked_lm_loss(
-    x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, *, compiled: bool = False
+    x: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, *, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log p(target) in nats, and the number of targets with the highest logit.
 
-    Takes (M, E) inputs, the (V, E) word table, a (V,) bias and (M,) targets. A target of ``IGNORED`` contributes
-    nothing. Products are in the format of ``x``, sums in fp32 or wider. ``compiled``: use torch.compile for each piece;
-    the number of rows should seldom change. The host never waits for the device.
+    Takes (M, E) inputs, the (V, E) word table, a (V,) bias or None, and (M,) targets. A target of ``IGNORED``
+    contributes nothing. Products are in the format of ``x``, sums in fp32 or wider. ``compiled``: use torch.compile for
+    each piece; the number of rows should seldom change. The host never waits for the device.
     """
     result: tuple[Tensor, Tensor] = _MaskedLMLoss.apply(  # type: ignore[no-untyped-call]
         x, table, bias, targets, compiled
@@ -39,13 +39,14 @@ def masked_lm_loss(
 class _MaskedLMLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, compiled: bool
+        ctx: Any, x: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, compiled: bool
     ) -> tuple[Tensor, Tensor]:
         wide = wide_dtype(x.dtype)
-        low_table, low_bias = table.to(x.dtype), bias.to(x.dtype)  # (V, E), (V,)
+        low_table, low_bias = table.to(x.dtype), None if bias is None else bias.to(x.dtype)  # (V, E), (V,)
         loss, hits = x.new_zeros((), dtype=wide), x.new_zeros((), dtype=torch.int64)
         d_x = torch.empty_like(x)  # (M, E)
-        d_table, d_bias = torch.zeros_like(table, dtype=wide), torch.zeros_like(bias, dtype=wide)  # (V, E), (V,)
+        d_table = torch.zeros_like(table, dtype=wide)  # (V, E)
+        d_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)  # (V,)
         function = compiled_piece if compiled else piece
         for rows in _pieces(len(x), len(table)):
             part_loss, part_hits, part_x, part_table, part_bias = function(x[rows], low_table, low_bias, targets[rows])
@@ -53,9 +54,10 @@ class _MaskedLMLoss(torch.autograd.Function):
             hits += part_hits
             d_x[rows] = part_x  # (P, E)
             d_table += part_table
-            d_bias += part_bias
+            if d_bias is not None and part_bias is not None:
+                d_bias += part_bias
         ctx.save_for_backward(d_x, d_table, d_bias)
-        ctx.formats = x.dtype, table.dtype, bias.dtype
+        ctx.formats = x.dtype, table.dtype, table.dtype if bias is None else bias.dtype
         ctx.mark_non_differentiable(hits)
         return loss, hits
 
@@ -63,7 +65,8 @@ class _MaskedLMLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         scale = grad.view(1)  # one-dimensional: a scalar would be rounded to the format of ``d_x`` first
         d_x, d_table, d_bias = (
-            (gradient * scale).to(form) for gradient, form in zip(ctx.saved_tensors, ctx.formats, strict=True)
+            None if gradient is None else (gradient * scale).to(form)
+            for gradient, form in zip(ctx.saved_tensors, ctx.formats, strict=True)
         )
         return d_x, d_table, d_bias, None, None
 
@@ -75,8 +78,13 @@ def _pieces(rows: int, vocabulary: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, rows, max(size, 1))]
 
 
-def piece(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss and hits of (P, E) rows, and the gradients of the loss: (P, E), (V, E), (V,), in the format of ``x``."""
+def piece(
+    x: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Loss and hits of (P, E) rows, and the gradients of the loss: (P, E), (V, E), (V,), in the format of ``x``.
+
+    The last is None without a bias.
+    """
     real = targets != IGNORED  # (P,)
     target = targets.clamp(min=0)[:, None]  # (P, 1)
     logits = F.linear(x, table, bias)  # (P, V)
@@ -90,7 +98,8 @@ def piece(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tens
     weight = real.to(x.dtype)[:, None]  # (P, 1)
     d_x = (d_logits @ table) * weight  # (P, E)
     d_logits = d_logits.t()  # (V, P)
-    return loss, hits, d_x, d_logits @ (x * weight), (d_logits @ weight)[:, 0]
+    d_bias = None if bias is None else (d_logits @ weight)[:, 0]  # (V,)
+    return loss, hits, d_x, d_logits @ (x * weight), d_bias
 
 
 compiled_piece = Compiled(piece)

@@ -37,34 +37,31 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(hidden[:, 0]))
 
 
-class MaskedLMHead(nn.Module):
-    """H -> E, GELU, LayerNorm(E), then the transposed word table (tied) plus a separate bias."""
+class TokenHead(nn.Module):
+    """Logits of pieces: a function of the last states, then the transposed word table (tied) and perhaps a bias."""
+
+    bias: nn.Parameter | None  # (V,)
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.activation = shape.activation
-        self.dense = nn.Linear(shape.hidden_size, shape.embedding_size)
-        self.norm = norm(shape.embedding_size, shape)
-        self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
 
     @staticmethod
     def count(shape: Shape) -> int:
-        """Parameters: H x E with its bias, the norm and a (V,) bias. The tied word table counts as embedding."""
-        h, e = shape.hidden_size, shape.embedding_size
-        return h * e + e + 2 * e + shape.vocab_size
+        """Parameters. The tied word table counts as embedding."""
+        raise NotImplementedError
 
     @staticmethod
-    def flops(shape: Shape, masked: float) -> float:
-        """FLOPs of one forward pass with ``masked`` predicted positions; a multiply-add counts as two."""
-        return masked * 2 * (shape.hidden_size * shape.embedding_size + shape.embedding_size * shape.vocab_size)
+    def flops(shape: Shape, rows: float) -> float:
+        """FLOPs of one forward pass with ``rows`` predicted positions; a multiply-add counts as two."""
+        raise NotImplementedError
 
-    def forward(self, masked: Tensor, word_table: Tensor) -> Tensor:
-        """(M, H) hidden states of masked positions and the (V, E) word table -> (M, V) logits."""
-        return F.linear(self.transform(masked), word_table, self.bias)
-
-    def transform(self, masked: Tensor) -> Tensor:
+    def transform(self, states: Tensor) -> Tensor:
         """(M, H) -> (M, E), the input of the product with the word table."""
-        return rounded_norm(self.norm, gelu(self.dense(masked), self.activation))
+        raise NotImplementedError
+
+    def forward(self, states: Tensor, word_table: Tensor) -> Tensor:
+        """(M, H) last hidden states and the (V, E) word table -> (M, V) logits."""
+        return F.linear(self.transform(states), word_table, self.bias)
 
     def loss(
         self, masked: Tensor, word_table: Tensor, targets: Tensor, *, compiled: bool = False
@@ -93,9 +90,72 @@ class MaskedLMHead(nn.Module):
         return x.to(compute_dtype(x))
 
 
-def token_head(shape: Shape) -> MaskedLMHead:
+class MaskedLMHead(TokenHead):
+    """H -> E, GELU, LayerNorm(E), then the transposed word table (tied) plus a separate bias."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.activation = shape.activation
+        self.dense = nn.Linear(shape.hidden_size, shape.embedding_size)
+        self.norm = norm(shape.embedding_size, shape)
+        self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """H x E with its bias, the norm and a (V,) bias."""
+        h, e = shape.hidden_size, shape.embedding_size
+        return h * e + e + 2 * e + shape.vocab_size
+
+    @staticmethod
+    def flops(shape: Shape, rows: float) -> float:
+        """The product to E and that with the word table."""
+        return rows * 2 * (shape.hidden_size * shape.embedding_size + shape.embedding_size * shape.vocab_size)
+
+    def transform(self, states: Tensor) -> Tensor:
+        """See ``TokenHead``."""
+        return rounded_norm(self.norm, gelu(self.dense(states), self.activation))
+
+
+class PlainHead(TokenHead):
+    """The transposed word table (tied) alone, as in GPT-2; where E differs from H, an H -> E matrix before it.
+
+    No activation, norm or bias. The matrix is that of OPT (Zhang et al., 2022), whose embedding may be narrower too.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.bias = None
+        h, e = shape.hidden_size, shape.embedding_size
+        self.dense = nn.Linear(h, e, bias=False) if e != h else None
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """H x E where the widths differ."""
+        h, e = shape.hidden_size, shape.embedding_size
+        return h * e if e != h else 0
+
+    @staticmethod
+    def flops(shape: Shape, rows: float) -> float:
+        """The product with the word table, and that to E where the widths differ."""
+        return rows * 2 * (PlainHead.count(shape) + shape.embedding_size * shape.vocab_size)
+
+    def transform(self, states: Tensor) -> Tensor:
+        """See ``TokenHead``."""
+        return states if self.dense is None else self.dense(states)
+
+
+#: ``Shape.lm_head`` -> the head that predicts pieces.
+TOKEN_HEADS: dict[str, type[TokenHead]] = {"transform": MaskedLMHead, "plain": PlainHead}
+
+
+def token_head(shape: Shape) -> TokenHead:
     """The head that predicts pieces, as ``shape.lm_head`` says."""
-    return MaskedLMHead(shape)
+    return token_head_type(shape)(shape)
+
+
+def token_head_type(shape: Shape) -> type[TokenHead]:
+    """The class of ``token_head``, which counts its parameters and FLOPs."""
+    return TOKEN_HEADS[shape.lm_head]
 
 
 class SentenceHead(nn.Module):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from albert_ablate import streams
 from albert_ablate.model.base import EncoderModel, without_values
+from albert_ablate.model.blocks import Block
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler, SentenceHead, token_head
 from albert_ablate.model.norms import first_values
@@ -90,10 +91,14 @@ def build_model(shape: Shape, seed: int, pooler: bool = True) -> PretrainingMode
 def initialise(model: nn.Module, std: float, seed: int) -> None:
     """Kernels and tables: normal, truncated at two standard deviations. Biases: 0. Norms: as in ``norms.NORMS``.
 
+    A block may ask for another standard deviation (``Block.first_scales``).
+
     Each tensor draws from a stream with its name, so arms of one seed start from equal weights where name and shape
     agree.
     """
     norms = first_values(model)
+    scales = {id(tensor): scale for block in model.modules() if isinstance(block, Block)
+              for tensor, scale in block.first_scales()}  # fmt: skip
     for name, parameter in model.named_parameters():
         if id(parameter) in norms:
             parameter.fill_(norms[id(parameter)])
@@ -101,4 +106,5 @@ def initialise(model: nn.Module, std: float, seed: int) -> None:
             parameter.zero_()
         else:
             draw = streams.torch_generator(seed, "init", name)
-            nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std, generator=draw)
+            spread = std * scales.get(id(parameter), 1.0)
+            nn.init.trunc_normal_(parameter, std=spread, a=-2 * spread, b=2 * spread, generator=draw)

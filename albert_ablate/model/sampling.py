@@ -66,9 +66,9 @@ def _below(values: Tensor, bound: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sampled(x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, sampling: Sampling) -> Tensor:
+def sampled(x: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, sampling: Sampling) -> Tensor:
     """(M,) samples from the softmax of ``F.linear(x, table, bias)``: (M, E), (V, E), (V,); ``targets`` are (M,)."""
-    low_table, low_bias = table.to(x.dtype), bias.to(x.dtype)
+    low_table, low_bias = table.to(x.dtype), None if bias is None else bias.to(x.dtype)
     parts = []
     for first in range(0, len(x), max(1, _PIECE // len(table))):
         rows = slice(first, first + max(1, _PIECE // len(table)))

@@ -31,14 +31,10 @@ class Shape:
     activation: str = "gelu_tanh"
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
-    norm: str = (
-        "post"  # of a sub-layer: after the residual sum; pre: before the sub-layer, and one more after the last layer
-    )
+    norm: str = "post"  # of a sub-layer: after the residual sum; pre: before the sub-layer, and after the last layer
     embedding_norm: bool = True  # of the sum of the embedding's tables
-    residual_init: str = "plain"  # depth: matrices that end at the residual sum start 1 / sqrt(2 L) times as large
-    lm_head: str = (
-        "transform"  # before the product with the word table: dense, GELU, norm; plain: only H -> E if E != H
-    )
+    residual_init: str = "plain"  # depth: the last matrices of sub-layers start 1 / sqrt(2 L) times as large
+    lm_head: str = "transform"  # a key of ``heads.TOKEN_HEADS``
     choices: tuple[tuple[str, str], ...] = ()  # (group, value) of axes without a field
     layer_type: str = "standard"  # a key of ``blocks.LAYERS``: the sub-layers of a layer
     pattern: str = "full"  # a key of ``attention.PATTERNS``: which positions attend to which
@@ -51,6 +47,16 @@ class Shape:
     def has_projection(self) -> bool:
         """Whether there is an E -> H projection: if the widths differ or ``projection`` is set."""
         return self.projection or self.embedding_size != self.hidden_size
+
+    @property
+    def norm_first(self) -> bool:
+        """Whether a sub-layer reads the norm of the residual stream; the encoder then ends with a norm."""
+        return self.norm == "pre"
+
+    @property
+    def scales_residuals(self) -> bool:
+        """Whether the initial size of the matrices that write to the residual stream falls with depth."""
+        return self.residual_init == "depth"
 
     @property
     def sharing(self) -> Sharing:

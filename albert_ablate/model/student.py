@@ -117,7 +117,7 @@ def copied_blocks(student: Shape, teacher: Shape) -> dict[tuple[str, int], set[i
 
 @torch.no_grad()
 def begin_with(student: PretrainingModel, teacher: PretrainingModel, transform: bool) -> None:
-    """Copy the teacher's layers, tables and output bias into the student (released code of DistilBERT).
+    """Copy the teacher's layers, tables, norms and output bias into the student (released code of DistilBERT).
 
     ``transform``: also the first product and the norm of the masked-LM head. Token types are copied if both have them.
     """
@@ -128,7 +128,10 @@ def begin_with(student: PretrainingModel, teacher: PretrainingModel, transform: 
     for (kind, entry), sources in copied_blocks(ours.shape, theirs.shape).items():
         (source,) = sources
         _bank(ours, kind)[entry].load_state_dict(_bank(theirs, kind)[source].state_dict())
-    student.mlm_head.bias.copy_(teacher.mlm_head.bias)
+    if ours.norm is not None and theirs.norm is not None:
+        ours.norm.load_state_dict(theirs.norm.state_dict())
+    if student.mlm_head.bias is not None and teacher.mlm_head.bias is not None:
+        student.mlm_head.bias.copy_(teacher.mlm_head.bias)
     if transform:
         student.mlm_head.load_state_dict(teacher.mlm_head.state_dict())
 
