@@ -25,7 +25,7 @@ from albert_ablate.files import building, read_json, require_writable
 from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
 
 if TYPE_CHECKING:
-    from albert_ablate.interop.huggingface import Exported
+    from albert_ablate.interop.exported import Exported
 
 #: The subfolder of a run's generator.
 GENERATOR = "generator"
@@ -67,6 +67,7 @@ def export(run: Path, out: Path) -> "dict[str, Exported]":
     config = compose_for_run(run / "config.yaml", [])
     from safetensors.torch import save_file  # after the checks: torch loads slowly
 
+    from albert_ablate.data.tokenizer import CLS, SEP
     from albert_ablate.interop.card import card
     from albert_ablate.interop.huggingface import generator_to_huggingface, in_order_of, to_huggingface
     from albert_ablate.methods import Measure, method_of
@@ -77,7 +78,8 @@ def export(run: Path, out: Path) -> "dict[str, Exported]":
     model = method.build({})
     load_weights(checkpoint, model)
     manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
-    models = {".": to_huggingface(model, manifest.get("imported"), Measure.MASKED_LM in method.measures)}
+    first = SEP if config.method.reads_documents else CLS
+    models = {".": to_huggingface(model, manifest.get("imported"), Measure.MASKED_LM in method.measures, first)}
     generator = generator_to_huggingface(model)
     if generator is not None:
         models[GENERATOR] = generator
@@ -112,7 +114,10 @@ def _write_tokenizer(run: Path, config: RunConfig, folder: Path) -> None:
         return
     shutil.copyfile(source, folder / TOKENIZER)
     kept = run / TOKENIZER_JSON  # of an imported run whose text cleaning differs from ours
-    _write(folder / TOKENIZER_JSON, read_json(kept) if kept.is_file() else tokenizer_json(source, config.tokenizer))
+    made = (
+        read_json(kept) if kept.is_file() else tokenizer_json(source, config.tokenizer, config.method.reads_documents)
+    )
+    _write(folder / TOKENIZER_JSON, made)
 
 
 def tokenizer_settings(config: RunConfig) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Import a checkpoint as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
 
-Reads ALBERT, BERT, DistilBERT and ELECTRA checkpoints of transformers (safetensors, or .bin without running its
+Reads ALBERT, BERT, DistilBERT, ELECTRA and GPT-2 checkpoints of transformers (safetensors, or .bin without running its
 pickles) and ALBERT's TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept the run
 folder like that of a trained run.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from albert_ablate.arguments import Parser
+from albert_ablate.axes import MethodName
 from albert_ablate.command_line import program
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
@@ -48,7 +49,9 @@ _STEP = "step_00000000"
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = Parser(prog=program("import"), description="An ALBERT, BERT, DistilBERT or ELECTRA checkpoint as a run.")
+    parser = Parser(
+        prog=program("import"), description="An ALBERT, BERT, DistilBERT, ELECTRA or GPT-2 checkpoint as a run."
+    )
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")
     options = parser.parse_args(arguments)
@@ -87,7 +90,9 @@ def import_checkpoint(name: str, out: Path) -> "Imported":
         files.append(folder / CONFIG)
     imported = from_huggingface(foreign_config, tensors)
     with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = find_tokenizer(folder, _json(folder / "tokenizer_config.json", needed=False), Path(scratch))
+        predicts_next = MethodName(imported.settings.get("method", {}).get("name", MethodName.MLM)).predicts_next
+        settings = _json(folder / "tokenizer_config.json", needed=False)
+        tokenizer = find_tokenizer(folder, settings, Path(scratch), predicts_next)
         config = _config(out.name, imported, tokenizer)
         origin = ImportedRecord(
             from_=name,

@@ -52,3 +52,8 @@ class MethodConfig:
     inputs: Literal["plain", "masked"]
 
     blocks: Literal["packed", "pairs"]
+
+    @property
+    def reads_documents(self) -> bool:
+        """Whether a text begins with the separator of documents, without [CLS]: of causal LM on packed blocks."""
+        return self.name.predicts_next and self.blocks == "packed"

@@ -7,7 +7,8 @@ from typing import Any
 from albert_ablate.axes import AXES, OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.axes.objective import describe_labels
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.interop.huggingface import Exported
+from albert_ablate.data.wordpiece import NAME as WORDPIECE
+from albert_ablate.interop.exported import Exported
 from albert_ablate.record.folder import TOKENIZER_JSON
 
 
@@ -44,7 +45,8 @@ def card(
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     name = models["."].architecture
     lines = "\n".join(f"- {note}" for note in _notes(config, run, models))
-    trained = "feature-extraction" if name.endswith("Model") else "masked-lm"
+    head = "causal-lm" if models["."].predicts_next else "masked-lm"
+    trained = "feature-extraction" if models["."].bare else head
     kind = "replaced-token-detection" if name == "ElectraForPreTraining" else trained
     return (
         f"---\nlibrary_name: transformers\ntags: [albert-ablate, {kind}]\n---\n\n"
@@ -78,7 +80,7 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
             "transformers has no class that shares these blocks: every layer has a copy. Outputs are equal; "
             "fine-tuning lets the copies drift apart."
         )
-    if exported.architecture.endswith("Model"):
+    if exported.bare:
         notes.append("No masked-LM head was trained, so there is none.")
         if not config.has_pooler:
             notes.append("The run has no pooler; the one that transformers adds is random.")
@@ -88,6 +90,12 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
             "No token types: the two segments of a pair differ only by their place around [SEP]."
             + (" The class has a table of types; it is zero, and fine-tuning there would train it." if zero else "")
         )
+    if config.method.reads_documents:
+        notes.append(
+            "A text begins with [SEP], which stood before each document in training. "
+            + ("Put it there and leave special tokens out: transformers' BertTokenizer adds [CLS] and a last [SEP]."
+               if config.tokenizer.name == WORDPIECE else "The tokenizer puts it there.")
+        )  # fmt: skip
     if exported.architecture.startswith("DistilBert"):
         notes.append("transformers' DistilBERT has no dropout after the attention block.")
     if exported.architecture.startswith("Albert"):

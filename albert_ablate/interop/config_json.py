@@ -1,10 +1,10 @@
-"""``config.json`` of transformers' ALBERT, BERT, DistilBERT and ELECTRA, read as transformers reads it.
+"""``config.json`` of transformers' ALBERT, BERT, DistilBERT, ELECTRA and GPT-2, read as transformers reads it.
 
 Missing fields have transformers' defaults, which differ: without ``hidden_act`` ALBERT has the tanh GELU,
-the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
-(transformers 5, ``AlbertConfig``, ``BertConfig``, ``DistilBertConfig`` and ``ElectraConfig``). Types are checked as
-strictly as in transformers. A value that transformers accepts and this project does not support is refused, naming the
-field.
+GPT-2 too, and the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
+(transformers 5, ``AlbertConfig``, ``BertConfig``, ``DistilBertConfig``, ``ElectraConfig`` and ``GPT2Config``). Types
+are checked as strictly as in transformers. A value that transformers accepts and this project does not support is
+refused, naming the field.
 """
 
 import json
@@ -23,11 +23,19 @@ _COMMON: dict[str, Any] = {
     "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
     "pad_token_id": 0, "tie_word_embeddings": True, "architectures": None, "chunk_size_feed_forward": 0,
 }  # fmt: skip
-#: DistilBERT's fields with other names -> those of BERT.
-_DISTILBERT = {
+#: ``model_type`` -> its fields with other names -> those of BERT.
+_RENAMED = {
+  "distilbert": {
     "dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads",
     "hidden_dim": "intermediate_size", "activation": "hidden_act", "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob", "seq_classif_dropout": "classifier_dropout",
+  },
+  "gpt2": {
+    "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size", "n_positions": "max_position_embeddings", "activation_function": "hidden_act",
+    "resid_pdrop": "hidden_dropout_prob", "attn_pdrop": "attention_probs_dropout_prob",
+    "layer_norm_epsilon": "layer_norm_eps",
+  },
 }  # fmt: skip
 #: transformers' defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -53,28 +61,41 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4, "intermediate_size": 1024, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
     },
+    "gpt2": {
+        "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None,
+        "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1,
+        "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "pad_token_id": None, "tie_word_embeddings": True,
+        "architectures": None,
+    },
 }  # fmt: skip
 #: Smallest value that a model supports, if it is not 1.
-_LEAST = {"vocab_size": 32, "max_position_embeddings": 8, "type_vocab_size": 2, "chunk_size_feed_forward": 0}
+_LEAST = {
+    "vocab_size": 32,
+    "max_position_embeddings": 8,
+    "n_positions": 8,
+    "type_vocab_size": 2,
+    "chunk_size_feed_forward": 0,
+}
 #: More layers are refused as a mistake.
 _MOST_LAYERS = 1000
 #: Fields that change the meaning of the weights -> values at which they do not.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,), "add_cross_attention": (False,), "is_encoder_decoder": (False,),
     "position_embedding_type": ("absolute",), "pruned_heads": (None, {}), "quantization_config": (None,),
+    "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
     "dtype": (None, "float32", "float16", "bfloat16", "float64"),
 }  # fmt: skip
 
 
 def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, Any]:
-    """``config`` with all defaults filled in; DistilBERT's under BERT's names too, and with the epsilon of its norms.
+    """``config`` with all defaults filled in; DistilBERT's and GPT-2's under BERT's names too.
 
     Raises ForeignCheckpointError naming each wrong field.
     """
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ForeignCheckpointError(
-            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, DistilBERT and ELECTRA can be imported."
+            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, DistilBERT, ELECTRA and GPT-2 can be imported."
         )
     full = DEFAULTS[kind] | dict(config)
     problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]
@@ -84,7 +105,10 @@ def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, 
         if name in full and not any(type(full[name]) is type(value) and full[name] == value for value in plain)
     ]
     if kind == "distilbert":
-        full |= {common: full[own] for own, common in _DISTILBERT.items()} | {"layer_norm_eps": 1e-12}
+        full["layer_norm_eps"] = 1e-12
+    full |= {common: full[own] for own, common in _RENAMED.get(kind, {}).items()}
+    if kind == "gpt2" and full["n_inner"] is None:
+        full["intermediate_size"] = 4 * full["n_embd"] if _is_whole(full["n_embd"]) else None
     problems = problems or _contradictions(kind, full)
     if problems:
         raise ForeignCheckpointError(f"{file}: {'; '.join(problems)}.{defaulted(config)}")
@@ -102,7 +126,7 @@ def defaulted(config: Mapping[str, Any]) -> str:
 
 def field_of(kind: str, name: str) -> str:
     """What the ``config.json`` of a model calls BERT's field ``name``."""
-    own = {common: own for own, common in _DISTILBERT.items()} if kind == "distilbert" else {}
+    own = {common: own for own, common in _RENAMED.get(kind, {}).items()}
     return own.get(name, name)
 
 
@@ -112,7 +136,10 @@ def kept_for_export(described: Mapping[str, Any]) -> dict[str, Any]:
     BERT and ELECTRA without a dropout of task heads use that of the hidden states.
     """
     config = complete(described)
-    if config["model_type"] == "albert":
+    fields: dict[str, Any]
+    if config["model_type"] == "gpt2":
+        fields = {}
+    elif config["model_type"] == "albert":
         fields = {
             "num_hidden_groups": config["num_hidden_groups"],
             "classifier_dropout": config["classifier_dropout_prob"],
@@ -141,14 +168,16 @@ def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
         return lambda value: value is None or _is_whole(value), "a whole number or null is expected"
     if name == "architectures":
         return lambda value: value is None or _are_names(value), "a list of names is expected"
-    if name in ("hidden_act", "activation"):
+    if name == "n_inner":
+        return lambda value: value is None or (_is_whole(value) and value >= 1), "a whole number or null is expected"
+    if name in ("hidden_act", "activation", "activation_function"):
         return lambda value: isinstance(value, str) and value in GELU, f"{', '.join(GELU)} can be imported"
     if isinstance(default, bool):
         return lambda value: isinstance(value, bool), "true or false is expected"
     if isinstance(default, int):
         least = _LEAST.get(name, 1)
         return lambda value: _is_whole(value) and value >= least, f"a whole number of {least} or more is expected"
-    if "dropout" in name:
+    if "dropout" in name or name.endswith("pdrop"):
         empty = default is None
         fits = lambda value: (empty and value is None) or (_is_number(value) and 0 <= value < 1)  # noqa: E731
         return fits, "a number from 0 to below 1 is expected"
@@ -163,6 +192,11 @@ def _contradictions(kind: str, full: Mapping[str, Any]) -> list[str]:
     width_field, heads_field, layers_field = (field_of(kind, field) for field in fields)
     if hidden % heads:
         problems.append(f"{heads_field} is {heads}, which does not divide {width_field}={hidden}")
+    if kind == "gpt2" and full["embd_pdrop"] != full["resid_pdrop"]:
+        problems.append(
+            f"embd_pdrop is {full['embd_pdrop']} and resid_pdrop {full['resid_pdrop']}; a model here has one dropout "
+            "rate for both"
+        )
     inner, groups = (full["inner_group_num"], full["num_hidden_groups"]) if kind == "albert" else (1, 1)
     if layers * inner > _MOST_LAYERS:
         times = f" x inner_group_num={inner}" if inner > 1 else ""

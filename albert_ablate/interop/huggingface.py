@@ -8,6 +8,10 @@
 | a method with a replaced-token head | ElectraForPreTraining | in every output; shared blocks are repeated |
 | no token types, E = H | DistilBertForMaskedLM | tensor by tensor; shared blocks are repeated |
 | no token types, any other | the class of the arm with token types | in every output; the table of types is zero |
+| causal, GPT-2's form | GPT2LMHeadModel | tensor by tensor; shared blocks are repeated |
+| causal, BERT's form, E = H | BertLMHeadModel | as share=none, E = H; shared blocks are repeated |
+
+A masked model with a switch of GPT-2's form, and a causal one of neither form, are refused: no class computes them.
 
 A model without pooler and sentence head, such as a generator, is an ElectraForMaskedLM, AlbertForMaskedLM or
 BertForMaskedLM. Without a trained masked-LM head only the encoder and its pooler go out: AlbertModel, BertModel or
@@ -20,20 +24,21 @@ the reference do.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from albert_ablate.axes import Part
-from albert_ablate.data.tokenizer import CLS, PAD, SEP
+from albert_ablate.data.tokenizer import CLS
 from albert_ablate.data.wordpiece import read_vocabulary, row_order
 from albert_ablate.errors import ForeignCheckpointError
+from albert_ablate.interop.causal import to_causal
 from albert_ablate.interop.config_json import field_of, same_groups
+from albert_ablate.interop.exported import Exported, config_of, exported, layers_of, tensors_of, with_types
 from albert_ablate.interop.names import (
-    PROJECTION,
     Blocks,
     albert_names,
     bert_names,
@@ -42,45 +47,35 @@ from albert_ablate.interop.names import (
     generator_names,
 )
 from albert_ablate.interop.weights import require_finite
+from albert_ablate.model.attention import PATTERNS
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.model.electra import ElectraModel
 from albert_ablate.model.shape import Shape
 
 #: Dropout of the task heads that transformers adds to an exported model (paper, Table 14).
 _CLASSIFIER_DROPOUT = 0.1
-_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
-#: Heads that some classes lack: prefix of their tensors -> name for the user.
-_HEADS = {
-    "pooler.": "pooler", "sentence_head.": "sentence head", "copy_gate.": "copy gate", "mlm_head.": "masked-LM head",
-}  # fmt: skip
-_PREDICTING = ("sentence_head.", "mlm_head.")
 #: Of all norms of transformers' DistilBERT.
 _DISTILBERT_EPSILON = 1e-12
 #: The part of a model that is exported as a model of its own.
 _GENERATOR = "generator."
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What ``from_pretrained`` needs, without the tokenizer."""
-
-    architecture: str  # class in transformers
-    config: dict[str, Any]
-    tensors: dict[str, Tensor]
-    unrolled: bool  # shared blocks are exported as copies
-    left_out: tuple[str, ...] = ()  # heads of the run that the class lacks
-
-
-def to_huggingface(model: EncoderModel, origin: Mapping[str, Any] | None = None, masked_lm: bool = True) -> Exported:
+def to_huggingface(
+    model: EncoderModel, origin: Mapping[str, Any] | None = None, masked_lm: bool = True, first: int = CLS
+) -> Exported:
     """A transformers model that computes the same function, without the generator.
 
-    ``origin`` is the entry of an imported model's manifest; ``masked_lm`` says whether a masked-LM head was trained.
+    ``origin`` is the entry of an imported model's manifest; ``masked_lm`` says whether a masked-LM head was trained;
+    ``first`` is the piece that a text begins with, for a causal model.
     Raises ForeignCheckpointError if a weight is not finite, and if no class computes the function.
     """
     origin = origin or {}
     require_finite(model.state_dict(), "The run's newest checkpoint")
-    own = {name: tensor for name, tensor in _tensors_of(model).items() if not name.startswith(_GENERATOR)}
-    shape, tensors = _with_types(model.shape, own)
+    own = {name: tensor for name, tensor in tensors_of(model).items() if not name.startswith(_GENERATOR)}
+    if PATTERNS[model.shape.pattern].past_only:
+        return to_causal(model.shape, own, first)
+    _require_berts_form(model.shape, masked_lm and "mlm_head.bias" not in own and hasattr(model, "mlm_head"))
+    shape, tensors = with_types(model.shape, own)
     if "replaced_head.out.weight" in tensors:
         if shape.projection and shape.embedding_size == shape.hidden_size:
             raise ForeignCheckpointError(
@@ -102,30 +97,39 @@ def generator_to_huggingface(model: EncoderModel) -> Exported | None:
     if not isinstance(model, ElectraModel) or model.generator is None:
         return None
     generator = model.generator
-    shape, tensors = generator.shape, _tensors_of(generator)
+    _require_berts_form(generator.shape, generator.mlm_head.bias is None)
+    shape, tensors = generator.shape, tensors_of(generator)
     shared = any(map(shape.share.shares, Part))
     extra = shape.projection and shape.embedding_size == shape.hidden_size
     if shape.activation == "gelu_erf" and not shared and not extra:
-        return _electra(*_with_types(shape, tensors), "ElectraForMaskedLM", {})
+        return _electra(*with_types(shape, tensors), "ElectraForMaskedLM", {})
     return _masked_lm(shape, tensors, {})
 
 
-def in_order_of(vocabulary: Path, exported: Exported) -> Exported:
-    """``exported`` with the rows of the word table, the output bias and special ids in the order of ``vocabulary``."""
-    order = torch.from_numpy(row_order(read_vocabulary(vocabulary), exported.config["vocab_size"], vocabulary))
+def in_order_of(vocabulary: Path, model: Exported) -> Exported:
+    """``model`` with the rows of the word table, the output bias and special ids in the order of ``vocabulary``."""
+    order = torch.from_numpy(row_order(read_vocabulary(vocabulary), model.config["vocab_size"], vocabulary))
     back = torch.argsort(order)
-    rows = ("word_embeddings.weight", ".predictions.bias", "generator_lm_head.bias", "vocab_projector.bias")
-    tensors = {name: tensor[back] if f".{name}".endswith(rows) else tensor for name, tensor in exported.tensors.items()}
-    ids = {f"{name}_token_id": int(order[i]) for name, i in (("pad", PAD), ("bos", CLS), ("eos", SEP))}
-    return replace(exported, config=exported.config | ids, tensors=tensors)
+    tables = ("word_embeddings.weight", ".wte.weight")
+    rows = (*tables, ".predictions.bias", "generator_lm_head.bias", "vocab_projector.bias")
+    tensors = {name: tensor[back] if f".{name}".endswith(rows) else tensor for name, tensor in model.tensors.items()}
+    ids = {name: int(order[model.config[name]]) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return replace(model, config=model.config | ids, tensors=tensors)
 
 
-def _with_types(shape: Shape, tensors: Mapping[str, Tensor]) -> tuple[Shape, Mapping[str, Tensor]]:
-    """The same function with a table of two token types, of zeros if there was none."""
-    if shape.type_vocab_size:
-        return shape, tensors
-    zeros = torch.zeros(2, shape.embedding_size)
-    return replace(shape, type_vocab_size=2), {**tensors, "encoder.embedding.token_type.weight": zeros}
+def _require_berts_form(shape: Shape, plain_head: bool) -> None:
+    """Raise ForeignCheckpointError for a masked model of a form that none of the classes has."""
+    switches = {
+        "model.norm=pre": shape.norm_first, "model.embedding_norm=false": not shape.embedding_norm,
+        "model.lm_head=plain": plain_head,
+    }  # fmt: skip
+    chosen = [name for name, is_set in switches.items() if is_set]
+    if chosen:
+        raise ForeignCheckpointError(
+            f"{', '.join(chosen)}: transformers' ALBERT, BERT, DistilBERT and ELECTRA have a norm on the embedding and "
+            "after each residual sum, and a masked-LM head with a transform, so no class computes this. It can be used "
+            "here, or trained without."
+        )
 
 
 def _masked_lm(
@@ -133,18 +137,18 @@ def _masked_lm(
 ) -> Exported:
     """A model without a replaced-token head, as ALBERT, BERT or DistilBERT; ``masked_lm`` as in ``to_huggingface``."""
     head = origin.get("classifier_dropout", _CLASSIFIER_DROPOUT)
-    layers, unshared = _layers(shape), not any(map(shape.share.shares, Part))
+    layers, unshared = layers_of(shape), not any(map(shape.share.shares, Part))
     suffix = "ForMaskedLM" if masked_lm and "mlm_head.bias" in tensors else "Model"
     plain = not shape.has_projection and shape.layer_norm_eps == _DISTILBERT_EPSILON
     if plain and not shape.type_vocab_size:
         config = _distilbert_config(shape) | {"seq_classif_dropout": head}
-        return _exported(f"DistilBert{suffix}", config, distilbert_names(layers), tensors, not unshared)
-    shape, tensors = _with_types(shape, tensors)
+        return exported(f"DistilBert{suffix}", config, distilbert_names(layers), tensors, not unshared)
+    shape, tensors = with_types(shape, tensors)
     if suffix == "ForMaskedLM" and "sentence_head.dense.weight" in tensors:
         suffix = "ForPreTraining"
     if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":
-        config = _config(shape, "bert") | {"classifier_dropout": head}
-        return _exported(f"Bert{suffix}", config, bert_names(layers), tensors, not unshared)
+        config = config_of(shape, "bert") | {"classifier_dropout": head}
+        return exported(f"Bert{suffix}", config, bert_names(layers), tensors, not unshared)
     kept_groups = origin.get("num_hidden_groups", shape.groups) == shape.groups  # else layers are equal by chance
     tied = all(map(shape.share.shares, Part)) and kept_groups and same_groups(shape.layers // shape.inner, shape.groups)
     n = shape.inner if tied else 1
@@ -153,73 +157,21 @@ def _masked_lm(
     sizes = {"embedding_size": shape.embedding_size, "num_hidden_groups": len(groups), "inner_group_num": n}
     sizes |= {"num_hidden_layers": shape.layers // n, "classifier_dropout_prob": head}
     names = albert_names(groups, shape.has_projection)
-    return _exported(f"Albert{suffix}", _config(shape, "albert") | sizes, names, tensors, not tied)
+    return exported(f"Albert{suffix}", config_of(shape, "albert") | sizes, names, tensors, not tied)
 
 
 def _electra(shape: Shape, tensors: Mapping[str, Tensor], kind: str, origin: Mapping[str, Any]) -> Exported:
-    config = _config(shape, "electra") | {
+    config = config_of(shape, "electra") | {
         "embedding_size": shape.embedding_size,
         "classifier_dropout": origin.get("classifier_dropout", _CLASSIFIER_DROPOUT),
     }
     names = discriminator_names if kind == "ElectraForPreTraining" else generator_names
     shared = any(map(shape.share.shares, Part))
-    return _exported(kind, config, names(_layers(shape), shape.has_projection), tensors, shared)
-
-
-def _layers(shape: Shape) -> Blocks:
-    sharing = shape.sharing
-    return [(sharing.index(Part.ATTENTION, i), sharing.index(Part.FFN, i)) for i in range(shape.layers)]
-
-
-def _config(shape: Shape, kind: str) -> dict[str, Any]:
-    return {
-        "model_type": kind,
-        "vocab_size": shape.vocab_size,
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.intermediate_size,
-        "max_position_embeddings": shape.max_positions,
-        "type_vocab_size": shape.type_vocab_size,
-        "hidden_act": _ACTIVATIONS[shape.activation],
-        "hidden_dropout_prob": shape.hidden_dropout,
-        "attention_probs_dropout_prob": shape.attention_dropout,
-        "initializer_range": shape.initializer_range,
-        "layer_norm_eps": shape.layer_norm_eps,
-        "pad_token_id": PAD,
-        "bos_token_id": CLS,
-        "eos_token_id": SEP,
-        "dtype": "float32",
-    }
+    return exported(kind, config, names(layers_of(shape), shape.has_projection), tensors, shared)
 
 
 def _distilbert_config(shape: Shape) -> dict[str, Any]:
-    """``_config`` under DistilBERT's names; token types and the epsilon of norms are no fields of it."""
-    common = _config(shape, "distilbert")
+    """``config_of`` under DistilBERT's names; token types and the epsilon of norms are no fields of it."""
+    common = config_of(shape, "distilbert")
     left = ("type_vocab_size", "layer_norm_eps")
     return {field_of("distilbert", name): value for name, value in common.items() if name not in left}
-
-
-def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Every tensor under each of its names, those that are tied to another part's too."""
-    return {name: tensor.detach() for name, tensor in module.named_parameters(remove_duplicate=False)}
-
-
-def _exported(
-    kind: str, config: dict[str, Any], names: Mapping[str, str | None], tensors: Mapping[str, Tensor], unrolled: bool
-) -> Exported:
-    """The tensors under transformers' ``names``; a head that has no such name is left out. A bare model has no head."""
-    if kind.endswith("Model"):
-        names = {name: ours for name, ours in names.items() if not (ours or "").startswith(_PREDICTING)}
-    unused = tensors.keys() - set(names.values())
-    left_out = tuple(label for prefix, label in _HEADS.items() if any(name.startswith(prefix) for name in unused))
-    assert all(name.startswith(tuple(_HEADS)) for name in unused), unused
-    width = tensors["encoder.embedding.word.weight"].shape[1]
-    identity = {f"{PROJECTION}.weight": torch.eye(width), f"{PROJECTION}.bias": torch.zeros(width)}
-    # Cloned, because safetensors refuses tensors that share memory.
-    found = {
-        name: (identity[name] if ours is None else tensors[ours]).clone()
-        for name, ours in names.items()
-        if ours is None or ours in tensors or not ours.startswith(tuple(_HEADS))  # a generator lacks some heads
-    }
-    return Exported(kind, config, found, unrolled, left_out)

@@ -1,11 +1,12 @@
-"""Converts a checkpoint of transformers' ALBERT, BERT, DistilBERT or ELECTRA to this project's settings and tensors.
+"""Converts a checkpoint of transformers to this project's settings and tensors.
 
-This module and ``stored`` handle the differences: a projection at E = H, several layers in an ALBERT
-group, missing heads, and task heads. transformers' ALBERT has no dropout after the feed-forward network;
-imported models have this project's dropout in fine-tuning.
+Of ALBERT, BERT, DistilBERT, ELECTRA and GPT-2. This module, ``stored`` and ``causal`` handle the differences: a
+projection at E = H, several layers in an ALBERT group, missing heads, and task heads. transformers' ALBERT has no
+dropout after the feed-forward network; imported models have this project's dropout in fine-tuning.
 
 ELECTRA's two networks are two checkpoints. The discriminator becomes an ``electra`` run without a network as its
-generator, the generator a masked-LM run. A DistilBERT becomes a ``distilbert`` run without a teacher.
+generator, the generator a masked-LM run. A DistilBERT becomes a ``distilbert`` run without a teacher, a GPT-2 a
+``causal`` run.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from albert_ablate.axes import MethodName, Objective, Part, Share
 from albert_ablate.errors import ForeignCheckpointError
+from albert_ablate.interop.causal import of_gpt2
 from albert_ablate.interop.config_json import GELU, complete, defaulted, field_of
 from albert_ablate.interop.names import (
     FAMILIES,
@@ -26,6 +28,7 @@ from albert_ablate.interop.names import (
     discriminator_names,
     distilbert_names,
     generator_names,
+    gpt2_names,
 )
 from albert_ablate.interop.stored import under_current_names, untied
 from albert_ablate.model.sharing import Sharing
@@ -33,14 +36,17 @@ from albert_ablate.model.sharing import Sharing
 #: Heads that a checkpoint may lack: prefix of their tensors -> name for the user.
 _MASKED_LM = {"pooler.": "pooler", "mlm_head.": "masked-LM head", "sentence_head.": "sentence head"}
 _DISCRIMINATOR = {"pooler.": "pooler", "replaced_head.": "replaced-token head", "sentence_head.": "sentence head"}
-_STUDENT = {"mlm_head.": "masked-LM head"}
-#: Prefixes of task heads in transformers: for classes, for the start and end of an answer, and of ELECTRA's choices.
-_TASK_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.", "sequence_summary.")
+#: Of families with other heads; the head of a GPT-2 is its word table.
+_OF_FAMILY: dict[str, dict[str, str]] = {"distilbert": {"mlm_head.": "masked-LM head"}, "gpt2": {}}
+#: Prefixes of task heads in transformers: for classes, for the start and end of an answer, of ELECTRA's choices, and
+#: GPT-2's for classes and choices.
+_TASK_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.", "sequence_summary.", "score.", "multiple_choice_head.")
 #: Prefixes of TinyBERT's projections to the teacher's width, and of heads that its distillation does not train.
 _PROJECTIONS, _UNTRAINED = ("fit_dense.", "fit_denses."), ("cls.",)
 #: What the released checkpoints were trained on beside their tokens.
 _OBJECTIVES = {
     "albert": Objective.SOP, "bert": Objective.NSP, "distilbert": Objective.NONE, "electra": Objective.NONE,
+    "gpt2": Objective.NONE,
 }  # fmt: skip
 #: Most tensors named in one message.
 _NAMED = 12
@@ -72,8 +78,11 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
     unused = (*_TASK_HEADS, *_PROJECTIONS, *_UNTRAINED) if of_tiny else _TASK_HEADS
     left_out = tuple(sorted(name for name in tensors if name.startswith(unused)))
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
-    renamed = untied(kind, under_current_names(kind, kept), config["tie_word_embeddings"])
-    _require_sizes(kind, config, renamed, defaulted(described))
+    if kind == "gpt2":
+        renamed = of_gpt2(config, kept, defaulted(described))
+    else:
+        renamed = untied(kind, under_current_names(kind, kept), config["tie_word_embeddings"])
+        _require_sizes(kind, config, renamed, defaulted(described))
     discriminates = kind == "electra" and not any(name.startswith(FAMILIES[kind].head) for name in renamed)
     if kind == "electra" and not discriminates:
         _require_erf(config)
@@ -89,10 +98,12 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
         names = bert_names(own)
     elif kind == "distilbert":
         names = distilbert_names(own)
+    elif kind == "gpt2":
+        names = gpt2_names(own)
     else:
         of_network = discriminator_names if discriminates else generator_names
         names = of_network(own, projection=config["embedding_size"] != config["hidden_size"])
-    heads = _DISCRIMINATOR if discriminates else _STUDENT if kind == "distilbert" else _MASKED_LM
+    heads = _DISCRIMINATOR if discriminates else _OF_FAMILY.get(kind, _MASKED_LM)
     matched, missing = _matched(kind, names, renamed, heads)
     matched, projection = _projection(matched, config)
     if unshared and layers > 1:
@@ -102,6 +113,9 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
         settings["method"] = {"name": MethodName.ELECTRA.value, "generator": "uniform"}
     if kind == "distilbert":
         settings["method"] = {"name": MethodName.DISTILBERT.value, "token_types": False, "pooler": "trained"}
+    if kind == "gpt2":
+        settings["method"] = {"name": MethodName.CAUSAL.value, "token_types": False, "pooler": "trained"}
+        settings["model"] |= {"norm": "pre", "embedding_norm": False, "residual_init": "depth", "lm_head": "plain"}
     return Imported(settings, matched, missing, left_out)
 
 
@@ -209,7 +223,7 @@ def _settings(
     kind: str, c: Mapping[str, Any], share: Share, groups: int, inner: int, layers: int, projection: str
 ) -> dict[str, dict[str, Any]]:
     return {
-        "embed": {"size": c[FAMILIES[kind].width]},
+        "embed": {"size": c["hidden_size"] if kind == "gpt2" else c[FAMILIES[kind].width]},
         "share": {"strategy": share.value, "groups": groups, "inner": inner},
         "objective": {"name": _OBJECTIVES[kind].value},
         "model": {

@@ -1,4 +1,4 @@
-"""Tensor names of transformers' ALBERT, BERT, DistilBERT and ELECTRA, mapped to the names of this project.
+"""Tensor names of transformers' ALBERT, BERT, DistilBERT, ELECTRA and GPT-2, mapped to the names of this project.
 
 If one block of this project serves several layers of transformers, several names map to it. ``None``
 marks a tensor that this project does not have: the identity projection of transformers' ALBERT at E = H.
@@ -23,6 +23,11 @@ _DISTILBERT_ATTENTION = {
     "sa_layer_norm": "norm",
 }  # fmt: skip
 _DISTILBERT_FFN = {"ffn.lin1": "inner", "ffn.lin2": "outer", "output_layer_norm": "norm"}
+_GPT2_ATTENTION = {
+    "attn.c_attn.query": "query", "attn.c_attn.key": "key", "attn.c_attn.value": "value", "attn.c_proj": "output",
+    "ln_1": "norm",
+}  # fmt: skip
+_GPT2_FFN = {"mlp.c_fc": "inner", "mlp.c_proj": "outer", "ln_2": "norm"}
 _TABLES = {
     "embeddings.word_embeddings": "word", "embeddings.position_embeddings": "position",
     "embeddings.token_type_embeddings": "token_type",
@@ -101,6 +106,18 @@ def distilbert_names(layers: Blocks) -> dict[str, str | None]:
         names |= _block(prefix, _DISTILBERT_FFN, f"encoder.ffn.{ffn}")
     names |= _pair("vocab_transform", "mlm_head.dense") | _pair("vocab_layer_norm", "mlm_head.norm")
     return names | {"vocab_projector.bias": "mlm_head.bias"}
+
+
+def gpt2_names(layers: Blocks) -> dict[str, str | None]:
+    """Names of GPT2LMHeadModel, as in ``interop.causal``. ``layers`` are as in ``bert_names``."""
+    names: dict[str, str | None] = {
+        f"transformer.{foreign}.weight": f"encoder.embedding.{ours}.weight"
+        for foreign, ours in (("wte", "word"), ("wpe", "position"))
+    }
+    for layer, (attention, ffn) in enumerate(layers):
+        names |= _block(f"transformer.h.{layer}", _GPT2_ATTENTION, f"encoder.attention.{attention}")
+        names |= _block(f"transformer.h.{layer}", _GPT2_FFN, f"encoder.ffn.{ffn}")
+    return names | _pair("transformer.ln_f", "encoder.norm")
 
 
 def discriminator_names(layers: Blocks, projection: bool) -> dict[str, str | None]:

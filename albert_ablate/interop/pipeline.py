@@ -10,6 +10,8 @@ from albert_ablate.errors import DataError
 from albert_ablate.record.folder import TOKENIZER
 from albert_ablate.shipped import install_command
 
+#: Fields of a sequence of steps.
+_SEQUENCES = ("normalizers", "pretokenizers", "decoders")
 #: Most added tokens named in one message.
 _NAMED = 8
 
@@ -57,8 +59,20 @@ def pieces_of(file: Path) -> list[str]:
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
-def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: Sequence[str]) -> None:
-    """Raise DataError for tokens outside the vocabulary, and for a template other than [CLS] A [SEP] B [SEP]."""
+def steps_of(content: Mapping[str, Any]) -> set[str]:
+    """The types of all steps before and after the model."""
+    parts = [content[name] or {} for name in ("normalizer", "pre_tokenizer", "decoder")]
+    inner = [step for part in parts for name in _SEQUENCES for step in part.get(name) or []]
+    return {step.get("type", "") for step in (*parts, *inner)}
+
+
+def require_plain(
+    file: Path, pipeline: Any, content: dict[str, Any], specials: Sequence[str], documents: bool = False
+) -> None:
+    """Raise DataError for tokens outside the vocabulary, and for a template other than [CLS] A [SEP] B [SEP].
+
+    ``documents``: [SEP] A [SEP] B is accepted too.
+    """
     added = [token["content"] for token in content["added_tokens"] if token["content"] not in specials]
     if added:
         more = f" and {len(added) - _NAMED} more" if len(added) > _NAMED else ""
@@ -75,7 +89,8 @@ def require_plain(file: Path, pipeline: Any, content: dict[str, Any], specials: 
         raise DataError(f"{file}: added_tokens: {', '.join(moved)} have other ids there than in model.vocab.")
     frame = pipeline.encode("", "")
     cls, sep = (ids.get(specials[i]) for i in (CLS, SEP))
-    if frame.ids and (frame.ids, frame.type_ids) != ([cls, sep, sep], [0, 0, 1]):
+    known = [([cls, sep, sep], [0, 0, 1])] + ([([sep, sep], [0, 0])] if documents else [])
+    if frame.ids and (frame.ids, frame.type_ids) not in known:
         raise DataError(
             f"{file}: post_processor: two empty texts become {' '.join(frame.tokens)} with token types "
             f"{frame.type_ids}; [CLS] A [SEP] B [SEP] with types 0 and 1 is needed."

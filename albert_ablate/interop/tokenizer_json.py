@@ -23,9 +23,15 @@ _JOINER = "\u034f"
 _FINAL_SIGMA = rf"[\p{{Lu}}\p{{Ll}}\p{{Lt}}]{_BETWEEN}\KΣ(?!{_BETWEEN}[\p{{Lu}}\p{{Ll}}\p{{Lt}}])"
 
 
-def tokenizer_json(model: Path, config: TokenizerConfig) -> dict[str, Any]:
-    """Content of ``tokenizer.json`` for the SentencePiece ``model`` with the cleaning of ``config``."""
-    return content_for(read_model(model), config.lowercase, config.strip_accents)
+def tokenizer_json(model: Path, config: TokenizerConfig, documents: bool = False) -> dict[str, Any]:
+    """Content of ``tokenizer.json`` for the SentencePiece ``model`` with the cleaning of ``config``.
+
+    ``documents``: a text gets a [SEP] before it and nothing else, as causal LM reads documents.
+    """
+    content = content_for(read_model(model), config.lowercase, config.strip_accents)
+    if documents:
+        content["post_processor"] = _opening(content["added_tokens"][SEP]["content"])
+    return content
 
 
 def content_for(proto: Any, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
@@ -146,18 +152,24 @@ def _ranges(codes: Iterable[int]) -> str:
 
 def _template(start: str, end: str) -> dict[str, Any]:
     """The post-processor [CLS] A [SEP] B [SEP]."""
+    single = [_special(start, 0), _text("A", 0), _special(end, 0)]
+    return _processor(single, [*single, _text("B", 1), _special(end, 1)], {start: CLS, end: SEP})
 
-    def special(piece: str, kind: int) -> dict[str, Any]:
-        return {"SpecialToken": {"id": piece, "type_id": kind}}
 
-    def text(name: str, kind: int) -> dict[str, Any]:
-        return {"Sequence": {"id": name, "type_id": kind}}
+def _opening(separator: str) -> dict[str, Any]:
+    """The post-processor [SEP] A [SEP] B."""
+    single = [_special(separator, 0), _text("A", 0)]
+    return _processor(single, [*single, _special(separator, 0), _text("B", 0)], {separator: SEP})
 
-    single = [special(start, 0), text("A", 0), special(end, 0)]
-    tokens = {piece: {"id": piece, "ids": [i], "tokens": [piece]} for piece, i in ((start, CLS), (end, SEP))}
-    return {
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": [*single, text("B", 1), special(end, 1)],
-        "special_tokens": tokens,
-    }
+
+def _special(piece: str, kind: int) -> dict[str, Any]:
+    return {"SpecialToken": {"id": piece, "type_id": kind}}
+
+
+def _text(name: str, kind: int) -> dict[str, Any]:
+    return {"Sequence": {"id": name, "type_id": kind}}
+
+
+def _processor(single: list[dict[str, Any]], pair: list[dict[str, Any]], ids: dict[str, int]) -> dict[str, Any]:
+    tokens = {piece: {"id": piece, "ids": [index], "tokens": [piece]} for piece, index in ids.items()}
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}

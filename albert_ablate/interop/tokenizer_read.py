@@ -14,12 +14,18 @@ from albert_ablate.data.sentencepiece_model import model_type, read_model
 from albert_ablate.data.tokenizer import SPECIALS as SENTENCEPIECE_SPECIALS
 from albert_ablate.data.wordpiece import LONGEST_WORD, NAME, SPECIALS, VOCABULARY, read_vocabulary
 from albert_ablate.errors import DataError
-from albert_ablate.interop.pipeline import by_id, pieces_of, read_pipeline, require_plain
+from albert_ablate.interop.pipeline import by_id, pieces_of, read_pipeline, require_plain, steps_of
 from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
 
 #: Boolean settings of tokenizer_config.json, all optional.
 _FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars", "split_digit_commas")
 _REMEDY = "Remove the one that the model was not trained with."
+#: The vocabulary of a byte-level BPE that has no ``tokenizer.json``.
+_BYTE_LEVEL = "vocab.json"
+_OF_BYTES = (
+    "a byte-level BPE, as in GPT-2. Its pieces are byte sequences, which no tokenizer here holds; a model with a "
+    "SentencePiece or WordPiece tokenizer can be imported."
+)
 #: Classes of transformers that read ``tokenizer.json`` as it is.
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _ALBERT_CLASSES = ("AlbertTokenizer", "AlbertTokenizerFast", *_PLAIN_CLASSES)
@@ -41,11 +47,14 @@ class ForeignTokenizer:
     split_digit_commas: bool = True  # splits pieces such as "3,", as the reference does with a SentencePiece model
 
 
-def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) -> ForeignTokenizer:
+def find_tokenizer(
+    folder: Path, described: Mapping[str, Any], scratch: Path, documents: bool = False
+) -> ForeignTokenizer:
     """The tokenizer of a checkpoint ``folder``.
 
-    ``described`` is the content of ``tokenizer_config.json``; converted files are written to ``scratch``. Raises
-    DataError if there is no tokenizer, if two files disagree, or if a part is not supported.
+    ``described`` is the content of ``tokenizer_config.json``; converted files are written to ``scratch``;
+    ``documents``: a text may begin with [SEP] alone, as a causal LM reads it. Raises DataError if there is no
+    tokenizer, if two files disagree, or if a part is not supported.
     """
     flags = {name: _flag(described, name) for name in _FLAGS}
     vocabulary, pipeline = folder / VOCABULARY, folder / TOKENIZER_JSON
@@ -59,8 +68,10 @@ def find_tokenizer(folder: Path, described: Mapping[str, Any], scratch: Path) ->
         _require_no_more(folder, described, {piece.piece for piece in read_model(model).pieces})
         return tokenizer
     if pipeline.is_file():
-        return _from_json(pipeline, flags, scratch)
+        return _from_json(pipeline, flags, scratch, documents)
     if not vocabulary.is_file():
+        if (folder / _BYTE_LEVEL).is_file():
+            raise DataError(f"{folder / _BYTE_LEVEL}: {_OF_BYTES}")
         raise DataError(
             f"{folder}: no {TOKENIZER} (SentencePiece), no {VOCABULARY} (WordPiece) and no {TOKENIZER_JSON}; one is "
             "needed."
@@ -89,17 +100,19 @@ def _from_model(model: Path, described_by: Path, flags: Mapping[str, bool | None
     return ForeignTokenizer(model, name, lowercase, not flags["keep_accents"], (model,), split_digit_commas=split)
 
 
-def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path) -> ForeignTokenizer:
+def _from_json(file: Path, flags: Mapping[str, bool | None], scratch: Path, documents: bool) -> ForeignTokenizer:
     pipeline, content = read_pipeline(file)
     kind = content["model"].get("type")
+    if "ByteLevel" in steps_of(content):
+        raise DataError(f"{file}: {_OF_BYTES}")
     if kind == "WordPiece":
-        require_plain(file, pipeline, content, SPECIALS)
+        require_plain(file, pipeline, content, SPECIALS, documents)
         return _word_pieces(file, content, flags, scratch)
     if kind not in ("Unigram", "BPE"):
         raise DataError(f"{file}: model ({kind}): WordPiece, Unigram and BPE can be imported.")
     from albert_ablate.interop.spiece import rebuild
 
-    require_plain(file, pipeline, content, SENTENCEPIECE_SPECIALS)
+    require_plain(file, pipeline, content, SENTENCEPIECE_SPECIALS, documents)
     built = rebuild(content, pipeline, file)
     (scratch / TOKENIZER).write_bytes(built.model)
     kept = None if built.exact else file

@@ -30,6 +30,8 @@ class Pattern:
     visible: Callable[[Shape, int, Tensor], Tensor | None]
     #: (shape, T) -> mean number of keys that a query attends to, for FLOPs.
     keys: Callable[[Shape, int], float]
+    #: Whether a query attends to no key after it.
+    past_only: bool = False
     #: Replaces the fused kernel and the hand-written paths; None to use those.
     kernel: Kernel | None = None
     #: Whether ``visible`` depends on the layer, even among layers that share weights.
@@ -40,6 +42,7 @@ PATTERNS: dict[str, Pattern] = {
     "full": Pattern(visible=lambda shape, layer, positions: None, keys=lambda shape, length: length),
     # A kernel computes all pairs, then masks those after the query: FLOPs count them.
     "causal": Pattern(
+        past_only=True,
         visible=lambda shape, layer, positions: (positions[:, None] >= positions)[None, None],
         keys=lambda shape, length: length,
     ),
