@@ -31,7 +31,7 @@ from albert_ablate.model.pretraining import PretrainingModel, build_model
 
 #: A causal run of GPT-2's form.
 GPT2_RUN = (
-    "method=causal", "objective=none", "embed.size=32", "model.norm=pre", "model.embedding_norm=false",
+    "method=causal", "objective=none", "share=none", "embed.size=32", "model.norm=pre", "model.embedding_norm=false",
     "model.residual_init=depth", "model.lm_head=plain", "model.layer_norm_eps=1e-5", "budget.steps=2",
     "budget.warmup_steps=1",
 )  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_masked_model_with_a_switch_is_refused(change: dict[str, Any], words: 
     with pytest.raises(ForeignCheckpointError, match=words):
         generator_to_huggingface(electra)
     if "norm" in change:
-        with pytest.raises(ForeignCheckpointError, match="model.norm=pre: "):
+        with pytest.raises(ForeignCheckpointError, match=r"model\.norm=pre: "):
             to_huggingface(electra)
 
 
@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused_with_the_file_s_names(values: dict[str, An
 def test_an_output_matrix_of_its_own_is_refused() -> None:
     theirs = gpt2()
     state, described = theirs.state_dict(), theirs.config.to_dict()
-    with pytest.raises(ForeignCheckpointError, match="lm_head.weight differs from the word embeddings"):
+    with pytest.raises(ForeignCheckpointError, match=r"lm_head\.weight differs from the word embeddings"):
         from_huggingface(described, state | {"lm_head.weight": state["lm_head.weight"] + 1})
     del state["lm_head.weight"]
     with pytest.raises(ForeignCheckpointError, match="tie_word_embeddings is false, but the checkpoint has no lm_head"):
