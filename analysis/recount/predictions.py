@@ -67,7 +67,7 @@ def _set(
         counted.file = folder / f"{name}.tsv"
         counted.scores[name] = _text(counted, _tsv(counted.file), kind, task, gold.texts(task, data))
     elif kind == "quest":
-        counted.file, counted.relative = folder / f"{name}.csv", 1e-3  # predictions are kept to six digits
+        counted.file, counted.relative = folder / f"{name}.csv", 1e-6  # predictions are kept to nine digits
         counted.scores[name] = _quest(counted.file, task, gold.quest(task, common, data))
     else:
         raise NoGoldError("its manifest does not say what kind of task it is")

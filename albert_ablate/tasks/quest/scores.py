@@ -1,11 +1,10 @@
 """Scores of several numbers for each example: errors, R² and rank correlations by column and as means.
 
 Letters: N examples, K columns (targets), V distinct values. Intervals have 95% confidence. Rows of one question are
-not independent: errors have a t interval over questions, the other scores the percentile bootstrap interval of 1,000
+not independent: errors and R² have a t interval over questions, correlations the percentile bootstrap interval of 1,000
 resamples of the questions, drawn from a named stream.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -13,12 +12,10 @@ import numpy as np
 import scipy
 
 from albert_ablate import streams
-from albert_ablate.evaluation.intervals import CONFIDENCE
-from albert_ablate.tasks.metrics import clustered
+from albert_ablate.evaluation.intervals import CONFIDENCE, SHARE, clustered_mean
 
 #: What a target without variation adds to the mean correlation.
 Constant = Literal["skip", "zero", "nan"]
-Score = Callable[[np.ndarray, np.ndarray], float]
 
 _RESAMPLES = 1000
 
@@ -45,29 +42,71 @@ def mean_r2(predicted: np.ndarray, gold: np.ndarray) -> float:
     return float(r2_by_column(predicted, gold).mean())
 
 
+def r2_over_questions(predicted: np.ndarray, gold: np.ndarray, questions: np.ndarray) -> dict[str, Any]:
+    """``mean_r2`` with its t interval over the (N,) numbers of questions, the variances of the targets taken as known.
+
+    Resamples would give an interval beside the value: many of them lack the few rows in which a rare target is not 0.
+    """
+    variance, varied = gold.var(0), gold.max(0) > gold.min(0)
+    lost = squared_errors(predicted, gold)[:, varied] / variance[varied]  # a mean over rows is 1 - R²
+    value = mean_r2(predicted, gold)
+    _, (low, high) = clustered_mean(*_sums(lost.sum(1) / gold.shape[1], questions))
+    centre = (low + high) / 2
+    return {"value": value, "interval": [value - (high - centre), value + (high - centre)]}
+
+
+class Ranks:
+    """Ranks of the columns of (N, K) values, for any number of copies of each row; equal values share a rank."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        count = values.shape[1]
+        places = [np.unique(values[:, k], return_inverse=True)[1] for k in range(count)]
+        starts = np.concatenate([[0], np.cumsum([place.max() + 1 for place in places])])
+        #: (N, K) place of each value in the sorted distinct values of all columns, one column after the other.
+        self._places = np.stack(places, 1) + starts[:-1]
+        self._values, self._before = int(starts[-1]), np.repeat(np.arange(count), np.diff(starts))
+
+    def centred(self, copies: np.ndarray) -> np.ndarray:
+        """(N,) copies of each row -> (N, K) ranks minus their mean."""
+        total = copies.sum()
+        weights = np.repeat(copies, self._places.shape[1])
+        counts = np.bincount(self._places.ravel(), weights, self._values)
+        middle = np.cumsum(counts) - self._before * total - counts / 2 + 0.5
+        ranks: np.ndarray = middle[self._places] - (total + 1) / 2
+        return ranks
+
+
+def correlations(predicted: Ranks, gold: Ranks, copies: np.ndarray) -> np.ndarray:
+    """(K,) correlations of the ranks over (N,) copies of the rows; see ``spearman_by_column``."""
+    ours, theirs = predicted.centred(copies), gold.centred(copies)
+    weighted = copies[:, None] * theirs
+    together, own, of_gold = (weighted * ours).sum(0), (copies[:, None] * ours**2).sum(0), (weighted * theirs).sum(0)
+    alone = np.sqrt(own * of_gold)
+    coefficients = np.divide(together, alone, out=np.zeros_like(together), where=alone > 0)
+    return np.where(of_gold > 0, coefficients, np.nan)
+
+
 def spearman_by_column(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """(N, K) twice -> (K,) correlations of the ranks, equal values sharing their mean rank.
 
     NaN for a target without variation; 0 for predictions without variation of a target that varies.
     """
-    ours, theirs = (scipy.stats.rankdata(values, axis=0) for values in (predicted, gold))
-    ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
-    alone = np.sqrt((ours**2).sum(0) * (theirs**2).sum(0))
-    together = (ours * theirs).sum(0)
-    coefficients = np.divide(together, alone, out=np.zeros_like(together), where=alone > 0)
-    return np.where(gold.max(0) > gold.min(0), coefficients, np.nan)
+    return correlations(Ranks(predicted), Ranks(gold), np.ones(len(gold)))
 
 
-def mean_spearman(predicted: np.ndarray, gold: np.ndarray, constant: Constant) -> float:
-    """Mean of ``spearman_by_column``. NaN if no column counts, or by the rule ``nan``."""
-    columns = spearman_by_column(predicted, gold)
+def mean_of(columns: np.ndarray, constant: Constant) -> float:
+    """Mean of (K,) correlations. NaN if no column counts, or one has no variation and the rule is ``nan``."""
     if constant == "zero":
         columns = np.nan_to_num(columns)
     if constant == "nan":
         return float(columns.mean())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mean of no column gives NaN and a warning
-        return float(np.nanmean(columns))
+    known = columns[~np.isnan(columns)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def mean_spearman(predicted: np.ndarray, gold: np.ndarray, constant: Constant) -> float:
+    """``mean_of`` of ``spearman_by_column``."""
+    return mean_of(spearman_by_column(predicted, gold), constant)
 
 
 def discretised(predicted: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -92,21 +131,35 @@ def discretised(predicted: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def error_over_questions(errors: np.ndarray, questions: np.ndarray) -> dict[str, Any]:
-    """Mean of (N, K) errors, with its t interval over the (N,) numbers of questions."""
-    return clustered(errors.mean(1), questions)
+    """Mean of (N, K) errors from 0 to 1, with its t interval over the (N,) numbers of questions."""
+    mean, interval = clustered_mean(*_sums(errors.mean(1), questions), SHARE)
+    return {"value": mean, "interval": interval}
 
 
-def resampled(scores: Mapping[str, Score], predicted: np.ndarray, gold: np.ndarray, questions: np.ndarray) -> Any:
-    """Name -> value and interval of each score; scores that are NaN are left out."""
-    values = {name: score(predicted, gold) for name, score in scores.items()}
-    kept = {name: score for name, score in scores.items() if not np.isnan(values[name])}
-    rows = [np.flatnonzero(questions == number) for number in np.unique(questions)]
-    draws = streams.generator(0, "quest resamples").integers(0, len(rows), (_RESAMPLES, len(rows)))
-    drawn: dict[str, list[float]] = {name: [] for name in kept}
-    for draw in draws:
-        chosen = np.concatenate([rows[number] for number in draw])
-        for name, score in kept.items():
-            drawn[name].append(score(predicted[chosen], gold[chosen]))
+def _sums(values: np.ndarray, questions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of (N,) values and the number of rows of each question."""
+    return np.bincount(questions, weights=values), np.bincount(questions).astype(float)
+
+
+def resampled_spearman(
+    predicted: Mapping[str, np.ndarray],
+    gold: np.ndarray,
+    questions: np.ndarray,
+    means: Callable[[Mapping[str, np.ndarray]], dict[str, float]],
+) -> dict[str, dict[str, Any]]:
+    """Name -> value and bootstrap interval of each mean over columns; means that are NaN are left out.
+
+    ``predicted``: name -> (N, K). ``means`` gets name -> (K,) correlations, of all rows and of each resample.
+    """
+    ranks, of_gold = {name: Ranks(values) for name, values in predicted.items()}, Ranks(gold)
+
+    def measured(copies: np.ndarray) -> dict[str, float]:
+        return means({name: correlations(of_set, of_gold, copies) for name, of_set in ranks.items()})
+
+    values = {name: value for name, value in measured(np.ones(len(gold))).items() if not np.isnan(value)}
+    count = int(questions.max()) + 1
+    draws = streams.generator(0, "quest resamples").integers(0, count, (_RESAMPLES, count))
+    drawn = [measured(np.bincount(draw, minlength=count)[questions].astype(float)) for draw in draws]
     tail = (1 - CONFIDENCE) / 2
-    intervals = {name: np.nanquantile(numbers, [tail, 1 - tail]) for name, numbers in drawn.items()}
-    return {name: {"value": values[name], "interval": [float(x) for x in intervals[name]]} for name in kept}
+    intervals = {name: np.nanquantile([one[name] for one in drawn], [tail, 1 - tail]) for name in values}
+    return {name: {"value": values[name], "interval": [float(x) for x in intervals[name]]} for name in values}

@@ -5,9 +5,8 @@ Source: arXiv 2002.10107 and its notebook. Letters: B examples of a batch, N of 
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from albert_ablate.tasks.heads import JoinedModel
 from albert_ablate.tasks.quest import scores
 from albert_ablate.tasks.quest.columns import FIRST_PLACE
 from albert_ablate.tasks.quest.data import QuestExample
-from albert_ablate.tasks.quest.scores import Score
 from albert_ablate.tasks.task import Baselines, FeatureSet, HeadSettings, Outputs, Sequences, SetScores, TaskBatch
 from albert_ablate.tasks.texts.sets import Example, ExampleSets
 from albert_ablate.tasks.texts.task import SentenceTask
@@ -95,35 +93,24 @@ class QuestTask(SentenceTask):
         record: dict[str, Any] = {"n": len(gold)}
         record[METRIC] = scores.error_over_questions(scores.squared_errors(predicted, gold), questions)
         record["mean_absolute_error"] = scores.error_over_questions(abs(predicted - gold), questions)
-        both = np.concatenate([predicted, self._moved(predicted)], 1)
-        record |= scores.resampled(self._resampled_scores(), both, gold, questions)
+        record["r2"] = scores.r2_over_questions(predicted, gold, questions)
+        sets = {_PLAIN: predicted}
+        if self.settings.discretise != "none":
+            sets[_MOVED] = self._moved(predicted)
+        record |= scores.resampled_spearman(sets, gold, questions, self._means)
         record["targets_scored_by_spearman"] = self._columns_scored(gold)
         record["by_target"] = self._by_target(predicted, gold)
         error = record[METRIC]["value"]
         return SetScores(record, error, error)
 
-    def _resampled_scores(self) -> dict[str, Score]:
-        """Scores of plain and moved predictions side by side, (N, 2K)."""
-        k, rule = len(self.sets.names), self.settings.constant
-
-        def spearman(both: np.ndarray, gold: np.ndarray, start: int) -> float:
-            return scores.mean_spearman(both[:, start : start + k], gold, rule)
-
-        named: dict[str, Score] = {
-            "r2": lambda both, gold: scores.mean_r2(both[:, :k], gold), _PLAIN: partial(spearman, start=0),
-        }  # fmt: skip
-        if self.settings.discretise != "none":
-            named[_MOVED] = partial(spearman, start=k)
-            named[_GAIN] = lambda both, gold: self._gain(both, gold)
-        return named
-
-    def _gain(self, both: np.ndarray, gold: np.ndarray) -> float:
-        """What moving the predictions adds to the mean correlation of the targets that it moves."""
-        k = len(self.sets.names)
-        moved = [place for place, target in enumerate(self.sets.names) if self._moves(target)]
-        plain, discrete = both[:, moved], both[:, [k + place for place in moved]]
+    def _means(self, columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Means over targets of plain and moved predictions, and what moving adds for the targets that are moved."""
         rule = self.settings.constant
-        return scores.mean_spearman(discrete, gold[:, moved], rule) - scores.mean_spearman(plain, gold[:, moved], rule)
+        means = {name: scores.mean_of(of_set, rule) for name, of_set in columns.items()}
+        if _MOVED in columns:
+            chosen = [place for place, target in enumerate(self.sets.names) if self._moves(target)]
+            means[_GAIN] = scores.mean_of(columns[_MOVED][chosen], rule) - scores.mean_of(columns[_PLAIN][chosen], rule)
+        return means
 
     def _moves(self, target: str) -> bool:
         chosen = self.settings.discretise
@@ -169,7 +156,8 @@ class QuestTask(SentenceTask):
     def files(self, name: str, outputs: Outputs) -> dict[str, str]:
         """The competition's form of a submission, qa_id and the targets in the order of the file; scores by target."""
         examples, predicted = (self.sets.dev | self.sets.test)[name], self._predicted(outputs["logits"])
-        rows = [[e.id, *(f"{x:.6g}" for x in row)] for e, row in zip(examples, predicted, strict=True)]
+        # Nine digits: with fewer, close predictions would tie, and the rank correlation of the file be another.
+        rows = [[e.id, *(f"{x:.9g}" for x in row)] for e, row in zip(examples, predicted, strict=True)]
         files = {f"{name}.csv": _csv(["qa_id", *self.sets.names], rows)}
         if name in self.sets.dev:
             table = self._by_target(predicted, self._answers(name))
