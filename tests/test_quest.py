@@ -2,19 +2,25 @@
 
 import csv
 import io
+import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from runhelpers import ROOT
 from scipy import stats
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from taskhelpers import pretrained, task_config, tokenizer_of
 from torch.nn import functional as F
 
+from albert_ablate.config.tasks import QuestConfig
+from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.tasks.load import locate, read
@@ -465,3 +471,18 @@ def test_the_presets() -> None:
     assert (task_config("quest_pair").input, task_config("quest_pair").title_pass) == ("pair", False)
     recipe = task_config("quest").recipe
     assert (recipe.batch_size, recipe.epochs, recipe.max_length, recipe.classifier_dropout) == (6, 3, 512, 0.2)
+
+
+def test_the_commands_of_the_page_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "quest.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line) for line in re.findall(r"^    python (.*)$", page, re.M)]
+    assert len(lines) == 5
+    for program, *words in lines:
+        if program == "run.py":
+            found = expand(read_command_line([word for word in words if word != "-m"]))
+            assert all("quest" in name for cell in found for name in cell.config.tasks)
+        else:
+            assert words[0] == "albert_ablate.finetune"
+            assert set(compose(words[2:]).tasks) == {"quest", "quest_pair"}
+    for setting in set(re.findall(r"`tasks\.quest\.(\w+)=?[\w]*`", page)):
+        assert setting in {field.name for field in fields(QuestConfig)}, setting

@@ -178,12 +178,30 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
         names=2, least=18, below="to beat: ", legend="to beat: majority · bag of words",
     )  # fmt: skip
     notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
-    parts: list[RenderableType] = [table, Text(notes, style="dim")]
+    parts: list[RenderableType] = [table, Text(notes, style="dim"), *_target_tables(entries)]
     average = results.get("average")
     if average:
         line = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
         parts.append(Text(line, style="bold"))
     return parts
+
+
+def _target_tables(entries: list[dict[str, Any]]) -> list[RenderableType]:
+    """For each task with several numbers, a table by target, of the first set and the median seed."""
+    tables: list[RenderableType] = []
+    for entry in entries:
+        of_targets = next(iter(entry["sets"].values()), {}).get("by_target")
+        if of_targets is None:
+            continue
+        rows = []
+        for target, scores in of_targets.items():
+            error, of_mean, r2 = (scores[key] for key in ("mean_squared_error", "mean_squared_error_of_the_mean", "r2"))
+            ranks = "—" if scores["spearman"] is None else f"{scores['spearman']:.1%}"
+            cells = (f"  {target.replace('_', ' ')}", f"{error:.4f}", f"{r2:.1%}", ranks)
+            rows.append(ScoreRow(cells, f"{of_mean:.4f}"))
+        head = (f"  {entry['task']}, by target", "squared\nerror", "R²", "Spearman")
+        tables += [ScoreTable(head, "error of\nthe mean", rows, below="error of the mean: "), Text("")]
+    return tables
 
 
 def _task_rows(entry: dict[str, Any], mark: str) -> list[ScoreRow]:

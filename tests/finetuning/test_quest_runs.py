@@ -152,6 +152,8 @@ def test_a_recorded_fine_tuning(asked: Path, capsys: pytest.CaptureFixture[str])
     assert all(best <= last for best, last in zip(entry["scores"], entry["last_scores"], strict=True))
     scores = entry["sets"]["dev"]
     assert len(scores["by_target"]) == 20
+    assert "quest, by target" in shown
+    assert "question type reason explanation" in shown
     assert scores["targets_scored_by_spearman"] <= 19
     assert scores["by_target"]["question_not_really_a_question"]["spearman"] is None
     assert set(entry["to_beat_each"]["dev"]["mean_squared_error"]) == {"majority", "bag_of_words"}
