@@ -190,7 +190,8 @@ def _target_tables(entries: list[dict[str, Any]]) -> list[RenderableType]:
     """For each task with several numbers, a table by target, of the first set and the median seed."""
     tables: list[RenderableType] = []
     for entry in entries:
-        of_targets = next(iter(entry["sets"].values()), {}).get("by_target")
+        first: dict[str, Any] = next(iter(entry["sets"].values()), {})
+        of_targets = first.get("by_target")
         if of_targets is None:
             continue
         rows = []
