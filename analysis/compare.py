@@ -25,6 +25,7 @@ from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
 from albert_ablate.record import formats
+from albert_ablate.record.tasks import form
 
 from .judge.metrics import REPLACED, SENTENCE_SCORES, tasks_of, unfit
 from .judge.statistics import p_two_sided
@@ -99,16 +100,16 @@ def compare_tasks(runs: pd.DataFrame) -> pd.DataFrame:
         for entry in run["tasks"]:
             low, high = entry["spread"]
             floor: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
-            seeds = len(entry["seeds"])
+            seeds, printed = len(entry["seeds"]), form(entry["metric"]).format
             rows.append(
                 {
                     "task": entry["task"],
                     "run": " ".join(filter(None, (_short_name(run), joined(run["config"], apart)))),
                     "start": entry["start"] + formats.suffix((entry.get("recipe") or {}).get("heads", formats.HEADS)),
-                    "best": f"{entry['score']:.1%}",
-                    "seeds": f"{low:.1%} to {high:.1%} ({seeds})" if high > low else str(seeds),
-                    "last": f"{entry['last_score']:.1%}",
-                    "to beat": " · ".join(f"{value:.1%}" for value in floor.values()),
+                    "best": printed(entry["score"]),
+                    "seeds": f"{printed(low)} to {printed(high)} ({seeds})" if high > low else str(seeds),
+                    "last": printed(entry["last_score"]),
+                    "to beat": " · ".join(map(printed, floor.values())),
                 }
             )
     table = pd.DataFrame(rows)

@@ -245,6 +245,8 @@ def test_every_file_is_covered_here() -> None:
         "distillation",
         "distil_demo",
         "tinybert_table7",
+        "quest",
+        "quest_demo",
     }
     assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
         f"{n}.yaml" for n in sweep_names()
@@ -262,7 +264,7 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
-@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7"]))
+@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest"]))
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")
     assert found

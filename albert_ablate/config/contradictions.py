@@ -7,7 +7,7 @@ from albert_ablate.axes import AXES, SHARE, Part, plain
 from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import BEFORE
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
-from albert_ablate.config.tasks import AUGMENT, DISTIL, FineTuneConfig, TaskConfig, TextConfig
+from albert_ablate.config.tasks import AUGMENT, DISTIL, FineTuneConfig, QuestConfig, TaskConfig, TextConfig
 
 
 def contradictions(c: RunConfig) -> list[str]:
@@ -142,7 +142,26 @@ def _task_contradictions(tasks: dict[str, TaskConfig], positions: int) -> list[s
         for key, task in tasks.items()
         if task.max_length is not None and task.max_length > positions
     ]
-    return problems + [problem for task in tasks.values() for problem in _class_contradictions(task)]
+    problems += [problem for task in tasks.values() for problem in _class_contradictions(task)]
+    return problems + [problem for task in tasks.values() for problem in _fold_contradictions(task)]
+
+
+def _fold_contradictions(task: TaskConfig) -> list[str]:
+    if not isinstance(task, QuestConfig):
+        return []
+    where, problems = f"tasks.{task.name}", []
+    if task.fold >= task.folds:
+        problems.append(
+            f"{where}.fold={task.fold}: {where}.folds={task.folds} are numbered from 0. "
+            f"Use {where}.fold={task.folds - 1} or less."
+        )
+    files = {"train_file": task.train_file, "dev_file": task.dev_file}
+    problems += [
+        f"{where}.{field}={file}: no effect with {where}.source=generated. Use {where}.source=file, or leave it."
+        for field, file in files.items()
+        if file is not None and task.source == "generated"
+    ]
+    return problems
 
 
 def _unread_contradictions(c: RunConfig) -> list[str]:

@@ -67,7 +67,7 @@ class UpdateConfig:
     epsilon: PositiveFloat
     bias_correction: bool
     clip_norm: PositiveFloat | None
-    decay_from: Literal["start", "warmup_end", "throughout"]
+    decay_from: Literal["start", "warmup_end", "throughout", "never"]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -253,6 +253,28 @@ class RaceConfig(TaskBase):
     max_query: Positive  # pieces of question and option, counted from the end
 
 
+@dataclass(frozen=True, config=_STRICT)
+class QuestConfig(TaskBase):
+    """Quality of questions and answers (Google QUEST): several numbers from 0 to 1 for each row."""
+
+    pools: ClassVar[bool] = False  # its own settings choose state and head
+    of_texts: ClassVar[bool] = False
+
+    kind: Literal["quest"]
+    source: Literal["file", "generated"]  # train.csv, or a generated table in its format
+    questions: Positive  # of the generated table
+    targets: Literal["paper", "all", "question"]  # 20, 30 or 21 columns
+    input: Literal["title_body", "pair", "question_answer"]
+    title_pass: bool  # the head also reads the state of a second pass, over the title alone
+    pool: Pool
+    head: HeadKind
+    loss: Literal["bce", "mse"]
+    folds: Annotated[int, Field(ge=2)]  # of the questions, by a hash of the body, if there is no dev file
+    fold: Count  # the one that is held out
+    constant: Literal["skip", "zero", "nan"]  # what a target without variation adds to the mean Spearman correlation
+    discretise: Literal["none", "ranks", "first_place"]  # predictions that a further Spearman correlation reads
+
+
 TaskConfig = Annotated[
-    GlueConfig | TextConfig | GeneratedConfig | SquadConfig | RaceConfig, Field(discriminator="kind")
+    GlueConfig | TextConfig | GeneratedConfig | SquadConfig | RaceConfig | QuestConfig, Field(discriminator="kind")
 ]

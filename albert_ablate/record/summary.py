@@ -12,6 +12,7 @@ from albert_ablate.console import duration, packed
 from albert_ablate.record import formats
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.score_table import ScoreRow, ScoreTable
+from albert_ablate.record.tasks import form
 
 #: Columns of the label of a fact.
 _LABEL = 14
@@ -177,12 +178,31 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
         names=2, least=18, below="to beat: ", legend="to beat: majority · bag of words",
     )  # fmt: skip
     notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
-    parts: list[RenderableType] = [table, Text(notes, style="dim")]
+    parts: list[RenderableType] = [table, Text(notes, style="dim"), *_target_tables(entries)]
     average = results.get("average")
     if average:
         line = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
         parts.append(Text(line, style="bold"))
     return parts
+
+
+def _target_tables(entries: list[dict[str, Any]]) -> list[RenderableType]:
+    """For each task with several numbers, a table by target, of the first set and the median seed."""
+    tables: list[RenderableType] = []
+    for entry in entries:
+        first: dict[str, Any] = next(iter(entry["sets"].values()), {})
+        of_targets = first.get("by_target")
+        if of_targets is None:
+            continue
+        rows = []
+        for target, scores in of_targets.items():
+            error, of_mean, r2 = (scores[key] for key in ("mean_squared_error", "mean_squared_error_of_the_mean", "r2"))
+            ranks = "—" if scores["spearman"] is None else f"{scores['spearman']:.1%}"
+            cells = (f"  {target.replace('_', ' ')}", f"{error:.4f}", f"{r2:.1%}", ranks)
+            rows.append(ScoreRow(cells, f"{of_mean:.4f}"))
+        head = (f"  {entry['task']}, by target", "squared\nerror", "R²", "Spearman")
+        tables += [ScoreTable(head, "error of\nthe mean", rows, below="error of the mean: "), Text("")]
+    return tables
 
 
 def _task_rows(entry: dict[str, Any], mark: str) -> list[ScoreRow]:
@@ -198,25 +218,26 @@ def _task_rows(entry: dict[str, Any], mark: str) -> list[ScoreRow]:
         metrics = {k: v for k, v in scores.items() if isinstance(v, dict) and "interval" in v}
         lasts = entry.get("last_sets", {}).get(name, {})  # older folders have only that of the score
         floors = entry.get("to_beat_each", {}).get(name, {})
+        own = form(main)
         last_score, bars_of_score = (
-            f"{entry['last_scores'][seed]:.1%}" if first else "",
-            _bars(entry["to_beat"].get(name, {}), "{:.1%}"),
+            own.format(entry["last_scores"][seed]) if first else "",
+            _bars(entry["to_beat"].get(name, {}), own),
         )
         set_name = f" {name}" if len(entry["sets"]) > 1 else ""
         title = f"  {entry['task']}{set_name}{start}"
         if first and main not in metrics:
             mean = "mean of both" if main.count(" and ") == 1 else "mean"
-            cells = (title, mean, f"{entry['scores'][seed]:.1%}", "—", last_score)
+            cells = (title, mean, own.format(entry["scores"][seed]), "—", last_score)
             rows.append(ScoreRow(cells, bars_of_score, _seeds(entry)))
             title = ""
         for metric, score in metrics.items():
-            form = "{:.3f}" if "error" in metric else "{:.1%}"
-            value, low, high = (form.format(v) for v in (score["value"], *score["interval"]))
+            printed = form(metric)
+            value, low, high = (printed.format(v) for v in (score["value"], *score["interval"]))
             last, bars = (last_score, bars_of_score) if metric == main else ("", "")
             if metric in lasts:
-                last = form.format(lasts[metric]["value"])
+                last = printed.format(lasts[metric]["value"])
             if metric in floors:
-                bars = _bars(floors[metric], form)
+                bars = _bars(floors[metric], printed)
             part = f" ({score['classes']} of {score['of']})" if score.get("classes", 0) < score.get("of", 0) else ""
             cells = (title, metric.replace("_", " ") + part, value, f"{low} to {high}", last)
             rows.append(ScoreRow(cells, bars, _seeds(entry) if metric == main and first else ""))
@@ -224,16 +245,16 @@ def _task_rows(entry: dict[str, Any], mark: str) -> list[ScoreRow]:
     return rows
 
 
-def _bars(floor: dict[str, float], form: str) -> str:
-    return " · ".join(form.format(value) for value in floor.values())
+def _bars(floor: dict[str, float], printed: str) -> str:
+    return " · ".join(printed.format(value) for value in floor.values())
 
 
 def _seeds(entry: dict[str, Any]) -> str:
     """Median and range over several seeds; empty for one."""
     if len(entry["seeds"]) == 1:
         return ""
-    low, high = entry["spread"]
-    return f"{len(entry['seeds'])} seeds: {entry['score']:.1%} median, {low:.1%} to {high:.1%}"
+    middle, low, high = (form(entry["metric"]).format(value) for value in (entry["score"], *entry["spread"]))
+    return f"{len(entry['seeds'])} seeds: {middle} median, {low} to {high}"
 
 
 def _heads(entry: dict[str, Any]) -> str:

@@ -7,8 +7,20 @@ from pydantic import ConfigDict, Field
 from albert_ablate.record.manifest import Attention, Code, Hardware
 from albert_ablate.record.part import CheckedByReader, Interval, Number, Part, Whole
 
+#: Metrics of which less is better, among those that choose a checkpoint.
+_ERRORS = frozenset(("mean_squared_error",))
 #: Name of a dev set -> baseline -> its score.
 Floors = dict[str, dict[str, Number]]
+
+
+def direction(metric: str) -> int:
+    """1 if more of a metric is better, -1 if less is."""
+    return -1 if metric in _ERRORS else 1
+
+
+def form(metric: str) -> str:
+    """How values of a metric are printed: shares and correlations in percent, errors as they are."""
+    return "{:.4f}" if metric in _ERRORS else "{:.3f}" if "error" in metric else "{:.1%}"
 
 
 class Metric(Part):
@@ -29,6 +41,17 @@ class SquadPart(Part):
     f1: Number | None = None
 
 
+class TargetScores(Part):
+    """Scores of one of several numbers."""
+
+    mean_squared_error: Number
+    mean_squared_error_of_the_mean: Number  # of predicting the mean of the training set
+    mean_absolute_error: Number
+    r2: Number
+    spearman: Number | None  # None for a target without variation
+    training_mean: Number
+
+
 class SetMetrics(Part):
     """One dev set. Its metrics are further fields with the names that the task gives them."""
 
@@ -46,6 +69,8 @@ class SetMetrics(Part):
     best_f1: Number | None = None
     best_f1_threshold: Number | None = None
     at_threshold_0: SquadPart | None = None
+    targets_scored_by_spearman: Whole | None = None  # of several numbers, those that enter the mean
+    by_target: dict[str, TargetScores] | None = None
 
     @classmethod
     def _is_known(cls, name: str, value: Any) -> bool:
@@ -210,6 +235,7 @@ class UnitData(Part):
     augmented: Whole | None = None  # examples with their copies; absent without augmentation
     dev: dict[str, Whole] = Field(default_factory=dict)
     dev_texts_also_in_train: dict[str, Whole] = Field(default_factory=dict)
+    questions: dict[str, Whole] = Field(default_factory=dict)  # of rows that share their question
     windows: dict[str, Whole] = Field(default_factory=dict)
     train_windows_without_the_answer: Whole | None = None
     dev_questions_scored_by_characters: Whole | None = None

@@ -22,7 +22,7 @@ from albert_ablate.model.base import without_values
 from albert_ablate.model.pretraining import initialise
 from albert_ablate.record import formats
 from albert_ablate.record.folder import RunFolder
-from albert_ablate.record.tasks import FineTuned, Scores, SetMetrics, UnitTraining
+from albert_ablate.record.tasks import FineTuned, Scores, SetMetrics, UnitTraining, direction
 from albert_ablate.tasks.batches import in_order
 from albert_ablate.tasks.layer_decay import layer_scale
 from albert_ablate.tasks.recipe import Recipe
@@ -128,7 +128,8 @@ class FineTuner(TaskLoop):
         self._loss = loss or task.loss
         owner = Owner(folder.identity, described or {}, machine.device.type, machine.card)
         super().__init__(task, model, recipe, common, seed, folder, owner, machine, runtime)
-        self.best_step, self.best_score = 0, -math.inf
+        self.direction = direction(task.metric)  # -1: the least score is the best
+        self.best_step, self.best_score = 0, -self.direction * math.inf
         every = common.evaluate_every or max(1, math.ceil(recipe.steps / common.evaluations))
         self.evaluations = [*range(every, recipe.steps, every), recipe.steps]
 
@@ -179,7 +180,7 @@ class FineTuner(TaskLoop):
         """Score the first dev set. The weights are kept if the score is the best so far."""
         name, features = next(iter(self.task.dev.items()))
         score = self.task.scores(name, self.predict(features)).score
-        if score > self.best_score:
+        if self.direction * score > self.direction * self.best_score:
             self.best_score, self.best_step = score, step
             checkpoint.save_weights(self._best(step), self.model)
         return score
@@ -254,7 +255,7 @@ class FineTuner(TaskLoop):
 
     def progress(self) -> dict[str, Any]:
         """Step and score of the best evaluation so far."""
-        return {"best_step": self.best_step, "best_score": max(self.best_score, -1e308)}
+        return {"best_step": self.best_step, "best_score": min(max(self.best_score, -1e308), 1e308)}
 
     def restore(self, meta: Mapping[str, Any]) -> None:
         """See ``progress``."""

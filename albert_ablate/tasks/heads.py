@@ -74,6 +74,25 @@ class PooledModel(nn.Module):
         return logits if batch.choices == 1 else logits.view(-1, batch.choices)
 
 
+class JoinedModel(PooledModel):
+    """``outputs`` values for each example, from the states of its ``passes`` sequences side by side.
+
+    The layers are those of ``PooledModel``; the pooler, if there is one, is the same for every pass.
+    """
+
+    def __init__(self, shape: Architecture, outputs: int, head: HeadSettings, passes: int) -> None:
+        super().__init__(shape, outputs, head)
+        self.classifier = nn.Linear(passes * shape.hidden_size, outputs)
+
+    def forward(self, batch: TaskBatch) -> Tensor:
+        """-> (B, outputs)."""
+        states = [self.pool(self.encoder, part) for part in batch.passes()]  # (B, H) each
+        with full_precision(batch.input_ids.device):
+            if self.pooler is not None:
+                states = [self.pooler(state[:, None]) for state in states]
+            return self.classifier(self.dropout(torch.cat(states, 1)))
+
+
 class SpanModel(nn.Module):
     """SQuAD 1.1: start and end scores from one linear layer on the sequence output, no dropout."""
 

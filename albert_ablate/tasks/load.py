@@ -8,6 +8,7 @@ from albert_ablate.config.tasks import (  # fmt: skip
     FineTuneConfig,
     GeneratedConfig,
     GlueConfig,
+    QuestConfig,
     RaceConfig,
     SquadConfig,
     TaskConfig,
@@ -15,6 +16,9 @@ from albert_ablate.config.tasks import (  # fmt: skip
 )
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.files import digest, sha256_file
+from albert_ablate.tasks.quest.data import quest_files, read_quest
+from albert_ablate.tasks.quest.generated import FORMAT as QUEST_FORMAT
+from albert_ablate.tasks.quest.task import QuestTask
 from albert_ablate.tasks.race import RaceTask, race_files, read_race
 from albert_ablate.tasks.squad.data import SquadSet, hub_squad, read_squad
 from albert_ablate.tasks.squad.task import SquadTask, by_characters
@@ -37,19 +41,22 @@ class Source:
     task: TaskConfig
     files: dict[str, list[Path]] | None  # None: from the hub, or generated
     fingerprint: str
+    generated: bool = False
 
     def names(self) -> dict[str, list[str]] | str:
         """Names of the files, for the manifest; ``generated`` or ``hub`` if there are none."""
         if self.files is None:
-            return "generated" if isinstance(self.task, GeneratedConfig) else "hub"
+            return "generated" if self.generated else "hub"
         return {name: [path.name for path in paths][:3] for name, paths in self.files.items()}
 
 
 def locate(common: FineTuneConfig, task: TaskConfig) -> Source:
     """Find a task's files and compute their fingerprint. Raises DataError if one is missing."""
     if isinstance(task, GeneratedConfig):
-        return Source(task, None, generated_fingerprint())
-    if common.source == "hub" and not isinstance(task, TextConfig):
+        return Source(task, None, generated_fingerprint(), generated=True)
+    if isinstance(task, QuestConfig) and task.source == "generated":
+        return Source(task, None, digest(["quest", QUEST_FORMAT, task.questions]), generated=True)
+    if common.source == "hub" and not isinstance(task, TextConfig | QuestConfig):
         return Source(task, None, digest(["hub", asdict(task.hub) if task.hub else None]))
     files = _files(common, task)
     hashes = {name: [sha256_file(path) for path in paths] for name, paths in files.items()}
@@ -65,6 +72,8 @@ def _files(common: FineTuneConfig, task: TaskConfig) -> dict[str, list[Path]]:
     if isinstance(task, SquadConfig):
         given = {"train": task.train_file, "dev": task.dev_file}
         return {side: [_squad_file(common, task, side, file)] for side, file in given.items()}
+    if isinstance(task, QuestConfig):
+        return {name: [path] for name, path in quest_files(common, task).items()}
     assert isinstance(task, GlueConfig | TextConfig)
     return {name: [path] for name, path in task_files(common, task).items()}
 
@@ -90,6 +99,8 @@ def read(source: Source) -> Make:
         return lambda tokenizer, length: SquadTask(task, sides["train"], sides["dev"], tokenizer, length)
     sets = _examples(task, files)
     limit_sets(sets, task)
+    if isinstance(task, QuestConfig):
+        return lambda tokenizer, length: QuestTask(task, sets, tokenizer, length)
     split = None
     if isinstance(task, TextConfig):
         weigh(sets, task)
@@ -113,6 +124,8 @@ def _examples(task: TaskConfig, files: dict[str, list[Path]] | None) -> ExampleS
     if isinstance(task, GeneratedConfig):
         return read_generated(task)
     single = None if files is None else {name: paths[0] for name, paths in files.items()}
+    if isinstance(task, QuestConfig):
+        return read_quest(task, single)
     if isinstance(task, TextConfig):
         assert single is not None
         return read_text(task, single)

@@ -113,7 +113,7 @@ def read_rows(path: Path, header: Sequence[str] | None = None, short_rows: list[
         yield from json_rows(path)
     else:
         with open_text(path) as lines:
-            yield from _cell_rows(path, lines, header, short_rows)
+            yield from rows_of(path, lines, header, short_rows)
 
 
 def _plain_name(path: Path) -> str:
@@ -145,7 +145,10 @@ def _cells(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}, line {reader.line_num}: not a table with quoted cells ({error}).") from error
 
 
-def _cell_rows(path: Path, lines: Any, header: Sequence[str] | None, short_rows: list[int] | None) -> Iterator[Row]:
+def rows_of(
+    path: Path, lines: Any, header: Sequence[str] | None = None, short_rows: list[int] | None = None
+) -> Iterator[Row]:
+    """Like ``read_rows``, from an open table; ``path`` names it in messages and says how cells are separated."""
     columns = list(header) if header else None
     for number, cells in _cells(path, lines):
         if not any(cells):

@@ -6,7 +6,16 @@ from pathlib import Path
 from albert_ablate.config.identity import identity, readable_name
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.config.tasks import AUGMENT, DISTIL, AugmentConfig, DistilConfig, GlueConfig, TaskConfig, TextConfig
+from albert_ablate.config.tasks import (  # fmt: skip
+    AUGMENT,
+    DISTIL,
+    AugmentConfig,
+    DistilConfig,
+    GlueConfig,
+    QuestConfig,
+    TaskConfig,
+    TextConfig,
+)
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods import method_of
 from albert_ablate.methods.teacher import TEACHER, recorded_settings
@@ -170,7 +179,7 @@ def _has_numbers(task: TaskConfig) -> bool:
     """Whether the targets of a task are numbers."""
     if isinstance(task, GlueConfig):
         return GLUE[task.name].labels is None
-    return isinstance(task, TextConfig) and task.kind == "text_regression"
+    return isinstance(task, QuestConfig) or (isinstance(task, TextConfig) and task.kind == "text_regression")
 
 
 def _require_same_tokenizer(teacher: TeacherRun, corpus: Corpus | None, named: str) -> None:

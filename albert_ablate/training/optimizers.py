@@ -103,12 +103,14 @@ def learning_rate(step: float, optimizer: OptimizerConfig, budget: BudgetConfig)
     ``decay_from=start``, as in the released code, the decay counts from step 0: the rate drops by ``warmup / steps`` of
     the peak when the warm-up ends. With ``warmup_end`` the decay counts from the end of the warm-up. With
     ``throughout``, as in ELECTRA's released code, warm-up and decay multiply from step 0 on, so that the rate stays
-    below the peak.
+    below the peak. With ``never`` it stays at the peak after the warm-up.
     """
     peak, warmup, total = optimizer.learning_rate, budget.warmup_steps, budget.steps
     if optimizer.decay_from == "throughout":
         return peak * (1 - step / total) * (min(1.0, step / warmup) if warmup else 1.0)
     if step < warmup:
         return peak * step / warmup
+    if optimizer.decay_from == "never":
+        return peak
     origin = 0 if optimizer.decay_from == "start" else warmup
     return peak * (1 - (step - origin) / (total - origin))

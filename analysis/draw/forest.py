@@ -9,14 +9,14 @@ import pandas as pd
 from albert_ablate.drawing_library import MaxNLocator
 
 from ..judge.effects import Effect, SweepTable
-from ..judge.metrics import metric
+from ..judge.metrics import THOUSANDTHS, metric
 from ..judge.numbers import unit
 from .plotting import NothingToDraw
 from .style import COLOURS, INK, MUTED, Drawing, canvas, styled
 
 #: Panels in a row.
 _ACROSS = 4
-_UNITS = {"%": "points", "nats": "nats", "": ""}
+_UNITS = {"%": "points", "nats": "nats", "": "", THOUSANDTHS: THOUSANDTHS}
 
 
 def forest(sweep: SweepTable) -> Drawing:

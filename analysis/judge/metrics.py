@@ -11,6 +11,7 @@ import pandas as pd
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.record.formats import HEADS
+from albert_ablate.record.tasks import direction
 from albert_ablate.sweeping.estimate import STEADY
 
 from ..read import students
@@ -65,6 +66,10 @@ _MEANS = {
 }  # fmt: skip
 #: Columns of TinyBERT's tables alone; other tables have these tasks in their own metric.
 TINYBERTS = ("MNLI-mm", "MRPC", "CoLA")
+#: Tasks whose own metric is the squared error of numbers from 0 to 1, as the presets of Google QUEST name them.
+QUEST_TASKS = ("quest", "quest_single", "quest_pair", "quest_generated")
+#: What a printed squared error is multiplied by, as its unit.
+THOUSANDTHS = "×10⁻³"
 #: A student's score as a percentage of its teacher's: this word alone, or before another score.
 RETENTION = "kept"
 #: A teacher's time of inference over its student's, and a student's FLOPs without and with its teacher's.
@@ -92,6 +97,22 @@ METRICS = {
         Metric("MRPC", "MRPC F1", _PERCENT, within=_SHARE, source=("mrpc", "*", "f1")),
         Metric("CoLA", "CoLA", _PERCENT, within=(-100.0, 100.0), source=("cola", "*", "matthews")),
         Metric(FOUR, "mean of the four", _PERCENT, within=(-100.0, 100.0)),
+        *(
+            Metric(
+                f"task:{task}",
+                f"{task.replace('_', ' ')} MSE",
+                THOUSANDTHS,
+                1000.0,
+                higher_is_better=False,
+                source=(task, "*", "*"),
+            )
+            for task in QUEST_TASKS
+        ),
+        Metric("QUEST R2", "QUEST R²", _PERCENT, within=EVERYWHERE, source=("quest", "*", "r2")),
+        Metric("QUEST Spearman", "QUEST Spearman", _PERCENT, within=(-100.0, 100.0), source=("quest", "*", "spearman")),
+        Metric(
+            "QUEST ties", "QUEST, gain of ties", _PERCENT, within=EVERYWHERE, source=("quest", "*", "discretising_gain")
+        ),
         Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
         *(
             Metric(score, score, _PERCENT, within=_SHARE, source=(task,), interval=f"{task}_interval", sentences=True)
@@ -137,6 +158,8 @@ def metric(key: str) -> Metric:
 
     ``kept task:era`` is a student's part of its teacher's score; ``kept`` alone the mean over all fine-tuned tasks.
     """
+    if key in METRICS:
+        return METRICS[key]
     if key.startswith(RETENTION):
         of = key.removeprefix(RETENTION).removeprefix(" ")
         label = f"{metric(of).label} kept" if of else "kept, mean"
@@ -223,7 +246,7 @@ def _task_error(entry: dict[str, Any]) -> float | None:
 
 def within(key: str, *frames: pd.DataFrame) -> tuple[float, float]:
     """Bounds of the metric in printed units; for ``task:NAME``, those of the metric that the runs recorded."""
-    if not key.startswith("task:"):
+    if key in METRICS or not key.startswith("task:"):
         return metric(key).within
     entries = (tasks.get(key.removeprefix("task:")) for runs in frames for tasks in entries_of(runs))
     names = {name for entry in entries if entry is not None for name in entry["metric"].split(" and ")}
@@ -335,9 +358,14 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
     task = metric(key).task
     if task is not None:
         entries = [tasks.get(task) for tasks in entries_of(runs)]
-        low = sum(1 for entry in entries if entry is not None and not _above_majority(entry))
+        low = sum(1 for entry in entries if entry is not None and not _above_floor(entry))
         if low:
-            return f"{task} not above the majority class in {low} of {len(runs)} seeds"
+            bar = (
+                "better than the mean of the training set"
+                if not metric(f"task:{task}").higher_is_better
+                else "above the majority class"
+            )
+            return f"{task} not {bar} in {low} of {len(runs)} seeds"
     return None
 
 
@@ -422,11 +450,13 @@ def _average(tasks: dict[str, Any]) -> float | None:
     return sum(float(tasks[task]["average"]) for task in PAPER_FIVE) / len(PAPER_FIVE)
 
 
-def _above_majority(entry: dict[str, Any]) -> bool:
+def _above_floor(entry: dict[str, Any]) -> bool:
     floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
     scores: dict[str, Any] = next(iter(entry["sets"].values()), {})
     floor = floors.get("majority")
     score = scores.get(entry["metric"])
     if floor is None or not isinstance(score, dict) or "interval" not in score:
         return True
+    if direction(entry["metric"]) < 0:
+        return bool(score["interval"][1] < floor)
     return bool(score["interval"][0] > floor)

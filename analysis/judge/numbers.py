@@ -2,11 +2,11 @@
 
 import math
 
-from .metrics import metric
+from .metrics import THOUSANDTHS, metric
 from .statistics import Estimate
 
 DASH = "—"
-DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "s": 0, "ms": 2, "TFLOPs": 2, "x": 2, "": 3}
+DECIMALS = {"nats": 3, "%": 1, "M": 2, "1/s": 0, "s": 0, "ms": 2, "TFLOPs": 2, "x": 2, "": 3, THOUSANDTHS: 1}
 _SPEEDUP = "x"
 
 

@@ -62,13 +62,27 @@ def texts(task: dict[str, Any], data: Path | None) -> dict[str, list[Any]]:
         raise NoGoldError(f"no gold at hand: {given} is not there")
     name = file.name.lower().removesuffix(".xz").removesuffix(".gz")
     targets = {}
-    for line, row in _rows(open_text(file), name):
+    for line, row in table(open_text(file), name):
         key = str(row[task["id_column"]]) if task.get("id_column") else str(line)
         targets[key] = [row.get(column) for column in task["target_columns"]]
     return targets
 
 
-def _rows(text: str, name: str) -> list[tuple[int, dict[str, Any]]]:
+def quest(task: dict[str, Any], common: dict[str, Any], data: Path | None) -> dict[str, tuple[str, dict[str, float]]]:
+    """Row id -> (the body of its question, its targets), of Google QUEST's file or of a generated table."""
+    if task["source"] == "generated":
+        from albert_ablate.tasks.quest.generated import quest_table  # numpy and torch load slowly
+
+        text = quest_table(task["questions"])
+    else:
+        named, root = task.get("dev_file") or task.get("train_file"), where(common.get("data_dir"), data)
+        text = open_text(_gold_file(root, ("google-quest-challenge", "QUEST"), "train", ".csv", named))
+    rows = [row for _, row in table(text, "train.csv")]
+    targets = list(rows[0])[11:]
+    return {row["qa_id"]: (row["question_body"], {n: round(float(row[n]), 9) for n in targets}) for row in rows}
+
+
+def table(text: str, name: str) -> list[tuple[int, dict[str, Any]]]:
     """(line, row) for each row of a .jsonl, a .csv or a tab-separated file."""
     if name.endswith((".jsonl", ".json", ".ndjson")):
         return [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]

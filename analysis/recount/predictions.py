@@ -66,6 +66,9 @@ def _set(
     elif kind in ("text_classification", "text_regression"):
         counted.file = folder / f"{name}.tsv"
         counted.scores[name] = _text(counted, _tsv(counted.file), kind, task, gold.texts(task, data))
+    elif kind == "quest":
+        counted.file, counted.relative = folder / f"{name}.csv", 1e-6  # predictions are kept to nine digits
+        counted.scores[name] = _quest(counted.file, task, gold.quest(task, common, data))
     else:
         raise NoGoldError("its manifest does not say what kind of task it is")
 
@@ -125,6 +128,41 @@ def _text(
         "micro_f1": {"value": f1_of((sum(s[0] for s in sums), sum(s[1] for s in sums), sum(s[2] for s in sums)))},
         "macro_f1": {"value": mean([f1_of(counts) for counts in sums])},
     }
+
+
+def _quest(
+    file: Path, task: dict[str, Any], answers: dict[str, tuple[str, dict[str, float]]]
+) -> dict[str, dict[str, Any]]:
+    """Scores of a submission file; ``answers``: qa_id -> its question and its targets."""
+    rows = [row for _, row in gold.table(open_text(file), file.name)]
+    lost = [row["qa_id"] for row in rows if row["qa_id"] not in answers]
+    if lost:
+        raise NoGoldError(f"the gold at hand has no row {lost[0]}")
+    names = [name for name in rows[0] if name != "qa_id"]
+    pairs = {n: [(float(row[n]), answers[row["qa_id"]][1][n]) for row in rows] for n in names}
+    questions = [answers[row["qa_id"]][0] for row in rows]
+    made: dict[str, dict[str, Any]] = {}
+    for metric, error in (("mean_squared_error", lambda p, g: (p - g) ** 2), ("mean_absolute_error", _apart)):
+        by_row = [mean([error(*pairs[n][k]) for n in names]) for k in range(len(rows))]
+        value, interval = clustered(by_row, questions)
+        made[metric] = {"value": value, "interval": interval}
+    made["r2"] = {"value": mean([_r2(pairs[n]) for n in names])}
+    varied = [n for n in names if len({g for _, g in pairs[n]}) > 1]
+    ranked = [MEASURES["spearman"]([p for p, _ in pairs[n]], [g for _, g in pairs[n]]) for n in varied]
+    if task["constant"] == "zero" or (task["constant"] == "skip" and varied) or len(varied) == len(names):
+        made["spearman"] = {"value": sum(ranked) / len(names if task["constant"] == "zero" else varied)}
+    return made
+
+
+def _apart(predicted: float, right: float) -> float:
+    return abs(predicted - right)
+
+
+def _r2(pairs: list[tuple[float, float]]) -> float:
+    centre, left = mean([g for _, g in pairs]), sum((p - g) ** 2 for p, g in pairs)
+    if len({g for _, g in pairs}) == 1:
+        return float(left == 0)
+    return 1 - left / sum((g - centre) ** 2 for _, g in pairs)
 
 
 def _yes(given: list[float], right: list[float]) -> tuple[int, int, int]:

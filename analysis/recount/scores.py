@@ -21,6 +21,11 @@ OF_TASKS = {
     "MNLI": ("mnli", "matched", "accuracy"), "SST-2": ("sst2", "", "accuracy"), "RACE": ("race", "", "accuracy"),
     "MNLI-mm": ("mnli", "mismatched", "accuracy"), "MRPC": ("mrpc", "", "f1"), "CoLA": ("cola", "", "matthews"),
 }  # fmt: skip
+#: Tasks whose own metric is a squared error, which is printed in thousandths.
+_SQUARED = tuple(f"task:{name}" for name in ("quest", "quest_single", "quest_pair", "quest_generated"))
+_QUEST = ("QUEST R2", "QUEST ties")  # neither has two bounds
+OF_TASKS |= {"QUEST R2": ("quest", "", "r2"), "QUEST Spearman": ("quest", "", "spearman"),
+             "QUEST ties": ("quest", "", "discretising_gain")}  # fmt: skip
 #: The scores of the sentence tasks, and the key of each in results.json.
 _SENTENCES = {OBJECTIVE.label_of(task): task for task in SENTENCE_TASKS}
 #: Scores of every table; scores of a table with runs; tasks that have a column of the paper.
@@ -65,6 +70,7 @@ _UNITS = {
 }
 #: How the keys of a student's part of its teacher's score begin, and what is computed of a student's costs.
 _KEPT, _COSTS = "kept", ("times faster", "FLOPs alone", "FLOPs with teacher")
+_UNITS |= dict.fromkeys(_SQUARED, "×10⁻³")
 _UNITS |= {"times faster": "x", "FLOPs alone": "TFLOPs", "FLOPs with teacher": "TFLOPs"}
 _PROPORTIONS = {"accuracy", "exact", "f1", "macro_f1", "micro_f1"}
 _STEADY = 1.25
@@ -106,7 +112,7 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
         return None if None in parts else mean([part for part in parts if part is not None])
     if key.startswith("task:"):
         entry = entries.get(key.removeprefix("task:"))
-        return None if entry is None else 100 * entry["score"]
+        return None if entry is None else (1000 if key in _SQUARED else 100) * entry["score"]
     if key == "tokens/s":
         return run.speed
     if key == "seconds":
@@ -176,10 +182,12 @@ def roughness(profile: Any) -> float | None:
 
 def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
     """Bounds of a score, in printed units."""
-    if key in (*_MEANS, "CoLA"):  # a correlation, or with one among its parts
+    if key in (*_MEANS, "CoLA", "QUEST Spearman"):  # a correlation, or with one among its parts
         return (-100.0, 100.0)
-    if key.startswith(_KEPT):
+    if key.startswith(_KEPT) or key in _QUEST:
         return (-math.inf, math.inf)
+    if key in _SQUARED:
+        return _POSITIVE
     if not key.startswith("task:"):
         return _SHARE if unit(key) == "%" else _POSITIVE
     task = key.removeprefix("task:")
@@ -203,7 +211,8 @@ def floor(runs: Sequence[Run], key: str) -> float:
     if key not in OF_TASKS and not key.startswith("task:"):
         return 0.0
     task, name, metric = OF_TASKS.get(key, (key.removeprefix("task:"), "", "*"))
-    return 100 * resolution([_error_of_set(tasks_of_run.get(task), name, metric) for tasks_of_run in _entries(runs)])
+    scale = 1000 if key in _SQUARED else 100
+    return scale * resolution([_error_of_set(tasks_of_run.get(task), name, metric) for tasks_of_run in _entries(runs)])
 
 
 def _error_of_set(entry: dict[str, Any] | None, name: str, metric: str) -> float | None:
@@ -304,8 +313,10 @@ def _scores(entry: dict[str, Any] | None, name: str) -> dict[str, Any]:
 
 
 def _below(entry: dict[str, Any]) -> bool:
-    """Whether the first set's interval reaches down to its majority class."""
+    """Whether the first set's interval reaches its majority class, or the squared error of the training mean."""
     floors: dict[str, float] = next(iter(entry.get("to_beat", {}).values()), {})
     majority = floors.get("majority")
     interval = _interval(entry, "", "*")
-    return majority is not None and interval is not None and not interval[0] > majority
+    if majority is None or interval is None:
+        return False
+    return not (interval[1] < majority if entry["metric"] == "mean_squared_error" else interval[0] > majority)

@@ -171,7 +171,9 @@ def _planted(claim: dict[str, Any]) -> bool:
 
 
 def _of_absent_methods(claim: dict[str, Any], runs: Sequence[Run]) -> bool:
-    """Whether a claim is about methods of a paper of which no run has a method."""
+    """Whether a claim is about methods of a paper of which no run has a method, or about a task that no run has."""
+    if all(score.startswith("QUEST") for score in claim["scores"]):
+        return not {name for name in scores.tasks(runs) if name.startswith("quest")}
     students = {"distilbert", "tinybert"}
     terms = [_terms(cell) for cell in claim["arms"].values()]
     named = {str(of_arm.get("method", of_arm.get("method.name", "mlm"))) for of_arm in terms} - {"mlm"}

@@ -10,14 +10,14 @@ from markupsafe import Markup
 from ..draw.style import Drawing
 from ..judge import numbers
 from ..judge.effects import Effect, SweepTable
-from ..judge.metrics import metric
+from ..judge.metrics import THOUSANDTHS, metric
 from . import render, web
 from .figure import figure_of
 from .sources import of_tables
 
 HEAD = ("effect", "against", "score", "difference", "95% interval", "p", "paper", "verdict")
 _NUMBERS = ("difference", "95% interval", "p", "paper")
-_UNITS = {"%": " points", "nats": " nats", "": ""}
+_UNITS = {"%": " points", "nats": " nats", "": "", THOUSANDTHS: f" {THOUSANDTHS}"}
 #: Scores that a sentence is about, the first that the arms have.
 _FIRST = ("Avg", "GLUE", "MLM", "MLM loss")
 _NOTE = (

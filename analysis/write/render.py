@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..judge.metrics import metric
+from ..judge.metrics import THOUSANDTHS, metric
 from ..judge.numbers import DASH, DECIMALS, number, p_value, printed, signed, unit
 from ..judge.tables import Comparison, Entry, Row, Table
 
@@ -36,7 +36,7 @@ def column_head(column: Sequence[str]) -> str:
     return f"{named} {'↑' if metric(column[0]).higher_is_better else '↓'}"
 
 
-_UNITS = {"%": "%", "nats": "nats", "M": "M", "x": "×", "ms": "ms", "TFLOPs": "TFLOPs"}
+_UNITS = {"%": "%", "nats": "nats", "M": "M", "x": "×", "ms": "ms", "TFLOPs": "TFLOPs", THOUSANDTHS: THOUSANDTHS}
 _SIGNS = "†‡§¶‖"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..judge import numbers
 from ..judge.claims import VERDICTS, Verdict, bound_text, divided, whose
+from ..judge.metrics import THOUSANDTHS
 from ..read.seeds import of_planned
 from . import render
 from .content import Report, untested_summary
@@ -49,7 +50,7 @@ def score_row(verdict: Verdict) -> dict[str, Any]:
     """The cells of a claim's row as texts, by name."""
     claim, effect = verdict.claim, verdict.effect
     unit = numbers.unit(verdict.score or claim.scores[0])
-    unit_label = {"%": " points", "nats": " nats", "1/s": " tokens/s"}.get(unit, "")
+    unit_label = {"%": " points", "nats": " nats", "1/s": " tokens/s", THOUSANDTHS: f" {THOUSANDTHS}"}.get(unit, "")
     many = 3 if unit in ("nats", "") else 2
     return {
         "claim": claim.claim, "source": claim.source, "verdict": verdict.verdict, "mark": MARKS[verdict.verdict],

@@ -113,7 +113,7 @@ def _column(row: Row, names: Sequence[str]) -> str:
 
 def _glue_target(row: Row, column: str, spec: GlueTask, unlabelled: list[int]) -> int | tuple[float, ...] | None:
     if spec.labels is None:
-        return (_number(row, column),)
+        return (number(row, column),)
     word = str(row.values[column])
     if word in ("-", "-1"):  # annotators did not agree, or a hidden label
         unlabelled.append(row.line)
@@ -121,7 +121,8 @@ def _glue_target(row: Row, column: str, spec: GlueTask, unlabelled: list[int]) -
     return label_index(row, column, spec.labels)
 
 
-def _number(row: Row, column: str) -> float:
+def number(row: Row, column: str) -> float:
+    """The finite number in a cell. Raises DataError for anything else."""
     given = row.values[column]
     try:
         value = float("nan") if isinstance(given, bool) or "_" in str(given) else float(given)
@@ -162,7 +163,7 @@ def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
         if kind == "classes":
             return label_index(row, task.target_columns[0], names, f"{where}.labels")
         if kind == "values":
-            return tuple(_number(row, column) for column in task.target_columns)
+            return tuple(number(row, column) for column in task.target_columns)
         return tuple(float(label_index(row, column, ("0", "1"))) for column in task.target_columns)
 
     def examples(table: Sequence[Row]) -> list[Example]:
