@@ -44,6 +44,13 @@ class KnowledgeConfig:
         return {key: value for key, value in vars(self).items() if key in ("name", *KNOWLEDGE) and key not in unread}
 
 
+def unread_facts(settings: Mapping[str, Any]) -> frozenset[str]:
+    """Full names of the settings of facts that a run with the flat ``settings`` does not read."""
+    name = settings.get("knowledge.name", "none")
+    unread = KNOWLEDGE if name == "none" else {} if name == "inject" else _BRANCHES
+    return frozenset(f"knowledge.{key}" for key in unread)
+
+
 def knowledge_contradictions(
     knowledge: KnowledgeConfig, common: FineTuneConfig, tasks: Mapping[str, TaskConfig], sees_all: bool
 ) -> list[str]:

@@ -1,8 +1,8 @@
 """A task on made-up nouns whose answers only a table of facts tells.
 
 It shows whether a model reads facts, not whether facts are useful. A sentence names two nouns; the question is whether
-the first of them is something alive or something made. The nouns of dev examples occur in no training example, so their
-spelling tells nothing. The table says what each noun is, in one of 40 words that training and dev examples share.
+the first of them is a person or a thing. The nouns of dev examples occur in no training example, so their
+spelling tells nothing. The table says what each noun is, in one of 28 words that training and dev examples share.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ from albert_ablate.tasks.texts.sets import Example, ExampleSets
 
 #: Raise when the same settings would give other examples or facts.
 _FORMAT = 1
-CLASSES = ("alive", "made")
-#: Of each class as many. A table with exchanged objects says ``not this one``: with 40 words, a hint of one in 78.
+CLASSES = ("person", "thing")
+#: Of each class as many, words that occur often in the embedded corpus. A table with exchanged objects says ``not this
+#: one``: with 28 words, a hint of one in 54.
 _OBJECTS = (
-    ("horse", "bird", "fish", "tree", "flower", "farmer", "sailor", "soldier", "child", "cow",
-     "sheep", "dog", "wolf", "bear", "oak", "corn", "grass", "teacher", "miner", "judge"),
-    ("ship", "road", "bridge", "coin", "flag", "gun", "mill", "wagon", "house", "school",
-     "canal", "letter", "book", "dollar", "railroad", "engine", "wall", "tower", "table", "cannon"),
+    ("president", "secretary", "judge", "citizen", "minister", "senator", "general", "governor", "man", "child",
+     "consul", "slave", "friend", "enemy"),
+    ("law", "bank", "treaty", "bill", "road", "school", "house", "report", "tax", "line", "silver", "railroad", "court",
+     "fund"),
 )  # fmt: skip
 _PREDICATE = "is a"
 #: Number of nouns of each side.
