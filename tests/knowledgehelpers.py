@@ -56,7 +56,7 @@ def batch_of(made: Sequences) -> TaskBatch:
     return FeatureSet(made, np.zeros(count, np.int64)).batch(np.arange(count))
 
 
-def words_of(made: Sequences, words: Words, row: int = 0) -> list[str]:
+def words_of(made: Sequences, words: Words, row: int = 0) -> str:
     names = {1: "<unk>", 2: "[CLS]", 3: "[SEP]"}
     ids = made.tokens[made.offsets[row] : made.offsets[row + 1]].tolist()
-    return [names.get(i) or words.piece(i) for i in ids]
+    return " ".join(names.get(i) or words.piece(i) for i in ids)

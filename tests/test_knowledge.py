@@ -27,7 +27,7 @@ from albert_ablate.tasks.task import Sequences, TaskBatch
 SHAPE = Architecture(64, 8, 16, 3, 2, 32, 40, Share.NONE, initializer_range=0.3)
 #: The worked example: tokens, soft positions, and by row the tokens that each one sees, counted by hand. The last
 #: [SEP] belongs to the sentence.
-FLAT = "[CLS] Tim Cook CEO Apple is visiting Beijing capital China is_a City now [SEP]".split()
+FLAT = "[CLS] Tim Cook CEO Apple is visiting Beijing capital China is_a City now [SEP]"
 POSITIONS = [0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 6, 7, 6, 7]
 SENTENCE_PLACES = {0, 1, 2, 5, 6, 7, 12, 13}
 BRANCHES = {2: [{3, 4}], 7: [{8, 9}, {10, 11}]}
@@ -53,6 +53,12 @@ def encoder(layers: int = 3, **changed: Any) -> Encoder:
     return model.eval()
 
 
+def without_hand_written_layers(model: Encoder) -> Encoder:
+    for block in model.modules():
+        block.on_cpu = lambda low: None  # type: ignore[assignment]
+    return model
+
+
 def states(model: Encoder, batch: TaskBatch) -> Tensor:
     with torch.no_grad():
         return model(batch.input_ids, batch.type_ids, batch.visible, batch.position_ids)
@@ -63,30 +69,30 @@ def test_the_worked_example_in_all_of_its_places() -> None:
     made = sequences([SENTENCE], COOK, words=words)
     batch = batch_of(made)
     assert words_of(made, words) == FLAT
-    assert batch.position_ids is not None and batch.position_ids[0].tolist() == POSITIONS
+    assert batch.position_ids is not None
+    assert batch.position_ids[0].tolist() == POSITIONS
     visible = batch.visible[0, 0].numpy()
     np.testing.assert_array_equal(visible, expected_visible())
     np.testing.assert_array_equal(visible, visible.T)
-    counts = dict(zip(FLAT, visible[:13, :13].sum(1).tolist(), strict=False))  # as the paper counts them, without [SEP]
-    assert counts == dict.fromkeys(FLAT[:13], 3) | dict.fromkeys(["[CLS]", "Tim", "is", "visiting", "now"], 7) | {
-        "Cook": 9, "Beijing": 11,
-    }  # fmt: skip
+    # As counted without [SEP], which the paper's example does not have.
+    counts = dict(zip(FLAT.split(), visible[:13, :13].sum(1).tolist(), strict=False))
+    of_sentence = dict.fromkeys(["[CLS]", "Tim", "is", "visiting", "now"], 7) | {"Cook": 9, "Beijing": 11}
+    assert counts == dict.fromkeys(FLAT.split()[:13], 3) | of_sentence
 
 
 def test_a_branch_belongs_to_all_pieces_of_its_mention_and_to_its_segment() -> None:
     words = Words()
     made = sequences(["Tim Cook waits"], FACTS, second=["Beijing is large"], words=words)
     assert (
-        words_of(made, words)
-        == "[CLS] Tim Cook CEO Apple waits [SEP] Beijing capital China is_a City is large [SEP]".split()
+        words_of(made, words) == "[CLS] Tim Cook CEO Apple waits [SEP] Beijing capital China is_a City is large [SEP]"
     )
     batch = batch_of(made)
     assert batch.type_ids[0].tolist() == [0] * 7 + [1] * 8
     assert batch.position_ids is not None
     assert batch.position_ids[0].tolist() == [0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 6, 7, 6, 7, 8]
     seen = batch.visible[0, 0]
-    assert seen[1, 3] and seen[2, 3], "both pieces of Tim Cook see its fact"
-    assert not seen[5, 3] and not seen[8, 10], "no other word does, and no branch of the same mention"
+    assert seen[[1, 2], 3].all(), "both pieces of Tim Cook see its fact"
+    assert not seen[[5, 8], [3, 10]].any(), "no other word does, and no branch of the same mention"
 
 
 def test_longest_matches_on_word_boundaries() -> None:
@@ -96,7 +102,8 @@ def test_longest_matches_on_word_boundaries() -> None:
         Fact("York", "is a", "town"),
     ]
     made = sequences(["the New York Times of York"], facts)
-    assert made.facts is not None and made.facts.counts == {"mentions": 2, "matched": 2, "injected": 2, "dropped": 0}
+    assert made.facts is not None
+    assert made.facts.counts == {"mentions": 2, "matched": 2, "injected": 2, "dropped": 0}
     assert made.facts.mention is not None
     assert made.facts.mention.tolist()[2:5] == [1, 1, 1], "one mention, not New York"
 
@@ -104,23 +111,22 @@ def test_longest_matches_on_word_boundaries() -> None:
 def test_facts_in_file_order_at_most_so_many() -> None:
     facts = [Fact("a", f"p{i}", f"o{i}") for i in range(4)]
     words = Words()
-    assert words_of(sequences(["a b"], facts, words=words), words) == "[CLS] a p0 o0 p1 o1 b [SEP]".split()
+    assert words_of(sequences(["a b"], facts, words=words), words) == "[CLS] a p0 o0 p1 o1 b [SEP]"
     made = sequences(["a b"], facts, words=words, max_triples=3, relation_text=False)
-    assert words_of(made, words) == "[CLS] a o0 o1 o2 b [SEP]".split()
+    assert words_of(made, words) == "[CLS] a o0 o1 o2 b [SEP]"
 
 
 def test_facts_as_text_stand_after_the_texts() -> None:
     words = Words()
     single = sequences([f"{SENTENCE} Beijing"], FACTS, words=words, name="text")
-    told = "Tim Cook CEO Apple. Beijing capital China. Beijing is_a City. [SEP]".split()
-    assert words_of(single, words) == ["[CLS]", *SENTENCE.split(), "Beijing", "[SEP]", *told], "each fact once"
+    told = "Tim Cook CEO Apple. Beijing capital China. Beijing is_a City. [SEP]"
+    assert words_of(single, words) == f"[CLS] {SENTENCE} Beijing [SEP] {told}", "each fact once"
     assert batch_of(single).type_ids[0].tolist() == [0] * 9 + [1] * 11
     pair = sequences(["Beijing"], FACTS, second=["now"], words=words, name="text")
-    assert (
-        words_of(pair, words) == "[CLS] Beijing [SEP] now [SEP] Beijing capital China. Beijing is_a City. [SEP]".split()
-    )
+    assert words_of(pair, words) == "[CLS] Beijing [SEP] now [SEP] Beijing capital China. Beijing is_a City. [SEP]"
     batch = batch_of(pair)
-    assert batch.visible is batch.mask and batch.position_ids is None
+    assert batch.visible is batch.mask
+    assert batch.position_ids is None
 
 
 @pytest.mark.parametrize("name", ["inject", "text"])
@@ -129,10 +135,11 @@ def test_no_piece_of_the_text_is_ever_dropped_for_a_fact(room: int, name: str) -
     """Every length from that of the sentence alone: facts are taken while they fit, the others are counted."""
     words = Words()
     made = sequences([SENTENCE], FACTS, room, words=words, name=name)
-    shown = words_of(made, words)
+    shown = words_of(made, words).split()
     assert len(shown) <= room
     kept = [word for word in shown if word in SENTENCE.split()]
-    assert kept[:6] == SENTENCE.split() and shown[-1] == "[SEP]"
+    assert kept[:6] == SENTENCE.split()
+    assert shown[-1] == "[SEP]"
     assert made.facts is not None
     counts = made.facts.counts
     assert counts["matched"] == 3 == counts["injected"] + counts["dropped"]
@@ -203,36 +210,20 @@ def test_branches_of_a_mention_may_stand_in_any_order(matrix: bool, soft: bool) 
 @pytest.mark.parametrize("plain", [True, False])
 def test_padding_changes_nothing_and_stays_finite(low: torch.dtype, plain: bool) -> None:
     """Also with gradients, in the hand-written layers and in the plain modules."""
-    made = sequences([SENTENCE, "Beijing"], COOK)
-    batch, model = batch_of(made).widened(32, 32), encoder()
-    if plain:
-        for block in model.modules():
-            block.on_cpu = lambda low: None  # type: ignore[assignment]
+    narrow = batch_of(sequences([SENTENCE, "Beijing"], COOK))
+    model, wide = without_hand_written_layers(encoder()) if plain else encoder(), narrow.widened(32, 32)
     with torch.autocast("cpu", torch.bfloat16, enabled=low is torch.bfloat16):
-        found = model(batch.input_ids, batch.type_ids, batch.visible, batch.position_ids)
-        alone = batch_of(sequences(["Beijing"], COOK))
-        short = model(alone.input_ids, alone.type_ids, alone.visible, alone.position_ids)
-    assert found.isfinite().all()
-    bound = 1e-4 if low is torch.float32 else 0.2
-    width = alone.input_ids.shape[1]
-    if low is torch.float32:  # ids of words depend on the texts before
-        torch.testing.assert_close(short.isfinite(), torch.ones_like(short, dtype=torch.bool))
-    again = batch_of(made)
-    torch.testing.assert_close(
-        found[:, : again.input_ids.shape[1]][again.mask].float(),
-        model(again.input_ids, again.type_ids, again.visible, again.position_ids)[again.mask].float(),
-        rtol=bound, atol=bound,
-    )  # fmt: skip
-    assert width < 32
-    POOLS["mean"](model, batch).sum().backward()
+        padded, exact = (model(b.input_ids, b.type_ids, b.visible, b.position_ids) for b in (wide, narrow))
+        POOLS["mean"](model, wide).sum().backward()
+    assert padded.isfinite().all()
+    bound = 1e-4 if low is torch.float32 else 0.1
+    torch.testing.assert_close(padded[wide.mask], exact[narrow.mask], rtol=bound, atol=bound)
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_hand_written_and_plain_layers_agree() -> None:
     batch = batch_of(sequences([SENTENCE, "Beijing now"], COOK))
-    by_hand, plain = encoder(), encoder()
-    for block in plain.modules():
-        block.on_cpu = lambda low: None  # type: ignore[assignment]
+    by_hand, plain = encoder(), without_hand_written_layers(encoder())
     results = []
     for model in (by_hand, plain):
         out = model(batch.input_ids, batch.type_ids, batch.visible, batch.position_ids)[batch.mask]
@@ -252,7 +243,8 @@ def test_heads_read_the_sentence_alone() -> None:
         torch.testing.assert_close(found["mean"][row], last[row][places].mean(0), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found["last"][row], last[row][places[-1]], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found["first"][row], last[row][0], rtol=1e-4, atol=1e-5)
-        assert batch.input_ids[row, places[-1]] == SEP and batch.input_ids[row, 0] == CLS
+        assert batch.input_ids[row, places[-1]] == SEP
+        assert batch.input_ids[row, 0] == CLS
 
 
 def test_parts_of_a_batch_keep_its_branches() -> None:
@@ -286,7 +278,9 @@ def test_the_exchange_is_no_code() -> None:
     """What a subject gets says no more of its own object than that it is another one."""
     facts = [Fact(f"s{i}", "is", f"o{i % 8}") for i in range(800)]
     pairs = Counter((a.object, b.object) for a, b in zip(facts, shuffled(facts, 3), strict=True))
-    assert len(pairs) == 8 * 7 and max(pairs.values()) < 40 and min(pairs.values()) > 2
+    assert len(pairs) == 8 * 7
+    assert max(pairs.values()) < 40
+    assert min(pairs.values()) > 2
 
 
 def test_objects_that_cannot_be_exchanged_stay() -> None:
@@ -313,7 +307,8 @@ def test_equal_tokens_whatever_the_hash_seed(tmp_path: Path) -> None:
         ).stdout
         for seed in ("0", "1", "77")
     }
-    assert len(shown) == 1 and "[" in shown.pop()
+    assert len(shown) == 1
+    assert "[" in shown.pop()
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -41,6 +41,9 @@ def make_material(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenize
         with console.stage(f"scoring the baselines of {name}"):
             write_json(path, task.baselines(config.task.bag_of_words))
     console.say(f"{name}: {_describe_counts(task)}")
+    facts = task.train.sequences.facts
+    if facts is not None and not facts.counts["matched"]:
+        task.counts["notes"].append("no subject of a fact occurs in its training texts")
     for line in _facts_said(task):
         console.say(f"  {name}, {line}")
     for note in task.counts["notes"]:

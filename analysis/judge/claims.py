@@ -27,6 +27,7 @@ from albert_ablate.errors import ConfigError
 from ..read import paper
 from ..read.cells import NO_RUN, coverage, select
 from ..read.seeds import doubt, lost_seeds
+from ..read.tunings import has_facts
 from .effects import contrast
 from .metrics import FOUR, INFERENCE, METRICS, measured_apart, metric, roughness, unfit, values
 from .statistics import ALPHA, Estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
@@ -36,8 +37,11 @@ from .terms import settings_of
 _FILE = Path(__file__).parent.parent / "claims.yaml"
 #: ELECTRA's claims, and those of DistilBERT and TinyBERT: judged where a run has one of their methods.
 ELECTRA, DISTILLATION = _FILE.with_name("electra_claims.yaml"), _FILE.with_name("distillation_claims.yaml")
+#: K-BERT's: judged where a fine-tuning read facts.
+FACTS = _FILE.with_name("knowledge_claims.yaml")
 _OWNERS: dict[Path | None, str] = {
     None: "the paper's", ELECTRA: "ELECTRA's", DISTILLATION: "DistilBERT's and TinyBERT's",
+    FACTS: "K-BERT's",
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
@@ -130,7 +134,7 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
     """The papers' claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
     claims: list[Claim] = []
     known: dict[str, str] = {}
-    for file in (None, ELECTRA, DISTILLATION, *files):
+    for file in (None, ELECTRA, DISTILLATION, FACTS, *files):
         loaded = load_claims(file)
         for claim in loaded:
             if claim.id in known:
@@ -141,9 +145,10 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
 
 
 def in_question(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Claim]:
-    """``claims``, without those of papers whose methods no run has."""
+    """``claims``, without those of papers whose methods no run has, in pretraining or in fine-tuning."""
     methods = [MethodName(name) for name in set(runs[METHOD.name].dropna())]
     present = {ELECTRA: any(m.corrupts for m in methods), DISTILLATION: any(m.distils for m in methods)}
+    present[FACTS] = any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)
     absent = {name for file, there in present.items() if not there for name in ids_of(file)}
     return [claim for claim in claims if claim.id not in absent]
 
@@ -381,9 +386,9 @@ def _ids() -> frozenset[str]:
 
 
 def whose(verdicts: Sequence[Verdict]) -> str:
-    """``the paper`` whose claims these are; ``both papers`` with ELECTRA's, ``the papers`` with those of students."""
+    """``the paper`` whose claims these are; ``both papers`` with ELECTRA's, ``the papers`` with those of others."""
     named = {v.claim.id for v in verdicts}
-    if named & ids_of(DISTILLATION):
+    if named & (ids_of(DISTILLATION) | ids_of(FACTS)):
         return "the papers"
     return "both papers" if named & ids_of(ELECTRA) else "the paper"
 

@@ -37,7 +37,7 @@ def wordnet_facts(folder: Path) -> tuple[list[Fact], str]:
                 f"{folder}: no {name} there. Name the folder of WordNet's files; on Debian `apt-get install "
                 "wordnet-base` puts them into /usr/share/wordnet."
             )
-    synsets = {offset: synset for offset, synset in _synsets(folder / FILES[0])}
+    synsets = dict(_synsets(folder / FILES[0]))
     first = dict(_first_senses(folder / FILES[1]))
     facts: dict[Fact, None] = {}
     for offset, synset in synsets.items():
