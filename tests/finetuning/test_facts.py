@@ -72,7 +72,7 @@ def test_a_run_is_the_same_with_and_without_facts(folder: Path) -> None:
     (["knowledge.soft_positions=false", "knowledge=text", "task=facts"], r"no effect with knowledge=text"),
     (["knowledge=inject", "task=squad11", "knowledge.file=x"], r"knowledge=inject with task=squad11: facts are read"),
     (["knowledge=inject", "task=facts", "method=causal", "objective=none"], r"no fact would reach the sentence"),
-    (["knowledge=inject", "task=facts", "task.distil.teacher=x"], r"with task\.distil\.teacher=x: the teacher does not"),
+    (["knowledge=inject", "task=facts", "task.distil.teacher=x"], r"task\.distil\.teacher=x: the teacher does not"),
     (["knowledge=inject", "task=facts", "task.augment.copies=2"], r"a copy may lose the words"),
     (["knowledge=inject", "task=facts", "knowledge.max_triples=0"], r"knowledge\.max_triples"),
     (["knowledge=kbert", "task=facts"], r"knowledge=kbert"),
