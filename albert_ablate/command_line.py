@@ -35,6 +35,7 @@ COMMANDS = {
     "export": Command("albert_ablate.export", "a run as a folder of transformers"),
     "import": Command("albert_ablate.import_hf", "an ALBERT, BERT, DistilBERT or ELECTRA checkpoint as a run"),
     "pack": Command("albert_ablate.pack", "a corpus as one file of tokens", settings=True),
+    "wordnet": Command("albert_ablate.wordnet", "WordNet's nouns as a table of facts"),
     "report": Command("albert_ablate.analysis.report", "tables, figures and verdicts from runs"),
     "serve": Command("albert_ablate.analysis.serve", "the report and the board in a browser, kept up to date"),
     "scores": Command("albert_ablate.analysis.scores", "scores by arm, and the claims that they test"),

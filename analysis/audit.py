@@ -46,6 +46,7 @@ _CLAIMS = Path(__file__).with_name("claims.yaml")
 _ELECTRA = Path(__file__).with_name("electra_claims.yaml")
 _DISTILLATION = Path(__file__).with_name("distillation_claims.yaml")
 _QUEST = Path(__file__).with_name("quest_claims.yaml")
+_FACTS = Path(__file__).with_name("knowledge_claims.yaml")
 _CONTROLS = Path(__file__).with_name("controls.yaml")
 
 
@@ -191,7 +192,7 @@ def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
     load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
     return [
         entry
-        for file in (_CLAIMS, _ELECTRA, _DISTILLATION, _QUEST, _CONTROLS, *files)
+        for file in (_CLAIMS, _ELECTRA, _DISTILLATION, _QUEST, _FACTS, _CONTROLS, *files)
         for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
     ]
 

@@ -15,6 +15,7 @@ from taskhelpers import (
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
+from albert_ablate.tasks.knowledge.reading import locate_facts
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import resolve
 from albert_ablate.tasks.squad.task import SquadTask
@@ -47,7 +48,8 @@ def tuner(folder: Path, name: str, place: Path, *words: str, seed: int = 0) -> F
 
 
 def make(config: RunConfig, name: str, folder: Path) -> Task:
-    return read(locate(config.task, config.tasks[name]))(tokenizer_of(folder), 32)
+    facts = locate_facts(config.knowledge, config.tasks[name], Path(config.paths.cache))
+    return read(locate(config.task, config.tasks[name], facts))(tokenizer_of(folder), 32)
 
 
 def gold_outputs(task: SquadTask) -> dict[str, np.ndarray]:

@@ -59,7 +59,7 @@ def test_a_setting_has_its_own_values_and_comment() -> None:
     assert known["tasks.*.version"].values == "1.1, 2.0"
     assert known["share.strategy"].values == "all, attention, ffn, none"
     assert known["task.seeds"].values == "list of integer ≥ 0"
-    kinds = ["glue", "text_classification", "text_regression", "generated", "squad", "race", "quest"]
+    kinds = ["glue", "text_classification", "text_regression", "generated", "facts", "squad", "race", "quest"]
     assert known["tasks.*.kind"].values.split(", ") == kinds
     assert known["data.planted.topic"].comment == "probability that a word belongs to its document's topic"
     assert known["data.hub.*.split"].comment == "of the training documents"

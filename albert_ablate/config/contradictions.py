@@ -6,6 +6,7 @@ from pathlib import Path
 from albert_ablate.axes import AXES, SHARE, Part, plain
 from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import BEFORE
+from albert_ablate.config.knowledge import knowledge_contradictions
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
 from albert_ablate.config.tasks import AUGMENT, DISTIL, FineTuneConfig, QuestConfig, TaskConfig, TextConfig
 
@@ -53,6 +54,7 @@ def contradictions(c: RunConfig) -> list[str]:
     problems += _layer_decay_contradictions(c)
     problems += _unread_contradictions(c)
     problems += _distillation_contradictions(c.task, c.tasks)
+    problems += knowledge_contradictions(c.knowledge, c.task, c.tasks, not c.method.name.predicts_next)
     problems += _path_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
         problems.append(f"task.seeds={list(c.task.seeds)}: a seed is listed twice. Name each once.")

@@ -9,13 +9,14 @@ from typing import Any
 from albert_ablate.axes import AXES
 from albert_ablate.axes.method import unread
 from albert_ablate.config.identity import BEFORE, UNSAID, comparable
+from albert_ablate.config.knowledge import unread_facts
 
 #: The settings of a run, nested or flat.
 Settings = Mapping[str, Any]
 SEED = "seed"
 _AXES = {axis.path: axis for axis in AXES}
 #: Groups outside an identity in which arms may differ, and those of fine-tuning, in which cells may differ.
-_TEXT, _TUNING = ("data", "tokenizer"), ("task", "tasks")
+_TEXT, _TUNING = ("data", "tokenizer"), ("task", "tasks", "knowledge")
 #: Setting -> what names the fine-tuned tasks of a cell.
 _TASKS = "tasks"
 #: Settings that choose an option of their group, and the scale, which chooses options of many groups. What follows from
@@ -35,7 +36,7 @@ TUNED = "fine_tuning"
 _UNREAD = "unread"
 _NAMES = {
     **{axis.path: axis.group for axis in AXES}, **{path: path.split(".")[0] for path in _CHOICES},
-    "warm_start.layers": "after", _TASKS: "task",
+    "warm_start.layers": "after", _TASKS: "task", "knowledge.name": "knowledge",
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def _apart(runs: Sequence[Settings], tuning: bool) -> dict[str, list[str]]:
         groups = (*_TEXT, *_TUNING) if tuning else _TEXT
         names |= dict.fromkeys(flatten(compared | {group: values[group] for group in groups if group in values}))
     flat = [settings_of(values) for values in runs]
-    idle = [unread(settings) for settings in flat]
+    idle = [_unread(settings) for settings in flat]
     columns = {
         name: [
             _UNREAD if name in ignored or _absent(name, settings) else json.dumps(settings.get(name), default=str)
@@ -127,7 +128,12 @@ def value_name(name: str, value: Any) -> str:
 
 def is_read(name: str, settings: Settings) -> bool:
     """Whether a run with the flat ``settings`` reads the setting ``name``."""
-    return name not in unread(settings) and not _absent(name, settings)
+    return name not in _unread(settings) and not _absent(name, settings)
+
+
+def _unread(settings: Settings) -> frozenset[str]:
+    """Full names of the settings that a run does not read, by its method and its facts."""
+    return frozenset(unread(settings)) | unread_facts(settings)
 
 
 def _absent(name: str, settings: Settings) -> bool:

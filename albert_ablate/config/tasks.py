@@ -174,6 +174,9 @@ class TaskBase:
     pools: ClassVar[bool] = True
     #: Whether an example is one text or two, so that its words can be replaced.
     of_texts: ClassVar[bool] = True
+    #: Whether facts can be read beside its texts, and whether it has facts of its own.
+    takes_facts: ClassVar[bool] = False
+    own_facts: ClassVar[bool] = False
 
     name: str
     recipe: RecipeConfig
@@ -196,12 +199,16 @@ class TaskBase:
 class GlueConfig(TaskBase):
     """A GLUE task; ``tasks/texts/glue.py`` has its columns, labels and metrics."""
 
+    takes_facts: ClassVar[bool] = True
+
     kind: Literal["glue"]
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TextConfig(TaskBase):
     """Classification or regression of a user's own files."""
+
+    takes_facts: ClassVar[bool] = True
 
     kind: Literal["text_classification", "text_regression"]
     text_columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
@@ -218,8 +225,22 @@ class TextConfig(TaskBase):
 class GeneratedConfig(TaskBase):
     """A task made from the embedded corpus."""
 
+    takes_facts: ClassVar[bool] = True
+
     kind: Literal["generated"]
     task: Literal["era", "word_order"]
+    train_examples: Positive
+    dev_examples: Positive
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FactsConfig(TaskBase):
+    """A task on made-up nouns, whose answers only a table of facts tells."""
+
+    takes_facts: ClassVar[bool] = True
+    own_facts: ClassVar[bool] = True
+
+    kind: Literal["facts"]
     train_examples: Positive
     dev_examples: Positive
 
@@ -247,6 +268,7 @@ class RaceConfig(TaskBase):
     """Four-way multiple choice."""
 
     of_texts: ClassVar[bool] = False
+    takes_facts: ClassVar[bool] = True
 
     kind: Literal["race"]
     levels: Annotated[tuple[Literal["middle", "high"], ...], Field(min_length=1)]
@@ -276,5 +298,6 @@ class QuestConfig(TaskBase):
 
 
 TaskConfig = Annotated[
-    GlueConfig | TextConfig | GeneratedConfig | SquadConfig | RaceConfig | QuestConfig, Field(discriminator="kind")
+    GlueConfig | TextConfig | GeneratedConfig | FactsConfig | SquadConfig | RaceConfig | QuestConfig,
+    Field(discriminator="kind"),
 ]

@@ -108,6 +108,11 @@ class Tokenizer:
         """The piece with this id; ``▁`` opens a word, or ``##`` continues one."""
         return str(self.pieces.id_to_piece(number))
 
+    def characters(self, number: int) -> tuple[bool, str]:
+        """Whether the piece with this id carries the mark of a new word, and its characters without a mark."""
+        piece = self.piece(number)
+        return piece.startswith("▁"), piece.removeprefix("▁")
+
     def _continued(self, ids: list[int]) -> list[int]:
         """``ids`` of a text that continues a word: the first piece loses its word mark."""
         first = self.pieces.id_to_piece(ids[0])

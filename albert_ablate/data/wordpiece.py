@@ -65,6 +65,11 @@ class WordPiece(Tokenizer):
         """The piece with this id; empty for a row of an imported model that no piece belongs to."""
         return self._model.id_to_token(number) or ""
 
+    def characters(self, number: int) -> tuple[bool, str]:
+        """Whether the piece with this id opens a word, and its characters without the mark of those that do not."""
+        piece = self.piece(number)
+        return not piece.startswith("##"), piece.removeprefix("##")
+
     def _continued(self, ids: list[int]) -> list[int]:
         """As it is: a word piece that opens a word carries no mark."""
         return ids

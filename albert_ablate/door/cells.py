@@ -91,7 +91,7 @@ def _merge(cell: Cell, same: list[Cell]) -> None:
 
 
 def _tuning(cell: Cell) -> Any:
-    return cell.config.task, cell.config.tasks
+    return cell.config.task, cell.config.tasks, cell.config.knowledge
 
 
 def _parents(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
@@ -104,7 +104,7 @@ def _parents(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
             override
             for override in overrides
             if override.partition("=")[0] not in parent.changed
-            and not override.startswith(("task=", "task.", "tasks."))
+            and not override.startswith(("task=", "task.", "tasks.", "knowledge=", "knowledge."))
         ]
         changed = (*kept, *(f"{key}={value}" for key, value in parent.changed.items()))
         cells += [*_parents(parent.config, changed), Cell(replace(parent.config, tasks={}), changed, ())]

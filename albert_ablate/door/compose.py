@@ -36,7 +36,13 @@ def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
     _shorten_warmup(values["budget"], words)
     if values["method"].get("name") in [name.value for name in MethodName if name.distils]:
         values["method"] = with_identity(values["method"])
-    return parse({str(k): v for k, v in values.items()})
+    config = parse({str(k): v for k, v in values.items()})
+    if config.knowledge.reads_facts and not config.tasks:
+        raise ConfigError(
+            f"knowledge={config.knowledge.name}: facts are read in fine-tuning only, and there is no task. Give a "
+            "task, such as task=facts."
+        )
+    return config
 
 
 def _shorten_warmup(budget: Any, words: Sequence[str]) -> None:
@@ -79,7 +85,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 #: Groups that a fine-tuning composes anew; the rest is recorded with the run.
-_TASK_KEYS = ("task", "tasks", "runtime", "tracker", "rerun")
+_TASK_KEYS = ("task", "tasks", "knowledge", "runtime", "tracker", "rerun")
 FINE_TUNING_GROUPS = (*_TASK_KEYS, "paths")
 
 
@@ -109,7 +115,7 @@ def _composed_over(
     """The recorded settings, with the groups ``taken`` composed from ``overrides``. Raises ConfigError."""
     refused = [override for override in overrides if _group(override) not in allowed]
     if refused:
-        known = ", ".join(f"{key}" if key in ("task", "rerun") else f"{key}.*" for key in allowed)
+        known = ", ".join(f"{key}" if key in ("task", "rerun", "knowledge") else f"{key}.*" for key in allowed)
         raise ConfigError(f"{refused[0]}: the run is trained already. {subject} {known}.")
     run_settings = read_recorded(recorded)
     name = run_settings["scale"]["name"]

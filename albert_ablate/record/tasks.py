@@ -171,6 +171,15 @@ class Distilled(UnitTeacher):
     predictions: str  # targets of the second stage: soft, or gold
 
 
+class FactCounts(Part):
+    """Facts beside the texts of a set."""
+
+    mentions: Whole  # of subjects
+    matched: Whole  # facts of these mentions
+    injected: Whole  # of the matched facts
+    dropped: Whole  # of the matched facts, for lack of room
+
+
 class UnitResults(FineTuned, UnitName):
     """``results.json`` of a fine-tuning."""
 
@@ -178,6 +187,7 @@ class UnitResults(FineTuned, UnitName):
     to_beat_each: dict[str, Floors] = Field(default_factory=dict)  # dev set -> metric -> baseline -> its value
     set_up: SetUp | None = None
     teacher: Distilled | None = None  # of a distillation
+    facts: dict[str, FactCounts] = Field(default_factory=dict)  # set -> its facts, if texts were read with any
     before: Before | None = None  # if it was scored again
     reread: ScoredAgain | None = None  # if it was scored again
 
@@ -221,6 +231,7 @@ class UnitSettings(Part):
 
     common: dict[str, Any]
     task: dict[str, Any]
+    knowledge: dict[str, Any] | None = None  # as in ``config.knowledge``, if texts were read with facts
 
 
 class UnitData(Part):
@@ -228,6 +239,7 @@ class UnitData(Part):
 
     fingerprint: str | None = None
     files: dict[str, list[str]] | str | None = None  # set -> names; ``hub`` or ``generated`` without files
+    facts: str | None = None  # fingerprint of their table, if texts were read with facts
     source: str | None = None  # of generated examples
     rows_with_missing_fields_left_out: Whole | None = None
     rows_without_a_gold_label_left_out: Whole | None = None

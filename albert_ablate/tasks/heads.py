@@ -28,20 +28,24 @@ _FORBIDDEN = -1e30
 
 def _first(encoder: nn.Module, batch: TaskBatch) -> Tensor:
     """The state of [CLS], (B, H)."""
-    state: Tensor = encoder(batch.input_ids, batch.type_ids, batch.mask, rows=first_rows(batch.input_ids))
+    state: Tensor = encoder(
+        batch.input_ids, batch.type_ids, batch.visible, batch.position_ids, rows=first_rows(batch.input_ids)
+    )
     return state.float()
 
 
 def _mean(encoder: nn.Module, batch: TaskBatch) -> Tensor:
-    """The mean state of the real tokens, [CLS] and [SEP] included, (B, H)."""
-    states: Tensor = encoder(batch.input_ids, batch.type_ids, batch.mask)  # (B, T, H)
-    real = batch.mask[:, :, None]
+    """The mean state of the real tokens, [CLS] and [SEP] included, branches left out, (B, H)."""
+    states: Tensor = encoder(batch.input_ids, batch.type_ids, batch.visible, batch.position_ids)  # (B, T, H)
+    real = batch.sentence[:, :, None]
     return (states.float() * real).sum(1) / real.sum(1)
 
 
 def _last(encoder: nn.Module, batch: TaskBatch) -> Tensor:
-    """The state of the last real token, the final [SEP], (B, H)."""
-    state: Tensor = encoder(batch.input_ids, batch.type_ids, batch.mask, rows=last_rows(batch.mask))
+    """The state of the last real token, the final [SEP], which no branch follows, (B, H)."""
+    state: Tensor = encoder(
+        batch.input_ids, batch.type_ids, batch.visible, batch.position_ids, rows=last_rows(batch.mask)
+    )
     return state.float()
 
 

@@ -1,10 +1,11 @@
 """Finds the data of a configured task, reads them, and builds the task."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from albert_ablate.config.tasks import (  # fmt: skip
+    FactsConfig,
     FineTuneConfig,
     GeneratedConfig,
     GlueConfig,
@@ -16,6 +17,8 @@ from albert_ablate.config.tasks import (  # fmt: skip
 )
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.files import digest, sha256_file
+from albert_ablate.tasks.knowledge.generated import facts_fingerprint, generated_examples
+from albert_ablate.tasks.knowledge.reading import FactSource
 from albert_ablate.tasks.quest.data import quest_files, read_quest
 from albert_ablate.tasks.quest.generated import FORMAT as QUEST_FORMAT
 from albert_ablate.tasks.quest.task import QuestTask
@@ -42,6 +45,7 @@ class Source:
     files: dict[str, list[Path]] | None  # None: from the hub, or generated
     fingerprint: str
     generated: bool = False
+    facts: FactSource | None = None  # that are read beside the texts
 
     def names(self) -> dict[str, list[str]] | str:
         """Names of the files, for the manifest; ``generated`` or ``hub`` if there are none."""
@@ -50,8 +54,14 @@ class Source:
         return {name: [path.name for path in paths][:3] for name, paths in self.files.items()}
 
 
-def locate(common: FineTuneConfig, task: TaskConfig) -> Source:
+def locate(common: FineTuneConfig, task: TaskConfig, facts: FactSource | None = None) -> Source:
     """Find a task's files and compute their fingerprint. Raises DataError if one is missing."""
+    return replace(_located(common, task), facts=facts)
+
+
+def _located(common: FineTuneConfig, task: TaskConfig) -> Source:
+    if isinstance(task, FactsConfig):
+        return Source(task, None, facts_fingerprint(), generated=True)
     if isinstance(task, GeneratedConfig):
         return Source(task, None, generated_fingerprint(), generated=True)
     if isinstance(task, QuestConfig) and task.source == "generated":
@@ -88,12 +98,13 @@ def _squad_file(common: FineTuneConfig, task: SquadConfig, side: str, given: str
 def read(source: Source) -> Make:
     """Read and check all data now; tokenise later, with the returned function. Raises DataError."""
     task, files = source.task, source.files
+    knowledge = None if source.facts is None else source.facts.read()
     if isinstance(task, RaceConfig):
         train, dev = (
             limited(read_race(task, files, side), limit, side)
             for side, limit in (("train", task.max_train), ("dev", task.max_dev))
         )
-        return lambda tokenizer, length: RaceTask(task, train, dev, tokenizer, length)
+        return lambda tokenizer, length: RaceTask(task, train, dev, tokenizer, length, knowledge)
     if isinstance(task, SquadConfig):
         sides = {"train": _squad_side(task, files, "train"), "dev": _squad_side(task, files, "dev")}
         return lambda tokenizer, length: SquadTask(task, sides["train"], sides["dev"], tokenizer, length)
@@ -108,7 +119,7 @@ def read(source: Source) -> Make:
         if sets.kind == "classes" and task.dev_file is None and task.dev_split == "text":
             split = f"tasks.{task.name}.dev_split=label"
     sets.counts["notes"] = [*sets.notes, *class_notes(sets, split)]
-    return lambda tokenizer, length: SentenceTask(task.name, sets, tokenizer, length)
+    return lambda tokenizer, length: SentenceTask(task.name, sets, tokenizer, length, knowledge)
 
 
 def _squad_side(task: SquadConfig, files: dict[str, list[Path]] | None, side: str) -> SquadSet:
@@ -123,6 +134,8 @@ def _squad_side(task: SquadConfig, files: dict[str, list[Path]] | None, side: st
 def _examples(task: TaskConfig, files: dict[str, list[Path]] | None) -> ExampleSets:
     if isinstance(task, GeneratedConfig):
         return read_generated(task)
+    if isinstance(task, FactsConfig):
+        return generated_examples(task)
     single = None if files is None else {name: paths[0] for name, paths in files.items()}
     if isinstance(task, QuestConfig):
         return read_quest(task, single)

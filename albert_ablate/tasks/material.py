@@ -41,9 +41,26 @@ def make_material(config: RunConfig, unit: Unit, make: Make, tokenizer: Tokenize
         with console.stage(f"scoring the baselines of {name}"):
             write_json(path, task.baselines(config.task.bag_of_words))
     console.say(f"{name}: {_describe_counts(task)}")
+    facts = task.train.sequences.facts
+    if facts is not None and not facts.counts["matched"]:
+        task.counts["notes"].append("no subject of a fact occurs in its training texts")
+    for line in _facts_said(task):
+        console.say(f"  {name}, {line}")
     for note in task.counts["notes"]:
         console.say(f"  ! {name}: {note}.")
     return Material(task, _augmented(unit, task, tokenizer, machine), read_json(path))
+
+
+def _facts_said(task: Task) -> list[str]:
+    """A line on the facts of each set; none without facts."""
+    sets = {"train": task.train, **task.dev}
+    counts = {name: features.sequences.facts for name, features in sets.items()}
+    return [
+        f"facts of {name}: {facts.counts['matched']:,} for {facts.counts['mentions']:,} mentions, "
+        f"{facts.counts['injected']:,} taken, {facts.counts['dropped']:,} dropped for lack of room"
+        for name, facts in counts.items()
+        if facts is not None
+    ]
 
 
 def _augmented(unit: Unit, task: Task, tokenizer: Tokenizer, machine: Machine) -> Task:

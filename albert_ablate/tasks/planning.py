@@ -1,6 +1,7 @@
 """The fine-tunings that a run's settings ask for, before anything is trained."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from albert_ablate.config.schema import RunConfig
@@ -12,6 +13,7 @@ from albert_ablate.record import tasks as record
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.augmenting import Augmentation, locate_augmentation
 from albert_ablate.tasks.finetuning import BEST
+from albert_ablate.tasks.knowledge.reading import locate_facts
 from albert_ablate.tasks.load import Source, locate
 from albert_ablate.tasks.teachers import Corpus, TeacherRun, locate_teacher
 from albert_ablate.tasks.unit_settings import common_settings, task_settings
@@ -65,7 +67,8 @@ def plan_units(config: RunConfig, run: RunFolder, precision: str, corpus: Corpus
     """
     if not config.tasks:
         return []
-    sources = [locate(config.task, task) for task in config.tasks.values()]
+    cache = Path(config.paths.cache)
+    sources = [locate(config.task, task, locate_facts(config.knowledge, task, cache)) for task in config.tasks.values()]
     augmentation = locate_augmentation(config, run, precision, corpus)
     teacher = locate_teacher(config, run, precision, corpus)
     teachers: dict[str, UnitTeacher] = {}
@@ -77,7 +80,7 @@ def plan_units(config: RunConfig, run: RunFolder, precision: str, corpus: Corpus
     units = []
     for seed in config.task.seeds:
         for source in sources:
-            settings = [common_settings(config.task, source.task), task_settings(source.task)]
+            settings = [common_settings(config.task, source.task, source.facts), task_settings(source.task)]
             before = [NUMERICS, identity, *settings, source.fingerprint, precision]
             # With precision fp32 older heads gave the same numbers, so those fine-tunings keep their names.
             values = before if precision == formats.HEADS else [*before, {"heads": formats.HEADS}]

@@ -17,6 +17,7 @@ from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.hub import hub_rows
+from albert_ablate.tasks.knowledge.reading import Knowledge
 from albert_ablate.tasks.tables import Row, as_text, find, json_rows, named
 from albert_ablate.tasks.task import (  # fmt: skip
     Baselines,
@@ -155,7 +156,10 @@ class RaceTask:
         dev: list[RaceQuestion],
         tokenizer: Tokenizer,
         max_length: int,
+        knowledge: Knowledge | None = None,
     ) -> None:
+        """``knowledge``: facts that are read beside the texts."""
+        self._knowledge = knowledge
         self.name = task.name
         self._questions = {"all": dev}
         levels = sorted({q.level for q in dev}, reverse=True)
@@ -181,7 +185,11 @@ class RaceTask:
         first = [ids[: max_length - 3 - len(query)] for ids, query in zip(whole, second, strict=True)]
         self._cut = sum(len(a) < len(b) for a, b in zip(first, whole, strict=True)) // len(_LETTERS)
         targets = np.array([q.answer for q in questions], np.int64)
-        return FeatureSet(Sequences.of(first, second), targets, choices=len(_LETTERS))
+        if self._knowledge is None:
+            sequences = Sequences.of(first, second)
+        else:
+            sequences = self._knowledge.sequences(first, second, max_length, tokenizer)
+        return FeatureSet(sequences, targets, choices=len(_LETTERS))
 
     def build(self, shape: Architecture, head: HeadSettings) -> nn.Module:
         """One score for each sequence."""

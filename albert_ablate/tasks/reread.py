@@ -7,9 +7,11 @@ scores are averaged neither with the old ones nor with fine-tunings that were tr
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from albert_ablate import console
+from albert_ablate.config.knowledge import KNOWLEDGE
 from albert_ablate.config.parse import parse
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
@@ -20,6 +22,7 @@ from albert_ablate.record.lock import locked
 from albert_ablate.record.tasks import Before, ScoredAgain, Scores, UnitResults
 from albert_ablate.tasks.collected import collect, heads_of
 from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model
+from albert_ablate.tasks.knowledge.reading import locate_facts
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
 from albert_ablate.tasks.unit_settings import LATER, completed
@@ -97,9 +100,14 @@ def tuner_of(
         raise DataError(f"its weights are not there (task.keep_weights=false). Fine-tune it again: task={name}.")
     config = _as_recorded(config, manifest["settings"], name, given)
     task = config.tasks[name]
-    source = locate(config.task, task)
+    source = locate(config.task, task, locate_facts(config.knowledge, task, Path(config.paths.cache)))
     if source.fingerprint != manifest["data"]["fingerprint"]:
         raise DataError(f"the files of {name} are not those that it was fine-tuned on. Give the same task.data_dir.")
+    if source.facts is not None and source.facts.fingerprint != manifest["data"].get("facts"):
+        raise DataError(
+            f"knowledge.file={config.knowledge.file}: these are not the facts that {name} was fine-tuned with. Give "
+            f"knowledge={config.knowledge.name} knowledge.file=FACTS.tsv with that table."
+        )
     shape = config.architecture()
     made = read(source)(tokenizer, max_length(task, config.task.scaling, shape.max_positions))
     recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
@@ -137,5 +145,8 @@ def _as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: 
     task |= {key: now_task[key] for key in _TASK_SOURCES if given(f"tasks.{name}.{key}")}
     later = {key: value for key, value in LATER.items() if key in now_task}
     values = config.as_dict()
-    parsed = parse(values | {"task": now_common | common, "tasks": {name: later | task}})
-    return replace(config, task=parsed.task, tasks=parsed.tasks)
+    knowledge = settings.get("knowledge") or {"name": "none", **KNOWLEDGE}
+    if settings.get("knowledge") and given("knowledge.file"):
+        knowledge = knowledge | {"file": config.knowledge.file}
+    parsed = parse(values | {"task": now_common | common, "tasks": {name: later | task}, "knowledge": knowledge})
+    return replace(config, task=parsed.task, tasks=parsed.tasks, knowledge=parsed.knowledge)

@@ -3,9 +3,9 @@
 Letters: N examples of a set, S sequences (N times the choices), B examples in a batch, T tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,6 +34,7 @@ class Sequences:
     tokens: np.ndarray  # (all tokens,) int32
     offsets: np.ndarray  # (S + 1,) int64
     second: np.ndarray  # (S,) int64, position of the first token of B; the length if there is no B
+    facts: "Facts | None" = None  # beside or after the texts, if facts are read
 
     @property
     def lengths(self) -> np.ndarray:
@@ -65,6 +66,16 @@ class Sequences:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """The facts of all sequences. An array has an entry for each token, or is None where no token needs one."""
+
+    counts: dict[str, int]  # of mentions, and of facts by what became of them
+    positions: np.ndarray | None = None  # int32; None: 0, 1, 2, ... in each sequence
+    branch: np.ndarray | None = None  # int32, the number of the token's branch, from 1; 0 in a sentence
+    mention: np.ndarray | None = None  # int32, the number of its mention, from 1; 0 for none; None: all see branches
+
+
+@dataclass(frozen=True)
 class FeatureSet:
     """A training, dev or test set of a task as model inputs."""
 
@@ -87,13 +98,26 @@ class FeatureSet:
         starts, lengths = self.sequences.offsets[rows], self.sequences.lengths[rows]
         column = np.arange(int(lengths.max()))
         real = column < lengths[:, None]
-        ids = np.zeros(real.shape, np.int32)
-        ids[real] = self.sequences.tokens[(starts[:, None] + column)[real]]
+
+        def grid(values: np.ndarray) -> np.ndarray:
+            laid_out = np.zeros(real.shape, np.int32)
+            laid_out[real] = values[(starts[:, None] + column)[real]]
+            return laid_out
+
         types = ((column >= self.sequences.second[rows][:, None]) & real).astype(np.int32)
         return TaskBatch(
-            torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(real),
-            torch.from_numpy(self.targets[examples]), self.choices,
+            torch.from_numpy(grid(self.sequences.tokens)), torch.from_numpy(types), torch.from_numpy(real),
+            torch.from_numpy(self.targets[examples]), self.choices, **self._branches(grid),
         )  # fmt: skip
+
+    def _branches(self, grid: Callable[[np.ndarray], np.ndarray]) -> dict[str, Tensor]:
+        """What branches add to a batch; nothing to one without branches, so that it is computed as without facts."""
+        facts = self.sequences.facts
+        if facts is None or facts.branch is None or not (branch := grid(facts.branch)).any():
+            return {}
+        further = {"position_ids": facts.positions, "mention": facts.mention}
+        grids = {name: grid(values) for name, values in further.items() if values is not None} | {"branch": branch}
+        return {name: torch.from_numpy(values) for name, values in grids.items()}
 
 
 @dataclass(frozen=True)
@@ -105,9 +129,34 @@ class TaskBatch:
     mask: Tensor  # (B * choices, T) bool
     targets: Tensor  # (B,) or (B, k)
     choices: int
+    position_ids: Tensor | None = None  # (B * choices, T) int32; None: 0, 1, 2, ...
+    branch: Tensor | None = None  # (B * choices, T) int32, as in ``Facts``; None: there are no branches
+    mention: Tensor | None = None  # (B * choices, T) int32, as in ``Facts``; None: all tokens see each other
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def sentence(self) -> Tensor:
+        """(B * choices, T) bool: the real tokens outside of branches."""
+        return self.mask if self.branch is None else self.mask & (self.branch == 0)
+
+    @property
+    def visible(self) -> Tensor:
+        """``mask``, or where branches are seen by their mentions alone (B * choices, 1, T, T) bool: query, key.
+
+        Two tokens see each other in the sentence, in one branch, and in a branch and its mention. Padding sees nothing
+        and is not seen.
+        """
+        if self.branch is None or self.mention is None:
+            return self.mask
+        branch, mention = self.branch, self.mention
+        inside = branch > 0
+        one_branch = branch[:, :, None] == branch[:, None, :]  # also true between two tokens of the sentence
+        one_mention = (mention[:, :, None] == mention[:, None, :]) & (mention > 0)[:, :, None]
+        beside = one_mention & (inside[:, :, None] ^ inside[:, None, :])
+        real = self.mask[:, :, None] & self.mask[:, None, :]
+        return ((one_branch | beside) & real)[:, None]
 
     def counts(self) -> dict[str, int]:
         """Denominators of mean losses: examples, sequences, real tokens, pairs of real tokens of a sequence."""
@@ -129,8 +178,7 @@ class TaskBatch:
     def _part(self, start: int, stop: int) -> "TaskBatch":
         rows = slice(start * self.choices, stop * self.choices)
         width = int(self.mask[rows].sum(1).max())
-        ids, types, mask = (grid[rows, :width] for grid in (self.input_ids, self.type_ids, self.mask))
-        return TaskBatch(ids, types, mask, self.targets[start:stop], self.choices)
+        return self._with(lambda grid: grid[rows, :width], lambda targets: targets[start:stop])
 
     def passes(self) -> list["TaskBatch"]:
         """The first sequence of every example, then the second, and so on.
@@ -149,22 +197,24 @@ class TaskBatch:
         """Pad to a multiple of ``multiple`` tokens, at most to ``most``: fewer shapes, the same losses."""
         width = self.input_ids.shape[1]
         added = max(0, min(-(-width // multiple) * multiple, most) - width)
-        ids, types, mask = (F.pad(grid, (0, added)) for grid in (self.input_ids, self.type_ids, self.mask))
-        return TaskBatch(ids, types, mask, self.targets, self.choices)
+        return self._with(lambda grid: F.pad(grid, (0, added)), lambda targets: targets)
 
     def pin_memory(self) -> "TaskBatch":
         """The same batch in pinned memory, for asynchronous copies. ``DataLoader`` calls this method by name."""
-        ids, types, mask, targets = (
-            tensor.pin_memory() for tensor in (self.input_ids, self.type_ids, self.mask, self.targets)
-        )
-        return TaskBatch(ids, types, mask, targets, self.choices)
+        return self._with(Tensor.pin_memory, Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "TaskBatch":
         """The same batch on ``device``. The copy from pinned memory is asynchronous."""
-        ids, types, mask, targets = (
-            tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.type_ids, self.mask, self.targets)
-        )
-        return TaskBatch(ids, types, mask, targets, self.choices)
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return self._with(moved, moved)
+
+    def _with(self, grid: Callable[[Tensor], Tensor], targets: Callable[[Tensor], Tensor]) -> "TaskBatch":
+        """The batch with ``grid`` of each (B * choices, T) tensor and ``targets`` of the targets."""
+        grids: dict[str, Any] = {name: grid(t) for name, t in self.tensors().items() if name != "targets"}
+        return replace(self, targets=targets(self.targets), **grids)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from albert_ablate.config.tasks import FineTuneConfig, TaskConfig
 
@@ -21,8 +21,16 @@ LATER_COMMON: Mapping[str, Any] = {
 LATER: Mapping[str, Any] = {"dev_split": "text", "class_weights": "none", "choose_by": None, "f1_unit": "auto"}
 
 
-def common_settings(common: FineTuneConfig, task: TaskConfig) -> dict[str, Any]:
-    """The settings of all tasks that change the numbers of ``task``."""
+class Located(Protocol):
+    """Facts, as far as they identify a fine-tuning."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What changes the numbers: settings, and the content of the table."""
+
+
+def common_settings(common: FineTuneConfig, task: TaskConfig, facts: Located | None = None) -> dict[str, Any]:
+    """The settings of all tasks that change the numbers of ``task``, which is read with ``facts``."""
     unread = [*_INCIDENTAL, *(() if task.pools else _POOLING)]
     unread += [] if common.distil.teacher else ["distil"]
     unread += [] if common.augment.copies else ["augment"]
@@ -30,7 +38,8 @@ def common_settings(common: FineTuneConfig, task: TaskConfig) -> dict[str, Any]:
     for group, paths in _PATHS.items():
         if group in settings:
             settings[group] = {k: v for k, v in settings[group].items() if k not in paths}
-    return _without(settings, LATER_COMMON)
+    knowledge = {} if facts is None else {"knowledge": facts.settings}
+    return _without(settings, LATER_COMMON) | knowledge
 
 
 def task_settings(task: TaskConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from albert_ablate.record.folder import RunFolder, wanted
 from albert_ablate.record.lock import guard_file, locked, owner
 from albert_ablate.record.manifest import Attention
 from albert_ablate.record.outcome import recorded
-from albert_ablate.record.tasks import SetUp, UnitData, UnitManifest, UnitResults, UnitSettings
+from albert_ablate.record.tasks import FactCounts, SetUp, UnitData, UnitManifest, UnitResults, UnitSettings
 from albert_ablate.tasks.collected import collect
 from albert_ablate.tasks.distilling import Teacher, distil, goal
 from albert_ablate.tasks.finetuning import FineTuner, Loss, build_task_model, tidy
@@ -197,7 +197,7 @@ def _fine_tune(
     described = {
         "run": run.name,
         "data": unit.source.fingerprint,
-        "common": common_settings(config.task, unit.task),
+        "common": common_settings(config.task, unit.task, unit.source.facts),
         "task": task_settings(unit.task),
     }
     distilled = None
@@ -230,7 +230,7 @@ def _fine_tune(
         to_beat={name: bars["score"] for name, bars in baselines.items()},
         to_beat_each={name: {k: v for k, v in bars.items() if k != "score"} for name, bars in baselines.items()},
         set_up=SetUp(
-            all_tasks=common_settings(config.task, unit.task),
+            all_tasks=common_settings(config.task, unit.task, unit.source.facts),
             task=task_settings(unit.task),
             data=unit.source.fingerprint,
             precision=machine.precision,
@@ -238,10 +238,19 @@ def _fine_tune(
     )
     if distilled is not None:
         record.teacher = distilled
+    if unit.source.facts is not None:
+        record.facts = _facts(task)
     folder.write("results.json", record)
     tuner.keep_weights()
     folder.set_status("finished")
     tidy(folder)
+
+
+def _facts(task: Task) -> dict[str, FactCounts]:
+    """Name of a set -> its mentions and facts."""
+    sets = {"train": task.train, **task.dev}
+    counts = {name: features.sequences.facts for name, features in sets.items()}
+    return {name: FactCounts.model_validate(facts.counts) for name, facts in counts.items() if facts is not None}
 
 
 def _manifest(
@@ -255,6 +264,8 @@ def _manifest(
 ) -> UnitManifest:
     """Everything needed to trace a score of this fine-tuning."""
     data = UnitData(fingerprint=unit.source.fingerprint, files=unit.source.names(), **material.task.counts)
+    if unit.source.facts is not None:
+        data.facts = unit.source.facts.fingerprint
     if unit.augmentation is not None:
         data.augmented = material.augmented.examples
     manifest = UnitManifest(
@@ -265,7 +276,7 @@ def _manifest(
         run=run.name,
         identity=unit.folder.identity,
         checkpoint=None if pretrained is None else pretrained.name,
-        settings=UnitSettings(common=asdict(config.task), task=asdict(unit.task)),
+        settings=_unit_settings(config, unit),
         data=data,
         source=code(),
         packages=provenance.packages(),
@@ -278,6 +289,13 @@ def _manifest(
     if unit.teacher is not None:
         manifest.teacher = unit.teacher.name
     return manifest
+
+
+def _unit_settings(config: RunConfig, unit: Unit) -> UnitSettings:
+    settings = UnitSettings(common=asdict(config.task), task=asdict(unit.task))
+    if unit.source.facts is not None:
+        settings.knowledge = asdict(config.knowledge)
+    return settings
 
 
 def _out_of_memory(config: RunConfig, unit: Unit) -> str:

@@ -27,6 +27,7 @@ from albert_ablate.errors import ConfigError
 from ..read import paper
 from ..read.cells import NO_RUN, coverage, select
 from ..read.seeds import doubt, lost_seeds
+from ..read.tunings import has_facts
 from .effects import contrast
 from .metrics import FOUR, INFERENCE, METRICS, QUEST_TASKS, measured_apart, metric, roughness, tasks_of, unfit, values
 from .statistics import ALPHA, Estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
@@ -38,9 +39,11 @@ _FILE = Path(__file__).parent.parent / "claims.yaml"
 ELECTRA, DISTILLATION = _FILE.with_name("electra_claims.yaml"), _FILE.with_name("distillation_claims.yaml")
 #: Claims on Google QUEST: judged where a run was fine-tuned on it.
 QUEST = _FILE.with_name("quest_claims.yaml")
+#: K-BERT's: judged where a fine-tuning read facts.
+FACTS = _FILE.with_name("knowledge_claims.yaml")
 _OWNERS: dict[Path | None, str] = {
     None: "the paper's", ELECTRA: "ELECTRA's", DISTILLATION: "DistilBERT's and TinyBERT's",
-    QUEST: "QUEST's",
+    QUEST: "QUEST's", FACTS: "K-BERT's",
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
@@ -133,7 +136,7 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
     """The papers' claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
     claims: list[Claim] = []
     known: dict[str, str] = {}
-    for file in (None, ELECTRA, DISTILLATION, QUEST, *files):
+    for file in (None, ELECTRA, DISTILLATION, QUEST, FACTS, *files):
         loaded = load_claims(file)
         for claim in loaded:
             if claim.id in known:
@@ -144,10 +147,11 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
 
 
 def in_question(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Claim]:
-    """``claims``, without those of papers whose methods or tasks no run has."""
+    """``claims``, without those of papers whose methods, tasks or facts no run has."""
     methods = [MethodName(name) for name in set(runs[METHOD.name].dropna())]
     present = {ELECTRA: any(m.corrupts for m in methods), DISTILLATION: any(m.distils for m in methods)}
     present[QUEST] = bool(set(QUEST_TASKS) & set(tasks_of(runs)))
+    present[FACTS] = any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)
     absent = {name for file, there in present.items() if not there for name in ids_of(file)}
     return [claim for claim in claims if claim.id not in absent]
 
@@ -387,7 +391,7 @@ def _ids() -> frozenset[str]:
 def whose(verdicts: Sequence[Verdict]) -> str:
     """``the paper`` whose claims these are; ``both papers`` with ELECTRA's, ``the papers`` with those of others."""
     named = {v.claim.id for v in verdicts}
-    if named & (ids_of(DISTILLATION) | ids_of(QUEST)):
+    if named & (ids_of(DISTILLATION) | ids_of(QUEST) | ids_of(FACTS)):
         return "the papers"
     return "both papers" if named & ids_of(ELECTRA) else "the paper"
 

@@ -1,7 +1,8 @@
 """Arms that differ in fine-tuning: which fine-tunings of a run are those of an arm.
 
 Such arms share their pretraining, so a run is in several of them. A fine-tuning records the settings that changed its
-numbers: without a teacher it has no group ``distil``, without copies no group ``augment``.
+numbers: without a teacher it has no group ``distil``, without copies no group ``augment``, without facts no group
+``knowledge``.
 """
 
 import json
@@ -14,12 +15,16 @@ from albert_ablate.config.labels import TUNED
 from albert_ablate.tasks.unit_settings import LATER_COMMON
 
 _PREFIX = "task."
+#: The group of facts beside the texts. A term of its name says which kind.
+_FACTS = "knowledge"
 #: Setting whose value decides whether a group is recorded -> the group.
-_GROUPS = {"task.distil.teacher": "distil", "task.augment.copies": "augment"}
+_GROUPS = {"task.distil.teacher": "distil", "task.augment.copies": "augment", _FACTS: _FACTS}
 #: Settings that name a run or a file, of which there may be another copy elsewhere.
-_PATHS = ("task.augment.masked_lm", "task.augment.word_vectors")
+_PATHS = ("task.augment.masked_lm", "task.augment.word_vectors", f"{_FACTS}.file")
 #: Values of an arm whose terms do not say them, where those of another arm do.
 _IMPLICIT = {"task.start": "pretrained", "task.distil.teacher": None, "task.augment.copies": 0}
+#: The same of facts, where an arm has terms of these.
+_IMPLICIT_FACTS = {_FACTS: "none"}
 #: What differs between fine-tunings of different settings besides these: augmentation changes the number of examples.
 _FOLLOWING = {
     "task.augment.copies": ("recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup"),
@@ -28,8 +33,8 @@ _FOLLOWING = {
 
 #: Parts of the set-up of a fine-tuning in which kinds of fine-tuning may differ.
 OPEN = (
-    "set_up.all_tasks.distil", "set_up.all_tasks.augment", "set_up.all_tasks.start", "recipe.steps",
-    "recipe.warmup_steps", "recipe.epochs", "recipe.warmup",
+    "set_up.all_tasks.distil", "set_up.all_tasks.augment", "set_up.all_tasks.knowledge", "set_up.all_tasks.start",
+    "recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup",
 )  # fmt: skip
 
 Terms = Mapping[str, Any]
@@ -37,7 +42,11 @@ Terms = Mapping[str, Any]
 
 def without(terms: Terms) -> dict[str, Any]:
     """``terms`` without those of fine-tuning."""
-    return {key: value for key, value in terms.items() if not key.startswith(_PREFIX)}
+    return {key: value for key, value in terms.items() if not _is_tuning(key)}
+
+
+def _is_tuning(key: str) -> bool:
+    return key.startswith(_PREFIX) or key.partition(".")[0] == _FACTS
 
 
 def of_arms(arms: Mapping[str, Terms]) -> dict[str, dict[str, Any]]:
@@ -45,9 +54,21 @@ def of_arms(arms: Mapping[str, Terms]) -> dict[str, dict[str, Any]]:
 
     Empty for every arm if no arm sets any.
     """
-    named = {key for terms in arms.values() for key in terms if key.startswith(_PREFIX)} - set(_PATHS)
+    arms = {arm: _shortened(terms) for arm, terms in arms.items()}
+    named = {key for terms in arms.values() for key in terms if _is_tuning(key)} - set(_PATHS)
     implicit = {key: value for key, value in _IMPLICIT.items() if named}
+    implicit |= {key: value for key, value in _IMPLICIT_FACTS.items() if named}
     return {arm: implicit | {key: value for key, value in terms.items() if key in named} for arm, terms in arms.items()}
+
+
+def _shortened(terms: Terms) -> dict[str, Any]:
+    """``terms`` with ``knowledge`` for ``knowledge.name``."""
+    return {_FACTS if key == f"{_FACTS}.name" else key: value for key, value in terms.items()}
+
+
+def has_facts(entry: Mapping[str, Any]) -> bool:
+    """Whether a fine-tuning read facts beside its texts."""
+    return _FACTS in ((entry.get("set_up") or {}).get("all_tasks") or {})
 
 
 def free(tunings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -78,6 +99,8 @@ def _fits(entry: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
             fits = ("distil" in common) == (wanted is not None)
         elif name == "task.augment.copies":
             fits = (common.get("augment") or {}).get("copies", 0) == wanted
+        elif name == _FACTS:
+            fits = (common.get(_FACTS) or {}).get("name", "none") == wanted
         else:
             fits = _recorded(common, name.removeprefix(_PREFIX), wanted) == wanted
         if not fits:
@@ -94,18 +117,20 @@ def _recorded(common: Mapping[str, Any], path: str, wanted: Any) -> Any:
 
 
 def kind_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What a fine-tuning has of distillation and augmentation: flat, as the group ``TUNED`` of an arm's settings."""
+    """What a fine-tuning has of distillation, augmentation and facts: flat, as the group ``TUNED`` of an arm."""
     common = (entry.get("set_up") or {}).get("all_tasks") or {}
     distil, augment = common.get("distil"), common.get("augment")
     kind = {"task_teacher": distil is not None, "copies": (augment or {}).get("copies", 0)}
     kind["task_start"] = entry["start"]
+    facts = common.get(_FACTS) or {}
+    kind |= {_FACTS if name == "name" else name: value for name, value in facts.items()}
     return kind | {name: value for name, value in (distil or {}).items() if name != "cache"}
 
 
 def in_kinds(runs: pd.DataFrame) -> pd.DataFrame:
     """``runs`` with a row for each kind of fine-tuning of a run, named in its settings; as they are with one kind.
 
-    Fine-tunings from random weights are a kind of their own only with a teacher or augmentation.
+    Fine-tunings from random weights are a kind of their own only with a teacher, augmentation or facts.
     """
     shown = [[entry for entry in tasks if _is_shown(entry)] for tasks in runs["tasks"]]
     kinds = {json.dumps(kind_of(entry), sort_keys=True) for entries in shown for entry in entries}
@@ -128,4 +153,4 @@ _PLAIN = {"task_teacher": False, "copies": 0, "task_start": "pretrained"}
 
 def _is_shown(entry: Mapping[str, Any]) -> bool:
     kind = kind_of(entry)
-    return entry["start"] == "pretrained" or kind["task_teacher"] or bool(kind["copies"])
+    return entry["start"] == "pretrained" or kind["task_teacher"] or bool(kind["copies"]) or _FACTS in kind

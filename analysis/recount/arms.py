@@ -228,7 +228,9 @@ class Arm:
 def select(runs: Sequence[Run], arms: Iterable[Terms]) -> list[Arm]:
     """The runs of every arm in the set-up with most arms, then runs."""
     tuned = tunings.of_arms(arms := list(arms))
-    arms = [{key: value for key, value in terms.items() if not key.startswith("task.")} for terms in arms]
+    arms = [
+        {key: value for key, value in terms.items() if not key.startswith(("task.", "knowledge"))} for terms in arms
+    ]
     candidates = [run for run in runs if run.state != "copy" and run.config.get("seed") is not None]
     fit: list[list[Run]] = []
     parts: dict[Run, Fraction] = {}  # run -> the part of the sweep's FLOPs that its arm has

@@ -11,16 +11,23 @@ from .task_setups import one_setup_each
 
 Terms = Mapping[str, Any]
 #: Paths, which say nothing about the numbers.
-_IDLE = ("task.augment.masked_lm", "task.augment.word_vectors")
+_IDLE = ("task.augment.masked_lm", "task.augment.word_vectors", "knowledge.file")
 _STEPS = ["recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup"]
 
 
 def of_arms(arms: Sequence[Terms]) -> list[dict[str, Any]]:
     """The settings of fine-tuning of each arm; empty if no arm has any."""
-    own = [{k: v for k, v in terms.items() if k.startswith("task.") and k not in _IDLE} for terms in arms]
+    own = [
+        {
+            ("knowledge" if k == "knowledge.name" else k): v
+            for k, v in terms.items()
+            if k.startswith(("task.", "knowledge")) and k not in _IDLE
+        }
+        for terms in arms
+    ]
     if not any(own):
         return own
-    plain = {"task.start": "pretrained", "task.distil.teacher": None, "task.augment.copies": 0}
+    plain = {"task.start": "pretrained", "task.distil.teacher": None, "task.augment.copies": 0, "knowledge": "none"}
     return [plain | settings for settings in own]
 
 
@@ -48,6 +55,8 @@ def _belongs(entry: dict[str, Any], settings: Terms) -> bool:
             good = (group is None) == (value is None)
         elif name == "augment.copies":
             good = (group["copies"] if group else 0) == value
+        elif name == "knowledge":
+            good = (group["name"] if group else "none") == value
         elif "." in name:
             good = group is None or group.get(name.split(".")[1], value) == value
         else:
@@ -64,14 +73,14 @@ def open_between(settings: Sequence[Terms]) -> list[str]:
         if len({str(of_arm.get(path)) for of_arm in settings}) < 2:
             continue
         name = path.removeprefix("task.")
-        whole = path in ("task.distil.teacher", "task.augment.copies")
+        whole = path in ("task.distil.teacher", "task.augment.copies", "knowledge")
         names.add(f"set_up.all_tasks.{name.split('.')[0] if whole else name}")
         names |= set(_STEPS) if path in ("task.augment.copies", "task.distil.predictions") else set()
     return sorted(names)
 
 
 #: What may differ between arms of different kinds of fine-tuning.
-BETWEEN_KINDS = (*(f"set_up.all_tasks.{name}" for name in ("distil", "augment", "start")), *_STEPS)
+BETWEEN_KINDS = (*(f"set_up.all_tasks.{name}" for name in ("distil", "augment", "knowledge", "start")), *_STEPS)
 
 
 def of_kind(runs: Sequence[Run], kind: str | None) -> list[Run]:
@@ -88,7 +97,8 @@ def of_kind(runs: Sequence[Run], kind: str | None) -> list[Run]:
 
 
 def _kind(entry: dict[str, Any]) -> dict[str, Any]:
-    distil, augment = (at(entry, f"set_up.all_tasks.{name}") for name in ("distil", "augment"))
+    distil, augment, facts = (at(entry, f"set_up.all_tasks.{name}") for name in ("distil", "augment", "knowledge"))
     kind: dict[str, Any] = {"task_teacher": bool(distil is not None), "copies": augment["copies"] if augment else 0}
     kind["task_start"] = entry["start"]
+    kind |= {"knowledge" if name == "name" else name: value for name, value in (facts or {}).items()}
     return kind | {name: value for name, value in (distil or {}).items() if name != "cache"}

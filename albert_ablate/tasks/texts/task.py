@@ -13,6 +13,7 @@ from albert_ablate.errors import DataError
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.tasks import metrics
 from albert_ablate.tasks.heads import PooledModel
+from albert_ablate.tasks.knowledge.reading import Knowledge
 from albert_ablate.tasks.task import (  # fmt: skip
     Answer,
     Baselines,
@@ -36,7 +37,10 @@ _METRICS: dict[str, metrics.Metric] = {
 class SentenceTask:
     """A linear head on the pooled output, with cross-entropy, binary cross-entropy per label, or squared error."""
 
-    def __init__(self, name: str, sets: ExampleSets, tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(
+        self, name: str, sets: ExampleSets, tokenizer: Tokenizer, max_length: int, knowledge: Knowledge | None = None
+    ) -> None:
+        """``knowledge``: facts that are read beside the texts."""
         self.name = name
         self.sets = sets
         self.metric = " and ".join(self._chosen_by())
@@ -47,7 +51,7 @@ class SentenceTask:
         self._scales = sets.kind == "values" and name not in GLUE
         self._mean = targets.mean(0) if self._scales else np.zeros(1)
         self._deviation = np.where(targets.std(0) > 0, targets.std(0), 1.0) if self._scales else np.ones(1)
-        self._tokenizer, self._max_length = tokenizer, max_length
+        self._tokenizer, self._max_length, self._knowledge = tokenizer, max_length, knowledge
         self.train = self.features(sets.train)
         self.dev = {name: self.features(examples) for name, examples in sets.dev.items()}
         self.test = {name: self.features(examples) for name, examples in sets.test.items()}
@@ -69,7 +73,11 @@ class SentenceTask:
         else:
             for a in first:
                 del a[max_length - 2 :]
-        return FeatureSet(Sequences.of(first, second), self._targets(examples))
+        if self._knowledge is None:
+            sequences = Sequences.of(first, second)
+        else:
+            sequences = self._knowledge.sequences(first, second, max_length, tokenizer)
+        return FeatureSet(sequences, self._targets(examples))
 
     def unlabelled(self, texts: Sequence[tuple[str, str | None]]) -> FeatureSet:
         """Texts, each with a second one or None, as the model reads the task's own. Raises DataError."""
