@@ -44,7 +44,9 @@ _UNCOUNTED = {
 }
 
 #: Groups on where and how to run, which never change the numbers by intent.
-INCIDENTAL = ("runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks")
+INCIDENTAL = (
+    "runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks", "kshot",
+)  # fmt: skip
 
 
 def identity(config: RunConfig, store_fingerprint: str, precision: str) -> str:

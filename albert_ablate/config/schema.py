@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import AXES, Objective, Share
+from albert_ablate.config.kshot import KShotConfig
 from albert_ablate.config.method import MethodConfig
 from albert_ablate.config.tasks import (
     Count,
@@ -335,6 +336,7 @@ class RunConfig:
     evaluation: EvaluationConfig
     task: FineTuneConfig
     tasks: dict[str, TaskConfig]
+    kshot: KShotConfig
     runtime: RuntimeConfig
     paths: PathsConfig
     tracker: TrackerConfig
