@@ -34,8 +34,8 @@ def logs(model: PretrainingModel, ids: Iterable[int]) -> torch.Tensor:
 
 
 CANDIDATES = [
-    Candidate((7, 8, 9), (10, 11)), Candidate((7, 8, 9), (12,)), Candidate((7, 8, 9), (13,)), Candidate((), (20, 21, 22)),
-    Candidate((30, 6), (10, 12, 15, 18, 20)),
+    Candidate((7, 8, 9), (10, 11)), Candidate((7, 8, 9), (12,)), Candidate((7, 8, 9), (13,)),
+    Candidate((), (20, 21, 22)), Candidate((30, 6), (10, 12, 15, 18, 20)),
 ]  # fmt: skip
 
 
@@ -45,7 +45,9 @@ def test_the_likelihood_of_a_text_is_minus_its_loss() -> None:
     for candidate, tokens in zip(CANDIDATES, found, strict=True):
         whole = [SEP, *candidate.context, *candidate.option]
         loss = torch.nn.functional.cross_entropy(
-            model.token_logits(model.encoder(torch.tensor([whole[:-1]]), torch.zeros(1, len(whole) - 1, dtype=int))[0]),
+            model.token_logits(
+                model.encoder(torch.tensor([whole[:-1]]), torch.zeros(1, len(whole) - 1, dtype=torch.int64))[0]
+            ),
             torch.tensor(whole[1:]),
             reduction="none",
         )[len(candidate.context) :]

@@ -30,9 +30,7 @@ class Demonstrations:
         """
         draws = streams.hashed(streams.key(self._seed, "demonstrations", self._task, question.id), self._keys)
         turns = [self._first(group, draws, question, most) for group in self._groups]
-        lead = streams.uniform(
-            streams.key(self._seed, "class order", self._task, question.id), np.arange(len(turns))
-        )
+        lead = streams.uniform(streams.key(self._seed, "class order", self._task, question.id), np.arange(len(turns)))
         queues = [turns[place] for place in np.argsort(lead)]
         longest = max(map(len, queues), default=0)
         return [queue[place] for place in range(longest) for queue in queues if place < len(queue)][:most]

@@ -58,7 +58,9 @@ class Likelihood(ABC):
         Equal inputs are computed once: options of one token after one prompt, all content-free prompts of one class
         of questions. The other inputs are batched by length.
         """
-        wanted: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}  # input -> (position, token, place in the result)
+        wanted: dict[
+            tuple[int, ...], list[tuple[int, int, int]]
+        ] = {}  # input -> (position, token, place in the result)
         lengths = []
         place = 0
         for candidate in candidates:
@@ -87,7 +89,11 @@ class Likelihood(ABC):
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             real[row, : len(tokens)] = True
-        cells = [(row * width + position, token, place) for row, asked in enumerate(reads) for position, token, place in asked]
+        cells = [
+            (row * width + position, token, place)
+            for row, asked in enumerate(reads)
+            for position, token, place in asked
+        ]
         grid, cell = np.unique([position for position, _, _ in cells], return_inverse=True)
         ids, real = ids.to(self._device), real.to(self._device)
         states = self._model.encoder(
@@ -97,8 +103,8 @@ class Likelihood(ABC):
             here = np.flatnonzero((cell >= first) & (cell < first + _ROWS))
             logs = self._model.token_logits(states[first : first + _ROWS]).float().log_softmax(-1)  # (R, V)
             rows = torch.from_numpy(cell[here] - first).to(self._device)
-            tokens = torch.tensor([cells[number][1] for number in here], device=self._device)
-            found[[cells[number][2] for number in here]] = logs[rows, tokens].double().cpu().numpy()
+            targets = torch.tensor([cells[number][1] for number in here], device=self._device)
+            found[[cells[number][2] for number in here]] = logs[rows, targets].double().cpu().numpy()
 
 
 class NextToken(Likelihood):

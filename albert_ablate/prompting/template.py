@@ -116,7 +116,9 @@ def require_fitting(template: Template, fields: Sequence[str], options: Sequence
         raise ConfigError(f"{where}: options: each question has its own. Leave the key out.")
     missing = [name for name in options if name not in template.options]
     if missing:
-        raise ConfigError(f"{where}: options: the class {missing[0]!r} is missing. Give words for each: {list(options)}.")
+        raise ConfigError(
+            f"{where}: options: the class {missing[0]!r} is missing. Give words for each: {list(options)}."
+        )
     further = [name for name in template.options if name not in options]
     if further:
         raise ConfigError(f"{where}: options: there is no class {further[0]!r}. The classes are: {list(options)}.")

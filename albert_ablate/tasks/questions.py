@@ -76,7 +76,8 @@ def read_questions(source: Source) -> Questions:
             "kshot takes classes and choices."
         )
     first = next(iter(sets.dev.values()))
-    return Questions(*([_of_text(example, sets.names) for example in side] for side in (sets.train, first)), sets.names)
+    training, dev = ([_of_text(example, sets.names) for example in side] for side in (sets.train, first))
+    return Questions(training, dev, sets.names)
 
 
 def _of_text(example: Example, names: tuple[str, ...]) -> Question:
