@@ -7,9 +7,6 @@ answer. Takes one or more run folders and the settings ``task``, ``task.*``, ``t
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
 
 from albert_ablate import console
 from albert_ablate.arguments import Parser
@@ -23,6 +20,7 @@ from albert_ablate.record.folder import RunFolder, wanted
 from albert_ablate.record.kshot import KShotEntry
 from albert_ablate.record.lock import guard_file
 from albert_ablate.record.results import Results
+from albert_ablate.record.score_table import ScoreRow, ScoreTable
 from albert_ablate.stopping import stoppable
 
 
@@ -107,23 +105,19 @@ def evaluate_run(folder: RunFolder, config: RunConfig) -> None:
     console.show(_table(entries))
 
 
-def _table(entries: Sequence[KShotEntry]) -> Table:
+def _table(entries: Sequence[KShotEntry]) -> ScoreTable:
     """A line for each task and k, and for each phenomenon; a column for each rule."""
     rules = list(dict.fromkeys(rule for entry in entries for rule in entry.accuracy))
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for title in ("  task", "k"):
-        table.add_column(title, no_wrap=True)
-    for title in (*rules, "chance", "majority", "questions"):
-        table.add_column(title, justify="right")
+    rows = []
     for entry in entries:
-        k = f"{entry.k}" if entry.k_used == entry.k else f"{entry.k} ({entry.k_used:.1f} fit)"
+        k = f"k={entry.k}" if entry.k_used == entry.k else f"k={entry.k} ({entry.k_used:.1f} fit)"
         scores = [_cell(entry.accuracy.get(rule), entry.spread.get(rule)) for rule in rules]
-        table.add_row(f"  {entry.task}", k, *scores, _cell(entry.chance), _cell(entry.majority), f"{entry.questions:,}")
+        majority = "" if entry.majority is None else f" · {_cell(entry.majority)} majority"
+        rows.append(ScoreRow((f"  {entry.task}", k, *scores), f"{_cell(entry.chance)} chance{majority}"))
         for name, shares in entry.phenomena.items():
-            cells: list[Any] = [shares[rule].value if rule in shares else None for rule in rules]
-            count = max(share.n for share in shares.values())
-            table.add_row(f"    {name}", "", *map(_cell, cells), "", "", f"{count:,}")
-    return table
+            cells = [_cell(shares[rule].value if rule in shares else None) for rule in rules]
+            rows.append(ScoreRow((f"    {name}", "", *cells)))
+    return ScoreTable(("  task", "", *rules), "to beat", rows, names=2, below="to beat: ")
 
 
 def _cell(value: float | None, spread: float | None = None) -> str:

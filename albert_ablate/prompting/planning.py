@@ -75,7 +75,7 @@ def plan_units(config: RunConfig, run: RunFolder) -> list[Unit]:
 
 def _unit(config: RunConfig, run: RunFolder, asked: Asked, k: int, seed: int | None) -> Unit:
     further = [rule for rule in ("null", "calibrated") if rule in asked.rules]  # they need passes of their own
-    counted: dict[str, Any] = {"task": asked.settings, "examples": config.kshot.examples, "further": further}
+    counted: dict[str, Any] = {"task": asked.settings, "further": further}
     if k:
         counted["balanced"] = config.kshot.balanced
     if not predicts_next(config):
@@ -97,7 +97,7 @@ def _of_task(config: RunConfig, task: TaskConfig) -> Asked:
         require_fitting(template, found.fields, found.classes, where)
         return Questions(found.training, limited(list(found.dev), limit, "kshot"), found.classes), {}
 
-    settings = {key: value for key, value in asdict(task).items() if key not in _UNREAD}
+    settings = {key: value for key, value in asdict(task).items() if key not in _UNREAD} | {"examples": limit}
     return Asked(task.name, template, _rules(config, template, where), source.fingerprint, settings, read)
 
 
