@@ -1,22 +1,34 @@
 """k-shot evaluation through its command: masked and causal runs, finished, cut and refused ones."""
 
+import csv
+import io
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runhelpers import run
-from taskhelpers import write_race, write_sst2
+from runhelpers import ROOT, run
+from taskhelpers import write_race, write_sst2, write_tsv
 
+from albert_ablate.axes import MethodName
 from albert_ablate.commands import kshot
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import PreemptedError
+from albert_ablate.methods import METHODS
 from albert_ablate.prompting import likelihood, scores
 from albert_ablate.prompting.rules import RULES, OptionScores
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.results import Results
+from analysis.judge import prompted
+from analysis.read.runs import load_runs
+from analysis.recount import prompted as recounted
+from analysis.recount.checks import AGREES
+from analysis.recount.runs import Run
 
+DOC = ROOT / "docs" / "kshot.md"
 TEMPLATE = """
 prompt: "{first} na"
 options: {"0": bo, "1": ta}
@@ -180,3 +192,60 @@ def test_a_run_without_predictions_is_refused(
     folder = run(cell("method=electra", "budget.steps=2", "budget.warmup_steps=1"))
     assert kshot.main(words(folder, data)) > 0
     assert "this run predicts no tokens (method=electra)" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.skipif(MethodName.CAUSAL not in METHODS, reason="there is no causal LM")
+def test_a_causal_run_end_to_end(
+    cell: Callable[..., RunConfig], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(cell("method=causal", "objective=none"))
+    assert kshot.main(words(folder, data, "kshot.k=0,1", "kshot.seeds=0,1", "kshot.examples=8")) == 0
+    assert "(likelihood)" in capsys.readouterr().out
+    zero, one = entries(folder)
+    assert (zero.scoring, set(one.accuracy)) == ("likelihood", set(RULES))
+    assert kshot.main([str(folder.path), "task=minimal_pairs", "kshot.minimal_pairs.pairs=3"]) == 0
+
+
+def test_the_report_shows_the_scores_and_the_audit_counts_again(done: RunFolder, data: Path) -> None:
+    assert kshot.main(words(done, data, "kshot.k=0,1", "kshot.seeds=0,1", "kshot.examples=8")) == 0
+    pairs = ["task=minimal_pairs", "kshot.minimal_pairs.pairs=3", "kshot.minimal_pairs.rules=[swap,replace]"]
+    assert kshot.main([str(done.path), *pairs]) == 0
+    runs = load_runs(done.path)
+    table = prompted.frame(runs)
+    assert list(table["task"].value_counts()) == [10, 3]
+    entry = next(entry for entry in entries(done) if entry.task == "minimal_pairs")
+    assert runs["minimal_pairs"].tolist() == [entry.accuracy["sum"]]
+    lines = prompted.rows(runs)
+    assert [line[1:3] for line in lines[:3]] == [["minimal_pairs", "0"], ["minimal_pairs: swap", "0"],
+                                                 ["minimal_pairs: replace", "0"]]  # fmt: skip
+    cells = list(csv.DictReader(io.StringIO(table.to_csv(index=False))))
+    checks = recounted.check(cells, [Run(done.path)])
+    assert len(checks) == 2 * 13 + 2 * 3 + 2 * 13
+    assert {check.state for check in checks} == {AGREES}
+    file = done.path / "kshot" / entry.units[0] / "options.jsonl"
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    found[0]["answer"] = 1 - found[0]["answer"]
+    file.write_text("".join(json.dumps(line) + "\n" for line in found))
+    wrong = [check for check in recounted.check(cells, [Run(done.path)]) if check.state != AGREES]
+    assert wrong
+    assert all("minimal_pairs" in check.where for check in wrong)
+
+
+def test_every_command_of_the_page_runs(done: RunFolder, data: Path, tmp_path: Path) -> None:
+    write_tsv(data / "mine.tsv", ["text", "label"], [[f"ba de ko {n}", ("yes", "no")[n % 2]] for n in range(20)])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("prompt: '{text} ba'\n")
+    (data / "pairs.jsonl").write_text(json.dumps({"sentence_good": "ba de ko", "sentence_bad": "ko ba de"}) + "\n")
+    block = re.search(r"^```bash\n(.*?)^```", DOC.read_text(), re.M | re.S)
+    assert block is not None
+    commands = [shlex.split(line) for line in block[1].splitlines()]
+    assert len(commands) == 5
+    for program, flag, module, *given in commands:
+        assert (program, flag, module) == ("python", "-m", "albert_ablate.kshot")
+        given = [word.replace("DATA/mine.yaml", str(mine)).replace("DATA", str(data)) for word in given]
+        given = [str(done.path) if word == "RUN" else word for word in given]
+        short = ["kshot.examples=8"] + ([] if any("kshot.k=" in word for word in given) else ["kshot.k=0"])
+        short += ["tasks.word_order.train_examples=100"] if "task=word_order" in given else []
+        assert kshot.main([*given, *short, "runtime.device=cpu"]) == 0, given
+    shown = re.findall(r"^    (prompt|options|separator|neutral): ", DOC.read_text(), re.M)
+    assert shown == ["prompt", "options", "separator", "neutral"]

@@ -135,8 +135,20 @@ def test_demonstrations_are_dropped_until_the_prompt_fits(tokenizer: Tokenizer, 
         assert (cut.shots, cut.cut, cut.context, cut.options) == ((), 2, alone.context[2:], alone.options)
 
 
+def test_neutral_prompts_and_those_without_content_fit_too(tokenizer: Tokenizer, questions: Questions) -> None:
+    question, shots = questions.dev[0], questions.training[:4]
+    room = 8
+    prompts = Prompts(TEMPLATE, tokenizer, room)
+    made = [*prompts.content_free(question, shots), prompts.neutral(question.options), prompts.of(question, shots)]
+    assert all(len(prompt.context) + max(map(len, prompt.options)) <= room for prompt in made)
+    loose = Prompts(TEMPLATE, tokenizer, 500)
+    text = f"{shots[0].fields['first']} Was {('bad', 'good')[shots[0].answer]}. N/A Was"
+    assert list(loose.content_free(question, shots[:1])[0].context) == tokenizer.encode([text])[0]
+    assert list(loose.neutral(question.options).context) == tokenizer.encode(["Was"])[0]
+
+
 def test_an_option_that_the_model_cannot_read_is_refused(tokenizer: Tokenizer, questions: Questions) -> None:
-    with pytest.raises(DataError, match="its longest option has"):
+    with pytest.raises(DataError, match="Use shorter options"):
         Prompts(TEMPLATE, tokenizer, 1).of(questions.dev[0], [])
 
 

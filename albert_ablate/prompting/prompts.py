@@ -76,26 +76,21 @@ class Prompts:
             shots -= 1
         while True:
             prompt = self._after(texts[:shots], question.fields, question.options)
-            over = len(prompt.context) + max(map(len, prompt.options)) - self._room
-            if over <= 0 or not shots:
+            if not shots or self._over(prompt) <= 0:
                 break
             shots -= 1
-        return self._shortened(prompt, over, question.id, tuple(demonstrations[:shots]))
+        return self._shortened(prompt, tuple(demonstrations[:shots]))
 
     def content_free(self, question: Question, shots: Sequence[Question]) -> list[Prompt]:
         """The same prompt, with each of ``CONTENT_FREE`` in place of the question's fields."""
         texts = [self._answered(shot) for shot in shots]
-        made = []
-        for content in CONTENT_FREE:
-            prompt = self._after(texts, dict.fromkeys(question.fields, content), question.options)
-            over = len(prompt.context) + max(map(len, prompt.options)) - self._room
-            made.append(self._shortened(prompt, over, question.id, ()))
-        return made
+        contents = [dict.fromkeys(question.fields, content) for content in CONTENT_FREE]
+        return [self._shortened(self._after(texts, fields, question.options), ()) for fields in contents]
 
     def neutral(self, options: tuple[str, ...]) -> Prompt:
         """The options after the neutral prompt of the template."""
         words = self.template.words(options)
-        return divided(self._tokenizer, self.template.neutral or "", words, self.template.joint)
+        return self._shortened(divided(self._tokenizer, self.template.neutral or "", words, self.template.joint), ())
 
     def _answered(self, question: Question) -> str:
         words = self.template.words(question.options)
@@ -105,11 +100,16 @@ class Prompts:
         context = "".join([*texts, self.template.asked(fields)])
         return divided(self._tokenizer, context, self.template.words(options), self.template.joint)
 
-    def _shortened(self, prompt: Prompt, over: int, name: str, shots: tuple[Question, ...]) -> Prompt:
-        cut = max(over, 0)
+    def _over(self, prompt: Prompt) -> int:
+        """By how many tokens prompt and longest option exceed the room."""
+        return len(prompt.context) + max(map(len, prompt.options)) - self._room
+
+    def _shortened(self, prompt: Prompt, shots: tuple[Question, ...]) -> Prompt:
+        """The prompt, with its beginning cut if it does not fit. Raises DataError if not even an option fits."""
+        cut = max(self._over(prompt), 0)
         if cut > len(prompt.context):
             raise DataError(
-                f"question {name!r}: its longest option has {max(map(len, prompt.options))} tokens, but the model "
-                f"reads {self._room}. Leave it out."
+                f"an option has {max(map(len, prompt.options))} tokens, but the model reads {self._room}. "
+                "Use shorter options, or leave out questions with long ones."
             )
         return Prompt(prompt.context[cut:], prompt.options, shots, cut, prompt.moved)
