@@ -102,6 +102,8 @@ def compose_for_kshot(recorded: Path, overrides: Sequence[str]) -> RunConfig:
     ``kshot.k=0,1,4`` means ``kshot.k=[0,1,4]``: a run has all of them.
     """
     listed = [_LISTED.sub(r"\1=[\2]", override) if _LISTED.fullmatch(override) else override for override in overrides]
+    if not any(override.startswith("task.pool=") for override in overrides):
+        listed.append("task.pool=last")  # no head reads it, and with causal LM the default is refused
     taken = [*_KSHOT_KEYS, *({_group(override) for override in overrides} & {"paths"})]
     return _composed_over(recorded, listed, KSHOT_GROUPS, taken, "Settings of a k-shot evaluation are")
 
