@@ -31,6 +31,7 @@ COMMANDS = {
     "plan": Command("albert_ablate.plan", "what a sweep would run, cost and need", settings=True),
     "status": Command("albert_ablate.status", "how sweeps and runs stand"),
     "finetune": Command("albert_ablate.finetune", "a finished run on downstream tasks", settings=True),
+    "kshot": Command("albert_ablate.kshot", "zero-, one- and few-shot scores of finished runs", settings=True),
     "evaluate": Command("albert_ablate.evaluate", "score a run on any corpus", settings=True),
     "export": Command("albert_ablate.export", "a run as a folder of transformers"),
     "import": Command("albert_ablate.import_hf", "an ALBERT, BERT, DistilBERT or ELECTRA checkpoint as a run"),

@@ -21,7 +21,7 @@ from albert_ablate.files import write_text
 
 from .draw import style
 from .figures import draw_all, draw_forests
-from .judge import controls
+from .judge import controls, prompted
 from .judge.claims import VERDICTS, Claim, counted, in_question, judge, load_all, scorecard
 from .judge.effects import build_sweep
 from .judge.paper_effects import with_paper
@@ -36,10 +36,20 @@ from .write.content import Report
 
 _TITLE = "ALBERT's choices, ablated"
 #: Columns left out of ``runs.csv``: nested values, and paths of this machine.
-_NESTED = ("tasks", "deviations", "config", "data", "path", "copy_of", "code_unknown", "taught_by")
+_NESTED = ("tasks", "kshot", "deviations", "config", "data", "path", "copy_of", "code_unknown", "taught_by")
 
 #: Files and folders that a report writes.
-_FILES = ("index.html", "report.md", "scorecard.csv", "runs.csv", "controls.csv", "sweeps", "tables", "figures")
+_FILES = (
+    "index.html",
+    "report.md",
+    "scorecard.csv",
+    "runs.csv",
+    "kshot.csv",
+    "controls.csv",
+    "sweeps",
+    "tables",
+    "figures",
+)
 
 
 def gather(
@@ -102,6 +112,8 @@ def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
     """File -> its table of numbers, for every CSV file; ``compact`` leaves out the tables without runs."""
     by_file = {"scorecard.csv": _scorecard(report), "runs.csv": report.runs.drop(columns=list(_NESTED))}
     by_file |= own.frames(report.sweeps)
+    if len(prompts := prompted.frame(report.runs)):
+        by_file["kshot.csv"] = prompts
     if report.controls.scores:
         by_file["controls.csv"] = controls.frame(report.controls)
     for table in report.filled if compact else report.tables:

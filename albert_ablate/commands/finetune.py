@@ -8,7 +8,6 @@ with heads in fp32 and shows the difference.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from rich.table import Table
 from albert_ablate import console
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import command_name, program
-from albert_ablate.commands.given import open_run, refuse_paths_runs, remarks, require_cache
+from albert_ablate.commands.given import is_setting, open_run, refuse_paths_runs, remarks, require_cache
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import FINE_TUNING_GROUPS, compose_for_run
 from albert_ablate.errors import ConfigError, DataError, PreemptedError, RunFolderError, UserError
@@ -44,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_intermixed_args(arguments)
     items: list[str] = options.items
-    settings = [argument for argument in items if _is_setting(argument)]
-    paths = [Path(argument) for argument in items if not _is_setting(argument)]
+    settings = [argument for argument in items if is_setting(argument, FINE_TUNING_GROUPS)]
+    paths = [Path(argument) for argument in items if not is_setting(argument, FINE_TUNING_GROUPS)]
     if not paths:
         parser.error("which run? Name its folder, such as runs/e128-all-sop-nano-s0-...")
     if options.reread:
@@ -68,16 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(error, PreemptedError):
                 return code
     return code
-
-
-def _is_setting(argument: str) -> bool:
-    """Whether an argument is a setting; a path may contain = too."""
-    name, equals, _ = argument.partition("=")
-    group = name.lstrip("+~").split(".")[0]
-    if not equals or group in FINE_TUNING_GROUPS:
-        return bool(equals)
-    known = group in {field.name for field in fields(RunConfig)}  # refused later with an explanation
-    return not Path(argument).expanduser().exists() and (known or "/" not in argument)
 
 
 def _run_and_settings(path: Path, settings: Sequence[str], reread: bool) -> tuple[RunFolder, RunConfig]:

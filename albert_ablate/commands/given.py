@@ -1,6 +1,7 @@
 """Opens the run folder that a command was given, or explains what the path is instead."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ def open_run(path: Path) -> RunFolder:
     if (resolved / _SETTINGS).is_file():
         return RunFolder(resolved.parent, resolved.name)
     raise RunFolderError(f"{path}: no run folder{_actual_content(path.resolve())}")
+
+
+def is_setting(argument: str, groups: Sequence[str]) -> bool:
+    """Whether an argument is a setting, such as one of ``groups``; a path may contain = too."""
+    name, equals, _ = argument.partition("=")
+    group = name.lstrip("+~").split(".")[0]
+    if not equals or group in groups:
+        return bool(equals)
+    known = group in {field.name for field in fields(RunConfig)}  # refused later with an explanation
+    return not Path(argument).expanduser().exists() and (known or "/" not in argument)
 
 
 def _actual_content(path: Path) -> str:

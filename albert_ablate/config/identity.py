@@ -46,7 +46,7 @@ _UNCOUNTED = {
 #: Groups on where and how to run, which never change the numbers by intent.
 INCIDENTAL = (
     "runtime", "paths", "tracker", "scale", "data", "tokenizer", "sweep", "rerun", "task", "tasks",
-    "knowledge",
+    "knowledge", "kshot",
 )  # fmt: skip
 
 

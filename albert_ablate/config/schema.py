@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import AXES, Objective, Share
 from albert_ablate.config.knowledge import KnowledgeConfig
+from albert_ablate.config.kshot import KShotConfig
 from albert_ablate.config.method import MethodConfig
 from albert_ablate.config.tasks import (
     Count,
@@ -337,6 +338,7 @@ class RunConfig:
     task: FineTuneConfig
     tasks: dict[str, TaskConfig]
     knowledge: KnowledgeConfig
+    kshot: KShotConfig
     runtime: RuntimeConfig
     paths: PathsConfig
     tracker: TrackerConfig

@@ -95,6 +95,25 @@ def compose_for_run(recorded: Path, overrides: Sequence[str]) -> RunConfig:
     return _composed_over(recorded, overrides, FINE_TUNING_GROUPS, taken, "Settings of a fine-tuning are")
 
 
+#: Groups that a zero-, one- or few-shot evaluation composes anew.
+_KSHOT_KEYS = ("task", "tasks", "kshot", "runtime", "rerun")
+KSHOT_GROUPS = (*_KSHOT_KEYS, "paths")
+#: A setting of several values without brackets, such as kshot.k=0,1,4; or of one.
+_LISTED = re.compile(r"(kshot\.(?:k|seeds|rules))=([\w,]+)")
+
+
+def compose_for_kshot(recorded: Path, overrides: Sequence[str]) -> RunConfig:
+    """A finished run's recorded settings, with the settings of k-shot evaluation of ``overrides``. Raises ConfigError.
+
+    ``kshot.k=0,1,4`` means ``kshot.k=[0,1,4]``: a run has all of them.
+    """
+    listed = [_LISTED.sub(r"\1=[\2]", override) if _LISTED.fullmatch(override) else override for override in overrides]
+    if not any(override.startswith("task.pool=") for override in overrides):
+        listed.append("task.pool=last")  # no head reads it, and with causal LM the default is refused
+    taken = [*_KSHOT_KEYS, *({_group(override) for override in overrides} & {"paths"})]
+    return _composed_over(recorded, listed, KSHOT_GROUPS, taken, "Settings of a k-shot evaluation are")
+
+
 #: Groups that an evaluation of a finished run may compose anew.
 _EVALUATION_KEYS = ("data", "evaluation", "pairs", "runtime", "paths")
 

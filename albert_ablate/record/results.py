@@ -5,6 +5,7 @@ Any measurement may be absent, as some models do not allow it.
 
 from pydantic import Field
 
+from albert_ablate.record.kshot import KShotEntry
 from albert_ablate.record.manifest import Imported
 from albert_ablate.record.part import Interval, Number, Part, Whole
 from albert_ablate.record.tasks import Average, TaskEntry
@@ -206,3 +207,4 @@ class Results(Part):
     evaluation: EvaluationTime | None = None
     tasks: list[TaskEntry] = Field(default_factory=list)
     average: Average | None = None  # absent without the paper's five tasks
+    kshot: list[KShotEntry] = Field(default_factory=list)

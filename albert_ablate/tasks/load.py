@@ -108,8 +108,7 @@ def read(source: Source) -> Make:
     if isinstance(task, SquadConfig):
         sides = {"train": _squad_side(task, files, "train"), "dev": _squad_side(task, files, "dev")}
         return lambda tokenizer, length: SquadTask(task, sides["train"], sides["dev"], tokenizer, length)
-    sets = _examples(task, files)
-    limit_sets(sets, task)
+    sets = read_examples(source)
     if isinstance(task, QuestConfig):
         return lambda tokenizer, length: QuestTask(task, sets, tokenizer, length)
     split = None
@@ -120,6 +119,13 @@ def read(source: Source) -> Make:
             split = f"tasks.{task.name}.dev_split=label"
     sets.counts["notes"] = [*sets.notes, *class_notes(sets, split)]
     return lambda tokenizer, length: SentenceTask(task.name, sets, tokenizer, length, knowledge)
+
+
+def read_examples(source: Source) -> ExampleSets:
+    """The examples of a task of texts, at most ``max_train`` and ``max_dev``. Raises DataError."""
+    sets = _examples(source.task, source.files)
+    limit_sets(sets, source.task)
+    return sets
 
 
 def _squad_side(task: SquadConfig, files: dict[str, list[Path]] | None, side: str) -> SquadSet:

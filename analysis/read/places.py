@@ -25,13 +25,17 @@ def inside(path: Path) -> list[Path]:
     return sorted(file.parent for file in path.glob("*/status.json") if not file.parent.name.startswith("."))
 
 
+#: Folders of a run whose sub-folders have a ``status.json``, too.
+_UNITS = ("tasks", "kshot")
+
+
 def _require_run(folder: Path) -> None:
     """Raises NoRunsError for the folder of a fine-tuning, which also has a ``status.json``."""
     try:
         manifest = read_json(folder / "manifest.json")
         unit = isinstance(manifest, dict) and "task" in manifest and "parameters" not in manifest
     except (OSError, ValueError):
-        unit = folder.parent.name == "tasks" and (folder.parent.parent / "status.json").is_file()
+        unit = folder.parent.name in _UNITS and (folder.parent.parent / "status.json").is_file()
     if unit:
         raise NoRunsError(
             f"{folder}: no run folders there, but a fine-tuning of one. Name the run folder; its results.json "
@@ -49,7 +53,7 @@ def no_runs(path: Path) -> str:
         return f"{path}: no run folders there: it is a file. {hint}"
     if above is not None:
         return f"{path}: no run folders there: it is a part of the run {above}. Name that folder."
-    below = sorted({file.parent.parent for file in path.glob("*/*/status.json") if "tasks" not in file.parts[-3:]})
+    below = sorted({file.parent.parent for file in path.glob("*/*/status.json") if not {*_UNITS} & {*file.parts[-3:]}})
     hint = f" There are some in {', '.join(map(str, below[:3]))}." if below else ""
     return f"{path}: no run folders there (a run folder holds status.json).{hint}"
 

@@ -88,6 +88,8 @@ COLUMNS = {
     "l2": "per layer: mean L2 distance between input and output (list)",
     "degrees": "per layer: mean angle between input and output (list)",
     "tasks": "fine-tuned tasks as in results.json (list)",
+    "kshot": "zero-, one- and few-shot scores as in results.json (list)",
+    "minimal_pairs": "share of minimal pairs whose good sentence is the more probable one; missing with several sets",
     "commit": "of the code",
     "dirty": "whether the code differed from it",
     "code_unknown": "why commit or dirty is not known",
@@ -272,6 +274,8 @@ def _row(folder: Path) -> dict[str, Any]:
         "l2": similarity.get("l2"),
         "degrees": similarity.get("degrees"),
         "tasks": with_format(folder, results.get("tasks", []), manifest.get("precision")),
+        "kshot": results.get("kshot", []),
+        "minimal_pairs": _pairs(results),
         "commit": source.get("commit"),
         "dirty": source.get("dirty"),
         "code_unknown": source.get("unknown"),
@@ -285,6 +289,12 @@ def _row(folder: Path) -> dict[str, Any]:
         "data": data,
         "copy_of": None,
     }
+
+
+def _pairs(results: dict[str, Any]) -> float | None:
+    """Accuracy on the minimal pairs of a run with a single set of them."""
+    found = [entry for entry in results.get("kshot", ()) if entry["task"] == "minimal_pairs"]
+    return found[0]["accuracy"].get("sum") if len(found) == 1 else None
 
 
 def _speed(lines: list[dict[str, Any] | None]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from .arms import base_of
 from .checks import Check, compare, unknown
 from .controls import strengths
 from .files import at
+from .prompted import pairs
 from .runs import Run
 
 _SECTION = "runs.csv"
@@ -118,6 +119,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     },
     "l2": ("similarity.json", lambda run: run.similarity.get("l2")),
     "degrees": ("similarity.json", lambda run: run.similarity.get("degrees")),
+    "minimal_pairs": ("results.json", pairs),
     "commit": ("manifest.json", _manifest("source.commit")),
     "dirty": ("manifest.json", _manifest("source.dirty")),
     "tokens_fingerprint": ("manifest.json", _manifest("data.tokens.fingerprint")),

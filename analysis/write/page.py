@@ -11,6 +11,7 @@ from markupsafe import Markup
 from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.command_line import command_name
 
+from ..judge import prompted
 from ..judge.claims import counted, divided
 from ..judge.controls import HEAD, Controls, page_rows, reading, rows
 from ..judge.controls import summary as controls_summary
@@ -34,6 +35,7 @@ _NOTES = {
 }
 
 
+_PROMPTED = "Zero-, one- and few-shot scores"
 _CONTROLS = "Controls (planted text)"
 _CONTROL_CLAIMS = "Claims of Table 5 on planted text; p after Holm's correction over these claims alone:"
 
@@ -85,12 +87,20 @@ def html(report: Report) -> str:
         reference=[_reference_html(name, report.runs) for name in _NOTES],
         figures=[figure_of(drawing) for drawing in report.drawings],
         cost=cost_html(cost_rows(costs(report.runs))),
+        prompted=_prompted(report.runs),
         missing=missing(report),
         run_count=len(report.runs),
         runs=web.plain_table("Runs", _RUN_HEAD, [_run_row(run) for run in report.runs.to_dict("records")]),
         provenance=Markup(provenance),
         footer=footer_of(report.runs),
     )
+
+
+def _prompted(runs: pd.DataFrame) -> dict[str, Any] | None:
+    """The section on zero-, one- and few-shot scores; None without any."""
+    lines = prompted.rows(runs)
+    table = web.plain_table(_PROMPTED, prompted.HEAD, lines)
+    return {"title": _PROMPTED, "note": prompted.NOTE, "table": table} if lines else None
 
 
 def _is_offered(table: Table, runs: pd.DataFrame) -> bool:
@@ -120,6 +130,8 @@ def markdown(report: Report) -> str:
     parts += ["## Tables", *(render.markdown(filled_part(table)) for table in report.filled)]
     recipes = _reference("table14", report.runs)
     parts += [f"### Table 14. {recipes['title']}", render.pipes(recipes["head"], recipes["rows"]), recipes["note"]]
+    if prompts := prompted.rows(report.runs):
+        parts += [f"## {_PROMPTED}", prompted.NOTE, render.pipes(prompted.HEAD, prompts)]
     parts += ["## Figures"] if report.drawings else []
     parts += [f"### {d.title}\n\n![{d.title}](figures/{d.name}.svg)\n\n{d.caption}" for d in report.drawings]
     cost = cost_rows(costs(report.runs))
