@@ -14,7 +14,6 @@ from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import identity, ingredients, readable_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import Prepared, prepare
-from albert_ablate.data.segments import lone_sentences
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
@@ -273,8 +272,7 @@ def _begin(
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
     if machine.world.main:
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
-    lone = lone_sentences(store, config.objective.name, config.pairs, config.seed, epoch=0)
-    data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
+    data = prepared.record | dict(batches.record)
     manifest = describe_run(config, paper, folder.name, run_id, data, machine, attention, teacher)
     folder.write("manifest.json", manifest)
     count = method_of(config).parameters().with_pooler
@@ -283,6 +281,11 @@ def _begin(
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {machine.device.type} in "
         f"{machine.precision}"
     )
+    if data.get("tokens_dropped_per_epoch"):
+        folder.say(
+            f"{folder.name}: {data['blocks_per_epoch']:,} blocks an epoch; {data['tokens_dropped_per_epoch']:,} tokens "
+            "after the last one are left out"
+        )
     for difference in differences:
         folder.say(f"{folder.name}: {difference}")
     content = ingredients(config, store.fingerprint, machine.precision)
