@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from albert_ablate.data.prepare import Prepared, prepare
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
+from albert_ablate.evaluation.causal import HeldOutStream, held_out_stream
 from albert_ablate.evaluation.generated import GeneratedText
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
@@ -208,13 +209,17 @@ def _pretrain(
     baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
     method = method_of(config)
     evaluator = Evaluator(model, held_out, config.objective.name, baselines, machine, method.measures)
-    generated = None
+    more: list[GeneratedText | HeldOutStream] = []
     if isinstance(method, Corrupting):
-        generated = GeneratedText(method, model, held_out.plain, prepared.train, baselines, machine)
+        more.append(GeneratedText(method, model, held_out.plain, prepared.train, baselines, machine))
+    if (stream := held_out_stream(model, config, prepared, baselines, machine)) is not None:
+        more.append(stream)
 
     def curve_point() -> dict[str, float]:
-        pairs = config.evaluation.curve_pairs
-        return evaluator.curve_point(pairs) | ({} if generated is None else generated.curve_point(pairs))
+        point = evaluator.curve_point(config.evaluation.curve_pairs)
+        for scorer in more:
+            point |= scorer.curve_point(config.evaluation.curve_pairs)
+        return point
 
     with open_trackers(config if machine.world.main else untracked(config), folder, owner.identity) as trackers:
         trainer = Trainer(
@@ -224,7 +229,7 @@ def _pretrain(
         training = trainer.fit()
         folder.note(phase="evaluating")
         folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
-        measured = _evaluate(config, prepared, evaluator, baselines, generated)
+        measured = _evaluate(config, prepared, evaluator, baselines, more)
         if measured is None:
             return
         results, similarity = measured
@@ -309,13 +314,15 @@ def _evaluate(
     prepared: Prepared,
     evaluator: Evaluator,
     baselines: NgramBaselines,
-    generated: GeneratedText | None,
+    more: Sequence[GeneratedText | HeldOutStream],
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Held-out results and the change from layer to layer; None except in the process that writes."""
     started = time.perf_counter()
     held_out = evaluator.held_out
     with console.stage("evaluating on held-out documents"):
-        results = evaluator.results() | ({} if generated is None else generated.results())
+        results = evaluator.results()
+        for scorer in more:
+            results |= scorer.results()
         if not evaluator.machine.world.main:
             return None
         if prepared.reference is not None:

@@ -65,6 +65,8 @@ class LoadedRun:
         """
         if pool not in ("cls", "mean"):
             raise ConfigError(f"pool={pool}: say cls or mean.")
+        if pool == "cls" and self.config.method.name.predicts_next:
+            raise ConfigError("pool=cls: in this run [CLS] sees only itself. Say pool=mean.")
         features = self._features(texts)
         vectors = torch.empty(len(features), self.config.model.hidden, device=self.machine.device)
         for rows, on_cpu in in_order(features):

@@ -17,7 +17,7 @@ from albert_ablate import streams
 from albert_ablate.data.batches import NO_TARGET, PairBatches, grid, loaded
 from albert_ablate.data.segments import Pairs
 from albert_ablate.data.store import TokenStore, offsets
-from albert_ablate.data.tokenizer import SEP
+from albert_ablate.data.tokenizer import PAD, SEP
 from albert_ablate.errors import DataError
 
 
@@ -95,9 +95,19 @@ class Stream:
 
     def blocks(self, numbers: np.ndarray) -> NextBatch:
         """The blocks ``numbers`` (B,)."""
-        ids = self.at(numbers[:, None] * self.length + np.arange(self.length + 1))  # (B, T + 1)
-        inputs = torch.from_numpy(ids[:, :-1].astype(np.int32))
-        return NextBatch(inputs, torch.zeros_like(inputs), torch.from_numpy(ids[:, 1:].copy()))
+        return self.read(numbers * self.length)
+
+    def read(self, begins: np.ndarray) -> NextBatch:
+        """A sequence from each of the places ``begins`` (B,); what lies after the end is padding without target.
+
+        Padding stands to the right, where no real position sees it, so the batch has no mask.
+        """
+        places = begins[:, None] + np.arange(self.length + 1)  # (B, T + 1)
+        real = places < self.size
+        ids = self.at(np.where(real, places, 0))
+        inputs = torch.from_numpy(np.where(real, ids, PAD)[:, :-1].astype(np.int32))
+        targets = torch.from_numpy(np.where(real, ids, NO_TARGET)[:, 1:])
+        return NextBatch(inputs, torch.zeros_like(inputs), targets)
 
 
 class BlockBatches(Dataset[NextBatch]):
@@ -148,9 +158,7 @@ class BlockBatches(Dataset[NextBatch]):
         for epoch in np.unique(index // self.epoch_size):  # at most a few: a batch may cross the end of an epoch
             stream, order = self._plan(int(epoch))
             parts.append(stream.blocks(order[index[index // self.epoch_size == epoch] % self.epoch_size]))
-        return NextBatch(
-            **{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()}
-        )
+        return NextBatch(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
 
     def shaped(self, part: NextBatch) -> NextBatch:
         """All blocks have one length already."""
