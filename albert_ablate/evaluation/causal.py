@@ -199,7 +199,8 @@ class HeldOutStream:
         """(M, H) states and (M,) targets -> fp64 losses and hits (M,), with few logits at a time."""
         rows = max(1, _LOGITS // self.config.tokenizer.vocab_size)
         found = []
-        for some, wanted in zip(states.split(rows), targets.split(rows), strict=True):
+        for first in range(0, len(targets), rows):
+            some, wanted = states[first : first + rows], targets[first : first + rows]
             logits = self.model.token_logits(some).float()
             loss = F.cross_entropy(logits, wanted, reduction="none", ignore_index=NO_TARGET).double()
             found.append((loss, logits.argmax(-1) == wanted))

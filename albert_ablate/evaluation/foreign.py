@@ -34,8 +34,9 @@ def bars_of(
     """Describe in ``results`` the baselines of masked LM, or of causal LM, and remove every ``left_baseline``.
 
     ``left_baseline`` says how far training went, which only the run's training text can show.
-    ``stream``: scores the model if it predicts the next piece. ``trained_on``: the run's training tokens. Their piece frequencies are the fair baseline: like the run, they were
-    learned without this text. None if the tokens are not available, with the ``reason``.
+    ``trained_on``: the run's training tokens. Their piece frequencies are the fair baseline: like the run, they were
+    learned without this text. None if the tokens are not available, with the ``reason``. ``stream``: the scorer of a
+    model that predicts the next piece.
     """
     for name in HELD_OUT_SCORES:
         if results[name] is not None:

@@ -91,9 +91,7 @@ class Proportion(Part):
 class SentenceTask(Proportion):
     """NSP or SOP on held-out pairs."""
 
-    head: str | None = (
-        None  # ``trained``, or ``fitted on the frozen encoder``; with ``, last token`` if [CLS] sees only itself
-    )
+    head: str | None = None  # ``trained``, or ``fitted on the frozen encoder``, with ``, last token`` if it reads that
     majority_class: Number | None = None  # share of the more frequent label
     left_baseline: bool | None = None  # whether the accuracy is above it, with 95% confidence
     own_head: Proportion | None = None  # of the head that was trained on the task of the objective
