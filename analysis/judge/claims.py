@@ -34,10 +34,12 @@ from .tables import REFERENCES, arms_of
 from .terms import settings_of
 
 _FILE = Path(__file__).parent.parent / "claims.yaml"
-#: ELECTRA's claims, and those of DistilBERT and TinyBERT: judged where a run has one of their methods.
+#: ELECTRA's claims, those of DistilBERT and TinyBERT, and of causal LM: judged where a run has one of their methods.
 ELECTRA, DISTILLATION = _FILE.with_name("electra_claims.yaml"), _FILE.with_name("distillation_claims.yaml")
+CAUSAL = _FILE.with_name("causal_claims.yaml")
 _OWNERS: dict[Path | None, str] = {
     None: "the paper's", ELECTRA: "ELECTRA's", DISTILLATION: "DistilBERT's and TinyBERT's",
+    CAUSAL: "causal LM's",
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
@@ -130,7 +132,7 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
     """The papers' claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
     claims: list[Claim] = []
     known: dict[str, str] = {}
-    for file in (None, ELECTRA, DISTILLATION, *files):
+    for file in (None, ELECTRA, DISTILLATION, CAUSAL, *files):
         loaded = load_claims(file)
         for claim in loaded:
             if claim.id in known:
@@ -143,7 +145,11 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
 def in_question(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Claim]:
     """``claims``, without those of papers whose methods no run has."""
     methods = [MethodName(name) for name in set(runs[METHOD.name].dropna())]
-    present = {ELECTRA: any(m.corrupts for m in methods), DISTILLATION: any(m.distils for m in methods)}
+    present = {
+        ELECTRA: any(m.corrupts for m in methods),
+        DISTILLATION: any(m.distils for m in methods),
+        CAUSAL: any(m.predicts_next for m in methods),
+    }
     absent = {name for file, there in present.items() if not there for name in ids_of(file)}
     return [claim for claim in claims if claim.id not in absent]
 
@@ -381,9 +387,9 @@ def _ids() -> frozenset[str]:
 
 
 def whose(verdicts: Sequence[Verdict]) -> str:
-    """``the paper`` whose claims these are; ``both papers`` with ELECTRA's, ``the papers`` with those of students."""
+    """``the paper`` whose claims these are; ``both papers`` with ELECTRA's, ``the papers`` with those of others."""
     named = {v.claim.id for v in verdicts}
-    if named & ids_of(DISTILLATION):
+    if named & (ids_of(DISTILLATION) | ids_of(CAUSAL)):
         return "the papers"
     return "both papers" if named & ids_of(ELECTRA) else "the paper"
 
