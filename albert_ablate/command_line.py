@@ -32,6 +32,7 @@ COMMANDS = {
     "status": Command("albert_ablate.status", "how sweeps and runs stand"),
     "finetune": Command("albert_ablate.finetune", "a finished run on downstream tasks", settings=True),
     "evaluate": Command("albert_ablate.evaluate", "score a run on any corpus", settings=True),
+    "generate": Command("albert_ablate.generate", "a text that a causal run continues"),
     "export": Command("albert_ablate.export", "a run as a folder of transformers"),
     "import": Command("albert_ablate.import_hf", "an ALBERT, BERT, DistilBERT or ELECTRA checkpoint as a run"),
     "pack": Command("albert_ablate.pack", "a corpus as one file of tokens", settings=True),

@@ -27,9 +27,9 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.batches import NO_TARGET
 from albert_ablate.data.blocks import NextBatch, Stream
 from albert_ablate.data.prepare import Prepared
-from albert_ablate.data.raw_bytes import document_bytes
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import SEP
+from albert_ablate.data.written import document_bytes
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.evaluation.passes import joined, read, shared

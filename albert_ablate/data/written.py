@@ -1,4 +1,4 @@
-"""Bytes of held-out documents, for bits per byte."""
+"""Pieces as they are written in a text, and how many bytes documents have."""
 
 from pathlib import Path
 
@@ -43,11 +43,14 @@ def _bytes_of_text(file: Path) -> np.ndarray:
 
 def _bytes_of_pieces(tokenizer: Tokenizer) -> np.ndarray:
     """(V,) bytes of each piece in a text."""
-    pieces = [tokenizer.piece(number) for number in range(tokenizer.vocab_size)]
-    if tokenizer.config.name == WORDPIECE:  # the space before a word is not part of its piece
-        plain = [piece.removeprefix("##") if piece.startswith("##") else f" {piece}" for piece in pieces]
-    else:
-        plain = [piece.replace("▁", " ") for piece in pieces]
-    sizes = np.array([len(piece.encode()) for piece in plain], dtype=np.int64)
+    sizes = np.array([len(written(tokenizer, n).encode()) for n in range(tokenizer.vocab_size)], dtype=np.int64)
     sizes[:FIRST_PIECE] = 1
     return sizes
+
+
+def written(tokenizer: Tokenizer, number: int) -> str:
+    """The piece with the id ``number`` as a text shows it, with the space before it if it opens a word."""
+    piece = tokenizer.piece(number)
+    if tokenizer.config.name != WORDPIECE:
+        return piece.replace("▁", " ")
+    return piece.removeprefix("##") if piece.startswith("##") else f" {piece}"
