@@ -165,8 +165,8 @@ class HeldOutStream:
         return ContextGain(
             gain=gain,
             interval=interval,
-            early=(early.start, early.stop - 1),
-            late=(late.start, late.stop - 1),
+            early=[early.start, early.stop - 1],
+            late=[late.start, late.stop - 1],
             early_loss=float(loss[:, early].mean()),
             late_loss=float(loss[:, late].mean()),
             documents=len(begins),

@@ -41,7 +41,8 @@ def causal_verdict(scores: dict[str, Any], foreign: bool) -> list[Text]:
     how = f"{abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} than"
     if foreign:
         mark, style = ("✓", "green") if scores["gain_interval"][0] > 0 else ("!", "yellow")
-        return [Text(f"  {mark} The next piece is predicted {how} by the piece frequencies of this text.", style=style)]
+        text = f"  {mark} The next piece is predicted {how}\n    by the piece frequencies of this text."
+        return [Text(text, style=style)]
     if not scores["left_baseline"]:
         text = (
             f"  ! Still on its plateau: the next piece is predicted {how}\n"

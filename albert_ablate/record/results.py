@@ -44,8 +44,8 @@ class ContextGain(Part):
 
     gain: Number  # nats of late pieces less those of early ones; below 0 if context helps
     interval: Interval | None = None  # with independent documents
-    early: tuple[Whole, Whole]  # tokens of the document before the first and the last early piece
-    late: tuple[Whole, Whole]
+    early: list[Whole]  # tokens of the document before the first and the last early piece
+    late: list[Whole]
     early_loss: Number
     late_loss: Number
     documents: Whole  # those of at least ``pairs.max_length`` tokens
