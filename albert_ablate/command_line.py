@@ -33,6 +33,7 @@ COMMANDS = {
     "finetune": Command("albert_ablate.finetune", "a finished run on downstream tasks", settings=True),
     "kshot": Command("albert_ablate.kshot", "zero-, one- and few-shot scores of finished runs", settings=True),
     "evaluate": Command("albert_ablate.evaluate", "score a run on any corpus", settings=True),
+    "generate": Command("albert_ablate.generate", "a text that a causal run continues"),
     "export": Command("albert_ablate.export", "a run as a folder of transformers"),
     "import": Command("albert_ablate.import_hf", "an ALBERT, BERT, DistilBERT or ELECTRA checkpoint as a run"),
     "pack": Command("albert_ablate.pack", "a corpus as one file of tokens", settings=True),

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import identity, ingredients, readable_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import Prepared, prepare
-from albert_ablate.data.segments import lone_sentences
 from albert_ablate.errors import ConfigError, DataError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
+from albert_ablate.evaluation.causal import HeldOutStream, held_out_stream
 from albert_ablate.evaluation.generated import GeneratedText
 from albert_ablate.evaluation.heldout import HeldOut, build_held_out
 from albert_ablate.evaluation.intrinsic import Evaluator
@@ -209,13 +209,17 @@ def _pretrain(
     baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
     method = method_of(config)
     evaluator = Evaluator(model, held_out, config.objective.name, baselines, machine, method.measures)
-    generated = None
+    more: list[GeneratedText | HeldOutStream] = []
     if isinstance(method, Corrupting):
-        generated = GeneratedText(method, model, held_out.plain, prepared.train, baselines, machine)
+        more.append(GeneratedText(method, model, held_out.plain, prepared.train, baselines, machine))
+    if (stream := held_out_stream(model, config, prepared, baselines, machine)) is not None:
+        more.append(stream)
 
     def curve_point() -> dict[str, float]:
-        pairs = config.evaluation.curve_pairs
-        return evaluator.curve_point(pairs) | ({} if generated is None else generated.curve_point(pairs))
+        point = evaluator.curve_point(config.evaluation.curve_pairs)
+        for scorer in more:
+            point |= scorer.curve_point(config.evaluation.curve_pairs)
+        return point
 
     with open_trackers(config if machine.world.main else untracked(config), folder, owner.identity) as trackers:
         trainer = Trainer(
@@ -225,7 +229,7 @@ def _pretrain(
         training = trainer.fit()
         folder.note(phase="evaluating")
         folder.log(f"trained {training['tokens']:,} tokens in {training['seconds']:.0f} s; evaluating")
-        measured = _evaluate(config, prepared, evaluator, baselines, generated)
+        measured = _evaluate(config, prepared, evaluator, baselines, more)
         if measured is None:
             return
         results, similarity = measured
@@ -273,8 +277,7 @@ def _begin(
     folder.write("config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
     if machine.world.main:
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
-    lone = lone_sentences(store, config.objective.name, config.pairs, config.seed, epoch=0)
-    data = prepared.record | {"pairs_per_epoch": batches.epoch_size, "lone_sentences_left_out": lone}
+    data = prepared.record | dict(batches.record)
     manifest = describe_run(config, paper, folder.name, run_id, data, machine, attention, teacher)
     folder.write("manifest.json", manifest)
     count = method_of(config).parameters().with_pooler
@@ -283,6 +286,11 @@ def _begin(
         f"steps of {config.batch.size} x {config.pairs.max_length} tokens, on {machine.device.type} in "
         f"{machine.precision}"
     )
+    if data.get("tokens_dropped_per_epoch"):
+        folder.say(
+            f"{folder.name}: {data['blocks_per_epoch']:,} blocks an epoch; {data['tokens_dropped_per_epoch']:,} tokens "
+            "after the last one are left out"
+        )
     for difference in differences:
         folder.say(f"{folder.name}: {difference}")
     content = ingredients(config, store.fingerprint, machine.precision)
@@ -306,13 +314,15 @@ def _evaluate(
     prepared: Prepared,
     evaluator: Evaluator,
     baselines: NgramBaselines,
-    generated: GeneratedText | None,
+    more: Sequence[GeneratedText | HeldOutStream],
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Held-out results and the change from layer to layer; None except in the process that writes."""
     started = time.perf_counter()
     held_out = evaluator.held_out
     with console.stage("evaluating on held-out documents"):
-        results = evaluator.results() | ({} if generated is None else generated.results())
+        results = evaluator.results()
+        for scorer in more:
+            results |= scorer.results()
         if not evaluator.machine.world.main:
             return None
         if prepared.reference is not None:

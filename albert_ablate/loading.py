@@ -15,6 +15,7 @@ from albert_ablate.commands.finetune import tokenizer_of
 from albert_ablate.data.tokenizer import CLS, MASK, SEP, SPECIALS
 from albert_ablate.door.compose import compose_for_run
 from albert_ablate.errors import ConfigError, DataError, RunFolderError
+from albert_ablate.evaluation.continuation import Sampler, Writer
 from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.batches import in_order
@@ -65,6 +66,8 @@ class LoadedRun:
         """
         if pool not in ("cls", "mean"):
             raise ConfigError(f"pool={pool}: say cls or mean.")
+        if pool == "cls" and self.config.method.name.predicts_next:
+            raise ConfigError("pool=cls: in this run [CLS] sees only itself. Say pool=mean.")
         features = self._features(texts)
         vectors = torch.empty(len(features), self.config.model.hidden, device=self.machine.device)
         for rows, on_cpu in in_order(features):
@@ -90,6 +93,16 @@ class LoadedRun:
         best = cast(Any, self.model).token_logits(states).softmax(-1).topk(top)
         named = [[self.tokenizer.piece(number) for number in row] for row in best.indices.tolist()]
         return [list(zip(*row, strict=True)) for row in zip(named, best.values.tolist(), strict=True)]
+
+    def generate(
+        self, prompt: str, tokens: int = 50, seed: int = 0, temperature: float = 1.0, top_p: float = 1.0
+    ) -> str:
+        """How a model that predicts the next piece continues ``prompt``; see ``evaluation.continuation``.
+
+        Raises ConfigError for a masked model or an invalid setting.
+        """
+        writer = Writer(self.model, self.config, self.tokenizer, self.machine.device)
+        return writer.continued(prompt, Sampler(seed, temperature, top_p), tokens).text
 
     def predict(self, task: str, texts: Sequence[Text], *settings: str) -> list[Answer]:
         """Predictions of the run's fine-tuning on ``task`` for each text: a class, labels, or numbers.

@@ -27,7 +27,7 @@ from albert_ablate.files import write_text
 from albert_ablate.record import formats
 from albert_ablate.record.tasks import form
 
-from .judge.metrics import REPLACED, SENTENCE_SCORES, tasks_of, unfit
+from .judge.metrics import BITS_PER_BYTE, REPLACED, SENTENCE_SCORES, tasks_of, unfit
 from .judge.statistics import p_two_sided
 from .judge.tables import Comparison, Row, compare_arms, corrected
 from .judge.tables import Table as PaperTable
@@ -49,7 +49,7 @@ best: of all checkpoints, chosen on dev itself, median over seeds · to beat: ma
 where a task has two metrics, all numbers are those of their mean\
 """
 _PLANTED = ("achievable", "planted text")
-_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, REPLACED, "Avg", "tokens/s")
+_SCORES = ("MLM loss", "MLM", BITS_PER_BYTE, *SENTENCE_SCORES, REPLACED, "Avg", "tokens/s")
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
@@ -70,6 +70,9 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     table["params"] = [_cell(v, lambda n: f"{n / 1e6:.2f}M") for v in runs["params_with_pooler"]]
     numbers = runs[["mlm_loss", "mlm_left_baseline", "state"]].itertuples(index=False)
     table["MLM"] = [_loss(*values) for values in numbers]
+    if runs["bits_per_byte"].notna().any():
+        numbers = runs[["bits_per_byte", "causal_left_baseline", "state"]].itertuples(index=False)
+        table[BITS_PER_BYTE] = [_loss(*values) for values in numbers]
     for score, task in SENTENCE_SCORES.items():
         columns = runs[[task, f"{task}_interval", f"{task}_head"]].itertuples(index=False)
         table[score] = [_accuracy(*values) for values in columns]

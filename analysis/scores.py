@@ -19,7 +19,17 @@ from albert_ablate.record.score_table import ScoreRow, ScoreTable
 
 from .judge import controls
 from .judge.claims import VERDICTS, in_question, judge, load_all
-from .judge.metrics import REPLACED, SENTENCE_SCORES, metric, summarised, tasks_of, unfit, values
+from .judge.metrics import (
+    BITS_PER_BYTE,
+    CONTEXT_GAIN,
+    REPLACED,
+    SENTENCE_SCORES,
+    metric,
+    summarised,
+    tasks_of,
+    unfit,
+    values,
+)
 from .judge.numbers import number
 from .read.planted import planted
 from .read.runs import load_runs
@@ -40,7 +50,8 @@ def table(runs: pd.DataFrame) -> tuple[ScoreTable, list[str]]:
     finished = runs["state"] == "finished"
     arms = {str(arm): frame for arm, frame in runs.groupby("arm", sort=False)}
     done = {arm: frame[finished[frame.index]] for arm, frame in arms.items()}
-    known = ["MLM loss", *SENTENCE_SCORES, REPLACED, *(f"task:{name}" for name in tasks_of(runs[finished]))]
+    held_out = ["MLM loss", BITS_PER_BYTE, CONTEXT_GAIN, *SENTENCE_SCORES, REPLACED]
+    known = [*held_out, *(f"task:{name}" for name in tasks_of(runs[finished]))]
     keys = [key for key in known if any(len(values(frame, key)) for frame in done.values())]
     rows = [
         ScoreRow((f"  {arm}", *(_score(done[arm], key) for key in keys), of_planned(len(done[arm]), len(frame))))

@@ -10,7 +10,19 @@ import yaml
 from reporthelpers import cells, loaded, write_cell, write_sweep
 
 from albert_ablate.errors import ConfigError
-from analysis.judge.claims import DISTILLATION, ELECTRA, QUEST, Claim, Verdict, judge, load_all, load_claims, scorecard
+from analysis.judge.claims import (
+    CAUSAL,
+    DISTILLATION,
+    ELECTRA,
+    FACTS,
+    QUEST,
+    Claim,
+    Verdict,
+    judge,
+    load_all,
+    load_claims,
+    scorecard,
+)  # fmt: skip
 from analysis.judge.metrics import roughness
 from analysis.read import paper
 from analysis.read.runs import COLUMNS, load_runs
@@ -248,7 +260,8 @@ def test_an_id_of_two_files_is_refused(tmp_path: Path) -> None:
         load_all([tmp_path / "a.yaml", tmp_path / "b.yaml"])
     with pytest.raises(ConfigError, match="taken, by a claim of the paper's"):
         load_all([tmp_path / "c.yaml"])
-    shipped = [*load_claims(), *load_claims(ELECTRA), *load_claims(DISTILLATION), *load_claims(QUEST)]
+    further = (ELECTRA, DISTILLATION, QUEST, FACTS, CAUSAL)
+    shipped = [*load_claims(), *(claim for file in further for claim in load_claims(file))]
     assert len(load_all([tmp_path / "a.yaml"])) == 1 + len(shipped)
 
 

@@ -46,7 +46,7 @@ SHORT = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs on planted text with a fine-tuning, of ELECTRA, on plain text, and an imported model; two are evaluated."""
+    """Runs on planted text with a fine-tuning, of ELECTRA, of causal LM, on plain text, and imported."""
     place = tmp_path_factory.mktemp("schema")
     cache, data = f"paths.cache={place / 'cache'}", write_sst2(place / "data")
     task = [*TINY, "task=sst2", f"task.data_dir={data}", "tasks.sst2.steps=2"]
@@ -54,6 +54,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain = run(tiny_config(place, runs="plain")).path
     electra = run(tiny_config(place, "method=electra", "method.generator_width=0.5", runs="electra")).path
     electra.rename(place / "runs" / electra.name)
+    causal = run(tiny_config(place, "method=causal", "objective=none", runs="causal")).path
+    causal.rename(place / "runs" / causal.name)
     bert(place / "bert")
     imported = place / "runs" / "imported"
     assert import_hf.main([str(place / "bert"), str(imported)]) == 0
@@ -75,7 +77,7 @@ def written(runs: Path) -> Iterator[tuple[Path, type[Part]]]:
 
 def test_every_file_is_what_its_schema_says_to_the_last_key(runs: Path) -> None:
     files = dict(written(runs))
-    assert len(files) == 4 * len(FORMS) + len(UNIT_FORMS) + 2
+    assert len(files) == 5 * len(FORMS) + len(UNIT_FORMS) + 2
     for file, form in files.items():
         content = read_json(file)
         assert json.dumps(form.model_validate(content).as_json()) == json.dumps(content), file

@@ -69,6 +69,26 @@ ELECTRA: dict[str, list[tuple[str, str, float, str, float | None]]] = {
 }  # fmt: skip
 #: Of the sweeps of distillation: method, layers as a part of the base model's, the losses' weights, first weights.
 _DISTILBERT = ("distilbert", 1 / 2, (5.0, 2.0, 1.0), "teacher")
+#: Sweep of causal LM -> its cells: method, H, L, E, share, norm of the model.
+CAUSAL = {
+    "gpt_sizes": [
+        ("causal", 64, 3, 64, "none", "pre"), ("causal", 128, 3, 128, "none", "pre"),
+        ("causal", 192, 3, 192, "none", "pre"), ("causal", 256, 3, 256, "none", "pre"),
+        ("causal", 192, 1, 192, "none", "pre"),
+    ],
+    "causal_vs_masked": [("mlm", 192, 3, 192, "none", "post")] * 3 + [("causal", 192, 3, 192, "none", "post")] * 4,
+    "gpt_switches": [
+        ("causal", 192, 6, 192, "none", "post"), ("causal", 192, 6, 192, "none", "post"),
+        ("causal", 192, 6, 192, "none", "pre"), ("causal", 192, 6, 192, "none", "pre"),
+        ("causal", 192, 6, 192, "none", "post"), ("causal", 192, 6, 192, "none", "pre"),
+        ("mlm", 192, 6, 192, "none", "post"), ("mlm", 192, 6, 192, "none", "pre"),
+    ],
+    "causal_sharing": [
+        ("causal", 192, 3, 192, "none", "post"), ("causal", 192, 3, 192, "all", "post"),
+        ("mlm", 192, 3, 192, "none", "post"), ("mlm", 192, 3, 192, "all", "post"),
+        ("causal", 192, 3, 32, "all", "post"),
+    ],
+}  # fmt: skip
 DISTILLATION: dict[str, list[tuple[str, float, tuple[float, float, float], str]]] = {
     "distilbert_table4": [
         ("mlm", 1, (5.0, 2.0, 1.0), "random"), ("mlm", 1 / 2, (5.0, 2.0, 1.0), "random"), _DISTILBERT,
@@ -222,6 +242,18 @@ def test_general_distillation_beside_masked_lm() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", CAUSAL)
+def test_the_cells_of_causal_lm(name: str) -> None:
+    more = ["task=word_order"] if name == "causal_vs_masked" else []
+    configs = [cell.config for cell in cells(f"sweep={name}", "scale=cpu", *more)]
+    described = [
+        (str(c.method.name), c.model.hidden, c.model.layers, c.embed.size, str(c.share.strategy), c.model.norm)
+        for c in configs
+    ]
+    assert described == CAUSAL[name]
+    assert len({settings_digest(config) for config in configs}) == len(configs) - 4 * (name == "causal_vs_masked")
+
+
 def test_the_union_of_distillation_trains_one_teacher() -> None:
     found = cells("sweep=distillation", "scale=cpu")
     assert [cell.config.model.layers for cell in found].count(6) == 1
@@ -244,6 +276,9 @@ def test_every_file_is_covered_here() -> None:
         "electra_demo",
         "distillation",
         "distil_demo",
+        "causal",
+        "causal_demo",
+        *CAUSAL,
         "tinybert_table7",
         "quest",
         "quest_demo",
@@ -264,7 +299,7 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
-@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest"]))
+@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest", *CAUSAL]))
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")
     assert found

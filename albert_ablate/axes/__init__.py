@@ -4,6 +4,7 @@ from albert_ablate.axes.axis import Axis, plain
 from albert_ablate.axes.embed import EMBED
 from albert_ablate.axes.method import METHOD, MethodName
 from albert_ablate.axes.objective import (
+    CAUSAL_LM,
     HELD_OUT_SCORES,
     IN_ORDER,
     OBJECTIVE,
@@ -17,6 +18,6 @@ from albert_ablate.axes.share import SHARE, Part, Share
 AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD)
 
 __all__ = [
-    "AXES", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "REPLACED_TOKENS", "SENTENCE_TASKS", "SHARE",
-    "Axis", "MethodName", "Objective", "Part", "Share", "plain",
+    "AXES", "CAUSAL_LM", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "REPLACED_TOKENS",
+    "SENTENCE_TASKS", "SHARE", "Axis", "MethodName", "Objective", "Part", "Share", "plain",
 ]  # fmt: skip

@@ -50,6 +50,8 @@ IN_ORDER = Objective.NONE
 HELD_OUT_SCORES = ("masked_lm", *(task.value for task in SENTENCE_TASKS))
 #: Key of the replaced-token probe, which older runs lack.
 REPLACED_TOKENS = "replaced_tokens"
+#: Key of the scores of the next piece, which only models that predict it have.
+CAUSAL_LM = "causal_lm"
 
 OBJECTIVE = Axis(
     "objective", "name", "sentence objective",

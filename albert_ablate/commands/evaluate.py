@@ -1,7 +1,7 @@
 """Score a run on any corpus: ``python -m albert_ablate.evaluate runs/NAME data=text data.path=FILE``.
 
-Measures masked LM, NSP, SOP, replaced tokens and the change from layer to layer on held-out documents, for trained
-and imported runs, with the run's tokenizer. On a text that the run was not trained on, the baselines are
+Measures masked LM or causal LM, NSP, SOP, replaced tokens and the change from layer to layer on held-out documents,
+for trained and imported runs, with the run's tokenizer. On a text that the run was not trained on, the baselines are
 computed from that text (``evaluation.foreign``) and there is no verdict on the length of training. The
 record is kept in ``RUN/evaluations/``, or with ``--out FILE`` only in that file. The first evaluation of
 an imported run also becomes its results.
@@ -117,6 +117,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     from albert_ablate.data.vocabulary import tokenizer_file
     from albert_ablate.evaluation.achievable import achievable
     from albert_ablate.evaluation.baselines import NgramBaselines
+    from albert_ablate.evaluation.causal import held_out_stream
     from albert_ablate.evaluation.foreign import bars_of, of_this_text, seen_in_training
     from albert_ablate.evaluation.heldout import build_held_out
     from albert_ablate.evaluation.intrinsic import Evaluator
@@ -152,6 +153,8 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     )
     with console.stage("evaluating on held-out documents"):
         results = Evaluator(model, held_out, objective, baselines, machine, measures).results()
+        if (stream := held_out_stream(model, config, prepared, baselines, machine)) is not None:
+            results |= stream.results()
         # The best scores need a training side, which shows how often pairs are cut at each position.
         if prepared.reference is not None and baselines is not None and prepared.train.document_count:
             results["achievable"] = achievable(prepared.reference, held_out, prepared.train, baselines)
@@ -161,7 +164,7 @@ def evaluate(folder: RunFolder, config: RunConfig) -> EvaluationRecord:
     if not on_training_text:
         trained_on, reason = _training_tokens(folder, config)
         scored.seen_in_training = seen_in_training(held_out.plain, trained_on)
-        bars_of(results, held_out.plain, trained_on, reason, pieces)
+        bars_of(results, held_out.plain, trained_on, reason, pieces, stream)
     measured = Results.model_validate(results)
     measured.scored = scored
     measured.evaluation = EvaluationTime(seconds=time.perf_counter() - started)

@@ -76,6 +76,12 @@ def _causal_contradictions(c: RunConfig) -> list[str]:
             f"method.pooler={c.method.pooler}: with method={c.method.name} no loss trains a pooler. "
             "Leave it at trained."
         )
+    pooled = [name for name, task in c.tasks.items() if task.pools]
+    if c.task.pool == "first" and pooled:
+        problems.append(
+            f"task.pool=first with method={c.method.name} and task={','.join(pooled)}: [CLS] sees only itself, so its "
+            "state is the same for every text. Use task.pool=last or task.pool=mean."
+        )
     return problems
 
 

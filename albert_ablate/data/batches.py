@@ -19,7 +19,7 @@ from albert_ablate.axes import Objective
 from albert_ablate.config.schema import MaskingConfig, PairsConfig
 from albert_ablate.data.apart import begin_apart, forked_from_server
 from albert_ablate.data.masking import mask_batch, masking_budget, smoothed_weights
-from albert_ablate.data.segments import Pairs, build_pairs
+from albert_ablate.data.segments import Pairs, build_pairs, lone_sentences
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import CLS, SEP
 
@@ -173,23 +173,34 @@ class PairBatches(Dataset[Batch]):
         )
 
     def from_step(self, start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-        """Batches ``start`` to ``stop - 1``, built ahead by ``workers`` processes (0: in this process).
+        """Batches ``start`` to ``stop - 1``; see ``loaded``."""
+        return loaded(self, start, stop, workers, pin_memory)
 
-        ``pin_memory``: for training on a GPU. A process that uses a GPU and has threads must not be forked, so the
-        workers are then forked from a server process.
-        """
-        apart = workers > 0 and pin_memory
-        loader = DataLoader(
-            self,
-            batch_size=None,
-            sampler=range(start, stop),
-            num_workers=workers,
-            pin_memory=pin_memory,
-            prefetch_factor=4 if workers else None,
-            multiprocessing_context=forked_from_server() if apart else None,
-            worker_init_fn=begin_apart if apart else None,
-        )
-        return iter(loader)
+    @property
+    def record(self) -> dict[str, int]:
+        """What an epoch reads, for the manifest."""
+        lone = lone_sentences(self.store, self.objective, self.settings, self.seed, epoch=0)
+        return {"pairs_per_epoch": self.epoch_size, "lone_sentences_left_out": lone}
+
+
+def loaded(batches: Dataset[Any], start: int, stop: int, workers: int, pin_memory: bool) -> Iterator[Any]:
+    """Items ``start`` to ``stop - 1`` of ``batches``, built ahead by ``workers`` processes (0: in this process).
+
+    ``pin_memory``: for training on a GPU. A process that uses a GPU and has threads must not be forked, so the
+    workers are then forked from a server process.
+    """
+    apart = workers > 0 and pin_memory
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context=forked_from_server() if apart else None,
+        worker_init_fn=begin_apart if apart else None,
+    )
+    return iter(loader)
 
 
 def assemble(

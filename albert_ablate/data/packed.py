@@ -48,6 +48,7 @@ class Encoded:
     valid: TokenStore
     marks: Marks | None  # marks that the tokenizer drops; None if it keeps accents
     held_out_by: float | None  # data.validation_fraction that split the text; None for a validation file
+    text: Path | None = None  # the folder of the prepared text; None if only its tokens are known
 
 
 def write_packed(file: Path, encoded: Encoded) -> None:

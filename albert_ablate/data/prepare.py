@@ -35,6 +35,7 @@ class Prepared:
     record: dict[str, Any]  # for the manifest
     held_out_by: float | None = None  # data.validation_fraction that split the text; None for a validation file
     reference: Reference | None = None  # optimal predictions, for a corpus drawn from a known distribution
+    text: Path | None = None  # the folder of the prepared text; None if only its tokens are known
 
     @property
     def measured(self) -> TokenStore:
@@ -79,7 +80,7 @@ def encode(config: RunConfig, trains: bool = True) -> tuple[Encoded, Reference |
         train, valid = get_stores(text, tokenizer, cache)
     marks = dropped_marks(text, config.tokenizer, cache) if config.tokenizer.strip_accents else None
     held_out_by = None if config.data.validation_path else config.data.validation_fraction
-    return Encoded(config.data.name, info, tokenizer, train, valid, marks, held_out_by), reference
+    return Encoded(config.data.name, info, tokenizer, train, valid, marks, held_out_by, text), reference
 
 
 def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
@@ -88,7 +89,7 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
     encoded, reference = encode(config, trains)
     info, tokenizer, valid = encoded.info, encoded.tokenizer, encoded.valid
     train = encoded.train.part(config.data.fraction)
-    prepared = Prepared(train, valid, tokenizer, {}, encoded.held_out_by)
+    prepared = Prepared(train, valid, tokenizer, {}, encoded.held_out_by, text=encoded.text)
     unknown = prepared.measured.unknown_share()
     record = {
         "corpus": encoded.corpus,

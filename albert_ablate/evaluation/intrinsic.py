@@ -2,8 +2,8 @@
 
 The sentence task that an arm was trained on is scored with its trained head. The other task is scored with a head
 fitted on the frozen encoder (logistic regression on the final hidden state of [CLS], fitted on training documents),
-which measures the representation. For arms with a trained head, ``own_head`` also gives the accuracy of that head on
-the other task, as in the paper's Table 5.
+which measures the representation. Where [CLS] sees only itself, the head reads the last real token, a [SEP]. For arms
+with a trained head, ``own_head`` also gives the accuracy of that head on the other task, as in the paper's Table 5.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,8 @@ from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.evaluation.passes import joined, moved, read, shared
 from albert_ablate.evaluation.replaced import replaced_tokens
 from albert_ablate.methods import Measure
-from albert_ablate.model.rows import first_rows
+from albert_ablate.model.attention import PATTERNS
+from albert_ablate.model.rows import first_rows, last_rows
 from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
 from albert_ablate.training.machine import Machine
 
@@ -48,6 +49,7 @@ class Evaluator:
         self.baselines = baselines
         self.machine = machine
         self.measures = measures
+        self._first_sees_all = PATTERNS[model.shape.pattern].first_sees_all
 
     def curve_point(self, pairs: int) -> dict[str, float]:
         """Scores of masked LM and of the trained sentence task on the first ``pairs`` held-out pairs."""
@@ -118,6 +120,7 @@ class Evaluator:
             hits, head = trained_hits, "trained"
         else:
             hits, head = self._fitted_head(task, features) == labels, "fitted on the frozen encoder"
+            head += "" if self._first_sees_all else ", last token"
         majority = float(max(labels.mean(), 1 - labels.mean()))
         share = proportion(int(hits.sum()), len(labels))
         above = share["interval"][0] > majority
@@ -162,22 +165,26 @@ class Evaluator:
 
     @torch.inference_mode()
     def _sentences(self, pairs: PairSet, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """[CLS] states (n, H), logits (n, 2) of the trained head or None if there is none, and labels (n,)."""
+        """States (n, H), logits (n, 2) of the trained head or None if there is none, and labels (n,).
+
+        The states are those of [CLS] or, where it sees only itself, of the last real token.
+        """
         states, logits, labels = [], [], []
-        for batch, (first, *trained) in read(self._first_states(pairs, limit)):
-            states.append(first)
+        for batch, (state, *trained) in read(self._sentence_states(pairs, limit)):
+            states.append(state)
             logits.extend(trained)
             labels.append(batch.labels.numpy())
         world = self.machine.world
         trained_logits = joined(logits, world) if self.objective.trains_sentences else None
         return joined(states, world), trained_logits, joined(labels, world)
 
-    def _first_states(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[Batch, Sequence[Tensor]]]:
-        """Each batch; its [CLS] states (B, H), then the logits (B, 2) of the trained head if there is one."""
+    def _sentence_states(self, pairs: PairSet, limit: int | None) -> Iterator[tuple[Batch, Sequence[Tensor]]]:
+        """Each batch; the states (B, H) that ``_sentences`` returns, then the logits (B, 2) of a trained head."""
         self.model.eval()
         for batch in shared(pairs.batches(limit), self.machine.world):
             b = moved(batch, self.machine.device, pairs.filled)
             with self.machine.autocast():
-                first = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=first_rows(b.input_ids))  # (B, H)
-                heads = [self.model.sentence_logits(first[:, None])] if self.objective.trains_sentences else []
-            yield batch, [tensor.float()[: len(batch)] for tensor in (first, *heads)]
+                rows = first_rows(b.input_ids) if self._first_sees_all else last_rows(b.mask)
+                states = self.model.encoder(b.input_ids, b.type_ids, b.mask, rows=rows)  # (B, H)
+                heads = [self.model.sentence_logits(states[:, None])] if self.objective.trains_sentences else []
+            yield batch, [tensor.float()[: len(batch)] for tensor in (states, *heads)]

@@ -2,6 +2,7 @@
 
 from albert_ablate.axes.method import MethodName
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.methods.causal import CausalLM
 from albert_ablate.methods.distilbert import DistilBert
 from albert_ablate.methods.electra import Electra
 from albert_ablate.methods.electra_variants import AllTokensMLM, ElectraAtMasked, ReplaceMLM, TwoStage
@@ -19,6 +20,7 @@ METHODS: dict[MethodName, type[Method]] = {
     MethodName.TWO_STAGE: TwoStage,
     MethodName.DISTILBERT: DistilBert,
     MethodName.TINYBERT: TinyBert,
+    MethodName.CAUSAL: CausalLM,
 }
 
 

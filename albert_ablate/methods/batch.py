@@ -33,6 +33,10 @@ class StepBatches(Protocol):
     #: Whether ``shaped`` gives micro-batches of equal size equal shapes. If not, steps are not captured.
     static_shapes: bool
 
+    @property
+    def record(self) -> dict[str, int]:
+        """What an epoch reads: fields of ``record.manifest.Data``."""
+
     def __getitem__(self, step: int) -> Any:
         """The ``StepBatch`` of a step."""
 

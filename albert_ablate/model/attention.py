@@ -36,6 +36,8 @@ class Pattern:
     kernel: Kernel | None = None
     #: Whether ``visible`` depends on the layer, even among layers that share weights.
     by_layer: bool = False
+    #: Whether the first position sees the whole sequence, so that its last state can stand for it.
+    first_sees_all: bool = True
 
 
 PATTERNS: dict[str, Pattern] = {
@@ -45,6 +47,7 @@ PATTERNS: dict[str, Pattern] = {
         past_only=True,
         visible=lambda shape, layer, positions: (positions[:, None] >= positions)[None, None],
         keys=lambda shape, length: length,
+        first_sees_all=False,
     ),
 }
 

@@ -116,6 +116,8 @@ class Data(Part):
     masking: Masking | None = None  # absent if the text gives no pair
     marks_dropped: dict[str, Whole] | None = None  # script -> marks; absent where the tokenizer keeps accents
     pairs_per_epoch: Whole | None = None
+    blocks_per_epoch: Whole | None = None  # of causal LM, as the next
+    tokens_dropped_per_epoch: Whole | None = None  # those after the last whole block
     lone_sentences_left_out: Whole | None = None
 
 

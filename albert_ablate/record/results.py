@@ -40,6 +40,47 @@ class MaskedLM(Part):
     bars: Bars | None = None  # on a text that the run was not trained on
 
 
+class ContextGain(Part):
+    """How much better pieces late in a document are predicted than early ones (``evaluation.causal``)."""
+
+    gain: Number  # nats of late pieces less those of early ones; below 0 if context helps
+    interval: Interval | None = None  # with independent documents
+    early: list[Whole]  # tokens of the document before the first and the last early piece
+    late: list[Whole]
+    early_loss: Number
+    late_loss: Number
+    documents: Whole  # those of at least ``pairs.max_length`` tokens
+
+
+class CausalLM(Part):
+    """The next piece on held-out documents, beside the n-gram baselines of the training text (``evaluation.causal``).
+
+    Not comparable with masked LM, whose pieces are predicted from both sides.
+    """
+
+    loss: Number | None = None
+    loss_interval: Interval | None = None  # with independent documents, as all intervals but the binomial one
+    bits_per_byte: Number | None = None
+    bits_per_byte_interval: Interval | None = None
+    bytes: Whole | None = None
+    bytes_of: str | None = None  # ``text``, or ``decoded tokens`` where the text is not at hand
+    accuracy: Number | None = None
+    interval: Interval | None = None
+    binomial_interval: Interval | None = None  # of the accuracy, with independent pieces
+    examples: Whole | None = None  # predicted pieces, separators among them
+    documents: Whole | None = None
+    of_documents: Whole | None = None
+    length: Whole | None = None  # tokens of a block, which begins where the one before it ends
+    unigram_loss: Number | None = None
+    bigram_loss: Number | None = None
+    unigram_accuracy: Number | None = None  # of the most frequent piece
+    gain_over_unigram: Number | None = None  # nats
+    gain_interval: Interval | None = None
+    left_baseline: bool | None = None  # whether the gain is above the plateau, with 95% confidence
+    bars: Bars | None = None  # on a text that the run was not trained on
+    context: ContextGain | None = None  # None if no document is long enough
+
+
 class Proportion(Part):
     """A share of right answers with Wilson's interval."""
 
@@ -51,7 +92,7 @@ class Proportion(Part):
 class SentenceTask(Proportion):
     """NSP or SOP on held-out pairs."""
 
-    head: str | None = None  # ``trained``, or ``fitted on the frozen encoder``
+    head: str | None = None  # ``trained``, or ``fitted on the frozen encoder``, with ``, last token`` if it reads that
     majority_class: Number | None = None  # share of the more frequent label
     left_baseline: bool | None = None  # whether the accuracy is above it, with 95% confidence
     own_head: Proportion | None = None  # of the head that was trained on the task of the objective
@@ -194,6 +235,7 @@ class Results(Part):
 
     imported: Imported | None = None
     masked_lm: MaskedLM | None = None
+    causal_lm: CausalLM | None = None  # only of methods that predict the next piece
     nsp: SentenceTask | None = None
     sop: SentenceTask | None = None
     replaced_tokens: ReplacedTokens | None = None  # absent in older runs

@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
-from albert_ablate.axes import HELD_OUT_SCORES, REPLACED_TOKENS, SENTENCE_TASKS
+from albert_ablate.axes import CAUSAL_LM, HELD_OUT_SCORES, REPLACED_TOKENS, SENTENCE_TASKS
 from albert_ablate.console import duration, packed
 from albert_ablate.record import formats
+from albert_ablate.record.causal_summary import causal_rows, causal_verdict
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.score_table import ScoreRow, ScoreTable
 from albert_ablate.record.tasks import form
@@ -78,11 +79,13 @@ def held_out(results: dict[str, Any]) -> list[RenderableType]:
 def _scores(results: dict[str, Any]) -> ScoreTable:
     best = results.get("achievable")
     m = results["masked_lm"]
-    rows = (
-        [ScoreRow(("  masked LM", "—", "—"), results["left_out"]["masked_lm"])]
-        if m is None
-        else _masked_lm_rows(results, m)
-    )
+    causal = results.get(CAUSAL_LM)
+    if m is not None:
+        rows = _masked_lm_rows(results, m)
+    elif causal is not None:
+        rows = causal_rows(causal, _foreign(results))
+    else:
+        rows = [ScoreRow(("  masked LM", "—", "—"), results["left_out"]["masked_lm"])]
     for key, kind in SENTENCE_TASKS.items():
         task = results[key]
         if task is None:
@@ -146,7 +149,7 @@ def _masked_lm_rows(results: dict[str, Any], m: dict[str, Any]) -> list[ScoreRow
 def _foreign(results: dict[str, Any]) -> bool:
     """Whether the scores are on a text that the run was not trained on; always true for an imported model."""
     foreign = ("bars", "above_majority")  # only an evaluation on another text has these
-    scores = [results[name] or {} for name in HELD_OUT_SCORES]
+    scores = [results.get(name) or {} for name in (*HELD_OUT_SCORES, CAUSAL_LM)]
     return "imported" in results or any(entry in score for score in scores for entry in foreign)
 
 
@@ -271,7 +274,7 @@ def _notes(results: dict[str, Any]) -> Text:
     pairs = " and ".join(dict.fromkeys(f"{task['examples']:,}" for task in tasks)) or "no"
     fitted = any(task["head"] != "trained" for task in tasks) or results.get(REPLACED_TOKENS) is not None
     star = "* head fitted on the frozen encoder · " if fitted else ""
-    masked = results["masked_lm"]
+    masked = results["masked_lm"] or results.get(CAUSAL_LM)
     pieces = f"{masked['examples']:,} pieces, " if masked else ""
     text = f"  {star}{pieces}{pairs} pairs\n"
     return Text(text + "".join(f"  {line}\n" for line in _coverage(results)), style="dim")
@@ -302,6 +305,7 @@ def _verdict(results: dict[str, Any]) -> Text:
     if m is None:
         return Text("\n").join(
             [
+                *(causal_verdict(results[CAUSAL_LM], foreign=False) if results.get(CAUSAL_LM) else []),
                 *_above_tokens(results),
                 *_own_text(results),
                 *_above_chance(results, "above chance", "not above chance yet"),
@@ -360,6 +364,8 @@ def _verdict_on_foreign_text(results: dict[str, Any]) -> Text:
     m = results["masked_lm"] or {}
     bars = m.get("bars", {})
     lines = Text()
+    if results.get(CAUSAL_LM):
+        lines.append_text(Text("\n").join(causal_verdict(results[CAUSAL_LM], foreign=True)))
     if "gain_over_unigram" in m:
         (low, high), gain = m["gain_interval"], m["gain_over_unigram"]
         how = f"{abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} than the piece frequencies of this text"

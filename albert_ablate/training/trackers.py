@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from albert_ablate import console
-from albert_ablate.axes import AXES, HELD_OUT_SCORES, REPLACED_TOKENS
+from albert_ablate.axes import AXES, CAUSAL_LM, HELD_OUT_SCORES, REPLACED_TOKENS
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import UserError
 from albert_ablate.record.folder import RunFolder
@@ -110,6 +110,8 @@ class TensorboardTracker:
                 self._writer.add_scalar(f"final/{task}_accuracy", results[task]["accuracy"], steps)
         if results.get(REPLACED_TOKENS) is not None:
             self._writer.add_scalar(f"final/{REPLACED_TOKENS}_auc", results[REPLACED_TOKENS]["auc"], steps)
+        if results.get(CAUSAL_LM) is not None:
+            self._writer.add_scalar("final/bits_per_byte", results[CAUSAL_LM]["bits_per_byte"], steps)
         self._writer.add_figure("layers", _layers_figure(similarity), steps)
 
     def summarise(self, values: dict[str, float]) -> None:

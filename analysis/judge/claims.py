@@ -7,7 +7,7 @@ correction over all claims that are judged.
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
@@ -35,15 +35,26 @@ from .tables import REFERENCES, arms_of
 from .terms import settings_of
 
 _FILE = Path(__file__).parent.parent / "claims.yaml"
-#: ELECTRA's claims, and those of DistilBERT and TinyBERT: judged where a run has one of their methods.
+#: ELECTRA's claims, those of DistilBERT and TinyBERT, and of causal LM: judged where a run has one of their methods.
 ELECTRA, DISTILLATION = _FILE.with_name("electra_claims.yaml"), _FILE.with_name("distillation_claims.yaml")
 #: Claims on Google QUEST: judged where a run was fine-tuned on it.
 QUEST = _FILE.with_name("quest_claims.yaml")
 #: K-BERT's: judged where a fine-tuning read facts.
 FACTS = _FILE.with_name("knowledge_claims.yaml")
-_OWNERS: dict[Path | None, str] = {
-    None: "the paper's", ELECTRA: "ELECTRA's", DISTILLATION: "DistilBERT's and TinyBERT's",
-    QUEST: "QUEST's", FACTS: "K-BERT's",
+CAUSAL = _FILE.with_name("causal_claims.yaml")
+
+
+def _methods(runs: pd.DataFrame) -> list[MethodName]:
+    return [MethodName(name) for name in set(runs[METHOD.name].dropna())]
+
+
+#: File of claims besides the first paper's -> whose they are, and whether any of the runs is what they speak of.
+_FURTHER: dict[Path, tuple[str, Callable[[pd.DataFrame], bool]]] = {
+    ELECTRA: ("ELECTRA's", lambda runs: any(m.corrupts for m in _methods(runs))),
+    DISTILLATION: ("DistilBERT's and TinyBERT's", lambda runs: any(m.distils for m in _methods(runs))),
+    QUEST: ("QUEST's", lambda runs: bool(set(QUEST_TASKS) & set(tasks_of(runs)))),
+    FACTS: ("K-BERT's", lambda runs: any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)),
+    CAUSAL: ("causal LM's", lambda runs: any(m.predicts_next for m in _methods(runs))),
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
@@ -136,23 +147,23 @@ def load_all(files: Sequence[Path]) -> list[Claim]:
     """The papers' claims and those of ``files``. Raises ConfigError for a faulty file or an id used twice."""
     claims: list[Claim] = []
     known: dict[str, str] = {}
-    for file in (None, ELECTRA, DISTILLATION, QUEST, FACTS, *files):
+    for file in (None, *_FURTHER, *files):
         loaded = load_claims(file)
         for claim in loaded:
             if claim.id in known:
                 raise ConfigError(f"{file}: claim {claim.id}: the id is taken, by a claim of {known[claim.id]}.")
         claims += loaded
-        known |= dict.fromkeys((claim.id for claim in loaded), _OWNERS.get(file, str(file)))
+        known |= dict.fromkeys((claim.id for claim in loaded), _owner(file))
     return claims
+
+
+def _owner(file: Path | None) -> str:
+    return "the paper's" if file is None else _FURTHER[file][0] if file in _FURTHER else str(file)
 
 
 def in_question(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Claim]:
     """``claims``, without those of papers whose methods, tasks or facts no run has."""
-    methods = [MethodName(name) for name in set(runs[METHOD.name].dropna())]
-    present = {ELECTRA: any(m.corrupts for m in methods), DISTILLATION: any(m.distils for m in methods)}
-    present[QUEST] = bool(set(QUEST_TASKS) & set(tasks_of(runs)))
-    present[FACTS] = any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)
-    absent = {name for file, there in present.items() if not there for name in ids_of(file)}
+    absent = {name for file, (_, there) in _FURTHER.items() if not there(runs) for name in ids_of(file)}
     return [claim for claim in claims if claim.id not in absent]
 
 
@@ -385,13 +396,13 @@ def _printed(cell: str | dict[str, Any], score: str) -> float | None:
 @cache
 def _ids() -> frozenset[str]:
     """The ids of the papers' claims."""
-    return frozenset().union(*map(ids_of, _OWNERS))
+    return frozenset().union(*map(ids_of, (None, *_FURTHER)))
 
 
 def whose(verdicts: Sequence[Verdict]) -> str:
     """``the paper`` whose claims these are; ``both papers`` with ELECTRA's, ``the papers`` with those of others."""
     named = {v.claim.id for v in verdicts}
-    if named & (ids_of(DISTILLATION) | ids_of(QUEST) | ids_of(FACTS)):
+    if any(named & ids_of(file) for file in _FURTHER if file != ELECTRA):
         return "the papers"
     return "both papers" if named & ids_of(ELECTRA) else "the paper"
 

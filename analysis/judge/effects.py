@@ -21,6 +21,8 @@ from ..read.arms import settings_of_arms
 from ..read.seeds import Seeds
 from ..read.sweeps import Group
 from .metrics import (
+    BITS_PER_BYTE,
+    CONTEXT_GAIN,
     METRICS,
     REPLACED,
     SENTENCE_SCORES,
@@ -39,7 +41,7 @@ from .statistics import Estimate, estimate, p_two_sided
 from .students import same_size, students_of
 from .tables import Comparison, Entry, Row, Table, corrected
 
-_SCORES = ("MLM loss", "MLM", *SENTENCE_SCORES, REPLACED, "Avg", "GLUE")
+_SCORES = ("MLM loss", "MLM", BITS_PER_BYTE, CONTEXT_GAIN, *SENTENCE_SCORES, REPLACED, "Avg", "GLUE")
 _COST = ("params", "inference", "seconds")
 
 

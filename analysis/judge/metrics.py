@@ -80,6 +80,8 @@ INFERENCE = "inference"
 SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TASKS}
 #: The score of the replaced-token probe.
 REPLACED = "replaced AUC"
+#: Causal LM on held-out documents, and the nats by which it predicts late pieces of a document better than early ones.
+BITS_PER_BYTE, CONTEXT_GAIN = "bits per byte", "context gain"
 #: The paper's columns, then those that the paper does not have.
 METRICS = {
     metric.key: metric
@@ -139,6 +141,25 @@ METRICS = {
             higher_is_better=False,
             source=("mlm_loss",),
             interval="mlm_loss_interval",
+        ),
+        Metric(
+            BITS_PER_BYTE,
+            BITS_PER_BYTE,
+            "bits",
+            1.0,
+            higher_is_better=False,
+            source=("bits_per_byte",),
+            interval="bits_per_byte_interval",
+        ),
+        Metric(
+            CONTEXT_GAIN,
+            CONTEXT_GAIN,
+            "nats",
+            1.0,
+            higher_is_better=False,
+            source=("context_gain",),
+            within=EVERYWHERE,
+            interval="context_gain_interval",
         ),
         Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
         Metric("seconds", "seconds per run", "s", 1.0, higher_is_better=False, source=("seconds",)),
@@ -345,6 +366,9 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
     if plateau:
         return f"not better than the unigram baseline of masked LM in {plateau} of {len(runs)} seeds"
+    plateau = sum(1 for left in runs["causal_left_baseline"] if left is False)
+    if plateau:
+        return f"not better than the unigram baseline of causal LM in {plateau} of {len(runs)} seeds"
     if own := _own_text(runs):
         return own
     if metric(key).sentences:

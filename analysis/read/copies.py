@@ -14,7 +14,8 @@ _AXES = ("seed", *(axis.name for axis in AXES), "hidden", "layers")
 #: Numbers that are equal in all copies of a run.
 _NUMBERS = (
     "steps", "tokens", "mlm_loss", "mlm", *(task.value for task in SENTENCE_TASKS),
-    *(f"{task}_own_head" for task in SENTENCE_TASKS), "replaced_auc", "params_with_heads",
+    *(f"{task}_own_head" for task in SENTENCE_TASKS), "replaced_auc", "bits_per_byte",
+    "params_with_heads",
 )  # fmt: skip
 
 

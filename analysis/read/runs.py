@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import AXES, REPLACED_TOKENS, SENTENCE_TASKS
+from albert_ablate.axes import AXES, CAUSAL_LM, REPLACED_TOKENS, SENTENCE_TASKS
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import NoRunsError, UserError
 from albert_ablate.record.folder import RunFolder
@@ -75,6 +75,15 @@ COLUMNS = {
     "replaced_loss": "loss of the replaced-token probe, nats",
     "replaced_token_auc": "area to beat: of a model that knows the shown piece but no context",
     "replaced_left_baseline": "whether the area is above that one, with 95% confidence",
+    "bits_per_byte": "of causal LM on held-out documents; no number of masked LM can be compared with it",
+    "bits_per_byte_interval": "95% interval of that over held-out documents (list)",
+    "causal_loss": "held-out loss of the next piece, nats",
+    "causal": "held-out accuracy of the next piece, 0 to 1",
+    "causal_unigram_loss": "loss of the next piece to beat: piece frequencies",
+    "causal_bigram_loss": "loss of the next piece to beat: neighbours",
+    "causal_left_baseline": "whether causal LM is better than the unigram baseline, with 95% confidence",
+    "context_gain": "loss of late pieces of a document less that of early ones, nats: below 0 where context helps",
+    "context_gain_interval": "95% interval of that over held-out documents (list)",
     "discriminator_auc": "area under the ROC curve of the encoder on its own generator's samples, 0 to 1",
     "discriminator_token_auc": "area to beat there: of a model that knows the shown piece but no context",
     "discriminator_left_baseline": "whether the encoder beats that and the best constant answer, with 95% confidence",
@@ -328,6 +337,18 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
         "replaced_loss": replaced.get("loss"),
         "replaced_token_auc": replaced.get("token_auc"),
         "replaced_left_baseline": replaced.get("left_baseline") if trained else None,
+    }
+    causal = results.get(CAUSAL_LM) or _EMPTY
+    columns |= {
+        "bits_per_byte": causal.get("bits_per_byte"),
+        "bits_per_byte_interval": causal.get("bits_per_byte_interval"),
+        "causal_loss": causal.get("loss"),
+        "causal": causal.get("accuracy"),
+        "causal_unigram_loss": causal.get("unigram_loss"),
+        "causal_bigram_loss": causal.get("bigram_loss"),
+        "causal_left_baseline": causal.get("left_baseline") if trained else None,
+        "context_gain": setting(causal, "context.gain"),
+        "context_gain_interval": setting(causal, "context.interval"),
     }
     discriminator, generator = results.get("discriminator") or _EMPTY, results.get("generator") or _EMPTY
     columns |= {

@@ -52,7 +52,7 @@ def of_planned(n: int, planned: int) -> str:
 def numberless(runs: pd.DataFrame) -> "pd.Series[bool]":
     """Which finished runs have no numbers: their results are missing or cannot be read."""
     empty = pd.Series(True, index=runs.index)
-    for name in ("steps", "mlm", "mlm_loss", *(task.value for task in SENTENCE_TASKS), "replaced_auc"):
+    for name in ("steps", "mlm", "mlm_loss", *(task.value for task in SENTENCE_TASKS), "replaced_auc", "bits_per_byte"):
         empty &= runs[name].isna()
     return (runs["state"] == "finished") & empty
 

@@ -99,6 +99,16 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     },
     "replaced_left_baseline": ("results.json", _left("replaced_tokens")),
     **{
+        column: ("results.json", _result(f"causal_lm.{path}"))
+        for column, path in (
+            ("bits_per_byte", "bits_per_byte"), ("bits_per_byte_interval", "bits_per_byte_interval"),
+            ("causal_loss", "loss"), ("causal", "accuracy"), ("causal_unigram_loss", "unigram_loss"),
+            ("causal_bigram_loss", "bigram_loss"), ("context_gain", "context.gain"),
+            ("context_gain_interval", "context.interval"),
+        )
+    },
+    "causal_left_baseline": ("results.json", _left("causal_lm")),
+    **{
         f"discriminator_{name}": ("results.json", _result(f"discriminator.{name}"))
         for name in ("auc", "token_auc", "left_baseline")
     },

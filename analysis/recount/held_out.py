@@ -1,9 +1,9 @@
 """Checks held-out scores and the cost of training in results.json against the other files of the run.
 
-The predictions of masked LM, NSP, SOP and the replaced-token probe are not kept, so their hits cannot be counted
-again. Checked are: accuracy times examples is a whole number; Wilson's interval; the loss equals the unigram loss minus
-the gain over it; the scores of the base rate; whether a baseline was left. The totals of training are compared with the
-last line of metrics.jsonl.
+The predictions of masked LM, causal LM, NSP, SOP and the replaced-token probe are not kept, so their hits cannot be
+counted again. Checked are: accuracy times examples is a whole number; Wilson's interval; the loss equals the unigram
+loss minus the gain over it; bits per byte from the loss; the gain of context from its two losses; the scores of the
+base rate; whether a baseline was left. The totals of training are compared with the last line of metrics.jsonl.
 """
 
 import math
@@ -37,7 +37,7 @@ def check(run: Run) -> list[Check]:
     if not run.results:
         return []
     file = str(run.folder / "results.json")
-    checks = _masked_lm(run, run.results.get("masked_lm") or {}, file)
+    checks = _above_unigram(f"{run.name} · masked LM", run.results.get("masked_lm") or {}, file)
     for task in SENTENCE_TASKS:
         scores = run.results.get(task) or {}
         where = f"{run.name} · {task}"
@@ -47,11 +47,12 @@ def check(run: Run) -> list[Check]:
             left = scores["interval"][0] > scores["majority_class"]
             checks.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
     checks += _replaced(run, run.results.get("replaced_tokens") or {}, file)
+    checks += _causal(run, run.results.get("causal_lm") or {}, file)
     return checks + _training(run)
 
 
-def _masked_lm(run: Run, scores: dict[str, Any], file: str) -> list[Check]:
-    where = f"{run.name} · masked LM"
+def _above_unigram(where: str, scores: dict[str, Any], file: str) -> list[Check]:
+    """Checks of the prediction of pieces: whole hits, the interval, the loss from the gain, the baseline."""
     checks = _share(where, scores, "binomial_interval", file)
     unigram, gain, pair = (scores.get(name) for name in ("unigram_loss", "gain_over_unigram", "gain_interval"))
     if unigram is not None and gain is not None:
@@ -61,6 +62,19 @@ def _masked_lm(run: Run, scores: dict[str, Any], file: str) -> list[Check]:
     if pair:
         left = pair[0] > _MARGIN
         checks.append(compare(HELD_OUT, f"{where} · left_baseline", scores.get("left_baseline"), left, file))
+    return checks
+
+
+def _causal(run: Run, scores: dict[str, Any], file: str) -> list[Check]:
+    """Checks of causal LM: those of masked LM, bits per byte, and the gain of context from both of its losses."""
+    where = f"{run.name} · causal LM"
+    checks = _above_unigram(where, scores, file)
+    if scores.get("bytes"):
+        bits = scores["loss"] * scores["examples"] / math.log(2) / scores["bytes"]
+        checks.append(compare(HELD_OUT, f"{where} · bits_per_byte", scores.get("bits_per_byte"), bits, file))
+    if context := scores.get("context"):
+        gain = context["late_loss"] - context["early_loss"]
+        checks.append(compare(HELD_OUT, f"{where} · context", context["gain"], gain, file))
     return checks
 
 

@@ -52,6 +52,8 @@ _HELD_OUT = {
     "MLM": ("masked_lm.accuracy", ("masked_lm.binomial_interval", "masked_lm.interval"), 100.0),
     "MLM loss": ("masked_lm.loss", ("masked_lm.loss_interval",), 1.0),
     REPLACED: ("replaced_tokens.auc", ("replaced_tokens.interval",), 100.0),
+    "bits per byte": ("causal_lm.bits_per_byte", ("causal_lm.bits_per_byte_interval",), 1.0),
+    "context gain": ("causal_lm.context.gain", ("causal_lm.context.interval",), 1.0),
     **{score: (f"{task}.accuracy", (f"{task}.interval",), 100.0) for score, task in _SENTENCES.items()},
     **{
         f"{score} own head": (f"{task}.own_head.accuracy", (f"{task}.own_head.interval",), 100.0)
@@ -60,6 +62,8 @@ _HELD_OUT = {
 }
 _UNITS = {
     "MLM loss": "nats",
+    "bits per byte": "bits",
+    "context gain": "nats",
     "tokens/s": "1/s",
     "seconds": "s",
     "params": "M",
@@ -184,7 +188,7 @@ def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
     """Bounds of a score, in printed units."""
     if key in (*_MEANS, "CoLA", "QUEST Spearman"):  # a correlation, or with one among its parts
         return (-100.0, 100.0)
-    if key.startswith(_KEPT) or key in _QUEST:
+    if key.startswith(_KEPT) or key in _QUEST or key == "context gain":
         return (-math.inf, math.inf)
     if key in _SQUARED:
         return _POSITIVE
@@ -272,7 +276,7 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         speeds = list(values(runs, "tokens/s").values())
         spread = max((run.unevenness for run in runs if run.unevenness is not None), default=0.0)
         return spread >= _STEADY or (bool(speeds) and max(speeds) / min(speeds) >= _STEADY)
-    if any(at(run.results, "masked_lm.left_baseline") is False for run in runs):
+    if any(at(run.results, f"{name}.left_baseline") is False for run in runs for name in ("masked_lm", "causal_lm")):
         return True
     if key.startswith(tuple(_SENTENCES)):
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)

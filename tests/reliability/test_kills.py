@@ -22,7 +22,10 @@ ELECTRA = [*TRAINING, "method=electra", "method.generator_width=0.5"]
 STUDENT = ["method=tinybert", "objective=none", "share=none", "budget.steps=80", "runtime.checkpoint_every=10"]
 STUDENT += ["task=sst2", "tasks.sst2.steps=80", "task.evaluations=6", "task.distil.teacher=pretraining"]
 STUDENT += ["task.distil.epochs=4", "runtime.log_every=5", "model.hidden_dropout=0.1"]
-KINDS = {"pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA, "student": STUDENT}
+CAUSAL = [*TRAINING, "method=causal", "objective=none"]
+KINDS = {
+    "pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA, "student": STUDENT, "causal": CAUSAL,
+}  # fmt: skip
 
 #: A whole run: (its folder, seconds that it took).
 Whole = Callable[[str], tuple[RunFolder, float]]

@@ -51,6 +51,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (3, ["share=attention", "objective=nsp", "optimizer=adamw", "batch.micro_size=1"]),
         (2, ["share=none", "objective=none", "embed.size=32", "runtime.workers=1"]),
         (2, ["method=electra", "method.generator_width=0.5", "batch.micro_size=2"]),
+        (2, ["method=causal", "objective=none", "batch.micro_size=2"]),
+        (2, ["method.blocks=pairs", "method=causal", "objective=none", "batch.micro_size=2"]),
     ],
     ids=lambda v: str(v) if isinstance(v, int) else "-".join(v[:2]),
 )
@@ -72,6 +74,11 @@ def test_losses_are_those_of_one_process(processes: int, words: list[str], place
     if expected["masked_lm"] is not None:
         assert results["masked_lm"]["loss"] == pytest.approx(expected["masked_lm"]["loss"], rel=TOLERANCE)
         assert results["masked_lm"]["examples"] == expected["masked_lm"]["examples"]
+    if "causal_lm" in expected:
+        assert results["causal_lm"]["bits_per_byte"] == pytest.approx(
+            expected["causal_lm"]["bits_per_byte"], rel=TOLERANCE
+        )
+        assert results["causal_lm"]["examples"] == expected["causal_lm"]["examples"]
     assert results["training"]["processes"] == together.read("manifest.json")["processes"] == processes
     assert output.count("held-out documents      result") == 1, "one process speaks"
 
