@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.model import cpu
+from albert_ablate.model.rounding import compute_dtype
 from albert_ablate.model.shape import Shape
 
 #: Added to the scores of masked pairs; finite in half precision, unlike -1e9.
@@ -61,7 +62,7 @@ class View:
         self._visible: tuple[Tensor | None] | None = None
         self._bias: tuple[Tensor | None] | None = None
         self._stream_bias: tuple[Tensor | None] | None = None
-        self._length, self._device, self._dtype = x.shape[1], x.device, x.dtype
+        self._length, self._device, self._dtype = x.shape[1], x.device, compute_dtype(x)
         if mask is None:
             return
         real = (mask != 0).to(x.device)
@@ -92,7 +93,7 @@ class View:
 
     @property
     def stream_bias(self) -> Tensor | None:
-        """``bias`` in the format of the residual stream."""
+        """``bias`` in the format of products."""
         if self._stream_bias is None:
             self._stream_bias = (None if self.bias is None else self.bias.to(self._dtype),)
         return self._stream_bias[0]
