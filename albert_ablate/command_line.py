@@ -33,7 +33,7 @@ COMMANDS = {
     "finetune": Command("albert_ablate.finetune", "a finished run on downstream tasks", settings=True),
     "evaluate": Command("albert_ablate.evaluate", "score a run on any corpus", settings=True),
     "export": Command("albert_ablate.export", "a run as a folder of transformers"),
-    "import": Command("albert_ablate.import_hf", "an ALBERT, BERT, DistilBERT or ELECTRA checkpoint as a run"),
+    "import": Command("albert_ablate.import_hf", "a checkpoint of ALBERT, BERT, DistilBERT, ELECTRA or GPT-2 as a run"),
     "pack": Command("albert_ablate.pack", "a corpus as one file of tokens", settings=True),
     "report": Command("albert_ablate.analysis.report", "tables, figures and verdicts from runs"),
     "serve": Command("albert_ablate.analysis.serve", "the report and the board in a browser, kept up to date"),
