@@ -31,10 +31,10 @@ class Pattern:
     visible: Callable[[Shape, int, Tensor], Tensor | None]
     #: (shape, T) -> mean number of keys that a query attends to, for FLOPs.
     keys: Callable[[Shape, int], float]
-    #: Whether a query attends to no key after it.
-    past_only: bool = False
     #: Replaces the fused kernel and the hand-written paths; None to use those.
     kernel: Kernel | None = None
+    #: Whether a query attends to no key after it.
+    past_only: bool = False
     #: Whether ``visible`` depends on the layer, even among layers that share weights.
     by_layer: bool = False
 
