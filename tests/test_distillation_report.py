@@ -381,7 +381,8 @@ def test_flops_of_inference_are_those_of_the_encoder(words: tuple[str, ...]) -> 
     [
         ("method.token_types=false", "objective=none"), ("method.pooler=trained", "objective=none"),
         ("method.token_types=false", "method.pooler=trained", "objective=none", "embed=full", "share=none"),
-        ("method.pooler=trained", "objective=sop"), (),
+        ("method.pooler=trained", "objective=sop"), (), ("model.norm=pre",),
+        ("model=gpt2_nano", "method=causal", "objective=none", "embed.size=32", "share=ffn"),
     ],
 )  # fmt: skip
 def test_parameters_are_counted_again_without_types_and_pooler(words: tuple[str, ...], tmp_path: Path) -> None:
@@ -390,9 +391,9 @@ def test_parameters_are_counted_again_without_types_and_pooler(words: tuple[str,
     run = Run(folder)
     run.config = settings.as_dict()
     run.manifest["data"]["tokenizer"] = {"vocab_size": settings.tokenizer.vocab_size}
-    from albert_ablate.methods import method_of
+    from albert_ablate.methods.mlm import model_parameters
 
-    assert _by_formula(run) == method_of(settings).parameters().with_pooler
+    assert _by_formula(run) == model_parameters(settings).with_pooler
 
 
 def test_the_mean_of_four_tasks(tmp_path: Path) -> None:

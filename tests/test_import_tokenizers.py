@@ -181,7 +181,7 @@ def add(folder: Path, *tokens: str) -> None:
 
 
 REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
-    "byte-level BPE": ("bpe", byte_level, "SentencePiece's BPE has no counterpart"),
+    "byte-level BPE": ("bpe", byte_level, "a byte-level BPE, as in GPT-2"),
     "another layout": (
         "unigram",
         lambda f: changed(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.model import cpu
+from albert_ablate.model.rounding import compute_dtype
 from albert_ablate.model.shape import Shape
 
 #: Added to the scores of masked pairs; finite in half precision, unlike -1e9.
@@ -30,10 +31,10 @@ class Pattern:
     visible: Callable[[Shape, int, Tensor], Tensor | None]
     #: (shape, T) -> mean number of keys that a query attends to, for FLOPs.
     keys: Callable[[Shape, int], float]
-    #: Whether a query attends to no key after it.
-    past_only: bool = False
     #: Replaces the fused kernel and the hand-written paths; None to use those.
     kernel: Kernel | None = None
+    #: Whether a query attends to no key after it.
+    past_only: bool = False
     #: Whether ``visible`` depends on the layer, even among layers that share weights.
     by_layer: bool = False
     #: Whether the first position sees the whole sequence, so that its last state can stand for it.
@@ -64,7 +65,7 @@ class View:
         self._visible: tuple[Tensor | None] | None = None
         self._bias: tuple[Tensor | None] | None = None
         self._stream_bias: tuple[Tensor | None] | None = None
-        self._length, self._device, self._dtype = x.shape[1], x.device, x.dtype
+        self._length, self._device, self._dtype = x.shape[1], x.device, compute_dtype(x)
         if mask is None:
             return
         real = (mask != 0).to(x.device)
@@ -95,7 +96,7 @@ class View:
 
     @property
     def stream_bias(self) -> Tensor | None:
-        """``bias`` in the format of the residual stream."""
+        """``bias`` in the format of products."""
         if self._stream_bias is None:
             self._stream_bias = (None if self.bias is None else self.bias.to(self._dtype),)
         return self._stream_bias[0]

@@ -17,7 +17,7 @@ from albert_ablate.model.attention import PATTERNS, View, fused_attention
 from albert_ablate.model.cpu_residual import Settings
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.norms import norm
-from albert_ablate.model.rounding import rounded_norm
+from albert_ablate.model.rounding import rounded_norm, stream_dtype
 from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
 
@@ -59,7 +59,7 @@ class Block(nn.Module):
         return None
 
     def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
-        """The same function with residual stream and products in ``low``; None if not implemented.
+        """The same function with products in ``low``; None if not implemented.
 
         ``compiled``: use torch.compile; the stream's shape must not vary.
         """
@@ -108,6 +108,10 @@ class ResidualBlock(Block):
     def read(self, y: Tensor) -> Tensor:
         """(..., H) stream -> what f reads."""
         return self.norm(y) if self.norm_first else y
+
+    def stream(self, y: Tensor, low: torch.dtype) -> Tensor:
+        """The stream in its format, for products in ``low``."""
+        return y.to(stream_dtype(low, self.norm_first))
 
     def joined(self, y: Tensor, branch: Tensor) -> Tensor:
         """(..., H) stream and f's result -> the stream."""
@@ -201,7 +205,7 @@ class AttentionBlock(ResidualBlock):
         weights = cpu.AttentionWeights(self.query, self.key, self.value, self.output, self.norm, settings, low)
 
         def apply(y: Tensor, call: LayerCall) -> Tensor:
-            y, mask = y.to(low), call.view.score_mask
+            y, mask = self.stream(y, low), call.view.score_mask
             if call.rows is None:
                 return cpu.attention(y, mask, weights, settings)
             return cpu_rows.attention(y, mask, call.rows, weights, settings)
@@ -218,7 +222,7 @@ class AttentionBlock(ResidualBlock):
 
         def apply(y: Tensor, call: LayerCall) -> Tensor:
             index = None if call.rows is None else call.rows.index
-            return function(y.to(low), call.view.stream_bias, index, weights, settings)
+            return function(self.stream(y, low), call.view.stream_bias, index, weights, settings)
 
         return apply
 
@@ -265,14 +269,14 @@ class FeedForwardBlock(ResidualBlock):
         """Casts the weights once."""
         settings = self._settings
         weights = cpu.FeedForwardWeights(self.inner, self.outer, self.norm, low)
-        return lambda y, call: cpu.feed_forward(y.to(low), weights, settings)
+        return lambda y, call: cpu.feed_forward(self.stream(y, low), weights, settings)
 
     def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer:
         """Casts the weights once."""
         settings = self._settings
         weights = gpu.feed_forward_weights(self.inner, self.outer, self.norm, low)
         function = gpu.compiled_feed_forward if compiled else gpu.feed_forward
-        return lambda y, call: function(y.to(low), weights, settings)
+        return lambda y, call: function(self.stream(y, low), weights, settings)
 
 
 KINDS: dict[str, Kind] = {

@@ -35,12 +35,17 @@ class Settings:
 
 def enter(x: Tensor, weights: Any, settings: Settings) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What the sub-layer reads of (..., H): the stream, or its norm. Then what ``leave`` needs of the norm."""
-    return _norm(x, weights, settings) if settings.norm_first else (x, None, None)
+    if not settings.norm_first:
+        return x, None, None
+    y, mean, rstd = _norm(x, weights, settings)
+    return y.to(weights.low[0].dtype), mean, rstd
 
 
 def leave(d_read: Tensor, x: Tensor, stats: Sequence[Tensor | None], weights: Any, settings: Settings) -> Tensor:
     """Backward of ``enter``: (R, H) gradient of what the sub-layer read -> that of the stream, without the residual."""
-    return _norm_gradient(d_read, x.view(d_read.shape), stats, weights) if settings.norm_first else d_read
+    if not settings.norm_first:
+        return d_read
+    return _norm_gradient(d_read.to(x.dtype), x.view(d_read.shape), stats, weights)
 
 
 def leave_with_residual(
@@ -73,7 +78,9 @@ def split(grad: Tensor, saved: Sequence[Tensor | None], weights: Any, settings: 
     grad = grad.contiguous()
     d_sum = grad if summed is None else _norm_gradient(grad, summed, stats, weights)  # (B, T, H)
     assert keep is not None
-    d_added = masked(d_sum, keep).mul_(1 / (1 - rate)) if rate else d_sum  # (B, T, H)
+    d_added = d_sum.to(weights.low[0].dtype)  # (B, T, H)
+    if rate:
+        d_added = masked(d_added, keep).mul_(1 / (1 - rate))  # (B, T, H)
     return d_sum.view(-1, h), d_added.view(-1, h)  # (R, H), (R, H)
 
 

@@ -16,7 +16,7 @@ from albert_ablate.model.attention import View, views
 from albert_ablate.model.blocks import KINDS, Block, LayerCall, SubLayer, bank_entries, bank_sizes, needing_all
 from albert_ablate.model.embedding import FactorisedEmbedding
 from albert_ablate.model.norms import norm
-from albert_ablate.model.rounding import compute_dtype, rounded_norm
+from albert_ablate.model.rounding import compute_dtype, rounded_norm, stream_dtype
 from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
 
@@ -118,9 +118,10 @@ class Encoder(nn.Module):
         final_norm: bool = True,
     ) -> Iterator[Tensor]:
         x = self.embedding(input_ids, type_ids, position_ids)
-        x = x.to(compute_dtype(x))  # the stream's number format must not depend on the projection
+        low = compute_dtype(x)
+        x = x.to(stream_dtype(low, self.shape.norm_first))  # its number format must not depend on the projection
         banks = {
-            kind: [_sub_layer(block, x, self.compiling) for block in self.get_submodule(kind).children()]
+            kind: [_sub_layer(block, x, low, self.compiling) for block in self.get_submodule(kind).children()]
             for kind in self.kinds
         }
         last = self.shape.layers - 1
@@ -133,14 +134,14 @@ class Encoder(nn.Module):
             else:
                 x = _layer(x, steps, layer, view, chosen, self.needing_all)
             if self.norm is not None and final_norm and layer == last:
-                x = rounded_norm(self.norm, x)
+                x = rounded_norm(self.norm, x).to(low)
             yield x
 
 
-def _sub_layer(block: nn.Module, x: Tensor, compiled: bool) -> SubLayer:
-    """The fastest implementation of the block for a residual stream with the device and format of ``x``."""
+def _sub_layer(block: nn.Module, x: Tensor, low: torch.dtype, compiled: bool) -> SubLayer:
+    """The fastest implementation of the block with products in ``low`` for a stream on the device of ``x``."""
     assert isinstance(block, Block)
-    fast = block.on_cpu(x.dtype) if cpu.by_hand(x) else block.on_gpu(x.dtype, compiled)
+    fast = block.on_cpu(low) if cpu.by_hand(x) else block.on_gpu(low, compiled)
     return fast or block
 
 

@@ -72,7 +72,7 @@ def attention(
     ``bias`` (B or 1, 1 or N, T or 1, T) is added to the scores.
     """
     b, t, h = x.shape
-    read = _read(x, weights.gamma, weights.beta, settings)  # (B, T, H)
+    read = _read(x, weights.gamma, weights.beta, settings, weights.qkv.dtype)  # (B, T, H)
     qkv = F.linear(read, weights.qkv, weights.qkv_bias).view(b, t, 3, settings.heads, h // settings.heads)
     q, k, v = (z.transpose(1, 2) for z in qkv.unbind(2))  # each (B, N, T, D)
     context = biased_attention(q, k, v, bias, settings.attention_dropout)  # (B, N, T, D)
@@ -85,18 +85,18 @@ def attention(
 
 def feed_forward(x: Tensor, weights: FeedForwardWeights, settings: Settings) -> Tensor:
     """W2 gelu(W1 x) with its residual and norm for (..., H)."""
-    read = _read(x, weights.gamma, weights.beta, settings)  # (..., H)
+    read = _read(x, weights.gamma, weights.beta, settings, weights.inner.dtype)  # (..., H)
     inner = F.linear(read, weights.inner, weights.inner_bias)  # (..., I)
     active = F.gelu(inner, approximate="tanh" if settings.tanh_gelu else "none")  # (..., I)
     branch = F.linear(active, weights.outer, weights.outer_bias)  # (..., H)
     return _joined(x, branch, weights.gamma, weights.beta, settings)
 
 
-def _read(x: Tensor, gamma: Tensor, beta: Tensor, settings: Settings) -> Tensor:
-    """What a sub-layer reads of the stream (..., H): its norm if that comes first."""
+def _read(x: Tensor, gamma: Tensor, beta: Tensor, settings: Settings, low: torch.dtype) -> Tensor:
+    """What a sub-layer reads of the stream (..., H), in ``low``: its norm if that comes first."""
     if not settings.norm_first:
         return x
-    return layer_norm(x.to(wide_dtype(x.dtype)), gamma, beta, settings.eps, x.dtype)
+    return layer_norm(x.to(wide_dtype(x.dtype)), gamma, beta, settings.eps, low)
 
 
 def _joined(x: Tensor, branch: Tensor, gamma: Tensor, beta: Tensor, settings: Settings) -> Tensor:

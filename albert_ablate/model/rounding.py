@@ -18,6 +18,14 @@ def wide_dtype(low: torch.dtype) -> torch.dtype:
     return torch.promote_types(low, torch.float32)
 
 
+def stream_dtype(low: torch.dtype, norm_first: bool) -> torch.dtype:
+    """The format of the residual stream beside products in ``low``.
+
+    A stream that no norm renews is a sum over all layers, which half precision would round after each: it is wide.
+    """
+    return wide_dtype(low) if norm_first else low
+
+
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, low: torch.dtype) -> Tensor:
     """LayerNorm of (..., H) values in fp32 or wider, with (H,) parameters -> (..., H) in ``low``."""
     return F.layer_norm(x, gamma.shape, gamma, beta, eps).to(low)

@@ -30,12 +30,16 @@ def layer_scale(tensor: str, shape: Shape, settings: TuningUpdateConfig) -> floa
 def layers_below_head(tensor: str, shape: Shape) -> int:
     """0 for the head with its pooler, 1 for the top layer, L for the bottom one, L + 1 for all below the layers.
 
+    A norm after the last layer is of the top layer.
+
     Raises ValueError for a block that several layers share: it has no single depth.
     """
     part, _, name = tensor.partition(".")
     if part != "encoder":
         return 0
     kind, _, name = name.partition(".")
+    if kind == "norm":
+        return 1
     used_by = [
         layer for layer in range(shape.layers) for used, entry in bank_entries(shape, layer)
         if used == kind and name.startswith(f"{entry}.")

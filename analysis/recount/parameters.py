@@ -24,7 +24,7 @@ def of_paper_cell(terms: dict[str, Any]) -> int:
 
 
 def _counted(vocabulary: int, positions: int, types: int, e: int, h: int, inner: int, blocks: int) -> int:
-    tables = (vocabulary + positions + types) * e + 2 * e
+    tables = (vocabulary + positions + types) * e + 2 * e  # with its norm
     projection = 0 if e == h else e * h + h
     attention, feed_forward = 4 * (h * h + h) + 2 * h, (h * inner + inner) + (inner * h + h) + 2 * h
     return tables + projection + blocks * (attention + feed_forward) + h * h + h
@@ -84,4 +84,6 @@ def _by_formula(run: Run) -> int | None:
     pooler = 0 if at(run.config, "method.pooler") == "trained" and not trained else h * h + h
     attention, feed_forward = ((1 if shared else layers) for shared in share[strategy])
     whole = _counted(vocabulary, known["max_positions"], types, e, h, inner, 0) - (h * h + h) + pooler
+    whole -= 2 * e if model.get("embedding_norm") is False else 0
+    whole += 2 * h if model.get("norm") == "pre" else 0
     return whole + attention * (4 * (h * h + h) + 2 * h) + feed_forward * (2 * h * inner + inner + h + 2 * h)

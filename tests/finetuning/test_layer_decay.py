@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from itertools import product, repeat
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,12 @@ def test_identity_of_a_unit(folder: Path) -> None:
 # --- where it is refused --------------------------------------------------------------------------------
 
 STACKS = [(groups, inner) for groups, inner in product((1, 2, 4), (1, 2, 4)) if groups * inner <= 4]
+
+
+def test_a_norm_after_the_last_layer_is_of_that_layer() -> None:
+    shape = replace(shape_of(4, Share.NONE, 1, 1), norm="pre")
+    assert layers_below_head("encoder.norm.weight", shape) == 1
+    assert layers_below_head("encoder.embedding.norm.weight", shape) == 5
 
 
 @pytest.mark.parametrize("share", Share)
