@@ -59,7 +59,7 @@ LAUNCHERS: Mapping[str, Engine] = {
     ),
 }
 #: Presets in ``conf/hydra/launcher`` -> the launcher that they set up.
-PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm"}
+PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm", "ray_cluster": "ray"}
 
 
 def known_launchers() -> list[str]:
