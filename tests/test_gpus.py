@@ -357,9 +357,10 @@ def test_places_are_taken_and_given_back(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "per_gpu"), [("joblib", 2), ("submitit_local", 1)])
+@pytest.mark.parametrize(("launcher", "per_gpu"), [("joblib", 2), ("submitit_local", 1), ("gpus", 2)])
 def test_each_cell_of_a_sweep_sees_one_gpu(launcher: str, per_gpu: int, tmp_path: Path) -> None:
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    package = {"gpus": "joblib"}.get(launcher, launcher.removesuffix("_local"))
+    pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher")
     words = tiny_overrides(
         tmp_path, "seed=0,5,6,7,8", "runtime.device=auto", f"runtime.cells_per_gpu={per_gpu}",
         f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=5"] if launcher == "joblib" else []),
@@ -375,7 +376,8 @@ def test_each_cell_of_a_sweep_sees_one_gpu(launcher: str, per_gpu: int, tmp_path
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     places = 2 * per_gpu
-    assert f"5 jobs for 2 GPUs: {places} cells compute at once" in done.stdout
+    queued = f"5 jobs for 2 GPUs: {places} cells compute at once" in done.stdout
+    assert queued == (launcher != "gpus"), "it starts no more jobs than there are places"
     lines = [line.split() for line in (tmp_path / "seen").read_text().splitlines()]
     assert len(lines) == 10
     now, most = {"0": 0, "1": 0}, {"0": 0, "1": 0}

@@ -14,9 +14,12 @@ from omegaconf import DictConfig
 from runhelpers import run_folders, tiny_overrides
 
 from albert_ablate.door.app import multirun
+from albert_ablate.door.cells import expand, read_command_line
+from albert_ablate.door.launchers import asks_for_gpus, completed, engine_of
 from albert_ablate.door.words import initialised
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping import engine
+from albert_ablate.sweeping.cells import Cell
 from albert_ablate.sweeping.process import Outcome
 
 Jobs = Sequence[Sequence[str]]
@@ -28,9 +31,11 @@ class Fake:
     def __init__(self, answer: Callable[[Jobs], list[JobReturn]]) -> None:
         self.answer = answer
         self.launched: list[Sequence[str]] = []
+        self.calls: list[int] = []
 
     def launch(self, jobs: Jobs, initial_job_idx: int) -> list[JobReturn]:
         self.launched += jobs
+        self.calls.append(len(jobs))
         return self.answer(jobs)
 
 
@@ -59,7 +64,7 @@ SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=1"]
 def sweep(words: list[str], launcher: Fake, settings: list[str]) -> int:
     """The exit code of a sweep."""
     try:
-        multirun(words, launcher_settings(*settings), launcher)  # type: ignore[arg-type]
+        multirun(words, launcher_settings(*settings), lambda composed: launcher)  # type: ignore[arg-type, return-value]
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
@@ -148,13 +153,51 @@ def test_a_gpu_is_looked_for_where_the_cells_will_run(
     assert len(cluster.launched) == 1
 
 
-def test_more_cells_than_cores_at_once_are_mentioned(
+def test_submitit_local_starts_as_many_cells_as_there_are_cores(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
-    words = [w for w in tiny_overrides(place, "seed=0,1,2", "runtime.retries=0", runs="many") if "threads" not in w]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    seeds = f"seed={','.join(map(str, range(12)))}"
+    words = [w for w in tiny_overrides(place, "runtime.retries=0", seeds, runs="many") if "threads" not in w]
+    for more, parts in (([], [4, 4, 4]), (["runtime.threads=2"], [2] * 6), (["runtime.threads=8"], [1] * 12)):
+        launcher = Fake(answers(JobStatus.COMPLETED, Outcome(1, "no")))
+        assert sweep([*words, *more], launcher, ["hydra/launcher=submitit_local"]) == 1
+        assert launcher.calls == parts
+        assert f"12 cells, {parts[0]} at a time on 4 cores" in capsys.readouterr().out
+        threads = {word for job in launcher.launched for word in job if word.startswith("runtime.threads")}
+        assert threads == set(more or ["runtime.threads=1"])
+
+
+def test_the_preset_of_slurm_sets_what_a_cluster_asks_for() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    composed = launcher_settings("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=1")
+    assert engine_of(composed.hydra).cluster
+    assert asks_for_gpus(composed.hydra)
+    assert not asks_for_gpus(launcher_settings("hydra/launcher=slurm").hydra)
+    settings = composed.hydra.launcher
+    assert (settings.cpus_per_task, settings.mem_gb, settings.array_parallelism, settings.setup) == (4, 16, 16, [])
+
+
+@pytest.mark.parametrize(("given", "limits"), [([], 7), (["hydra.launcher.max_num_timeout=0"], 0)])
+def test_a_job_is_requeued_as_often_as_a_run_may_reach_its_limit(given: list[str], limits: int, place: Path) -> None:
+    """Of the cells' own settings: those of the command line, not the defaults."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    composed = launcher_settings("hydra/launcher=slurm", *given)
+    completed(composed, cells_of(place, "runtime.time_limits=7"), gpus=0)
+    assert composed.hydra.launcher.max_num_timeout == limits
+
+
+def test_the_queue_of_gpus_needs_a_gpu(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    composed = launcher_settings("hydra/launcher=gpus")
+    completed(composed, cells_of(place, "runtime.cells_per_gpu=3"), gpus=2)
+    assert composed.hydra.launcher.n_jobs == 6
     launcher = Fake(refuses)
-    assert sweep(words, launcher, ["hydra/launcher=submitit_local"]) == 1
-    assert "submitit_local starts all 3 cells at once, on 2 cores" in capsys.readouterr().out
-    assert all("runtime.threads=1" in job for job in launcher.launched)
+    assert sweep(tiny_overrides(place, "seed=0,1", runs="no-gpu"), launcher, ["hydra/launcher=gpus"]) == 2
+    assert "no GPU is visible here" in capsys.readouterr().err
+    assert not launcher.launched
+
+
+def cells_of(place: Path, *words: str) -> list[Cell]:
+    return expand(read_command_line(tiny_overrides(place, "seed=0,1", *words, runs="cells")))

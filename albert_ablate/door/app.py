@@ -7,7 +7,7 @@ launcher calls ``_task`` for each cell.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from albert_ablate import console
 from albert_ablate.arguments import Parser
@@ -26,7 +26,8 @@ from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import paper_setup, shown, to_run_config
 from albert_ablate.door.help import text
-from albert_ablate.door.options import asks_for_gpus, launcher_name, require_supported
+from albert_ablate.door.launchers import asks_for_gpus, cells_at_once, completed, engine_of, threads_of
+from albert_ablate.door.options import require_supported
 from albert_ablate.door.words import REFUSALS, explained, readable, searchpath, single_values
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
 from albert_ablate.shipped import VERSION
@@ -137,8 +138,11 @@ def _task(composed: DictConfig) -> Any:
         raise _Exit(PreemptedError.exit_code) from None
 
 
-def multirun(overrides: Sequence[str], hydra_config: DictConfig, launcher: Launcher) -> None:
-    """Run the cells that ``overrides`` describe with ``launcher``, then exit with the sweep's code."""
+def multirun(overrides: Sequence[str], composed: DictConfig, make: Callable[[DictConfig], Launcher]) -> None:
+    """Run the cells that ``overrides`` describe, then exit with the sweep's code.
+
+    ``make`` makes the launcher from the composed configuration, once its settings are complete.
+    """
     try:
         command = read_command_line(overrides)
         _require_training(command.sweeps)
@@ -151,18 +155,26 @@ def multirun(overrides: Sequence[str], hydra_config: DictConfig, launcher: Launc
 
         require_one_process("A sweep")
         name = command.name or f"grid-{len(cells)}"
-        launcher_kind = launcher_name(hydra_config.hydra)
-        gpus = asks_for_gpus(hydra_config.hydra)
-        precision = partial(precision_on_cluster, gpus=gpus) if launcher_kind == "submitit_slurm" else local_precision
-        cards = visible_gpus() if launcher_kind in ("joblib", "submitit_local") and _may_use_gpus(cells) else []
+        engine = engine_of(composed.hydra)
+        gpus = asks_for_gpus(composed.hydra)
+        precision = partial(precision_on_cluster, gpus=gpus) if engine.cluster else local_precision
+        cards = visible_gpus() if engine.here is not None and _may_use_gpus(cells) else []
+        completed(composed, cells, len(cards))
+        launcher = make(composed)
 
         def launch(chosen: Sequence[Cell]) -> "list[Outcome | None]":
-            threads = _threads(launcher_kind, hydra_config.hydra.launcher, chosen, len(cards))
-            returned = launcher.launch([for_launch(cell, threads) for cell in chosen], initial_job_idx=0)
+            at_once = cells_at_once(composed, chosen, len(cards))
+            threads = threads_of(composed, at_once)
+            part = at_once if at_once is not None and engine.unbounded else len(chosen)
+            returned: list[JobReturn] = []
+            for first in range(0, len(chosen), part):
+                jobs = [for_launch(cell, threads) for cell in chosen[first : first + part]]
+                returned += launcher.launch(jobs, initial_job_idx=first)
             return [_answer(job) for job in returned]
 
+        one_by_one = engine.here is None and not engine.cluster
         with explaining_disk_errors(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
-            code = run_sweep(name, cells, command.rerun, launch, launcher_kind == "basic", precision, command.title)
+            code = run_sweep(name, cells, command.rerun, launch, one_by_one, precision, command.title)
     except UserError as error:
         _leave(error)
     if code:
@@ -175,22 +187,6 @@ def _answer(job: JobReturn) -> "Outcome | None":
 
     answer = job.return_value if job.status is JobStatus.COMPLETED else None
     return answer if isinstance(answer, Outcome) else None
-
-
-def across_time_limits(composed: DictConfig) -> None:
-    """Let SLURM requeue a job at its time limit as often as a run may reach one (``runtime.time_limits``).
-
-    submitit's default is never. A number given by the user is kept, even 0; the sweep then submits the
-    cell again.
-    """
-    launcher = composed.hydra.launcher
-    given = any(
-        override.lstrip("+").startswith("hydra.launcher.max_num_timeout=")
-        for override in composed.hydra.overrides.hydra
-    )
-    if launcher.get("max_num_timeout") == 0 and not given:
-        with open_dict(composed):
-            launcher.max_num_timeout = composed.runtime.time_limits
 
 
 def _require_multirun(config: RunConfig) -> None:
@@ -219,36 +215,6 @@ def _require_training(sweeps: Sequence[str]) -> None:
 
 def _may_use_gpus(cells: Sequence[Cell]) -> bool:
     return any(cell.config.runtime.device != "cpu" for cell in cells)
-
-
-def _threads(kind: str, launcher: DictConfig, cells: Sequence[Cell], gpus: int) -> int | None:
-    """CPU threads of each job if the launcher runs several on this machine at once, else None.
-
-    Of cells that share ``gpus`` GPUs, only those with a slot on a GPU compute.
-    """
-    if kind not in ("joblib", "submitit_local"):
-        return None
-    from albert_ablate.record.provenance import usable_cores  # torch loads slowly
-
-    cores = usable_cores()
-    at_once = len(cells)
-    if kind == "joblib":
-        jobs = launcher.get("n_jobs") or 1
-        at_once = min(jobs if jobs > 0 else max(cores + 1 + jobs, 1), at_once)
-    if gpus:
-        slots = gpus * max(cell.config.runtime.cells_per_gpu for cell in cells)
-        if slots < at_once:
-            console.say(
-                f"{at_once} jobs for {gpus} GPU{'s' * (gpus > 1)}: {slots} cells compute at once, the others wait for "
-                "a free slot. Small models may share a GPU: runtime.cells_per_gpu=2 or more"
-            )
-        at_once = min(at_once, slots)
-    elif kind == "submitit_local" and at_once > cores:
-        console.say(
-            f"submitit_local starts all {at_once} cells at once, on {cores} cores. To start {cores} at a time: "
-            f"hydra/launcher=joblib hydra.launcher.n_jobs={cores}"
-        )
-    return max(1, cores // at_once)
 
 
 def _leave(error: UserError) -> NoReturn:

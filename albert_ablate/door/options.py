@@ -5,20 +5,14 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from albert_ablate.command_line import command_name
+from albert_ablate.door.launchers import LAUNCHERS, PRESETS, extra_of, known_launchers
 from albert_ablate.door.words import REFUSALS, explained, initialised, options_of, parsed, searchpath, single_values
 from albert_ablate.errors import ConfigError, did_you_mean
 from albert_ablate.shipped import install_command
 
-#: The supported launchers: they wait for their cells and report how each ended.
-LAUNCHERS = {
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "basic",
-    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "joblib",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "submitit_local",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": "submitit_slurm",
-}
 _SWEEPER = "hydra_plugins.albert_ablate_sweeper.AblationSweeper"
 _ONE_SWEEPER = (
     "sweeps are run by this project's own sweeper, which skips what is finished, resumes and counts. "
@@ -54,20 +48,6 @@ def require_supported(overrides: Sequence[str], multirun: bool, config_dir: str 
     return multirun
 
 
-def launcher_name(hydra: DictConfig) -> str:
-    """Short name of the configured launcher: a value of ``LAUNCHERS``."""
-    return LAUNCHERS[hydra.launcher.get("_target_", "")]
-
-
-def asks_for_gpus(hydra: DictConfig) -> bool:
-    """Whether a cluster's jobs request GPUs."""
-    settings: dict[str, Any] = OmegaConf.to_container(hydra.launcher, resolve=True)  # type: ignore[assignment]
-    extra = settings.get("additional_parameters") or {}
-    requests = [settings.get("gpus_per_node"), settings.get("gpus_per_task"), settings.get("gres")]
-    requests += [value for key, value in extra.items() if key.replace("-", "_") in ("gpus", "gpus_per_node", "gres")]
-    return any(requests)
-
-
 def _refused(override: Override) -> str | None:
     """The problem of an override that is wrong on its own, or None."""
     key, line, name = override.key_or_group, str(override.input_line), override.value()
@@ -77,11 +57,13 @@ def _refused(override: Override) -> str | None:
         return f"{line}: {_ONE_SWEEPER}"
     if key == "hydra.searchpath":
         return f"{line}: give a folder of configurations as --config-dir FOLDER."
-    if key == "hydra/launcher" and name not in LAUNCHERS.values():
-        hint = did_you_mean(str(name), LAUNCHERS.values(), f"{key}=")
-        return f"{line}: there is no such launcher. {hint}Cells can be started by {', '.join(LAUNCHERS.values())}."
-    if key == "hydra/launcher" and name not in options_of("hydra/launcher"):
-        return f"{line}: it is not installed. Run `{install_command('launchers')}`."
+    if key == "hydra/launcher":
+        available, known = options_of("hydra/launcher"), known_launchers()
+        if name not in (*known, *available):
+            hint = did_you_mean(str(name), known, f"{key}=")
+            return f"{line}: there is no such launcher. {hint}Cells can be started by {', '.join(known)}."
+        if name in known and PRESETS.get(str(name), name) not in available:
+            return f"{line}: it is not installed. Run `{install_command(extra_of(str(name)))}`."
     return None
 
 
@@ -93,7 +75,7 @@ def _problems(hydra: dict[str, Any], multirun: bool) -> list[str]:
     launcher = hydra["launcher"]
     target = launcher.get("_target_") if isinstance(launcher, dict) else launcher
     if target not in LAUNCHERS:
-        problems.append(f"hydra.launcher: cells can be started by {', '.join(LAUNCHERS.values())}, not by {target}.")
+        problems.append(f"hydra.launcher: cells can be started by {', '.join(known_launchers())}, not by {target}.")
     if hydra["job"]["chdir"]:
         problems.append(
             "hydra.job.chdir=true: a run does not change the folder; relative paths are those of the folder where the "
