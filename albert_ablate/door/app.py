@@ -164,7 +164,7 @@ def multirun(overrides: Sequence[str], composed: DictConfig, make: Callable[[Dic
 
         def launch(chosen: Sequence[Cell]) -> "list[Outcome | None]":
             at_once = cells_at_once(composed, chosen, len(cards))
-            threads = threads_of(composed, at_once)
+            threads = threads_of(at_once)
             part = at_once if at_once is not None and engine.unbounded else len(chosen)
             returned: list[JobReturn] = []
             for first in range(0, len(chosen), part):

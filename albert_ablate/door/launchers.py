@@ -29,17 +29,11 @@ class Engine:
     cluster: bool = False
     #: Whether a call starts all of its cells at the same time, so that this project hands it a part at a time.
     unbounded: bool = False
-    #: (settings) -> CPU threads that a cell on another machine gets, if the launcher knows; None: as there.
-    threads: Callable[[Settings], int | None] = lambda settings: None
 
 
 def _joblib_jobs(settings: Settings, cores: int) -> int:
     jobs = settings.get("n_jobs") or 1
     return jobs if jobs > 0 else max(cores + 1 + jobs, 1)
-
-
-def _ray_threads(settings: Settings) -> int:
-    return max(1, int((settings["ray"].get("remote") or {}).get("num_cpus") or 1))
 
 
 #: Hydra's class -> the launcher.
@@ -54,12 +48,9 @@ LAUNCHERS: Mapping[str, Engine] = {
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": Engine(
         "submitit_slurm", "launchers", cluster=True
     ),
-    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher": Engine(
-        "ray", "ray", cluster=True, threads=_ray_threads
-    ),
 }
 #: Presets in ``conf/hydra/launcher`` -> the launcher that they set up.
-PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm", "ray_cluster": "ray"}
+PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm"}
 
 
 def known_launchers() -> list[str]:
@@ -84,7 +75,6 @@ def asks_for_gpus(hydra: DictConfig) -> bool:
     extra = settings.get("additional_parameters") or {}
     requests = [settings.get("gpus_per_node"), settings.get("gpus_per_task"), settings.get("gres")]
     requests += [value for key, value in extra.items() if key.replace("-", "_") in ("gpus", "gpus_per_node", "gres")]
-    requests += [((settings.get("ray") or {}).get("remote") or {}).get("num_gpus")]
     return any(requests)
 
 
@@ -138,13 +128,10 @@ def cells_at_once(composed: DictConfig, cells: Sequence[Cell], gpus: int) -> int
     return min(jobs, len(cells))
 
 
-def threads_of(composed: DictConfig, at_once: int | None) -> int | None:
-    """CPU threads of each job: its share of the cores if ``at_once`` jobs divide them, or what a cluster reserves.
-
-    None: all cores of the machine where it runs.
-    """
+def threads_of(at_once: int | None) -> int | None:
+    """CPU threads of each job if ``at_once`` jobs divide this machine's cores; None: all that the job finds."""
     if at_once is None:
-        return engine_of(composed.hydra).threads(_plain(composed.hydra))
+        return None
     from albert_ablate.record.provenance import usable_cores
 
     return max(1, usable_cores() // at_once)
