@@ -66,7 +66,9 @@ def pretraining_cases() -> dict[str, tuple[str, ...]]:
     cases["adamw without correction"] = ("optimizer=adamw", "optimizer.bias_correction=false")
     cases["fp32"] = ("runtime.precision=fp32",)
     cases["three micro-batches"] = ("batch.micro_size=3",)
-    return cases | {f"method {name.value}": (f"method={name.value}",) for name in METHODS}
+    cases["causal pairs"] = ("method=causal", "objective=none", "method.blocks=pairs")
+    untrained = {name: ("objective=none",) for name in METHODS if name.predicts_next}
+    return cases | {f"method {name.value}": (f"method={name.value}", *untrained.get(name, ())) for name in METHODS}
 
 
 def pretraining(

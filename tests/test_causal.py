@@ -29,6 +29,7 @@ from albert_ablate.model.rows import last_rows
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.summary import held_out
 from albert_ablate.training.machine import Machine
+from analysis import audit, report
 from analysis.judge.metrics import BITS_PER_BYTE, CONTEXT_GAIN, summarised, unfit
 from analysis.read.runs import load_runs
 
@@ -225,6 +226,17 @@ def test_its_numbers_are_columns_and_a_plateau_is_not_compared(trained: RunFolde
     assert (found.mean, gain.mean) == (record["bits_per_byte"], record["context"]["gain"])
     assert not record["left_baseline"]
     assert "unigram baseline of causal LM in 1 of 1" in str(unfit(runs, BITS_PER_BYTE))
+
+
+def test_a_report_of_causal_runs_agrees_with_their_files(trained: RunFolder, tmp_path: Path) -> None:
+    runs, out = trained.path.parent, tmp_path / "report"
+    assert report.main([str(runs), "--out", str(out)]) == 0
+    assert audit.main([str(runs), "--report", str(out)]) == 0
+    table = (out / "report.md").read_text(encoding="utf-8")
+    assert "causal LM" in table
+    claims = (out / "scorecard.csv").read_text(encoding="utf-8")
+    assert "causal-scale" in claims
+    assert "electra-beats-mlm" not in claims
 
 
 def test_another_text_has_its_own_bars(trained: RunFolder, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ CAPTURED = {
 #: A forward and a backward pass of base with 256 sequences of 128 tokens, 5% above what it takes.
 BASE_BOUNDS = {"launches": 855, "gigabytes": 95.0, "peak": 9.3}
 TUNINGS = [f"tuning {label}" for label in ("mean", "last", "by layer", "corrected by layer")]
-CASES = [*BOUNDS, *(f"method {name.value}" for name in METHODS), *TUNINGS]
+CASES = [*BOUNDS, "causal pairs", *(f"method {name.value}" for name in METHODS), *TUNINGS]
 
 
 @pytest.fixture(scope="module")

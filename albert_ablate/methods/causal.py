@@ -29,6 +29,11 @@ class CausalLM(Method):
         """Causal LM. No loss trains a sentence head."""
         return allowed({Measure.CAUSAL_LM: True})
 
+    @property
+    def padded(self) -> bool:
+        """Blocks are full, pairs are not."""
+        return self.config.method.blocks == "pairs"
+
     def parameters(self) -> ParameterCount:
         """Encoder and head, without pooler."""
         return model_parameters(self.config)

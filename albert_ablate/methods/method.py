@@ -62,6 +62,11 @@ class Method(ABC):
         masking = self.config.masking
         return min(masking.probability * self.config.pairs.max_length, masking.max_predictions or math.inf)
 
+    @property
+    def padded(self) -> bool:
+        """Whether training sequences may be shorter than ``pairs.max_length``."""
+        return True
+
     @abstractmethod
     def parameters(self) -> ParameterCount:
         """The parameters that are trained."""

@@ -15,6 +15,7 @@ from albert_ablate.data.text import text_folder
 from albert_ablate.data.vocabulary import find_tokenizer
 from albert_ablate.errors import UserError
 from albert_ablate.files import digest
+from albert_ablate.methods import method_of
 from albert_ablate.training.budget import step_flops
 
 #: Pieces of a sentence in the estimate: English prose with a vocabulary of 30,000.
@@ -32,6 +33,8 @@ class RealTokens:
 
     def of(self, config: RunConfig) -> tuple[float, bool]:
         """(mean real tokens of a sequence, whether counted on the prepared text, else estimated)."""
+        if not method_of(config).padded:
+            return float(config.pairs.max_length), True
         values = config.as_dict()
         text = digest([values[name] for name in ("data", "tokenizer")])
         if text not in self._stores:

@@ -145,7 +145,7 @@ METRICS = {
         Metric(
             BITS_PER_BYTE,
             BITS_PER_BYTE,
-            "bits",
+            "",
             1.0,
             higher_is_better=False,
             source=("bits_per_byte",),

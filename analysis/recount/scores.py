@@ -62,7 +62,7 @@ _HELD_OUT = {
 }
 _UNITS = {
     "MLM loss": "nats",
-    "bits per byte": "bits",
+    "bits per byte": "",
     "context gain": "nats",
     "tokens/s": "1/s",
     "seconds": "s",
