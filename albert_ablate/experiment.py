@@ -75,6 +75,11 @@ def run_cell(config: RunConfig, paper: RunConfig) -> RunFolder:
             "data.validation_fraction=1: every document would be held out and none left to train on. Give less than 1; "
             f"a run that is finished is scored on a whole text by `{command_name('evaluate')}`."
         )
+    if config.kshot.minimal_pairs is not None:
+        raise ConfigError(
+            "task=minimal_pairs: nothing is fine-tuned on it. Leave it out; a finished run is asked by "
+            f"`{command_name('kshot')} RUN task=minimal_pairs`."
+        )
     alone = Machine.of(config.runtime)
     with stoppable(), explaining_disk_errors(config.paths.runs, config.paths.cache), joined(alone.device.type) as world:
         if world.size > config.batch.size:

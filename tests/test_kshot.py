@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runhelpers import ROOT, run
+from runhelpers import ROOT, run, start
 from taskhelpers import write_race, write_sst2, write_tsv
 
 from albert_ablate.axes import MethodName
 from albert_ablate.commands import kshot
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.errors import PreemptedError
+from albert_ablate.errors import ConfigError, PreemptedError
 from albert_ablate.methods import METHODS
 from albert_ablate.prompting import likelihood, scores
 from albert_ablate.prompting.rules import RULES, OptionScores
@@ -184,6 +184,17 @@ def test_wrong_settings_are_refused_before_the_work(
     assert kshot.main(words(finished, data, *more)) > 0
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (finished.path / "kshot").exists()
+
+
+def test_minimal_pairs_are_asked_of_finished_runs_only(
+    cell: Callable[..., RunConfig], done: RunFolder, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="nothing is fine-tuned on it"):
+        start(cell("task=minimal_pairs"))
+    assert kshot.main([str(done.path), "task=minimal_pairs", "kshot.k=4"]) > 0
+    assert "task=minimal_pairs has no demonstrations. Use kshot.k=0." in " ".join(capsys.readouterr().err.split())
+    assert kshot.main([str(done.path), "task=minimal_pairs", "kshot.rules=[null]"]) > 0
+    assert "has a template without a neutral prompt" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_without_predictions_is_refused(

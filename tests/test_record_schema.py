@@ -15,11 +15,12 @@ from taskhelpers import TINY, write_sst2
 from test_import import bert
 from test_planted import planted_config
 
-from albert_ablate.commands import evaluate, import_hf
+from albert_ablate.commands import evaluate, import_hf, kshot
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import DamagedFileError
 from albert_ablate.record.evaluation import EvaluationRecord
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.kshot import KShotManifest, KShotUnit
 from albert_ablate.record.manifest import Data, Manifest, Parameters
 from albert_ablate.record.metrics import Line
 from albert_ablate.record.part import Part
@@ -38,6 +39,7 @@ FORMS: dict[str, type[Part]] = {
     "status.json": Status, "manifest.json": Manifest, "results.json": Results, "similarity.json": Similarity,
 }  # fmt: skip
 UNIT_FORMS: dict[str, type[Part]] = {"status.json": Status, "manifest.json": UnitManifest, "results.json": UnitResults}
+ASKED_FORMS: dict[str, type[Part]] = {"status.json": Status, "manifest.json": KShotManifest, "results.json": KShotUnit}
 SHORT = [
     "evaluation.max_pairs=16", "evaluation.probe_pairs=16", "evaluation.similarity_pairs=8", "runtime.threads=1",
     "runtime.precision=fp32", "runtime.device=cpu",
@@ -63,6 +65,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = ["data=text", f"data.path={corpus}", "data.validation_fraction=0.2", "pairs.max_length=32", *SHORT, cache]
     for folder in (plain.rename(place / "runs" / plain.name), imported):
         assert evaluate.main([str(folder), *text]) == 0
+    pairs = ["task=minimal_pairs", "kshot.minimal_pairs.pairs=2", "kshot.minimal_pairs.rules=[swap]"]
+    assert kshot.main([str(place / "runs" / plain.name), *pairs]) == 0
     return place / "runs"
 
 
@@ -73,11 +77,13 @@ def written(runs: Path) -> Iterator[tuple[Path, type[Part]]]:
         yield from ((file, EvaluationRecord) for file in folder.glob("evaluations/*.json"))
         for unit in folder.glob("tasks/[!.]*"):
             yield from ((unit / name, form) for name, form in UNIT_FORMS.items())
+        for unit in folder.glob("kshot/[!.]*"):
+            yield from ((unit / name, form) for name, form in ASKED_FORMS.items())
 
 
 def test_every_file_is_what_its_schema_says_to_the_last_key(runs: Path) -> None:
     files = dict(written(runs))
-    assert len(files) == 5 * len(FORMS) + len(UNIT_FORMS) + 2
+    assert len(files) == 5 * len(FORMS) + len(UNIT_FORMS) + len(ASKED_FORMS) + 2
     for file, form in files.items():
         content = read_json(file)
         assert json.dumps(form.model_validate(content).as_json()) == json.dumps(content), file

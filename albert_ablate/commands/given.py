@@ -44,6 +44,8 @@ def _actual_content(path: Path) -> str:
     """The end of the message for a path that is no run: what it is, and what to give instead."""
     parent_run = next((p for p in path.parents if (p / _SETTINGS).is_file() and (p / "status.json").is_file()), None)
     manifest = _manifest(path)
+    if "k" in manifest and parent_run is not None:
+        return f", but scores of a run on {manifest.get('task')}. Give the run itself: {parent_run}"
     if "task" in manifest and "seed" in manifest:
         of = parent_run or manifest.get("run", "another run")
         return (
