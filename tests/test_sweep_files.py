@@ -282,6 +282,7 @@ def test_every_file_is_covered_here() -> None:
         "tinybert_table7",
         "quest",
         "quest_demo",
+        "knowledge",
     }
     assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
         f"{n}.yaml" for n in sweep_names()
@@ -299,7 +300,9 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
-@pytest.mark.parametrize("name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest", *CAUSAL]))
+@pytest.mark.parametrize(
+    "name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest", "knowledge", *CAUSAL])
+)
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")
     assert found

@@ -171,11 +171,13 @@ def _planted(claim: dict[str, Any]) -> bool:
 
 
 def _of_absent_methods(claim: dict[str, Any], runs: Sequence[Run]) -> bool:
-    """Whether a claim is about methods of a paper of which no run has a method, or about a task that no run has."""
+    """Whether a claim is about a paper's methods, a task or facts beside texts, and no run has any of these."""
+    terms = [_terms(cell) for cell in claim["arms"].values()]
+    if any(name.startswith("knowledge") for of_arm in terms for name in of_arm):
+        return not any(at(entry, "set_up.all_tasks.knowledge") for run in runs for entry in run.tasks)
     if all(score.startswith("QUEST") for score in claim["scores"]):
         return not {name for name in scores.tasks(runs) if name.startswith("quest")}
     families = [{"distilbert", "tinybert"}, {"causal"}]  # every other method but masked LM is ELECTRA's
-    terms = [_terms(cell) for cell in claim["arms"].values()]
     named = {str(of_arm.get("method", of_arm.get("method.name", "mlm"))) for of_arm in terms} - {"mlm"}
     present = {at(run.config, "method.name") or "mlm" for run in runs} - {"mlm"}
     own = next((family for family in families if named & family), None)
