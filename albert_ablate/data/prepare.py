@@ -115,7 +115,7 @@ def prepare_data(config: RunConfig, trains: bool = True) -> Prepared:
         )
     cache = Path(config.paths.cache)
     masking, share = settle(config.masking, config.pairs, prepared.measured, tokenizer, cache)
-    if share is not None:
+    if share is not None and not config.method.name.predicts_next:
         console.say(share.line(masking.long_words))
         record["masking"] = share.record(masking.long_words)
     if encoded.marks is not None:

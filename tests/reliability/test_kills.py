@@ -86,8 +86,9 @@ def test_killed_at_a_random_moment_electra_ends_with_the_same_bits(place: Path, 
 
 
 @pytest.mark.slow
-def test_killed_at_a_random_moment_a_student_ends_with_the_same_bits(place: Path, whole: Whole) -> None:
-    rounds("student", 1, place, whole, seed=1)
+@pytest.mark.parametrize("kind", ["student", "causal"])
+def test_killed_at_a_random_moment_it_ends_with_the_same_bits(kind: str, place: Path, whole: Whole) -> None:
+    rounds(kind, 1, place, whole, seed=1)
 
 
 @pytest.mark.slow
