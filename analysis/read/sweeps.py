@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import METHOD
 from albert_ablate.config.labels import TUNED, arm_labels, differing
 from albert_ablate.sweeping.record import SWEEPS
 
@@ -109,8 +110,12 @@ def _arm_names(runs: pd.DataFrame) -> list[str]:
 
 
 def _free(runs: pd.DataFrame) -> tuple[str, ...]:
-    """The settings in which the arms of a sweep may differ: those that its cells set to several values."""
+    """The settings in which the arms of a sweep may differ: those that its cells set to several values.
+
+    Where methods differ, so may all settings of the method: one method reads some that another does not.
+    """
     names = differing([settings for settings in settings_of_arms(runs) if settings])
+    method = (METHOD.group,) if METHOD.path in names else ()
     shape = (*SHAPE, "model.base") if any(under(name, ("model",)) for name in names) else ()
     text = (TOKENS,) if any(under(name, ("data", "tokenizer")) for name in names) else ()
-    return tuple(dict.fromkeys((*names, *shape, *text)))
+    return tuple(dict.fromkeys((*names, *shape, *text, *method)))
