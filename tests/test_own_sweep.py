@@ -276,3 +276,15 @@ def test_a_text_in_another_folder_makes_no_other_arm(tmp_path: Path) -> None:
     recorded(tmp_path, {"mine": folders})
     (group,) = groups(load_runs(tmp_path))
     assert dict(group.runs.groupby("arm")["seed"].nunique()) == {"all shared": 2, "not shared": 2}
+
+
+def test_a_student_of_a_named_run_is_compared_with_masked_lm(tmp_path: Path) -> None:
+    """Its teacher and its start are settings that masked LM does not read, and no reason to leave it out."""
+    folders = [arm(tmp_path, seed, share="none", method=method) for seed in (0, 1) for method in ("mlm", "distilbert")]
+    for folder in folders[1::2]:
+        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        settings["method"] |= {"teacher": "runs/teacher", "teacher_run": "0123456789ab", "start": "teacher"}
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    recorded(tmp_path, {"mine": folders})
+    (group,) = groups(load_runs(tmp_path))
+    assert dict(group.runs.groupby("arm")["seed"].nunique()) == {"DistilBERT": 2, "masked LM": 2}
