@@ -49,7 +49,7 @@ class Evaluator:
         self.baselines = baselines
         self.machine = machine
         self.measures = measures
-        self._first_sees_all = PATTERNS[model.shape.pattern].first_sees_all
+        self._first_sees_all = PATTERNS[model.encoder.shape.pattern].first_sees_all
 
     def curve_point(self, pairs: int) -> dict[str, float]:
         """Scores of masked LM and of the trained sentence task on the first ``pairs`` held-out pairs."""
