@@ -11,7 +11,7 @@ from sourcehelpers import imports
 
 #: All that may know Hydra.
 DOOR = {"albert_ablate.door.app", "albert_ablate.door.completion", "albert_ablate.door.compose",
-        "albert_ablate.door.options", "albert_ablate.door.words"}  # fmt: skip
+        "albert_ablate.door.launchers", "albert_ablate.door.options", "albert_ablate.door.words"}  # fmt: skip
 #: All of the framework that may know the analysis: what Python users import. Commands are a table of names.
 PYTHON_DOOR = ["albert_ablate.api"]
 #: What the analysis is called in an installation, where it lies inside the package.
