@@ -41,7 +41,7 @@ def main(folder: Path) -> dict[str, Any]:
     encoder = evaluator.model.encoder
     return {
         "masked LM": passes(lambda: evaluator._predictions(pairs, None)),
-        "sentences": passes(lambda: evaluator._first_states(pairs, None)),
+        "sentences": passes(lambda: evaluator._sentence_states(pairs, None)),
         "replaced tokens, fitting": passes(lambda: replaced._last_states(encoder, pairs, draws, machine, 17)),
         "replaced tokens": passes(lambda: replaced._odds(encoder, pairs, draws, head, machine)),
     }

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -273,6 +274,7 @@ class PlantedEncoder(nn.Module):
         draw = torch.Generator().manual_seed(0)
         self.noise = nn.Parameter(torch.randn(4000, 16, generator=draw))
         self.direction = nn.Parameter(torch.randn(16, generator=draw))
+        self.shape = SimpleNamespace(pattern="full")
 
     def forward(self, ids: Tensor, *_: Tensor, rows: Tensor) -> Tensor:
         states = self.noise[ids[:, 0]] + 2.5 * (ids[:, 1:].float() - 0.5) * self.direction

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from knowledgehelpers import COOK, FACTS, SENTENCE, Words, batch_of, sequences, words_of
+from runhelpers import ROOT
 from torch import Tensor
 
 from albert_ablate.axes import Share
@@ -300,7 +301,7 @@ def test_equal_tokens_whatever_the_hash_seed(tmp_path: Path) -> None:
     shown = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": seed},
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
             capture_output=True,
             text=True,
             check=True,
