@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from albert_ablate.axes import Part, Share
-from albert_ablate.model import cpu, dropout
+from albert_ablate.model import cpu, cpu_residual, dropout
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import View
 from albert_ablate.model.blocks import LayerCall
@@ -236,7 +236,8 @@ def test_dropout_stands_where_the_reference_has_it(monkeypatch: pytest.MonkeyPat
         seen.append((rate, tuple(x.shape)))
         return keep_bits(x, rate)
 
-    monkeypatch.setattr(cpu, "keep_bits", record)
+    for module in (cpu, cpu_residual):
+        monkeypatch.setattr(module, "keep_bits", record)
     monkeypatch.setattr(dropout, "keep_bits", record)
     model = build_model(shape(hidden_dropout=0.2, attention_dropout=0.1), 0).train()
     losses(model)
