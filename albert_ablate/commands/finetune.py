@@ -16,13 +16,11 @@ from rich.table import Table
 from albert_ablate import console
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import command_name, program
-from albert_ablate.commands.given import is_setting, open_run, refuse_paths_runs, remarks, require_cache
+from albert_ablate.commands.given import is_setting, open_run, refuse_paths_runs, require_cache, require_finished
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import FINE_TUNING_GROUPS, compose_for_run
 from albert_ablate.errors import ConfigError, DataError, PreemptedError, RunFolderError, UserError
-from albert_ablate.files import require_writable
 from albert_ablate.record.folder import RunFolder
-from albert_ablate.record.lock import guard_file
 from albert_ablate.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -86,15 +84,7 @@ def _run_and_settings(path: Path, settings: Sequence[str], reread: bool) -> tupl
         raise RunFolderError(
             f"Which task? Say task=sst2 or task=mnli,squad11; `{command_name('run')} --help task` lists them."
         )
-    if folder.state() != "finished":
-        raise RunFolderError(f"{remarks(folder)[0]}. Its pretraining must be finished first.")
-    try:
-        require_writable(folder.path, folder.path / "tasks", guard_file(folder.path).parent)
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder.path} cannot be written ({error.strerror}); fine-tunings are kept in the run folder. Copy it to "
-            f"a folder of your own (cp -r {folder.path} FOLDER) and fine-tune the copy."
-        ) from error
+    require_finished(folder, "tasks", "fine-tunings")
     require_cache(config)
     return folder, config
 

@@ -9,6 +9,7 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import DamagedFileError, RunFolderError
 from albert_ablate.files import read_json, require_writable
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.lock import guard_file
 
 _SETTINGS = "config.yaml"
 #: Most runs that the message for a folder of runs names.
@@ -99,4 +100,17 @@ def require_cache(config: RunConfig) -> None:
     except OSError as error:
         raise RunFolderError(
             f"{config.paths.cache} cannot be written ({error.strerror}). Set paths.cache to a folder of your own."
+        ) from error
+
+
+def require_finished(folder: RunFolder, part: str, kept: str) -> None:
+    """Raise RunFolderError unless the run is finished and its folder can be given ``part``, where ``kept`` are kept."""
+    if folder.state() != "finished":
+        raise RunFolderError(f"{remarks(folder)[0]}. Its pretraining must be finished first.")
+    try:
+        require_writable(folder.path, folder.path / part, guard_file(folder.path).parent)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder.path} cannot be written ({error.strerror}); {kept} are kept in the run folder. Copy it to a "
+            f"folder of your own (cp -r {folder.path} FOLDER) and give the copy."
         ) from error

@@ -11,14 +11,12 @@ from pathlib import Path
 from albert_ablate import console
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import command_name, program
-from albert_ablate.commands.given import is_setting, open_run, refuse_paths_runs, remarks, require_cache
+from albert_ablate.commands.given import is_setting, open_run, refuse_paths_runs, require_cache, require_finished
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import KSHOT_GROUPS, compose_for_kshot
 from albert_ablate.errors import PreemptedError, RunFolderError, UserError
-from albert_ablate.files import require_writable
 from albert_ablate.record.folder import RunFolder, wanted
 from albert_ablate.record.kshot import KShotEntry
-from albert_ablate.record.lock import guard_file
 from albert_ablate.record.results import Results
 from albert_ablate.record.score_table import ScoreRow, ScoreTable
 from albert_ablate.stopping import stoppable
@@ -61,15 +59,7 @@ def _run_and_settings(path: Path, settings: Sequence[str]) -> tuple[RunFolder, R
             f"Which task? Say task=sst2, task=mnli,race or task=minimal_pairs; `{command_name('run')} --help task` "
             "lists them."
         )
-    if folder.state() != "finished":
-        raise RunFolderError(f"{remarks(folder)[0]}. Its pretraining must be finished first.")
-    try:
-        require_writable(folder.path, folder.path / "kshot", guard_file(folder.path).parent)
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder.path} cannot be written ({error.strerror}); scores are kept in the run folder. Copy it to a "
-            f"folder of your own (cp -r {folder.path} FOLDER) and give the copy."
-        ) from error
+    require_finished(folder, "kshot", "scores")
     require_cache(config)
     return folder, config
 
