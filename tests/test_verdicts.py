@@ -287,7 +287,20 @@ def changed(folder: Path, settings: Mapping[str, Any]) -> None:
 
 ARMS = {"all": SHARED, "none": UNSHARED}
 #: Settings that change no number of a comparison, and of the budget what is not in use.
-IDLE = ("runtime", "paths", "tracker", "scale", "sweep", "rerun", "task", "tasks", "seed", "model.name")
+IDLE = (
+    "runtime",
+    "paths",
+    "tracker",
+    "scale",
+    "sweep",
+    "rerun",
+    "task",
+    "tasks",
+    "knowledge",
+    "kshot",
+    "seed",
+    "model.name",
+)
 UNUSED = ("budget.tokens", "budget.flops", "budget.seconds", "budget.lookups")
 #: What makes a run another cell than a sweep file's, which trains masked LM, without a warm start and in one group of
 #: layers, unless it says otherwise.
