@@ -40,7 +40,7 @@ from albert_ablate.record.warm_start import WarmStart
 from albert_ablate.stopping import stoppable
 from albert_ablate.tasks.planning import plan_units
 from albert_ablate.tasks.teachers import Corpus
-from albert_ablate.tasks.units import fine_tune_all, read_units
+from albert_ablate.tasks.units import fine_tune_all, read_units, settle
 from albert_ablate.training.attention_choice import ForwardPass, another_kernel, choose_attention
 from albert_ablate.training.backend import keep_compiled
 from albert_ablate.training.budget import budget_label
@@ -112,6 +112,8 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> RunFolde
     state, _ = world.from_main(standing_of(folder, [unit.folder for unit in units]))
     if not wanted(config.rerun, state):
         if state == "finished":
+            if world.main:
+                settle(folder, units)
             console.say(f"\n{folder.path} is finished; nothing to do{_elsewhere(folder, machine)}. Its results:")
             console.show(summary(folder))
         else:

@@ -93,7 +93,7 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
     """Fine-tune a finished run on every task and seed of ``config``. Raises UserError."""
     from albert_ablate.record.summary import summary
     from albert_ablate.tasks.planning import plan_units
-    from albert_ablate.tasks.units import fine_tune_all, read_units, rerun_units
+    from albert_ablate.tasks.units import fine_tune_all, read_units, rerun_units, settle
     from albert_ablate.training.backend import keep_compiled
     from albert_ablate.training.distributed import require_one_process
     from albert_ablate.training.machine import Machine
@@ -109,6 +109,7 @@ def fine_tune_run(folder: RunFolder, config: RunConfig) -> None:
     if chosen:
         fine_tune_all(config, folder, chosen, readers, tokenizer_of(folder, config), machine)
     else:
+        settle(folder, units)
         console.say(f"{folder.path}: nothing to do; every fine-tuning asked for is finished.")
     console.show(summary(folder))
 

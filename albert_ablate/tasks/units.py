@@ -72,12 +72,11 @@ def fine_tune_all(
     A failing unit does not stop the others; the worst error is raised at the end. A stop signal is raised at once.
     Raises RunFolderError before the training if the run's ``results.json``, to which the scores are added, is damaged.
     """
-    run.read("results.json")
+    settle(run, units)
     failures: list[UserError] = []
     made: dict[str, Prepared] = {}
     for unit in units:
         if unit.folder.state() == "finished":
-            tidy(unit.folder)  # if the process ended just before tidying
             continue
         if unit.older is not None and unit.older.path.exists() and not unit.folder.path.exists():
             console.say(_superseded(run, unit, unit.older))
@@ -104,6 +103,19 @@ def fine_tune_all(
         raise type(worst)(
             f"{len(failures)} of {len(units)} fine-tunings of {run.name} failed; the first: {failures[0]}"
         )
+
+
+def settle(run: RunFolder, units: Sequence[Unit]) -> None:
+    """Do what a process left undone that ended right after a fine-tuning: remove its checkpoints, collect its score.
+
+    Writes nothing if nothing was left. Raises RunFolderError if the run's ``results.json`` is damaged.
+    """
+    finished = [unit.folder for unit in units if unit.folder.state() == "finished"]
+    for folder in finished:
+        tidy(folder)
+    listed = {name for entry in run.read("results.json").get("tasks") or [] for name in entry.get("units", ())}
+    if any(folder.name not in listed for folder in finished):
+        collect(run)
 
 
 def _superseded(run: RunFolder, unit: Unit, older: RunFolder) -> str:

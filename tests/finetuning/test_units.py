@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from finetunehelpers import entries, run_of
-from runhelpers import read_json, start
+from runhelpers import only_folder, start
 from taskhelpers import (
+    TINY,
     pretrained,
     task_config,
     with_tasks,
@@ -17,8 +18,10 @@ from taskhelpers import (
     write_tsv,
 )
 
+from albert_ablate.commands import finetune
 from albert_ablate.config.tasks import PAPER_FIVE
 from albert_ablate.errors import DataError, UserError
+from albert_ablate.files import read_json, write_json
 from albert_ablate.tasks.collected import paper_average
 from albert_ablate.tasks.finetuning import FineTuner
 from albert_ablate.tasks.planning import plan_units
@@ -162,3 +165,20 @@ def test_random_start_is_a_result_of_its_own(folder: Path) -> None:
     assert start(with_tasks(folder, *words)) == 0
     found = [e for e in run_of(folder).read("results.json")["tasks"] if e["start"] == "random"]
     assert [e["task"] for e in found] == ["sst2"]
+
+
+def test_a_process_that_ended_right_after_its_last_fine_tuning_loses_no_score(tmp_path: Path) -> None:
+    """Killed between a unit's end and the run's record: the next start completes the record."""
+    words = [*TINY, "task=sst2", f"task.data_dir={write_sst2(tmp_path / 'data')}", "tasks.sst2.steps=4"]
+    config = with_tasks(tmp_path, *words)
+    assert start(config) == 0
+    run = only_folder(config)
+    (unit,) = plan_units(config, run, "fp32")
+    whole = read_json(run.path / "results.json")
+    command = [str(run.path), *words, f"paths.cache={tmp_path / 'cache'}", "runtime.precision=fp32"]
+    for again in (lambda: start(config), lambda: finetune.main(command)):
+        (unit.folder.checkpoints / "step_00000004").mkdir(parents=True)
+        write_json(run.path / "results.json", {key: value for key, value in whole.items() if key != "tasks"})
+        assert again() == 0
+        assert read_json(run.path / "results.json") == whole
+        assert not unit.folder.checkpoints.exists()
