@@ -32,7 +32,8 @@ from albert_ablate.commands.import_hf import main as import_model
 from albert_ablate.door.compose import compose_for_run, paper_setup
 from albert_ablate.experiment import run_cell
 from albert_ablate.files import read_json
-from albert_ablate.interop.huggingface import Exported, to_huggingface
+from albert_ablate.interop.exported import Exported
+from albert_ablate.interop.huggingface import to_huggingface
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.electra import build_electra
 from albert_ablate.model.pretraining import PretrainingModel, build_model

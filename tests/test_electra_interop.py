@@ -32,7 +32,8 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.door.compose import compose_for_run
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.files import read_json
-from albert_ablate.interop.huggingface import Exported, generator_to_huggingface, to_huggingface
+from albert_ablate.interop.exported import Exported
+from albert_ablate.interop.huggingface import generator_to_huggingface, to_huggingface
 from albert_ablate.methods import method_of
 from albert_ablate.model import electra
 from albert_ablate.model.architecture import Architecture

@@ -80,7 +80,7 @@ def gpt2(model: PretrainingModel) -> tuple[GPT2LMHeadModel, dict[str, Any]]:
 
     Layers that share a block here are one object there.
     """
-    config = GPT2Config(
+    config = GPT2Config(  # type: ignore[call-arg]
         vocab_size=V, n_positions=P, n_embd=H, n_layer=L, n_head=N, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         use_cache=False, attn_implementation="eager",
     )  # fmt: skip
@@ -91,7 +91,7 @@ def gpt2(model: PretrainingModel) -> tuple[GPT2LMHeadModel, dict[str, Any]]:
     def take(name: str, module: Any, transposed: bool = True) -> None:
         ours = model.get_submodule(name)
         with torch.no_grad():
-            module.weight.copy_(ours.weight.T if transposed else ours.weight)  # type: ignore[operator,union-attr]
+            module.weight.copy_(ours.weight.T if transposed else ours.weight)
             module.bias.copy_(ours.bias)
         pairs[name] = module
 
@@ -124,13 +124,13 @@ def gpt2(model: PretrainingModel) -> tuple[GPT2LMHeadModel, dict[str, Any]]:
 
 def gpt2_gradients(pairs: dict[str, Any]) -> dict[str, Tensor]:
     """Their gradients under the names of our parameters."""
-    found = {}
+    found = {}  # type: ignore[var-annotated]
     for name, module in pairs.items():
         weight, bias = module.weight.grad, None if not hasattr(module, "bias") else module.bias.grad
         if type(module).__name__ == "Conv1D":
             weight = weight.T
         if name.count(".") == 2 and ".attention." in name:
-            for part, w, b in zip(("query", "key", "value"), weight.chunk(3), bias.chunk(3), strict=True):
+            for part, w, b in zip(("query", "key", "value"), weight.chunk(3), bias.chunk(3), strict=True):  # type: ignore[union-attr]
                 found |= {f"{name}.{part}.weight": w, f"{name}.{part}.bias": b}
             continue
         found[f"{name}.weight"] = weight
@@ -150,7 +150,7 @@ def assert_gradients(model: PretrainingModel, expected: dict[str, Tensor], toler
     mine = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert mine.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(mine[name], gradient, atol=tolerance, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(mine[name], gradient, atol=tolerance, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")  # type: ignore[misc]
 
 
 @every_path
@@ -169,7 +169,7 @@ def test_states_loss_and_gradients_are_those_of_transformers(
     torch.testing.assert_close(model.token_logits(states[-1]), expected.logits, atol=1e-5, rtol=0)
     loss = causal_loss(model, ids)
     torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=0)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     expected.loss.backward()
     assert_gradients(model, gpt2_gradients(pairs))
 
@@ -202,7 +202,7 @@ def test_a_factorised_model_is_that_of_opt(share: Share) -> None:
     """OPT adds positions after its projection, which has no bias: the table is projected here."""
     e = 16
     model = moved(form(share, **GPT2 | {"embedding_size": e}))
-    config = OPTConfig(
+    config = OPTConfig(  # type: ignore[call-arg]
         vocab_size=V, hidden_size=H, num_hidden_layers=L, ffn_dim=4 * H, num_attention_heads=N, dropout=0.0,
         max_position_embeddings=P, word_embed_proj_dim=e, activation_function="gelu_new", attention_dropout=0.0,
         layerdrop=0.0, use_cache=False, attn_implementation="eager",
@@ -214,23 +214,23 @@ def test_a_factorised_model_is_that_of_opt(share: Share) -> None:
         body.embed_tokens.weight.copy_(embedding.word.weight)
         body.project_in.weight.copy_(embedding.projection.weight)
         body.embed_positions.weight[2:].copy_(embedding.projection(embedding.position.weight))
-        body.project_out.weight.copy_(model.mlm_head.dense.weight)  # type: ignore[union-attr,arg-type]
+        body.project_out.weight.copy_(model.mlm_head.dense.weight)  # type: ignore[union-attr]
     body.final_layer_norm.load_state_dict(model.encoder.norm.state_dict())  # type: ignore[union-attr]
     names = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
     for layer, entries in zip(body.layers, model.encoder.layer_blocks, strict=True):
         attention, ffn = (model.encoder.get_submodule(f"{kind}.{entry}") for kind, entry in entries)
         for there, here in names.items():
             getattr(layer.self_attn, there).load_state_dict(getattr(attention, here).state_dict())
-        layer.self_attn_layer_norm.load_state_dict(attention.norm.state_dict())  # type: ignore[union-attr,operator]
-        layer.fc1.load_state_dict(ffn.inner.state_dict())  # type: ignore[union-attr,operator]
-        layer.fc2.load_state_dict(ffn.outer.state_dict())  # type: ignore[union-attr,operator]
-        layer.final_layer_norm.load_state_dict(ffn.norm.state_dict())  # type: ignore[union-attr,operator]
+        layer.self_attn_layer_norm.load_state_dict(attention.norm.state_dict())  # type: ignore[union-attr]
+        layer.fc1.load_state_dict(ffn.inner.state_dict())  # type: ignore[union-attr]
+        layer.fc2.load_state_dict(ffn.outer.state_dict())  # type: ignore[union-attr]
+        layer.final_layer_norm.load_state_dict(ffn.norm.state_dict())  # type: ignore[union-attr]
     ids = text()
     expected = theirs(ids, labels=ids)
     loss = causal_loss(model, ids)
     torch.testing.assert_close(model.token_logits(model.encoder(ids, ids)), expected.logits, atol=1e-5, rtol=0)
     torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=0)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     expected.loss.backward()
     head: Any = model.mlm_head
     torch.testing.assert_close(head.dense.weight.grad, body.project_out.weight.grad, atol=1e-5, rtol=1e-4)
@@ -240,7 +240,7 @@ def test_a_factorised_model_is_that_of_opt(share: Share) -> None:
 @pytest.mark.parametrize("share", [Share.NONE, Share.ALL])
 def test_the_causal_pattern_alone_is_that_of_a_bert_decoder(share: Share) -> None:
     model = moved(form(share, **POST))
-    config = BertConfig(
+    config = BertConfig(  # type: ignore[call-arg]
         vocab_size=V, hidden_size=H, num_hidden_layers=L, num_attention_heads=N, intermediate_size=4 * H,
         max_position_embeddings=P, hidden_act="gelu_new", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         layer_norm_eps=1e-12, is_decoder=True, use_cache=False, attn_implementation="eager",
@@ -276,7 +276,7 @@ def test_the_causal_pattern_alone_is_that_of_a_bert_decoder(share: Share) -> Non
     expected = theirs(ids, labels=ids)
     loss = causal_loss(model, ids)
     torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=0)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     expected.loss.backward()
     query = first.attention.self.query.weight.grad
     block: Any = blocks_of(model.encoder, "attention")[0]
@@ -326,7 +326,7 @@ def formula(model: PretrainingModel, ids: Tensor, mask: Tensor | None) -> Tensor
         x = x + attention.output((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
         x = x + ffn.outer(F.gelu(ffn.inner(ffn.norm(x)), approximate="tanh"))
     norm: Any = encoder.norm
-    return norm(x)  # type: ignore[no-any-return]
+    return norm(x)
 
 
 PRE = {"gpt2": GPT2, "factorised": GPT2 | {"embedding_size": 16}, "masked": {"norm": "pre"}}
@@ -373,7 +373,7 @@ def test_dropout_has_the_gradient_of_its_own_noise(rates: tuple[float, float]) -
     at = model.encoder.embedding.position.weight.detach()[:5].clone()
     model.zero_grad()
     base = function(at)
-    base.backward()  # type: ignore[no-untyped-call]
+    base.backward()
     gradient = model.encoder.embedding.position.weight.grad
     assert gradient is not None
     direction = torch.randn(at.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -389,7 +389,7 @@ def test_dropout_has_the_gradient_of_its_own_noise(rates: tuple[float, float]) -
 def test_half_precision_is_near_full_precision(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = moved(form(**GPT2)), text()
     full = causal_loss(model, ids)
-    full.backward()  # type: ignore[no-untyped-call]
+    full.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     PATHS[path](monkeypatch)
@@ -397,7 +397,7 @@ def test_half_precision_is_near_full_precision(path: str, monkeypatch: pytest.Mo
         states = model.encoder.hidden_states(ids, ids)
         assert [state.dtype for state in states] == [torch.float32] * L + [torch.bfloat16], "the sum is not rounded"
         half = causal_loss(model, ids)
-    half.backward()  # type: ignore[no-untyped-call]
+    half.backward()
     assert half.item() == pytest.approx(full.item(), rel=0.01)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None

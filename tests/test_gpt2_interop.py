@@ -124,7 +124,7 @@ def test_a_plain_head_that_nothing_trained_stays_behind() -> None:
 def gpt2(**other: Any) -> Any:
     """A random GPT-2 of transformers, every parameter away from its initial value."""
     sizes: dict[str, Any] = {"vocab_size": 97, "n_positions": 40, "n_embd": 48, "n_layer": 3, "n_head": 4}
-    theirs = GPT2LMHeadModel(GPT2Config(**sizes | other, attn_implementation="eager")).eval()
+    theirs = GPT2LMHeadModel(GPT2Config(**sizes | other, attn_implementation="eager")).eval()  # type: ignore[call-arg]
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in theirs.parameters():

@@ -18,6 +18,7 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.model import cpu, gpu
 from albert_ablate.model.attention import View
 from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock, LayerCall
+from albert_ablate.model.cpu_residual import Settings
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.model.rows import Rows
@@ -98,7 +99,7 @@ def test_the_sum_of_residual_and_branch_is_not_rounded_before_its_norm() -> None
     block.norm.float()
     x = torch.randn(200, H, generator=draw).bfloat16()
     weights = gpu.feed_forward_weights(block.inner, block.outer, block.norm, torch.bfloat16)
-    y = gpu.feed_forward(x, weights, cpu.Settings(block.norm.eps, 0.0))
+    y = gpu.feed_forward(x, weights, Settings(block.norm.eps, 0.0))
     branch = block.outer(F.gelu(block.inner(x), approximate="tanh"))
     assert torch.equal(y, block.norm(x.float() + branch.float()).bfloat16())
     assert not torch.equal(y, block.norm((x + branch).float()).bfloat16())

@@ -88,7 +88,7 @@ def albert(model: PretrainingModel, **other: Any) -> AlbertForPreTraining:
     state = {f"albert.{name}": tensor for name, tensor in weights.items()}
     head = model.mlm_head
     state |= linear("predictions.dense", head.dense) | linear("predictions.LayerNorm", head.norm)
-    state |= {"predictions.bias": head.bias, "predictions.decoder.bias": head.bias}
+    state |= {"predictions.bias": head.bias, "predictions.decoder.bias": head.bias}  # type: ignore[dict-item]
     state |= {"predictions.decoder.weight": model.encoder.embedding.word.weight}
     state |= linear("sop_classifier.classifier", model.sentence_head.dense)
     theirs.load_state_dict(state)
@@ -115,7 +115,7 @@ def bert(model: PretrainingModel) -> BertForPreTraining:
     head = model.mlm_head
     state |= linear("cls.predictions.transform.dense", head.dense)
     state |= linear("cls.predictions.transform.LayerNorm", head.norm)
-    state |= {"cls.predictions.bias": head.bias, "cls.predictions.decoder.bias": head.bias}
+    state |= {"cls.predictions.bias": head.bias, "cls.predictions.decoder.bias": head.bias}  # type: ignore[dict-item]
     state |= {"cls.predictions.decoder.weight": model.encoder.embedding.word.weight}
     state |= linear("cls.seq_relationship", model.sentence_head.dense)
     theirs.load_state_dict(state)

@@ -154,7 +154,7 @@ def reference(encoder: Encoder, visible: Tensor | None = None, positions: Tensor
     positions = torch.arange(T)[None] if positions is None else positions
     assert tables.token_type is not None
     summed = tables.word.weight[ids] + tables.position.weight[positions] + tables.token_type.weight[types]
-    x = tables.projection(tables.norm(summed))
+    x = tables.projection(tables.norm(summed))  # type: ignore[misc]
     for layer, blocks in enumerate(encoder.layer_blocks):
         attention, ffn = (blocks_of(encoder, kind)[entry] for kind, entry in blocks)
         assert isinstance(attention, AttentionBlock)

@@ -89,9 +89,9 @@ def test_all_scorers_agree_on_a_model_that_is_only_a_bias() -> None:
     for pattern in ("full", "causal"):
         model = toy(pattern)
         with torch.no_grad():
-            model.mlm_head.norm.weight.zero_()
-            model.mlm_head.norm.bias.zero_()
-            model.mlm_head.bias.copy_(bias)
+            model.mlm_head.norm.weight.zero_()  # type: ignore[operator, union-attr]
+            model.mlm_head.norm.bias.zero_()  # type: ignore[operator, union-attr]
+            model.mlm_head.bias.copy_(bias)  # type: ignore[union-attr]
         scorers: list[Likelihood] = [NextToken(model, CPU, SEP)]
         scorers += [PseudoLikelihood(model, CPU, OPENS, "plain"), PseudoLikelihood(model, CPU, OPENS, "word_l2r")]
         found += [scorer(CANDIDATES) for scorer in scorers]

@@ -59,7 +59,7 @@ def test_all_tables_and_their_norm_are_e_wide() -> None:
     assert embedding.position.weight.shape == (24, 16)
     assert embedding.token_type is not None
     assert embedding.token_type.weight.shape == (2, 16)
-    assert embedding.norm.normalized_shape == (16,)
+    assert embedding.norm.normalized_shape == (16,)  # type: ignore[union-attr]
 
 
 def test_the_projection_has_a_bias_and_exists_only_where_the_widths_differ() -> None:

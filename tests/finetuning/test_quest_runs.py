@@ -88,7 +88,7 @@ def test_stopped_and_continued_gives_equal_bits(asked: Path, tmp_path: Path, sto
             os.kill(os.getpid(), signal.SIGTERM)
         return update(*values)
 
-    halted.update = interrupted  # type: ignore[method-assign]
+    halted.update = interrupted  # type: ignore[assignment, method-assign]
     with pytest.raises(PreemptedError):
         halted.fit()
     again = tuner(asked, NAME, tmp_path / "parts", *words)
