@@ -1,7 +1,7 @@
 """Errors that the user can fix: the terminal shows a message, never a traceback."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
 
@@ -46,6 +46,13 @@ class UserError(Exception):
     def message(self) -> str:
         """The text for the terminal."""
         return str(self)
+
+
+def raise_worst(failures: Sequence[UserError], of: str) -> None:
+    """Raise the error with the highest exit code, if there are any, saying how many failed ``of`` what."""
+    if failures:
+        worst = max(failures, key=lambda error: error.exit_code)
+        raise type(worst)(f"{len(failures)} of {of} failed; the first: {failures[0]}")
 
 
 class ConfigError(UserError):

@@ -14,7 +14,7 @@ from filelock import FileLock
 from albert_ablate import console
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.errors import PreemptedError, UserError
+from albert_ablate.errors import PreemptedError, UserError, raise_worst
 from albert_ablate.prompting.draw import Demonstrations
 from albert_ablate.prompting.likelihood import Likelihood
 from albert_ablate.prompting.models import load_likelihood, room_of, scoring
@@ -81,9 +81,7 @@ def evaluate_all(
             console.say(f"  ✗ {unit.folder.name}: {error}")
             failures.append(error)
         collect(run)
-    if failures:
-        worst = max(failures, key=lambda error: error.exit_code)
-        raise type(worst)(f"{len(failures)} of {len(units)} evaluations of {run.name} failed; the first: {failures[0]}")
+    raise_worst(failures, f"{len(units)} evaluations of {run.name}")
 
 
 def _evaluate(

@@ -13,7 +13,7 @@ from albert_ablate import console
 from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.errors import PreemptedError, RunFolderError, UserError
+from albert_ablate.errors import PreemptedError, RunFolderError, UserError, raise_worst
 from albert_ablate.files import require_writable
 from albert_ablate.record import formats, provenance
 from albert_ablate.record.folder import RunFolder, wanted
@@ -98,11 +98,7 @@ def fine_tune_all(
             console.say(f"  ✗ {unit.folder.name}: {error}")
             failures.append(error)
         collect(run)
-    if failures:
-        worst = max(failures, key=lambda error: error.exit_code)
-        raise type(worst)(
-            f"{len(failures)} of {len(units)} fine-tunings of {run.name} failed; the first: {failures[0]}"
-        )
+    raise_worst(failures, f"{len(units)} fine-tunings of {run.name}")
 
 
 def settle(run: RunFolder, units: Sequence[Unit]) -> None:

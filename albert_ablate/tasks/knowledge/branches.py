@@ -50,7 +50,7 @@ def with_branches(
 
     ``mentions`` in A and in B. ``counts`` are added to.
     """
-    sentence = [CLS, *first, SEP, *([] if second is None else [*second, SEP])]
+    sentence = _sentence(first, second)
     placed = [(m, 1) for m in mentions[0]] + [(m, len(first) + 2) for m in mentions[1]]
     left = room - len(sentence)
     added: dict[int, tuple[int, list[Sequence[int]]]] = {}  # place of a mention's last piece -> mention, branches
@@ -85,7 +85,7 @@ def with_sentences(
 
     Facts belong to the second segment. Without facts the last [SEP] is left out, too.
     """
-    sentence = [CLS, *first, SEP, *([] if second is None else [*second, SEP])]
+    sentence = _sentence(first, second)
     left = room - len(sentence) - 1
     taken: list[int] = []
     counts.mentions += len(mentions[0]) + len(mentions[1])
@@ -95,6 +95,11 @@ def with_sentences(
     tokens = [*sentence, *taken, SEP] if taken else sentence
     zeros = [0] * len(tokens)
     return Row(tokens, len(first) + 2, list(range(len(tokens))), zeros, zeros)
+
+
+def _sentence(first: Sequence[int], second: Sequence[int] | None) -> list[int]:
+    """[CLS] A [SEP] or [CLS] A [SEP] B [SEP]."""
+    return [CLS, *first, SEP, *([] if second is None else [*second, SEP])]
 
 
 def _fitting(facts: Sequence[Sequence[int]], left: int, counts: Counts) -> list[Sequence[int]]:
