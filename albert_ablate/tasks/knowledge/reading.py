@@ -11,7 +11,7 @@ from albert_ablate.config.knowledge import KnowledgeConfig
 from albert_ablate.config.tasks import TaskConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import DataError
-from albert_ablate.files import digest, write_text
+from albert_ablate.files import digest, sha256_file, write_text
 from albert_ablate.tasks.knowledge.branches import Counts, Row, with_branches, with_sentences
 from albert_ablate.tasks.knowledge.facts import Fact, read_facts, shuffled
 from albert_ablate.tasks.knowledge.generated import generated_table
@@ -57,7 +57,7 @@ def locate_facts(config: KnowledgeConfig, task: TaskConfig, cache: Path) -> Fact
     path = Path(config.file).expanduser()
     if not path.is_file():
         raise DataError(f"knowledge.file={config.file}: no such file.")
-    return FactSource(config, path, None, digest(path.read_bytes().hex()))
+    return FactSource(config, path, None, sha256_file(path))
 
 
 class Knowledge:
