@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ import pytest
 import torch
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
-from runhelpers import run_folders, tiny_overrides
+from runhelpers import ROOT, run_folders, tiny_overrides
 
 from albert_ablate.door.app import multirun
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.launchers import asks_for_gpus, completed, engine_of
 from albert_ablate.door.words import initialised
+from albert_ablate.errors import ConfigError
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.sweeping import engine
 from albert_ablate.sweeping.cells import Cell
@@ -186,6 +189,41 @@ def test_a_job_is_requeued_as_often_as_a_run_may_reach_its_limit(given: list[str
     composed = launcher_settings("hydra/launcher=slurm", *given)
     completed(composed, cells_of(place, "runtime.time_limits=7"), gpus=0)
     assert composed.hydra.launcher.max_num_timeout == limits
+
+
+def test_a_signal_ahead_of_the_whole_job_is_refused(place: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    composed = launcher_settings("hydra/launcher=slurm", "hydra.launcher.timeout_min=2")
+    with pytest.raises(ConfigError, match=r"signal_delay_s=120.*timeout_min=2.*fewer than 120, such as 30"):
+        completed(composed, cells_of(place), gpus=0)
+    composed = launcher_settings(
+        "hydra/launcher=slurm", "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=40"
+    )
+    completed(composed, cells_of(place), gpus=0)
+
+
+def test_the_file_of_a_cluster_in_the_page_composes(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    page = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+    (own,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    file = tmp_path / "hydra" / "launcher" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(own)
+    composed = launcher_settings(f"hydra.searchpath=[file://{tmp_path}]", "hydra/launcher=mine")
+    assert engine_of(composed.hydra).name == "submitit_slurm"
+    assert asks_for_gpus(composed.hydra)
+    assert composed.hydra.launcher.account == "nlp"
+    assert composed.hydra.launcher.signal_delay_s == 120  # of the preset
+
+
+def test_the_batch_script_in_the_page_is_one(tmp_path: Path) -> None:
+    """Its shape; tests/test_slurm.py runs it."""
+    (script,) = re.findall(
+        r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8"), re.S
+    )
+    file = tmp_path / "large.sh"
+    file.write_text(script)
+    subprocess.run(["bash", "-n", str(file)], check=True)
 
 
 def test_the_queue_of_gpus_needs_a_gpu(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

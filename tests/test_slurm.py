@@ -1,6 +1,7 @@
 """A sweep on a real SLURM: `eval "$(bash tests/slurm/cluster.sh start)"`, then this file."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,3 +113,34 @@ def test_a_time_limit_that_strikes_three_times_changes_no_bit(tmp_path: Path) ->
     assert scores(tmp_path / "slurm") == scores(tmp_path / "here")
     assert weights_of(folder) == weights_of(undisturbed)
     assert timeless(folder.metrics()) == timeless(undisturbed.metrics())
+
+
+def test_one_cell_on_two_nodes_is_saved_at_the_limit_and_continues(tmp_path: Path) -> None:
+    """The batch script of docs/slurm.md, without GPUs; `cluster.sh start 2`."""
+    if len(subprocess.run(["sinfo", "-h", "-N"], capture_output=True, text=True).stdout.splitlines()) < 2:
+        pytest.skip("one node: cluster.sh start 2")
+    (script,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "docs" / "slurm.md").read_text(), re.S)
+    for words in (" --gpus-per-node=1", " --mem=32G", "--cpus-per-task=8 ", "--cpus-per-task=8"):
+        script = script.replace(words, "")
+    script = script.replace("--time=04:00:00", "--time=00:02:00").replace("TERM@120", "TERM@60")
+    script = script.replace(".venv/bin/torchrun", f"{Path(sys.executable).parent}/torchrun")
+    script = script.replace("run.py scale=gpu model=large", str(ROOT / "run.py"))
+    (tmp_path / "large.sh").write_text(script)
+    more = ["budget.steps=1500", "runtime.log_every=50", "runtime.checkpoint_every=1000000",
+            "runtime.checkpoint_minutes=null", "evaluation.curve_every=1000000"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests' / 'faults'}:{ROOT}", "FAULT_STEP_SECONDS": "0.1"}
+    subprocess.run(
+        ["sbatch", "large.sh", *tiny_overrides(tmp_path, *more, runs="large")], cwd=tmp_path, check=True,
+        env=environment,
+    )  # fmt: skip
+    end = time.monotonic() + 1800
+    while subprocess.run(["squeue", "-h"], capture_output=True, text=True).stdout and time.monotonic() < end:
+        for job in jobs("PENDING"):
+            subprocess.run(["scontrol", "update", f"JobId={job.partition('_')[0]}", "StartTime=now"], check=False)
+        time.sleep(2)
+    print(*(f.read_text() for f in tmp_path.glob("large-*.log")))
+    folder = only_folder(tiny_config(tmp_path, *more, runs="large"))
+    assert folder.state() == "finished"
+    log = (folder.path / "log.txt").read_text()
+    assert log.count("continuing after step") >= 1
+    assert log.count("trained") == 1

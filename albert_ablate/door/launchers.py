@@ -82,13 +82,20 @@ def completed(composed: DictConfig, cells: Sequence[Cell], gpus: int) -> None:
     """Fill in what a launcher needs to know of the cells and of this machine's ``gpus``. Raises ConfigError.
 
     SLURM requeues a job at its time limit as often as a run may reach one (``runtime.time_limits``); submitit's default
-    is never. A number given by the user is kept, even 0; the sweep then submits the cell again.
+    is never. A number given by the user is kept, even 0; the sweep then submits the cell again. A job that would be
+    told to save as soon as it starts is refused.
     """
     launcher = composed.hydra.launcher
     given = any(
         override.lstrip("+").startswith("hydra.launcher.max_num_timeout=")
         for override in composed.hydra.overrides.hydra
     )
+    minutes, delay = launcher.get("timeout_min"), launcher.get("signal_delay_s")
+    if minutes and delay and delay >= 60 * minutes:
+        raise ConfigError(
+            f"hydra.launcher.signal_delay_s={delay}: a job with hydra.launcher.timeout_min={minutes} is told to save "
+            f"as soon as it starts. Set fewer than {60 * minutes}, such as {15 * minutes}, or a longer limit."
+        )
     with open_dict(composed):
         if launcher.get("max_num_timeout") == 0 and not given:
             launcher.max_num_timeout = max(cell.config.runtime.time_limits for cell in cells)
