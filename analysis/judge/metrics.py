@@ -82,6 +82,8 @@ SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TAS
 REPLACED = "replaced AUC"
 #: Causal LM on held-out documents, and the nats by which it predicts late pieces of a document better than early ones.
 BITS_PER_BYTE, CONTEXT_GAIN = "bits per byte", "context gain"
+#: What the publications call a task that has no column of its own.
+_NAMES = {"stsb": "STS-B", "qqp": "QQP", "qnli": "QNLI", "rte": "RTE", "wnli": "WNLI"}
 #: The paper's columns, then those that the paper does not have.
 METRICS = {
     metric.key: metric
@@ -187,7 +189,7 @@ def metric(key: str) -> Metric:
         return Metric(key, label, _PERCENT, 1.0, within=EVERYWHERE)
     if key.startswith("task:"):
         name = key.removeprefix("task:")
-        return Metric(key, name.replace("_", " "), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE)
+        return Metric(key, _NAMES.get(name, name.replace("_", " ")), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE)
     return METRICS[key]
 
 
