@@ -100,7 +100,7 @@ def sweep(*arguments: str) -> list[Run]:
 
     name, paths = line.name or f"grid-{len(cells)}", cells[0].config.paths
     with explaining_disk_errors(paths.runs, paths.cache):
-        code = run_sweep(name, cells, line.rerun, _launched, True, local_precision, line.title)
+        code = run_sweep(name, cells, line.rerun, _launched, True, local_precision, line.title, line.words)
     record = next(file for file in reversed(records(Path(paths.runs))) if read_json(file)["name"] == name)
     if code:
         reasons = [f"{cell.label}: {cell.reason}" for cell in standings(record) if cell.state != "finished"]

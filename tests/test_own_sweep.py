@@ -21,6 +21,7 @@ from analysis.audit import Reported, audit
 from analysis.compare import compare, compare_tasks
 from analysis.draw.arms import learning_curves
 from analysis.judge.claims import load_claims
+from analysis.judge.statistics import seeds_needed
 from analysis.read.runs import load_runs
 from analysis.read.sweeps import groups
 from analysis.recount.checks import DISAGREES
@@ -121,6 +122,8 @@ def test_seeds_added_later_belong_to_the_same_table(place: Path) -> None:
     assert record["title"] == SWEEP["title"]
     assert all("-none-" in folder for folder in record["reference"])
     assert len(record["reference"]) == 2
+    assert record["words"][0] == f"sweep={place / 'mine.yaml'}"
+    assert not any(word.startswith(("hydra", "rerun")) for word in record["words"])
     (group,) = groups(load_runs(place / "runs"))
     assert len(group.runs) == 8
     assert group.runs["arm"].nunique() == 4
@@ -150,6 +153,29 @@ def test_each_sweep_has_a_table_and_other_runs_one_of_their_own(tmp_path: Path) 
     assert [row.labels for row in report.sweeps[0].table.rows] == [("6",), ("12",)]
     assert len({row.arm for sweep in report.sweeps for row in sweep.table.rows}) == 6
     assert content.answer(report).startswith("Depth: MLM: layers=12 against layers=6: ")
+
+
+def test_the_report_has_the_command_for_more_seeds(tmp_path: Path) -> None:
+    folders = [arm(tmp_path, seed, share=share) for seed in (0, 1, 2) for share in ("all", "none")]
+    for number, folder in enumerate(folders):  # differences of 0.4, 2.0 and 1.5 points
+        results = json.loads((folder / "results.json").read_text())
+        results["masked_lm"]["accuracy"] = 0.3 + (0, 0.004, 0, 0.02, 0, 0.015)[number]
+        (folder / "results.json").write_text(json.dumps(results))
+    recorded(tmp_path, {"mine": folders}, words=["sweep=/somewhere/mine.yaml", "scale=cpu", "seed=0,1,2"])
+    report = gather(load_runs(tmp_path), load_claims(), draw=False)
+    (sweep,) = report.sweeps
+    judged = [e.comparison for e in sweep.effects if e.comparison.judged]
+    counts = [seeds_needed(c.difference.mean, c.difference.spread, 0.05 / len(judged)) for c in judged]
+    needed = sweep.seeds_needed
+    assert needed is not None
+    assert needed == min(max(count, 4) for count in counts if count is not None)
+    seeds = ",".join(map(str, range(3, min(needed, 20))))
+    said = f"About {needed} seeds would settle one of the undecided effects, if it is as large as it seems."
+    command = f"python run.py -m sweep=mine.yaml scale=cpu seed={seeds}"
+    text = page.markdown(report)
+    assert said in text
+    assert f"\n    {command}\n" in text
+    assert f"<pre><code>{command}</code></pre>" in page.html(report)
 
 
 def test_where_no_arm_left_its_baseline_that_is_said_first(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def multirun(overrides: Sequence[str], composed: DictConfig, make: Callable[[Dic
 
         one_by_one = engine.here is None and not engine.cluster
         with explaining_disk_errors(cells[0].config.paths.runs, cells[0].config.paths.cache), shared(cards):
-            code = run_sweep(name, cells, command.rerun, launch, one_by_one, precision, command.title)
+            code = run_sweep(name, cells, command.rerun, launch, one_by_one, precision, command.title, command.words)
     except UserError as error:
         _leave(error)
     if code:

@@ -45,6 +45,12 @@ class CommandLine:
         return "-".join(Path(name).stem for name in self.sweeps) or None
 
     @property
+    def words(self) -> list[str]:
+        """What describes the cells: the words of the command line, without Hydra's own and ``rerun``."""
+        sweeps = [f"sweep={','.join(self.sweeps)}"] if self.sweeps else []
+        return [*sweeps, *self.fixed.values(), *(f"{key}={','.join(values)}" for key, values in self.swept.items())]
+
+    @property
     def title(self) -> str:
         """The titles of the sweep files; empty without one."""
         return " · ".join(load(name).title for name in self.sweeps)

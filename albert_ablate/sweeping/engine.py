@@ -35,6 +35,7 @@ def run_sweep(
     one_by_one: bool,
     precision_of: Callable[[RuntimeConfig], str],
     title: str = "",
+    words: Sequence[str] = (),
 ) -> int:
     """Run the cells that ``rerun`` asks for; returns the exit code.
 
@@ -44,7 +45,8 @@ def run_sweep(
     killed is started again ``runtime.retries`` times and continues from its checkpoint. A cell that
     is stopped from outside, such as by a time limit, is started again as long as it makes progress.
     With ``one_by_one`` the report divides the wall time. ``precision_of`` gives the number format of
-    a cell on the machine where it is launched. ``title`` is that of the sweep file, for the record.
+    a cell on the machine where it is launched. ``title`` is that of the sweep file, and ``words`` are those
+    of the command line, both for the record.
     """
     began = time.perf_counter()
     runs = Path(cells[0].config.paths.runs)
@@ -61,7 +63,7 @@ def run_sweep(
                 for p in chosen:
                     assert p.folder is not None
                     p.folder.set_aside()
-            record = write_record(runs, name, placed, title)
+            record = write_record(runs, name, placed, title, words)
             console.say(f"sweep {name}: {len(placed)} cells, {_plan_line(placed, chosen)}")
             codes: dict[str, int] = {p.label: p.problem.exit_code for p in placed if p.problem is not None}
             fresh = [p for p in chosen if p.folder is not None and p.folder.state() == "missing" and not p.units]

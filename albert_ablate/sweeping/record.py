@@ -36,10 +36,11 @@ class Standing:
     before: float = 0.0  # share of the training that was done when the sweep was started
 
 
-def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "") -> Path:
+def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "", words: Sequence[str] = ()) -> Path:
     """Record the start of a sweep; the same cells under the same name share one record.
 
-    ``title``: of the sweep file. ``reference`` in the record: the folders of the arm that the others are compared with.
+    ``title``: of the sweep file; ``words``: of the command line, for a report that suggests more seeds. ``reference``
+    in the record: the folders of the arm that the others are compared with.
     """
     cells = [
         {
@@ -57,6 +58,7 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "
     process = {"host": socket.gethostname(), "pid": os.getpid()}
     reference = [p.folder.name for p in placed if p.cell.reference and p.folder is not None]
     facts = {"name": name, "title": title, "started": started, "ended": None, **process, "reference": reference}
+    facts["words"] = list(words)
     write_json(path, {**facts, "cells": cells, "work": [_work(p) for p in placed]})
     return path
 

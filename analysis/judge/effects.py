@@ -37,7 +37,7 @@ from .metrics import (
     within,
 )
 from .numbers import DASH
-from .statistics import Estimate, estimate, p_two_sided
+from .statistics import ALPHA, Estimate, estimate, p_two_sided, seeds_needed
 from .students import same_size, students_of
 from .tables import Comparison, Entry, Row, Table, corrected
 
@@ -66,11 +66,25 @@ class SweepTable:
     reference: str  # label of the reference arm; empty with one arm
     students: Table | None = None  # what the students keep of their teachers' scores, and what they cost
     of_user: bool = True  # whether the runs belong to a recorded sweep that is not one of the shipped ones
+    words: tuple[str, ...] = ()  # of the command line that started it
+    seeds: tuple[int, ...] = ()  # of its runs
 
     @property
     def matched(self) -> list[Effect]:
         """Students against models of their size that learned without a teacher, for every score."""
         return [effect for effect in self.effects if effect.matched]
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Seeds that would settle the first undecided effect, as large as it looks now; None for more than 1,000."""
+        judged = [effect.comparison for effect in self.effects if effect.comparison.judged]
+        needed = [
+            max(count, c.difference.n + 1)
+            for c in judged
+            if c.verdict != "differs"
+            and (count := seeds_needed(c.difference.mean, c.difference.spread, ALPHA / len(judged))) is not None
+        ]
+        return min(needed, default=None)
 
     @property
     def interactions(self) -> list[Effect]:
@@ -126,8 +140,9 @@ def build_sweep(group: Group, number: int, survivors: bool = False) -> SweepTabl
     reference = next(iter(labels.values())) if len(labels) > 1 else ""
     about = students_of(table, frames, keys)
     return SweepTable(
-        title, table, tuple(effects), reference, about, bool(group.listed) and group.name not in sweep_names()
-    )
+        title, table, tuple(effects), reference, about, bool(group.listed) and group.name not in sweep_names(),
+        group.words, tuple(sorted({int(seed) for seed in runs["seed"]})),
+    )  # fmt: skip
 
 
 def _slug(name: str) -> str:

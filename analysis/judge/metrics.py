@@ -189,7 +189,9 @@ def metric(key: str) -> Metric:
         return Metric(key, label, _PERCENT, 1.0, within=EVERYWHERE)
     if key.startswith("task:"):
         name = key.removeprefix("task:")
-        return Metric(key, _NAMES.get(name, name.replace("_", " ")), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE)
+        return Metric(
+            key, _NAMES.get(name, name.replace("_", " ")), _PERCENT, source=(name, "*", "*"), within=EVERYWHERE
+        )
     return METRICS[key]
 
 

@@ -136,6 +136,11 @@ class Comparison:
     doubt: str | None = None  # why the remaining seeds are not judged
 
     @property
+    def judged(self) -> bool:
+        """Whether it is compared: both arms are fit for it, and there are two seeds."""
+        return self.mark is None and self.doubt is None and self.difference.n > 1
+
+    @property
     def verdict(self) -> str:
         """``differs``, ``within noise``, ``not after correction``, or why it is not judged."""
         if self.mark is not None:

@@ -30,6 +30,7 @@ class Record:
     folders: tuple[str, ...]  # names of the run folders of its cells
     arms: tuple[str, ...]  # those without the runs that others start from
     reference: tuple[str, ...]  # those of the arm that the others are compared with
+    words: tuple[str, ...] = ()  # of its command line; older records have none
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Group:
     selection: Selection  # one set-up; its frame ``all`` has a column ``arm``
     reference: frozenset[str] = frozenset()  # runs of the arm that the others are compared with
     listed: tuple[str, ...] = ()  # names of the run folders in the order of the sweep
+    words: tuple[str, ...] = ()  # of the command line of its latest start; empty where that is not known
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -62,10 +64,11 @@ def _records(folder: Path) -> Iterator[Record]:
             folders = tuple(str(cell["folder"]) for cell in cells)
             arms = tuple(str(cell["folder"]) for cell in cells if cell.get("rows", True))
             reference = tuple(map(str, record.get("reference") or ()))
+            words = tuple(printable(str(word)) for word in record.get("words") or ())
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
         if all(cell == Path(cell).name for cell in folders):
-            yield Record(name, printable(str(record.get("title") or "")), started, folders, arms, reference)
+            yield Record(name, printable(str(record.get("title") or "")), started, folders, arms, reference, words)
 
 
 def groups(runs: pd.DataFrame) -> list[Group]:
@@ -91,12 +94,14 @@ def groups(runs: pd.DataFrame) -> list[Group]:
         sweep["listed"] |= dict.fromkeys(record.arms)
         reference = frozenset(runs["run"][(parents == folder) & names.isin(record.reference)])
         sweep |= {"reference": reference or sweep["reference"], "name": record.name, "title": title}
-        sweep["started"] = record.started
+        sweep |= {"started": record.started, "words": record.words}
     made = []
     for sweep in sorted(sweeps.values(), key=lambda sweep: -sweep["started"]):
         chosen = in_kinds(runs[runs.index.isin(sweep["members"])])
         selection = largest(chosen, _free(chosen), _arm_names)
-        made.append(Group(sweep["name"], sweep["title"], selection, sweep["reference"], tuple(sweep["listed"])))
+        made.append(
+            Group(sweep["name"], sweep["title"], selection, sweep["reference"], tuple(sweep["listed"]), sweep["words"])
+        )
     listed = {index for sweep in sweeps.values() for index in sweep["known"]}
     title = "Runs of no recorded sweep" if listed else "All runs"
     made.append(Group("runs", title, largest(in_kinds(runs[~runs.index.isin(listed)]), (*APART, TUNED), _arm_names)))

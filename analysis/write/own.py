@@ -1,11 +1,14 @@
 """The sections of a report on the user's own sweeps: table, effects and figure, for the page and for ``report.md``."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
+
+from albert_ablate.command_line import command_name
 
 from ..draw.style import Drawing
 from ..judge import numbers
@@ -13,6 +16,7 @@ from ..judge.effects import Effect, SweepTable
 from ..judge.metrics import THOUSANDTHS, metric
 from . import render, web
 from .figure import figure_of
+from .reproduce import named
 from .sources import of_tables
 
 HEAD = ("effect", "against", "score", "difference", "95% interval", "p", "paper", "verdict")
@@ -20,6 +24,8 @@ _NUMBERS = ("difference", "95% interval", "p", "paper")
 _UNITS = {"%": " points", "nats": " nats", "": "", THOUSANDTHS: f" {THOUSANDTHS}"}
 #: Scores that a sentence is about, the first that the arms have.
 _FIRST = ("Avg", "GLUE", "MLM", "MLM loss")
+#: Of the command for more seeds.
+_MOST_SEEDS = 20
 _NOTE = (
     "Differences from the first row; ×: interaction, how much more one setting changes the score at the other's second "
     "value. Paired by seed, p after Holm's correction over this table."
@@ -32,6 +38,7 @@ def sections(sweeps: Sequence[SweepTable], forests: Mapping[str, Drawing]) -> li
         {
             "id": sweep.table.name, "title": sweep.title, "answer": answer(sweep), "html": web.html(sweep.table),
             "effects": _effects(sweep), "count": len(sweep.effects), "note": _NOTE, "folded": len(sweep.effects) > 24,
+            "more_seeds": more_seeds(sweep),
             "students": None if sweep.students is None else web.html(sweep.students, f" of “{sweep.title}”"),
             "about_students": about_students(sweep),
             "figure": figure_of(drawing) if (drawing := forests.get(sweep.table.name)) else None,
@@ -60,6 +67,8 @@ def markdown(sweep: SweepTable, drawing: Drawing | None) -> list[str]:
     parts = [f"## {render.plain(sweep.title)}", render.plain(answer(sweep)), body]
     if sweep.effects:
         parts += [_NOTE, render.pipes(HEAD, [effect_cells(sweep, effect) for effect in sweep.effects])]
+    if (more := more_seeds(sweep)) is not None:
+        parts.append(f"{more[0]}\n\n    {more[1]}")
     if sweep.students is not None:
         parts += [f"### {sweep.students.heading}. {render.plain(sweep.title)}", render.plain(about_students(sweep))]
         parts.append(render.markdown(sweep.students).partition("\n\n")[2])
@@ -71,6 +80,25 @@ def markdown(sweep: SweepTable, drawing: Drawing | None) -> list[str]:
 def effect_cells(sweep: SweepTable, effect: Effect) -> list[str]:
     """One effect as a row of texts."""
     return [effect.name, effect.against, *render.compared(sweep.table, effect.comparison)[2:]]
+
+
+def more_seeds(sweep: SweepTable) -> tuple[str, str] | None:
+    """What more seeds would settle, and the command that trains them.
+
+    None where every effect is decided, where 1,000 seeds would not settle one, and for records without the command.
+    """
+    needed = sweep.seeds_needed
+    if needed is None or not sweep.words:
+        return None
+    words = [word for word in sweep.words if not word.startswith("seed=")]
+    first, more = max(sweep.seeds) + 1, min(needed, _MOST_SEEDS) - len(sweep.seeds)
+    if more < 1:
+        return None
+    seeds = ",".join(str(first + i) for i in range(more))
+    last = first + more - 1
+    which = f"Seed {first}" if more == 1 else f"Seeds {first} to {last}"
+    text = f"About {needed} seeds would settle one of the undecided effects, if it is as large as it seems. {which}:"
+    return text, " ".join([command_name("sweep"), *(shlex.quote(named(word)) for word in words), f"seed={seeds}"])
 
 
 def about_students(sweep: SweepTable) -> str:

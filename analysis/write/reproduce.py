@@ -59,6 +59,12 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({group: values for group, values in config.items() if group not in _UNNAMED})
 
 
+def named(word: str) -> str:
+    """An override whose value, if it is a path of this machine, is the name of the file alone."""
+    key, equals, value = word.partition("=")
+    return f"{key}{equals}{_text(value)}"
+
+
 def _text(value: Any) -> str:
     """A value as Hydra reads it; of a file its name, as folders of this machine do not exist elsewhere."""
     if value is None or isinstance(value, bool):
