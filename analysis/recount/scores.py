@@ -6,6 +6,7 @@ from typing import Any
 
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 
+from . import prompted
 from .files import at, mean
 from .rules import Estimate, error, estimate, resolution
 from .runs import Run
@@ -100,6 +101,9 @@ def values(runs: Sequence[Run], key: str) -> dict[int, float]:
 
 
 def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | None:
+    if prompted.is_score(key):
+        found = prompted.measured(run, key)
+        return None if found is None else found[0]
     if key in _HELD_OUT:
         path, _, scale = _HELD_OUT[key]
         number = at(run.results, path)
@@ -188,6 +192,9 @@ def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
     """Bounds of a score, in printed units."""
     if key in (*_MEANS, "CoLA", "QUEST Spearman"):  # a correlation, or with one among its parts
         return (-100.0, 100.0)
+    if prompted.is_score(key):
+        plain = key == "minimal pairs" or key.startswith(("zero-shot:", "few-shot:"))
+        return _SHARE if plain else (-100.0, 100.0)
     if key.startswith(_KEPT) or key in _QUEST or key == "context gain":
         return (-math.inf, math.inf)
     if key in _SQUARED:
@@ -208,6 +215,10 @@ def floor(runs: Sequence[Run], key: str) -> float:
         _, paths, scale = _HELD_OUT[key]
         pairs = [next((pair for path in paths if (pair := at(run.results, path))), None) for run in runs]
         return scale * resolution([error(pair) for pair in pairs])
+    if prompted.is_score(key):
+        known = [found for run in runs if (found := prompted.measured(run, key)) is not None]
+        parts = [[error(list(pair)) or 0.0 for pair in intervals] for _, intervals, _ in known]
+        return resolution([math.sqrt(sum(one**2 for one in of_run)) for of_run in parts])
     if key == "Avg":
         return 100 * resolution([_error_of_average(entries) for entries in _entries(runs)])
     if key in _MEANS:
@@ -278,6 +289,9 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         return spread >= _STEADY or (bool(speeds) and max(speeds) / min(speeds) >= _STEADY)
     if any(at(run.results, f"{name}.left_baseline") is False for run in runs for name in ("masked_lm", "causal_lm")):
         return True
+    if prompted.is_score(key):
+        known = [found for run in runs if (found := prompted.measured(run, key)) is not None]
+        return any(at_chance for _, _, at_chance in known)
     if key.startswith(tuple(_SENTENCES)):
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
     if key == REPLACED and any(at(run.results, "replaced_tokens.left_baseline") is False for run in runs):
