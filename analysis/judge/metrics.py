@@ -15,6 +15,7 @@ from albert_ablate.record.tasks import direction
 from albert_ablate.sweeping.estimate import STEADY
 
 from ..read import students
+from ..read.later_epochs import GAIN
 from ..read.task_setups import one_setup_each
 from . import prompted_scores
 from .statistics import EVERYWHERE, Estimate, estimate
@@ -115,6 +116,14 @@ METRICS = {
         Metric("QUEST Spearman", "QUEST Spearman", _PERCENT, within=(-100.0, 100.0), source=("quest", "*", "spearman")),
         Metric(
             "QUEST ties", "QUEST, gain of ties", _PERCENT, within=EVERYWHERE, source=("quest", "*", "discretising_gain")
+        ),
+        Metric(
+            "QUEST later epochs",
+            "QUEST, gain after epoch 2",
+            THOUSANDTHS,
+            1000.0,
+            within=EVERYWHERE,
+            source=("quest", "*", GAIN),
         ),
         Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
         *(
