@@ -2,8 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,18 +141,17 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> RunFolde
                 folder.set_status("running")
                 _pretrain(config, paper, prepared, folder, machine, parents)
         failures: list[UserError] = []
-        try:
-            fine_tune_all(config, folder, units, readers, prepared.tokenizer, machine)
-        except PreemptedError:
-            raise
-        except UserError as error:  # no reason not to ask
-            failures.append(error)
-        try:
-            asking.ask(config, folder, read, prepared.tokenizer, machine)
-        except PreemptedError:
-            raise
-        except UserError as error:
-            failures.append(error)
+        parts: list[Callable[[], None]] = [
+            partial(fine_tune_all, config, folder, units, readers, prepared.tokenizer, machine),
+            partial(asking.ask, config, folder, read, prepared.tokenizer, machine),
+        ]
+        for work in parts:
+            try:
+                work()
+            except PreemptedError:
+                raise
+            except UserError as error:  # no reason to leave the other one out
+                failures.append(error)
         if failures:
             raise max(failures, key=lambda error: error.exit_code)
     console.show(summary(folder))

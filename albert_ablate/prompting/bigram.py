@@ -11,7 +11,7 @@ import numpy as np
 
 from albert_ablate import console
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.data.prepare import prepare_data
+from albert_ablate.data.prepare import encode
 from albert_ablate.data.tokenizer import SEP, Tokenizer
 from albert_ablate.errors import UserError
 from albert_ablate.evaluation.baselines import NgramBaselines
@@ -26,13 +26,13 @@ def bigram_of(config: RunConfig, run: RunFolder, tokenizer: Tokenizer) -> Bigram
     reason = "its training text is not known"
     recorded = (run.read("manifest.json").get("data") or {}).get("tokens") or {}
     try:
-        prepared = prepare_data(config)
+        encoded, _ = encode(config)
     except UserError as error:
         reason = str(error).splitlines()[0]
     else:
-        found = prepared.train.fingerprint
-        if recorded.get("fingerprint") == found and prepared.tokenizer.fingerprint == tokenizer.fingerprint:
-            return _scorer(NgramBaselines(prepared.train, tokenizer.vocab_size, cache=Path(config.paths.cache)))
+        train = encoded.train.part(config.data.fraction)
+        if recorded.get("fingerprint") == train.fingerprint and encoded.tokenizer.fingerprint == tokenizer.fingerprint:
+            return _scorer(NgramBaselines(train, tokenizer.vocab_size, cache=Path(config.paths.cache)))
     console.say(f"{run.name}: no bigram model beside the minimal pairs ({reason})")
     return None
 

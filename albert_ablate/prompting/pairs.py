@@ -50,7 +50,8 @@ def locate_pairs(settings: MinimalPairsConfig, config: RunConfig, run: RunFolder
         return PairSource(settings, files, None, digest([_FORMAT, [sha256_file(file) for file in files]]))
     if config.data.source == "packed":
         raise DataError(
-            f"{_FIELD} is empty: a packed corpus has no text to make pairs of. Give pairs of your own in a .jsonl."
+            f"{_FIELD} is empty: a packed corpus has no text to make pairs of. Give pairs of your own in a "
+            ".jsonl, or leave the task out: task=none kshot.ask=command."
         )
     cache = Path(config.paths.cache)
     folder = prepare_text(open_corpus(config.data), config.data.language, config.data.validation_fraction, cache)
