@@ -19,7 +19,7 @@ from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.kshot import KShotEntry
 from albert_ablate.record.results import Results
 from albert_ablate.sweeping.cells import assign_folders
-from albert_ablate.sweeping.record import single_run, standings, write_record
+from albert_ablate.sweeping.record import single_run, standing, standings, write_record
 from albert_ablate.training.trainer import Trainer
 
 PAIRS = ("task=minimal_pairs", "kshot.minimal_pairs.pairs=3", "kshot.minimal_pairs.rules=[swap,replace]")
@@ -176,3 +176,16 @@ def test_the_command_of_the_page_runs(cell: Callable[..., RunConfig]) -> None:
     assert [(entry.task, entry.k) for entry in entries(folder)] == [
         ("minimal_pairs", 0), ("word_order", 0), ("word_order", 1), ("word_order", 4),
     ]  # fmt: skip
+
+
+def test_units_of_a_recorded_cell_and_of_an_older_one(tmp_path: Path) -> None:
+    """Older records have only the names of fine-tunings."""
+    for folder in ("run", "run/tasks/sst2-s0-a"):
+        RunFolder.at(tmp_path / folder).set_status("finished")
+    cell = {"label": "a", "folder": "run", "problem": None}
+    for units, state in (
+        (["sst2-s0-a"], "finished"),
+        (["tasks/sst2-s0-a"], "finished"),
+        (["tasks/sst2-s0-a", "kshot/asked-b"], "missing"),
+    ):
+        assert standing(tmp_path, cell | {"units": units}).state == state
