@@ -2,8 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import identity, ingredients, readable_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.prepare import Prepared, prepare
-from albert_ablate.errors import ConfigError, DataError
+from albert_ablate.errors import ConfigError, DataError, PreemptedError, UserError
 from albert_ablate.evaluation.achievable import achievable
 from albert_ablate.evaluation.baselines import NgramBaselines
 from albert_ablate.evaluation.causal import HeldOutStream, held_out_stream
@@ -29,6 +30,7 @@ from albert_ablate.methods.batch import StepBatches
 from albert_ablate.methods.electra import Corrupting
 from albert_ablate.methods.teacher import TEACHER, with_tokenizer_of
 from albert_ablate.model.base import EncoderModel
+from albert_ablate.prompting.asking import plan_asking
 from albert_ablate.record.folder import RunFolder, SilentFolder, standing_of, wanted
 from albert_ablate.record.lock import locked
 from albert_ablate.record.manifest import Attention, Manifest
@@ -75,10 +77,10 @@ def run_cell(config: RunConfig, paper: RunConfig) -> RunFolder:
             "data.validation_fraction=1: every document would be held out and none left to train on. Give less than 1; "
             f"a run that is finished is scored on a whole text by `{command_name('evaluate')}`."
         )
-    if config.kshot.minimal_pairs is not None:
+    if config.kshot.minimal_pairs is not None and config.kshot.ask == "command":
         raise ConfigError(
-            "task=minimal_pairs: nothing is fine-tuned on it. Leave it out; a finished run is asked by "
-            f"`{command_name('kshot')} RUN task=minimal_pairs`."
+            "task=minimal_pairs: nothing is fine-tuned on it. Add kshot.ask=after or kshot.ask=instead, and the run is "
+            f"asked after its training; or leave it out and use `{command_name('kshot')} RUN task=minimal_pairs`."
         )
     alone = Machine.of(config.runtime)
     with stoppable(), explaining_disk_errors(config.paths.runs, config.paths.cache), joined(alone.device.type) as world:
@@ -109,7 +111,8 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> RunFolde
     config = prepared.settled(config)
     folder = run_folder(config, prepared, machine.precision)
     units = plan_units(config, folder, machine.precision, corpus_of(prepared))
-    state, _ = world.from_main(standing_of(folder, [unit.folder for unit in units]))
+    asking = plan_asking(config, folder)
+    state, _ = world.from_main(standing_of(folder, [*(unit.folder for unit in units), *asking.folders]))
     if not wanted(config.rerun, state):
         if state == "finished":
             if world.main:
@@ -121,6 +124,7 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> RunFolde
         return folder
     if world.main:  # so that a bad task file is refused before pretraining
         readers = read_units(units, again=config.rerun == "all")
+        read = asking.read(config, prepared.tokenizer, again=config.rerun == "all")
         if config.rerun == "all":
             folder.set_aside()
     pretrained = world.from_main(folder.state()) == "finished"
@@ -136,7 +140,20 @@ def _run_cell(config: RunConfig, paper: RunConfig, machine: Machine) -> RunFolde
             with recorded(folder, _out_of_memory(config), config.runtime.time_limits):
                 folder.set_status("running")
                 _pretrain(config, paper, prepared, folder, machine, parents)
-        fine_tune_all(config, folder, units, readers, prepared.tokenizer, machine)
+        failures: list[UserError] = []
+        parts: list[Callable[[], None]] = [
+            partial(fine_tune_all, config, folder, units, readers, prepared.tokenizer, machine),
+            partial(asking.ask, config, folder, read, prepared.tokenizer, machine),
+        ]
+        for work in parts:
+            try:
+                work()
+            except PreemptedError:
+                raise
+            except UserError as error:  # no reason to leave the other one out
+                failures.append(error)
+        if failures:
+            raise max(failures, key=lambda error: error.exit_code)
     console.show(summary(folder))
     return folder
 
@@ -157,7 +174,7 @@ def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: M
         folder = run_folder(parent.config, prepared, machine.precision)
         if machine.world.from_main(folder.state()) != "finished":
             console.say(f"{parent.role}: {folder.name} comes first")
-            _run_cell(replace(parent.config, rerun="missing", tasks={}), paper, machine)
+            _run_cell(replace(parent.config.without_tasks(), rerun="missing"), paper, machine)
         folders[parent.role] = folder
     return folders
 

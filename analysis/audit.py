@@ -26,7 +26,7 @@ from .judge.claims import load_all
 from .read.copies import without_copies
 from .read.places import require_file, run_folders
 from .read.runs import read_folders
-from .recount import columns, controls, fine_tunings, held_out, pages, parameters, prompted, sweeps, verdicts
+from .recount import columns, controls, fine_tunings, held_out, pages, parameters, prompted, sweeps, targets, verdicts
 from .recount.arms import folders
 from .recount.checks import AGREES, DISAGREES, NOTHING, OPEN, Check
 from .recount.files import read_table
@@ -69,7 +69,13 @@ class Reported:
             )
         files = {}
         inner = [file for name in ("sweeps", "tables") for file in sorted((folder / name).glob("*.csv"))]
-        for file in (*needed, *folder.glob("controls.csv"), *folder.glob("kshot.csv"), *inner):
+        for file in (
+            *needed,
+            *folder.glob("controls.csv"),
+            *folder.glob("kshot.csv"),
+            *folder.glob("targets.csv"),
+            *inner,
+        ):
             try:
                 files[str(file.relative_to(folder))] = read_table(file)
             except (OSError, UnicodeError, csv.Error) as error:
@@ -117,6 +123,7 @@ def audit(
             checks += held_out.check(run)
             checks += fine_tunings.check(run, data)
     checks += prompted.check(reported.files.get("kshot.csv", []), runs)
+    checks += targets.check(reported.files.get("targets.csv", []), runs)
     printed, of_page = pages.read(reported.page), list[Check]()
     for name in ("table1", *AGAINST):
         rows = reported.files.get(f"tables/{name}.csv")

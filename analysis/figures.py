@@ -17,6 +17,7 @@ from albert_ablate.errors import UserError
 
 from .draw import style
 from .draw.arms import cost, learning_curves, pareto, seed_spread
+from .draw.causal import sizes
 from .draw.electra import generator_sizes, replaced_tokens
 from .draw.forest import forest
 from .draw.paper import embedding, objective_matrix, per_layer, training_curves
@@ -32,7 +33,7 @@ from .read.runs import load_runs
 #: Name -> the function that draws it; the papers' figures first.
 FIGURES: dict[str, Callable[[pd.DataFrame], Drawing]] = {
     "figure1": per_layer, "figure2": training_curves, "embedding": embedding, "objectives": objective_matrix,
-    "students": students, "generators": generator_sizes, "replaced": replaced_tokens,
+    "students": students, "sizes": sizes, "generators": generator_sizes, "replaced": replaced_tokens,
     "pareto": pareto, "seeds": seed_spread, "curves": learning_curves, "cost": cost,
 }  # fmt: skip
 

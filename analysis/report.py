@@ -21,7 +21,7 @@ from albert_ablate.files import write_text
 
 from .draw import style
 from .figures import draw_all, draw_forests
-from .judge import controls, prompted
+from .judge import controls, prompted, targets
 from .judge.claims import VERDICTS, Claim, counted, in_question, judge, load_all, scorecard
 from .judge.effects import build_sweep
 from .judge.paper_effects import with_paper
@@ -45,6 +45,7 @@ _FILES = (
     "scorecard.csv",
     "runs.csv",
     "kshot.csv",
+    "targets.csv",
     "controls.csv",
     "sweeps",
     "tables",
@@ -114,6 +115,8 @@ def frames(report: Report, *, compact: bool = False) -> dict[str, pd.DataFrame]:
     by_file |= own.frames(report.sweeps)
     if len(prompts := prompted.frame(report.runs)):
         by_file["kshot.csv"] = prompts
+    if len(by_target := targets.frame(report.runs)):
+        by_file["targets.csv"] = by_target
     if report.controls.scores:
         by_file["controls.csv"] = controls.frame(report.controls)
     for table in report.filled if compact else report.tables:

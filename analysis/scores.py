@@ -17,7 +17,7 @@ from albert_ablate.config.labels import arm_labels
 from albert_ablate.console import command, say, show
 from albert_ablate.record.score_table import ScoreRow, ScoreTable
 
-from .judge import controls
+from .judge import controls, prompted_scores
 from .judge.claims import VERDICTS, in_question, judge, load_all
 from .judge.metrics import (
     BITS_PER_BYTE,
@@ -51,7 +51,8 @@ def table(runs: pd.DataFrame) -> tuple[ScoreTable, list[str]]:
     arms = {str(arm): frame for arm, frame in runs.groupby("arm", sort=False)}
     done = {arm: frame[finished[frame.index]] for arm, frame in arms.items()}
     held_out = ["MLM loss", BITS_PER_BYTE, CONTEXT_GAIN, *SENTENCE_SCORES, REPLACED]
-    known = [*held_out, *(f"task:{name}" for name in tasks_of(runs[finished]))]
+    prompts = prompted_scores.keys_of(runs[finished].to_dict("records"))
+    known = [*held_out, *prompts, *(f"task:{name}" for name in tasks_of(runs[finished]))]
     keys = [key for key in known if any(len(values(frame, key)) for frame in done.values())]
     rows = [
         ScoreRow((f"  {arm}", *(_score(done[arm], key) for key in keys), of_planned(len(done[arm]), len(frame))))
@@ -63,6 +64,12 @@ def table(runs: pd.DataFrame) -> tuple[ScoreTable, list[str]]:
             if len(frame) and (why := unfit(frame, key)):
                 doubted.setdefault(why, {})[arm] = None
     notes = [f"! {'; '.join(names)}: {why}" for why, names in doubted.items()]
+    bars = [bar for run in runs[finished].to_dict("records") if (bar := prompted_scores.bigram(run)) is not None]
+    if bars:
+        ends = dict.fromkeys(f"{100 * bar:.1f}" for bar in (min(bars), max(bars)))
+        notes.append(
+            f"{prompted_scores.PAIRS}: 50.0 is chance; a bigram model of the training text has {' to '.join(ends)}"
+        )
     legend = [text for mark, text in _LEGEND.items() if any(mark in cell for row in rows for cell in row.cells[1:])]
     heads = [metric(key).label for key in keys]
     return ScoreTable(("  arm", *heads, "runs"), "", rows), [*notes, *([" · ".join(legend)] if legend else [])]

@@ -182,7 +182,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 def test_every_figure_is_drawn_with_its_numbers(sweep: pd.DataFrame, tmp_path: Path) -> None:
     drawings, undrawn = draw_all(sweep)
-    assert {d.name for d in drawings} == set(FIGURES) - {"figure2", "generators", "replaced", "students"}
+    assert {d.name for d in drawings} == set(FIGURES) - {"figure2", "generators", "replaced", "students", "sizes"}
     assert "dropout" in undrawn["figure2"]
     for drawing in drawings:
         write(drawing, tmp_path)

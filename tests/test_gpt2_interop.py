@@ -14,12 +14,13 @@ from test_distilbert_interop import loaded
 from test_electra_interop import opened
 from test_gpt2 import GPT2, POST, form, moved, text
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, OPTForCausalLM
 
 from albert_ablate.axes import Share
 from albert_ablate.commands.export import main as export
 from albert_ablate.commands.import_hf import main as import_model
 from albert_ablate.data.tokenizer import CLS, PAD, SEP
+from albert_ablate.data.wordpiece import read_vocabulary, row_order
 from albert_ablate.door.compose import compose_for_run
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.files import read_json
@@ -74,10 +75,47 @@ def test_the_causal_pattern_alone_goes_out_as_a_decoder_of_bert(share: Share, ty
     assert_causal(model, theirs, text())
 
 
+@pytest.mark.parametrize("share", [Share.NONE, Share.ALL])
+@pytest.mark.parametrize("activation", ["gelu_tanh", "gelu_erf"])
+@pytest.mark.parametrize("width", [16, 64])
+def test_an_embedding_of_another_width_goes_out_as_opt(
+    share: Share, activation: str, width: int, tmp_path: Path
+) -> None:
+    other = {"activation": activation, "embedding_size": width, "layer_norm_eps": 1e-5, "hidden_dropout": 0.1}
+    model = moved(form(share, **GPT2 | other)).eval()
+    found = to_huggingface(model, first=SEP)
+    assert (found.architecture, found.unrolled, found.left_out) == ("OPTForCausalLM", share is Share.ALL, ())
+    assert found.predicts_next
+    theirs = loaded(found, tmp_path / "out")
+    assert isinstance(theirs, OPTForCausalLM)
+    assert (theirs.config.word_embed_proj_dim, theirs.config.dropout, theirs.config.bos_token_id) == (width, 0.1, SEP)
+    ids = text()
+    with torch.no_grad():
+        states = model.encoder.hidden_states(ids, torch.zeros_like(ids))
+        logits = model.token_logits(states[-1].flatten(0, 1))
+        expected = theirs(ids, output_hidden_states=True)
+        torch.testing.assert_close(states[0], expected.hidden_states[0], atol=1e-5, rtol=0)  # the folded positions
+        torch.testing.assert_close(logits, expected.logits.flatten(0, 1), atol=1e-5, rtol=0)
+        padded = torch.cat([torch.full((len(ids), 3), PAD), ids], 1)  # positions follow the mask
+        mask = torch.cat([torch.zeros(len(ids), 3, dtype=torch.long), torch.ones_like(ids)], 1)
+        left = theirs(padded, attention_mask=mask).logits[:, 3:]
+    torch.testing.assert_close(logits, left.flatten(0, 1), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("change", "gpt2", "bert"),
     [
-        ({"embedding_size": 16}, "As GPT-2 it would need embed=full;", "model.norm=post, model.embedding_norm=true"),
+        (
+            {"embedding_size": 16, "layer_norm_eps": 1e-12},
+            "As GPT-2 it would need embed=full;",
+            "; as OPT, whose embedding may have another width, model.layer_norm_eps=1e-05.",
+        ),
+        (
+            {"embedding_size": 16, "lm_head": "transform"},
+            "model.lm_head=plain, embed=full;",
+            "width, model.lm_head=plain.",
+        ),
+        ({"embedding_size": 16, "type_vocab_size": 2}, "method.token_types=false;", "width, method.token_types=false."),
         ({"norm": "post"}, "As GPT-2 it would need model.norm=pre;", "as BERT's decoder model.embedding_norm=true, "),
         ({"lm_head": "transform"}, "it would need model.lm_head=plain;", "model.norm=post, model.embedding_norm=true."),
         ({"embedding_norm": True}, "need model.embedding_norm=false;", "model.norm=post, model.lm_head=transform."),
@@ -279,6 +317,27 @@ def test_a_causal_run_goes_out_and_comes_back(tmp_path: Path, capsys: pytest.Cap
     before, after = (load_file(place / "model.safetensors") for place in (out, tmp_path / "once more"))
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_causal_run_of_another_width_goes_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in GPT2_RUN if not word.startswith("embed")]
+    folder, out = run(tiny_config(tmp_path, *words, "tokenizer=wordpiece")).path, tmp_path / "out"
+    assert export([str(folder), str(out)]) == 0
+    assert "OPTForCausalLM" in capsys.readouterr().out
+    theirs, original = transformers.AutoModelForCausalLM.from_pretrained(out).eval(), opened(folder)
+    vocabulary = (out / "vocab.txt").read_text().splitlines()
+    assert vocabulary[theirs.config.bos_token_id] == "[SEP]"
+    order = torch.from_numpy(row_order(read_vocabulary(out / "vocab.txt"), len(vocabulary), out))
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        states = original.encoder.hidden_states(ids, torch.zeros_like(ids))[-1]
+        logits = original.token_logits(states.flatten(0, 1))
+        expected = theirs(order[ids]).logits[0]
+    torch.testing.assert_close(logits, expected[:, order], atol=1e-5, rtol=0)
+    record = read_json(folder / "results.json")["causal_lm"]
+    card = (out / "README.md").read_text()
+    assert f"| held-out bits per byte | {record['bits_per_byte']:.3f} (95% interval " in card
+    assert "transformers' OPT has no dropout on the embedding" in card
 
 
 def test_a_causal_run_on_pairs_reads_cls(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from taskhelpers import write_race, write_sst2, write_tsv
 from albert_ablate.axes import MethodName
 from albert_ablate.commands import kshot
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.data.prepare import prepare
+from albert_ablate.door.compose import compose_for_run
 from albert_ablate.errors import ConfigError, PreemptedError
 from albert_ablate.methods import METHODS
 from albert_ablate.prompting import likelihood, scores
@@ -27,6 +32,7 @@ from analysis.read.runs import load_runs
 from analysis.recount import prompted as recounted
 from analysis.recount.checks import AGREES
 from analysis.recount.runs import Run
+from analysis.scores import table
 
 DOC = ROOT / "docs" / "kshot.md"
 TEMPLATE = """
@@ -192,7 +198,7 @@ def test_minimal_pairs_are_asked_of_finished_runs_only(
     with pytest.raises(ConfigError, match="nothing is fine-tuned on it"):
         start(cell("task=minimal_pairs"))
     assert kshot.main([str(done.path), "task=minimal_pairs", "kshot.k=4"]) > 0
-    assert "task=minimal_pairs has no demonstrations. Use kshot.k=0." in " ".join(capsys.readouterr().err.split())
+    assert "task=minimal_pairs has no demonstrations. Use kshot.k=[0]." in " ".join(capsys.readouterr().err.split())
     assert kshot.main([str(done.path), "task=minimal_pairs", "kshot.rules=[null]"]) > 0
     assert "has a template without a neutral prompt" in " ".join(capsys.readouterr().err.split())
 
@@ -231,7 +237,7 @@ def test_the_report_shows_the_scores_and_the_audit_counts_again(done: RunFolder,
                                                  ["minimal_pairs: replace", "0"]]  # fmt: skip
     cells = list(csv.DictReader(io.StringIO(table.to_csv(index=False))))
     checks = recounted.check(cells, [Run(done.path)])
-    assert len(checks) == 2 * 13 + 2 * 3 + 2 * 13
+    assert len(checks) == 2 * 13 + 2 * 3 + 3 + 3 * 13
     assert {check.state for check in checks} == {AGREES}
     file = done.path / "kshot" / entry.units[0] / "options.jsonl"
     found = [json.loads(line) for line in file.read_text().splitlines()]
@@ -240,6 +246,55 @@ def test_the_report_shows_the_scores_and_the_audit_counts_again(done: RunFolder,
     wrong = [check for check in recounted.check(cells, [Run(done.path)]) if check.state != AGREES]
     assert wrong
     assert all("minimal_pairs" in check.where for check in wrong)
+
+
+def test_a_bigram_model_stands_beside_minimal_pairs(
+    done: RunFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pairs = ["task=minimal_pairs", "kshot.minimal_pairs.pairs=20", "kshot.minimal_pairs.rules=[swap,replace]"]
+    assert kshot.main([str(done.path), *pairs, "runtime.device=cpu"]) == 0
+    assert re.search(r"50\.0 chance · \d+\.\d bigram", capsys.readouterr().out)
+    (entry,) = entries(done)
+    assert entry.bigram is not None
+    config = compose_for_run(done.path / "config.yaml", [])
+    prepared = prepare(config)
+    tokens = prepared.train.tokens.astype(int).tolist()
+    size = prepared.tokenizer.vocab_size
+    counts = [tokens.count(piece) + 1 for piece in range(size)]
+    frequency = [count / sum(counts) for count in counts]
+    neighbours = Counter(pairwise(tokens))
+    followed = Counter(tokens[:-1])
+
+    def nats(text: str) -> float:
+        ids = prepared.tokenizer.encode([text])[0]
+        first = -math.log(frequency[ids[0]])
+        return first - sum(
+            math.log((neighbours[pair] + 50 * frequency[pair[1]]) / (followed[pair[0]] + 50)) for pair in pairwise(ids)
+        )
+
+    right: dict[str, list[float]] = {}
+    for line in lines(done, entry.units[0]):
+        computed = [-nats(option["text"]) for option in line["options"]]
+        assert [option["bigram"] for option in line["options"]] == pytest.approx(computed, abs=1e-5)
+        lead = round(computed[line["answer"]], 6) - round(computed[1 - line["answer"]], 6)
+        right.setdefault(line["phenomenon"], []).append((1 + (lead > 1e-9) - (lead < -1e-9)) / 2)  # a tie is a half
+    means = {name: sum(found) / len(found) for name, found in right.items()}
+    assert {name: share.value for name, share in entry.bigram_phenomena.items()} == pytest.approx(means)
+    assert entry.bigram.value == pytest.approx(sum(map(sum, right.values())) / entry.questions)
+    shown, _ = table(load_runs(done.path))
+    assert "minimal pairs" in shown.head
+    assert prompted.rows(load_runs(done.path))[0][-2].count("·") == 2
+
+
+def test_another_training_text_gives_no_bigram_model(done: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = done.read("manifest.json")
+    manifest["data"]["tokens"]["fingerprint"] = "0" * 12
+    (done.path / "manifest.json").write_text(json.dumps(manifest))
+    pairs = ["task=minimal_pairs", "kshot.minimal_pairs.pairs=3", "kshot.minimal_pairs.rules=[swap]"]
+    assert kshot.main([str(done.path), *pairs, "runtime.device=cpu"]) == 0
+    assert "no bigram model beside the minimal pairs" in capsys.readouterr().out
+    assert entries(done)[0].bigram is None
+    assert [line[-2] for line in prompted.rows(load_runs(done.path))] == ["50.0 · — · —"] * 2
 
 
 def test_every_command_of_the_page_runs(done: RunFolder, data: Path, tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import KSHOT_GROUPS, compose_for_kshot
 from albert_ablate.errors import PreemptedError, RunFolderError, UserError
 from albert_ablate.record.folder import RunFolder, wanted
-from albert_ablate.record.kshot import KShotEntry
+from albert_ablate.record.prompted_summary import prompted_table
 from albert_ablate.record.results import Results
-from albert_ablate.record.score_table import ScoreRow, ScoreTable
 from albert_ablate.stopping import stoppable
 
 
@@ -68,7 +67,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig) -> None:
     """Score a finished run on every task, number of demonstrations and seed of ``config``. Raises UserError."""
     from albert_ablate.commands.finetune import tokenizer_of
     from albert_ablate.prompting.models import require_predictions, room_of
-    from albert_ablate.prompting.planning import plan_units
+    from albert_ablate.prompting.planning import plan_asked, plan_units
     from albert_ablate.prompting.units import collect, evaluate_all, read_all
     from albert_ablate.training.distributed import require_one_process
     from albert_ablate.training.machine import Machine
@@ -77,14 +76,14 @@ def evaluate_run(folder: RunFolder, config: RunConfig) -> None:
     require_one_process("Scoring options")
     require_predictions(config, folder)
     set_up(config.runtime)
-    planned = plan_units(config, folder)
+    planned = plan_units(config, folder, plan_asked(config, folder))
     chosen = [unit for unit in planned if wanted(config.rerun, unit.folder.state())]
     if config.rerun == "all":
         for unit in chosen:
             unit.folder.set_aside()
     if chosen:
         tokenizer = tokenizer_of(folder, config)
-        read = read_all(chosen, tokenizer, room_of(config))
+        read = read_all((unit.asked for unit in chosen), tokenizer, room_of(config))
         evaluate_all(config, folder, chosen, read, tokenizer, Machine.of(config.runtime))
     else:
         console.say(f"{folder.path}: nothing to do; every evaluation asked for is finished.")
@@ -92,25 +91,4 @@ def evaluate_run(folder: RunFolder, config: RunConfig) -> None:
     groups = {unit.group for unit in planned}
     entries = [entry for entry in folder.load("results.json", Results).kshot if entry.group in groups]
     console.say(f"\n{folder.name}: accuracy in %, mean ± standard deviation over seeds ({entries[0].scoring})")
-    console.show(_table(entries))
-
-
-def _table(entries: Sequence[KShotEntry]) -> ScoreTable:
-    """A line for each task and k, and for each phenomenon; a column for each rule."""
-    rules = list(dict.fromkeys(rule for entry in entries for rule in entry.accuracy))
-    rows = []
-    for entry in entries:
-        k = f"k={entry.k}" if entry.k_used == entry.k else f"k={entry.k} ({entry.k_used:.1f} fit)"
-        scores = [_cell(entry.accuracy.get(rule), entry.spread.get(rule)) for rule in rules]
-        majority = "" if entry.majority is None else f" · {_cell(entry.majority)} majority"
-        rows.append(ScoreRow((f"  {entry.task}", k, *scores), f"{_cell(entry.chance)} chance{majority}"))
-        for name, shares in entry.phenomena.items():
-            cells = [_cell(shares[rule].value if rule in shares else None) for rule in rules]
-            rows.append(ScoreRow((f"    {name}", "", *cells)))
-    return ScoreTable(("  task", "", *rules), "to beat", rows, names=2, below="to beat: ")
-
-
-def _cell(value: float | None, spread: float | None = None) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+    console.show(prompted_table(entries))

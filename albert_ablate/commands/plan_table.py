@@ -167,9 +167,12 @@ def _totals(lines: Sequence[Line], clock: Clock | None) -> list[str]:
             took, estimated = sum(line.took or 0.0 for line in done), sum(line.estimate.seconds or 0.0 for line in done)
             error = f"{estimated / took - 1:+.0%}"
             totals.append(f"the {len(done)} finished took {_time(took)}; estimated {_time(estimated)} ({error})")
-    tuned = sum(len(line.cell.config.tasks) * len(line.cell.config.task.seeds) for line in lines)
+    tuned = sum(len(line.cell.config.fine_tuned) * len(line.cell.config.task.seeds) for line in lines)
     if tuned:
         totals.append(f"{tuned} fine-tunings come on top; their time is not in the estimate")
+    asking = sum(line.cell.config.kshot.ask != "command" for line in lines)
+    if asking:
+        totals.append(f"{asking} runs are asked questions after their training; their time is not in the estimate")
     totals += [
         _real_tokens(lines, measured) for measured in (True, False) if any(n.measured is measured for n in lines)
     ]

@@ -76,7 +76,7 @@ def _causal_contradictions(c: RunConfig) -> list[str]:
             f"method.pooler={c.method.pooler}: with method={c.method.name} no loss trains a pooler. "
             "Leave it at trained."
         )
-    pooled = [name for name, task in c.tasks.items() if task.pools]
+    pooled = [name for name, task in c.fine_tuned.items() if task.pools]
     if c.task.pool == "first" and pooled:
         problems.append(
             f"task.pool=first with method={c.method.name} and task={','.join(pooled)}: [CLS] sees only itself, so its "

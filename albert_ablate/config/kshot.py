@@ -20,6 +20,8 @@ RuleName = Literal["sum", "token", "byte", "null", "calibrated"]
 _Rule = Annotated[RuleName, BeforeValidator(_null)]
 #: How a masked model scores a token: from all others, or without those of the same word to its right.
 PLL = Literal["word_l2r", "plain"]
+#: When a run's tasks are asked: by the command ``kshot`` alone, after their fine-tuning too, or instead of it.
+Ask = Literal["command", "after", "instead"]
 #: How a bad sentence is made of a good one of the held-out text (``prompting.corruptions``).
 Corruption = Literal["swap", "replace", "agreement", "preposition"]
 
@@ -37,6 +39,7 @@ class MinimalPairsConfig:
 class KShotConfig:
     """How prompts are made and their options scored."""
 
+    ask: Ask
     k: Annotated[tuple[Count, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)]
     rules: Annotated[tuple[_Rule, ...], Field(min_length=1)]

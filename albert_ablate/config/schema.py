@@ -4,7 +4,7 @@ All defaults are in ``conf/``, none in this file. ``parse.parse`` makes a ``RunC
 """
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -342,6 +342,20 @@ class RunConfig:
     runtime: RuntimeConfig
     paths: PathsConfig
     tracker: TrackerConfig
+
+    @property
+    def fine_tuned(self) -> dict[str, TaskConfig]:
+        """The tasks that the run is fine-tuned on."""
+        return {} if self.kshot.ask == "instead" else self.tasks
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether the settings name a task, to be fine-tuned on or asked."""
+        return bool(self.tasks) or self.kshot.minimal_pairs is not None
+
+    def without_tasks(self) -> "RunConfig":
+        """The same run, which ends with its pretraining."""
+        return replace(self, tasks={}, kshot=replace(self.kshot, ask="command", minimal_pairs=None))
 
     @property
     def has_pooler(self) -> bool:

@@ -83,10 +83,10 @@ def expand(command: CommandLine) -> list[Cell]:
 
 
 def _merge(cell: Cell, same: list[Cell]) -> None:
-    """Add ``cell`` to the cells of the same run. Cells with equal or no fine-tunings become one."""
+    """Add ``cell`` to the cells of the same run. Cells with equal or no tasks become one."""
     for index, known in enumerate(same):
-        if not (cell.config.tasks and known.config.tasks and _tuning(cell) != _tuning(known)):
-            kept = known if known.config.tasks or not cell.config.tasks else cell
+        if not (cell.config.has_tasks and known.config.has_tasks and _tuning(cell) != _tuning(known)):
+            kept = known if known.config.has_tasks or not cell.config.has_tasks else cell
             same[index] = replace(
                 kept,
                 rows=tuple(dict.fromkeys(known.rows + cell.rows)),
@@ -97,7 +97,7 @@ def _merge(cell: Cell, same: list[Cell]) -> None:
 
 
 def _tuning(cell: Cell) -> Any:
-    return cell.config.task, cell.config.tasks, cell.config.knowledge
+    return cell.config.task, cell.config.tasks, cell.config.knowledge, cell.config.kshot
 
 
 def _parents(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
@@ -110,10 +110,10 @@ def _parents(config: RunConfig, overrides: tuple[str, ...]) -> list[Cell]:
             override
             for override in overrides
             if override.partition("=")[0] not in parent.changed
-            and not override.startswith(("task=", "task.", "tasks.", "knowledge=", "knowledge."))
+            and not override.startswith(("task=", "task.", "tasks.", "knowledge=", "knowledge.", "kshot."))
         ]
         changed = (*kept, *(f"{key}={value}" for key, value in parent.changed.items()))
-        cells += [*_parents(parent.config, changed), Cell(replace(parent.config, tasks={}), changed, ())]
+        cells += [*_parents(parent.config, changed), Cell(parent.config.without_tasks(), changed, ())]
     return cells
 
 

@@ -37,7 +37,11 @@ def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
     if values["method"].get("name") in [name.value for name in MethodName if name.distils]:
         values["method"] = with_identity(values["method"])
     config = parse({str(k): v for k, v in values.items()})
-    if config.knowledge.reads_facts and not config.tasks:
+    if config.kshot.ask != "command" and not config.has_tasks:
+        raise ConfigError(
+            f"kshot.ask={config.kshot.ask}: there is no task to ask. Give one, such as task=minimal_pairs or task=sst2."
+        )
+    if config.knowledge.reads_facts and not config.fine_tuned:
         raise ConfigError(
             f"knowledge={config.knowledge.name}: facts are read in fine-tuning only, and there is no task. Give a "
             "task, such as task=facts."
@@ -91,22 +95,26 @@ FINE_TUNING_GROUPS = (*_TASK_KEYS, "paths")
 
 def compose_for_run(recorded: Path, overrides: Sequence[str]) -> RunConfig:
     """A finished run's recorded settings, with the task settings of ``overrides``. Raises ConfigError."""
-    taken = [*_TASK_KEYS, *({_group(override) for override in overrides} & {"paths"})]
+    taken = [*_TASK_KEYS, "kshot", *({_group(override) for override in overrides} & {"paths"})]
     return _composed_over(recorded, overrides, FINE_TUNING_GROUPS, taken, "Settings of a fine-tuning are")
 
 
 #: Groups that a zero-, one- or few-shot evaluation composes anew.
 _KSHOT_KEYS = ("task", "tasks", "kshot", "runtime", "rerun")
 KSHOT_GROUPS = (*_KSHOT_KEYS, "paths")
-#: A setting of several values without brackets, such as kshot.k=0,1,4; or of one.
-_LISTED = re.compile(r"(kshot\.(?:k|seeds|rules))=([\w,]+)")
+#: A setting of several values that is given one.
+_LISTED = re.compile(r"(kshot\.(?:k|seeds|rules))=(\w+)")
 
 
 def compose_for_kshot(recorded: Path, overrides: Sequence[str]) -> RunConfig:
     """A finished run's recorded settings, with the settings of k-shot evaluation of ``overrides``. Raises ConfigError.
 
-    ``kshot.k=0,1,4`` means ``kshot.k=[0,1,4]``: a run has all of them.
+    ``kshot.k=4`` means ``kshot.k=[4]``.
     """
+    if asking := next((override for override in overrides if override.partition("=")[0] == "kshot.ask"), None):
+        raise ConfigError(
+            f"{asking}: no effect on a finished run, whose tasks are asked by this command. Leave it out."
+        )
     listed = [_LISTED.sub(r"\1=[\2]", override) if _LISTED.fullmatch(override) else override for override in overrides]
     if not any(override.startswith("task.pool=") for override in overrides):
         listed.append("task.pool=last")  # no head reads it, and with causal LM the default is refused

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albert_ablate.axes import AXES, OBJECTIVE, SENTENCE_TASKS
+from albert_ablate.axes import AXES, CAUSAL_LM, OBJECTIVE, SENTENCE_TASKS
 from albert_ablate.axes.objective import describe_labels
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
@@ -39,6 +39,10 @@ def card(
     }
     if masked:
         facts["held-out masked-LM loss"] = f"{masked['loss']:.3f} nats (unigram {masked['unigram_loss']:.3f})"
+    if causal := results.get(CAUSAL_LM):
+        low, high = causal["bits_per_byte_interval"]
+        facts["held-out bits per byte"] = f"{causal['bits_per_byte']:.3f} (95% interval {low:.3f} to {high:.3f})"
+        facts["held-out next-piece loss"] = f"{causal['loss']:.3f} nats (unigram {causal['unigram_loss']:.3f})"
     for task in SENTENCE_TASKS:
         if scores := results.get(task):
             facts[f"held-out {OBJECTIVE.label_of(task)}"] = f"{scores['accuracy']:.1%}, {scores['head']} head"
@@ -98,6 +102,8 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
         )  # fmt: skip
     if exported.architecture.startswith("DistilBert"):
         notes.append("transformers' DistilBERT has no dropout after the attention block.")
+    if exported.architecture.startswith("OPT"):
+        notes.append("transformers' OPT has no dropout on the embedding, which training here may have had.")
     if exported.architecture.startswith("Albert"):
         notes.append("transformers' ALBERT has no dropout after the feed-forward network, which training here had.")
     notes += [

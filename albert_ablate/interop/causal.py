@@ -1,7 +1,10 @@
-"""Converts causal models between this project and transformers: GPT-2 in both directions, BERT as a decoder outwards.
+"""Converts causal models between this project and transformers: GPT-2 in both directions; outwards BERT as a decoder,
+and OPT, whose embedding may be narrower than its states.
 
 GPT-2 keeps query, key and value of a layer in one matrix, and its matrices are transposed: (in, out). Here a name such
-as ``attn.c_attn.query`` is a part of its ``attn.c_attn``.
+as ``attn.c_attn.query`` is a part of its ``attn.c_attn``. OPT adds positions after the projection of the word vectors,
+which has no bias. Here words and positions are projected together, which is linear: the projected positions with the
+bias are OPT's.
 """
 
 from collections.abc import Mapping
@@ -16,7 +19,7 @@ from albert_ablate.data.tokenizer import SEP
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.config_json import field_of
 from albert_ablate.interop.exported import Exported, config_of, exported, layers_of, with_types
-from albert_ablate.interop.names import bert_names, gpt2_names
+from albert_ablate.interop.names import bert_names, gpt2_names, opt_names
 from albert_ablate.model.shape import Shape
 
 _FUSED, _PARTS = "attn.c_attn", ("query", "key", "value")
@@ -24,6 +27,14 @@ _FUSED, _PARTS = "attn.c_attn", ("query", "key", "value")
 _TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 #: The word table a second time, as the output matrix.
 _OUTPUT = "lm_head.weight"
+#: Of all norms of transformers' OPT, and the row of its table at which positions begin.
+_OPT_EPSILON, _OPT_OFFSET = 1e-5, 2
+#: BERT's name of a field -> OPT's; and fields that OPT lacks.
+_OPT_FIELDS = {
+    "intermediate_size": "ffn_dim", "hidden_act": "activation_function", "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout", "initializer_range": "init_std",
+}  # fmt: skip
+_NOT_OPT = ("type_vocab_size", "layer_norm_eps")
 #: Parts of the model without heads; files that hold nothing else leave out its name.
 _BODY = ("wte.", "wpe.", "h.", "ln_f.")
 #: Constants that older versions stored.
@@ -31,11 +42,11 @@ _BUFFERS = (".attn.bias", ".attn.masked_bias")
 
 
 def to_causal(shape: Shape, tensors: Mapping[str, Tensor], first: int) -> Exported:
-    """A causal model as GPT2LMHeadModel or BertLMHeadModel; ``first`` is the piece that a text begins with.
+    """A causal model as GPT2LMHeadModel, BertLMHeadModel or OPTForCausalLM; ``first`` is the piece that begins a text.
 
-    Raises ForeignCheckpointError for a model of neither form.
+    Raises ForeignCheckpointError for a model of none of these forms.
     """
-    gpt2, bert = _other_than_gpt2(shape), _other_than_bert(shape)
+    gpt2, bert, opt = _other_than_gpt2(shape), _other_than_bert(shape), _other_than_opt(shape)
     layers, unrolled = layers_of(shape), any(map(shape.share.shares, Part))
     ends = {"bos_token_id": first, "eos_token_id": SEP}
     if not gpt2:
@@ -45,9 +56,14 @@ def to_causal(shape: Shape, tensors: Mapping[str, Tensor], first: int) -> Export
         shape, tensors = with_types(shape, tensors)
         config = config_of(shape, "bert") | ends | {"is_decoder": True}
         return exported("BertLMHeadModel", config, bert_names(layers), tensors, unrolled)
+    factorised = shape.embedding_size != shape.hidden_size
+    if factorised and not opt:
+        names = opt_names(layers)
+        return exported("OPTForCausalLM", _opt_config(shape) | ends, names, _projected(shape, tensors), unrolled)
     raise ForeignCheckpointError(
         "No class of transformers computes this causal model. As GPT-2 it would need "
-        f"{', '.join(gpt2)}; as BERT's decoder {', '.join(bert)}."
+        f"{', '.join(gpt2)}; as BERT's decoder {', '.join(bert)}"
+        + (f"; as OPT, whose embedding may have another width, {', '.join(opt)}." if factorised else ".")
     )
 
 
@@ -69,6 +85,35 @@ def _other_than_bert(shape: Shape) -> list[str]:
         "embed=full": shape.embedding_size == shape.hidden_size, "model.projection=auto": not shape.projection,
     }  # fmt: skip
     return [name for name, fits in needed.items() if not fits]
+
+
+def _other_than_opt(shape: Shape) -> list[str]:
+    """The settings that OPT with an embedding of another width would need."""
+    needed = {
+        "model.norm=pre": shape.norm_first, "model.embedding_norm=false": not shape.embedding_norm,
+        "model.lm_head=plain": shape.lm_head == "plain", "method.token_types=false": not shape.type_vocab_size,
+        f"model.layer_norm_eps={_OPT_EPSILON:g}": shape.layer_norm_eps == _OPT_EPSILON,
+    }  # fmt: skip
+    return [name for name, fits in needed.items() if not fits]
+
+
+def _opt_config(shape: Shape) -> dict[str, Any]:
+    """``config_of`` under OPT's names; the epsilon of norms is no field of it."""
+    common = config_of(shape, "opt")
+    own = {_OPT_FIELDS.get(name, name): value for name, value in common.items() if name not in _NOT_OPT}
+    more = {"word_embed_proj_dim": shape.embedding_size, "do_layer_norm_before": True, "layerdrop": 0.0}
+    return own | more | {"tie_word_embeddings": True}
+
+
+def _projected(shape: Shape, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with positions in H: (P, E) -> (P + 2, H), the first two rows unused, as OPT counts from 2."""
+    word = "encoder.embedding"
+    found = dict(tensors)
+    bias = found.pop(f"{word}.projection.bias")
+    positions = found[f"{word}.position.weight"].double() @ found[f"{word}.projection.weight"].double().T + bias
+    unused = torch.zeros(_OPT_OFFSET, shape.hidden_size)
+    found[f"{word}.position.weight"] = torch.cat([unused, positions.to(bias.dtype)])
+    return found
 
 
 def _gpt2_config(shape: Shape) -> dict[str, Any]:

@@ -18,7 +18,7 @@ _HEADS = {
     "pooler.": "pooler", "sentence_head.": "sentence head", "copy_gate.": "copy gate", "mlm_head.": "masked-LM head",
 }  # fmt: skip
 #: How the names of classes end that predict the next piece.
-_CAUSAL = "LMHeadModel"
+_CAUSAL = ("LMHeadModel", "ForCausalLM")
 _PREDICTING = ("sentence_head.", "mlm_head.")
 
 

@@ -10,8 +10,9 @@
 | no token types, any other | the class of the arm with token types | in every output; the table of types is zero |
 | causal, GPT-2's form | GPT2LMHeadModel | tensor by tensor; shared blocks are repeated |
 | causal, BERT's form, E = H | BertLMHeadModel | as share=none, E = H; shared blocks are repeated |
+| causal, GPT-2's form but for E | OPTForCausalLM | in every output; shared blocks are repeated |
 
-A masked model with a switch of GPT-2's form, and a causal one of neither form, are refused: no class computes them.
+A masked model with a switch of GPT-2's form, and a causal one of another form, are refused: no class computes them.
 
 A model without pooler and sentence head, such as a generator, is an ElectraForMaskedLM, AlbertForMaskedLM or
 BertForMaskedLM. Without a trained masked-LM head only the encoder and its pooler go out: AlbertModel, BertModel or
@@ -110,7 +111,7 @@ def in_order_of(vocabulary: Path, model: Exported) -> Exported:
     """``model`` with the rows of the word table, the output bias and special ids in the order of ``vocabulary``."""
     order = torch.from_numpy(row_order(read_vocabulary(vocabulary), model.config["vocab_size"], vocabulary))
     back = torch.argsort(order)
-    tables = ("word_embeddings.weight", ".wte.weight")
+    tables = ("word_embeddings.weight", ".wte.weight", ".embed_tokens.weight")
     rows = (*tables, ".predictions.bias", "generator_lm_head.bias", "vocab_projector.bias")
     tensors = {name: tensor[back] if f".{name}".endswith(rows) else tensor for name, tensor in model.tensors.items()}
     ids = {name: int(order[model.config[name]]) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}

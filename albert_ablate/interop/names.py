@@ -1,4 +1,4 @@
-"""Tensor names of transformers' ALBERT, BERT, DistilBERT, ELECTRA and GPT-2, mapped to the names of this project.
+"""Tensor names of transformers' ALBERT, BERT, DistilBERT, ELECTRA, GPT-2 and OPT, mapped to the names of this project.
 
 If one block of this project serves several layers of transformers, several names map to it. ``None``
 marks a tensor that this project does not have: the identity projection of transformers' ALBERT at E = H.
@@ -28,6 +28,11 @@ _GPT2_ATTENTION = {
     "ln_1": "norm",
 }  # fmt: skip
 _GPT2_FFN = {"mlp.c_fc": "inner", "mlp.c_proj": "outer", "ln_2": "norm"}
+_OPT_ATTENTION = {
+    "self_attn.q_proj": "query", "self_attn.k_proj": "key", "self_attn.v_proj": "value", "self_attn.out_proj": "output",
+    "self_attn_layer_norm": "norm",
+}  # fmt: skip
+_OPT_FFN = {"fc1": "inner", "fc2": "outer", "final_layer_norm": "norm"}
 _TABLES = {
     "embeddings.word_embeddings": "word", "embeddings.position_embeddings": "position",
     "embeddings.token_type_embeddings": "token_type",
@@ -118,6 +123,21 @@ def gpt2_names(layers: Blocks) -> dict[str, str | None]:
         names |= _block(f"transformer.h.{layer}", _GPT2_ATTENTION, f"encoder.attention.{attention}")
         names |= _block(f"transformer.h.{layer}", _GPT2_FFN, f"encoder.ffn.{ffn}")
     return names | _pair("transformer.ln_f", "encoder.norm")
+
+
+def opt_names(layers: Blocks) -> dict[str, str | None]:
+    """Names of OPTForCausalLM with an embedding of another width. ``layers`` are as in ``bert_names``."""
+    names: dict[str, str | None] = {
+        f"model.decoder.{foreign}.weight": f"{ours}.weight"
+        for foreign, ours in (
+            ("embed_tokens", "encoder.embedding.word"), ("embed_positions", "encoder.embedding.position"),
+            ("project_in", "encoder.embedding.projection"), ("project_out", "mlm_head.dense"),
+        )
+    }  # fmt: skip
+    for layer, (attention, ffn) in enumerate(layers):
+        names |= _block(f"model.decoder.layers.{layer}", _OPT_ATTENTION, f"encoder.attention.{attention}")
+        names |= _block(f"model.decoder.layers.{layer}", _OPT_FFN, f"encoder.ffn.{ffn}")
+    return names | _pair("model.decoder.final_layer_norm", "encoder.norm")
 
 
 def discriminator_names(layers: Blocks, projection: bool) -> dict[str, str | None]:

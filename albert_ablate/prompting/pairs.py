@@ -50,13 +50,15 @@ def locate_pairs(settings: MinimalPairsConfig, config: RunConfig, run: RunFolder
         return PairSource(settings, files, None, digest([_FORMAT, [sha256_file(file) for file in files]]))
     if config.data.source == "packed":
         raise DataError(
-            f"{_FIELD} is empty: a packed corpus has no text to make pairs of. Give pairs of your own in a .jsonl."
+            f"{_FIELD} is empty: a packed corpus has no text to make pairs of. Give pairs of your own in a "
+            ".jsonl, or leave the task out: task=none kshot.ask=command."
         )
     cache = Path(config.paths.cache)
     folder = prepare_text(open_corpus(config.data), config.data.language, config.data.validation_fraction, cache)
     fingerprint = text_info(folder)["fingerprint"]
-    recorded = run.read("manifest.json").get("data", {}).get("text", {}).get("fingerprint", fingerprint)
-    if fingerprint != recorded:
+    trained = (run.path / "manifest.json").is_file()
+    recorded = run.read("manifest.json").get("data", {}).get("text", {}).get("fingerprint") if trained else None
+    if recorded not in (None, fingerprint):
         raise DataError(f"{run.path}: its corpus has changed since the pretraining, so its held-out text is not known.")
     return PairSource(settings, (), side_of_text(folder, "valid"), digest([_FORMAT, fingerprint]))
 

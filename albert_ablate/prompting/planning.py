@@ -1,6 +1,6 @@
 """The units of k-shot evaluation that a run's settings ask for, before anything is scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from albert_ablate.config.tasks import TaskConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.errors import ConfigError
 from albert_ablate.files import digest
+from albert_ablate.prompting.bigram import Bigram, bigram_of
 from albert_ablate.prompting.models import predicts_next, room_of
 from albert_ablate.prompting.pairs import NAME, locate_pairs, read_pairs
 from albert_ablate.prompting.template import Template, load_template, require_fitting
@@ -41,6 +42,8 @@ class Asked:
     #: (tokenizer, most tokens of an option) -> its questions, and how many were left out. Raises UserError.
     read: Callable[[Tokenizer, int], tuple[Questions, dict[str, int]]]
     demonstrates: bool = True  # whether there are training questions
+    #: The bigram model whose preferences are shown beside those of the run's, from the run's tokenizer; None without.
+    bigram: Callable[[Tokenizer], Bigram | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,34 @@ class Unit:
     counted: dict[str, Any]  # the settings that change the scores
 
 
-def plan_units(config: RunConfig, run: RunFolder) -> list[Unit]:
-    """Every task, number of demonstrations and seed of ``config``. Raises UserError for missing data or templates."""
+def plan_asked(config: RunConfig, run: RunFolder) -> list[Asked]:
+    """Every task of ``config``, with its data located. Raises UserError for missing data or templates."""
     kshot = config.kshot
     if kshot.template is not None and len(config.tasks) + (kshot.minimal_pairs is not None) > 1:
         raise ConfigError(f"kshot.template={kshot.template}: a template fits one task. Ask the tasks one at a time.")
     asked = [_of_task(config, task) for task in config.tasks.values()]
     if kshot.minimal_pairs is not None:
         asked.append(_of_pairs(config, run))
+    for one in asked:
+        _demonstrations(config, one)
+    return asked
+
+
+def _demonstrations(config: RunConfig, asked: Asked) -> list[int]:
+    """The numbers of demonstrations that the task allows. Raises ConfigError if there is none."""
+    counts = [k for k in dict.fromkeys(config.kshot.k) if k == 0 or asked.demonstrates]
+    if not counts:
+        raise ConfigError(f"kshot.k={list(config.kshot.k)}: task={asked.name} has no demonstrations. Use kshot.k=[0].")
+    return counts
+
+
+def plan_units(config: RunConfig, run: RunFolder, asked: Sequence[Asked]) -> list[Unit]:
+    """Every number of demonstrations and seed of each task, for a run that is trained."""
     units = []
     for one in asked:
-        counts = [k for k in dict.fromkeys(kshot.k) if k == 0 or one.demonstrates]
-        if not counts:
-            raise ConfigError(f"kshot.k={list(kshot.k)}: task={one.name} has no demonstrations. Use kshot.k=0.")
-        for k in counts:
-            units += [_unit(config, run, one, k, seed) for seed in (dict.fromkeys(kshot.seeds) if k else (None,))]
+        for k in _demonstrations(config, one):
+            seeds = dict.fromkeys(config.kshot.seeds) if k else (None,)
+            units += [_unit(config, run, one, k, seed) for seed in seeds]
     return units
 
 
@@ -110,9 +126,12 @@ def _of_pairs(config: RunConfig, run: RunFolder) -> Asked:
     def read(tokenizer: Tokenizer, room: int) -> tuple[Questions, dict[str, int]]:
         return read_pairs(source, tokenizer, room)
 
+    def bigram(tokenizer: Tokenizer) -> Bigram | None:
+        return bigram_of(config, run, tokenizer)
+
     settings = {key: value for key, value in asdict(source.settings).items() if key != "file"}
     rules = _rules(config, template, f"task={NAME}")
-    return Asked(NAME, template, rules, source.fingerprint, settings, read, demonstrates=False)
+    return Asked(NAME, template, rules, source.fingerprint, settings, read, False, bigram)
 
 
 def _rules(config: RunConfig, template: Template, where: str) -> tuple[RuleName, ...]:

@@ -25,6 +25,7 @@ class OptionScores:
     tokens: Sequence[float]  # log-probability of each of its tokens after the prompt
     null: float | None = None  # summed, after the neutral prompt
     content_free: Sequence[float] = ()  # summed, after each prompt without content
+    bigram: float | None = None  # summed, by a bigram model: no rule reads it
 
     @property
     def total(self) -> float:

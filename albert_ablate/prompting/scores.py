@@ -10,6 +10,7 @@ import numpy as np
 from albert_ablate.config.kshot import RuleName
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.files import write_text
+from albert_ablate.prompting.bigram import Bigram
 from albert_ablate.prompting.draw import Demonstrations
 from albert_ablate.prompting.likelihood import Candidate, Likelihood
 from albert_ablate.prompting.prompts import Prompt, Prompts
@@ -29,9 +30,12 @@ class Asker:
     """Asks questions of one task: makes their prompts and scores the options."""
 
     def __init__(
-        self, prompts: Prompts, likelihood: Likelihood, drawn: Demonstrations, k: int, rules: Sequence[RuleName]
-    ) -> None:
+        self, prompts: Prompts, likelihood: Likelihood, drawn: Demonstrations, k: int, rules: Sequence[RuleName],
+        bigram: Bigram | None = None,
+    ) -> None:  # fmt: skip
+        """``bigram``: a model whose log-probabilities of the options are written, too."""
         self._prompts, self._likelihood, self._drawn, self._k = prompts, likelihood, drawn, k
+        self._bigram = bigram
         self._null, self._free = "null" in rules, "calibrated" in rules
 
     def answers(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
@@ -66,6 +70,8 @@ class Asker:
                 option["null"] = round(null[place], _DIGITS)
             if free:
                 option["content_free"] = [round(sums[place], _DIGITS) for sums in free]
+            if self._bigram is not None:
+                option["bigram"] = round(self._bigram((*prompt.context, *prompt.options[place])), _DIGITS)
             options.append(option)
         line = {"id": question.id, "answer": question.answer, "cluster": question.cluster}
         if question.phenomenon is not None:
@@ -108,6 +114,19 @@ def judged(lines: Sequence[dict[str, Any]], rules: Sequence[RuleName]) -> dict[s
         credits_ = np.array([credit(RULES[rule](_options(line)), line["answer"]) for line in lines])
         found[str(rule)] = share(credits_, [line["cluster"] for line in lines])
     return found
+
+
+def judged_by_bigram(lines: Sequence[dict[str, Any]]) -> Share | None:
+    """Accuracy of the bigram model over the questions ``lines``; None if they were asked without one."""
+    if not all("bigram" in option for line in lines for option in line["options"]):
+        return None
+    credits_ = [credit([option["bigram"] for option in line["options"]], line["answer"]) for line in lines]
+    return share(np.array(credits_), [line["cluster"] for line in lines])
+
+
+def of_phenomenon(lines: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The questions of one phenomenon."""
+    return [line for line in lines if line["phenomenon"] == name]
 
 
 def share(credits_: np.ndarray, clusters: Sequence[str]) -> Share:

@@ -6,7 +6,7 @@ run's ``results.json``.
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from filelock import FileLock
@@ -18,9 +18,17 @@ from albert_ablate.errors import PreemptedError, UserError, raise_worst
 from albert_ablate.prompting.draw import Demonstrations
 from albert_ablate.prompting.likelihood import Likelihood
 from albert_ablate.prompting.models import load_likelihood, room_of, scoring
-from albert_ablate.prompting.planning import Unit
+from albert_ablate.prompting.planning import Asked, Unit
 from albert_ablate.prompting.prompts import Prompts
-from albert_ablate.prompting.scores import Asker, ask_all, drop_parts, judged, read_lines
+from albert_ablate.prompting.scores import (
+    Asker,
+    ask_all,
+    drop_parts,
+    judged,
+    judged_by_bigram,
+    of_phenomenon,
+    read_lines,
+)
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.kshot import KShotEntry, KShotManifest, KShotUnit
 from albert_ablate.record.lock import guard_file, locked
@@ -40,13 +48,13 @@ class Read:
     left_out: dict[str, int]
 
 
-def read_all(units: Sequence[Unit], tokenizer: Tokenizer, room: int) -> dict[str, Read]:
-    """Task -> its questions, read and checked, for every task with an unfinished unit. Raises UserError."""
+def read_all(asked: Iterable[Asked], tokenizer: Tokenizer, room: int) -> dict[str, Read]:
+    """Task -> its questions, read and checked. Raises UserError."""
     found: dict[str, Read] = {}
-    for unit in units:
-        if unit.asked.name not in found and unit.folder.state() != "finished":
-            with console.stage(f"reading {unit.asked.name}"):
-                found[unit.asked.name] = Read(*unit.asked.read(tokenizer, room))
+    for one in asked:
+        if one.name not in found:
+            with console.stage(f"reading {one.name}"):
+                found[one.name] = Read(*one.read(tokenizer, room))
     return found
 
 
@@ -71,7 +79,7 @@ def evaluate_all(
         try:
             with (
                 locked(unit.folder.path),
-                recorded(unit.folder, _no_memory(config), config.runtime.time_limits),
+                recorded(unit.folder, no_memory(config), config.runtime.time_limits),
             ):
                 unit.folder.set_status("running")
                 _evaluate(config, run, unit, read[unit.asked.name], likelihood, tokenizer, machine)
@@ -101,7 +109,8 @@ def _evaluate(
         hardware=hardware(machine), precision="fp32",
     ))  # fmt: skip
     drawn = Demonstrations(questions.training, asked.name, unit.seed or 0, config.kshot.balanced)
-    asker = Asker(Prompts(asked.template, tokenizer, room), likelihood, drawn, unit.k, asked.rules)
+    prompts = Prompts(asked.template, tokenizer, room)
+    asker = Asker(prompts, likelihood, drawn, unit.k, asked.rules, asked.bigram(tokenizer))
     started, before = time.perf_counter(), likelihood.passes
     title = f"{asked.name}, k={unit.k}" + ("" if unit.seed is None else f", seed {unit.seed}")
     with console.stage(f"{title}: {len(questions.dev):,} questions"):
@@ -117,7 +126,7 @@ def _evaluate(
         scoring=scoring(config),
         questions=len(lines),
         accuracy=judged(lines, asked.rules),
-        phenomena={name: judged([line for line in lines if line["phenomenon"] == name], asked.rules) for name in names},
+        phenomena={name: judged(of_phenomenon(lines, name), asked.rules) for name in names},
         chance=questions.chance,
         majority=questions.majority,
         k_used=statistics.fmean(shots),
@@ -128,6 +137,11 @@ def _evaluate(
         passes=likelihood.passes - before,
         seconds=time.perf_counter() - started,
     )
+    bigram = judged_by_bigram(lines)
+    if bigram is not None:
+        record.bigram = bigram
+        each = {name: judged_by_bigram(of_phenomenon(lines, name)) for name in names}
+        record.bigram_phenomena = {name: share for name, share in each.items() if share is not None}
     folder.write("results.json", record)
     folder.set_status("finished")
     drop_parts(folder.path)
@@ -177,7 +191,7 @@ def _entry(members: Sequence[tuple[str, KShotUnit]]) -> KShotEntry:
     first = records[0]
     rules = [rule for rule in first.accuracy if all(rule in record.accuracy for record in records)]
     each = {rule: [record.accuracy[rule].value for record in records] for rule in rules}
-    return KShotEntry(
+    entry = KShotEntry(
         task=first.task,
         k=first.k,
         group=first.group,
@@ -195,9 +209,13 @@ def _entry(members: Sequence[tuple[str, KShotUnit]]) -> KShotEntry:
         cut=first.cut,
         units=[name for name, _ in members],
     )
+    if first.bigram is not None:
+        entry.bigram, entry.bigram_phenomena = first.bigram, first.bigram_phenomena
+    return entry
 
 
-def _no_memory(config: RunConfig) -> str:
+def no_memory(config: RunConfig) -> str:
+    """What to do when memory runs out."""
     device = config.runtime.device
     return (
         f"Out of memory while scoring options (runtime.device={device}). Use runtime.device=cpu, or a smaller kshot.k."

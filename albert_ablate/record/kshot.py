@@ -50,6 +50,8 @@ class KShotUnit(Part):
     questions: Whole
     accuracy: dict[str, Share]  # by rule
     phenomena: dict[str, dict[str, Share]] = Field(default_factory=dict)  # phenomenon -> rule -> accuracy
+    bigram: Share | None = None  # of a bigram model of the training text, for minimal pairs
+    bigram_phenomena: dict[str, Share] = Field(default_factory=dict)  # phenomenon -> that model's accuracy
     chance: Number
     majority: Number | None  # of the training questions' most frequent answer; None without training questions
     k_used: Number  # mean number of demonstrations that fitted
@@ -75,6 +77,8 @@ class KShotEntry(Part):
     accuracies: dict[str, list[Number]]  # by rule, of each seed
     intervals: dict[str, Interval]  # by rule, over questions, of the first seed
     phenomena: dict[str, dict[str, Share]] = Field(default_factory=dict)  # of the first seed
+    bigram: Share | None = None  # of the first seed
+    bigram_phenomena: dict[str, Share] = Field(default_factory=dict)  # of the first seed
     chance: Number
     majority: Number | None
     k_used: Number  # mean over seeds

@@ -12,6 +12,8 @@ from albert_ablate.console import duration, packed
 from albert_ablate.record import formats
 from albert_ablate.record.causal_summary import causal_rows, causal_verdict
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.kshot import KShotEntry
+from albert_ablate.record.prompted_summary import prompted_table
 from albert_ablate.record.score_table import ScoreRow, ScoreTable
 from albert_ablate.record.tasks import form
 
@@ -28,6 +30,7 @@ def summary(folder: RunFolder) -> RenderableType:
         *_facts(manifest, results.get("training")),
         *held_out(results),
         *_tasks(results),
+        *_prompted(results),
         Text(f"  {folder.path}\n", style="cyan"),
     )
 
@@ -187,6 +190,15 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
         line = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
         parts.append(Text(line, style="bold"))
     return parts
+
+
+def _prompted(results: dict[str, Any]) -> list[RenderableType]:
+    """Zero-, one- and few-shot scores."""
+    entries = [KShotEntry.read(entry) for entry in results.get("kshot", [])]
+    if not entries:
+        return []
+    notes = "  asked by prompts: accuracy in %, mean ± standard deviation over seeds of the demonstrations\n"
+    return [prompted_table(entries), Text(notes, style="dim")]
 
 
 def _target_tables(entries: list[dict[str, Any]]) -> list[RenderableType]:

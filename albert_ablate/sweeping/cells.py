@@ -47,7 +47,7 @@ class Placed:
     cell: Cell
     label: str
     folder: RunFolder | None
-    units: tuple[RunFolder, ...] = ()  # its fine-tunings
+    units: tuple[RunFolder, ...] = ()  # its fine-tunings, and what it asks
     problem: UserError | None = None
 
     def state(self) -> str:
@@ -76,6 +76,7 @@ def assign_folders(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig]
     """
     from albert_ablate.data.prepare import Prepared, prepare_data, require_documents
     from albert_ablate.experiment import corpus_of, run_folder
+    from albert_ablate.prompting.asking import plan_asking
     from albert_ablate.tasks.planning import plan_units
 
     precisions = [precision_of(cell.config.runtime) for cell in cells]
@@ -101,8 +102,8 @@ def assign_folders(cells: Sequence[Cell], precision_of: Callable[[RuntimeConfig]
             prepared = prepared_for(cell.config)
             config = prepared.settled(cell.config)
             folder = run_folder(config, prepared, precision)
-            units = tuple(unit.folder for unit in plan_units(config, folder, precision, corpus_of(prepared)))
-            placed.append(Placed(cell, label, folder, units))
+            units = [unit.folder for unit in plan_units(config, folder, precision, corpus_of(prepared))]
+            placed.append(Placed(cell, label, folder, (*units, *plan_asking(config, folder).folders)))
         except UserError as error:
             placed.append(Placed(cell, label, None, problem=error))
     return placed

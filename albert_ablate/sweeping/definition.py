@@ -29,7 +29,7 @@ _EXPECTED = {
 
 Values = dict[str, Any]
 #: Settings whose value is a list: several values belong to one cell.
-LISTS = ("task", "tracker")
+LISTS = ("task", "tracker", "kshot.k", "kshot.seeds", "kshot.rules")
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))

@@ -46,7 +46,7 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "
         {
             "label": p.label,
             "folder": None if p.folder is None else p.folder.name,
-            "units": [unit.name for unit in p.units],
+            "units": [f"{unit.path.parent.name}/{unit.name}" for unit in p.units],
             "overrides": p.cell.overrides,
             "rows": p.cell.rows,
             "problem": None if p.problem is None else str(p.problem),
@@ -94,12 +94,19 @@ def single_runs(runs: Path) -> list[str]:
 
 
 def single_run(runs: Path, name: str) -> Standing:
-    """Current state of a run folder and its fine-tunings."""
-    units = sorted(file.parent.name for file in (runs / name / "tasks").glob("[!.]*/status.json"))
+    """Current state of a run folder, its fine-tunings and what it asks."""
+    found = [*(runs / name).glob("tasks/[!.]*/status.json"), *(runs / name).glob("kshot/asked-*/status.json")]
+    units = sorted(f"{file.parent.parent.name}/{file.parent.name}" for file in found)
     try:
         return standing(runs, {"label": name, "folder": name, "units": units})
     except RunFolderError as error:  # a damaged record must not hide other runs
         return Standing(name, "failed", str(error), None, None, None, None)
+
+
+def _unit(run: RunFolder, name: str) -> RunFolder:
+    """A unit of a run by its recorded name, ``tasks/NAME``; older records have only the name of a fine-tuning."""
+    kind, _, rest = name.rpartition("/")
+    return RunFolder(run.path / (kind or "tasks"), rest)
 
 
 def standing(runs: Path, cell: dict[str, Any]) -> Standing:
@@ -107,7 +114,7 @@ def standing(runs: Path, cell: dict[str, Any]) -> Standing:
     if cell["folder"] is None:
         return Standing(cell["label"], "failed", cell["problem"], None, None, None, None)
     folder = RunFolder(runs, cell["folder"])
-    units = [RunFolder(folder.path / "tasks", name) for name in cell.get("units", [])]
+    units = [_unit(folder, name) for name in cell.get("units", [])]
     state, status = standing_of(folder, units)
     reason = None if status is None else status["reason"]
     holder = owner(folder.path) if state == "running" else None

@@ -65,7 +65,7 @@ def plan_units(config: RunConfig, run: RunFolder, precision: str, corpus: Corpus
 
     ``corpus``: for a run that is not trained yet. Raises ConfigError if a run that the settings name does not suit.
     """
-    if not config.tasks:
+    if not config.fine_tuned:
         return []
     cache = Path(config.paths.cache)
     sources = [locate(config.task, task, locate_facts(config.knowledge, task, cache)) for task in config.tasks.values()]

@@ -130,8 +130,8 @@ def _as_teacher(settings: RunConfig, config: RunConfig) -> RunConfig:
         augment=AugmentConfig(copies=0, masked_lm=None, **AUGMENT),
     )
     teacher = replace(
-        settings, task=common, tasks=config.tasks, paths=config.paths, runtime=config.runtime, tracker=config.tracker,
-        rerun="missing",
+        settings.without_tasks(), task=common, tasks=config.tasks, paths=config.paths, runtime=config.runtime,
+        tracker=config.tracker, rerun="missing",
     )  # fmt: skip
     return parse(teacher.as_dict())
 

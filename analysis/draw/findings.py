@@ -107,6 +107,18 @@ def _students(data: pd.DataFrame) -> str:
     return f"From the best to the worst: {'; '.join(parts)}."
 
 
+def _sizes(data: pd.DataFrame) -> str:
+    parts = []
+    for name, part in data.groupby("line", sort=False):
+        if len(part) > 1:
+            few, many = part.iloc[0], part.iloc[-1]
+            parts.append(
+                f"{name}: {few['mean']:.3f} bits per byte with {few['parameters_M']:.2f} M parameters, "
+                f"{many['mean']:.3f} with {many['parameters_M']:.2f} M"
+            )
+    return f"{'; '.join(parts)}." if parts else ""
+
+
 def _replaced(data: pd.DataFrame) -> str:
     last = data[data["step"] == data.groupby("arm")["step"].transform("max")].groupby("arm", sort=False).mean()
     parts = [
@@ -118,6 +130,6 @@ def _replaced(data: pd.DataFrame) -> str:
 
 _FINDINGS: dict[str, Callable[[pd.DataFrame], str]] = {
     "pareto": _pareto, "seeds": _seeds, "curves": _curves, "cost": _cost, "embedding": _embedding,
-    "students": _students, "generators": _generators, "replaced": _replaced,
+    "students": _students, "sizes": _sizes, "generators": _generators, "replaced": _replaced,
     "objectives": _objectives, "figure1": _per_layer, "figure2": _training,
 }  # fmt: skip

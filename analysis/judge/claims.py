@@ -28,6 +28,7 @@ from ..read import paper
 from ..read.cells import NO_RUN, coverage, select
 from ..read.seeds import doubt, lost_seeds
 from ..read.tunings import has_facts
+from . import prompted_scores
 from .effects import contrast
 from .metrics import FOUR, INFERENCE, METRICS, QUEST_TASKS, measured_apart, metric, roughness, tasks_of, unfit, values
 from .statistics import ALPHA, Estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
@@ -92,7 +93,8 @@ class Claim:
             unknown = [score for score in scores if not _is_score(score)]
             if unknown or (name == "scores" and not scores):
                 raise ValueError(
-                    f"{name}: {_unknown_score(unknown)}; known scores are {', '.join(METRICS)} and task:NAME"
+                    f"{name}: {_unknown_score(unknown)}; known scores are {', '.join(METRICS)}, "
+                    f"{prompted_scores.PAIRS}, task:NAME and {', '.join(f'{k}:NAME' for k in prompted_scores.kinds())}"
                 )
         curves = set(self.paper_curves.values()) - set(paper.figure("figure1")["L2"]["series"])
         if curves or (self.paper_curves and set(self.paper_curves) != set(self.arms)):
@@ -268,13 +270,16 @@ def _tasks() -> tuple[str, ...]:
 
 
 def _is_score(score: str) -> bool:
+    if prompted_scores.is_prompted(score):
+        return score == prompted_scores.PAIRS or prompted_scores.task_of(score) in _tasks()
     return score in METRICS or (score.startswith("task:") and score.removeprefix("task:") in _tasks())
 
 
 def _unknown_score(unknown: Sequence[str]) -> str:
     if not unknown:
         return "none"
-    known = [*METRICS, *(f"task:{name}" for name in _tasks())]
+    prompts = [prompted_scores.PAIRS, *(f"{kind}:{name}" for kind in prompted_scores.kinds() for name in _tasks())]
+    known = [*METRICS, *(f"task:{name}" for name in _tasks()), *prompts]
     near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
     return ", ".join(unknown) + (f" (did you mean {near[0]}?)" if near else "")
 
@@ -331,6 +336,8 @@ def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
 
 
 def _missing(claim: Claim) -> str:
+    if all(prompted_scores.is_prompted(score) for score in claim.scores):
+        return "ask the arms (kshot)"
     return "fine-tune the arms" if any(s in ("Avg", FOUR) or metric(s).task for s in claim.scores) else "not measured"
 
 

@@ -20,6 +20,7 @@ from ..read import cautions
 from ..read.arms import settings_of_arms
 from ..read.seeds import Seeds
 from ..read.sweeps import Group
+from . import prompted_scores
 from .metrics import (
     BITS_PER_BYTE,
     CONTEXT_GAIN,
@@ -169,7 +170,8 @@ def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     tasks = tasks_of(runs)
     printed = [name for name, spec in METRICS.items() if spec.task in tasks and name not in TINYBERTS]
     others = [f"task:{task}" for task in tasks if not any(METRICS[name].task == task for name in printed)]
-    keys = ["params", *_SCORES, *printed, *others, "inference", "seconds"]
+    prompts = prompted_scores.keys_of(runs.to_dict("records"))
+    keys = ["params", *_SCORES, *prompts, *printed, *others, "inference", "seconds"]
     return tuple((key,) for key in keys if len(values(runs, key)))
 
 

@@ -15,7 +15,9 @@ from albert_ablate.record.tasks import direction
 from albert_ablate.sweeping.estimate import STEADY
 
 from ..read import students
+from ..read.later_epochs import GAIN
 from ..read.task_setups import one_setup_each
+from . import prompted_scores
 from .statistics import EVERYWHERE, Estimate, estimate
 
 
@@ -117,6 +119,14 @@ METRICS = {
         Metric(
             "QUEST ties", "QUEST, gain of ties", _PERCENT, within=EVERYWHERE, source=("quest", "*", "discretising_gain")
         ),
+        Metric(
+            "QUEST later epochs",
+            "QUEST, gain after epoch 2",
+            THOUSANDTHS,
+            1000.0,
+            within=EVERYWHERE,
+            source=("quest", "*", GAIN),
+        ),
         Metric("MLM", "MLM", _PERCENT, within=_SHARE, source=("mlm",), interval="mlm_interval"),
         *(
             Metric(score, score, _PERCENT, within=_SHARE, source=(task,), interval=f"{task}_interval", sentences=True)
@@ -179,6 +189,7 @@ METRICS = {
 def metric(key: str) -> Metric:
     """A metric by its name; ``task:era`` is the score of a fine-tuned task in its own metric. Raises KeyError.
 
+    ``few-shot:sst2`` is a score by prompts (``prompted_scores``).
     ``kept task:era`` is a student's part of its teacher's score; ``kept`` alone the mean over all fine-tuned tasks.
     """
     if key in METRICS:
@@ -187,6 +198,8 @@ def metric(key: str) -> Metric:
         of = key.removeprefix(RETENTION).removeprefix(" ")
         label = f"{metric(of).label} kept" if of else "kept, mean"
         return Metric(key, label, _PERCENT, 1.0, within=EVERYWHERE)
+    if prompted_scores.is_prompted(key):
+        return Metric(key, prompted_scores.label(key), _PERCENT, within=prompted_scores.within(key))
     if key.startswith("task:"):
         name = key.removeprefix("task:")
         return Metric(
@@ -212,6 +225,8 @@ def resolution(runs: pd.DataFrame, key: str) -> float:
         errors = [_average_error(tasks) for tasks in entries_of(runs)]
     elif key in _MEANS:
         errors = [_mean_error(tasks, _MEANS[key]) for tasks in entries_of(runs)]
+    elif prompted_scores.is_prompted(key):
+        errors = [prompted_scores.error(run, key) for run in runs.to_dict("records")]
     elif spec.task is not None:
         errors = [_score_error(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     else:
@@ -291,6 +306,8 @@ def values(runs: pd.DataFrame, key: str) -> pd.Series:
         numbers = [_score(tasks.get(spec.task), *spec.source[1:]) for tasks in entries_of(runs)]
     elif key.startswith(RETENTION):
         return retention(runs, key.removeprefix(RETENTION).removeprefix(" "))
+    elif prompted_scores.is_prompted(key):
+        numbers = [prompted_scores.value(run, key) for run in runs.to_dict("records")]
     elif key in _OF_STUDENTS:
         numbers = [_OF_STUDENTS[key](run) for run in runs.to_dict("records")]
     elif key.endswith("roughness"):
@@ -375,6 +392,9 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
         return f"not better than the unigram baseline of causal LM in {plateau} of {len(runs)} seeds"
     if own := _own_text(runs):
         return own
+    if prompted_scores.is_prompted(key):
+        low = sum(prompted_scores.at_chance(run, key) for run in runs.to_dict("records"))
+        return f"at chance in {low} of {len(runs)} seeds" if low else None
     if metric(key).sentences:
         flat = sum(1 for run in runs.to_dict("records") if run.get(f"{run['objective']}_left_baseline") is False)
         if flat:

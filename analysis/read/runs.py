@@ -18,6 +18,7 @@ from albert_ablate.sweeping.relative import base_name
 from . import students
 from .copies import without_copies
 from .heads import with_format
+from .later_epochs import with_gain
 from .places import inside as _inside
 from .places import no_runs as _no_runs
 from .places import run_folders
@@ -282,7 +283,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "planted": strengths(config),
         "l2": similarity.get("l2"),
         "degrees": similarity.get("degrees"),
-        "tasks": with_format(folder, results.get("tasks", []), manifest.get("precision")),
+        "tasks": with_gain(folder, with_format(folder, results.get("tasks", []), manifest.get("precision"))),
         "kshot": results.get("kshot", []),
         "minimal_pairs": _pairs(results),
         "commit": source.get("commit"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import Check, compare, same, unknown
-from .files import mean, middle, read_json
+from .files import at, mean, middle, read_json, read_lines
 from .predictions import Counted, count
 from .runs import Run
 
@@ -140,3 +140,21 @@ def _leaves(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
         for part in ("value", "interval")
         if part in value
     ]
+
+
+def later_epochs(run: Path, entry: dict[str, Any] | None) -> float | None:
+    """Squared error after two epochs less the lowest one later, in thousandths: the mean over a task's fine-tunings."""
+    gains: list[float] = []
+    for name in (entry or {}).get("units") or ():
+        unit = run / "tasks" / name
+        steps, epochs = (at(read_json(unit / "results.json"), f"training.{part}") for part in ("steps", "epochs"))
+        if not steps or not (unit / "metrics.jsonl").is_file():
+            return None
+        lines = [line for line in read_lines(unit / "metrics.jsonl") if line is not None and "dev_score" in line]
+        passed = [(line["step"] / steps * epochs, line["dev_score"]) for line in lines]
+        at_two = [error for epoch, error in passed if 1.98 <= epoch <= 2.02]
+        after = [error for epoch, error in passed if epoch > 2.02]
+        if not at_two or not after:
+            return None
+        gains.append(1000 * (at_two[-1] - min(after)))
+    return sum(gains) / len(gains) if gains else None

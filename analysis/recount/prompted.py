@@ -36,6 +36,7 @@ _SCORES: dict[str, Callable[[Sequence[dict[str, Any]], int], float]] = {
     "byte": lambda options, place: _total(options[place]) / len(options[place]["text"].encode()),
     "null": lambda options, place: _total(options[place]) - options[place]["null"],
     "calibrated": _calibrated,
+    "bigram": lambda options, place: options[place]["bigram"],
 }
 
 
@@ -69,6 +70,13 @@ def check(rows: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[Check]:
                 derived[run.name, entry["group"], rule] = mean, spread
                 checks.append(compare(_SECTION, f"{where} · {rule}", reported, mean, source))
                 checks.append(compare(_SECTION, f"{where} · {rule} sd", entry["spread"][rule], spread, source))
+            bars = {"": entry.get("bigram"), **(entry.get("bigram_phenomena") or {})}
+            for name, bar in bars.items():
+                if bar is not None:
+                    some = [line for line in units[0] if not name or line.get("phenomenon") == name]
+                    shown = f"{where} · {name} · bigram" if name else f"{where} · bigram"
+                    checks.append(compare(_SECTION, shown, bar["value"], accuracy(some, "bigram"), source))
+                    derived[run.name, entry["group"], f"bigram {name}".strip()] = accuracy(some, "bigram"), None
             for name, shares in (entry.get("phenomena") or {}).items():
                 some = [line for line in units[0] if line.get("phenomenon") == name]
                 checks += [
@@ -83,6 +91,8 @@ def check(rows: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[Check]:
             continue
         checks.append(compare(_SECTION, where, row["accuracy"], found[0], "options.jsonl"))
         checks.append(compare(_SECTION, f"{where} sd", row["sd"], found[1], "options.jsonl"))
+        bigram = derived.get((row["run"], row["group"], "bigram"), (None, None))[0]
+        checks.append(compare(_SECTION, f"{where} bigram", row["bigram"], bigram, "options.jsonl"))
     return checks
 
 
@@ -94,3 +104,48 @@ def pairs(run: Run) -> Any:
     """The accuracy on minimal pairs as ``runs.csv`` has it: None where a run has none, or several sets."""
     found = [entry for entry in run.results.get("kshot") or () if entry["task"] == "minimal_pairs"]
     return found[0]["accuracy"].get("sum") if len(found) == 1 else None
+
+
+def measured(run: Run, key: str) -> tuple[float, list[tuple[float, float]], bool] | None:
+    """A score by prompts in %: its value, the intervals of its parts, and whether none of them is above chance.
+
+    None if ``key`` is no such score, or the run lacks it. ``few-shot`` is the largest k.
+    """
+    if key == "minimal pairs":
+        return _combined([(1.0, _single(run, "minimal_pairs", 0), "sum")])
+    kind, _, task = key.partition(":")
+    known = [entry["k"] for entry in run.results.get("kshot") or () if entry["task"] == task]
+    zero, few = _single(run, task, 0), _single(run, task, max(known, default=0)) if any(known) else None
+    if kind == "few-shot over chance":
+        found = _combined([(1.0, few, "token")])
+        return None if found is None or few is None else (found[0] - 100 * few["chance"], found[1], False)
+    parts: dict[str, list[tuple[float, dict[str, Any] | None, str]]] = {
+        "zero-shot": [(1.0, zero, "token")], "few-shot": [(1.0, few, "token")],
+        "few-shot gain": [(1.0, few, "token"), (-1.0, zero, "token")],
+        "calibration gain": [(1.0, few, "calibrated"), (-1.0, few, "sum")],
+    }  # fmt: skip
+    return _combined(parts[kind]) if kind in parts else None
+
+
+def is_score(key: str) -> bool:
+    """Whether ``key`` names a score by prompts."""
+    return key == "minimal pairs" or key.startswith(("zero-shot:", "few-shot", "calibration gain:"))
+
+
+def _single(run: Run, task: str, k: int) -> dict[str, Any] | None:
+    found = [entry for entry in run.results.get("kshot") or () if entry["task"] == task and entry["k"] == k]
+    return found[0] if len(found) == 1 else None
+
+
+def _combined(
+    parts: Sequence[tuple[float, dict[str, Any] | None, str]],
+) -> tuple[float, list[tuple[float, float]], bool] | None:
+    total, intervals, above = 0.0, [], False
+    for factor, entry, rule in parts:
+        if entry is None or rule not in entry["accuracy"]:
+            return None
+        low, high = entry["intervals"][rule]
+        total += 100 * factor * entry["accuracy"][rule]
+        intervals.append((100 * low, 100 * high))
+        above = above or low > entry["chance"]
+    return total, intervals, not above

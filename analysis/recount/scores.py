@@ -6,7 +6,9 @@ from typing import Any
 
 from albert_ablate.axes import OBJECTIVE, SENTENCE_TASKS
 
+from . import prompted
 from .files import at, mean
+from .fine_tunings import later_epochs
 from .rules import Estimate, error, estimate, resolution
 from .runs import Run
 from .task_setups import alike, one_setup_each
@@ -23,7 +25,8 @@ OF_TASKS = {
 }  # fmt: skip
 #: Tasks whose own metric is a squared error, which is printed in thousandths.
 _SQUARED = tuple(f"task:{name}" for name in ("quest", "quest_single", "quest_pair", "quest_generated"))
-_QUEST = ("QUEST R2", "QUEST ties")  # neither has two bounds
+_LATER = "QUEST later epochs"
+_QUEST = ("QUEST R2", "QUEST ties", _LATER)  # none has two bounds
 OF_TASKS |= {"QUEST R2": ("quest", "", "r2"), "QUEST Spearman": ("quest", "", "spearman"),
              "QUEST ties": ("quest", "", "discretising_gain")}  # fmt: skip
 #: The scores of the sentence tasks, and the key of each in results.json.
@@ -74,7 +77,7 @@ _UNITS = {
 }
 #: How the keys of a student's part of its teacher's score begin, and what is computed of a student's costs.
 _KEPT, _COSTS = "kept", ("times faster", "FLOPs alone", "FLOPs with teacher")
-_UNITS |= dict.fromkeys(_SQUARED, "×10⁻³")
+_UNITS |= dict.fromkeys((*_SQUARED, _LATER), "×10⁻³")
 _UNITS |= {"times faster": "x", "FLOPs alone": "TFLOPs", "FLOPs with teacher": "TFLOPs"}
 _PROPORTIONS = {"accuracy", "exact", "f1", "macro_f1", "micro_f1"}
 _STEADY = 1.25
@@ -100,6 +103,11 @@ def values(runs: Sequence[Run], key: str) -> dict[int, float]:
 
 
 def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | None:
+    if prompted.is_score(key):
+        found = prompted.measured(run, key)
+        return None if found is None else found[0]
+    if key == _LATER:
+        return later_epochs(run.folder, entries.get("quest"))
     if key in _HELD_OUT:
         path, _, scale = _HELD_OUT[key]
         number = at(run.results, path)
@@ -188,6 +196,9 @@ def bounds(key: str, *arms: Sequence[Run]) -> Bounds:
     """Bounds of a score, in printed units."""
     if key in (*_MEANS, "CoLA", "QUEST Spearman"):  # a correlation, or with one among its parts
         return (-100.0, 100.0)
+    if prompted.is_score(key):
+        plain = key == "minimal pairs" or key.startswith(("zero-shot:", "few-shot:"))
+        return _SHARE if plain else (-100.0, 100.0)
     if key.startswith(_KEPT) or key in _QUEST or key == "context gain":
         return (-math.inf, math.inf)
     if key in _SQUARED:
@@ -208,6 +219,10 @@ def floor(runs: Sequence[Run], key: str) -> float:
         _, paths, scale = _HELD_OUT[key]
         pairs = [next((pair for path in paths if (pair := at(run.results, path))), None) for run in runs]
         return scale * resolution([error(pair) for pair in pairs])
+    if prompted.is_score(key):
+        known = [found for run in runs if (found := prompted.measured(run, key)) is not None]
+        parts = [[error(list(pair)) or 0.0 for pair in intervals] for _, intervals, _ in known]
+        return resolution([math.sqrt(sum(one**2 for one in of_run)) for of_run in parts])
     if key == "Avg":
         return 100 * resolution([_error_of_average(entries) for entries in _entries(runs)])
     if key in _MEANS:
@@ -278,11 +293,15 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         return spread >= _STEADY or (bool(speeds) and max(speeds) / min(speeds) >= _STEADY)
     if any(at(run.results, f"{name}.left_baseline") is False for run in runs for name in ("masked_lm", "causal_lm")):
         return True
+    if prompted.is_score(key):
+        known = [found for run in runs if (found := prompted.measured(run, key)) is not None]
+        return any(at_chance for _, _, at_chance in known)
     if key.startswith(tuple(_SENTENCES)):
         return any(at(run.results, f"{at(run.config, 'objective.name')}.left_baseline") is False for run in runs)
     if key == REPLACED and any(at(run.results, "replaced_tokens.left_baseline") is False for run in runs):
         return True
-    task = OF_TASKS[key][0] if key in OF_TASKS else key.removeprefix("task:") if key.startswith("task:") else None
+    named = {_LATER: "quest", **{column: of[0] for column, of in OF_TASKS.items()}}
+    task = named.get(key, key.removeprefix("task:") if key.startswith("task:") else None)
     return task is not None and any(
         task in tasks_of_run and _below(tasks_of_run[task]) for tasks_of_run in _entries(runs)
     )

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.command_line import command_name
 
-from ..judge import prompted
+from ..judge import prompted, targets
 from ..judge.claims import counted, divided
 from ..judge.controls import HEAD, Controls, page_rows, reading, rows
 from ..judge.controls import summary as controls_summary
@@ -87,7 +87,7 @@ def html(report: Report) -> str:
         reference=[_reference_html(name, report.runs) for name in _NOTES],
         figures=[figure_of(drawing) for drawing in report.drawings],
         cost=cost_html(cost_rows(costs(report.runs))),
-        prompted=_prompted(report.runs),
+        further=_further(report.runs),
         missing=missing(report),
         run_count=len(report.runs),
         runs=web.plain_table("Runs", _RUN_HEAD, [_run_row(run) for run in report.runs.to_dict("records")]),
@@ -96,11 +96,17 @@ def html(report: Report) -> str:
     )
 
 
-def _prompted(runs: pd.DataFrame) -> dict[str, Any] | None:
-    """The section on zero-, one- and few-shot scores; None without any."""
-    lines = prompted.rows(runs)
-    table = web.plain_table(_PROMPTED, prompted.HEAD, lines)
-    return {"title": _PROMPTED, "note": prompted.NOTE, "table": table} if lines else None
+def _further(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The sections below the figures that only some runs fill: by prompts, and by target."""
+    found: list[dict[str, Any]] = [
+        {"id": "kshot", "title": _PROMPTED, "note": prompted.NOTE, "head": prompted.HEAD, "rows": prompted.rows(runs)}
+    ]
+    numbers = targets.frame(runs)
+    by_target = {"title": targets.TITLE, "note": targets.note(numbers), "head": targets.HEAD}
+    found.append({"id": "targets", **by_target, "rows": targets.rows(numbers)})
+    return [
+        part | {"table": web.plain_table(part["title"], part["head"], part["rows"])} for part in found if part["rows"]
+    ]
 
 
 def _is_offered(table: Table, runs: pd.DataFrame) -> bool:
@@ -130,8 +136,8 @@ def markdown(report: Report) -> str:
     parts += ["## Tables", *(render.markdown(filled_part(table)) for table in report.filled)]
     recipes = _reference("table14", report.runs)
     parts += [f"### Table 14. {recipes['title']}", render.pipes(recipes["head"], recipes["rows"]), recipes["note"]]
-    if prompts := prompted.rows(report.runs):
-        parts += [f"## {_PROMPTED}", prompted.NOTE, render.pipes(prompted.HEAD, prompts)]
+    for part in _further(report.runs):
+        parts += [f"## {part['title']}", part["note"], render.pipes(part["head"], part["rows"])]
     parts += ["## Figures"] if report.drawings else []
     parts += [f"### {d.title}\n\n![{d.title}](figures/{d.name}.svg)\n\n{d.caption}" for d in report.drawings]
     cost = cost_rows(costs(report.runs))
