@@ -66,6 +66,11 @@ def _causal_contradictions(c: RunConfig) -> list[str]:
     if not c.method.name.predicts_next:
         return []
     problems = []
+    if c.attention.name.in_blocks:
+        problems.append(
+            f"attention={c.attention.name} with method={c.method.name}: it sees both sides of a position, and this "
+            "method may only see the left one. Use attention=full, which is then cut off at the position."
+        )
     if c.objective.name.trains_sentences:
         problems.append(
             f"objective={c.objective.name}: with method={c.method.name} the sentence head would read [CLS], which sees "

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import AXES, Objective, Share
+from albert_ablate.config.attention import AttentionConfig
 from albert_ablate.config.knowledge import KnowledgeConfig
 from albert_ablate.config.kshot import KShotConfig
 from albert_ablate.config.method import MethodConfig
@@ -324,6 +325,7 @@ class RunConfig:
     embed: EmbedConfig
     share: ShareConfig
     objective: ObjectiveConfig
+    attention: AttentionConfig
     method: MethodConfig
     model: ModelConfig
     data: DataConfig
@@ -369,7 +371,8 @@ class RunConfig:
             activation=m.activation,
             layer_norm_eps=m.layer_norm_eps,
             initializer_range=m.initializer_range,
-            pattern="causal" if self.method.name.predicts_next else "full",
+            pattern="causal" if self.method.name.predicts_next else self.attention.name.value,
+            blocks=self.attention.pattern(self.seed),
             norm=m.norm,
             embedding_norm=m.embedding_norm,
             residual_init=m.residual_init,
