@@ -36,7 +36,7 @@ TUNED = "fine_tuning"
 _UNREAD = "unread"
 _NAMES = {
     **{axis.path: axis.group for axis in AXES}, **{path: path.split(".")[0] for path in _CHOICES},
-    "warm_start.layers": "after", _TASKS: "task", "knowledge.name": "knowledge",
+    "warm_start.layers": "after", "warm_start.length": "after_length", _TASKS: "task", "knowledge.name": "knowledge",
 }  # fmt: skip
 
 

@@ -186,6 +186,7 @@ class PairsConfig:
     short_probability: Annotated[float, Field(ge=0, le=1)]
     single_sentence: Literal["extend", "skip", "released", "alone"]
     nsp_tail: Literal["put_back", "drop"]
+    join_documents: bool
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -250,9 +251,10 @@ class BudgetConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class WarmStartConfig:
-    """Shallower networks that are trained first, each starting from the previous one (paper, appendix A.1)."""
+    """Shallower networks, or one on shorter sequences, that are trained first (paper, appendix A.1)."""
 
     layers: tuple[Positive, ...]
+    length: Annotated[int, Field(ge=8)] | None  # ``pairs.max_length`` of the run on shorter sequences
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -98,9 +98,9 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
         )  # fmt: skip
     if exported.architecture.startswith("BigBird"):
         notes.append(
-            "After a text of (5 + 2 num_random_blocks) block_size tokens or fewer, transformers' BigBird stays with full "
-            'attention; `model.set_attention_type("block_sparse")` brings the blocks back. In training it drops no '
-            "attention probabilities in blocks, which training here did where it dropped any."
+            "After a text of (5 + 2 num_random_blocks) block_size tokens or fewer, transformers' BigBird stays with "
+            'full attention; `model.set_attention_type("block_sparse")` brings the blocks back. In training it drops '
+            "no attention probabilities in blocks; training here did where it dropped any."
         )
     if exported.architecture.startswith("DistilBert"):
         notes.append("transformers' DistilBERT has no dropout after the attention block.")

@@ -102,7 +102,8 @@ def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, 
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ForeignCheckpointError(
-            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2 can be imported."
+            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2 can be "
+            "imported."
         )
     full = DEFAULTS[kind] | dict(config)
     problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]

@@ -94,7 +94,7 @@ def _paper_plan(pattern: BlockPattern, place: Place) -> list[list[np.ndarray]]:
     """
     b, r, n = pattern.block, pattern.random, pattern.blocks(place.length)
     grid = (place.positions if pattern.plan == "transformers" else _PAPER_GRID) // b
-    last = _PAPER_REACH // b - 1 if _PAPER_REACH > 2 * b else grid - 1
+    last = _PAPER_REACH // b - 1 if 2 * b < _PAPER_REACH else grid - 1
     middle = np.arange(1, grid - 1, dtype=np.int32)
     draw = np.random.RandomState(place.layer)
     chosen = []
