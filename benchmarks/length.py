@@ -92,8 +92,8 @@ def notes(table: Sequence[dict[str, Any]]) -> list[str]:
         faster = [row["tokens"] for row in table if row["blocks ms"] < row[f"{rival} ms"]]
         smaller = [row["tokens"] for row in table if row["blocks MB"] < row[f"{rival} MB"]]
         found.append(
-            f"blocks against {rival}: faster {_where(faster)}, less memory {_where(smaller)}; at {table[-1]['tokens']:,} "
-            f"tokens {table[-1][f'{rival} ms'] / table[-1]['blocks ms']:.2f} times as fast"
+            f"blocks against {rival}: faster {_where(faster)}, less memory {_where(smaller)}; "
+            f"{table[-1][f'{rival} ms'] / table[-1]['blocks ms']:.2f} times as fast at {table[-1]['tokens']:,} tokens"
         )
     long = [row for row in table if row["tokens"] >= min(_LONG, table[len(table) // 2]["tokens"])]
     if len(long) > 1:

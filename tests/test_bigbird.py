@@ -3,17 +3,22 @@
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from modelhelpers import blocks_of
+from runhelpers import run, tiny_config
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from albert_ablate.axes import Share
+from albert_ablate.door.compose import compose
+from albert_ablate.errors import ConfigError
+from albert_ablate.methods import method_of
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import MASKED_SCORE, PATTERNS, View
 from albert_ablate.model.block_attention import block_attention
@@ -22,6 +27,7 @@ from albert_ablate.model.block_plan import Place, key_blocks, share_seen
 from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import build_model
+from analysis.read.runs import load_runs
 
 N, D, BLOCK = 3, 8, 4
 ITC = BlockPattern(BLOCK, window=3, global_blocks=2, random=2, seed=7)
@@ -394,3 +400,68 @@ def test_what_the_pattern_shows_is_the_plan() -> None:
     expected = times_seen(key_blocks(shape.blocks, place(45, heads=4)), BLOCK, 45) > 0
     assert torch.equal(seen, expected)
     assert torch.equal(View(shape, 1, None, torch.empty(1, 45, H)).visible, expected)  # type: ignore[arg-type]
+
+
+# --- settings and runs ----------------------------------------------------------------------------
+
+RUN = ("attention=bigbird", "attention.block=4", "attention.random=1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["attention.block=16"], "no effect with attention=full"),
+        (["attention.plan=released"], "no effect with attention=full"),
+        (["attention=bigbird", "attention.window=4"], "odd number such as 5"),
+        (
+            ["attention=bigbird", "attention.window=0", "attention.global_blocks=0", "attention.random=0"],
+            "would attend to nothing",
+        ),
+        (["attention=bigbird", "attention.plan=released", "attention.window=5"], "made for 3"),
+        (["attention=bigbird", "attention.plan=transformers", "attention.global_blocks=1"], "made for 2"),
+        (["attention=bigbird", "attention.plan=released", "attention.random=0"], "it plans random blocks"),
+        (["attention=bigbird", "attention.plan=released", "attention.block=256"], "Use blocks of 146 tokens or fewer"),
+        (["attention=bigbird", "method=causal", "objective=none", "method.pooler=trained"], "both sides of a position"),
+        (["attention=bigbird", "knowledge=inject", "task=facts"], "Use knowledge=text"),
+        (["attention=bigbird", "attention.block=0"], "attention.block"),
+    ],
+)
+def test_settings_that_contradict_are_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose(overrides)
+
+
+def test_a_student_of_attention_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="attention"):
+        method_of(tiny_config(tmp_path, "method=tinybert", "objective=none", *RUN)).parents()
+
+
+def test_a_run_says_what_it_sees(tmp_path: Path) -> None:
+    folder = run(tiny_config(tmp_path, *RUN))
+    config = tiny_config(tmp_path, *RUN)
+    pattern = config.architecture().blocks
+    assert pattern == BlockPattern(4, 3, 2, 1, "seed", 0)
+    recorded = folder.read("manifest.json")["blocks"]
+    assert recorded == {
+        "pairs_seen": share_seen(pattern, 2, 2, 32, 32), "keys": pattern.keys(32), "is_full": False,
+    }  # fmt: skip
+    assert 0.6 < recorded["pairs_seen"] < 0.9
+    assert f"{recorded['pairs_seen']:.1%} of all pairs of positions are seen" in (folder.path / "log.txt").read_text()
+    assert folder.name.startswith("e16-all-sop-bigbird-")
+    (row,) = load_runs(tmp_path / "runs").to_dict("records")
+    assert (row["attention"], row["pairs_seen"]) == ("bigbird", recorded["pairs_seen"])
+
+
+def test_an_arm_that_sees_all_pairs_is_that_of_full_attention(tmp_path: Path) -> None:
+    """The same losses to rounding: only the path of computation differs."""
+    blocks, full = (
+        run(tiny_config(tmp_path, *more, runs=name))
+        for name, more in (("blocks", ("attention=bigbird",)), ("full", ()))
+    )
+    assert blocks.read("manifest.json")["blocks"]["is_full"]
+    assert "as in attention=full" in (blocks.path / "log.txt").read_text()
+    assert "blocks" not in full.read("manifest.json")
+    losses = [folder.read("results.json")["masked_lm"]["loss"] for folder in (blocks, full)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    flops = [folder.read("manifest.json")["flops_per_step"] for folder in (blocks, full)]
+    assert flops[0] == flops[1]

@@ -26,6 +26,11 @@ def contradictions(c: RunConfig) -> list[str]:
         )
     problems += _causal_contradictions(c)
     problems += _joined_contradictions(c)
+    if c.attention.name.in_blocks and c.knowledge.as_branches:
+        problems.append(
+            f"knowledge={c.knowledge.name} with attention={c.attention.name}: which positions see a branch is said for "
+            "each pair of positions, and blocks have no pairs. Use knowledge=text, or attention=full."
+        )
     if c.model.type_vocab < 2:
         problems.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
     if c.masking.draw != "smoothed" and c.masking.smoothing != BEFORE["masking.smoothing"]:
