@@ -295,11 +295,9 @@ def _begin(
     )
     if data.get("tokens_dropped_per_epoch"):
         cut = f"; {data['documents_cut']:,} documents are longer than one" if "documents_cut" in data else ""
-        count, name = data.get("blocks_per_epoch"), "blocks"
-        if count is None:
-            count, name = data["sequences_per_epoch"], "sequences"
+        (read,) = (name for name in ("blocks", "sequences") if f"{name}_per_epoch" in data)
         folder.say(
-            f"{folder.name}: {count:,} {name} an epoch{cut}; {data['tokens_dropped_per_epoch']:,} tokens after the "
+            f"{folder.name}: {data[f'{read}_per_epoch']:,} {read} an epoch{cut}; {data['tokens_dropped_per_epoch']:,} tokens after the "
             "last one are left out"
         )
     if (blocks := manifest.blocks) is not None:
