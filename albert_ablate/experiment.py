@@ -46,7 +46,7 @@ from albert_ablate.tasks.units import fine_tune_all, read_units, settle
 from albert_ablate.training.attention_choice import ForwardPass, another_kernel, choose_attention
 from albert_ablate.training.backend import keep_compiled
 from albert_ablate.training.budget import budget_label
-from albert_ablate.training.checkpoint import Owner, load_matching, newest, require_device
+from albert_ablate.training.checkpoint import Owner, load_extended, newest, require_device
 from albert_ablate.training.describe import describe_run
 from albert_ablate.training.distributed import World, joined
 from albert_ablate.training.machine import Machine
@@ -311,9 +311,16 @@ def _begin(
         f"{machine.precision}"
     )
     if data.get("tokens_dropped_per_epoch"):
+        (read,) = (name for name in ("blocks", "sequences") if f"{name}_per_epoch" in data)
+        cut = f"; {data['documents_cut']:,} documents are longer than one" if "documents_cut" in data else ""
         folder.say(
-            f"{folder.name}: {data['blocks_per_epoch']:,} blocks an epoch; {data['tokens_dropped_per_epoch']:,} tokens "
-            "after the last one are left out"
+            f"{folder.name}: {data[f'{read}_per_epoch']:,} {read} an epoch{cut}; "
+            f"{data['tokens_dropped_per_epoch']:,} tokens after the last one are left out"
+        )
+    if (blocks := manifest.blocks) is not None:
+        seen = f"{blocks.pairs_seen:.1%} of all pairs of positions are seen, {blocks.keys:,.0f} keys a query"
+        folder.say(
+            f"{folder.name}: {seen if not blocks.is_full else 'all pairs of positions are seen, as in attention=full'}"
         )
     for difference in differences:
         folder.say(f"{folder.name}: {difference}")
@@ -327,9 +334,13 @@ def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder
     model = method_of(config).build(checkpoints)
     if WARM_START in parents:
         start = parents[WARM_START]
-        new = load_matching(checkpoints[WARM_START], model)
-        folder.write("warm_start.json", WarmStart(from_=start.name, tensors_of_its_own=new))
-        folder.say(f"starts with the weights of {start.name}, {len(new)} tensors of its own")
+        new, repeated = load_extended(checkpoints[WARM_START], model)
+        record = WarmStart(from_=start.name, tensors_of_its_own=new)
+        if repeated:
+            record.tensors_repeated = repeated
+        folder.write("warm_start.json", record)
+        more = ", its table of positions repeated" if repeated else ""
+        folder.say(f"starts with the weights of {start.name}, {len(new)} tensors of its own{more}")
     return model
 
 

@@ -28,7 +28,9 @@ def random_store(seed: int = 0, documents: int = 60, longest: int = 15) -> Token
 
 
 def pair_settings(**other: Any) -> PairsConfig:
-    plain = PairsConfig(max_length=32, short_probability=0.1, single_sentence="extend", nsp_tail="put_back")
+    plain = PairsConfig(
+        max_length=32, short_probability=0.1, single_sentence="extend", nsp_tail="put_back", join_documents=False
+    )
     return dataclasses.replace(plain, **other)
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from albert_ablate.model import imitation
 from albert_ablate.model.encoder import Encoder
-from benchmarks import distillation
+from benchmarks import distillation, length
 from benchmarks.cases import Case, batches_of, examples_of, made_up_store, word_starts
 from benchmarks.measure import Measured, take_turns
 from benchmarks.plain_data import instances
@@ -129,3 +129,24 @@ def test_a_student_alone_does_its_whole_work_without_a_pass_of_the_teacher(
         passes.clear()
     sum(term.loss_sum for term in alone).backward()  # type: ignore[union-attr]
     assert student.model.get_parameter("encoder.embedding.word.weight").grad is not None
+
+
+def test_length_measures_three_ways_of_attention_and_says_where_blocks_overtake() -> None:
+    taken = length.measured([320], seconds=0, least=1)
+    assert set(taken[320]) == {"full", "fused", "blocks"}
+    (row,) = length.rows(taken)
+    assert 0.3 < row["pairs seen"] < 0.6
+    assert all(row[f"{name} ms"] > 0 for name in length.CONTENDERS)
+    table = [
+        {"tokens": tokens, "full ms": tokens**2, "fused ms": 2 * tokens**2, "blocks ms": 1500.0 * tokens,
+         "full MB": 90 + 3 * tokens**2, "fused MB": 80 + tokens, "blocks MB": 70 + 4 * tokens}
+        for tokens in (512, 1024, 2048)
+    ]  # fmt: skip
+    first, second, time, memory = length.notes(table)
+    assert first == (
+        "blocks against full: faster at 2,048 tokens, less memory at 512, 1,024, 2,048 tokens; 1.37 times as fast at "
+        "2,048 tokens"
+    )
+    assert second.startswith("blocks against fused: faster at 1,024, 2,048 tokens, less memory nowhere; 2.73 times")
+    assert time == "exponent of time from 1,024 tokens: full 2.00, fused 2.00, blocks 1.00"
+    assert memory == "exponent of memory, without what every length needs: full 2.00, fused 1.00, blocks 1.00"

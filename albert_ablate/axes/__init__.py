@@ -1,5 +1,6 @@
 """The ablation axes. ``AXES`` is the table that names, identities, columns and figures are made from."""
 
+from albert_ablate.axes.attention import ATTENTION, Attention
 from albert_ablate.axes.axis import Axis, plain
 from albert_ablate.axes.embed import EMBED
 from albert_ablate.axes.method import METHOD, MethodName
@@ -15,9 +16,10 @@ from albert_ablate.axes.objective import (
 from albert_ablate.axes.share import SHARE, Part, Share
 
 #: Every axis, in the order of names and columns.
-AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD)
+AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD, ATTENTION)
 
 __all__ = [
-    "AXES", "CAUSAL_LM", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "REPLACED_TOKENS",
-    "SENTENCE_TASKS", "SHARE", "Axis", "MethodName", "Objective", "Part", "Share", "plain",
+    "ATTENTION", "AXES", "CAUSAL_LM", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE",
+    "REPLACED_TOKENS", "SENTENCE_TASKS", "SHARE", "Attention", "Axis", "MethodName", "Objective", "Part", "Share",
+    "plain",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Import a checkpoint as a run: ``python -m albert_ablate.import_hf NAME_OR_FOLDER runs/NAME``.
 
-Reads ALBERT, BERT, DistilBERT, ELECTRA and GPT-2 checkpoints of transformers (safetensors, or .bin without running its
-pickles) and ALBERT's TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept the run
-folder like that of a trained run.
+Reads ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2 checkpoints of transformers (safetensors, or .bin without
+running its pickles) and ALBERT's TensorFlow release, with their tokenizers. Fine-tuning, evaluation and analysis accept
+the run folder like that of a trained run.
 """
 
 import json
@@ -50,7 +50,7 @@ _STEP = "step_00000000"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = Parser(
-        prog=program("import"), description="An ALBERT, BERT, DistilBERT, ELECTRA or GPT-2 checkpoint as a run."
+        prog=program("import"), description="A checkpoint of ALBERT, BERT or one of its relatives, or GPT-2, as a run."
     )
     parser.add_argument("checkpoint", help="a folder with configuration, weights and tokenizer; or a name on the hub")
     parser.add_argument("out", type=Path, help="the run folder to write, such as runs/albert-base-v2")

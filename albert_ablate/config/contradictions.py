@@ -25,6 +25,12 @@ def contradictions(c: RunConfig) -> list[str]:
             "would have no position. Shorten the sequences or raise model.max_positions."
         )
     problems += _causal_contradictions(c)
+    problems += _joined_contradictions(c)
+    if c.attention.name.in_blocks and c.knowledge.as_branches:
+        problems.append(
+            f"knowledge={c.knowledge.name} with attention={c.attention.name}: which positions see a branch is said for "
+            "each pair of positions, and blocks have no pairs. Use knowledge=text, or attention=full."
+        )
     if c.model.type_vocab < 2:
         problems.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")
     if c.masking.draw != "smoothed" and c.masking.smoothing != BEFORE["masking.smoothing"]:
@@ -44,6 +50,7 @@ def contradictions(c: RunConfig) -> list[str]:
             f"warm_start.layers={list(c.warm_start.layers)}: depths must grow and stay below "
             f"model.layers={c.model.layers}, since each network starts from the one before."
         )
+    problems += _warm_start_contradictions(c)
     if c.batch.micro_size > c.batch.size:
         problems.append(
             f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "
@@ -66,6 +73,11 @@ def _causal_contradictions(c: RunConfig) -> list[str]:
     if not c.method.name.predicts_next:
         return []
     problems = []
+    if c.attention.name.in_blocks:
+        problems.append(
+            f"attention={c.attention.name} with method={c.method.name}: it sees both sides of a position, which "
+            "this method may not. Use attention=full, which then ends at the position."
+        )
     if c.objective.name.trains_sentences:
         problems.append(
             f"objective={c.objective.name}: with method={c.method.name} the sentence head would read [CLS], which sees "
@@ -81,6 +93,53 @@ def _causal_contradictions(c: RunConfig) -> list[str]:
         problems.append(
             f"task.pool=first with method={c.method.name} and task={','.join(pooled)}: [CLS] sees only itself, so its "
             "state is the same for every text. Use task.pool=last or task.pool=mean."
+        )
+    return problems
+
+
+def _warm_start_contradictions(c: RunConfig) -> list[str]:
+    """What a start from a run on shorter sequences does not allow."""
+    length, longest = c.warm_start.length, c.pairs.max_length
+    if length is None:
+        return []
+    problems = []
+    if length >= longest or longest % length:
+        problems.append(
+            f"warm_start.length={length}: pairs.max_length={longest} must be a multiple of it, so that both runs have "
+            f"equally many tokens in a batch. Try warm_start.length={longest // 2 if longest % 2 == 0 else longest}."
+        )
+    if c.warm_start.layers:
+        problems.append(
+            f"warm_start.length={length} with warm_start.layers={list(c.warm_start.layers)}: a run starts from one "
+            "other run. Leave one of them empty."
+        )
+    return problems
+
+
+def _joined_contradictions(c: RunConfig) -> list[str]:
+    """What sequences of joined documents do not allow."""
+    if not c.pairs.join_documents:
+        return []
+    problems = []
+    if c.objective.name.trains_sentences:
+        problems.append(
+            f"pairs.join_documents=true with objective={c.objective.name}: joined documents have no second segment to "
+            "judge. Use objective=none."
+        )
+    if c.method.name.predicts_next:
+        problems.append(
+            f"pairs.join_documents=true: no effect with method={c.method.name}. Use method.blocks=packed, which joins "
+            "documents too."
+        )
+    if c.method.name.corrupts:
+        problems.append(
+            f"pairs.join_documents=true with method={c.method.name}: replaced tokens are drawn for pairs only. "
+            "Leave it at false."
+        )
+    if c.data.planted is not None:
+        problems.append(
+            f"pairs.join_documents=true with data={c.data.name}: the best achievable scores are known for pairs only. "
+            "Leave it at false."
         )
     return problems
 

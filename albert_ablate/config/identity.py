@@ -15,7 +15,8 @@ LATER = {
     "model.type_vocab": 2, "model.projection": "auto", "share.inner": 1, "optimizer.skip_spikes": None,
     "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
     "masking.smoothing": 0.7, "model.norm": "post", "model.embedding_norm": True, "model.residual_init": "plain",
-    "model.lm_head": "transform",
+    "model.lm_head": "transform", "pairs.join_documents": False,
+    "warm_start.length": None,
 }  # fmt: skip
 
 #: The axes that were added later.
@@ -82,7 +83,7 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
     model, batch, budget = (values.get(name, {}) for name in ("model", "batch", "budget"))
     if batch and not (model.get("hidden_dropout") or model.get("attention_dropout")):
         kept["batch"] = {"size": batch["size"]}
-    if not kept.get("warm_start", {}).get("layers"):
+    if not any(kept.get("warm_start", {}).get(name) for name in ("layers", "length")):
         kept.pop("warm_start", None)
     unit = budget.get("unit", "steps")
     if budget and unit == "steps":

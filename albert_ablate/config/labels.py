@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from albert_ablate.axes import AXES
+from albert_ablate.axes.attention import unread_blocks
 from albert_ablate.axes.method import unread
 from albert_ablate.config.identity import BEFORE, UNSAID, comparable
 from albert_ablate.config.knowledge import unread_facts
@@ -36,7 +37,7 @@ TUNED = "fine_tuning"
 _UNREAD = "unread"
 _NAMES = {
     **{axis.path: axis.group for axis in AXES}, **{path: path.split(".")[0] for path in _CHOICES},
-    "warm_start.layers": "after", _TASKS: "task", "knowledge.name": "knowledge",
+    "warm_start.layers": "after", "warm_start.length": "after_length", _TASKS: "task", "knowledge.name": "knowledge",
 }  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def is_read(name: str, settings: Settings) -> bool:
 
 def _unread(settings: Settings) -> frozenset[str]:
     """Full names of the settings that a run does not read, by its method and its facts."""
-    return frozenset(unread(settings)) | unread_facts(settings)
+    return frozenset(unread(settings)) | unread_facts(settings) | unread_blocks(settings)
 
 
 def _absent(name: str, settings: Settings) -> bool:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import AXES, Objective, Share
+from albert_ablate.config.attention import AttentionConfig
 from albert_ablate.config.knowledge import KnowledgeConfig
 from albert_ablate.config.kshot import KShotConfig
 from albert_ablate.config.method import MethodConfig
@@ -185,6 +186,7 @@ class PairsConfig:
     short_probability: Annotated[float, Field(ge=0, le=1)]
     single_sentence: Literal["extend", "skip", "released", "alone"]
     nsp_tail: Literal["put_back", "drop"]
+    join_documents: bool
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -249,9 +251,10 @@ class BudgetConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class WarmStartConfig:
-    """Shallower networks that are trained first, each starting from the previous one (paper, appendix A.1)."""
+    """Shallower networks, or one on shorter sequences, that are trained first (paper, appendix A.1)."""
 
     layers: tuple[Positive, ...]
+    length: Annotated[int, Field(ge=8)] | None  # ``pairs.max_length`` of the run on shorter sequences
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -324,6 +327,7 @@ class RunConfig:
     embed: EmbedConfig
     share: ShareConfig
     objective: ObjectiveConfig
+    attention: AttentionConfig
     method: MethodConfig
     model: ModelConfig
     data: DataConfig
@@ -383,7 +387,8 @@ class RunConfig:
             activation=m.activation,
             layer_norm_eps=m.layer_norm_eps,
             initializer_range=m.initializer_range,
-            pattern="causal" if self.method.name.predicts_next else "full",
+            pattern="causal" if self.method.name.predicts_next else self.attention.name.value,
+            blocks=self.attention.pattern(self.seed),
             norm=m.norm,
             embedding_norm=m.embedding_norm,
             residual_init=m.residual_init,

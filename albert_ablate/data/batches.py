@@ -217,7 +217,21 @@ def assemble(
     ``weights`` are as in ``mask_batch``.
     """
     ids, segment_starts, lengths = grid(store, pairs, length)
-    column = np.arange(length)
+    return masked_rows(ids, segment_starts, lengths, pairs.label, word_starts, keys, masking, weights)
+
+
+def masked_rows(
+    ids: np.ndarray,
+    segment_starts: np.ndarray,
+    lengths: np.ndarray,
+    labels: np.ndarray,
+    word_starts: np.ndarray,
+    keys: np.ndarray,
+    masking: MaskingConfig,
+    weights: np.ndarray | None = None,
+) -> Batch:
+    """The batch of (B, T) ``ids`` that ``grid`` describes, with masks as in ``assemble``; ``labels`` are (B,)."""
+    column = np.arange(ids.shape[1])
     real = column < lengths[:, None]
     masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, masking, weights)
     return Batch(
@@ -226,7 +240,7 @@ def assemble(
         mask=torch.from_numpy(real),
         positions=torch.from_numpy(masked.positions),
         targets=torch.from_numpy(masked.targets),
-        labels=torch.from_numpy(pairs.label.copy()),
+        labels=torch.from_numpy(labels.copy()),
     )
 
 

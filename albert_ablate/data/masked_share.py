@@ -10,6 +10,7 @@ from albert_ablate import streams
 from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS
 from albert_ablate.config.schema import MaskingConfig, PairsConfig
 from albert_ablate.data.batches import grid
+from albert_ablate.data.joined import shuffled_rows
 from albert_ablate.data.masking import find_words, held_out_masking, mask_batch, masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
@@ -89,13 +90,25 @@ def settle(
     return replace(masking, long_words=rule), share
 
 
-def _sample(store: TokenStore, settings: PairsConfig) -> tuple[TokenStore, list[Pairs]]:
-    """Pairs in order and pairs of two documents, from a part of a large corpus."""
+#: Pairs, and their ids, segments and lengths as ``batches.grid`` gives them.
+_Drawn = tuple[Pairs, tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def _sample(store: TokenStore, settings: PairsConfig) -> list[_Drawn]:
+    """Pairs in order and pairs of two documents, or joined documents, from a part of a large corpus."""
     rows = min(_ROWS, max(_TOKENS // settings.max_length, 1))
     part = store.part(min(1.0, 2 * rows * settings.max_length / max(len(store.tokens), 1)))
+    if settings.join_documents:
+        joined, pairs = shuffled_rows(part, settings.max_length, _SEED, epoch=0)
+        drawn = pairs.take(slice(0, rows))
+        return [(drawn, joined.grid(drawn))] if len(drawn) else []
+    return [(pairs, grid(part, pairs, settings.max_length)) for pairs in _pairs_of(part, settings, rows)]
+
+
+def _pairs_of(part: TokenStore, settings: PairsConfig, rows: int) -> list[Pairs]:
     several = part.document_count > 1
     if not several and settings.single_sentence == "released":  # such a run is refused before training
-        return part, []
+        return []
     drawn = []
     for objective in (IN_ORDER, *(task for task in SENTENCE_TASKS if several and task.needs_second_document)):
         count = 0
@@ -104,19 +117,17 @@ def _sample(store: TokenStore, settings: PairsConfig) -> tuple[TokenStore, list[
             count += len(pairs)
             if len(pairs):
                 drawn.append(pairs)
-    return part, drawn
+    return drawn
 
 
 def _measured(
-    sample: tuple[TokenStore, list[Pairs]],
+    drawn: list[_Drawn],
     settings: PairsConfig,
     word_starts: np.ndarray,
     masking: MaskingConfig,
 ) -> MaskedShare | None:
-    store, drawn = sample
     sums = np.zeros(6, dtype=np.int64)
-    for number, pairs in enumerate(drawn):
-        ids, segment_starts, lengths = grid(store, pairs, settings.max_length)
+    for number, (pairs, (ids, segment_starts, lengths)) in enumerate(drawn):
         keys = streams.hashed(streams.key(_SEED, "masked share", number), pairs.document, pairs.ordinal)
         masked = mask_batch(ids, lengths, segment_starts, word_starts, keys, held_out_masking(masking))
         words = (find_words(ids, segment_starts, word_starts).pieces > 0).sum()

@@ -147,7 +147,8 @@ def _cut_runs(plan: _Plan, objective: Objective) -> _Runs:
 
     >>> lengths = [3, 2, 2, 4, 1, 5, 2]
     >>> store = TokenStore(np.arange(19), np.cumsum([0, *lengths]), np.array([0, 7]), fingerprint="an example")
-    >>> settings = PairsConfig(max_length=9, short_probability=0.0, single_sentence="extend", nsp_tail="put_back")
+    >>> settings = PairsConfig(max_length=9, short_probability=0.0, single_sentence="extend", nsp_tail="put_back",
+    ...     join_documents=False)
     >>> plan = _Plan.of(store, settings, seed=65, epoch=0)
     >>> def show(a, a_end, b, b_end):
     ...     print("".join("a" if a <= t < a_end else "b" if b <= t < b_end else "." for t in range(19)))

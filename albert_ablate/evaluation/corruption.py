@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from albert_ablate import streams
-from albert_ablate.data.batches import Batch, grid
+from albert_ablate.data.batches import Batch
 from albert_ablate.data.masking import ordinary
 from albert_ablate.data.segments import Pairs
 from albert_ablate.evaluation.baselines import BIGRAM_PRIOR, NgramTables
@@ -106,7 +106,7 @@ def corrupted(pairs: PairSet, part: Pairs, draws: Draws, side: str) -> Corrupted
     ``side``: ``held-out`` or ``training``. Both number their documents from 0, and must not share draws: a head would
     be fitted on the very pieces that it is scored on.
     """
-    ids, segment_starts, lengths = grid(pairs.store, part, pairs.config.pairs.max_length)
+    ids, segment_starts, lengths = pairs.grid(part)
     column = np.arange(ids.shape[1])
     real = column < lengths[:, None]
     keys = streams.hashed(streams.key(_SEED, "replaced tokens", side), part.document, part.ordinal)[:, None]  # (B, 1)

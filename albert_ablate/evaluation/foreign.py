@@ -70,4 +70,4 @@ def seen_in_training(plain: PairSet, trained_on: TokenStore | None) -> int | Non
         return None
     known = set(trained_on.document_marks())
     marks = list(plain.store.document_marks())
-    return sum(marks[document] in known for document in np.unique(plain.pairs.document))
+    return sum(marks[document] in known for document in plain.documents())

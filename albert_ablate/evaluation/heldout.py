@@ -8,7 +8,8 @@ import numpy as np
 from albert_ablate import streams
 from albert_ablate.axes import IN_ORDER, SENTENCE_TASKS, Objective
 from albert_ablate.config.schema import RunConfig
-from albert_ablate.data.batches import Batch, assemble
+from albert_ablate.data.batches import Batch, grid, masked_rows
+from albert_ablate.data.joined import Joined, shuffled_rows
 from albert_ablate.data.masking import held_out_masking, masking_budget
 from albert_ablate.data.segments import Pairs, build_pairs
 from albert_ablate.data.store import TokenStore
@@ -71,9 +72,12 @@ class PairSet:
     def _assembled(self, span: tuple[int, int]) -> Batch:
         part = self.pairs.take(slice(*span))
         keys = streams.hashed(streams.key(_SEED, "held-out masks"), part.document, part.ordinal)
-        length = self.config.pairs.max_length
         masking = held_out_masking(self.config.masking)
-        return assemble(self.store, part, self.word_starts, keys, length, masking)
+        return masked_rows(*self.grid(part), part.label, self.word_starts, keys, masking)
+
+    def grid(self, part: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Some of the pairs as rows, before masking; see ``batches.grid``."""
+        return grid(self.store, part, self.config.pairs.max_length)
 
     def _spans(self, limit: int | None) -> Iterator[tuple[int, int]]:
         """(first, last + 1) pair of each batch."""
@@ -88,13 +92,41 @@ class PairSet:
     def masked(self, limit: int | None = None) -> Iterator["Masked"]:
         """The masked positions of each batch of ``batches``."""
         for batch, part in zip(self.batches(limit), self.parts(limit), strict=True):
-            yield masked_positions(batch, part)
+            yield self.located(batch, part)
+
+    def located(self, batch: Batch, part: Pairs) -> "Masked":
+        """The masked positions of ``batch``, which was assembled from ``part``."""
+        return masked_positions(batch, part)
+
+    def documents(self) -> np.ndarray:
+        """The documents of the store that the pairs are from."""
+        return np.unique(self.pairs.document)
 
     def scored(self) -> dict[str, int]:
         """How many ``documents`` of the store the pairs cover, and how many ``tokens``."""
         same_document = self.pairs.b_document == self.pairs.document
         tokens = self.pairs.a_length.sum() + self.pairs.b_length[same_document].sum()
-        return {"documents": len(np.unique(self.pairs.document)), "tokens": int(tokens)}
+        return {"documents": len(self.documents()), "tokens": int(tokens)}
+
+
+@dataclass(frozen=True)
+class JoinedSet(PairSet):
+    """Sequences of joined documents in the place of pairs."""
+
+    rows: Joined = field(kw_only=True)
+
+    def grid(self, part: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See ``PairSet``."""
+        return self.rows.grid(part)
+
+    def located(self, batch: Batch, part: Pairs) -> "Masked":
+        """See ``PairSet``."""
+        row, column = np.divmod(batch.positions.numpy(), batch.input_ids.shape[1])
+        return replace(masked_positions(batch, part), document=self.rows.document(part, row, column))
+
+    def documents(self) -> np.ndarray:
+        """See ``PairSet``."""
+        return self.rows.documents(self.pairs)
 
 
 @dataclass(frozen=True)
@@ -122,7 +154,10 @@ def masked_positions(batch: Batch, pairs: Pairs) -> Masked:
 def pair_set(
     config: RunConfig, store: TokenStore, word_starts: np.ndarray, objective: Objective, limit: int, epoch: int = 0
 ) -> PairSet:
-    """Up to ``limit`` full-length pairs of ``objective``."""
+    """Up to ``limit`` full-length pairs of ``objective``; joined documents if training has them and it is ``none``."""
+    if config.pairs.join_documents and objective is IN_ORDER:
+        rows, joined = shuffled_rows(store, config.pairs.max_length, _SEED, epoch)
+        return JoinedSet(store, joined.take(slice(0, limit)), word_starts, config, rows=rows)
     settings = replace(config.pairs, short_probability=0.0)
     pairs = build_pairs(store, objective, settings, _SEED, epoch)
     return PairSet(store, pairs.take(slice(0, limit)), word_starts, config)

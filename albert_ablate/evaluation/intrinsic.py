@@ -19,7 +19,7 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.data.segments import Pairs
 from albert_ablate.evaluation import fitted
 from albert_ablate.evaluation.baselines import PLATEAU_MARGIN, NgramBaselines
-from albert_ablate.evaluation.heldout import HeldOut, PairSet, masked_positions
+from albert_ablate.evaluation.heldout import HeldOut, PairSet
 from albert_ablate.evaluation.intervals import SHARE, clustered_mean, proportion
 from albert_ablate.evaluation.passes import joined, moved, read, shared
 from albert_ablate.evaluation.replaced import replaced_tokens
@@ -142,7 +142,7 @@ class Evaluator:
         bars = ("unigram", "bigram", "frequent") if baselines is not None else ()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "count", *bars)}
         for (batch, part), (loss, hits) in read(self._predictions(pairs, limit)):
-            m = masked_positions(batch, part)
+            m = pairs.located(batch, part)
             values = {"loss": loss, "hits": hits, "count": np.ones(len(m.targets))}
             if baselines is not None:
                 values |= baselines.scores(m.left, m.targets, m.document)

@@ -100,6 +100,12 @@ def _notes(config: RunConfig, run: Path, models: Mapping[str, Exported]) -> list
             + ("Put it there and leave special tokens out: transformers' BertTokenizer adds [CLS] and a last [SEP]."
                if config.tokenizer.name == WORDPIECE else "The tokenizer puts it there.")
         )  # fmt: skip
+    if exported.architecture.startswith("BigBird"):
+        notes.append(
+            "After a text of (5 + 2 num_random_blocks) block_size tokens or fewer, transformers' BigBird stays with "
+            'full attention; `model.set_attention_type("block_sparse")` brings the blocks back. In training it drops '
+            "no attention probabilities in blocks; training here did where it dropped any."
+        )
     if exported.architecture.startswith("DistilBert"):
         notes.append("transformers' DistilBERT has no dropout after the attention block.")
     if exported.architecture.startswith("OPT"):

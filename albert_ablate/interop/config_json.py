@@ -1,7 +1,7 @@
-"""``config.json`` of transformers' ALBERT, BERT, DistilBERT, ELECTRA and GPT-2, read as transformers reads it.
+"""``config.json`` of transformers' ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2, as transformers reads it.
 
 Missing fields have transformers' defaults, which differ: without ``hidden_act`` ALBERT has the tanh GELU,
-GPT-2 too, and the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
+GPT-2 and BigBird too, and the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
 (transformers 5, ``AlbertConfig``, ``BertConfig``, ``DistilBertConfig``, ``ElectraConfig`` and ``GPT2Config``). Types
 are checked as strictly as in transformers. A value that transformers accepts and this project does not support is
 refused, naming the field.
@@ -50,6 +50,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
     },
+    "big_bird": _COMMON | {
+        "vocab_size": 50358, "max_position_embeddings": 4096, "hidden_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu_new", "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1, "classifier_dropout": None, "attention_type": "block_sparse",
+        "block_size": 64, "num_random_blocks": 3,
+    },
     "distilbert": {
         "vocab_size": 30522, "max_position_embeddings": 512, "dim": 768, "n_layers": 6, "n_heads": 12,
         "hidden_dim": 3072, "activation": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "seq_classif_dropout": 0.2,
@@ -82,6 +88,7 @@ _MOST_LAYERS = 1000
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,), "add_cross_attention": (False,), "is_encoder_decoder": (False,),
     "position_embedding_type": ("absolute",), "pruned_heads": (None, {}), "quantization_config": (None,),
+    "use_bias": (True,), "rescale_embeddings": (False,),
     "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
     "dtype": (None, "float32", "float16", "bfloat16", "float64"),
 }  # fmt: skip
@@ -95,7 +102,8 @@ def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, 
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ForeignCheckpointError(
-            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, DistilBERT, ELECTRA and GPT-2 can be imported."
+            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2 can be "
+            "imported."
         )
     full = DEFAULTS[kind] | dict(config)
     problems = [f"{name} is {_shown(full[name])}; {why}" for name, why in _wrong_values(kind, full).items()]
@@ -168,6 +176,8 @@ def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
         return lambda value: value is None or _is_whole(value), "a whole number or null is expected"
     if name == "architectures":
         return lambda value: value is None or _are_names(value), "a list of names is expected"
+    if name == "attention_type":
+        return lambda value: value in ("block_sparse", "original_full"), "block_sparse or original_full is expected"
     if name == "n_inner":
         return lambda value: value is None or (_is_whole(value) and value >= 1), "a whole number or null is expected"
     if name in ("hidden_act", "activation", "activation_function"):

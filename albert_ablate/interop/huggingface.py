@@ -6,6 +6,7 @@
 | share=none, E = H | BertForPreTraining | tensor by tensor |
 | any other | AlbertForPreTraining with one group per layer | in every output; shared blocks are repeated |
 | a method with a replaced-token head | ElectraForPreTraining | in every output; shared blocks are repeated |
+| BigBird with transformers' plan, E = H | BigBirdForPreTraining | tensor by tensor; shared blocks are repeated |
 | no token types, E = H | DistilBertForMaskedLM | tensor by tensor; shared blocks are repeated |
 | no token types, any other | the class of the arm with token types | in every output; the table of types is zero |
 | causal, GPT-2's form | GPT2LMHeadModel | tensor by tensor; shared blocks are repeated |
@@ -14,9 +15,9 @@
 
 A masked model with a switch of GPT-2's form, and a causal one of another form, are refused: no class computes them.
 
-A model without pooler and sentence head, such as a generator, is an ElectraForMaskedLM, AlbertForMaskedLM or
-BertForMaskedLM. Without a trained masked-LM head only the encoder and its pooler go out: AlbertModel, BertModel or
-DistilBertModel.
+A model without pooler and sentence head, such as a generator, is an ElectraForMaskedLM, AlbertForMaskedLM,
+BertForMaskedLM or BigBirdForMaskedLM. Without a trained masked-LM head only the encoder and its pooler go out:
+AlbertModel, BertModel, BigBirdModel or DistilBertModel.
 An imported model is exported as its original class, with its groups and the dropout of its heads.
 
 An unrolled arm gives the same outputs, but when it is fine-tuned in transformers its copies diverge.
@@ -36,6 +37,7 @@ from albert_ablate.axes import Part
 from albert_ablate.data.tokenizer import CLS
 from albert_ablate.data.wordpiece import read_vocabulary, row_order
 from albert_ablate.errors import ForeignCheckpointError
+from albert_ablate.interop.big_bird import require_big_bird, sizes_of_blocks
 from albert_ablate.interop.causal import to_causal
 from albert_ablate.interop.config_json import field_of, same_groups
 from albert_ablate.interop.exported import Exported, config_of, exported, layers_of, tensors_of, with_types
@@ -43,6 +45,7 @@ from albert_ablate.interop.names import (
     Blocks,
     albert_names,
     bert_names,
+    big_bird_names,
     discriminator_names,
     distilbert_names,
     generator_names,
@@ -76,6 +79,8 @@ def to_huggingface(
     if PATTERNS[model.shape.pattern].past_only:
         return to_causal(model.shape, own, first)
     _require_berts_form(model.shape, masked_lm and "mlm_head.bias" not in own and hasattr(model, "mlm_head"))
+    if model.shape.blocks is not None:
+        require_big_bird(model.shape, own)
     shape, tensors = with_types(model.shape, own)
     if "replaced_head.out.weight" in tensors:
         if shape.projection and shape.embedding_size == shape.hidden_size:
@@ -98,6 +103,8 @@ def generator_to_huggingface(model: EncoderModel) -> Exported | None:
     if not isinstance(model, ElectraModel) or model.generator is None:
         return None
     generator = model.generator
+    if generator.shape.blocks is not None:
+        require_big_bird(generator.shape, tensors_of(generator))
     _require_berts_form(generator.shape, generator.mlm_head.bias is None)
     shape, tensors = generator.shape, tensors_of(generator)
     shared = any(map(shape.share.shares, Part))
@@ -140,13 +147,16 @@ def _masked_lm(
     head = origin.get("classifier_dropout", _CLASSIFIER_DROPOUT)
     layers, unshared = layers_of(shape), not any(map(shape.share.shares, Part))
     suffix = "ForMaskedLM" if masked_lm and "mlm_head.bias" in tensors else "Model"
-    plain = not shape.has_projection and shape.layer_norm_eps == _DISTILBERT_EPSILON
+    plain = not shape.has_projection and shape.layer_norm_eps == _DISTILBERT_EPSILON and shape.blocks is None
     if plain and not shape.type_vocab_size:
         config = _distilbert_config(shape) | {"seq_classif_dropout": head}
         return exported(f"DistilBert{suffix}", config, distilbert_names(layers), tensors, not unshared)
     shape, tensors = with_types(shape, tensors)
     if suffix == "ForMaskedLM" and "sentence_head.dense.weight" in tensors:
         suffix = "ForPreTraining"
+    if shape.blocks is not None or origin.get("model_type") == "big_bird":
+        config = config_of(shape, "big_bird") | sizes_of_blocks(shape.blocks) | {"classifier_dropout": head}
+        return exported(f"BigBird{suffix}", config, big_bird_names(layers), tensors, not unshared)
     if origin.get("model_type", "bert" if unshared and not shape.has_projection else "albert") == "bert":
         config = config_of(shape, "bert") | {"classifier_dropout": head}
         return exported(f"Bert{suffix}", config, bert_names(layers), tensors, not unshared)

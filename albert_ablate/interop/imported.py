@@ -1,8 +1,8 @@
 """Converts a checkpoint of transformers to this project's settings and tensors.
 
-Of ALBERT, BERT, DistilBERT, ELECTRA and GPT-2. This module, ``stored`` and ``causal`` handle the differences: a
-projection at E = H, several layers in an ALBERT group, missing heads, and task heads. transformers' ALBERT has no
-dropout after the feed-forward network; imported models have this project's dropout in fine-tuning.
+Of ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2. This module, ``stored`` and ``causal`` handle the
+differences: a projection at E = H, several layers in an ALBERT group, missing heads, and task heads. transformers'
+ALBERT has no dropout after the feed-forward network; imported models have this project's dropout in fine-tuning.
 
 ELECTRA's two networks are two checkpoints. The discriminator becomes an ``electra`` run without a network as its
 generator, the generator a masked-LM run. A DistilBERT becomes a ``distilbert`` run without a teacher, a GPT-2 a
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from albert_ablate.axes import MethodName, Objective, Part, Share
 from albert_ablate.errors import ForeignCheckpointError
+from albert_ablate.interop.big_bird import attention_of
 from albert_ablate.interop.causal import of_gpt2
 from albert_ablate.interop.config_json import GELU, complete, defaulted, field_of
 from albert_ablate.interop.names import (
@@ -25,6 +26,7 @@ from albert_ablate.interop.names import (
     Blocks,
     albert_names,
     bert_names,
+    big_bird_names,
     discriminator_names,
     distilbert_names,
     generator_names,
@@ -46,7 +48,7 @@ _PROJECTIONS, _UNTRAINED = ("fit_dense.", "fit_denses."), ("cls.",)
 #: What the released checkpoints were trained on beside their tokens.
 _OBJECTIVES = {
     "albert": Objective.SOP, "bert": Objective.NSP, "distilbert": Objective.NONE, "electra": Objective.NONE,
-    "gpt2": Objective.NONE,
+    "big_bird": Objective.NONE, "gpt2": Objective.NONE,
 }  # fmt: skip
 #: Most tensors named in one message.
 _NAMED = 12
@@ -96,6 +98,8 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
         names = albert_names([own[g * inner : (g + 1) * inner] for g in range(groups)], projection=True)
     elif kind == "bert":
         names = bert_names(own)
+    elif kind == "big_bird":
+        names = big_bird_names(own)
     elif kind == "distilbert":
         names = distilbert_names(own)
     elif kind == "gpt2":
@@ -113,6 +117,8 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
         settings["method"] = {"name": MethodName.ELECTRA.value, "generator": "uniform"}
     if kind == "distilbert":
         settings["method"] = {"name": MethodName.DISTILBERT.value, "token_types": False, "pooler": "trained"}
+    if kind == "big_bird":
+        settings["attention"] = attention_of(config)
     if kind == "gpt2":
         settings["method"] = {"name": MethodName.CAUSAL.value, "token_types": False, "pooler": "trained"}
         settings["model"] |= {"norm": "pre", "embedding_norm": False, "residual_init": "depth", "lm_head": "plain"}
@@ -126,13 +132,13 @@ def _of_tiny(names: Iterable[str]) -> bool:
 def _require_sizes(kind: str, c: Mapping[str, Any], tensors: Mapping[str, Tensor], hint: str) -> None:
     """Raise ForeignCheckpointError if a size in config.json differs from the tensors; runs before a model is built."""
     family = FAMILIES[kind]
-    width, table = family.width, f"{kind}.embeddings"
+    width, table = family.width, f"{family.body}.embeddings"
     expected = {
         f"{table}.word_embeddings.weight": ("vocab_size", width),
         f"{table}.position_embeddings.weight": ("max_position_embeddings", width),
         f"{table}.token_type_embeddings.weight": ("type_vocab_size", width),
-        f"{kind}.{family.query}.weight": ("hidden_size", "hidden_size"),
-        f"{kind}.{family.inner}.weight": ("intermediate_size", "hidden_size"),
+        f"{family.body}.{family.query}.weight": ("hidden_size", "hidden_size"),
+        f"{family.body}.{family.inner}.weight": ("intermediate_size", "hidden_size"),
         f"{family.projection}.weight": ("hidden_size", "embedding_size"),
     }
     wrong = [

@@ -1,4 +1,4 @@
-"""Tensor names of transformers' ALBERT, BERT, DistilBERT, ELECTRA, GPT-2 and OPT, mapped to the names of this project.
+"""Tensor names of transformers' ALBERT, BERT, BigBird, DistilBERT, ELECTRA, GPT-2 and OPT, mapped to names of this project.
 
 If one block of this project serves several layers of transformers, several names map to it. ``None``
 marks a tensor that this project does not have: the identity projection of transformers' ALBERT at E = H.
@@ -51,6 +51,7 @@ class Family:
     head: str  # prefix of the masked-LM head
     decoder: str  # its product with the word table, which may be stored a second time
     bias: str  # of the decoder, as it is named here
+    body: str  # how names of the encoder's tensors begin
 
 
 _BERT_LAYER = ("encoder.layer.0.attention.self.query", "encoder.layer.0.intermediate.dense")
@@ -60,17 +61,20 @@ _ALBERT_LAYER = "encoder.albert_layer_groups.0.albert_layers.0"
 FAMILIES = {
     "albert": Family(
         "embedding_size", f"{_ALBERT_LAYER}.attention.query", f"{_ALBERT_LAYER}.ffn", PROJECTION,
-        "predictions.", "predictions.decoder", "predictions.bias",
+        "predictions.", "predictions.decoder", "predictions.bias", "albert",
     ),
     "bert": Family(
-        "hidden_size", *_BERT_LAYER, "", "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias",
+        "hidden_size", *_BERT_LAYER, "", "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias", "bert",
+    ),
+    "big_bird": Family(
+        "hidden_size", *_BERT_LAYER, "", "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias", "bert",
     ),
     "distilbert": Family(
-        "hidden_size", *_DISTILBERT_LAYER, "", "vocab_", "vocab_projector", "vocab_projector.bias",
+        "hidden_size", *_DISTILBERT_LAYER, "", "vocab_", "vocab_projector", "vocab_projector.bias", "distilbert",
     ),
     "electra": Family(
         "embedding_size", *_BERT_LAYER, "electra.embeddings_project",
-        "generator_", "generator_lm_head", "generator_lm_head.bias",
+        "generator_", "generator_lm_head", "generator_lm_head.bias", "electra",
     ),
 }  # fmt: skip
 
@@ -100,6 +104,11 @@ def bert_names(layers: Blocks) -> dict[str, str | None]:
     names |= _pair("cls.predictions.transform.LayerNorm", "mlm_head.norm")
     names |= {"cls.predictions.bias": "mlm_head.bias"}
     return names | _pair("cls.seq_relationship", "sentence_head.dense")
+
+
+def big_bird_names(layers: Blocks) -> dict[str, str | None]:
+    """Names of BigBirdForPreTraining: BERT's, but for the pooler. ``layers`` are as in ``bert_names``."""
+    return {name.replace("bert.pooler.dense.", "bert.pooler."): ours for name, ours in bert_names(layers).items()}
 
 
 def distilbert_names(layers: Blocks) -> dict[str, str | None]:

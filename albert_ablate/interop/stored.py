@@ -21,10 +21,11 @@ _PARTS = ("embeddings", "embeddings_project", "encoder", "pooler", "transformer"
 def under_current_names(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``tensors`` under current names: with the model's prefix, LayerNorm as weight and bias, without buffers."""
     renamed: dict[str, Tensor] = {}
+    body = FAMILIES[kind].body
     for stored, tensor in tensors.items():
-        name = f"{kind}.{stored}" if stored.split(".")[0] in _PARTS else stored
+        name = f"{body}.{stored}" if stored.split(".")[0] in _PARTS else stored
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if name in (f"{kind}.{buffer}" for buffer in _BUFFERS):
+        if name in (f"{body}.{buffer}" for buffer in _BUFFERS):
             continue
         if name in renamed:
             raise ForeignCheckpointError(f"The checkpoint holds {name} twice, once under another name.")
@@ -40,7 +41,7 @@ def untied(kind: str, tensors: Mapping[str, Tensor], tied: bool) -> dict[str, Te
     family = FAMILIES[kind]
     decoder = family.decoder
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{decoder}.")}
-    stored, table = tensors.get(f"{decoder}.weight"), kept.get(f"{kind}.embeddings.word_embeddings.weight")
+    stored, table = tensors.get(f"{decoder}.weight"), kept.get(f"{family.body}.embeddings.word_embeddings.weight")
     if stored is not None and table is not None and not torch.equal(stored, table):
         raise ForeignCheckpointError(f"{decoder}.weight differs from the word embeddings; they are one matrix here.")
     absent = [name for name in (f"{decoder}.weight", f"{decoder}.bias") if name not in tensors]

@@ -65,7 +65,7 @@ class Method(ABC):
     @property
     def padded(self) -> bool:
         """Whether training sequences may be shorter than ``pairs.max_length``."""
-        return True
+        return not self.config.pairs.join_documents
 
     @abstractmethod
     def parameters(self) -> ParameterCount:
@@ -107,9 +107,11 @@ class Method(ABC):
     def batches(self, store: "TokenStore", word_starts: "np.ndarray", share: tuple[int, int] = (0, 1)) -> "StepBatches":
         """The training batches, in the form that ``terms`` reads; ``share`` is (rank, number of processes)."""
         from albert_ablate.data.batches import PairBatches
+        from albert_ablate.data.joined import JoinedBatches
 
         c = self.config
-        return PairBatches(store, word_starts, c.objective.name, c.pairs, c.masking, c.batch.size, c.seed, share)
+        batches = JoinedBatches if c.pairs.join_documents else PairBatches
+        return batches(store, word_starts, c.objective.name, c.pairs, c.masking, c.batch.size, c.seed, share)
 
     @abstractmethod
     def terms(self, model: Any, batch: Any) -> tuple[Term, ...]:

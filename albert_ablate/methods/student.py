@@ -41,6 +41,11 @@ class Student(Method):
     def parents(self) -> tuple[Parent, ...]:
         """The teacher. Raises ConfigError if the student cannot learn from it."""
         shallower, name = list(self.config.warm_start.layers), self.config.method.name
+        if (length := self.config.warm_start.length) is not None:
+            raise ConfigError(
+                f"warm_start.length={length}: a student with method={name} begins with random layers or those of its "
+                "teacher. Leave it empty and set method.start."
+            )
         if shallower:
             raise ConfigError(
                 f"warm_start.layers={shallower}: a student with method={name} begins with random layers or those of "

@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.model import cpu
+from albert_ablate.model.block_attention import block_attention
+from albert_ablate.model.block_pattern import BlockPattern
+from albert_ablate.model.block_plan import Place, key_blocks
 from albert_ablate.model.rounding import compute_dtype
 from albert_ablate.model.shape import Shape
 
@@ -41,24 +44,15 @@ class Pattern:
     first_sees_all: bool = True
 
 
-PATTERNS: dict[str, Pattern] = {
-    "full": Pattern(visible=lambda shape, layer, positions: None, keys=lambda shape, length: length),
-    # A kernel computes all pairs, then masks those after the query: FLOPs count them.
-    "causal": Pattern(
-        past_only=True,
-        visible=lambda shape, layer, positions: (positions[:, None] >= positions)[None, None],
-        keys=lambda shape, length: length,
-        first_sees_all=False,
-    ),
-}
-
-
 class View:
     """The pattern and the mask of one layer, combined, in one forward pass."""
 
-    def __init__(self, shape: Shape, layer: int, mask: Tensor | None, x: Tensor) -> None:
-        """``mask``: as in ``Encoder.forward``; ``x``: the (B, T, H) residual stream. Raises ValueError."""
-        self.shape, self.layer = shape, layer
+    def __init__(self, shape: Shape, layer: int, mask: Tensor | None, x: Tensor, training: bool = False) -> None:
+        """``mask``: as in ``Encoder.forward``; ``x``: the (B, T, H) residual stream. Raises ValueError.
+
+        ``training``: whether the model is in training mode, on which a pattern may depend.
+        """
+        self.shape, self.layer, self.training = shape, layer, training
         self.padding: Tensor | None = None  # (B, T), True at real tokens
         self._allowed: Tensor | None = None
         # Computed on first use. torch.compile cannot trace a ``cached_property``.
@@ -75,6 +69,11 @@ class View:
             self._allowed = real
         else:
             raise ValueError(f"A mask is (B, T) or (B or 1, 1 or N, T or 1, T), not {tuple(mask.shape)}.")
+
+    @property
+    def by_pair(self) -> bool:
+        """Whether a batch says for each pair of positions, not only for each key, whether it is seen."""
+        return self._allowed is not None
 
     @property
     def visible(self) -> Tensor | None:
@@ -113,11 +112,11 @@ def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a & b
 
 
-def views(shape: Shape, mask: Tensor | None, x: Tensor) -> list[View]:
+def views(shape: Shape, mask: Tensor | None, x: Tensor, training: bool = False) -> list[View]:
     """A view for each layer; the same object L times if the pattern does not depend on the layer."""
     if PATTERNS[shape.pattern].by_layer:
-        return [View(shape, layer, mask, x) for layer in range(shape.layers)]
-    return [View(shape, 0, mask, x)] * shape.layers
+        return [View(shape, layer, mask, x, training) for layer in range(shape.layers)]
+    return [View(shape, 0, mask, x, training)] * shape.layers
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, view: View, drop: float) -> Tensor:
@@ -130,3 +129,51 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop:
     if bias is not None:
         bias = bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+
+
+def _blocks(shape: Shape) -> BlockPattern:
+    assert shape.blocks is not None, "a shape with blocks says which"
+    return shape.blocks
+
+
+def _block_kernel(q: Tensor, k: Tensor, v: Tensor, view: View, drop: float) -> Tensor:
+    """Attention in blocks; ``fused_attention`` where they leave no pair out. Raises ValueError for a mask of pairs."""
+    pattern, (_, heads, length, _) = _blocks(view.shape), q.shape
+    if view.by_pair:
+        raise ValueError("Attention in blocks takes a mask of keys, (B, T), not one of pairs.")
+    keys = None if view.padding is None else torch.where(view.padding, 0.0, MASKED_SCORE)  # (B, T)
+    if pattern.is_full(length):
+        return biased_attention(q, k, v, None if keys is None else keys[:, None, None], drop)
+    place = Place(view.layer, heads, length, view.shape.max_positions, view.training)
+    return block_attention(q, k, v, pattern, place, keys, drop)
+
+
+def _seen_in_blocks(shape: Shape, layer: int, positions: Tensor) -> Tensor:
+    """The blocks of training as a (1, N, T, T) matrix, to look at; the kernel makes none."""
+    pattern, length = _blocks(shape), len(positions)
+    place = Place(layer, shape.heads, length, shape.max_positions, training=True)
+    seen = torch.zeros(shape.heads, pattern.blocks(length), pattern.blocks(length), dtype=torch.bool)
+    for head, rows in enumerate(key_blocks(pattern, place)):
+        for row, columns in enumerate(rows):
+            seen[head, row, list(columns)] = True
+    block = positions.cpu() // pattern.block
+    return seen[:, block][:, :, block][None].to(positions.device)
+
+
+PATTERNS: dict[str, Pattern] = {
+    "full": Pattern(visible=lambda shape, layer, positions: None, keys=lambda shape, length: length),
+    # A kernel computes all pairs, then masks those after the query: FLOPs count them.
+    "causal": Pattern(
+        past_only=True,
+        visible=lambda shape, layer, positions: (positions[:, None] >= positions)[None, None],
+        keys=lambda shape, length: length,
+        first_sees_all=False,
+    ),
+    # Without global blocks the first position sees the whole sequence only through the layers.
+    "bigbird": Pattern(
+        visible=_seen_in_blocks,
+        keys=lambda shape, length: _blocks(shape).keys(length),
+        kernel=_block_kernel,
+        by_layer=True,
+    ),
+}

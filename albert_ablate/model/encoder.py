@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         }
         last = self.shape.layers - 1
         yield x
-        for layer, view in enumerate(views(self.shape, mask, x)):
+        for layer, view in enumerate(views(self.shape, mask, x, self.training)):
             steps = [banks[kind][entry] for kind, entry in self.layer_blocks[layer]]
             chosen = rows if layer == last else None
             if self.recompute and torch.is_grad_enabled():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from albert_ablate.axes import Axis, Share
+from albert_ablate.model.block_pattern import BlockPattern
 from albert_ablate.model.sharing import Sharing
 
 
@@ -38,6 +39,7 @@ class Shape:
     choices: tuple[tuple[str, str], ...] = ()  # (group, value) of axes without a field
     layer_type: str = "standard"  # a key of ``blocks.LAYERS``: the sub-layers of a layer
     pattern: str = "full"  # a key of ``attention.PATTERNS``: which positions attend to which
+    blocks: BlockPattern | None = None  # of a pattern in blocks
 
     def choice(self, axis: Axis) -> str:
         """The value of ``axis`` in ``choices``, else the axis's ``before``."""

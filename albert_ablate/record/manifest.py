@@ -39,6 +39,14 @@ class Attention(Part):
     left_out: dict[str, str] = Field(default_factory=dict)  # kernel -> why it was not used
 
 
+class Blocks(Part):
+    """What attention in blocks sees of a sequence of ``pairs.max_length`` tokens, in training."""
+
+    pairs_seen: Number  # share of all pairs of positions, a mean over layers and heads
+    keys: Number  # of a query, a mean; a key that is chosen twice counts twice
+    is_full: bool  # all pairs are seen: the arm is that of full attention
+
+
 class FormCount(Part):
     """Files that were read as one form, such as JSON lines."""
 
@@ -116,8 +124,10 @@ class Data(Part):
     masking: Masking | None = None  # absent if the text gives no pair
     marks_dropped: dict[str, Whole] | None = None  # script -> marks; absent where the tokenizer keeps accents
     pairs_per_epoch: Whole | None = None
-    blocks_per_epoch: Whole | None = None  # of causal LM, as the next
-    tokens_dropped_per_epoch: Whole | None = None  # those after the last whole block
+    blocks_per_epoch: Whole | None = None  # of causal LM
+    sequences_per_epoch: Whole | None = None  # of joined documents
+    documents_cut: Whole | None = None  # longer than a sequence of joined documents
+    tokens_dropped_per_epoch: Whole | None = None  # those after the last whole block or sequence
     lone_sentences_left_out: Whole | None = None
 
 
@@ -172,6 +182,7 @@ class Manifest(Part):
     packages: dict[str, str | None] = Field(default_factory=dict)  # name -> version
     hardware: Hardware = Hardware()
     attention: Attention | None = None  # absent on a CPU
+    blocks: Blocks | None = None  # absent for full attention
     precision: str | None = None  # bf16 or fp32
     backend: str | None = None  # of a GPU, that training begins with; absent on a CPU
     processes: Whole | None = None

@@ -6,7 +6,7 @@ Weights are safetensors; the optimizer's state is a file of tensors.
 import pickle
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,9 +208,34 @@ def newest(folder: Path) -> Path:
     return path
 
 
+#: How the name of a table of positions ends.
+_POSITIONS = "embedding.position.weight"
+
+
 def load_matching(checkpoint: Path, model: nn.Module) -> list[str]:
     """Load the tensors that agree with ``model`` in name and shape; returns the names of the model's other tensors."""
-    weights, state = _read_weights(checkpoint / WEIGHTS), model.state_dict()
+    return _loaded(_read_weights(checkpoint / WEIGHTS), model)
+
+
+def load_extended(checkpoint: Path, model: nn.Module) -> tuple[list[str], list[str]]:
+    """``load_matching`` where a table of positions may have fewer rows than the model's: they are repeated.
+
+    Returns the names of the model's other tensors, and of the tables that were repeated.
+    """
+    weights, repeated = _read_weights(checkpoint / WEIGHTS), []
+    for name, own in model.state_dict().items():
+        stored = weights.get(name)
+        if stored is None or not name.endswith(_POSITIONS) or stored.shape[1:] != own.shape[1:]:
+            continue
+        if len(stored) < len(own):
+            weights[name] = stored.repeat(-(-len(own) // len(stored)), 1)[: len(own)].contiguous()
+            repeated.append(name)
+    return _loaded(weights, model), repeated
+
+
+def _loaded(weights: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+    """See ``load_matching``."""
+    state = model.state_dict()
     matching = {name: weights[name] for name in state if name in weights and weights[name].shape == state[name].shape}
     model.load_state_dict(state | matching)
     return sorted(state.keys() - matching.keys())

@@ -6,10 +6,12 @@ from albert_ablate.config.deviations import deviations
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.methods import method_of
+from albert_ablate.model.block_plan import share_seen
 from albert_ablate.record import provenance
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.manifest import (
     Attention,
+    Blocks,
     Code,
     Data,
     Deviation,
@@ -62,7 +64,21 @@ def describe_run(
         manifest.attention = attention
     if teacher is not None:
         manifest.teacher = _teacher(config, teacher)
+    if (blocks := _blocks(config)) is not None:
+        manifest.blocks = blocks
     return manifest
+
+
+def _blocks(config: RunConfig) -> Blocks | None:
+    """The entry of attention in blocks; None for full attention."""
+    shape, length = config.architecture(), config.pairs.max_length
+    if shape.blocks is None:
+        return None
+    return Blocks(
+        pairs_seen=share_seen(shape.blocks, shape.layers, shape.heads, length, shape.max_positions),
+        keys=shape.blocks.keys(length),
+        is_full=shape.blocks.is_full(length),
+    )
 
 
 def _teacher(config: RunConfig, folder: RunFolder) -> Teacher:

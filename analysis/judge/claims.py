@@ -20,7 +20,7 @@ import yaml
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
-from albert_ablate.axes import METHOD, MethodName
+from albert_ablate.axes import ATTENTION, METHOD, Attention, MethodName
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
 
@@ -43,6 +43,8 @@ QUEST = _FILE.with_name("quest_claims.yaml")
 #: K-BERT's: judged where a fine-tuning read facts.
 FACTS = _FILE.with_name("knowledge_claims.yaml")
 CAUSAL = _FILE.with_name("causal_claims.yaml")
+#: BigBird's: judged where a run attends in blocks.
+BIGBIRD = _FILE.with_name("bigbird_claims.yaml")
 
 
 def _methods(runs: pd.DataFrame) -> list[MethodName]:
@@ -56,6 +58,7 @@ _FURTHER: dict[Path, tuple[str, Callable[[pd.DataFrame], bool]]] = {
     QUEST: ("QUEST's", lambda runs: bool(set(QUEST_TASKS) & set(tasks_of(runs)))),
     FACTS: ("K-BERT's", lambda runs: any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)),
     CAUSAL: ("causal LM's", lambda runs: any(m.predicts_next for m in _methods(runs))),
+    BIGBIRD: ("BigBird's", lambda runs: Attention.BIGBIRD in set(runs.get(ATTENTION.name, ()))),
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")

@@ -79,6 +79,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
         for rule in ("encoder", "with_pooler", "with_heads")
     },
     "flops_per_step": ("manifest.json", _manifest("flops_per_step")),
+    "pairs_seen": ("manifest.json", _manifest("blocks.pairs_seen")),
     "inference_ms": ("results.json", _result("inference.milliseconds")),
     "inference_setting": ("results.json", lambda run: run.inference_setting),
     "inference_spread": ("results.json", lambda run: run.inference_spread),

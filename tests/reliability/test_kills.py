@@ -23,8 +23,13 @@ STUDENT = ["method=tinybert", "objective=none", "share=none", "budget.steps=80",
 STUDENT += ["task=sst2", "tasks.sst2.steps=80", "task.evaluations=6", "task.distil.teacher=pretraining"]
 STUDENT += ["task.distil.epochs=4", "runtime.log_every=5", "model.hidden_dropout=0.1"]
 CAUSAL = [*TRAINING, "method=causal", "objective=none"]
+BLOCKS = [
+    *TRAINING, "attention=bigbird", "attention.block=2", "attention.random=1", "objective=none",
+    "pairs.join_documents=true",
+]  # fmt: skip
 KINDS = {
     "pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA, "student": STUDENT, "causal": CAUSAL,
+    "blocks": BLOCKS,
 }  # fmt: skip
 
 #: A whole run: (its folder, seconds that it took).
@@ -86,7 +91,7 @@ def test_killed_at_a_random_moment_electra_ends_with_the_same_bits(place: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["student", "causal"])
+@pytest.mark.parametrize("kind", ["student", "causal", "blocks"])
 def test_killed_at_a_random_moment_it_ends_with_the_same_bits(kind: str, place: Path, whole: Whole) -> None:
     rounds(kind, 1, place, whole, seed=1)
 
