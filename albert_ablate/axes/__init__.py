@@ -1,6 +1,7 @@
 """The ablation axes. ``AXES`` is the table that names, identities, columns and figures are made from."""
 
 from albert_ablate.axes.axis import Axis, plain
+from albert_ablate.axes.block import BLOCK, BlockType
 from albert_ablate.axes.embed import EMBED
 from albert_ablate.axes.method import METHOD, MethodName
 from albert_ablate.axes.objective import (
@@ -15,9 +16,9 @@ from albert_ablate.axes.objective import (
 from albert_ablate.axes.share import SHARE, Part, Share
 
 #: Every axis, in the order of names and columns.
-AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD)
+AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD, BLOCK)
 
 __all__ = [
-    "AXES", "CAUSAL_LM", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "REPLACED_TOKENS",
-    "SENTENCE_TASKS", "SHARE", "Axis", "MethodName", "Objective", "Part", "Share", "plain",
+    "AXES", "BLOCK", "CAUSAL_LM", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE", "REPLACED_TOKENS",
+    "SENTENCE_TASKS", "SHARE", "Axis", "BlockType", "MethodName", "Objective", "Part", "Share", "plain",
 ]  # fmt: skip

@@ -55,6 +55,10 @@ class Settings(Protocol):
     def share(self) -> Sharing:
         """What layers share."""
 
+    @property
+    def attention_width(self) -> int:
+        """The width of all heads together."""
+
 
 def _none(group: Any, settings: Settings) -> list[str]:
     return []

@@ -161,8 +161,8 @@ def _user_of(key: str) -> str:
 
 def _sizes(method: _Method, c: Settings) -> list[str]:
     """Problems of the generator's size."""
-    width, depth, hidden = method.generator_width, method.generator_depth, c.model.hidden
-    head = hidden // c.model.heads
+    width, depth, hidden = method.generator_width, method.generator_depth, c.attention_width
+    head = max(1, hidden // c.model.heads)
     generator = round(hidden * width)
     heads = max(1, generator // head)
     equal = width == 1 and depth == 1
@@ -186,9 +186,10 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
         ]
     if generator < 1 or generator % heads:
         fitting = sorted({round(hidden * f) for f in (1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1)} - {0})
+        whole = f"model.hidden={hidden}" if hidden == c.model.hidden else f"the {hidden} inside a layer"
         good = [w for w in fitting if w % max(1, w // head) == 0]
         return [
-            f"method.generator_width={width:g}: {generator} of model.hidden={hidden} does not divide by {heads} heads. "
+            f"method.generator_width={width:g}: {generator} of {whole} does not divide by {heads} heads. "
             f"Widths that fit, as fractions: {', '.join(f'{w / hidden:.4g}' for w in good)}."
         ]
     return []

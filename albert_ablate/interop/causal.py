@@ -57,6 +57,7 @@ def _other_than_gpt2(shape: Shape) -> list[str]:
         "model.norm=pre": shape.norm_first, "model.embedding_norm=false": not shape.embedding_norm,
         "model.lm_head=plain": shape.lm_head == "plain", "embed=full": shape.embedding_size == shape.hidden_size,
         "model.projection=auto": not shape.projection, "method.token_types=false": not shape.type_vocab_size,
+        **_common_form(shape),
     }  # fmt: skip
     return [name for name, fits in needed.items() if not fits]
 
@@ -67,8 +68,17 @@ def _other_than_bert(shape: Shape) -> list[str]:
         "model.norm=post": not shape.norm_first, "model.embedding_norm=true": shape.embedding_norm,
         "model.lm_head=transform": shape.lm_head == "transform",
         "embed=full": shape.embedding_size == shape.hidden_size, "model.projection=auto": not shape.projection,
+        **_common_form(shape),
     }  # fmt: skip
     return [name for name, fits in needed.items() if not fits]
+
+
+def _common_form(shape: Shape) -> dict[str, bool]:
+    """What both forms need, as they have none of MobileBERT's parts."""
+    return {
+        "block=standard": shape.block_width is None, "model.norm_type=layer_norm": shape.has_statistics,
+        "model.trigram=false": not shape.trigram,
+    }  # fmt: skip
 
 
 def _gpt2_config(shape: Shape) -> dict[str, Any]:

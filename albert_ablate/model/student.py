@@ -54,8 +54,9 @@ class StudentModel(PretrainingModel):
         with torch.no_grad():
             teacher_x = teacher.mlm_head.transform(taught)
         return divergence(
-            x.to(compute_dtype(x)), self.encoder.embedding.word.weight, self.mlm_head.bias,
-            teacher_x.to(compute_dtype(teacher_x)), teacher.encoder.embedding.word.weight, teacher.mlm_head.bias,
+            x.to(compute_dtype(x)), self.mlm_head.matrix(self.encoder.embedding.word.weight), self.mlm_head.bias,
+            teacher_x.to(compute_dtype(teacher_x)), teacher.mlm_head.matrix(teacher.encoder.embedding.word.weight),
+            teacher.mlm_head.bias,
             weights, temperature,
         )  # fmt: skip
 
