@@ -33,6 +33,10 @@ class Sharing(Protocol):
     """The settings of the group ``share`` that an axis may check its own settings against."""
 
     @property
+    def strategy(self) -> str:
+        """The sharing strategy."""
+
+    @property
     def inner(self) -> int:
         """Number of layers in the stack that a group repeats."""
 

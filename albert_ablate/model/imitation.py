@@ -109,6 +109,17 @@ def observe(
     return Observed(states[0], tuple(states[layer] for layer in layers), attention)
 
 
+def attention_of(
+    encoder: Encoder, states: Sequence[Tensor], layers: Sequence[int], mask: Tensor | None
+) -> tuple[Tensor, ...]:
+    """The attention probabilities of ``layers``, counted from 1, (B, N, T, T) each; see ``observe``.
+
+    ``states``: those of ``Encoder.hidden_states`` from the first on.
+    """
+    seen = views(encoder.shape, mask, states[0])
+    return tuple(_attention(encoder, n - 1, states[n - 1], seen[n - 1], "probabilities") for n in layers)
+
+
 def _attention(encoder: Encoder, layer: int, x: Tensor, view: View, target: AttentionTarget) -> Tensor:
     """(B, T, H) input of ``layer``, counted from 0 -> (B, N, T, T)."""
     scores, y, call = None, x, LayerCall(layer, x, view)
