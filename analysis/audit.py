@@ -48,6 +48,7 @@ _DISTILLATION = Path(__file__).with_name("distillation_claims.yaml")
 _QUEST = Path(__file__).with_name("quest_claims.yaml")
 _FACTS = Path(__file__).with_name("knowledge_claims.yaml")
 _CAUSAL = Path(__file__).with_name("causal_claims.yaml")
+_MOBILEBERT = Path(__file__).with_name("mobilebert_claims.yaml")
 _CONTROLS = Path(__file__).with_name("controls.yaml")
 
 
@@ -194,7 +195,7 @@ def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
     load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
     return [
         entry
-        for file in (_CLAIMS, _ELECTRA, _DISTILLATION, _QUEST, _FACTS, _CAUSAL, _CONTROLS, *files)
+        for file in (_CLAIMS, _ELECTRA, _DISTILLATION, _QUEST, _FACTS, _CAUSAL, _MOBILEBERT, _CONTROLS, *files)
         for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
     ]
 

@@ -98,7 +98,7 @@ def _teacher_problems(method: Student, sizes: list[str]) -> list[str]:
 
 
 def _inverted_sizes(factor: float, c: Settings) -> list[str]:
-    """Problems of the size of a teacher whose layers are wider inside by ``factor``, and which is trained first."""
+    """Problems of the size of a teacher that is trained first, with layers ``factor`` times as wide inside."""
     width = c.attention_width * factor
     if width == round(width) and round(width) % c.model.heads == 0:
         return []

@@ -84,7 +84,7 @@ class Method(ABC):
         """The parts of the schedule, in order. ``flops`` is a mean over the schedule."""
         return SINGLE
 
-    def begin(self, model: Any, stage: int) -> None:
+    def begin(self, model: Any, stage: int) -> None:  # noqa: B027 - most methods have nothing to prepare
         """Prepare the model for the steps of a stage, an index into ``stages``: when it begins and after a restart."""
 
     def teacher_flops(self) -> float:

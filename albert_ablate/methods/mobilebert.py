@@ -229,7 +229,7 @@ class MobileBert(Student):
         return model
 
     def take_teacher(self, model: "StudentModel", teacher: "PretrainingModel") -> None:
-        """The teacher and, with ``method.start=teacher``, its embedding and masked-LM head, but no norm of another type.
+        """The teacher; with ``method.start=teacher`` its embedding and masked-LM head, but no norm of another type.
 
         A pooler and a sentence head stay as they are drawn; the teacher in memory has none.
         """

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 #: Of shares, so that a stage begins with the step at its start.
 _ROUNDING = 1e-12
@@ -40,4 +41,4 @@ def share_within(stages: Sequence[Stage], stage: int, share: float) -> float:
 def shares(stages: Sequence[Stage]) -> list[float]:
     """The share of the schedule that each stage has."""
     ends = [0.0, *(stage.ends for stage in stages)]
-    return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    return [after - before for before, after in pairwise(ends)]
