@@ -49,6 +49,7 @@ _QUEST = Path(__file__).with_name("quest_claims.yaml")
 _FACTS = Path(__file__).with_name("knowledge_claims.yaml")
 _CAUSAL = Path(__file__).with_name("causal_claims.yaml")
 _BIGBIRD = Path(__file__).with_name("bigbird_claims.yaml")
+_MOBILEBERT = Path(__file__).with_name("mobilebert_claims.yaml")
 _CONTROLS = Path(__file__).with_name("controls.yaml")
 
 
@@ -202,7 +203,18 @@ def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
     load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
     return [
         entry
-        for file in (_CLAIMS, _ELECTRA, _DISTILLATION, _QUEST, _FACTS, _CAUSAL, _BIGBIRD, _CONTROLS, *files)
+        for file in (
+            _CLAIMS,
+            _ELECTRA,
+            _DISTILLATION,
+            _QUEST,
+            _FACTS,
+            _CAUSAL,
+            _BIGBIRD,
+            _MOBILEBERT,
+            _CONTROLS,
+            *files,
+        )
         for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
     ]
 

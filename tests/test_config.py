@@ -128,7 +128,7 @@ def test_every_attention(attention: str) -> None:
 
 def test_every_group_of_conf_is_looked_at_here() -> None:
     known = {"embed", "share", "objective", "method", "model", "data", "tokenizer", "optimizer", "tracker", "scale"}
-    known |= {"budget", "task", "knowledge", "hydra", "attention"}
+    known |= {"budget", "task", "knowledge", "hydra", "attention", "block"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == known
 
 
@@ -238,7 +238,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["model.hidden=-8"], ["model.hidden=-8", "greater than or equal to 1"]),
     (["model.hidden_dropout=1.0"], ["model.hidden_dropout=1.0", "less than 1"]),
     (["model.attention_dropout=-0.1"], ["model.attention_dropout=-0.1", "greater than or equal to 0"]),
-    (["model.activation=relu"], ["model.activation='relu'", "gelu_tanh", "gelu_erf"]),
+    (["model.activation=swish"], ["model.activation='swish'", "gelu_tanh", "gelu_erf"]),
     (["model.layer_norm_eps=0"], ["model.layer_norm_eps=0", "greater than 0"]),
     (["pairs.max_length=600"], ["pairs.max_length=600", "model.max_positions=512", "Shorten"]),
     (["pairs.max_length=4"], ["pairs.max_length=4", "greater than or equal to 8"]),

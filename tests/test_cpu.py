@@ -12,11 +12,12 @@ from albert_ablate.axes import Share
 from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import View
-from albert_ablate.model.blocks import AttentionBlock, Block, FeedForwardBlock, LayerCall, SubLayer
+from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock
 from albert_ablate.model.dropout import Dropout, keep_bits
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import MaskedLMHead
 from albert_ablate.model.pretraining import initialise
+from albert_ablate.model.sub_layer import Block, LayerCall, SubLayer
 
 B, T, H = 3, 11, 32
 Layers = TypeVar("Layers", bound=nn.Module)

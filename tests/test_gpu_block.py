@@ -11,17 +11,18 @@ from golden.record import losses as golden_losses
 from runhelpers import tiny_config, twenty_steps
 from test_cpu import B, H, T, made, masks, shape, values_and_gradients
 from test_golden import GOLDEN
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.model import cpu, gpu
 from albert_ablate.model.attention import View
-from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock, LayerCall
+from albert_ablate.model.blocks import AttentionBlock, FeedForwardBlock
 from albert_ablate.model.cpu_residual import Settings
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import build_model
 from albert_ablate.model.rows import Rows
+from albert_ablate.model.sub_layer import LayerCall
 from albert_ablate.training import lamb
 
 Cell = Callable[..., RunConfig]
@@ -88,7 +89,9 @@ def test_feed_forward_is_the_plain_module(activation: str, size: tuple[int, ...]
     x, weights = torch.randn(2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     call = LayerCall(0, x, View(shape(), 0, None, torch.zeros(B, T, H)))
     plain = values_and_gradients(lambda x: block(x, call), block, x, weights)
-    explicit = values_and_gradients(lambda x: block.on_gpu(x.dtype, compiled=False)(x, call), block, x, weights)
+    path = block.on_gpu(torch.float64, compiled=False)
+    assert path is not None
+    explicit = values_and_gradients(lambda x: path(x, call), block, x, weights)
     torch.testing.assert_close(explicit, plain, atol=1e-9, rtol=1e-9)
 
 
@@ -96,6 +99,7 @@ def test_the_sum_of_residual_and_branch_is_not_rounded_before_its_norm() -> None
     draw = torch.Generator().manual_seed(0)
     block = made(FeedForwardBlock(shape())).bfloat16()
     assert isinstance(block, FeedForwardBlock)
+    assert isinstance(block.norm, nn.LayerNorm)
     block.norm.float()
     x = torch.randn(200, H, generator=draw).bfloat16()
     weights = gpu.feed_forward_weights(block.inner, block.outer, block.norm, torch.bfloat16)

@@ -137,10 +137,10 @@ def test_a_hidden_key_has_score_0_and_no_probability(monkeypatch: pytest.MonkeyP
 
 
 def test_layers_without_scores_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LAYERS, "ffn first", lambda shape: ("ffn", "attention"))
+    monkeypatch.setitem(LAYERS, "no attention", lambda shape: ("ffn", "ffn"))
     monkeypatch.setitem(PATTERNS, "own", replace(PATTERNS["full"], kernel=lambda q, k, v, view, drop: v))
     assert has_scores(architecture(Share.ALL, 48))
-    for other in ({"layer_type": "ffn first"}, {"pattern": "own"}):
+    for other in ({"layer_type": "no attention"}, {"pattern": "own"}):
         shape = architecture(Share.ALL, 48, **other)
         assert not has_scores(shape)
         with pytest.raises(ValueError, match="scores"):
@@ -148,6 +148,20 @@ def test_layers_without_scores_are_known(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(ValueError, match="scores"):
             observing_flops(PAPER, shape, (1,), 9)
         shown(ours(shape), text_of(2, 9), (1,), None)
+
+
+def test_attention_may_follow_other_sub_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYERS, "ffn first", lambda shape: ("ffn", "attention"))
+    shape = architecture(Share.NONE, 48, layer_type="ffn first")
+    model, text = ours(shape), text_of(2, 9)
+    found = shown(model, text, (2,)).attention[0]
+    x = model.encoder.hidden_states(*text)[1]
+    y = blocks_of(model.encoder, "ffn")[1](x, None)
+    attention = blocks_of(model.encoder, "attention")[1]
+    q, k = (m(y).view(2, 9, 4, 12).transpose(1, 2) for m in (attention.query, attention.key))
+    torch.testing.assert_close(found, q @ k.transpose(2, 3) / math.sqrt(12), atol=1e-5, rtol=1e-5)
+    products = 4 * 48 * shape.intermediate_size + 4 * 48 * 48 + 2 * 9 * 48
+    assert observing_flops(PAPER, shape, (1, 2), 9) == 2 * 9 * products
 
 
 # --- losses ---------------------------------------------------------------------------------------

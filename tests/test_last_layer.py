@@ -15,11 +15,12 @@ from albert_ablate.data.batches import Batch
 from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import PATTERNS, Pattern, View
-from albert_ablate.model.blocks import KINDS, LAYERS, AttentionBlock, Block, FeedForwardBlock, Kind, LayerCall
+from albert_ablate.model.blocks import KINDS, LAYERS, AttentionBlock, FeedForwardBlock
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.model.rows import Rows, first_rows
 from albert_ablate.model.shape import Shape
+from albert_ablate.model.sub_layer import Block, Kind, LayerCall
 from albert_ablate.tasks.heads import PooledModel
 from albert_ablate.tasks.task import HeadSettings, TaskBatch
 

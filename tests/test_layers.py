@@ -16,12 +16,13 @@ from albert_ablate.axes import Part, Share
 from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import PATTERNS, Pattern, View
-from albert_ablate.model.blocks import KINDS, LAYERS, AttentionBlock, Block, FeedForwardBlock, Kind, LayerCall
+from albert_ablate.model.blocks import KINDS, LAYERS, AttentionBlock, FeedForwardBlock
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.norms import NORMS
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.model.shape import Shape
+from albert_ablate.model.sub_layer import Block, Kind, LayerCall
 from albert_ablate.training.optimizers import split_parameters
 
 B, T, H, N, L, NARROW = 3, 9, 32, 4, 4, 8

@@ -16,10 +16,10 @@ from albert_ablate.axes import Part, Share
 from albert_ablate.model import cpu, cpu_residual, dropout
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import View
-from albert_ablate.model.blocks import LayerCall
 from albert_ablate.model.dropout import keep_bits
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.model.sharing import Sharing
+from albert_ablate.model.sub_layer import LayerCall
 
 SHARES = list(Share)
 GROUPINGS = [(n, g) for n in (1, 2, 3, 6, 12, 24) for g in (1, 2, 3, 5, 12) if g <= n]

@@ -69,6 +69,34 @@ ELECTRA: dict[str, list[tuple[str, str, float, str, float | None]]] = {
 }  # fmt: skip
 #: Of the sweeps of distillation: method, layers as a part of the base model's, the losses' weights, first weights.
 _DISTILBERT = ("distilbert", 1 / 2, (5.0, 2.0, 1.0), "teacher")
+#: Sweep of MobileBERT -> its cells: method, H, W, heads, networks of a layer, norm, activation, transfer and its weight
+#: of attention.
+_TAUGHT = ("mobilebert", 192, 48, 4, 4, "layer_norm", "gelu_tanh")
+MOBILEBERT: dict[str, list[tuple[object, ...]]] = {
+    "mobilebert_table2": [
+        ("mlm", hidden, inside, heads, 1, "layer_norm", "gelu_tanh", None, None)
+        for hidden, inside, heads in (
+            (384, 384, 16), (288, 384, 16), (192, 384, 16), (144, 384, 16), (96, 384, 16), (192, 384, 4), (192, 192, 4),
+            (192, 96, 4), (192, 48, 4),
+        )
+    ],
+    "mobilebert_table3": [
+        ("mlm", 192, inside, heads, networks, "layer_norm", "gelu_tanh", None, None)
+        for inside, heads, networks in ((72, 6, 1), (60, 5, 2), (48, 4, 4), (36, 3, 8))
+    ],
+    "mobilebert_table_operational": [
+        *(("mobilebert", 192, 48, 4, 4, norm, activation, "progressive", 1.0)
+          for norm in ("layer_norm", "no_norm") for activation in ("gelu_tanh", "relu")),
+        ("mlm", 192, 48, 4, 4, "layer_norm", "gelu_tanh", None, None),
+        ("mlm", 192, 48, 4, 4, "no_norm", "relu", None, None),
+    ],
+    "mobilebert_table_transfer": [
+        ("mlm", 192, 384, 4, 1, "layer_norm", "gelu_tanh", None, None),
+        ("mlm", 192, 48, 4, 4, "layer_norm", "gelu_tanh", None, None),
+        (*_TAUGHT, "none", 1.0), (*_TAUGHT, "progressive", 0.0), (*_TAUGHT, "progressive", 1.0),
+        (*_TAUGHT, "joint", 1.0), (*_TAUGHT, "auxiliary", 1.0),
+    ],
+}  # fmt: skip
 #: Sweep of causal LM -> its cells: method, H, L, E, share, norm of the model.
 CAUSAL = {
     "gpt_sizes": [
@@ -282,6 +310,22 @@ def test_the_cells_of_bigbird(name: str) -> None:
     assert len(parents) == (name == "bigbird_length")
 
 
+@pytest.mark.parametrize("name", MOBILEBERT)
+def test_the_cells_of_mobilebert(name: str) -> None:
+    configs = [cell.config for cell in cells(f"sweep={name}", "scale=cpu")]
+    described = []
+    for c in configs:
+        m, taught = c.model, c.method.name.transfers
+        shape = (str(c.method.name), m.hidden, m.block_width, m.heads, m.feed_forwards, m.norm_type, m.activation)
+        described.append((*shape, c.method.transfer if taught else None, c.method.map_weight if taught else None))
+        assert (m.layers, m.intermediate, c.embed.size) == (6, 4 * c.attention_width, 48)
+        assert c.block.type.has_bottlenecks
+    own = [row for row in described if row in MOBILEBERT[name]]
+    assert own == MOBILEBERT[name]
+    teachers = len(described) - len(own)
+    assert teachers == (name == "mobilebert_table_operational"), "the teacher of the other is a cell of its sweep"
+
+
 def test_the_union_of_distillation_trains_one_teacher() -> None:
     found = cells("sweep=distillation", "scale=cpu")
     assert [cell.config.model.layers for cell in found].count(6) == 1
@@ -308,6 +352,7 @@ def test_every_file_is_covered_here() -> None:
         "causal_demo",
         *CAUSAL,
         *BLOCKS,
+        *MOBILEBERT,
         "tinybert_table7",
         "quest",
         "quest_demo",
@@ -330,7 +375,21 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
 @pytest.mark.parametrize(
-    "name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest", "knowledge", *CAUSAL, *BLOCKS])
+    "name",
+    sorted(
+        [
+            *PAPER,
+            *ELECTRA,
+            *DISTILLATION,
+            *_TINY,
+            "tinybert_table7",
+            "quest",
+            "knowledge",
+            *CAUSAL,
+            *BLOCKS,
+            *MOBILEBERT,
+        ]
+    ),
 )
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")

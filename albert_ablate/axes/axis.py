@@ -33,6 +33,10 @@ class Sharing(Protocol):
     """The settings of the group ``share`` that an axis may check its own settings against."""
 
     @property
+    def strategy(self) -> str:
+        """The sharing strategy."""
+
+    @property
     def inner(self) -> int:
         """Number of layers in the stack that a group repeats."""
 
@@ -54,6 +58,10 @@ class Settings(Protocol):
     @property
     def share(self) -> Sharing:
         """What layers share."""
+
+    @property
+    def attention_width(self) -> int:
+        """The width of all heads together."""
 
 
 def _none(group: Any, settings: Settings) -> list[str]:

@@ -6,7 +6,15 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from albert_ablate.axes.axis import Axis, Settings, plain
-from albert_ablate.axes.distillation import DISTILBERT, TEACHER, TINYBERT, Student, distillation_problems
+from albert_ablate.axes.distillation import (
+    DISTILBERT,
+    MOBILEBERT,
+    TEACHER,
+    TINYBERT,
+    Student,
+    distillation_problems,
+    transfer_problems,
+)
 
 
 class MethodName(StrEnum):
@@ -21,6 +29,7 @@ class MethodName(StrEnum):
     DISTILBERT = "distilbert"
     TINYBERT = "tinybert"
     CAUSAL = "causal"
+    MOBILEBERT = "mobilebert"
 
     @property
     def corrupts(self) -> bool:
@@ -40,7 +49,12 @@ class MethodName(StrEnum):
     @property
     def reads_masks(self) -> bool:
         """Whether the encoder predicts the pieces at masks."""
-        return self in (MethodName.MLM, MethodName.DISTILBERT)
+        return self in (MethodName.MLM, MethodName.DISTILBERT, MethodName.MOBILEBERT)
+
+    @property
+    def transfers(self) -> bool:
+        """Whether layers learn from those of the teacher before the last states do, in stages."""
+        return self is MethodName.MOBILEBERT
 
     @property
     def predicts_next(self) -> bool:
@@ -64,11 +78,20 @@ _WEIGHTS: Mapping[str, Any] = {"discriminator_weight": 50.0, "sentence_weight": 
 _MODEL: Mapping[str, Any] = {"token_types": True, "pooler": "always"}
 #: The settings of each method that distils, with their defaults.
 _STUDENT_SETTINGS: Mapping[MethodName, Mapping[str, Any]] = {
-    MethodName.DISTILBERT: DISTILBERT, MethodName.TINYBERT: TINYBERT,
+    MethodName.DISTILBERT: DISTILBERT, MethodName.TINYBERT: TINYBERT, MethodName.MOBILEBERT: MOBILEBERT,
 }  # fmt: skip
 #: Settings of causal LM, with their defaults.
 _CAUSAL: Mapping[str, Any] = {"blocks": "packed"}
-_DEFAULTS: Mapping[str, Any] = {**_MODEL, **_GENERATOR, **_WEIGHTS, **TEACHER, **DISTILBERT, **TINYBERT, **_CAUSAL}
+_DEFAULTS: Mapping[str, Any] = {
+    **_MODEL,
+    **_GENERATOR,
+    **_WEIGHTS,
+    **TEACHER,
+    **DISTILBERT,
+    **TINYBERT,
+    **_CAUSAL,
+    **MOBILEBERT,
+}
 
 
 class _Method(Student, Protocol):
@@ -95,6 +118,10 @@ class _Method(Student, Protocol):
         """What both networks share."""
 
     @property
+    def transfer(self) -> str:
+        """How a student learns from its teacher's layers."""
+
+    @property
     def pooler(self) -> str:
         """Whether the model has a pooler and a sentence head that no loss trains."""
 
@@ -113,7 +140,9 @@ def _contradictions(method: _Method, c: Settings) -> list[str]:
         problems.append(f"method.generator={method.generator}: method={name} trains its generator first. Use learned.")
     if name.corrupts and method.generator == "learned":
         problems += _sizes(method, c)
-    if name.distils:
+    if name.transfers:
+        problems += transfer_problems(method, c)
+    elif name.distils:
         weights = tuple(key for key in _STUDENT_SETTINGS[name] if key.endswith("_weight"))
         problems += distillation_problems(method, weights, c)
     return problems
@@ -132,9 +161,25 @@ def _unused(method: _Method) -> list[str]:
         unused.append("discriminator_weight")
     if not name.predicts_next:
         unused += _CAUSAL
+    if name.transfers:
+        unused += _unused_stages(method)
     if not name.distils:
         unused += [key for key in TEACHER if key != "teacher_run" or method.teacher is None]
     return unused + [key for other, keys in _STUDENT_SETTINGS.items() if other is not name for key in keys]
+
+
+def _unused_stages(method: _Method) -> list[str]:
+    """The settings of a student that learns layers in stages and does not read them."""
+    unused, strategy = ["teacher_depth", "teacher_width"], method.transfer
+    if method.teacher is not None:
+        unused.append("teacher_inside")
+    if strategy != "progressive":
+        unused.append("layer_rates")
+    if strategy not in ("progressive", "joint"):
+        unused += ["transfer_share", "stage_ramp"]
+    if strategy == "none":
+        unused += [key for key in MOBILEBERT if key.endswith("_weight") or key == "feature_form"]
+    return unused
 
 
 def unread(values: Mapping[str, Any]) -> frozenset[str]:
@@ -148,6 +193,10 @@ def _reason(key: str, method: _Method) -> str:
     """Why a method does not read the setting ``key``."""
     if key in _GENERATOR and method.name.corrupts:
         return f"method.generator={method.generator}"
+    if key == "teacher_inside" and method.name.transfers:
+        return f"method.teacher={method.teacher}"
+    if key in MOBILEBERT and method.name.transfers:
+        return f"method.transfer={method.transfer}"
     return f"method={method.name}"
 
 
@@ -155,14 +204,16 @@ def _user_of(key: str) -> str:
     """A method that reads the setting ``key``."""
     if key in _CAUSAL:
         return f"method={MethodName.CAUSAL}"
+    if key in MOBILEBERT:
+        return "method=mobilebert with method.transfer=progressive"
     students = [name for name, keys in _STUDENT_SETTINGS.items() if key in keys or key in TEACHER]
     return f"method={students[0]}" if students else "method=electra with a learned generator"
 
 
 def _sizes(method: _Method, c: Settings) -> list[str]:
     """Problems of the generator's size."""
-    width, depth, hidden = method.generator_width, method.generator_depth, c.model.hidden
-    head = hidden // c.model.heads
+    width, depth, hidden = method.generator_width, method.generator_depth, c.attention_width
+    head = max(1, hidden // c.model.heads)
     generator = round(hidden * width)
     heads = max(1, generator // head)
     equal = width == 1 and depth == 1
@@ -186,9 +237,10 @@ def _sizes(method: _Method, c: Settings) -> list[str]:
         ]
     if generator < 1 or generator % heads:
         fitting = sorted({round(hidden * f) for f in (1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1)} - {0})
+        whole = f"model.hidden={hidden}" if hidden == c.model.hidden else f"the {hidden} inside a layer"
         good = [w for w in fitting if w % max(1, w // head) == 0]
         return [
-            f"method.generator_width={width:g}: {generator} of model.hidden={hidden} does not divide by {heads} heads. "
+            f"method.generator_width={width:g}: {generator} of {whole} does not divide by {heads} heads. "
             f"Widths that fit, as fractions: {', '.join(f'{w / hidden:.4g}' for w in good)}."
         ]
     return []
@@ -201,7 +253,7 @@ METHOD = Axis(
         MethodName.REPLACE_MLM: "replace MLM", MethodName.ALL_TOKENS_MLM: "all-tokens MLM",
         MethodName.TWO_STAGE: "two-stage ELECTRA",
         MethodName.DISTILBERT: "DistilBERT", MethodName.TINYBERT: "TinyBERT",
-        MethodName.CAUSAL: "causal LM",
+        MethodName.CAUSAL: "causal LM", MethodName.MOBILEBERT: "MobileBERT's transfer",
     },
     before=MethodName.MLM,
     beside={f"method.{key}": value for key, value in _DEFAULTS.items()},

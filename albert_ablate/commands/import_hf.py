@@ -174,7 +174,7 @@ def _state(config: RunConfig, imported: "Imported", vocabulary: Path) -> "dict[s
         raise ForeignCheckpointError(f"The tensors do not fit config.json: {some(wrong)}.")
     if config.tokenizer.name == NAME:
         order = torch.from_numpy(row_order(read_vocabulary(vocabulary), config.tokenizer.vocab_size, vocabulary))
-        for name in ("encoder.embedding.word.weight", "mlm_head.bias"):
+        for name in ("encoder.embedding.word.weight", "mlm_head.bias", "mlm_head.extra"):
             if name in tensors:
                 tensors[name] = tensors[name][order]
     return state | tensors

@@ -14,7 +14,7 @@ from albert_ablate.config.tasks import AUGMENT, DISTIL, FineTuneConfig, QuestCon
 def contradictions(c: RunConfig) -> list[str]:
     """One message for each contradiction; empty for valid settings."""
     problems = [sentence for axis in AXES for sentence in axis.problems(c)]
-    if c.model.hidden % c.model.heads:
+    if not c.block.type.has_bottlenecks and c.model.hidden % c.model.heads:
         problems.append(
             f"model.heads={c.model.heads} does not divide model.hidden={c.model.hidden}: every head has the same "
             f"width. Try model.heads={_nearest_divisor(c.model.hidden, c.model.heads)}."
@@ -30,6 +30,18 @@ def contradictions(c: RunConfig) -> list[str]:
         problems.append(
             f"knowledge={c.knowledge.name} with attention={c.attention.name}: which positions see a branch is said for "
             "each pair of positions, and blocks have no pairs. Use knowledge=text, or attention=full."
+        )
+    if c.model.lm_head == "extended" and c.embed.size > c.model.hidden:
+        problems.append(
+            f"model.lm_head=extended with embed.size={c.embed.size} and model.hidden={c.model.hidden}: the head widens "
+            "the word table to model.hidden. Use model.lm_head=transform, or a smaller embed."
+        )
+    narrowed = c.method.name.corrupts and c.method.generator == "learned" and c.method.generator_width != 1
+    if c.model.table_width == "hidden" and narrowed and c.method.tie == "embeddings":
+        problems.append(
+            f"model.table_width=hidden with method={c.method.name} and method.generator_width="
+            f"{c.method.generator_width:g}: position tables of different widths cannot be tied. Use "
+            "model.table_width=embedding, or method.tie=none."
         )
     if c.model.type_vocab < 2:
         problems.append(f"model.type_vocab={c.model.type_vocab}: a pair has two segments. Set it to 2 or more.")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from albert_ablate.axes import AXES
+from albert_ablate.axes.block import INSIDE
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.files import digest
 
@@ -16,7 +17,9 @@ LATER = {
     "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
     "masking.smoothing": 0.7, "model.norm": "post", "model.embedding_norm": True, "model.residual_init": "plain",
     "model.lm_head": "transform", "pairs.join_documents": False,
-    "warm_start.length": None,
+    "warm_start.length": None, "model.norm_type": "layer_norm", "model.trigram": False,
+    "model.table_width": "embedding", "model.pooler": "tanh",
+    **{f"model.{key}": default for key, default in INSIDE.items()},
 }  # fmt: skip
 
 #: The axes that were added later.

@@ -53,6 +53,18 @@ class MethodConfig:
 
     blocks: Literal["packed", "pairs"]
 
+    transfer: Literal["progressive", "joint", "auxiliary", "none"]
+    transfer_share: Annotated[float, Field(gt=0, lt=1)]  # of the budget
+    feature_weight: Weight
+    mean_weight: Weight
+    spread_weight: Weight
+    map_weight: Weight
+    feature_form: Literal["normalised", "plain"]
+    layer_rates: Literal["released", "equal", "frozen"]
+    stage_ramp: Literal["released", "none"]
+    teacher_inside: PositiveFloat  # of the student's width inside its layers
+    alpha: Annotated[float, Field(ge=0, le=1)]  # share of the true pieces
+
     @property
     def reads_documents(self) -> bool:
         """Whether a text begins with the separator of documents, without [CLS]: of causal LM on packed blocks."""

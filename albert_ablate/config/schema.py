@@ -11,7 +11,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from albert_ablate.axes import AXES, Objective, Share
+from albert_ablate.axes import AXES, BlockType, Objective, Share
 from albert_ablate.config.attention import AttentionConfig
 from albert_ablate.config.knowledge import KnowledgeConfig
 from albert_ablate.config.kshot import KShotConfig
@@ -101,6 +101,13 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class BlockConfig:
+    """What a layer is made of. The sizes inside it are settings of the model."""
+
+    type: BlockType
+
+
+@dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
     """Shape of the encoder, except embedding width and vocabulary."""
 
@@ -114,13 +121,20 @@ class ModelConfig:
     projection: Literal["auto", "always"]  # of the embedding; always: also at E = H and E > H
     hidden_dropout: Fraction
     attention_dropout: Fraction
-    activation: Literal["gelu_tanh", "gelu_erf"]
+    activation: Literal["gelu_tanh", "gelu_erf", "relu"]
     initializer_range: PositiveFloat
     layer_norm_eps: PositiveFloat
     norm: Literal["post", "pre"]  # where a sub-layer's norm is: after the residual sum, or before the sub-layer
     embedding_norm: bool
     residual_init: Literal["plain", "depth"]
-    lm_head: Literal["transform", "plain"]
+    lm_head: Literal["transform", "plain", "extended"]
+    norm_type: Literal["layer_norm", "no_norm"]  # of sub-layers and embedding
+    trigram: bool  # whether the embedding reads three positions
+    table_width: Literal["embedding", "hidden"]  # of position and type tables
+    pooler: Literal["tanh", "bare"]
+    block_width: Positive | None  # inside a layer with bottlenecks; null: a quarter of ``hidden``
+    feed_forwards: Positive  # of a layer with bottlenecks
+    attention_input: Literal["body", "shared", "bottleneck"]  # of a layer with bottlenecks
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -329,6 +343,7 @@ class RunConfig:
     objective: ObjectiveConfig
     attention: AttentionConfig
     method: MethodConfig
+    block: BlockConfig
     model: ModelConfig
     data: DataConfig
     pairs: PairsConfig
@@ -366,6 +381,13 @@ class RunConfig:
         """Whether the model has a pooler and a sentence head."""
         return self.method.pooler == "always" or self.objective.name.trains_sentences
 
+    @property
+    def attention_width(self) -> int:
+        """The width of all heads together: H, or the width inside a layer with bottlenecks."""
+        if not self.block.type.has_bottlenecks:
+            return self.model.hidden
+        return self.model.block_width or self.model.hidden // 4
+
     def architecture(self) -> Architecture:
         """The shape of the model."""
         m = self.model
@@ -393,6 +415,14 @@ class RunConfig:
             embedding_norm=m.embedding_norm,
             residual_init=m.residual_init,
             lm_head=m.lm_head,
+            norm_type=m.norm_type,
+            trigram=m.trigram,
+            table_width=m.table_width,
+            pooler=m.pooler,
+            layer_type=str(self.block.type),
+            block_width=self.attention_width if self.block.type.has_bottlenecks else None,
+            feed_forwards=m.feed_forwards,
+            attention_input=m.attention_input,
             choices=tuple((axis.group, str(axis.value(self))) for axis in AXES if axis.before is not None),
         )
 

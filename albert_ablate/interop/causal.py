@@ -73,6 +73,7 @@ def _other_than_gpt2(shape: Shape) -> list[str]:
         "model.norm=pre": shape.norm_first, "model.embedding_norm=false": not shape.embedding_norm,
         "model.lm_head=plain": shape.lm_head == "plain", "embed=full": shape.embedding_size == shape.hidden_size,
         "model.projection=auto": not shape.projection, "method.token_types=false": not shape.type_vocab_size,
+        **_common_form(shape),
     }  # fmt: skip
     return [name for name, fits in needed.items() if not fits]
 
@@ -83,6 +84,7 @@ def _other_than_bert(shape: Shape) -> list[str]:
         "model.norm=post": not shape.norm_first, "model.embedding_norm=true": shape.embedding_norm,
         "model.lm_head=transform": shape.lm_head == "transform",
         "embed=full": shape.embedding_size == shape.hidden_size, "model.projection=auto": not shape.projection,
+        **_common_form(shape),
     }  # fmt: skip
     return [name for name, fits in needed.items() if not fits]
 
@@ -92,7 +94,7 @@ def _other_than_opt(shape: Shape) -> list[str]:
     needed = {
         "model.norm=pre": shape.norm_first, "model.embedding_norm=false": not shape.embedding_norm,
         "model.lm_head=plain": shape.lm_head == "plain", "method.token_types=false": not shape.type_vocab_size,
-        f"model.layer_norm_eps={_OPT_EPSILON:g}": shape.layer_norm_eps == _OPT_EPSILON,
+        f"model.layer_norm_eps={_OPT_EPSILON:g}": shape.layer_norm_eps == _OPT_EPSILON, **_common_form(shape),
     }  # fmt: skip
     return [name for name, fits in needed.items() if not fits]
 
@@ -114,6 +116,14 @@ def _projected(shape: Shape, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     unused = torch.zeros(_OPT_OFFSET, shape.hidden_size)
     found[f"{word}.position.weight"] = torch.cat([unused, positions.to(bias.dtype)])
     return found
+
+
+def _common_form(shape: Shape) -> dict[str, bool]:
+    """What both forms need, as they have none of MobileBERT's parts."""
+    return {
+        "block=standard": shape.block_width is None, "model.norm_type=layer_norm": shape.has_statistics,
+        "model.trigram=false": not shape.trigram,
+    }  # fmt: skip
 
 
 def _gpt2_config(shape: Shape) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""``config.json`` of transformers' ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2, as transformers reads it.
+"""``config.json`` of transformers' models of ``DEFAULTS``, as transformers reads it.
 
 Missing fields have transformers' defaults, which differ: without ``hidden_act`` ALBERT has the tanh GELU,
-GPT-2 and BigBird too, and the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
-(transformers 5, ``AlbertConfig``, ``BertConfig``, ``DistilBertConfig``, ``ElectraConfig`` and ``GPT2Config``). Types
-are checked as strictly as in transformers. A value that transformers accepts and this project does not support is
-refused, naming the field.
+GPT-2 and BigBird too, MobileBERT ReLU, and the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
+(transformers 5, ``AlbertConfig``, ``BertConfig``, ``DistilBertConfig``, ``ElectraConfig``, ``GPT2Config`` and
+``MobileBertConfig``). Types are checked as strictly as in transformers. A value that transformers accepts and this
+project does not support is refused, naming the field.
 """
 
 import json
@@ -19,6 +19,8 @@ GELU = {
     "gelu": "gelu_erf", "gelu_python": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
 }  # fmt: skip
+#: The same, with the one of MobileBERT, which transformers' other models have only if their config.json says so.
+ACTIVATIONS = GELU | {"relu": "relu"}
 _COMMON: dict[str, Any] = {
     "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
     "pad_token_id": 0, "tie_word_embeddings": True, "architectures": None, "chunk_size_feed_forward": 0,
@@ -67,6 +69,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4, "intermediate_size": 1024, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
     },
+    "mobilebert": _COMMON | {
+        "vocab_size": 30522, "hidden_size": 512, "num_hidden_layers": 24, "num_attention_heads": 4,
+        "intermediate_size": 512, "hidden_act": "relu", "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.1, "embedding_size": 128, "trigram_input": True, "use_bottleneck": True,
+        "intra_bottleneck_size": 128, "use_bottleneck_attention": False, "key_query_shared_bottleneck": True,
+        "num_feedforward_networks": 4, "normalization_type": "no_norm", "classifier_activation": True,
+        "classifier_dropout": None,
+    },
     "gpt2": {
         "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None,
         "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1,
@@ -89,7 +99,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,), "add_cross_attention": (False,), "is_encoder_decoder": (False,),
     "position_embedding_type": ("absolute",), "pruned_heads": (None, {}), "quantization_config": (None,),
     "use_bias": (True,), "rescale_embeddings": (False,),
-    "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+    "scale_attn_weights": (True,), "use_bottleneck": (True,), "scale_attn_by_inverse_layer_idx": (False,),
     "dtype": (None, "float32", "float16", "bfloat16", "float64"),
 }  # fmt: skip
 
@@ -102,7 +112,8 @@ def complete(config: Mapping[str, Any], file: str = "config.json") -> dict[str, 
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ForeignCheckpointError(
-            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2 can be "
+            f"{file}: model_type is {_shown(kind)}. ALBERT, BERT, BigBird, DistilBERT, ELECTRA, GPT-2 and MobileBERT "
+            "can be "
             "imported."
         )
     full = DEFAULTS[kind] | dict(config)
@@ -180,6 +191,13 @@ def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
         return lambda value: value in ("block_sparse", "original_full"), "block_sparse or original_full is expected"
     if name == "n_inner":
         return lambda value: value is None or (_is_whole(value) and value >= 1), "a whole number or null is expected"
+    if name == "normalization_type":
+        return lambda value: value in ("no_norm", "layer_norm"), "no_norm or layer_norm is expected"
+    if default == "relu":
+        return (
+            lambda value: isinstance(value, str) and value in ACTIVATIONS,
+            f"{', '.join(ACTIVATIONS)} can be imported",
+        )
     if name in ("hidden_act", "activation", "activation_function"):
         return lambda value: isinstance(value, str) and value in GELU, f"{', '.join(GELU)} can be imported"
     if isinstance(default, bool):
@@ -197,7 +215,8 @@ def _expectation(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
 def _contradictions(kind: str, full: Mapping[str, Any]) -> list[str]:
     """Problems of fields that are valid by themselves but not together."""
     problems: list[str] = []
-    fields = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+    fields = ("intra_bottleneck_size" if kind == "mobilebert" else "hidden_size", "num_attention_heads",
+              "num_hidden_layers")  # fmt: skip
     hidden, heads, layers = (full[field] for field in fields)
     width_field, heads_field, layers_field = (field_of(kind, field) for field in fields)
     if hidden % heads:

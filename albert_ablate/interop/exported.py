@@ -12,7 +12,7 @@ from albert_ablate.data.tokenizer import CLS, PAD, SEP
 from albert_ablate.interop.names import PROJECTION, Blocks
 from albert_ablate.model.shape import Shape
 
-_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
+_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu", "relu": "relu"}
 #: Heads that some classes lack: prefix of their tensors -> name for the user.
 _HEADS = {
     "pooler.": "pooler", "sentence_head.": "sentence head", "copy_gate.": "copy gate", "mlm_head.": "masked-LM head",
@@ -52,7 +52,7 @@ def with_types(shape: Shape, tensors: Mapping[str, Tensor]) -> tuple[Shape, Mapp
     """The same function with a table of two token types, of zeros if there was none."""
     if shape.type_vocab_size:
         return shape, tensors
-    zeros = torch.zeros(2, shape.embedding_size)
+    zeros = torch.zeros(2, shape.hidden_size if shape.tables_at_hidden else shape.embedding_size)
     return replace(shape, type_vocab_size=2), {**tensors, "encoder.embedding.token_type.weight": zeros}
 
 

@@ -9,6 +9,7 @@
 | BigBird with transformers' plan, E = H | BigBirdForPreTraining | tensor by tensor; shared blocks are repeated |
 | no token types, E = H | DistilBertForMaskedLM | tensor by tensor; shared blocks are repeated |
 | no token types, any other | the class of the arm with token types | in every output; the table of types is zero |
+| MobileBERT's layers | MobileBertForPreTraining | tensor by tensor; shared blocks are repeated |
 | causal, GPT-2's form | GPT2LMHeadModel | tensor by tensor; shared blocks are repeated |
 | causal, BERT's form, E = H | BertLMHeadModel | as share=none, E = H; shared blocks are repeated |
 | causal, GPT-2's form but for E | OPTForCausalLM | in every output; shared blocks are repeated |
@@ -41,6 +42,7 @@ from albert_ablate.interop.big_bird import require_big_bird, sizes_of_blocks
 from albert_ablate.interop.causal import to_causal
 from albert_ablate.interop.config_json import field_of, same_groups
 from albert_ablate.interop.exported import Exported, config_of, exported, layers_of, tensors_of, with_types
+from albert_ablate.interop.mobilebert import to_mobilebert
 from albert_ablate.interop.names import (
     Blocks,
     albert_names,
@@ -78,9 +80,12 @@ def to_huggingface(
     own = {name: tensor for name, tensor in tensors_of(model).items() if not name.startswith(_GENERATOR)}
     if PATTERNS[model.shape.pattern].past_only:
         return to_causal(model.shape, own, first)
-    _require_berts_form(model.shape, masked_lm and "mlm_head.bias" not in own and hasattr(model, "mlm_head"))
+    has_head = masked_lm and hasattr(model, "mlm_head")
+    if model.shape.block_width is not None and "replaced_head.out.weight" not in own:
+        return to_mobilebert(model.shape, own, masked_lm, origin.get("classifier_dropout", _CLASSIFIER_DROPOUT))
     if model.shape.blocks is not None:
         require_big_bird(model.shape, own)
+    _require_berts_form(model.shape, has_head)
     shape, tensors = with_types(model.shape, own)
     if "replaced_head.out.weight" in tensors:
         if shape.projection and shape.embedding_size == shape.hidden_size:
@@ -105,7 +110,7 @@ def generator_to_huggingface(model: EncoderModel) -> Exported | None:
     generator = model.generator
     if generator.shape.blocks is not None:
         require_big_bird(generator.shape, tensors_of(generator))
-    _require_berts_form(generator.shape, generator.mlm_head.bias is None)
+    _require_berts_form(generator.shape, True)
     shape, tensors = generator.shape, tensors_of(generator)
     shared = any(map(shape.share.shares, Part))
     extra = shape.projection and shape.embedding_size == shape.hidden_size
@@ -121,22 +126,30 @@ def in_order_of(vocabulary: Path, model: Exported) -> Exported:
     tables = ("word_embeddings.weight", ".wte.weight", ".embed_tokens.weight")
     rows = (*tables, ".predictions.bias", "generator_lm_head.bias", "vocab_projector.bias")
     tensors = {name: tensor[back] if f".{name}".endswith(rows) else tensor for name, tensor in model.tensors.items()}
+    columns = "cls.predictions.dense.weight"  # MobileBERT's second output matrix
+    tensors |= {name: tensor[:, back] for name, tensor in tensors.items() if name == columns}
     ids = {name: int(order[model.config[name]]) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     return replace(model, config=model.config | ids, tensors=tensors)
 
 
-def _require_berts_form(shape: Shape, plain_head: bool) -> None:
-    """Raise ForeignCheckpointError for a masked model of a form that none of the classes has."""
+def _require_berts_form(shape: Shape, has_head: bool) -> None:
+    """Raise ForeignCheckpointError for a masked model of a form that none of the classes has.
+
+    ``has_head``: whether its masked-LM head goes out.
+    """
     switches = {
         "model.norm=pre": shape.norm_first, "model.embedding_norm=false": not shape.embedding_norm,
-        "model.lm_head=plain": plain_head,
+        f"model.lm_head={shape.lm_head}": has_head and shape.lm_head != "transform",
+        "model.norm_type=no_norm": not shape.has_statistics, "model.trigram=true": shape.trigram,
+        "model.table_width=hidden": shape.tables_at_hidden and shape.has_projection,
+        "model.pooler=bare": shape.pooler == "bare", "block=mobilebert": shape.block_width is not None,
     }  # fmt: skip
     chosen = [name for name, is_set in switches.items() if is_set]
     if chosen:
         raise ForeignCheckpointError(
-            f"{', '.join(chosen)}: transformers' ALBERT, BERT, DistilBERT and ELECTRA have a norm on the embedding and "
-            "after each residual sum, and a masked-LM head with a transform, so no class computes this. It can be used "
-            "here, or trained without."
+            f"{', '.join(chosen)}: transformers' ALBERT, BERT, DistilBERT and ELECTRA have a LayerNorm on the "
+            "embedding and after each residual sum, and a masked-LM head with a transform, so no class computes this. "
+            "It can be used here, or trained without."
         )
 
 

@@ -1,8 +1,11 @@
 """Converts a checkpoint of transformers to this project's settings and tensors.
 
-Of ALBERT, BERT, BigBird, DistilBERT, ELECTRA and GPT-2. This module, ``stored`` and ``causal`` handle the
-differences: a projection at E = H, several layers in an ALBERT group, missing heads, and task heads. transformers'
-ALBERT has no dropout after the feed-forward network; imported models have this project's dropout in fine-tuning.
+Of ALBERT, BERT, BigBird, DistilBERT, ELECTRA, GPT-2 and MobileBERT. This module, ``stored``, ``causal`` and ``mobilebert``
+handle the
+differences: a projection at E = H, several layers in an ALBERT group, missing heads, and task heads.
+transformers'
+ALBERT has no dropout after the feed-forward network; imported models have this project's dropout in
+fine-tuning.
 
 ELECTRA's two networks are two checkpoints. The discriminator becomes an ``electra`` run without a network as its
 generator, the generator a masked-LM run. A DistilBERT becomes a ``distilbert`` run without a teacher, a GPT-2 a
@@ -18,9 +21,10 @@ from torch import Tensor
 
 from albert_ablate.axes import MethodName, Objective, Part, Share
 from albert_ablate.errors import ForeignCheckpointError
+from albert_ablate.interop import mobilebert
 from albert_ablate.interop.big_bird import attention_of
 from albert_ablate.interop.causal import of_gpt2
-from albert_ablate.interop.config_json import GELU, complete, defaulted, field_of
+from albert_ablate.interop.config_json import ACTIVATIONS, GELU, complete, defaulted, field_of
 from albert_ablate.interop.names import (
     FAMILIES,
     Blocks,
@@ -33,7 +37,6 @@ from albert_ablate.interop.names import (
     gpt2_names,
 )
 from albert_ablate.interop.stored import under_current_names, untied
-from albert_ablate.model.sharing import Sharing
 
 #: Heads that a checkpoint may lack: prefix of their tensors -> name for the user.
 _MASKED_LM = {"pooler.": "pooler", "mlm_head.": "masked-LM head", "sentence_head.": "sentence head"}
@@ -48,8 +51,10 @@ _PROJECTIONS, _UNTRAINED = ("fit_dense.", "fit_denses."), ("cls.",)
 #: What the released checkpoints were trained on beside their tokens.
 _OBJECTIVES = {
     "albert": Objective.SOP, "bert": Objective.NSP, "distilbert": Objective.NONE, "electra": Objective.NONE,
-    "big_bird": Objective.NONE, "gpt2": Objective.NONE,
+    "big_bird": Objective.NONE, "gpt2": Objective.NONE, "mobilebert": Objective.NSP,
 }  # fmt: skip
+#: Part of a layer -> its banks, with the number of blocks that a layer has of each.
+_BANKS: Mapping[Part, Mapping[str, int]] = {Part.ATTENTION: {"attention": 1}, Part.FFN: {"ffn": 1}}
 #: Most tensors named in one message.
 _NAMED = 12
 
@@ -84,7 +89,11 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
         renamed = of_gpt2(config, kept, defaulted(described))
     else:
         renamed = untied(kind, under_current_names(kind, kept), config["tie_word_embeddings"])
-        _require_sizes(kind, config, renamed, defaulted(described))
+        if kind == mobilebert.KIND:
+            mobilebert.require_computed(config)
+            renamed = mobilebert.of_mobilebert(config, renamed, defaulted(described))
+        else:
+            _require_sizes(kind, config, renamed, defaulted(described))
     discriminates = kind == "electra" and not any(name.startswith(FAMILIES[kind].head) for name in renamed)
     if kind == "electra" and not discriminates:
         _require_erf(config)
@@ -104,14 +113,16 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
         names = distilbert_names(own)
     elif kind == "gpt2":
         names = gpt2_names(own)
+    elif kind == mobilebert.KIND:
+        names = mobilebert.names_of(config, own)
     else:
         of_network = discriminator_names if discriminates else generator_names
         names = of_network(own, projection=config["embedding_size"] != config["hidden_size"])
     heads = _DISCRIMINATOR if discriminates else _OF_FAMILY.get(kind, _MASKED_LM)
     matched, missing = _matched(kind, names, renamed, heads)
-    matched, projection = _projection(matched, config)
+    matched, projection = (matched, "auto") if kind == mobilebert.KIND else _projection(matched, config)
     if unshared and layers > 1:
-        share, matched = _tied(matched, layers)
+        share, matched = _tied(matched, layers, mobilebert.banks(config) if kind == mobilebert.KIND else _BANKS)
     settings = _settings(kind, config, share, count, n, layers, projection)
     if discriminates:
         settings["method"] = {"name": MethodName.ELECTRA.value, "generator": "uniform"}
@@ -122,6 +133,10 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
     if kind == "gpt2":
         settings["method"] = {"name": MethodName.CAUSAL.value, "token_types": False, "pooler": "trained"}
         settings["model"] |= {"norm": "pre", "embedding_norm": False, "residual_init": "depth", "lm_head": "plain"}
+    if kind == mobilebert.KIND:
+        own_settings = mobilebert.settings_of(config)
+        settings["model"] |= own_settings.pop("model")
+        settings |= own_settings
     return Imported(settings, matched, missing, left_out)
 
 
@@ -202,26 +217,34 @@ def _projection(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> tuple[
     return tensors, "always"
 
 
-def _tied(tensors: dict[str, Tensor], layers: int) -> tuple[Share, dict[str, Tensor]]:
-    """(the sharing strategy of a model whose layers hold equal blocks, its tensors without the copies)."""
-    shared = {part for part in Part if _equal_blocks(tensors, part, layers)}
-    share = Share.of(shared)
-    sharing = Sharing(share, layers)
-    used = {f"encoder.{part}.{sharing.index(part, layer)}." for layer in range(layers) for part in Part}
-    kept = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith(("encoder.attention.", "encoder.ffn.")) or name.startswith(tuple(used))
+def _tied(
+    tensors: dict[str, Tensor], layers: int, banks: Mapping[Part, Mapping[str, int]]
+) -> tuple[Share, dict[str, Tensor]]:
+    """(the sharing strategy of a model whose layers hold equal blocks, its tensors without the copies).
+
+    ``banks``: part of a layer -> its banks, with the number of blocks that a layer has of each.
+    """
+    shared = {
+        part for part in Part if all(_equal_blocks(tensors, bank, each, layers) for bank, each in banks[part].items())
     }
-    return share, kept
+    copies = {
+        f"encoder.{bank}.{entry}."
+        for part in shared
+        for bank, each in banks[part].items()
+        for entry in range(each, each * layers)
+    }
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(copies))}
+    return Share.of(shared), kept
 
 
-def _equal_blocks(tensors: Mapping[str, Tensor], bank: str, layers: int) -> bool:
-    first = {name: tensor for name, tensor in tensors.items() if name.startswith(f"encoder.{bank}.0.")}
+def _equal_blocks(tensors: Mapping[str, Tensor], bank: str, each: int, layers: int) -> bool:
+    """Whether all layers have the same blocks of ``bank``, ``each`` of them."""
     return all(
-        torch.equal(tensor, tensors[name.replace(f".{bank}.0.", f".{bank}.{layer}.")])
+        torch.equal(tensor, tensors[name.replace(f".{bank}.{entry}.", f".{bank}.{layer * each + entry}.")])
+        for entry in range(each)
+        for name, tensor in tensors.items()
+        if name.startswith(f"encoder.{bank}.{entry}.")
         for layer in range(1, layers)
-        for name, tensor in first.items()
     )
 
 
@@ -238,7 +261,7 @@ def _settings(
             "type_vocab": c.get("type_vocab_size", 2), "projection": projection,
             "hidden_dropout": float(c["hidden_dropout_prob"]),
             "attention_dropout": float(c["attention_probs_dropout_prob"]),
-            "activation": GELU[c["hidden_act"]],
+            "activation": ACTIVATIONS[c["hidden_act"]],
             "initializer_range": c["initializer_range"],
             "layer_norm_eps": c["layer_norm_eps"],
         },

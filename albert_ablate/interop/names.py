@@ -1,4 +1,4 @@
-"""Tensor names of transformers' ALBERT, BERT, BigBird, DistilBERT, ELECTRA, GPT-2 and OPT, mapped to names of this project.
+"""Tensor names of transformers' models (ALBERT, BERT, BigBird, DistilBERT, ELECTRA, GPT-2, MobileBERT, OPT), and ours.
 
 If one block of this project serves several layers of transformers, several names map to it. ``None``
 marks a tensor that this project does not have: the identity projection of transformers' ALBERT at E = H.
@@ -33,6 +33,8 @@ _OPT_ATTENTION = {
     "self_attn_layer_norm": "norm",
 }  # fmt: skip
 _OPT_FFN = {"fc1": "inner", "fc2": "outer", "final_layer_norm": "norm"}
+_BOTTLENECK = {"dense": "dense", "LayerNorm": "norm"}
+_MOBILEBERT_FFN = {"intermediate.dense": "inner", "output.dense": "outer", "output.LayerNorm": "norm"}
 _TABLES = {
     "embeddings.word_embeddings": "word", "embeddings.position_embeddings": "position",
     "embeddings.token_type_embeddings": "token_type",
@@ -75,6 +77,10 @@ FAMILIES = {
     "electra": Family(
         "embedding_size", *_BERT_LAYER, "electra.embeddings_project",
         "generator_", "generator_lm_head", "generator_lm_head.bias", "electra",
+    ),
+    "mobilebert": Family(
+        "embedding_size", *_BERT_LAYER, "mobilebert.embeddings.embedding_transformation",
+        "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias",
     ),
 }  # fmt: skip
 
@@ -120,6 +126,35 @@ def distilbert_names(layers: Blocks) -> dict[str, str | None]:
         names |= _block(prefix, _DISTILBERT_FFN, f"encoder.ffn.{ffn}")
     names |= _pair("vocab_transform", "mlm_head.dense") | _pair("vocab_layer_norm", "mlm_head.norm")
     return names | {"vocab_projector.bias": "mlm_head.bias"}
+
+
+def mobilebert_names(
+    layers: Blocks, feed_forwards: int, projection: bool, shared: bool, pooler: bool
+) -> dict[str, str | None]:
+    """Names of MobileBertForPreTraining, as in ``interop.mobilebert``. ``layers`` are as in ``bert_names``.
+
+    ``feed_forwards``: networks of a layer, of which transformers names the last apart; ``projection``, ``shared`` and
+    ``pooler``: whether there is a projection of the embedding, a bottleneck of queries and keys, and a pooler.
+    """
+    names = _tables("mobilebert")
+    if projection:
+        names |= _pair("mobilebert.embeddings.embedding_transformation", "encoder.embedding.projection")
+    for layer, (attention, ffn) in enumerate(layers):
+        prefix, ours = f"mobilebert.encoder.layer.{layer}", f"encoder.bottleneck_attention.{attention}"
+        names |= _block(f"{prefix}.bottleneck.input", _BOTTLENECK, f"encoder.reduction.{attention}.bottleneck")
+        if shared:
+            names |= _block(f"{prefix}.bottleneck.attention", _BOTTLENECK, f"{ours}.shared")
+        names |= _block(prefix, _BERT_ATTENTION, ours)
+        for entry in range(feed_forwards):
+            last = entry == feed_forwards - 1
+            network = prefix if last else f"{prefix}.ffn.{entry}"
+            names |= _block(network, _MOBILEBERT_FFN, f"encoder.inner_ffn.{ffn * feed_forwards + entry}")
+        names |= _block(f"{prefix}.output.bottleneck", _BOTTLENECK, f"encoder.expansion.{ffn}")
+    names |= _pair("mobilebert.pooler.dense", "pooler.dense") if pooler else {}
+    names |= _pair("cls.predictions.transform.dense", "mlm_head.dense")
+    names |= _pair("cls.predictions.transform.LayerNorm", "mlm_head.norm")
+    names |= {"cls.predictions.dense.weight": "mlm_head.extra", "cls.predictions.bias": "mlm_head.bias"}
+    return names | _pair("cls.seq_relationship", "sentence_head.dense")
 
 
 def gpt2_names(layers: Blocks) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from albert_ablate.methods.electra import Electra
 from albert_ablate.methods.electra_variants import AllTokensMLM, ElectraAtMasked, ReplaceMLM, TwoStage
 from albert_ablate.methods.method import Measure, Method, Term
 from albert_ablate.methods.mlm import MaskedLM
+from albert_ablate.methods.mobilebert import MobileBert
 from albert_ablate.methods.parents import WARM_START, Parent
 from albert_ablate.methods.tinybert import TinyBert
 
@@ -21,6 +22,7 @@ METHODS: dict[MethodName, type[Method]] = {
     MethodName.DISTILBERT: DistilBert,
     MethodName.TINYBERT: TinyBert,
     MethodName.CAUSAL: CausalLM,
+    MethodName.MOBILEBERT: MobileBert,
 }
 
 

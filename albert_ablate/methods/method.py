@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.methods.parents import Parent, warm_start
+from albert_ablate.methods.stages import SINGLE, Stage
 from albert_ablate.model.architecture import ParameterCount
 
 if TYPE_CHECKING:  # they load torch
@@ -78,6 +79,14 @@ class Method(ABC):
         Matrix products only; a multiply-add counts as two.
         """
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The parts of the schedule, in order. ``flops`` is a mean over the schedule."""
+        return SINGLE
+
+    def begin(self, model: Any, stage: int) -> None:  # noqa: B027 - most methods have nothing to prepare
+        """Prepare the model for the steps of a stage, an index into ``stages``: when it begins and after a restart."""
+
     def teacher_flops(self) -> float:
         """What ``flops`` counts for forward passes of a teacher; 0 without one."""
         return 0
@@ -115,7 +124,7 @@ class Method(ABC):
 
     @abstractmethod
     def terms(self, model: Any, batch: Any) -> tuple[Term, ...]:
-        """The loss terms of a (micro-)batch; always the same names in the same order."""
+        """The loss terms of a (micro-)batch; within a stage always the same names in the same order."""
 
     @abstractmethod
     def shown(self, line: Mapping[str, float]) -> str:

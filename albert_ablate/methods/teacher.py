@@ -45,6 +45,7 @@ def _trained_first(config: RunConfig) -> Parent:
         layers=layers,
         hidden=hidden,
         intermediate=round(m.intermediate * method.teacher_width),
+        block_width=None if m.block_width is None else round(m.block_width * method.teacher_width),
     )
     settings = {path.partition(".")[2]: value for path, value in METHOD.beside.items()}
     masking = (
@@ -62,6 +63,7 @@ def _trained_first(config: RunConfig) -> Parent:
     )
     changed = {"method": str(MethodName.MLM), "masking.draw": masking.draw, "masking.smoothing": str(masking.smoothing)}
     changed |= {f"model.{key}": str(getattr(model, key)) for key in ("name", "layers", "hidden", "intermediate")}
+    changed |= {} if m.block_width is None else {"model.block_width": str(model.block_width)}
     changed |= {f"method.{key}": as_word(value) for key, value in settings.items()}
     changed |= {"embed": "full"} if embed.size == hidden else {"embed.size": str(embed.size)}
     return Parent(TEACHER, teacher, changed)

@@ -63,8 +63,7 @@ class TinyBert(Student):
         weight = f"method.attention_weight={self.config.method.attention_weight:g}"
         ours, theirs = self.config.architecture(), self.teacher_shape
         problems = [
-            f"{weight}: the layers of the {who} do not begin with attention that has scores. "
-            "Set method.attention_weight=0."
+            f"{weight}: the layers of the {who} have no attention scores. Set method.attention_weight=0."
             for who, shape in (("student", ours), ("teacher", theirs))
             if not has_scores(shape)
         ]

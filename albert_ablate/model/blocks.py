@@ -5,94 +5,31 @@ Letters: B batch, T tokens, H hidden, N heads, D head width, I intermediate, R r
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from albert_ablate.axes import Part
 from albert_ablate.model import cpu, cpu_rows, gpu
-from albert_ablate.model.attention import PATTERNS, View, fused_attention
+from albert_ablate.model.attention import PATTERNS, fused_attention
+from albert_ablate.model.bottleneck import BottleneckAttention, Expansion, InnerFeedForward, Reduction
 from albert_ablate.model.cpu_residual import Settings
 from albert_ablate.model.dropout import Dropout
-from albert_ablate.model.norms import norm
+from albert_ablate.model.norms import Norm, norm
 from albert_ablate.model.rounding import rounded_norm, stream_dtype
-from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
-
-
-@dataclass(frozen=True)
-class LayerCall:
-    """One application of a sub-layer; several layers may apply the same block."""
-
-    layer: int  # counted from 0
-    x: Tensor  # (B, T, H), the layer's input; (R, H) where the stream is (R, width)
-    view: View  # which positions the layer's queries attend to
-    #: The positions of the result that are needed; None for all. A sub-layer that computes only these returns
-    #: (R, width). Of a (B, T, width) result, the other positions are dropped.
-    rows: Rows | None = None
-
-
-#: (stream (B, T, width), call) -> (B, T, width). The stream of a layer starts as the layer's input.
-#: A positionwise kind also accepts (R, width), a stream of chosen positions, and keeps that shape.
-SubLayer = Callable[[Tensor, LayerCall], Tensor]
-
-
-class Block(nn.Module):
-    """A sub-layer with its residual and norm: a plain module that runs on every device."""
-
-    def forward(self, y: Tensor, call: LayerCall) -> Tensor:
-        """(B, T, width) -> (B, T, width), as ``SubLayer``. Widths may differ inside a layer; the last is H."""
-        raise NotImplementedError
-
-    def scores(self, y: Tensor) -> Tensor | None:
-        """(B, T, H) stream -> (B, N, T, T) attention scores q k' / sqrt(D), without mask; None if there are none."""
-        return None
-
-    def first_scales(self) -> Sequence[tuple[Tensor, float]]:
-        """Parameters whose initial values have another standard deviation than the model's, and its factor."""
-        return ()
-
-    def on_cpu(self, low: torch.dtype) -> SubLayer | None:
-        """The same function with hand-written gradients and products in ``low``; None if not implemented."""
-        return None
-
-    def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
-        """The same function with products in ``low``; None if not implemented.
-
-        ``compiled``: use torch.compile; the stream's shape must not vary.
-        """
-        return None
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of sub-layer. Its key in ``KINDS`` names its bank in the encoder and its tensors."""
-
-    part: Part  # whether it is shared is decided for this part of a layer
-    build: Callable[[Shape], Block]
-    parameters: Callable[[Shape], int]  # of one block
-    flops: Callable[[Shape, int], float]  # (shape, T) -> FLOPs of a forward pass over a sequence; multiply-add = 2
-    #: Whether the result at a position depends only on the stream and the layer's input at that position.
-    positionwise: bool = False
-    #: (shape, T) -> FLOPs of ``Block.scores`` for a sequence; None if the kind has no attention scores.
-    score_flops: Callable[[Shape, int], float] | None = None
-
-
-def gelu(x: Tensor, activation: str) -> Tensor:
-    """GELU in the tanh form ("gelu_tanh", as in the reference) or the erf form ("gelu_erf")."""
-    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+from albert_ablate.model.sub_layer import Block, Kind, LayerCall, SubLayer, activated
 
 
 class ResidualBlock(Block):
-    """LN(x + dropout(f(x))), or x + dropout(f(LN(x))) where the norm comes first."""
+    """norm(x + dropout(f(x))), or x + dropout(f(norm(x))) where the norm comes first."""
 
-    norm: nn.LayerNorm
+    norm: Norm
     dropout: Dropout
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        self.shape = shape
         self.norm_first = shape.norm_first
         self.residual_scale = residual_sums(shape) ** -0.5 if shape.scales_residuals else 1.0
 
@@ -107,20 +44,21 @@ class ResidualBlock(Block):
 
     def read(self, y: Tensor) -> Tensor:
         """(..., H) stream -> what f reads."""
-        return self.norm(y) if self.norm_first else y
+        normed: Tensor = self.norm(y) if self.norm_first else y
+        return normed
 
     def stream(self, y: Tensor, low: torch.dtype) -> Tensor:
         """The stream in its format, for products in ``low``."""
-        return y.to(stream_dtype(low, self.norm_first))
+        return y.to(stream_dtype(low, self.shape))
 
     def joined(self, y: Tensor, branch: Tensor) -> Tensor:
         """(..., H) stream and f's result -> the stream."""
-        summed = y + self.dropout(branch)
+        summed: Tensor = y + self.dropout(branch)
         return summed if self.norm_first else self.norm(summed)
 
 
 class AttentionBlock(ResidualBlock):
-    """Self-attention with its residual and LayerNorm."""
+    """Self-attention with its residual and norm."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
@@ -182,26 +120,24 @@ class AttentionBlock(ResidualBlock):
         """(B, T, H) -> (B, N, T, D)."""
         return z.view(*z.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def scores(self, y: Tensor) -> Tensor | None:
+    def scores(self, y: Tensor, x: Tensor) -> Tensor | None:
         """See ``Block``. Computed beside ``forward``, whose fused kernels keep no scores; None with another kernel."""
         if self.kernel is not None:
             return None
-        x = rounded_norm(self.norm, y) if self.norm_first else y
-        q, k = self._split(self.query(x)), self._split(self.key(x))
+        read = rounded_norm(self.norm, y) if self.norm_first else y
+        q, k = self._split(self.query(read)), self._split(self.key(read))
         return q / math.sqrt(q.shape[-1]) @ k.transpose(-1, -2)
 
-    @property
-    def _settings(self) -> Settings:
+    def _settings(self, norm: nn.LayerNorm) -> Settings:
         return Settings(
-            self.norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads,
-            norm_first=self.norm_first,
-        )  # fmt: skip
+            norm.eps, self.dropout.active_rate, self.active_attention_dropout, self.heads, norm_first=self.norm_first
+        )
 
     def on_cpu(self, low: torch.dtype) -> SubLayer | None:
-        """Casts the weights once; None if the pattern has a special kernel."""
-        if self.kernel is not None:
+        """Casts the weights once; None with NoNorm, and if the pattern has a special kernel."""
+        if self.kernel is not None or not isinstance(self.norm, nn.LayerNorm):
             return None
-        settings = self._settings
+        settings = self._settings(self.norm)
         weights = cpu.AttentionWeights(self.query, self.key, self.value, self.output, self.norm, settings, low)
 
         def apply(y: Tensor, call: LayerCall) -> Tensor:
@@ -213,10 +149,10 @@ class AttentionBlock(ResidualBlock):
         return apply
 
     def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
-        """Casts the weights once; None if the pattern has a special kernel."""
-        if self.kernel is not None:
+        """Casts the weights once; None with NoNorm, and if the pattern has a special kernel."""
+        if self.kernel is not None or not isinstance(self.norm, nn.LayerNorm):
             return None
-        settings = self._settings
+        settings = self._settings(self.norm)
         weights = gpu.attention_weights(self.query, self.key, self.value, self.output, self.norm, low)
         function = gpu.compiled_attention if compiled else gpu.attention
 
@@ -228,7 +164,7 @@ class AttentionBlock(ResidualBlock):
 
 
 class FeedForwardBlock(ResidualBlock):
-    """W2 gelu(W1 x): the feed-forward sub-layer with its residual and LayerNorm."""
+    """W2 act(W1 x): the feed-forward sub-layer with its residual and norm."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
@@ -251,29 +187,31 @@ class FeedForwardBlock(ResidualBlock):
 
     def forward(self, y: Tensor, call: LayerCall) -> Tensor:
         """(..., H) -> (..., H)."""
-        return self.joined(y, self.outer(gelu(self.inner(self.read(y)), self.activation)))
+        return self.joined(y, self.outer(activated(self.inner(self.read(y)), self.activation)))
 
     @property
     def last(self) -> nn.Linear:
         """The second product."""
         return self.outer
 
-    @property
-    def _settings(self) -> Settings:
+    def _settings(self, norm: nn.LayerNorm) -> Settings:
         return Settings(
-            self.norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh",
-            norm_first=self.norm_first,
-        )  # fmt: skip
+            norm.eps, self.dropout.active_rate, tanh_gelu=self.activation == "gelu_tanh", norm_first=self.norm_first
+        )
 
-    def on_cpu(self, low: torch.dtype) -> SubLayer:
-        """Casts the weights once."""
-        settings = self._settings
+    def on_cpu(self, low: torch.dtype) -> SubLayer | None:
+        """Casts the weights once; None with NoNorm or ReLU."""
+        if not isinstance(self.norm, nn.LayerNorm) or self.activation == "relu":
+            return None
+        settings = self._settings(self.norm)
         weights = cpu.FeedForwardWeights(self.inner, self.outer, self.norm, low)
         return lambda y, call: cpu.feed_forward(self.stream(y, low), weights, settings)
 
-    def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer:
-        """Casts the weights once."""
-        settings = self._settings
+    def on_gpu(self, low: torch.dtype, compiled: bool) -> SubLayer | None:
+        """Casts the weights once; None with NoNorm or ReLU."""
+        if not isinstance(self.norm, nn.LayerNorm) or self.activation == "relu":
+            return None
+        settings = self._settings(self.norm)
         weights = gpu.feed_forward_weights(self.inner, self.outer, self.norm, low)
         function = gpu.compiled_feed_forward if compiled else gpu.feed_forward
         return lambda y, call: function(self.stream(y, low), weights, settings)
@@ -288,12 +226,25 @@ KINDS: dict[str, Kind] = {
         score_flops=AttentionBlock.score_flops,
     ),
     "ffn": Kind(Part.FFN, FeedForwardBlock, FeedForwardBlock.count, FeedForwardBlock.flops, positionwise=True),
+    "reduction": Kind(Part.ATTENTION, Reduction, Reduction.count, Reduction.flops, positionwise=True),
+    "bottleneck_attention": Kind(
+        Part.ATTENTION,
+        BottleneckAttention,
+        BottleneckAttention.count,
+        BottleneckAttention.flops,
+        score_flops=BottleneckAttention.score_flops,
+    ),
+    "inner_ffn": Kind(Part.FFN, InnerFeedForward, InnerFeedForward.count, InnerFeedForward.flops, positionwise=True),
+    "expansion": Kind(Part.FFN, Expansion, Expansion.count, Expansion.flops, positionwise=True),
 }
 
 #: Type of layer -> the kinds of its sub-layers, in the order of computation. A kind may occur several times.
 LAYERS: dict[str, Callable[[Shape], Sequence[str]]] = {
     "standard": lambda shape: ("attention", "ffn"),
-}
+    "mobilebert": lambda shape: (
+        "reduction", "bottleneck_attention", *["inner_ffn"] * shape.feed_forwards, "expansion",
+    ),
+}  # fmt: skip
 
 
 def sub_layers(shape: Shape) -> tuple[str, ...]:

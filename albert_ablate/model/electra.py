@@ -109,7 +109,7 @@ class ElectraModel(EncoderModel):
         x = self.mlm_head.transform(states)
         x, gates = x.to(compute_dtype(x)), self.copy_gate(states)  # (R, E), (R,)
         gates = gates.to(wide_dtype(gates.dtype))
-        table, bias = self.encoder.embedding.word.weight, self.mlm_head.bias
+        table, bias = self.mlm_head.matrix(self.encoder.embedding.word.weight), self.mlm_head.bias
         size = max(1, _PIECE // len(table))
         loss, hits = gates.new_zeros(()), inputs.new_zeros((), dtype=torch.int64)
         for first in range(0, len(x), size):

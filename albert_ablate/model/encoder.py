@@ -13,12 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from albert_ablate.model import cpu
 from albert_ablate.model.attention import View, views
-from albert_ablate.model.blocks import KINDS, Block, LayerCall, SubLayer, bank_entries, bank_sizes, needing_all
+from albert_ablate.model.blocks import KINDS, bank_entries, bank_sizes, needing_all
 from albert_ablate.model.embedding import FactorisedEmbedding
 from albert_ablate.model.norms import norm
 from albert_ablate.model.rounding import compute_dtype, rounded_norm, stream_dtype
 from albert_ablate.model.rows import Rows
 from albert_ablate.model.shape import Shape
+from albert_ablate.model.sub_layer import Block, LayerCall, SubLayer
 
 
 class Encoder(nn.Module):
@@ -119,7 +120,7 @@ class Encoder(nn.Module):
     ) -> Iterator[Tensor]:
         x = self.embedding(input_ids, type_ids, position_ids)
         low = compute_dtype(x)
-        x = x.to(stream_dtype(low, self.shape.norm_first))  # its number format must not depend on the projection
+        x = x.to(stream_dtype(low, self.shape))  # its number format must not depend on the projection
         banks = {
             kind: [_sub_layer(block, x, low, self.compiling) for block in self.get_submodule(kind).children()]
             for kind in self.kinds

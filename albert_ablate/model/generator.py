@@ -48,16 +48,18 @@ class MaskedText(Protocol):
 def generator_shape(shape: S, width: float, depth: float) -> S:
     """The shape of a generator with these fractions of the width and the layers of ``shape``, rounded.
 
-    Heads have the same width, at least one; the intermediate width keeps its proportion to the hidden width (released
-    code, ``get_generator_config``). Sharing is as in ``shape``, with no more groups than layers.
+    Heads have the same width, at least one; the intermediate width keeps its proportion to that of the attention
+    (released code, ``get_generator_config``). Sharing is as in ``shape``, with no more groups than layers.
     """
     hidden, layers = round(shape.hidden_size * width), max(1, round(shape.layers * depth))
+    attention = round(shape.attention_width * width)
     return replace(
         shape,
         hidden_size=hidden,
         layers=layers,
-        heads=max(1, hidden // (shape.hidden_size // shape.heads)),
-        intermediate_size=round(hidden * shape.intermediate_size / shape.hidden_size),
+        heads=max(1, attention // (shape.attention_width // shape.heads)),
+        intermediate_size=round(attention * shape.intermediate_size / shape.attention_width),
+        block_width=None if shape.block_width is None else attention,
         groups=min(shape.groups, layers),
     )
 

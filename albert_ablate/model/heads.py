@@ -8,33 +8,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from albert_ablate.model import cpu, gpu_loss
-from albert_ablate.model.blocks import gelu
-from albert_ablate.model.norms import norm
+from albert_ablate.model.norms import layer_norm
 from albert_ablate.model.rounding import compute_dtype, rounded_norm
 from albert_ablate.model.sampling import Sampling, sampled
 from albert_ablate.model.shape import Shape
+from albert_ablate.model.sub_layer import activated
 
 
 class Pooler(nn.Module):
-    """tanh(W h_[CLS]). Every arm has it; only a sentence objective trains it."""
+    """tanh(W h_[CLS]). Every arm has it; only a sentence objective trains it.
+
+    A bare pooler is h_[CLS] itself, as in the released MobileBERT (``classifier_activation`` false).
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
+        bare = shape.pooler == "bare"
+        self.dense = None if bare else nn.Linear(shape.hidden_size, shape.hidden_size)
 
     @staticmethod
     def count(shape: Shape) -> int:
-        """Parameters: an H x H matrix with its bias."""
-        return shape.hidden_size * shape.hidden_size + shape.hidden_size
+        """Parameters: an H x H matrix with its bias; none of a bare pooler."""
+        return 0 if shape.pooler == "bare" else shape.hidden_size * shape.hidden_size + shape.hidden_size
 
     @staticmethod
     def flops(shape: Shape) -> int:
         """FLOPs of one forward pass over a sequence; a multiply-add counts as two."""
-        return 2 * shape.hidden_size * shape.hidden_size
+        return 0 if shape.pooler == "bare" else 2 * shape.hidden_size * shape.hidden_size
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, H) -> (B, H)."""
-        return torch.tanh(self.dense(hidden[:, 0]))
+        first = hidden[:, 0]
+        return first if self.dense is None else torch.tanh(self.dense(first))
 
 
 class TokenHead(nn.Module):
@@ -56,12 +61,16 @@ class TokenHead(nn.Module):
         raise NotImplementedError
 
     def transform(self, states: Tensor) -> Tensor:
-        """(M, H) -> (M, E), the input of the product with the word table."""
+        """(M, H) -> (M, width of the matrix), the input of the product with ``matrix``."""
         raise NotImplementedError
+
+    def matrix(self, word_table: Tensor) -> Tensor:
+        """The (V, E) word table -> the matrix of the last product, a row for each piece."""
+        return word_table
 
     def forward(self, states: Tensor, word_table: Tensor) -> Tensor:
         """(M, H) last hidden states and the (V, E) word table -> (M, V) logits."""
-        return F.linear(self.transform(states), word_table, self.bias)
+        return F.linear(self.transform(states), self.matrix(word_table), self.bias)
 
     def loss(
         self, masked: Tensor, word_table: Tensor, targets: Tensor, *, compiled: bool = False
@@ -70,20 +79,20 @@ class TokenHead(nn.Module):
 
         On a GPU, targets may be ``gpu_loss.IGNORED``; ``compiled`` is as in ``gpu_loss.masked_lm_loss``.
         """
-        x = self._rounded(masked)
+        x, matrix = self._rounded(masked), self.matrix(word_table)
         if cpu.by_hand(x):
-            return cpu.masked_lm_loss(x, word_table, self.bias, targets)[:2]
-        return gpu_loss.masked_lm_loss(x, word_table, self.bias, targets, compiled=compiled)
+            return cpu.masked_lm_loss(x, matrix, self.bias, targets)[:2]
+        return gpu_loss.masked_lm_loss(x, matrix, self.bias, targets, compiled=compiled)
 
     def loss_and_samples(
         self, masked: Tensor, word_table: Tensor, targets: Tensor, sampling: Sampling, *, compiled: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``loss``, and a sample (M,) from the distribution of each row, without a gradient."""
-        x = self._rounded(masked)
+        x, matrix = self._rounded(masked), self.matrix(word_table)
         if cpu.by_hand(x):
-            return cpu.masked_lm_loss(x, word_table, self.bias, targets, sampling)
-        loss, hits = gpu_loss.masked_lm_loss(x, word_table, self.bias, targets, compiled=compiled)
-        return loss, hits, sampled(x, word_table, self.bias, targets, sampling)
+            return cpu.masked_lm_loss(x, matrix, self.bias, targets, sampling)
+        loss, hits = gpu_loss.masked_lm_loss(x, matrix, self.bias, targets, compiled=compiled)
+        return loss, hits, sampled(x, matrix, self.bias, targets, sampling)
 
     def _rounded(self, masked: Tensor) -> Tensor:
         x = self.transform(masked)
@@ -91,13 +100,13 @@ class TokenHead(nn.Module):
 
 
 class MaskedLMHead(TokenHead):
-    """H -> E, GELU, LayerNorm(E), then the transposed word table (tied) plus a separate bias."""
+    """H -> E, activation, LayerNorm(E), then the transposed word table (tied) plus a separate bias."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
         self.activation = shape.activation
         self.dense = nn.Linear(shape.hidden_size, shape.embedding_size)
-        self.norm = norm(shape.embedding_size, shape)
+        self.norm = layer_norm(shape.embedding_size, shape)
         self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
 
     @staticmethod
@@ -113,7 +122,7 @@ class MaskedLMHead(TokenHead):
 
     def transform(self, states: Tensor) -> Tensor:
         """See ``TokenHead``."""
-        return rounded_norm(self.norm, gelu(self.dense(states), self.activation))
+        return rounded_norm(self.norm, activated(self.dense(states), self.activation))
 
 
 class PlainHead(TokenHead):
@@ -144,8 +153,44 @@ class PlainHead(TokenHead):
         return states if self.dense is None else self.dense(states)
 
 
+class ExtendedHead(TokenHead):
+    """H -> H, activation, LayerNorm(H), then the word table (tied) beside a (V, H - E) matrix of its own, and a bias.
+
+    The head of MobileBERT's released code (modeling.py, ``get_masked_lm_output`` of run_pretraining.py). The matrix is
+    used in pretraining alone.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.activation = shape.activation
+        extra = shape.hidden_size - shape.embedding_size
+        self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
+        self.norm = layer_norm(shape.hidden_size, shape)
+        self.extra = nn.Parameter(torch.empty(shape.vocab_size, extra)) if extra else None
+        self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
+
+    @staticmethod
+    def count(shape: Shape) -> int:
+        """H x H with its bias, the norm, V x (H - E) and a (V,) bias."""
+        h = shape.hidden_size
+        return h * h + 3 * h + shape.vocab_size * (h - shape.embedding_size + 1)
+
+    @staticmethod
+    def flops(shape: Shape, rows: float) -> float:
+        """The product of width H and that with V rows of it."""
+        return rows * 2 * shape.hidden_size * (shape.hidden_size + shape.vocab_size)
+
+    def transform(self, states: Tensor) -> Tensor:
+        """See ``TokenHead``."""
+        return rounded_norm(self.norm, activated(self.dense(states), self.activation))
+
+    def matrix(self, word_table: Tensor) -> Tensor:
+        """See ``TokenHead``."""
+        return word_table if self.extra is None else torch.cat([word_table, self.extra], 1)
+
+
 #: ``Shape.lm_head`` -> the head that predicts pieces.
-TOKEN_HEADS: dict[str, type[TokenHead]] = {"transform": MaskedLMHead, "plain": PlainHead}
+TOKEN_HEADS: dict[str, type[TokenHead]] = {"transform": MaskedLMHead, "plain": PlainHead, "extended": ExtendedHead}
 
 
 def token_head(shape: Shape) -> TokenHead:
@@ -181,7 +226,7 @@ class SentenceHead(nn.Module):
 
 
 class ReplacedTokenHead(nn.Module):
-    """One logit for each token: H -> H, GELU, H -> 1, without norm and dropout; positive means replaced.
+    """One logit for each token: H -> H, activation, H -> 1, without norm and dropout; positive means replaced.
 
     The paper states a single linear layer; the released code has the first one too (ELECTRA, section 2; its
     ``model.py``).
@@ -205,7 +250,7 @@ class ReplacedTokenHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., H) last hidden states -> (...) logits."""
-        return self.out(gelu(self.dense(states), self.activation))[..., 0]
+        return self.out(activated(self.dense(states), self.activation))[..., 0]
 
 
 class CopyGate(nn.Module):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from albert_ablate.model.attention import PATTERNS, View, views
-from albert_ablate.model.blocks import KINDS, Block, sub_layers
+from albert_ablate.model.blocks import KINDS, sub_layers
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.rounding import wide_dtype
 from albert_ablate.model.shape import Shape
+from albert_ablate.model.sub_layer import Block, LayerCall
 
 LayerMap = Literal["uniform", "top", "bottom"]
 AttentionTarget = Literal["scores", "probabilities"]
@@ -94,8 +95,9 @@ def observe(
     """The embedding and the ``layers``, counted from 1 and rising, of a forward pass over (B, T) ids, types and mask.
 
     ``target``: the form of attention; None: without attention. Later layers are not computed. ``scores`` are those
-    before mask and softmax, 0 where the attention pattern hides a key. Queries and keys are computed a second time from
-    the layer's input. Attention is without dropout. Raises ValueError for a layer that has no scores.
+    before mask and softmax, 0 where the attention pattern hides a key. Queries and keys, and what comes before them in
+    the layer, are computed a second time from the layer's input. Attention is without dropout. Raises ValueError for a
+    layer that has no scores.
     """
     states = encoder.hidden_states(input_ids, type_ids, mask, layers=max(layers, default=0))
     attention: tuple[Tensor, ...] = ()
@@ -107,14 +109,29 @@ def observe(
     return Observed(states[0], tuple(states[layer] for layer in layers), attention)
 
 
+def attention_of(
+    encoder: Encoder, states: Sequence[Tensor], layers: Sequence[int], mask: Tensor | None
+) -> tuple[Tensor, ...]:
+    """The attention probabilities of ``layers``, counted from 1, (B, N, T, T) each; see ``observe``.
+
+    ``states``: those of ``Encoder.hidden_states`` from the first on.
+    """
+    seen = views(encoder.shape, mask, states[0])
+    return tuple(_attention(encoder, n - 1, states[n - 1], seen[n - 1], "probabilities") for n in layers)
+
+
 def _attention(encoder: Encoder, layer: int, x: Tensor, view: View, target: AttentionTarget) -> Tensor:
     """(B, T, H) input of ``layer``, counted from 0 -> (B, N, T, T)."""
-    kind, entry = encoder.layer_blocks[layer][0]
-    block = encoder.get_submodule(kind)[entry]  # type: ignore[index]
-    assert isinstance(block, Block)
-    scores = block.scores(x)
+    scores, y, call = None, x, LayerCall(layer, x, view)
+    for kind, entry in encoder.layer_blocks[layer]:
+        block = encoder.get_submodule(kind)[entry]  # type: ignore[index]
+        assert isinstance(block, Block)
+        if KINDS[kind].score_flops is not None:
+            scores = block.scores(y, x)
+            break
+        y = block(y, call)
     if scores is None:
-        raise ValueError(f"Layer {layer + 1} does not begin with attention that has scores.")
+        raise ValueError(f"Layer {layer + 1} has no attention scores.")
     scores = scores.to(wide_dtype(scores.dtype))
     if target == "probabilities":
         return torch.softmax(scores if view.bias is None else scores + view.bias, -1)
@@ -205,17 +222,25 @@ def _summed(parts: Sequence[Tensor]) -> Tensor:
 def observing_flops(settings: ImitationSettings, shape: Shape, layers: Sequence[int], length: int) -> float:
     """FLOPs of computing the attention of ``layers`` in ``observe``, beside the forward pass itself.
 
-    Raises ValueError if the layers of ``shape`` do not begin with attention that has scores.
+    Raises ValueError if the layers of ``shape`` have no attention scores.
     """
-    if settings.target is None:
-        return 0.0
+    return 0.0 if settings.target is None else len(layers) * scores_flops(shape, length)
+
+
+def scores_flops(shape: Shape, length: int) -> float:
+    """FLOPs of the attention scores of a layer, computed from its input. Raises ValueError if it has none."""
     if not has_scores(shape):
-        raise ValueError("Layers do not begin with attention that has scores.")
-    score_flops = KINDS[sub_layers(shape)[0]].score_flops
-    assert score_flops is not None
-    return len(layers) * score_flops(shape, length)
+        raise ValueError("Layers have no attention scores.")
+    found = 0.0
+    for kind in sub_layers(shape):
+        score_flops = KINDS[kind].score_flops
+        if score_flops is not None:
+            return found + score_flops(shape, length)
+        found += KINDS[kind].flops(shape, length)
+    raise AssertionError  # has_scores found one
 
 
 def has_scores(shape: Shape) -> bool:
-    """Whether the layers begin with attention whose scores ``observe`` can compute."""
-    return KINDS[sub_layers(shape)[0]].score_flops is not None and PATTERNS[shape.pattern].kernel is None
+    """Whether ``observe`` can compute the attention scores of the layers."""
+    has = any(KINDS[kind].score_flops is not None for kind in sub_layers(shape))
+    return has and PATTERNS[shape.pattern].kernel is None

@@ -5,16 +5,44 @@
 
 from collections.abc import Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from albert_ablate.model.shape import Shape
 
+
+class NoNorm(nn.Module):
+    """scale * x + shift, elementwise and without statistics (MobileBERT, Sun et al., 2020, section 3.3).
+
+    Nothing bounds its result, so it is computed and kept in fp32 or wider.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same shape."""
+        return torch.addcmul(self.bias, x.to(torch.promote_types(x.dtype, self.weight.dtype)), self.weight)
+
+
+#: A norm of a sub-layer or of the embedding.
+Norm = nn.LayerNorm | NoNorm
+
 #: Type of norm -> parameter name -> initial value.
-NORMS: dict[type[nn.Module], Mapping[str, float]] = {nn.LayerNorm: {"weight": 1.0, "bias": 0.0}}
+NORMS: dict[type[nn.Module], Mapping[str, float]] = {
+    nn.LayerNorm: {"weight": 1.0, "bias": 0.0}, NoNorm: {"weight": 1.0, "bias": 0.0},
+}  # fmt: skip
 
 
-def norm(width: int, shape: Shape) -> nn.LayerNorm:
-    """The norm of a model of ``shape`` over (..., ``width``)."""
+def norm(width: int, shape: Shape) -> Norm:
+    """The norm of sub-layers and embedding of a model of ``shape``, over (..., ``width``)."""
+    return layer_norm(width, shape) if shape.has_statistics else NoNorm(width)
+
+
+def layer_norm(width: int, shape: Shape) -> nn.LayerNorm:
+    """LayerNorm over (..., ``width``). A head has it whatever the norm of the sub-layers is."""
     return nn.LayerNorm(width, eps=shape.layer_norm_eps)
 
 

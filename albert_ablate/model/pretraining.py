@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from albert_ablate import streams
 from albert_ablate.model.base import EncoderModel, without_values
-from albert_ablate.model.blocks import Block
 from albert_ablate.model.encoder import Encoder
 from albert_ablate.model.heads import Pooler, SentenceHead, token_head
 from albert_ablate.model.norms import first_values
 from albert_ablate.model.rows import first_rows
 from albert_ablate.model.shape import Shape
+from albert_ablate.model.sub_layer import Block
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The number format of matrix products, and LayerNorm in fp32 with a result in that format."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.model import cpu
+from albert_ablate.model.norms import NoNorm, Norm
+from albert_ablate.model.shape import Shape
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -18,12 +20,12 @@ def wide_dtype(low: torch.dtype) -> torch.dtype:
     return torch.promote_types(low, torch.float32)
 
 
-def stream_dtype(low: torch.dtype, norm_first: bool) -> torch.dtype:
+def stream_dtype(low: torch.dtype, shape: Shape) -> torch.dtype:
     """The format of the residual stream beside products in ``low``.
 
     A stream that no norm renews is a sum over all layers, which half precision would round after each: it is wide.
     """
-    return wide_dtype(low) if norm_first else low
+    return wide_dtype(low) if shape.norm_first or not shape.has_statistics else low
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, low: torch.dtype) -> Tensor:
@@ -31,12 +33,13 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, low: torch.dt
     return F.layer_norm(x, gamma.shape, gamma, beta, eps).to(low)
 
 
-def rounded_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def rounded_norm(norm: Norm, x: Tensor) -> Tensor:
     """``norm`` of (..., H), computed in fp32 or wider.
 
-    On a GPU the result is in the format of products. On CPU PyTorch's kernel computes in fp32 anyway, and the result is
-    in the format of ``x``.
+    NoNorm's result stays so. LayerNorm's is in the format of products on a GPU. On CPU PyTorch's kernel computes in
+    fp32 anyway, and the result is in the format of ``x``.
     """
-    if cpu.by_hand(x):
-        return norm(x)
+    if isinstance(norm, NoNorm) or cpu.by_hand(x):
+        normed: Tensor = norm(x)
+        return normed
     return layer_norm(x.to(wide_dtype(x.dtype)), norm.weight, norm.bias, norm.eps, compute_dtype(x))

@@ -29,6 +29,7 @@ class StudentModel(PretrainingModel):
 
     training_only = ("imitation.",)
     imitation: Imitation  # of a student that is trained on losses over layers
+    stage = 0  # of the training, where the method has several
 
     def __init__(self, shape: Shape, pooler: bool) -> None:
         super().__init__(shape, pooler)
@@ -54,8 +55,9 @@ class StudentModel(PretrainingModel):
         with torch.no_grad():
             teacher_x = teacher.mlm_head.transform(taught)
         return divergence(
-            x.to(compute_dtype(x)), self.encoder.embedding.word.weight, self.mlm_head.bias,
-            teacher_x.to(compute_dtype(teacher_x)), teacher.encoder.embedding.word.weight, teacher.mlm_head.bias,
+            x.to(compute_dtype(x)), self.mlm_head.matrix(self.encoder.embedding.word.weight), self.mlm_head.bias,
+            teacher_x.to(compute_dtype(teacher_x)), teacher.mlm_head.matrix(teacher.encoder.embedding.word.weight),
+            teacher.mlm_head.bias,
             weights, temperature,
         )  # fmt: skip
 
@@ -134,6 +136,19 @@ def begin_with(student: PretrainingModel, teacher: PretrainingModel, transform: 
         student.mlm_head.bias.copy_(teacher.mlm_head.bias)
     if transform:
         student.mlm_head.load_state_dict(teacher.mlm_head.state_dict())
+
+
+@torch.no_grad()
+def begin_outside_layers(student: PretrainingModel, teacher: PretrainingModel) -> None:
+    """Copy the teacher's embedding and masked-LM head into the student, but no norm of another type.
+
+    As in MobileBERT's released code, whose student takes all variables outside the layers that it has by name.
+    """
+    theirs = teacher.encoder.embedding.state_dict()
+    if type(student.encoder.embedding.norm) is not type(teacher.encoder.embedding.norm):
+        theirs = {name: value for name, value in theirs.items() if not name.startswith("norm.")}
+    student.encoder.embedding.load_state_dict(theirs, strict=False)
+    student.mlm_head.load_state_dict(teacher.mlm_head.state_dict())
 
 
 def _bank(encoder: Encoder, kind: str) -> Any:

@@ -44,14 +44,14 @@ class Accumulator(ABC):
         self.machine = machine
         self.micro_size = micro_size  # sequences
         self.encoders = [module for module in self.model.modules() if isinstance(module, Encoder)]
-        self.optimizer = build_optimizer(self.model, settings, self.scale)
+        self.optimizer = build_optimizer(self.model, settings, self.factors)
         self.backend = self.first_backend(machine.backend)  # of the next step; None on a CPU
         #: Backends that computed steps, in order, over all starts of the run; empty on a CPU.
         self.backends = [] if self.backend is None else [self.backend]
 
     @abstractmethod
     def terms(self, batch: Any) -> Sequence[Term]:
-        """The loss terms of a (micro-)batch on the device; always the same names in the same order."""
+        """The loss terms of a (micro-)batch on the device; the same names in the same order between two log lines."""
 
     @abstractmethod
     def noise(self, step: int) -> int:
@@ -68,6 +68,10 @@ class Accumulator(ABC):
     def scale(self, name: str) -> float:
         """Factor of the learning rate of the parameter ``name``; never 0."""
         return 1.0
+
+    def factors(self, name: str) -> tuple[float, ...]:
+        """The factor in each stage of the training; with 0 the parameter is not trained."""
+        return (self.scale(name),)
 
     def first_backend(self, backend: Backend | None) -> Backend | None:
         """The backend to begin with; ``backend`` is the machine's choice."""

@@ -89,6 +89,10 @@ class Loop(Stepper):
         """Position on the schedule after ``done`` steps. ``sums`` has those not yet logged."""
         return done
 
+    def ends_stage(self, position: float) -> bool:
+        """Whether the next step, at ``position`` on the schedule, has other loss terms than the last one."""
+        return False
+
     def stopped(self, stop: Stop, done: int) -> BaseException:
         """The error that ends a run that was asked to stop after step ``done``."""
         return stop.error(f"step {done:,} of {self.schedule.steps:,}")
@@ -117,7 +121,7 @@ class Loop(Stepper):
                 position = self.position(done, sums)
                 over = position >= end
                 scored = self.scored_at(done, over)
-                logged = scored or self.logged_at(done, sums.seconds)
+                logged = scored or self.logged_at(done, sums.seconds) or self.ends_stage(position)
                 saved = over or stop or agreed.due or self.saved_at(done, scored)
                 if logged or saved:
                     self.settle()  # a bad step is neither logged nor saved

@@ -13,10 +13,12 @@ from albert_ablate.training.lamb import Lamb
 
 #: Key of a parameter group: the factor of its learning rate. Groups at the rate of the schedule lack it.
 _SCALE = "scale"
+#: Key of a parameter group: its factors in the stages of a training that has several.
+_STAGES = "stages"
 
 
 def build_optimizer(
-    model: nn.Module, config: OptimizerConfig, scale: Callable[[str], float] = lambda name: 1.0
+    model: nn.Module, config: OptimizerConfig, factors: Callable[[str], tuple[float, ...]] = lambda name: (1.0,)
 ) -> Optimizer:
     """LAMB or AdamW with two groups of parameters: kernels and tables; norms and biases.
 
@@ -25,8 +27,8 @@ def build_optimizer(
 
     AdamW without bias correction (as in the released code) is LAMB without layer adaptation.
 
-    ``scale`` gives the factor of the learning rate for a parameter's name; there are two groups for each factor. The
-    caller sets the rate of a group to the schedule's times ``scale_of(group)``.
+    ``factors`` gives the factor of the learning rate in each stage of training for a parameter's name; there are two
+    groups for each distinct result. The caller sets the rate of a group to the schedule's times ``scale_of(group)``.
     """
     decayed, excluded = split_parameters(model)
     betas = (config.beta1, config.beta2)
@@ -35,9 +37,10 @@ def build_optimizer(
         _do_not_load_the_compiler()
     plain = config.name == "adamw" and config.bias_correction
     groups: list[dict[str, Any]] = []
-    scales = {id(parameter): scale(name) for name, parameter in model.named_parameters()}
+    scales = {id(parameter): factors(name) for name, parameter in model.named_parameters()}
     for factor in dict.fromkeys(scales.values()):
-        marked = {} if factor == 1 else {_SCALE: factor}
+        marked: dict[str, Any] = {} if factor[0] == 1 else {_SCALE: factor[0]}
+        marked |= {_STAGES: factor} if len(factor) > 1 else {}
         for parameters, decay, adapt in ((decayed, config.weight_decay, config.name == "lamb"), (excluded, 0.0, False)):
             chosen = [parameter for parameter in parameters if scales[id(parameter)] == factor]
             adapted = {} if plain else {"adapt": adapt}
@@ -74,6 +77,22 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 def scale_of(group: Mapping[str, Any]) -> float:
     """The factor of the learning rate of a parameter group."""
     return float(group.get(_SCALE, 1.0))
+
+
+def scales_of(optimizer: Optimizer) -> list[float]:
+    """Every factor that a parameter group has, now or in another stage; each once."""
+    groups = optimizer.param_groups
+    found = [factor for group in groups for factor in (scale_of(group), *group.get(_STAGES, ()))]
+    return list(dict.fromkeys(map(float, found)))
+
+
+def enter_stage(optimizer: Optimizer, stage: int) -> None:
+    """Give each parameter group its factor in ``stage``, an index. A group with the factor 0 is not trained."""
+    for group in optimizer.param_groups:
+        if _STAGES in group:
+            group[_SCALE] = group[_STAGES][stage]
+            for parameter in group["params"]:
+                parameter.requires_grad_(group[_SCALE] != 0)
 
 
 def gradients_of(model: nn.Module) -> list[Tensor]:

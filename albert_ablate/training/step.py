@@ -20,7 +20,7 @@ from albert_ablate.training.captured import CapturedSteps, CudaGraphs
 from albert_ablate.training.guards import LOOK_EVERY, BadStep, FiniteGuard, Spikes, keep_batch
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.numbers import Numbers
-from albert_ablate.training.optimizers import clip_gradient, gradients_of, learning_rate, scale_of
+from albert_ablate.training.optimizers import clip_gradient, gradients_of, learning_rate, scale_of, scales_of
 from albert_ablate.training.sums import Totals
 
 
@@ -46,8 +46,7 @@ class Stepper(Accumulator):
         self.guard = FiniteGuard(1 if at_once else LOOK_EVERY)
         self.learning_rate = 0.0  # of the last step
         self.captured = CapturedSteps(CudaGraphs(), machine.device)
-        scales = list(dict.fromkeys(map(scale_of, self.optimizer.param_groups)))
-        self._numbers = Numbers(None if machine.backend is None else machine.device, scales)
+        self._numbers = Numbers(None if machine.backend is None else machine.device, scales_of(self.optimizer))
         self._norm = torch.zeros(())  # of the last step's gradient, on the device
         self._per: Mapping[str, str] = {}  # ``Totals.per`` of every step
         self._last: tuple[int, StepBatch] | None = None  # the last step and its batch
@@ -64,6 +63,15 @@ class Stepper(Accumulator):
     @abstractmethod
     def static_shapes(self) -> bool:
         """Whether ``shaped`` returns the same shapes in every step."""
+
+    def rate(self, position: float) -> float:
+        """The learning rate at a position on the schedule, before the factors of parameters."""
+        return learning_rate(position, self.settings, self.schedule)
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether the terms of the loss change during the training."""
+        return False
 
     @property
     def gradient_norm(self) -> float:
@@ -86,7 +94,7 @@ class Stepper(Accumulator):
         error. This method calls ``settle`` every ``LOOK_EVERY`` steps.
         """
         counts = batch.counts() if counts is None else counts
-        rate = learning_rate(step if position is None else position, self.settings, self.schedule)
+        rate = self.rate(step if position is None else position)
         self.learning_rate, self._last = rate, (step, batch)
         self._numbers.put(rate, counts)
         for group in self.optimizer.param_groups:
@@ -153,6 +161,7 @@ class Stepper(Accumulator):
             "optimizer.skip_spikes is decided on the host": self.settings.skip_spikes is not None,
             "runtime.activation_checkpointing sets random states": self.runtime.activation_checkpointing,
             "batches vary in shape": not self.static_shapes,
+            "the losses change between stages": self.in_stages,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -11,6 +11,7 @@ from albert_ablate.console import Progress
 from albert_ablate.errors import CheckpointError
 from albert_ablate.methods import Term, method_of
 from albert_ablate.methods.batch import StepBatch, StepBatches
+from albert_ablate.methods.stages import share_within, stage_at
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.results import Training
@@ -21,8 +22,9 @@ from albert_ablate.training.checkpoint import Owner
 from albert_ablate.training.guards import require_finite_line
 from albert_ablate.training.loop import Loop
 from albert_ablate.training.machine import Machine
+from albert_ablate.training.optimizers import enter_stage
 from albert_ablate.training.pace import Pace
-from albert_ablate.training.sums import Sums
+from albert_ablate.training.sums import Sums, Totals
 from albert_ablate.training.trackers import Trackers
 
 #: The end of the stream of batches if the budget is not in steps.
@@ -46,11 +48,12 @@ class Trainer(Loop):
         tracker: Trackers,
     ) -> None:
         runtime = config.runtime
+        self.method = method_of(config)
+        self.stage = -1  # of the last step, an index into ``Method.stages``; -1: none yet
         super().__init__(model, config.optimizer, config.budget, runtime, folder, machine, config.batch.micro_size)
         self.owner = owner
         self.keep_checkpoints = runtime.keep_checkpoints
         self.config = config
-        self.method = method_of(config)
         model.encoder.recompute = runtime.activation_checkpointing
         self.batches = batches
         self.held_out = held_out
@@ -64,6 +67,42 @@ class Trainer(Loop):
     def terms(self, batch: StepBatch) -> Sequence[Term]:
         """The terms of the method."""
         return self.method.terms(self.model, batch)
+
+    def factors(self, name: str) -> tuple[float, ...]:
+        """Those of the method's stages."""
+        return tuple(stage.rate(name) for stage in self.method.stages)
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether the method has several stages."""
+        return len(self.method.stages) > 1
+
+    def update(
+        self, step: int, batch: StepBatch, position: float | None = None, counts: Mapping[str, int] | None = None
+    ) -> Totals:
+        """As in ``Stepper``; enters the stage of the step."""
+        stage = self._stage_at(step if position is None else position)
+        if stage != self.stage:
+            self.stage = stage
+            enter_stage(self.optimizer, stage)
+            self.method.begin(self.model, stage)
+        return super().update(step, batch, position, counts)
+
+    def rate(self, position: float) -> float:
+        """The schedule of the stage."""
+        stages, steps = self.method.stages, self.schedule.steps
+        within = share_within(stages, self.stage, position / steps)
+        ramp = stages[self.stage].ramp
+        if ramp is not None:
+            return self.settings.learning_rate * ramp(within)
+        return super().rate(position if len(stages) == 1 else within * steps)
+
+    def ends_stage(self, position: float) -> bool:
+        """See ``Loop``."""
+        return self._stage_at(position) != self.stage
+
+    def _stage_at(self, position: float) -> int:
+        return stage_at(self.method.stages, position / self.schedule.steps)
 
     def noise(self, step: int) -> int:
         """Each process draws different noise."""

@@ -20,7 +20,7 @@ import yaml
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
-from albert_ablate.axes import ATTENTION, METHOD, Attention, MethodName
+from albert_ablate.axes import ATTENTION, BLOCK, METHOD, Attention, BlockType, MethodName
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
 
@@ -45,6 +45,8 @@ FACTS = _FILE.with_name("knowledge_claims.yaml")
 CAUSAL = _FILE.with_name("causal_claims.yaml")
 #: BigBird's: judged where a run attends in blocks.
 BIGBIRD = _FILE.with_name("bigbird_claims.yaml")
+#: MobileBERT's: judged where a run has its layers.
+MOBILEBERT = _FILE.with_name("mobilebert_claims.yaml")
 
 
 def _methods(runs: pd.DataFrame) -> list[MethodName]:
@@ -54,11 +56,12 @@ def _methods(runs: pd.DataFrame) -> list[MethodName]:
 #: File of claims besides the first paper's -> whose they are, and whether any of the runs is what they speak of.
 _FURTHER: dict[Path, tuple[str, Callable[[pd.DataFrame], bool]]] = {
     ELECTRA: ("ELECTRA's", lambda runs: any(m.corrupts for m in _methods(runs))),
-    DISTILLATION: ("DistilBERT's and TinyBERT's", lambda runs: any(m.distils for m in _methods(runs))),
+    DISTILLATION: ("DistilBERT's and TinyBERT's", lambda runs: any(m.distils and not m.transfers for m in _methods(runs))),
     QUEST: ("QUEST's", lambda runs: bool(set(QUEST_TASKS) & set(tasks_of(runs)))),
     FACTS: ("K-BERT's", lambda runs: any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)),
     CAUSAL: ("causal LM's", lambda runs: any(m.predicts_next for m in _methods(runs))),
     BIGBIRD: ("BigBird's", lambda runs: Attention.BIGBIRD in set(runs.get(ATTENTION.name, ()))),
+    MOBILEBERT: ("MobileBERT's", lambda runs: any(BlockType(t).has_bottlenecks for t in runs[BLOCK.name].dropna())),
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")

@@ -111,10 +111,10 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
         elif key in _NAMED or "." in key:
             required[_NAMED.get(key, key)] = value
         elif key == "model":
-            required |= {f"model.{k}": v for k, v in model_file(value).items() if k != "name"}
+            required |= {f"model.{k}": v for k, v in model_file(value).items() if k not in ("name", "defaults")}
         elif key not in _SHAPE and key != "seed":
             raise UnknownTermError(f"the arm names an option of {key}, which is not read here")
-    if terms.get("method") in ("distilbert", "tinybert"):  # terms do not say which run is the teacher
+    if terms.get("method") in ("distilbert", "tinybert", "mobilebert"):  # terms do not say which run is the teacher
         required = {path: v for path, v in required.items() if path not in ("method.teacher", "method.teacher_run")}
     if any(path in required for path in _OUTRIGHT if path in terms or "model" in terms):
         required["model.base"] = None  # relative to no base model

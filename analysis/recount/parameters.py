@@ -11,6 +11,8 @@ from .runs import Run
 _SECTION = "parameter counts"
 #: Sizes of the released vocabulary, position table and segment table.
 _VOCABULARY, _POSITIONS, _TYPES = 30_000, 512, 2
+#: Settings of parts that the formula does not cover, with the value that they have without these parts.
+_PLAIN = {"trigram": False, "table_width": "embedding", "pooler": "tanh"}
 _RULES = ("encoder", "with_pooler", "with_heads")
 
 
@@ -86,4 +88,6 @@ def _by_formula(run: Run) -> int | None:
     whole = _counted(vocabulary, known["max_positions"], types, e, h, inner, 0) - (h * h + h) + pooler
     whole -= 2 * e if model.get("embedding_norm") is False else 0
     whole += 2 * h if model.get("norm") == "pre" else 0
+    if at(run.config, "block.type") == "mobilebert" or any(model.get(k, v) != v for k, v in _PLAIN.items()):
+        return None
     return whole + attention * (4 * (h * h + h) + 2 * h) + feed_forward * (2 * h * inner + inner + h + 2 * h)

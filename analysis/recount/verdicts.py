@@ -177,7 +177,9 @@ def _of_absent_methods(claim: dict[str, Any], runs: Sequence[Run]) -> bool:
         return not any(at(entry, "set_up.all_tasks.knowledge") for run in runs for entry in run.tasks)
     if all(score.startswith("QUEST") for score in claim["scores"]):
         return not {name for name in scores.tasks(runs) if name.startswith("quest")}
-    families = [{"distilbert", "tinybert"}, {"causal"}]  # every other method but masked LM is ELECTRA's
+    if all(of_arm.get("block") == "mobilebert" for of_arm in terms):
+        return not any(at(run.config, "block.type") == "mobilebert" for run in runs)
+    families = [{"distilbert", "tinybert"}, {"causal"}, {"mobilebert"}]  # every other method but masked LM is ELECTRA's
     named = {str(of_arm.get("method", of_arm.get("method.name", "mlm"))) for of_arm in terms} - {"mlm"}
     present = {at(run.config, "method.name") or "mlm" for run in runs} - {"mlm"}
     own = next((family for family in families if named & family), None)

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 FILE = HERE / "identities.csv"
 _PUBLISHED = HERE.parent.parent / "docs" / "results" / "cpu" / "runs.csv"
 #: Groups of which each option is a preset of its own.
-_GROUPS = ("scale", "model", "embed", "share", "objective", "optimizer", "budget")
+_GROUPS = ("scale", "model", "embed", "share", "objective", "optimizer", "budget", "block")
 
 
 def rows() -> list[dict[str, str]]:

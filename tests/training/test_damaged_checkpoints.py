@@ -163,6 +163,7 @@ def test_a_checkpoint_of_another_depth_fits_where_all_is_shared(
 ) -> None:
     model = build_model(cell("model.layers=5").architecture(), 1)
     checkpoint.load_weights(newest_checkpoint(finished), model)
+    assert model.pooler.dense is not None
     assert torch.equal(
         model.pooler.dense.weight, load_file(newest_checkpoint(finished) / "model.safetensors")["pooler.dense.weight"]
     )
