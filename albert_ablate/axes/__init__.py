@@ -21,6 +21,6 @@ AXES: tuple[Axis, ...] = (EMBED, SHARE, OBJECTIVE, METHOD, ATTENTION, BLOCK)
 
 __all__ = [
     "ATTENTION", "AXES", "BLOCK", "CAUSAL_LM", "EMBED", "HELD_OUT_SCORES", "IN_ORDER", "METHOD", "OBJECTIVE",
-    "REPLACED_TOKENS", "SENTENCE_TASKS", "SHARE", "Attention", "Axis", "BlockType", "MethodName", "Objective", "Part", "Share",
-    "plain",
+    "REPLACED_TOKENS", "SENTENCE_TASKS", "SHARE", "Attention", "Axis", "BlockType", "MethodName", "Objective", "Part",
+    "Share", "plain",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
 """``config.json`` of transformers' models of ``DEFAULTS``, as transformers reads it.
 
 Missing fields have transformers' defaults, which differ: without ``hidden_act`` ALBERT has the tanh GELU,
-GPT-2 and BigBird too, MobileBERT ReLU, and the others the erf GELU; without dropout fields the others drop 10% and ALBERT nothing
+GPT-2 and BigBird too, MobileBERT ReLU, and the others the erf GELU; without dropout fields the others drop 10% and
+ALBERT nothing
 (transformers 5, ``AlbertConfig``, ``BertConfig``, ``DistilBertConfig``, ``ElectraConfig``, ``GPT2Config`` and
 ``MobileBertConfig``). Types are checked as strictly as in transformers. A value that transformers accepts and this
 project does not support is refused, naming the field.
