@@ -201,22 +201,8 @@ def _write(checks: Sequence[Check], file: Path) -> None:
 def _claims(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Entries of the papers' claims files, of the controls and of ``files``, as written. Raises ConfigError."""
     load_all([_CONTROLS, *files])  # raises ConfigError for a faulty file
-    return [
-        entry
-        for file in (
-            _CLAIMS,
-            _ELECTRA,
-            _DISTILLATION,
-            _QUEST,
-            _FACTS,
-            _CAUSAL,
-            _BIGBIRD,
-            _MOBILEBERT,
-            _CONTROLS,
-            *files,
-        )
-        for entry in yaml.safe_load(file.read_text(encoding="utf-8"))
-    ]
+    own = (_CLAIMS, _ELECTRA, _DISTILLATION, _QUEST, _FACTS, _CAUSAL, _BIGBIRD, _MOBILEBERT, _CONTROLS)
+    return [entry for file in (*own, *files) for entry in yaml.safe_load(file.read_text(encoding="utf-8"))]
 
 
 def _require_raw(paths: Sequence[Path]) -> None:
