@@ -35,7 +35,7 @@ COMMANDS = {
     "evaluate": Command("albert_ablate.evaluate", "score a run on any corpus", settings=True),
     "generate": Command("albert_ablate.generate", "a text that a causal run continues"),
     "export": Command("albert_ablate.export", "a run as a folder of transformers"),
-    "import": Command("albert_ablate.import_hf", "an ALBERT, BERT, DistilBERT, ELECTRA or GPT-2 checkpoint as a run"),
+    "import": Command("albert_ablate.import_hf", "a checkpoint of BERT, one of its relatives or GPT-2 as a run"),
     "pack": Command("albert_ablate.pack", "a corpus as one file of tokens", settings=True),
     "wordnet": Command("albert_ablate.wordnet", "WordNet's nouns as a table of facts"),
     "report": Command("albert_ablate.analysis.report", "tables, figures and verdicts from runs"),

@@ -19,6 +19,7 @@ from albert_ablate.axes import Share
 from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods import method_of
+from albert_ablate.model import block_attention as module
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.attention import MASKED_SCORE, PATTERNS, View
 from albert_ablate.model.block_attention import block_attention
@@ -103,6 +104,22 @@ def test_gathered_attention_is_dense_attention_with_the_plans_mask(
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
     gradients = [torch.autograd.grad(y, (q, k, v), upstream) for y in (found, expected)]
     torch.testing.assert_close(*gradients, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("padding", ["none", "tails"])
+@pytest.mark.parametrize("length", [56, 53])
+@pytest.mark.parametrize("arm", ["R+W+G", "R+W", "transformers"])
+def test_the_fused_kernel_gives_what_the_products_give(
+    arm: str, length: int, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU."""
+    q, k, v, upstream = operands(3, length)
+    keys, found = padded(padding, 3, length), []
+    for written_out in (True, False):
+        monkeypatch.setattr(module, "_written_out", lambda q, drop, chosen=written_out: chosen)
+        y = block_attention(q, k, v, ARMS[arm], place(length), keys, 0.0)
+        found.append([y, *torch.autograd.grad(y, (q, k, v), upstream)])
+    torch.testing.assert_close(*found, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("arm", ["R+W+G", "W"])

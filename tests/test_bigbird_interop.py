@@ -22,6 +22,8 @@ from albert_ablate.commands.export import main as export
 from albert_ablate.commands.import_hf import main as import_model
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.files import read_json
+from albert_ablate.interop.big_bird import attention_of
+from albert_ablate.interop.config_json import complete
 from albert_ablate.interop.huggingface import to_huggingface
 from albert_ablate.model.block_pattern import BlockPattern
 from albert_ablate.model.block_plan import Place, key_blocks
@@ -168,6 +170,28 @@ def test_what_transformers_does_not_compute_is_refused() -> None:
         to_huggingface(ours(embedding_size=16))
     with pytest.raises(ForeignCheckpointError, match=r"model\.norm=pre"):
         to_huggingface(ours(norm="pre"))
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ({"use_bias": False}, "use_bias is false; true is needed"),
+        ({"rescale_embeddings": True}, "rescale_embeddings is true; false is needed"),
+        ({"attention_type": "sparse"}, "block_sparse or original_full is expected"),
+        ({"num_random_blocks": 0}, "num_random_blocks is 0"),
+    ],
+)
+def test_configurations_that_are_another_function_are_refused(field: dict[str, Any], said: str) -> None:
+    assert complete({"model_type": "big_bird"})["block_size"] == 64
+    with pytest.raises(ForeignCheckpointError, match=said):
+        complete({"model_type": "big_bird", **field})
+
+
+def test_full_attention_stays_full_attention() -> None:
+    assert attention_of(complete({"model_type": "big_bird", "attention_type": "original_full"})) == {"name": "full"}
+    model = ours(pattern="full", blocks=None)
+    found = to_huggingface(model, {"model_type": "big_bird"})
+    assert (found.architecture, found.config["attention_type"]) == ("BigBirdForPreTraining", "original_full")
 
 
 def test_a_model_without_token_types_goes_out_with_a_zero_table(tmp_path: Path) -> None:

@@ -68,12 +68,17 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop: float
     """
     if bias is not None:
         bias = bias.to(q.dtype)
-    if q.device.type == "cpu" and not drop:
+    if _written_out(q, drop):
         context: Tensor = _Products.apply(q, k, v, bias)  # type: ignore[no-untyped-call]
         return context
     if bias is not None:
         bias = bias.expand(-1, -1, q.shape[2], -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+
+
+def _written_out(q: Tensor, drop: float) -> bool:
+    """Whether the products are written out, and not left to PyTorch's fused kernel."""
+    return q.device.type == "cpu" and not drop
 
 
 class _Products(torch.autograd.Function):
