@@ -53,7 +53,9 @@ def _methods(runs: pd.DataFrame) -> list[MethodName]:
 #: File of claims besides the first paper's -> whose they are, and whether any of the runs is what they speak of.
 _FURTHER: dict[Path, tuple[str, Callable[[pd.DataFrame], bool]]] = {
     ELECTRA: ("ELECTRA's", lambda runs: any(m.corrupts for m in _methods(runs))),
-    DISTILLATION: ("DistilBERT's and TinyBERT's", lambda runs: any(m.distils and not m.transfers for m in _methods(runs))),
+    DISTILLATION: (
+        "DistilBERT's and TinyBERT's", lambda runs: any(m.distils and not m.transfers for m in _methods(runs)),
+    ),
     QUEST: ("QUEST's", lambda runs: bool(set(QUEST_TASKS) & set(tasks_of(runs)))),
     FACTS: ("K-BERT's", lambda runs: any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)),
     CAUSAL: ("causal LM's", lambda runs: any(m.predicts_next for m in _methods(runs))),
