@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import MethodName, Share
 from albert_ablate.methods import METHODS, method_of
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import PretrainingModel
@@ -67,7 +67,8 @@ def pretraining_cases() -> dict[str, tuple[str, ...]]:
     cases["fp32"] = ("runtime.precision=fp32",)
     cases["three micro-batches"] = ("batch.micro_size=3",)
     cases["causal pairs"] = ("method=causal", "objective=none", "method.blocks=pairs")
-    untrained = {name: ("objective=none",) for name in METHODS if name.predicts_next}
+    untrained: dict[MethodName, tuple[str, ...]] = {name: ("objective=none",) for name in METHODS if name.predicts_next}
+    untrained |= {name: ("block=mobilebert", "share=none") for name in METHODS if name.transfers}
     return cases | {f"method {name.value}": (f"method={name.value}", *untrained.get(name, ())) for name in METHODS}
 
 

@@ -15,6 +15,7 @@ from analysis.judge.claims import (
     DISTILLATION,
     ELECTRA,
     FACTS,
+    MOBILEBERT,
     QUEST,
     Claim,
     Verdict,
@@ -260,7 +261,7 @@ def test_an_id_of_two_files_is_refused(tmp_path: Path) -> None:
         load_all([tmp_path / "a.yaml", tmp_path / "b.yaml"])
     with pytest.raises(ConfigError, match="taken, by a claim of the paper's"):
         load_all([tmp_path / "c.yaml"])
-    further = (ELECTRA, DISTILLATION, QUEST, FACTS, CAUSAL)
+    further = (ELECTRA, DISTILLATION, QUEST, FACTS, CAUSAL, MOBILEBERT)
     shipped = [*load_claims(), *(claim for file in further for claim in load_claims(file))]
     assert len(load_all([tmp_path / "a.yaml"])) == 1 + len(shipped)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from golden.record import BLOCKS, CAUSAL, CELLS, DROPOUT, ELECTRA, PRECISIONS, STUDENTS, losses
+from golden.record import BLOCKS, CAUSAL, CELLS, DROPOUT, ELECTRA, MOBILEBERT, PRECISIONS, STUDENTS, losses
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 #: Processors sum bf16 in orders of their own: 1.03e-3 at most between one with AMX and one without.
@@ -58,3 +58,13 @@ def test_losses_of_causal_lm_have_not_changed(cell: str, precision: str, folder:
     recorded = pd.read_csv(GOLDEN / f"{precision}.csv", index_col="step")
     assert losses(folder, cell, precision) == pytest.approx(recorded[cell].tolist(), abs=TOLERANCE[precision])
     assert recorded[cell].iloc[-1] < recorded[cell].iloc[0] - 0.5
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cell", MOBILEBERT)
+def test_losses_of_mobilebert_have_not_changed(cell: str, precision: str, folder: Path) -> None:
+    recorded = pd.read_csv(GOLDEN / f"{precision}.csv", index_col="step")
+    assert losses(folder, cell, precision) == pytest.approx(recorded[cell].tolist(), rel=TAUGHT[precision])
+    assert (
+        recorded[cell].iloc[-1] < recorded[cell].iloc[21 if cell.startswith("mobile") else 0]
+    )  # distillation begins at 17

@@ -23,7 +23,7 @@ from albert_ablate.interop.mobilebert import to_mobilebert
 from albert_ablate.model import cpu
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.embedding import FactorisedEmbedding
-from albert_ablate.model.imitation import observe, scores_flops
+from albert_ablate.model.imitation import AttentionTarget, observe, scores_flops
 from albert_ablate.model.norms import NoNorm
 from albert_ablate.model.pretraining import PretrainingModel, build_model
 from albert_ablate.training.optimizers import split_parameters
@@ -143,11 +143,11 @@ def test_states_losses_and_gradients_are_those_of_transformers(name: str, share:
             ("encoder.expansion.1.norm", layer.output.bottleneck.LayerNorm),
         ]
     for ours, other in compared:
-        mine, gradient = model.get_parameter(f"{ours}.weight").grad, other.weight.grad
-        assert mine is not None
+        found, gradient = model.get_parameter(f"{ours}.weight").grad, other.weight.grad
+        assert found is not None
         if ours.endswith(".word"):  # transformers gives the row of padding no gradient
-            mine, gradient = mine[1:], gradient[1:]
-        torch.testing.assert_close(mine, gradient, atol=1e-5, rtol=1e-4)
+            found, gradient = found[1:], gradient[1:]
+        torch.testing.assert_close(found, gradient, atol=1e-5, rtol=1e-4)
 
 
 # --- an independent forward pass ------------------------------------------------------------------
@@ -265,9 +265,10 @@ def test_flops_of_scores_are_those_that_are_computed(name: str) -> None:
     encoder = build_model(shape, 0).encoder.eval()
     ids = torch.ones(1, T, dtype=torch.int64)
     counts = []
-    for target in (None, "scores"):
+    targets: tuple[AttentionTarget | None, ...] = (None, "scores")
+    for target in targets:
         with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            observe(encoder, ids, ids, None, (2, 3), target)  # type: ignore[arg-type]
+            observe(encoder, ids, ids, None, (2, 3), target)
         counts.append(counter.get_total_flops())
     assert counts[1] - counts[0] == 2 * scores_flops(shape, T)
 
@@ -318,8 +319,8 @@ def test_a_trigram_is_next_own_previous() -> None:
             assert table is not None
             table.weight.zero_()
     words = embedding.word.weight
-    matrix = embedding.projection.weight
-    after, own, before = matrix.split(E, 1)
+    matrix = embedding.projection.get_parameter("weight")
+    after, own, before = torch.split(matrix, E, 1)
     out = embedding(ids, torch.zeros_like(ids))[0]
     torch.testing.assert_close(out[0], after @ words[8] + own @ words[7])
     torch.testing.assert_close(out[1], after @ words[9] + own @ words[8] + before @ words[7])

@@ -104,8 +104,9 @@ def test_losses_are_those_of_numpy() -> None:
 
 def test_losses_of_a_perfect_student_are_zero() -> None:
     x, _, mask = maps()
-    for form in ("normalised", "plain"):
-        assert transfer.feature_loss(x, x, mask, form) == 0  # type: ignore[arg-type]
+    forms: tuple[transfer.FeatureForm, ...] = ("normalised", "plain")
+    for form in forms:
+        assert transfer.feature_loss(x, x, mask, form) == 0
     assert transfer.mean_loss(x, x, mask) == transfer.spread_loss(x, x, mask) == 0
     p = attentions()[0].requires_grad_()
     loss = transfer.map_loss(p, p.detach(), mask)
@@ -132,7 +133,10 @@ def test_padding_counts_nowhere() -> None:
         (("method.transfer=joint",), [["feature", "mean", "spread", "map"], ["kl", "mlm", "sentence"]]),
         (("method.transfer=auxiliary",), [["feature", "mean", "spread", "map", "kl", "mlm", "sentence"]]),
         (("method.transfer=none", "objective=none"), [["kl", "mlm"]]),
-        (("method.map_weight=0", "method.mean_weight=0", "method.alpha=1"), [["feature", "spread"]] * 3 + [["mlm", "sentence"]]),
+        (
+            ("method.map_weight=0", "method.mean_weight=0", "method.alpha=1"),
+            [["feature", "spread"]] * 3 + [["mlm", "sentence"]],
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -225,10 +229,8 @@ def test_progressive_stages_leave_all_else_as_it_was(rates: str, optimizer: str,
         for name, parameter in model.named_parameters():
             kind, entry = (name.split(".")[1:3] if name.startswith("encoder.") else ("", "")) if stage < 3 else ("", "")
             layer = int(entry) // (2 if kind == "inner_ffn" else 1) if entry.isdigit() else None
-            if stage == 3:
-                expected = 1.0
-            else:
-                expected = 0.0 if layer is None or layer > stage else at if layer == stage else below
+            expected = 0.0 if layer is None or layer > stage else at if layer == stage else below
+            expected = 1.0 if stage == 3 else expected
             assert factors[id(parameter)] == expected, name
             if expected == 0:
                 assert name not in moved
@@ -314,8 +316,8 @@ def test_flops_are_the_mean_over_the_schedule(more: tuple[str, ...], config_of: 
         (("share=ffn",), "method.transfer=progressive with share=ffn"),
         (("method.feature_weight=0", "method.mean_weight=0", "method.spread_weight=0", "method.map_weight=0"), "are 0"),
         (("method.feature_form=plain",), r"method\.feature_form=plain: it contains the means"),
-        (("method.transfer=none", "method.feature_weight=3"), r"method\.feature_weight=3: no effect with method\.transfer=none"),
-        (("method.transfer=joint", "method.layer_rates=equal"), r"method\.layer_rates=equal: no effect with method\.tr"),
+        (("method.transfer=none", "method.feature_weight=3"), r"method\.feature_weight=3: no effect with method\.t"),
+        (("method.transfer=joint", "method.layer_rates=equal"), r"method\.layer_rates=equal: no effect with"),
         (("method.teacher_depth=3",), r"method\.teacher_depth=3: no effect with method=mobilebert"),
         (("method.teacher_inside=1.1",), "which 2 heads do not divide"),
         (("method.kl_weight=1",), r"method\.kl_weight=1: no effect with method=mobilebert"),
@@ -337,7 +339,8 @@ def test_auxiliary_and_joint_transfer_share_layers(config_of: Configured) -> Non
     ("more", "message"),
     [
         (("model.layers=2",), r"model\.layers=2: each layer learns from its own of the teacher, which has 3"),
-        (("model.heads=4",), r"model\.heads=4: each layer"), (("embed.size=8",), r"method\.start=teacher: embed\.size=8"),
+        (("model.heads=4",), r"model\.heads=4: each layer"),
+        (("embed.size=8",), r"method\.start=teacher: embed\.size=8"),
         (("model.trigram=false",), r"method\.start=teacher: model\.trigram=false, the teacher has true"),
     ],
     ids=str,

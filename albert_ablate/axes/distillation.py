@@ -103,8 +103,8 @@ def _inverted_sizes(factor: float, c: Settings) -> list[str]:
     if width == round(width) and round(width) % c.model.heads == 0:
         return []
     return [
-        f"method.teacher_inside={factor:g}: width {width:g} inside the teacher's layers, which {c.model.heads} heads do "
-        "not divide. Say a multiple such as 8; both have equally many heads."
+        f"method.teacher_inside={factor:g}: width {width:g} inside the teacher's layers, which {c.model.heads} heads "
+        "do not divide. Say a multiple such as 8; both have equally many heads."
     ]
 
 

@@ -75,10 +75,13 @@ def _config(shape: Shape, head: float) -> dict[str, Any]:
 
 def names_of(config: Mapping[str, Any], blocks: Blocks) -> dict[str, str | None]:
     """The names of an imported model's tensors."""
-    return mobilebert_names(
+    names = mobilebert_names(
         blocks, config["num_feedforward_networks"], _projects(config), _source(config) == "shared",
         config["classifier_activation"],
     )  # fmt: skip
+    if config["embedding_size"] == config["hidden_size"]:
+        del names[_EXTRA]
+    return names
 
 
 def banks(config: Mapping[str, Any]) -> dict[Part, dict[str, int]]:

@@ -35,12 +35,23 @@ CAUSAL = ["causal-e32-all-none", "causal-full-none-none", "causal-e32-none-none-
 #: Cells of attention in blocks, one of them without random and global blocks.
 BLOCKS = ["bigbird-e32-all-sop", "bigbird-full-none-none", "bigbird-e32-none-none-window"]
 
-ALL = [*CELLS, DROPOUT, *ELECTRA, *STUDENTS, *CAUSAL, *BLOCKS]
+#: Cells of MobileBERT: its form, as released and shared, and its transfer layer by layer.
+MOBILEBERT = ["mlm-e32-none-nsp-mobilebert", "mlm-e32-all-sop-mobilebert", "mobilebert-e32-none-sop-mobilebert"]
+
+ALL = [*CELLS, DROPOUT, *ELECTRA, *STUDENTS, *CAUSAL, *BLOCKS, *MOBILEBERT]
+#: The form of their layers.
+_FORM = (
+    "block=mobilebert", "model.block_width=32", "model.feed_forwards=2", "model.attention_input=shared",
+    "model.norm_type=no_norm", "model.activation=relu", "model.trigram=true", "model.table_width=hidden",
+    "model.pooler=bare", "model.lm_head=extended",
+)  # fmt: skip
 
 
 def losses(folder: Path, cell: str, precision: str, *more: str) -> list[float]:
     """Sum of the means of all losses, unweighted, of each of the first 50 steps, with ``more`` settings."""
-    plain = cell.removesuffix("-dropout").removesuffix("-pairs").removesuffix("-window").removeprefix("bigbird-")
+    plain = cell.removeprefix("bigbird-")
+    for suffix in ("-dropout", "-pairs", "-window", "-mobilebert"):
+        plain = plain.removesuffix(suffix)
     *method, embed, share, objective = plain.split("-")
     dropout = cell.endswith("-dropout")
     rate = 0.1 if dropout else 0.0
@@ -49,12 +60,13 @@ def losses(folder: Path, cell: str, precision: str, *more: str) -> list[float]:
     blocks = ["attention=bigbird", "attention.block=4", "attention.random=1"] if cell.startswith("bigbird") else []
     if cell.endswith("-window"):
         blocks[-1:] = ["attention.random=0", "attention.global_blocks=0"]
+    layers = _FORM if cell in MOBILEBERT else ()
     config = tiny_config(
         folder, f"embed={embed}", "embed.size=32" if embed == "e32" else "embed.size=64", f"share={share}",
         f"objective={objective}", "model.hidden=64", "model.layers=3", "model.intermediate=256", "batch.size=32",
         "batch.micro_size=32", f"budget.steps={STEPS}", "budget.warmup_steps=10",
         f"model.hidden_dropout={rate}", f"model.attention_dropout={rate}", *(f"method={name}" for name in method),
-        *(["model.heads=4"] if method or blocks else []), *generator, *pairs, *blocks, *more,
+        *(["model.heads=4"] if method or blocks else []), *generator, *pairs, *blocks, *layers, *more,
     )  # fmt: skip
     trainer, batches = make_trainer(config, precision=precision)
     found = []

@@ -22,6 +22,9 @@ ELECTRA = [*TRAINING, "method=electra", "method.generator_width=0.5"]
 STUDENT = ["method=tinybert", "objective=none", "share=none", "budget.steps=80", "runtime.checkpoint_every=10"]
 STUDENT += ["task=sst2", "tasks.sst2.steps=80", "task.evaluations=6", "task.distil.teacher=pretraining"]
 STUDENT += ["task.distil.epochs=4", "runtime.log_every=5", "model.hidden_dropout=0.1"]
+#: A student that learns its teacher's layers in stages.
+TRANSFER = ["method=mobilebert", "block=mobilebert", "share=none", "budget.steps=160", "runtime.checkpoint_every=10"]
+TRANSFER += ["model.norm_type=no_norm", "model.trigram=true", "method.teacher_inside=4.0", "runtime.log_every=7"]
 CAUSAL = [*TRAINING, "method=causal", "objective=none"]
 BLOCKS = [
     *TRAINING, "attention=bigbird", "attention.block=2", "attention.random=1", "objective=none",
@@ -30,6 +33,7 @@ BLOCKS = [
 KINDS = {
     "pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA, "student": STUDENT, "causal": CAUSAL,
     "blocks": BLOCKS,
+    "transfer": TRANSFER,
 }  # fmt: skip
 
 #: A whole run: (its folder, seconds that it took).
@@ -91,7 +95,7 @@ def test_killed_at_a_random_moment_electra_ends_with_the_same_bits(place: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["student", "causal", "blocks"])
+@pytest.mark.parametrize("kind", ["student", "causal", "blocks", "transfer"])
 def test_killed_at_a_random_moment_it_ends_with_the_same_bits(kind: str, place: Path, whole: Whole) -> None:
     rounds(kind, 1, place, whole, seed=1)
 

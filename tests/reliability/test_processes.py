@@ -52,6 +52,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (2, ["share=none", "objective=none", "embed.size=32", "runtime.workers=1"]),
         (2, ["method=electra", "method.generator_width=0.5", "batch.micro_size=2"]),
         (2, ["method=causal", "objective=none", "batch.micro_size=2"]),
+        (
+            2,
+            [
+                "block=mobilebert",
+                "model.trigram=true",
+                "model.norm_type=no_norm",
+                "model.lm_head=extended",
+                "model.block_width=16",
+                "model.feed_forwards=2",
+                "batch.micro_size=2",
+            ],
+        ),
         (2, ["attention=bigbird", "attention.block=2", "attention.random=1", "batch.micro_size=2"]),
         (2, ["objective=none", "pairs.join_documents=true", "batch.micro_size=2"]),
         (2, ["method.blocks=pairs", "method=causal", "objective=none", "batch.micro_size=2"]),
