@@ -34,7 +34,7 @@ COMMANDS = {
     "kshot": Command("albert_ablate.kshot", "zero-, one- and few-shot scores of finished runs", settings=True),
     "evaluate": Command("albert_ablate.evaluate", "score a run on any corpus", settings=True),
     "generate": Command("albert_ablate.generate", "a text that a causal run continues"),
-    "predict": Command("albert_ablate.predict", "what a fine-tuning answers to the rows of a table", settings=True),
+    "predict": Command("albert_ablate.predict", "what a fine-tuning answers to the rows of a table"),
     "export": Command("albert_ablate.export", "a run or a fine-tuning as a folder of transformers"),
     "import": Command("albert_ablate.import_hf", "an ALBERT, BERT, DistilBERT, ELECTRA or GPT-2 checkpoint as a run"),
     "pack": Command("albert_ablate.pack", "a corpus as one file of tokens", settings=True),

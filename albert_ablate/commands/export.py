@@ -3,6 +3,7 @@
 Writes a folder that ``from_pretrained`` loads: weights (safetensors), configuration, tokenizer, and a
 model card that states the origin of the run. A fine-tuning (``runs/NAME/tasks/NAME``) goes out with its head and its
 best weights. Its labels are read from the files of its task; if they were moved, ``task.data_dir=DATA`` says where to.
+``--sentence-transformers`` makes the folder of a run a model of that package, which embeds texts.
 """
 
 import sys
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import program
 from albert_ablate.commands.export_folder import (
+    Pool,
     filling,
     require_free,
     require_tokenizer,
     write_model,
+    write_pooling,
     write_tokenizer,
     write_values,
 )
@@ -33,6 +36,18 @@ if TYPE_CHECKING:
 
 #: The subfolder of a run's generator.
 GENERATOR = "generator"
+#: What the model card says of sentence embeddings.
+_EMBEDDING = """
+## Sentence embeddings
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("FOLDER").encode(["A text.", "Another one."])
+```
+
+No loss trained these vectors: they are pooled states of the last layer.
+"""
 
 
 @command
@@ -46,15 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="*",
         help="of a fine-tuning: where its task's files are, if they were moved: task.data_dir=DATA",
     )
+    parser.add_argument(
+        "--sentence-transformers",
+        nargs="?",
+        const="mean",
+        choices=("mean", "cls"),
+        help="of a run: also the files of this package; a text's vector is the mean of its states, or that of [CLS]",
+    )
     options = parser.parse_intermixed_args(arguments)
+    pool = options.sentence_transformers
     if is_unit(options.run):
+        if pool is not None:
+            raise ConfigError("--sentence-transformers: no effect on a fine-tuning, whose head answers. Give its run.")
         models = {".": export_unit(options.run, options.out, options.settings)}
     else:
         if options.settings:
             raise ConfigError(f"{options.settings[0]}: no effect on a run; only the export of a fine-tuning takes it.")
         for remark in remarks(open_run(options.run)):
             print(f"! {remark}", file=sys.stderr)
-        models = export(options.run, options.out)
+        models = export(options.run, options.out, pool)
     for folder, exported in models.items():
         blocks = ", every layer with blocks of its own" if exported.unrolled else ""
         without = f"; left out, which it lacks: {', '.join(exported.left_out)}" if exported.left_out else ""
@@ -62,16 +87,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export(run: Path, out: Path) -> "dict[str, Exported]":
+def export(run: Path, out: Path, pool: Pool | None = None) -> "dict[str, Exported]":
     """Write the run's newest weights to the new or empty folder ``out``; returns subfolder -> the model in it.
 
-    The subfolder of the run's encoder is ``.``; that of its generator, if it has one, is ``GENERATOR``. Raises
-    UserError.
+    The subfolder of the run's encoder is ``.``; that of its generator, if it has one, is ``GENERATOR``. ``pool``: also
+    write the files of sentence-transformers. Raises UserError.
     """
     run, out = open_run(run).path, out.resolve()
     require_free(out)
     source = require_tokenizer(run)
     config = compose_for_run(run / "config.yaml", [])
+    if pool is not None and config.method.name.predicts_next:
+        raise ConfigError(
+            "--sentence-transformers: a causal run is exported to write texts, with a tokenizer that lacks the marks "
+            "which embed reads. Leave it out; aa.load(RUN).embed gives the vectors."
+        )
     from albert_ablate.data.tokenizer import CLS, SEP  # after the checks: torch loads slowly
     from albert_ablate.interop.card import card
     from albert_ablate.interop.huggingface import generator_to_huggingface, in_order_of, to_huggingface
@@ -97,6 +127,9 @@ def export(run: Path, out: Path) -> "dict[str, Exported]":
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
         write_values(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
         text = card(config, run, checkpoint.name, models, manifest, results)
+        if pool is not None:
+            write_pooling(folder, config, pool)
+            text += _EMBEDDING
         (folder / "README.md").write_text(text, encoding="utf-8")
     return models
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.vocabulary import tokenizer_file
@@ -14,6 +14,12 @@ from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary
 from albert_ablate.errors import RunFolderError
 from albert_ablate.files import building, read_json, require_writable
 from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
+
+#: How the states of a text become one vector, in the words of ``LoadedRun.embed``.
+Pool = Literal["mean", "cls"]
+#: The subfolder of the pooling, and the names of poolings in its file.
+POOLING = "1_Pooling"
+_POOLS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 
 if TYPE_CHECKING:  # it loads torch
     from albert_ablate.interop.exported import Exported
@@ -107,3 +113,22 @@ def _tokenizer_class(config: RunConfig) -> str:
 def write_values(path: Path, values: Any) -> None:
     """Write ``values`` as indented JSON."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def write_pooling(folder: Path, config: RunConfig, pool: Pool) -> None:
+    """Write the files that make an exported encoder a model of the package sentence-transformers.
+
+    Its embedding is that of ``LoadedRun.embed``: the state at [CLS], or the mean over the text's tokens.
+    """
+    parts = [("", "Transformer"), (POOLING, "Pooling")]
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(parts)
+    ]
+    write_values(folder / "modules.json", modules)
+    write_values(
+        folder / "sentence_bert_config.json", {"max_seq_length": config.model.max_positions, "do_lower_case": False}
+    )
+    (folder / POOLING).mkdir()
+    chosen = {f"pooling_mode_{name}": name == f"{pool}_token{'s' * (pool == 'mean')}" for name in _POOLS}
+    write_values(folder / POOLING / "config.json", {"word_embedding_dimension": config.model.hidden, **chosen})

@@ -1,6 +1,8 @@
 """Fine-tunings that leave the house: as models of transformers, and as answers to the rows of a table."""
 
 import csv
+import importlib
+import importlib.util
 import json
 import random
 import re
@@ -19,8 +21,9 @@ from runhelpers import ROOT, read_json
 from safetensors.torch import save_file
 from taskhelpers import TINY, pretrained, sentiment, write_tsv
 from test_huggingface_parity import VOCABULARY, architecture
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModel, AutoTokenizer, pipeline
 
+import albert_ablate as aa
 from albert_ablate.axes import Share
 from albert_ablate.commands import export, finetune, predict
 from albert_ablate.commands.unit import load_unit
@@ -128,9 +131,13 @@ def units(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     run = Path(shutil.copytree(run_of(folder).path, place / "runs" / run_of(folder).path.name))
     rows = [[t, u, 2 * a + b + 0.5, a, b] for (t, a), (u, b) in zip(sentiment(80, 3), sentiment(80, 4), strict=True)]
     file = write_tsv(place / "pairs.tsv", ["left", "right", "stars", "good", "other good"], rows)
-    shared = [f"task.data_dir={folder / 'data'}", f"paths.cache={folder / 'cache'}", *TINY]
+    shared = [f"task.data_dir={folder / 'data'}", f"paths.cache={folder / 'cache'}", "task.evaluations=3"]
+    shared += ["task.scaling.batch_size=8", "task.scaling.learning_rate=400"]  # so that answers differ from row to row
+    shared += ["runtime.precision=fp32", "runtime.device=cpu", "runtime.threads=1"]
     words = ["task=[sst2,squad11,squad20,race,text_regression,text_classification]"]
     words += [f"tasks.text_regression.train_file={file}", "tasks.text_regression.text_columns=[left,right]"]
+    # An odd room for two texts that are both cut goes to the first text here, and to the longer one in transformers.
+    words += ["tasks.text_regression.max_length=31"]
     words += ["tasks.text_regression.target_columns=[stars]", f"tasks.text_classification.train_file={file}"]
     words += ["tasks.text_classification.text_columns=[left]"]
     words += ["tasks.text_classification.target_columns=[good,other good]"]
@@ -365,6 +372,7 @@ def test_a_causal_run_predicts_too(tmp_path: Path, capsys: pytest.CaptureFixture
         assert mine["prediction"] == row["prediction"]
         assert float(mine["p(1)"]) == pytest.approx(float(row["p(1)"]), abs=1e-4)
     assert "a fine-tuned causal model cannot be exported" in refused(capsys, export.main, unit, tmp_path / "out")
+    assert "a causal run" in refused(capsys, export.main, run.path, tmp_path / "out", "--sentence-transformers")
     with pytest.raises(UserError):
         load_unit(run.path, [])
 
@@ -381,3 +389,51 @@ def test_the_commands_of_the_pages_run(units: dict[str, Path], folder: Path, tmp
         named |= {"answers.tsv": tmp_path / "answers.tsv", "task.data_dir=DATA": f"task.data_dir={folder / 'data'}"}
         main: Any = {"export": export.main, "predict": predict.main}[name]
         assert main([str(units[task]), *(str(named.get(word, word)) for word in words)]) == 0, rest
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "interop.md").read_text(encoding="utf-8"), re.S)
+    first = next(number for number, (name, rest) in enumerate(lines) if name == "export" and "/sst2-" in rest)
+    for block in code:
+        exec(block.replace('"out"', repr(str(tmp_path / f"out{first}"))), {})
+
+
+# --- sentence embeddings --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_sentence_transformers_embeds_as_we_do(
+    pool: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the package itself where it is installed; else its files, read as it reads them."""
+    run, out = run_of(folder).path, tmp_path / "out"
+    words = ["--sentence-transformers", *([] if pool == "mean" else [pool])]
+    assert export.main([str(run), str(out), *words]) == 0
+    modules = read_json(out / "modules.json")
+    assert [(part["path"], part["type"].rpartition(".")[2]) for part in modules] == [
+        ("", "Transformer"), ("1_Pooling", "Pooling"),
+    ]  # fmt: skip
+    settings = read_json(out / "1_Pooling" / "config.json")
+    assert settings.pop("word_embedding_dimension") == 32
+    assert [name for name, chosen in settings.items() if chosen] == [
+        {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}[pool]
+    ]
+    assert read_json(out / "sentence_bert_config.json") == {"max_seq_length": 32, "do_lower_case": False}
+    texts = ["Bada bede bodo.", " ".join(["bada"] * 60), "Be."]
+    if importlib.util.find_spec("sentence_transformers") is not None:
+        theirs = importlib.import_module("sentence_transformers").SentenceTransformer(str(out), device="cpu")
+        vectors = torch.from_numpy(theirs.encode(texts))
+    else:
+        tokens = AutoTokenizer.from_pretrained(out)(
+            texts, truncation=True, max_length=32, padding=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            states = AutoModel.from_pretrained(out).eval()(**tokens).last_hidden_state
+        real = tokens["attention_mask"][:, :, None]
+        vectors = states[:, 0] if pool == "cls" else (states * real).sum(1) / real.sum(1)
+    torch.testing.assert_close(aa.load(run).embed(texts, pool), vectors, atol=1e-5, rtol=0)
+    assert "SentenceTransformer" in (out / "README.md").read_text()
+
+
+def test_sentence_embeddings_of_a_fine_tuning_are_refused(
+    units: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, export.main, units["sst2"], tmp_path / "out", "--sentence-transformers")
+    assert "no effect on a fine-tuning" in said
