@@ -21,7 +21,7 @@ from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.batches import in_order
 from albert_ablate.tasks.finetuning import BEST
 from albert_ablate.tasks.masked_words import predicts_masked_words
-from albert_ablate.tasks.reread import manifest_of, tuner_of
+from albert_ablate.tasks.reread import manifest_of, settings_of, tuner_of
 from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TaskBatch
 from albert_ablate.tasks.texts.task import trim
 from albert_ablate.training.checkpoint import load_strictly, load_weights, newest
@@ -112,8 +112,9 @@ class LoadedRun:
         ``settings`` say where they are (``task.data_dir=DATA``). Raises UserError.
         """
         unit = self._unit(task)
-        name = manifest_of(unit)["task"]
-        config = compose_for_run(self.folder / "config.yaml", [f"task=[{name}]", *settings])
+        manifest = manifest_of(unit)
+        name = manifest["task"]
+        config = compose_for_run(self.folder / "config.yaml", [*settings_of(manifest), *settings])
         given = {word.partition("=")[0].lstrip("+~") for word in settings}
         tuner = tuner_of(config, unit, given.__contains__, self.tokenizer, self.machine)
         if not isinstance(tuner.task, AnswersTexts):

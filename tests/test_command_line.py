@@ -109,7 +109,7 @@ def test_wrong_options_are_refused_in_words(
 
 
 #: Commands that need more than one argument.
-LEAST = {"export": ["x", "x"], "import": ["x", "x"], "wordnet": ["x", "x"],
+LEAST = {"export": ["x", "x"], "predict": ["x", "x"], "import": ["x", "x"], "wordnet": ["x", "x"],
          "difference": ["x", "x"], "similarity": ["x", "--text", "x"],
          "completion": ["bash"]}  # fmt: skip
 

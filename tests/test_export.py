@@ -17,7 +17,8 @@ from test_huggingface_parity import SHAPES, architecture, assert_equal, ours
 from transformers import AlbertForPreTraining, AutoModel, AutoModelForPreTraining, AutoTokenizer
 
 from albert_ablate.axes import Share
-from albert_ablate.commands.export import main, tokenizer_settings
+from albert_ablate.commands.export import main
+from albert_ablate.commands.export_folder import tokenizer_settings
 from albert_ablate.data.prepare import prepare_data
 from albert_ablate.data.text import sentences_of
 from albert_ablate.data.tokenizer import Tokenizer, clean

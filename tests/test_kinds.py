@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from albert_ablate.commands.evaluate import main as evaluate
 from albert_ablate.commands.export import main as export
-from albert_ablate.commands.export import tokenizer_settings
+from albert_ablate.commands.export_folder import tokenizer_settings
 from albert_ablate.commands.finetune import main as finetune
 from albert_ablate.commands.import_hf import main as import_model
 from albert_ablate.config.schema import TokenizerConfig

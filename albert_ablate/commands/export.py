@@ -1,73 +1,108 @@
-"""Export a run to transformers: ``python -m albert_ablate.export runs/NAME OUT``.
+"""Export a run or a fine-tuning to transformers: ``python -m albert_ablate.export runs/NAME OUT``.
 
 Writes a folder that ``from_pretrained`` loads: weights (safetensors), configuration, tokenizer, and a
-model card that states the origin of the run.
+model card that states the origin of the run. A fine-tuning (``runs/NAME/tasks/NAME``) goes out with its head and its
+best weights. Its labels are read from the files of its task; if they were moved, ``task.data_dir=DATA`` says where to.
+``--sentence-transformers`` makes the folder of a run a model of that package, which embeds texts.
 """
 
-import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import program
-from albert_ablate.commands.given import open_run, remarks
-from albert_ablate.config.schema import RunConfig
+from albert_ablate.commands.export_folder import (
+    Pool,
+    filling,
+    require_free,
+    require_tokenizer,
+    write_model,
+    write_pooling,
+    write_tokenizer,
+    write_values,
+)
+from albert_ablate.commands.given import is_unit, open_run, remarks
+from albert_ablate.commands.unit import load_unit
 from albert_ablate.console import command
-from albert_ablate.data.vocabulary import tokenizer_file
 from albert_ablate.data.wordpiece import NAME as WORDPIECE
-from albert_ablate.data.wordpiece import VOCABULARY, read_vocabulary
 from albert_ablate.door.compose import compose_for_run
-from albert_ablate.errors import RunFolderError
-from albert_ablate.files import building, read_json, require_writable
-from albert_ablate.record.folder import TOKENIZER, TOKENIZER_JSON
+from albert_ablate.errors import ConfigError
+from albert_ablate.files import read_json
 
 if TYPE_CHECKING:
     from albert_ablate.interop.exported import Exported
 
 #: The subfolder of a run's generator.
 GENERATOR = "generator"
+#: What the model card says of sentence embeddings.
+_EMBEDDING = """
+## Sentence embeddings
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("FOLDER").encode(["A text.", "Another one."])
+```
+
+No loss trained these vectors: they are pooled states of the last layer.
+"""
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = Parser(prog=program("export"), description="A run for transformers.")
-    parser.add_argument("run", type=Path, help="a run folder")
+    parser = Parser(prog=program("export"), description="A run or a fine-tuning for transformers.")
+    parser.add_argument("run", type=Path, help="a run folder, or the folder of a fine-tuning, RUN/tasks/NAME")
     parser.add_argument("out", type=Path, help="the folder to write: a new one, or an empty one")
-    options = parser.parse_args(arguments)
-    for remark in remarks(open_run(options.run)):
-        print(f"! {remark}", file=sys.stderr)
-    for folder, exported in export(options.run, options.out).items():
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        help="of a fine-tuning: where its task's files are, if they were moved: task.data_dir=DATA",
+    )
+    parser.add_argument(
+        "--sentence-transformers",
+        nargs="?",
+        const="mean",
+        choices=("mean", "cls"),
+        help="of a run: also the files of this package; a text's vector is the mean of its states, or that of [CLS]",
+    )
+    options = parser.parse_intermixed_args(arguments)
+    pool = options.sentence_transformers
+    if is_unit(options.run):
+        if pool is not None:
+            raise ConfigError("--sentence-transformers: no effect on a fine-tuning, whose head answers. Give its run.")
+        models = {".": export_unit(options.run, options.out, options.settings)}
+    else:
+        if options.settings:
+            raise ConfigError(f"{options.settings[0]}: no effect on a run; only the export of a fine-tuning takes it.")
+        for remark in remarks(open_run(options.run)):
+            print(f"! {remark}", file=sys.stderr)
+        models = export(options.run, options.out, pool)
+    for folder, exported in models.items():
         blocks = ", every layer with blocks of its own" if exported.unrolled else ""
         without = f"; left out, which it lacks: {', '.join(exported.left_out)}" if exported.left_out else ""
         print(f"{options.out / folder}: {exported.architecture}{blocks}{without}")
     return 0
 
 
-def export(run: Path, out: Path) -> "dict[str, Exported]":
+def export(run: Path, out: Path, pool: Pool | None = None) -> "dict[str, Exported]":
     """Write the run's newest weights to the new or empty folder ``out``; returns subfolder -> the model in it.
 
-    The subfolder of the run's encoder is ``.``; that of its generator, if it has one, is ``GENERATOR``. Raises
-    UserError.
+    The subfolder of the run's encoder is ``.``; that of its generator, if it has one, is ``GENERATOR``. ``pool``: also
+    write the files of sentence-transformers. Raises UserError.
     """
     run, out = open_run(run).path, out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        problem = "exists already and is not empty" if out.is_dir() else "is a file that exists already"
-        raise RunFolderError(f"{out} {problem}. Give the name of a new or an empty folder.")
-    try:
-        require_writable(out if out.exists() else out.parent)
-    except OSError as error:
-        raise RunFolderError(f"{out} cannot be written ({error.strerror}). Give a folder of your own.") from error
-    source = tokenizer_file(run)
-    if not source.is_file():
-        raise RunFolderError(f"{run}: it keeps no {source.name}, so its tokenizer cannot be exported.")
+    require_free(out)
+    source = require_tokenizer(run)
     config = compose_for_run(run / "config.yaml", [])
-    from safetensors.torch import save_file  # after the checks: torch loads slowly
-
-    from albert_ablate.data.tokenizer import CLS, SEP
+    if pool is not None and config.method.name.predicts_next:
+        raise ConfigError(
+            "--sentence-transformers: a causal run is exported to write texts, with a tokenizer that lacks the marks "
+            "which embed reads. Leave it out; aa.load(RUN).embed gives the vectors."
+        )
+    from albert_ablate.data.tokenizer import CLS, SEP  # after the checks: torch loads slowly
     from albert_ablate.interop.card import card
     from albert_ablate.interop.huggingface import generator_to_huggingface, in_order_of, to_huggingface
     from albert_ablate.methods import Measure, method_of
@@ -85,66 +120,49 @@ def export(run: Path, out: Path) -> "dict[str, Exported]":
         models[GENERATOR] = generator
     if config.tokenizer.name == WORDPIECE:
         models = {name: in_order_of(source, exported) for name, exported in models.items()}
-    # An empty folder is kept: it may be the working directory of a process.
-    target = out / ".unfinished" if out.exists() else out
-    with building(target) as folder:
+    with filling(out) as folder:
         for name, exported in models.items():
-            (folder / name).mkdir(exist_ok=True)
-            save_file(exported.tensors, folder / name / "model.safetensors", metadata={"format": "pt"})
-            _write(folder / name / "config.json", {"architectures": [exported.architecture], **exported.config})
-            _write_tokenizer(run, config, folder / name)
+            write_model(folder / name, exported)
+            write_tokenizer(run, config, folder / name)
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
-        _write(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
+        write_values(folder / "provenance.json", {"run": run.name, "checkpoint": checkpoint.name, **manifest})
         text = card(config, run, checkpoint.name, models, manifest, results)
+        if pool is not None:
+            write_pooling(folder, config, pool)
+            text += _EMBEDDING
         (folder / "README.md").write_text(text, encoding="utf-8")
-    if target != out:
-        for file in sorted(target.iterdir()):
-            file.replace(out / file.name)
-        target.rmdir()
     return models
 
 
-def _write_tokenizer(run: Path, config: RunConfig, folder: Path) -> None:
-    from albert_ablate.interop.tokenizer_json import tokenizer_json
+def export_unit(unit: Path, out: Path, settings: Sequence[str] = ()) -> "Exported":
+    """Write the best weights of a fine-tuning to the new or empty folder ``out``; returns the model in it.
 
-    source = tokenizer_file(run)
-    _write(folder / "tokenizer_config.json", tokenizer_settings(config))
-    if config.tokenizer.name == WORDPIECE:  # rewritten: BertTokenizer reads a byte-order mark as part of a piece
-        (folder / VOCABULARY).write_text("".join(f"{p}\n" for p in read_vocabulary(source)), encoding="utf-8")
-        return
-    shutil.copyfile(source, folder / TOKENIZER)
-    kept = run / TOKENIZER_JSON  # of an imported run whose text cleaning differs from ours
-    made = (
-        read_json(kept) if kept.is_file() else tokenizer_json(source, config.tokenizer, config.method.reads_documents)
-    )
-    _write(folder / TOKENIZER_JSON, made)
+    ``settings`` say where its task's files are, if they were moved. Raises UserError.
+    """
+    out = out.resolve()
+    require_free(out)
+    opened = load_unit(unit, settings, on_cpu=True)
+    run, config, tuner = opened.run.path, opened.config, opened.tuner
+    source = require_tokenizer(run)
+    from albert_ablate.interop.finetuned import to_finetuned
+    from albert_ablate.interop.huggingface import in_order_of
+    from albert_ablate.interop.task_card import task_card
+    from albert_ablate.tasks.finetuning import BEST
+    from albert_ablate.tasks.leaving import head_of
+    from albert_ablate.tasks.task import AnswersTexts
 
-
-def tokenizer_settings(config: RunConfig) -> dict[str, Any]:
-    """``tokenizer_config.json``."""
-    types = ["token_type_ids"] if config.method.token_types else []
-    common = {
-        "tokenizer_class": _tokenizer_class(config),
-        "model_max_length": config.model.max_positions,
-        "model_input_names": ["input_ids", *types, "attention_mask"],
-        "do_lower_case": config.tokenizer.lowercase,
-    }
+    pretraining = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
+    encoder, head = head_of(tuner.task, tuner.model, tuner.task.train.sequences.facts is not None)
+    exported = to_finetuned(encoder, head, config.method.name.discriminates, pretraining.get("imported"))
     if config.tokenizer.name == WORDPIECE:
-        return common | {"strip_accents": config.tokenizer.strip_accents}
-    marks = {"bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "mask": "[MASK]"}
-    marks |= {"pad": "<pad>", "unk": "<unk>"}
-    named = {f"{name}_token": mark for name, mark in marks.items()}
-    cleaning = {
-        "keep_accents": not config.tokenizer.strip_accents,
-        "split_digit_commas": config.tokenizer.split_digit_commas,
-    }
-    return common | cleaning | named
-
-
-def _tokenizer_class(config: RunConfig) -> str:
-    """A class that keeps tokenizer.json unchanged: AlbertTokenizer's own cleaning drops Indic vowels."""
-    return "BertTokenizer" if config.tokenizer.name == WORDPIECE else "PreTrainedTokenizerFast"
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        exported = in_order_of(source, exported)
+    results = opened.unit.read("results.json")
+    with filling(out) as folder:
+        write_model(folder, exported)
+        write_tokenizer(run, config, folder, tuner.recipe.max_length)
+        origin = {"run": run.name, "fine_tuning": opened.unit.name, "weights": BEST}
+        write_values(folder / "provenance.json", {**origin, **opened.manifest, "pretraining": pretraining})
+        pairs = isinstance(tuner.task, AnswersTexts) and len(tuner.task.columns) > 1
+        text = task_card(config, opened.unit.name, exported, head, pairs, opened.manifest, results)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    return exported

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from albert_ablate.command_line import command_name
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.errors import DamagedFileError, RunFolderError
 from albert_ablate.files import read_json, require_writable
@@ -31,6 +32,41 @@ def open_run(path: Path) -> RunFolder:
     raise RunFolderError(f"{path}: no run folder{_actual_content(path.resolve())}")
 
 
+def is_unit(path: Path) -> bool:
+    """Whether the folder ``path`` is a fine-tuning."""
+    manifest = _manifest(path.expanduser())
+    return "task" in manifest and "seed" in manifest and "k" not in manifest
+
+
+def open_unit(path: Path) -> tuple[RunFolder, RunFolder]:
+    """The run and its finished fine-tuning in the folder ``path``. Raises RunFolderError for anything else."""
+    path = path.expanduser()
+    if not is_unit(path):
+        if (path / _SETTINGS).is_file():
+            units = sorted(f"tasks/{file.parent.name}" for file in path.glob("tasks/[!.]*/manifest.json"))
+            choice = f"Give one of its fine-tunings: {', '.join(units[:_NAMED])}." if units else _no_units(path)
+            raise RunFolderError(f"{path}: a run, but no fine-tuning of one. {choice}")
+        raise RunFolderError(f"{path}: no fine-tuning. They lie in RUN/tasks/.")
+    resolved = path.resolve()
+    above = resolved.parent.parent
+    if not (above / _SETTINGS).is_file():
+        raise RunFolderError(
+            f"{path}: a fine-tuning outside of its run, whose settings and tokenizer are needed. Put the folder back "
+            f"into RUN/tasks/ (its run was {_manifest(path).get('run')})."
+        )
+    unit = RunFolder(resolved.parent, resolved.name)
+    if unit.state() != "finished":
+        raise RunFolderError(
+            f"{path} is {unit.state()}, not finished, so it has no best weights yet. It is continued by "
+            f"`{command_name('finetune')} {above} task={_manifest(path)['task']}` with its other settings."
+        )
+    return RunFolder(above.parent, above.name), unit
+
+
+def _no_units(run: Path) -> str:
+    return f"It has none yet: `{command_name('finetune')} {run} task=sst2 task.data_dir=DATA` makes one."
+
+
 def is_setting(argument: str, groups: Sequence[str]) -> bool:
     """Whether an argument is a setting, such as one of ``groups``; a path may contain = too."""
     name, equals, _ = argument.partition("=")
@@ -51,7 +87,7 @@ def _actual_content(path: Path) -> str:
         of = parent_run or manifest.get("run", "another run")
         return (
             f", but the fine-tuning of {of} on {manifest['task']}, seed {manifest['seed']}. "
-            "Fine-tuned weights cannot be taken further yet; give the run itself."
+            f"`{command_name('export')}` and `{command_name('predict')}` take it as it is; here give the run itself."
         )
     if parent_run is not None:
         return f", but a part of one. Give the run itself: {parent_run}"

@@ -30,6 +30,8 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 #: The state of the last layer that a head for whole sequences reads, and the kind of such a head.
 Pool = Literal["first", "mean", "last"]
 HeadKind = Literal["pooled", "bare", "relu"]
+#: What a task's model predicts: one class, any number of labels, numbers, one of several texts, a span of a text.
+AnswerKind = Literal["classes", "labels", "values", "choices", "spans"]
 
 #: The weight of a loss; 0 leaves it out.
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]

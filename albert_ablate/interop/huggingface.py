@@ -29,7 +29,7 @@ the reference do.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ _CLASSIFIER_DROPOUT = 0.1
 _DISTILBERT_EPSILON = 1e-12
 #: The part of a model that is exported as a model of its own.
 _GENERATOR = "generator."
+#: The class of an encoder alone: whatever has its form, ELECTRA's, or one with a pooler and token types (BERT, ALBERT).
+Body = Literal["any", "electra", "typed"]
 
 
 def to_huggingface(
@@ -119,6 +121,34 @@ def generator_to_huggingface(model: EncoderModel) -> Exported | None:
     return _masked_lm(shape, tensors, {})
 
 
+def encoder_to_huggingface(
+    shape: Shape, tensors: Mapping[str, Tensor], origin: Mapping[str, Any], body: Body
+) -> Exported:
+    """An encoder, with its pooler where it is among the ``tensors``, as the class without heads that ``body`` says.
+
+    ``origin`` as in ``to_huggingface``. Raises ForeignCheckpointError if no class computes the function.
+    """
+    _require_berts_form(shape, False)
+    if shape.blocks is not None:
+        raise ForeignCheckpointError(
+            "attention=bigbird: transformers' fine-tuned classes of BigBird have other heads than ours, so none computes "
+            "this. Predict here, or fine-tune a run with attention=full."
+        )
+    if body == "electra":
+        return _electra(*with_types(shape, tensors), "ElectraModel", origin)
+    if body == "typed":
+        shape, tensors = with_types(shape, tensors)
+    if origin.get("model_type") not in ("albert", "bert"):  # another class now, which is chosen by the form
+        origin = {name: value for name, value in origin.items() if name != "model_type"}
+    return _masked_lm(shape, tensors, origin, masked_lm=False)
+
+
+def has_distilberts_form(shape: Shape) -> bool:
+    """Whether an encoder is DistilBERT's: dense, without token types and projection, and with its epsilon."""
+    lacks = not (shape.has_projection or shape.type_vocab_size or shape.blocks)
+    return lacks and shape.layer_norm_eps == _DISTILBERT_EPSILON
+
+
 def in_order_of(vocabulary: Path, model: Exported) -> Exported:
     """``model`` with the rows of the word table, the output bias and special ids in the order of ``vocabulary``."""
     order = torch.from_numpy(row_order(read_vocabulary(vocabulary), model.config["vocab_size"], vocabulary))
@@ -160,8 +190,7 @@ def _masked_lm(
     head = origin.get("classifier_dropout", _CLASSIFIER_DROPOUT)
     layers, unshared = layers_of(shape), not any(map(shape.share.shares, Part))
     suffix = "ForMaskedLM" if masked_lm and "mlm_head.bias" in tensors else "Model"
-    plain = not shape.has_projection and shape.layer_norm_eps == _DISTILBERT_EPSILON and shape.blocks is None
-    if plain and not shape.type_vocab_size:
+    if has_distilberts_form(shape):
         config = _distilbert_config(shape) | {"seq_classif_dropout": head}
         return exported(f"DistilBert{suffix}", config, distilbert_names(layers), tensors, not unshared)
     shape, tensors = with_types(shape, tensors)

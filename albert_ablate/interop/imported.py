@@ -2,8 +2,8 @@
 
 Of ALBERT, BERT, BigBird, DistilBERT, ELECTRA, GPT-2 and MobileBERT. This module, ``stored``, ``causal`` and
 ``mobilebert`` handle the differences: a projection at E = H, several layers in an ALBERT group, missing heads, and
-task heads. transformers' ALBERT has no dropout after the feed-forward network; imported models have this project's dropout in
-fine-tuning.
+task heads. transformers' ALBERT has no dropout after the feed-forward network; imported models have this project's
+dropout in fine-tuning.
 
 ELECTRA's two networks are two checkpoints. The discriminator becomes an ``electra`` run without a network as its
 generator, the generator a masked-LM run. A DistilBERT becomes a ``distilbert`` run without a teacher, a GPT-2 a

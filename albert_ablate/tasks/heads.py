@@ -63,6 +63,7 @@ class PooledModel(nn.Module):
     def __init__(self, shape: Architecture, outputs: int, head: HeadSettings) -> None:
         super().__init__()
         self.encoder = Encoder(shape)
+        self.settings = head
         self.pool = POOLS[head.pool]
         self.pooler = None if head.kind == "bare" else Pooler(shape)
         self.dropout = nn.ReLU() if head.kind == "relu" else Dropout(head.dropout)
@@ -86,6 +87,7 @@ class JoinedModel(PooledModel):
 
     def __init__(self, shape: Architecture, outputs: int, head: HeadSettings, passes: int) -> None:
         super().__init__(shape, outputs, head)
+        self.passes = passes
         self.classifier = nn.Linear(passes * shape.hidden_size, outputs)
 
     def forward(self, batch: TaskBatch) -> Tensor:

@@ -24,6 +24,7 @@ from albert_ablate.tasks.task import (  # fmt: skip
     Distribution,
     FeatureSet,
     HeadSettings,
+    Meaning,
     Outputs,
     Sequences,
     SetScores,
@@ -148,6 +149,7 @@ class RaceTask:
 
     metric = "accuracy"
     distribution: Distribution | None = "classes"  # the choices
+    meaning = Meaning("choices")
 
     def __init__(
         self,

@@ -59,6 +59,12 @@ def manifest_of(unit: RunFolder) -> dict[str, Any]:
     return dict(manifest)
 
 
+def settings_of(manifest: dict[str, Any]) -> list[str]:
+    """Settings with which the configuration of a run has the task of a fine-tuning. ``tuner_of`` adds all others."""
+    pool = completed(manifest["settings"]["common"])["pool"]  # its default is refused with causal LM
+    return [f"task=[{manifest['task']}]", f"task.pool={pool}"]
+
+
 def reread(
     config: RunConfig,
     run: RunFolder,
@@ -97,7 +103,10 @@ def tuner_of(
     manifest = manifest_of(unit)
     name = manifest["task"]
     if not all((unit.path / file).is_file() for file in (BEST, LAST)):
-        raise DataError(f"its weights are not there (task.keep_weights=false). Fine-tune it again: task={name}.")
+        raise DataError(
+            f"{unit.path}: its weights are not there (task.keep_weights=false). Move this folder away and fine-tune "
+            f"again with task={name} task.keep_weights=true."
+        )
     config = _as_recorded(config, manifest["settings"], name, given)
     task = config.tasks[name]
     source = locate(config.task, task, locate_facts(config.knowledge, task, Path(config.paths.cache)))
@@ -111,6 +120,7 @@ def tuner_of(
     shape = config.architecture()
     made = read(source)(tokenizer, max_length(task, config.task.scaling, shape.max_positions))
     recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
+    shape = replace(shape, hidden_dropout=recipe.dropout, attention_dropout=recipe.dropout)
     model = build_task_model(made, shape, recipe, config.task, manifest["seed"], None, shape.initializer_range)
     machine = replace(machine, precision=manifest["precision"])
     return FineTuner(made, model, recipe, config.task, manifest["seed"], unit, machine, config.runtime)

@@ -1,15 +1,16 @@
 """Finds a task's files and reads their rows; errors name the line."""
 
 import csv
+import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from albert_ablate.errors import DataError
-from albert_ablate.files import open_text
+from albert_ablate.files import open_text, write_text
 
 _PACKED = ("", ".xz", ".gz")
 #: Separators of cells and their names: commas in a .csv, tabs in every other table, and likely mistakes.
@@ -224,3 +225,17 @@ def require_unique(rows: Sequence[tuple[str, Row]], what: str) -> None:
         if identifier in seen:
             raise row.error(f"{what} {identifier!r} was already on line {seen[identifier].line}; ids must differ.")
         seen[identifier] = row
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], ending: str) -> None:
+    """Write rows with the same columns as a .csv, .tsv or .jsonl, by ``ending``, atomically."""
+    if ending.lower() == ".jsonl":
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return
+    lines = [list(rows[0]), *(row.values() for row in rows)]
+    text = io.StringIO()
+    if ending.lower() == ".csv":
+        csv.writer(text, lineterminator="\n").writerows(lines)
+    else:
+        text.writelines("\t".join(map(str, line)) + "\n" for line in lines)
+    write_text(path, text.getvalue())

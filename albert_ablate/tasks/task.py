@@ -5,7 +5,7 @@ Letters: N examples of a set, S sequences (N times the choices), B examples in a
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from albert_ablate.config.tasks import HeadKind, Pool
+from albert_ablate.config.tasks import AnswerKind, HeadKind, Pool
 from albert_ablate.data.tokenizer import CLS, SEP
 from albert_ablate.model.architecture import Architecture
 
@@ -281,12 +281,41 @@ class GivesDistribution(Protocol):
         """The kind of distribution; None for numbers."""
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What the outputs of a task's model mean."""
+
+    kind: AnswerKind
+    names: tuple[str, ...] = ()  # of the classes, labels or numbers, in the order of the outputs
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(1))  # numbers are outputs x deviation + mean
+    deviation: np.ndarray = field(default_factory=lambda: np.ones(1))
+
+
+@runtime_checkable
+class HasMeaning(Protocol):
+    """The additional interface of tasks whose outputs can be explained to other programs."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the outputs mean."""
+
+
 @runtime_checkable
 class AnswersTexts(Protocol):
     """The additional interface of tasks that can answer texts from outside their files."""
 
+    @property
+    def columns(self) -> tuple[tuple[str, ...], ...]:
+        """For each text of an example, the names that its column has in tables; the first is the usual one."""
+
     def unlabelled(self, texts: Sequence[tuple[str, str | None]]) -> FeatureSet:
         """(text, second text or None) pairs as model inputs, like the task's examples. Raises DataError."""
 
+    def from_columns(self, rows: Sequence[tuple[str, ...]]) -> FeatureSet:
+        """Rows with a text for each of ``columns`` as model inputs, like the task's examples."""
+
     def answers(self, outputs: Outputs) -> list[Answer]:
         """The answer that ``outputs`` predict for each example."""
+
+    def cells(self, outputs: Outputs) -> dict[str, list[str] | list[float]]:
+        """Columns of a table of predictions: name -> a cell for each example."""

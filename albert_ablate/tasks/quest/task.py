@@ -22,7 +22,16 @@ from albert_ablate.tasks.heads import JoinedModel
 from albert_ablate.tasks.quest import scores
 from albert_ablate.tasks.quest.columns import FIRST_PLACE
 from albert_ablate.tasks.quest.data import QuestExample
-from albert_ablate.tasks.task import Baselines, FeatureSet, HeadSettings, Outputs, Sequences, SetScores, TaskBatch
+from albert_ablate.tasks.task import (  # fmt: skip
+    Baselines,
+    FeatureSet,
+    HeadSettings,
+    Meaning,
+    Outputs,
+    Sequences,
+    SetScores,
+    TaskBatch,
+)
 from albert_ablate.tasks.texts.sets import Example, ExampleSets
 from albert_ablate.tasks.texts.task import SentenceTask
 
@@ -55,10 +64,27 @@ class QuestTask(SentenceTask):
             raise DataError(f"{self.name} reads title, body and answer; pairs of texts lack one of them.")
         if any(body is None for _, body in texts):
             raise DataError(f"{self.name} takes questions, each a tuple (title, body).")
+        return self.from_columns([(title, str(body)) for title, body in texts])
+
+    @property
+    def columns(self) -> tuple[tuple[str, ...], ...]:
+        """Title and body, and the answer if the model reads it."""
+        names = ("question_title", "question_body", "answer")
+        return tuple((name,) for name in names[: 3 if self.settings.input == "question_answer" else 2])
+
+    def from_columns(self, rows: Sequence[tuple[str, ...]]) -> FeatureSet:
+        """(title, body) or (title, body, answer) rows as the model reads the task's questions."""
         pair = self.settings.input == "pair"
-        return self.features(
-            [QuestExample("", *((t, b) if pair else (f"{t} {b}", None)), None, t, str(b)) for t, b in texts]
-        )
+        examples = []
+        for title, body, *answer in rows:
+            texts = (title, body) if pair else (f"{title} {body}", answer[0] if answer else None)
+            examples.append(QuestExample("", *texts, None, title, body))
+        return self.features(examples)
+
+    @property
+    def meaning(self) -> Meaning:
+        """A number from 0 to 1 for each target, the sigmoid of an output, as the probability of a label is."""
+        return Meaning("labels", self.sets.names)
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
         if examples[0].target is None:

@@ -19,13 +19,14 @@ from albert_ablate.tasks.heads import AnswerableSpanModel, SpanModel
 from albert_ablate.tasks.scripts import writes_no_spaces
 from albert_ablate.tasks.squad import metrics as squad_metrics
 from albert_ablate.tasks.squad.data import SquadSet, build_windows, misplaced
-from albert_ablate.tasks.task import Baselines, FeatureSet, HeadSettings, Outputs, SetScores, TaskBatch
+from albert_ablate.tasks.task import Baselines, FeatureSet, HeadSettings, Meaning, Outputs, SetScores, TaskBatch
 
 
 class SquadTask:
     """Extractive question answering. Batches hold windows; the number of steps follows from that of questions."""
 
     metric = "f1"
+    meaning = Meaning("spans")
 
     def __init__(
         self, task: SquadConfig, train: SquadSet, dev: SquadSet, tokenizer: Tokenizer, max_length: int

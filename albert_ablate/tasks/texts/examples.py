@@ -87,7 +87,7 @@ def read_glue(task: GlueConfig, files: dict[str, Path] | None) -> ExampleSets:
     kind: Kind = "values" if spec.labels is None else "classes"
     sets = ExampleSets(
         kind, spec.labels or ("score",), examples("train", True), {name: examples(name, True) for name in dev},
-        {name: examples(name, False) for name in test},
+        {name: examples(name, False) for name in test}, columns=(spec.first, *([spec.second] if spec.second else [])),
     )  # fmt: skip
     sets.counts = {
         "rows_with_missing_fields_left_out": len(short),
@@ -184,7 +184,7 @@ def read_text(task: TextConfig, files: dict[str, Path]) -> ExampleSets:
             raise DataError(
                 f"{where}: {len(train)} training and {len(dev['dev'])} dev rows; raise {where}.dev_fraction."
             )
-    return ExampleSets(kind, names, train, dev, notes=notes)
+    return ExampleSets(kind, names, train, dev, notes=notes, columns=tuple((name,) for name in task.text_columns))
 
 
 def limited(examples: list[Any], limit: int | None, purpose: str) -> list[Any]:

@@ -30,3 +30,4 @@ class ExampleSets:
     weights: tuple[float, ...] | None = None  # loss weight of each class; None: all equal
     chosen_by: str | None = None  # metric that selects the checkpoint; None: the first metric of the kind
     notes: list[str] = field(default_factory=list)  # notes for the user
+    columns: tuple[tuple[str, ...], ...] = (("text",), ("second",))  # names of the columns of each text in tables

@@ -20,6 +20,7 @@ from albert_ablate.tasks.task import (  # fmt: skip
     Distribution,
     FeatureSet,
     HeadSettings,
+    Meaning,
     Outputs,
     Sequences,
     SetScores,
@@ -86,6 +87,35 @@ class SentenceTask:
             wanted = "pairs of texts, each a tuple (first, second)" if pairs else "single texts, not pairs"
             raise DataError(f"{self.name} takes {wanted}.")
         return self.features([Example("", first, second, None) for first, second in texts])
+
+    @property
+    def columns(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the column of each text, as in the task's files."""
+        return self.sets.columns[: 1 if self.sets.train[0].second is None else 2]
+
+    def from_columns(self, rows: Sequence[tuple[str, ...]]) -> FeatureSet:
+        """Rows with one or two texts as the model reads the task's own."""
+        return self.unlabelled([(row[0], row[1] if len(row) > 1 else None) for row in rows])
+
+    @property
+    def meaning(self) -> Meaning:
+        """Classes, labels or numbers, with the scale of the numbers."""
+        return Meaning(self.sets.kind, self.sets.names, self._mean, self._deviation)
+
+    def cells(self, outputs: Outputs) -> dict[str, list[str] | list[float]]:
+        """The class with the probability of each; each label as 0 or 1 with its probability; or the numbers."""
+        logits, names, answers = torch.from_numpy(outputs["logits"]).double(), self.sets.names, self.answers(outputs)
+        if self.sets.kind == "classes":
+            chance = logits.softmax(1)
+            best = {"prediction": list(map(str, answers)), "probability": chance.max(1).values.tolist()}
+            return best | _chances(names, chance)
+        if self.sets.kind == "labels":
+            applies = (logits > 0).long().T.tolist()
+            marked = {f"prediction({name})": column for name, column in zip(names, applies, strict=True)}
+            return marked | _chances(names, logits.sigmoid())
+        values = np.array(answers).reshape(len(answers), -1).T.tolist()
+        heads = ["prediction"] if len(names) == 1 else [f"prediction({name})" for name in names]
+        return dict(zip(heads, values, strict=True))
 
     def answers(self, outputs: Outputs) -> list[Answer]:
         """What ``outputs`` predict for each example: its class, the labels it has, or its number or numbers."""
@@ -211,6 +241,11 @@ class SentenceTask:
                 part: {bar: _value(part, guess, gold) for bar, guess in guesses.items()} for part in parts
             }
         return baselines
+
+
+def _chances(names: Sequence[str], chances: Tensor) -> dict[str, list[float]]:
+    """(N, C) probabilities as columns."""
+    return {f"p({name})": column for name, column in zip(names, chances.T.tolist(), strict=True)}
 
 
 def _value(metric: str, predicted: np.ndarray, gold: np.ndarray) -> float:
