@@ -36,7 +36,8 @@ def test_claims_are_judged_above_chance_and_withheld_at_chance(ladder: Path) -> 
     verdicts = {v.claim.id: v for v in judge(load_runs(ladder), load_claims(CAUSAL))}
     pairs = verdicts["pairs-scale"]
     assert pairs.effect is not None
-    assert (pairs.verdict, pairs.score, pairs.effect.mean) == ("reproduced", "minimal pairs", pytest.approx(10.0))
+    assert (pairs.verdict, pairs.score) == ("reproduced", "minimal pairs")
+    assert pairs.effect.mean == pytest.approx(10.0)
     few = verdicts["fewshot-beats-zero"]
     assert (few.verdict, few.score, few.reason) == (
         "not tested", "few-shot gain:word_order", "causal: at chance in 3 of 3 seeds",
@@ -44,7 +45,8 @@ def test_claims_are_judged_above_chance_and_withheld_at_chance(ladder: Path) -> 
     assert verdicts["kshot-scale"].reason == "small: at chance in 3 of 3 seeds"
     small = verdicts["chance-small"]  # a claim about chance itself is not withheld
     assert small.effect is not None
-    assert (small.score, small.effect.mean) == ("few-shot over chance:rte", pytest.approx(0.7))
+    assert small.score == "few-shot over chance:rte"
+    assert small.effect.mean == pytest.approx(0.7)
     assert verdicts["calibration-helps"].effect is not None  # calibrated it is above chance
     assert verdicts["pll-beats-ll"].verdict == "not tested"
 
@@ -54,7 +56,7 @@ def test_the_report_and_its_audit_agree(ladder: Path, tmp_path: Path) -> None:
     card = pd.read_csv(tmp_path / "out" / "scorecard.csv").set_index("id")
     assert card.loc["pairs-scale", "verdict"] == "reproduced"
     assert audit.main([str(ladder), "--report", str(tmp_path / "out")]) == 0
-    card.loc["pairs-scale", "effect"] += 1
+    card["effect"] += (card.index == "pairs-scale").astype(float)
     card.reset_index().to_csv(tmp_path / "out" / "scorecard.csv", index=False)
     assert audit.main([str(ladder), "--report", str(tmp_path / "out")]) == 1
 

@@ -131,8 +131,8 @@ def encoder_to_huggingface(
     _require_berts_form(shape, False)
     if shape.blocks is not None:
         raise ForeignCheckpointError(
-            "attention=bigbird: transformers' fine-tuned classes of BigBird have other heads than ours, so none computes "
-            "this. Predict here, or fine-tune a run with attention=full."
+            "attention=bigbird: transformers' fine-tuned classes of BigBird have other heads than ours, so none "
+            "computes this. Predict here, or fine-tune a run with attention=full."
         )
     if body == "electra":
         return _electra(*with_types(shape, tensors), "ElectraModel", origin)

@@ -80,7 +80,7 @@ FAMILIES = {
     ),
     "mobilebert": Family(
         "embedding_size", *_BERT_LAYER, "mobilebert.embeddings.embedding_transformation",
-        "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias",
+        "cls.predictions.", "cls.predictions.decoder", "cls.predictions.bias", "mobilebert",
     ),
 }  # fmt: skip
 
