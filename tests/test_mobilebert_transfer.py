@@ -213,7 +213,7 @@ def test_shares_of_the_schedule() -> None:
 @pytest.mark.parametrize("optimizer", ["lamb", "adamw"])
 def test_progressive_stages_leave_all_else_as_it_was(rates: str, optimizer: str, config_of: Configured) -> None:
     config = config_of(
-        "budget.steps=12", "method.transfer_share=0.75", f"method.layer_rates={rates}", f"optimizer={optimizer}"
+        "budget.steps=12", "method.transfer_share=0.75", f"method.stage_rates={rates}", f"optimizer={optimizer}"
     )
     trainer, batches = make_trainer(config)
     model: Any = trainer.model
@@ -317,7 +317,7 @@ def test_flops_are_the_mean_over_the_schedule(more: tuple[str, ...], config_of: 
         (("method.feature_weight=0", "method.mean_weight=0", "method.spread_weight=0", "method.map_weight=0"), "are 0"),
         (("method.feature_form=plain",), r"method\.feature_form=plain: it contains the means"),
         (("method.transfer=none", "method.feature_weight=3"), r"method\.feature_weight=3: no effect with method\.t"),
-        (("method.transfer=joint", "method.layer_rates=equal"), r"method\.layer_rates=equal: no effect with"),
+        (("method.transfer=joint", "method.stage_rates=equal"), r"method\.stage_rates=equal: no effect with"),
         (("method.teacher_depth=3",), r"method\.teacher_depth=3: no effect with method=mobilebert"),
         (("method.teacher_inside=1.1",), "which 2 heads do not divide"),
         (("method.kl_weight=1",), r"method\.kl_weight=1: no effect with method=mobilebert"),

@@ -25,7 +25,7 @@ TINYBERT: Mapping[str, Any] = {
 #: Settings of MobileBERT's transfer, with their defaults.
 MOBILEBERT: Mapping[str, Any] = {
     "transfer": "progressive", "transfer_share": 0.324, "feature_weight": 100.0, "mean_weight": 5000.0,
-    "spread_weight": 5.0, "map_weight": 1.0, "feature_form": "normalised", "layer_rates": "released",
+    "spread_weight": 5.0, "map_weight": 1.0, "feature_form": "normalised", "stage_rates": "released",
     "stage_ramp": "released", "alpha": 0.5, "teacher_inside": 8.0,
 }  # fmt: skip
 

@@ -174,7 +174,7 @@ def _unused_stages(method: _Method) -> list[str]:
     if method.teacher is not None:
         unused.append("teacher_inside")
     if strategy != "progressive":
-        unused.append("layer_rates")
+        unused.append("stage_rates")
     if strategy not in ("progressive", "joint"):
         unused += ["transfer_share", "stage_ramp"]
     if strategy == "none":

@@ -60,7 +60,7 @@ class MethodConfig:
     spread_weight: Weight
     map_weight: Weight
     feature_form: Literal["normalised", "plain"]
-    layer_rates: Literal["released", "equal", "frozen"]
+    stage_rates: Literal["released", "equal", "frozen"]
     stage_ramp: Literal["released", "none"]
     teacher_inside: PositiveFloat  # of the student's width inside its layers
     alpha: Annotated[float, Field(ge=0, le=1)]  # share of the true pieces

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # they load torch
     from albert_ablate.model.pretraining import PretrainingModel
     from albert_ablate.model.student import StudentModel
 
-#: ``method.layer_rates`` -> factors of the learning rate in a progressive stage: of its layer, and of those below.
+#: ``method.stage_rates`` -> factors of the learning rate in a progressive stage: of its layer, and of those below.
 LAYER_RATES = {"released": (3.0, 0.3), "equal": (1.0, 1.0), "frozen": (3.0, 0.0)}
 
 
@@ -148,7 +148,7 @@ class MobileBert(Student):
         from albert_ablate.model.blocks import bank_entries
 
         shape = self.config.architecture()
-        at, below = LAYER_RATES[self.config.method.layer_rates]
+        at, below = LAYER_RATES[self.config.method.stage_rates]
         rates = {
             f"encoder.{kind}.{entry}.": at if layer == current else below
             for layer in range(current + 1)
