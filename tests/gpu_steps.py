@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from albert_ablate.axes import Share
+from albert_ablate.axes import MethodName, Share
 from albert_ablate.methods import METHODS, method_of
 from albert_ablate.model.architecture import Architecture
 from albert_ablate.model.pretraining import PretrainingModel

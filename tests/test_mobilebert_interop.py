@@ -62,7 +62,8 @@ def test_heads_that_nothing_trained_stay_behind() -> None:
     ("change", "words"),
     [
         ({"attention_input": "body"}, "model.attention_input=shared or bottleneck"),
-        ({"table_width": "embedding"}, "model.table_width=hidden"), ({"lm_head": "transform"}, "model.lm_head=extended"),
+        ({"table_width": "embedding"}, "model.table_width=hidden"),
+        ({"lm_head": "transform"}, "model.lm_head=extended"),
         ({"norm_type": "layer_norm", "layer_norm_eps": 1e-12}, "model.layer_norm_eps=1e-05 or model.norm_type=no_norm"),
     ],
     ids=str,
