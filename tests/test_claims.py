@@ -11,6 +11,7 @@ from reporthelpers import cells, loaded, write_cell, write_sweep
 
 from albert_ablate.errors import ConfigError
 from analysis.judge.claims import (
+    BIGBIRD,
     CAUSAL,
     DISTILLATION,
     ELECTRA,
@@ -261,7 +262,7 @@ def test_an_id_of_two_files_is_refused(tmp_path: Path) -> None:
         load_all([tmp_path / "a.yaml", tmp_path / "b.yaml"])
     with pytest.raises(ConfigError, match="taken, by a claim of the paper's"):
         load_all([tmp_path / "c.yaml"])
-    further = (ELECTRA, DISTILLATION, QUEST, FACTS, CAUSAL, MOBILEBERT)
+    further = (ELECTRA, DISTILLATION, QUEST, FACTS, CAUSAL, MOBILEBERT, BIGBIRD)
     shipped = [*load_claims(), *(claim for file in further for claim in load_claims(file))]
     assert len(load_all([tmp_path / "a.yaml"])) == 1 + len(shipped)
 
