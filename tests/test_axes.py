@@ -24,7 +24,7 @@ RECIPE = "How to add an axis"
 GOLDEN = pd.read_csv(FILE, dtype=str).to_dict("records")
 NAMED = [axis for axis in AXES if axis.labels]
 #: Settings with which every value of an axis is valid.
-BESIDE = {"embed": ["model=base"], "method": ["objective=none"]}
+BESIDE = {"embed": ["model=base"], "method": ["objective=none", "share=none"]}
 
 
 @pytest.mark.parametrize("row", GOLDEN, ids=lambda row: row["overrides"].replace(" ", ","))

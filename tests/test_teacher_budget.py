@@ -132,4 +132,5 @@ def test_a_method_without_a_teacher_counts_no_pass_of_one(tmp_path: Path) -> Non
 def _named(name: MethodName) -> list[str]:
     if name is MethodName.MLM:
         return []
-    return [f"method={name}", *(["objective=none"] if name.predicts_next else [])]
+    layers = ["block=mobilebert", "share=none"] if name.transfers else []
+    return [f"method={name}", *layers, *(["objective=none"] if name.predicts_next else [])]
