@@ -173,7 +173,7 @@ def test_a_pipeline_answers_200_rows_as_we_do(name: str, problem: str, units: di
     rows = list(zip(lefts, rights, strict=True)) if pairs else [(text,) for text in lefts]
     mine = answers_of(units[name], cast(list[tuple[str, ...]], rows))
     given: Any = [{"text": a, "text_pair": b} for a, b in zip(lefts, rights, strict=True)] if pairs else lefts
-    model = pipeline("text-classification", str(out), device="cpu")
+    model: Any = pipeline("text-classification", str(out), device="cpu")
     theirs = [{entry["label"]: entry["score"] for entry in row} for row in model(given, truncation=True, top_k=None)]
     config = read_json(out / "config.json")
     labels = [config["id2label"][str(number)] for number in range(config["num_labels"])]
@@ -384,7 +384,7 @@ def test_the_commands_of_the_pages_run(units: dict[str, Path], folder: Path, tmp
     for number, (name, rest) in enumerate(lines):
         (unit, *words) = shlex.split(rest)
         task = unit.rpartition("/")[2].partition("-")[0]
-        named = {"out": tmp_path / f"out{number}", "reviews.tsv": tmp_path / "reviews.tsv"}
+        named: dict[str, object] = {"out": tmp_path / f"out{number}", "reviews.tsv": tmp_path / "reviews.tsv"}
         named |= {"answers.tsv": tmp_path / "answers.tsv", "task.data_dir=DATA": f"task.data_dir={folder / 'data'}"}
         main: Any = {"export": export.main, "predict": predict.main}[name]
         assert main([str(units[task]), *(str(named.get(word, word)) for word in words)]) == 0, rest
