@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from albert_ablate.axes import AXES
+from albert_ablate.config.init import NOTHING, continues
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.files import digest
 
@@ -16,7 +17,7 @@ LATER = {
     "masking.long_words": "whole", "tokenizer.words": "reference", "masking.fill": "auto", "masking.draw": "spans",
     "masking.smoothing": 0.7, "model.norm": "post", "model.embedding_norm": True, "model.residual_init": "plain",
     "model.lm_head": "transform", "pairs.join_documents": False,
-    "warm_start.length": None,
+    "warm_start.length": None, **{f"init.{name}": value for name, value in NOTHING.items()},
 }  # fmt: skip
 
 #: The axes that were added later.
@@ -33,6 +34,7 @@ BEFORE = {
 #: Settings in identities -> their value in runs that lack them and in arms whose terms do not set them.
 UNSAID = {
     "warm_start.layers": [],
+    "init.run_id": None,
     **{axis.path: axis.before for axis in _LATER_AXES},
     **{path: value for axis in AXES for path, value in axis.beside.items()},
 }
@@ -85,6 +87,9 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
         kept["batch"] = {"size": batch["size"]}
     if not any(kept.get("warm_start", {}).get(name) for name in ("layers", "length")):
         kept.pop("warm_start", None)
+    kept.pop("init", None)
+    if continues(values.get("init", {})):  # the parent's identity stands for its folder, its tokens for a tokenizer
+        kept["init"] = {"run_id": values["init"]["run_id"]}
     unit = budget.get("unit", "steps")
     if budget and unit == "steps":
         kept["budget"] = {"steps": budget["steps"], "warmup_steps": budget["warmup_steps"]}

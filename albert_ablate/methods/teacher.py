@@ -22,7 +22,8 @@ def teacher_of(config: RunConfig) -> Parent:
     if folder is None:
         return _trained_first(config)
     path = Path(folder).expanduser()
-    return Parent(TEACHER, recorded_settings(path / "config.yaml", config), {}, path)
+    settings = recorded_settings(path / "config.yaml", config)
+    return Parent(TEACHER, settings, {}, path, "method.teacher", config.method.teacher_run)
 
 
 def recorded_settings(path: Path, others: RunConfig) -> RunConfig:
