@@ -35,13 +35,13 @@ _COMPANIONS = {
 #: The group of settings of an arm that say how it is fine-tuned, where arms differ in that; no run records it.
 TUNED = "fine_tuning"
 #: Setting that identifies the parent of a run that continues another.
-_PARENT = "init.run_id"
+PARENT = "init.run_id"
 #: The mark of a setting that a run does not read.
 _UNREAD = "unread"
 _NAMES = {
     **{axis.path: axis.group for axis in AXES}, **{path: path.split(".")[0] for path in _CHOICES},
     "warm_start.layers": "after", "warm_start.length": "after_length", _TASKS: "task", "knowledge.name": "knowledge",
-    _PARENT: "from",
+    PARENT: "from",
 }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def value_name(name: str, value: Any) -> str:
 def shown_value(name: str, settings: Settings) -> str:
     """``value_name`` of a setting of a run with the flat ``settings``; a parent is named by its folder and identity."""
     value = settings.get(name)
-    if name != _PARENT:
+    if name != PARENT:
         return value_name(name, value)
     if value is None:
         return "scratch"
@@ -186,7 +186,7 @@ def joined(values: Settings, keys: Sequence[str]) -> str:
     flat = settings_of(values)
     named = {key: shown_value(key, flat) for key in keys if is_read(key, flat)}
     return ", ".join(
-        shown if key in _AXES else f"from {shown}" if key == _PARENT else f"{key_name(key, keys)}={shown}"
+        shown if key in _AXES else f"from {shown}" if key == PARENT else f"{key_name(key, keys)}={shown}"
         for key, shown in named.items()
     )
 

@@ -97,18 +97,20 @@ def _tokenizer(
     named: str, folder: Path, recorded: Mapping[str, Any], composed: Mapping[str, Any], said: set[str]
 ) -> dict[str, Any]:
     """The parent's tokenizer. Raises ConfigError if a word asks for another one."""
-    from albert_ablate.data.vocabulary import tokenizer_file  # it loads a library of tokenizers
+    from albert_ablate.data.vocabulary import named_pieces, tokenizer_file  # it loads a library of tokenizers
 
+    size = named_pieces(folder, recorded["vocab_size"])  # further rows, which no text reads, are left behind
+    recorded = {**recorded, "vocab_size": size, "model_path": str(tokenizer_file(folder))}
     whole = "tokenizer" in said
     asked = {key for key in composed if whole or f"tokenizer.{key}" in said} - {*_OF_ANY}
     asked = {key for key in asked if composed[key] != recorded[key] and (not whole or key == "name")}
     if asked and "tokenizer.model_path" not in said:
         raise ConfigError(
             [
-                f"tokenizer.{key}={composed[key]}: the tokenizer of init.run={named} has {recorded[key]}. Leave it out, "
-                "or give init.tokenizer=own for another tokenizer."
+                f"tokenizer.{key}={composed[key]}: the tokenizer of init.run={named} has {recorded[key]}. Leave it "
+                "out, or give init.tokenizer=own for another tokenizer."
                 for key in sorted(asked)
             ]
         )
     kept = (said - {"tokenizer"}) | ({"tokenizer.name"} if whole else set())
-    return dict(_unsaid("tokenizer", {**recorded, "model_path": str(tokenizer_file(folder))}, composed, kept))
+    return dict(_unsaid("tokenizer", recorded, composed, kept))

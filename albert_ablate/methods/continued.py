@@ -38,8 +38,6 @@ def continued(config: RunConfig) -> tuple[Parent, ...]:
 def _of_method(config: RunConfig) -> Iterator[str]:
     """Why the method has no place for the weights of another run."""
     name, start = config.method.name, config.method.start
-    if name.needs_equal_generator:
-        yield f"method={name}: its encoder begins with the weights of the generator. Use method=electra."
     if name.distils and start != "random":
         yield (
             f"method.start={start}: the student would begin with layers of its teacher and with the weights of another "

@@ -116,6 +116,8 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
             raise UnknownTermError(f"the arm names an option of {key}, which is not read here")
     if terms.get("method") in ("distilbert", "tinybert"):  # terms do not say which run is the teacher
         required = {path: v for path, v in required.items() if path not in ("method.teacher", "method.teacher_run")}
+    if terms.get("init.weights") == "parent":  # nor which run is the parent
+        required.pop("init.run_id")
     if any(path in required for path in _OUTRIGHT if path in terms or "model" in terms):
         required["model.base"] = None  # relative to no base model
     return required
