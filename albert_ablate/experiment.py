@@ -297,13 +297,11 @@ def _begin(
         f"{machine.precision}"
     )
     if data.get("tokens_dropped_per_epoch"):
+        (read,) = (name for name in ("blocks", "sequences") if f"{name}_per_epoch" in data)
         cut = f"; {data['documents_cut']:,} documents are longer than one" if "documents_cut" in data else ""
-        count, name = data.get("blocks_per_epoch"), "blocks"
-        if count is None:
-            count, name = data["sequences_per_epoch"], "sequences"
         folder.say(
-            f"{folder.name}: {count:,} {name} an epoch{cut}; {data['tokens_dropped_per_epoch']:,} tokens after the "
-            "last one are left out"
+            f"{folder.name}: {data[f'{read}_per_epoch']:,} {read} an epoch{cut}; "
+            f"{data['tokens_dropped_per_epoch']:,} tokens after the last one are left out"
         )
     if (blocks := manifest.blocks) is not None:
         seen = f"{blocks.pairs_seen:.1%} of all pairs of positions are seen, {blocks.keys:,.0f} keys a query"

@@ -6,8 +6,10 @@ One sequence of 256 to 4,096 tokens of joined documents; three contenders take t
 - fused: full attention through PyTorch's fused kernel, which keeps none of them;
 - blocks: BigBird's attention (16 tokens a block, window 3, 2 global and 3 random blocks).
 
-The memory is the peak of the process less that before the first step. The exponents are slopes of the logarithm of time
-and memory against that of the length, from 1,024 tokens (or half of the lengths) on.
+The memory is the peak of the process less that before the first step. The exponent of time is the slope of its
+logarithm against that of the length, from 1,024 tokens (or half of the lengths) on. That of memory is the slope of what
+each length needs more than the one before, since weights, optimizer and libraries need as much at every length; it is
+given for lengths that double.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +101,19 @@ def notes(table: Sequence[dict[str, Any]]) -> list[str]:
     long = [row for row in table if row["tokens"] >= min(_LONG, table[len(table) // 2]["tokens"])]
     if len(long) > 1:
         lengths = [row["tokens"] for row in long]
-        for unit, name in (("ms", "time"), ("MB", "memory")):
-            each = [f"{c} {exponent(lengths, [row[f'{c} {unit}'] for row in long]):.2f}" for c in CONTENDERS]
-            found.append(f"exponent of {name} from {lengths[0]:,} tokens: {', '.join(each)}")
+        each = [f"{c} {exponent(lengths, [row[f'{c} ms'] for row in long]):.2f}" for c in CONTENDERS]
+        found.append(f"exponent of time from {lengths[0]:,} tokens: {', '.join(each)}")
+    if len(table) > 2 and all(after["tokens"] == 2 * row["tokens"] for row, after in pairwise(table)):
+        lengths = [row["tokens"] for row in table[1:]]
+        each = [f"{c} {_of_growth(lengths, [row[f'{c} MB'] for row in table])}" for c in CONTENDERS]
+        found.append(f"exponent of memory, without what every length needs: {', '.join(each)}")
     return found
+
+
+def _of_growth(lengths: Sequence[int], values: Sequence[float]) -> str:
+    """The exponent of the differences of ``values``, one more than ``lengths``; a dash if one is not positive."""
+    growth = [after - before for before, after in pairwise(values)]
+    return f"{exponent(lengths, growth):.2f}" if min(growth) > 0 else "—"
 
 
 def _where(lengths: Sequence[int]) -> str:

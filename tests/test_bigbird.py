@@ -211,13 +211,18 @@ def test_random_blocks_are_uniform_over_all_that_are_left() -> None:
     assert ((counts[legal] - expected) ** 2 / expected).sum() < 70  # chi squared, 34 degrees of freedom: p = 0.0003
 
 
+def states_of_generators() -> list[Any]:
+    of_numpy: Any = np.random.get_state()  # noqa: NPY002
+    return [random.getstate(), of_numpy[1].tolist(), torch.get_rng_state().tolist()]
+
+
 def test_generators_of_others_are_untouched() -> None:
     key_blocks.cache_clear()
-    states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
+    states = states_of_generators()
     for plan in ("seed", "released", "transformers"):
         for length in (1024, 2000):
             key_blocks(BlockPattern(16, 3, 2, 3, plan), place(length))
-    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
+    assert states_of_generators() == states
 
 
 def test_the_released_plan_reaches_only_the_first_tokens() -> None:

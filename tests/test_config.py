@@ -119,9 +119,16 @@ def test_names_of_the_axes_agree_with_the_files() -> None:
         assert found[0] == found[1].name == task
 
 
+@pytest.mark.parametrize("attention", options("attention"))
+def test_every_attention(attention: str) -> None:
+    shape = compose([f"attention={attention}"]).architecture()
+    assert shape.pattern == attention
+    assert (shape.blocks is None) is (attention == "full")
+
+
 def test_every_group_of_conf_is_looked_at_here() -> None:
     known = {"embed", "share", "objective", "method", "model", "data", "tokenizer", "optimizer", "tracker", "scale"}
-    known |= {"budget", "task", "knowledge", "hydra"}
+    known |= {"budget", "task", "knowledge", "hydra", "attention"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == known
 
 

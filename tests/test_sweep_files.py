@@ -89,6 +89,17 @@ CAUSAL = {
         ("causal", 192, 3, 32, "all", "post"),
     ],
 }  # fmt: skip
+#: Sweep of BigBird -> its cells: attention, window, random and global blocks, tokens.
+_OFF = (3, 3, 2)  # as they are where attention is full
+BLOCKS = {
+    "bigbird_table1": [
+        ("full", *_OFF, 1024), ("bigbird", 3, 3, 2, 1024), ("bigbird", 3, 3, 0, 1024), ("bigbird", 3, 0, 2, 1024),
+        ("bigbird", 3, 0, 0, 1024), ("bigbird", 0, 3, 0, 1024),
+    ],
+    "bigbird_length": [
+        (attention, *_OFF, tokens) for attention in ("full", "bigbird") for tokens in (512, 1024, 2048)
+    ],
+}  # fmt: skip
 DISTILLATION: dict[str, list[tuple[str, float, tuple[float, float, float], str]]] = {
     "distilbert_table4": [
         ("mlm", 1, (5.0, 2.0, 1.0), "random"), ("mlm", 1 / 2, (5.0, 2.0, 1.0), "random"), _DISTILBERT,
@@ -254,6 +265,23 @@ def test_the_cells_of_causal_lm(name: str) -> None:
     assert len({settings_digest(config) for config in configs}) == len(configs) - 4 * (name == "causal_vs_masked")
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_cells_of_bigbird(name: str) -> None:
+    configs = [cell.config for cell in cells(f"sweep={name}", "scale=long") if cell.rows]  # without the parent
+    described = [
+        (str(c.attention.name), c.attention.window, c.attention.random, c.attention.global_blocks, c.pairs.max_length)
+        for c in configs
+    ]
+    assert described == BLOCKS[name]
+    assert {c.batch.size * c.pairs.max_length for c in configs} == {4096}
+    assert len({settings_digest(config) for config in configs}) == len(configs)
+    for config in configs:
+        pattern = config.architecture().blocks
+        assert pattern is None or not pattern.is_full(config.pairs.max_length)
+    parents = {settings_digest(parent.config) for config in configs for parent in warm_start(config)}
+    assert len(parents) == (name == "bigbird_length")
+
+
 def test_the_union_of_distillation_trains_one_teacher() -> None:
     found = cells("sweep=distillation", "scale=cpu")
     assert [cell.config.model.layers for cell in found].count(6) == 1
@@ -279,6 +307,7 @@ def test_every_file_is_covered_here() -> None:
         "causal",
         "causal_demo",
         *CAUSAL,
+        *BLOCKS,
         "tinybert_table7",
         "quest",
         "quest_demo",
@@ -301,7 +330,7 @@ def test_the_union_runs_a_shared_cell_once() -> None:
 
 @pytest.mark.parametrize("scale", ["demo", "cpu", "gpu", "paper"])
 @pytest.mark.parametrize(
-    "name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest", "knowledge", *CAUSAL])
+    "name", sorted([*PAPER, *ELECTRA, *DISTILLATION, *_TINY, "tinybert_table7", "quest", "knowledge", *CAUSAL, *BLOCKS])
 )
 def test_every_sweep_composes_with_every_scale(name: str, scale: str) -> None:
     found = cells(f"sweep={name}", f"scale={scale}")

@@ -78,6 +78,12 @@ def _contradictions(attention: _Group, c: Settings) -> list[str]:
     return problems
 
 
+def unread_blocks(values: Mapping[str, Any]) -> frozenset[str]:
+    """Full names of the group's settings that a run with the flat settings ``values`` does not read."""
+    in_blocks = Attention(values.get("attention.name", Attention.FULL)).in_blocks
+    return frozenset() if in_blocks else frozenset(f"attention.{key}" for key in _BLOCKS)
+
+
 def _plan_problems(attention: _Group) -> list[str]:
     """What the released plans do not allow."""
     plan, random, problems = attention.plan, attention.random, list[str]()

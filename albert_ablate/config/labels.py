@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from albert_ablate.axes import AXES
+from albert_ablate.axes.attention import unread_blocks
 from albert_ablate.axes.method import unread
 from albert_ablate.config.identity import BEFORE, UNSAID, comparable
 from albert_ablate.config.knowledge import unread_facts
@@ -149,7 +150,7 @@ def is_read(name: str, settings: Settings) -> bool:
 
 def _unread(settings: Settings) -> frozenset[str]:
     """Full names of the settings that a run does not read, by its method and its facts."""
-    return frozenset(unread(settings)) | unread_facts(settings)
+    return frozenset(unread(settings)) | unread_facts(settings) | unread_blocks(settings)
 
 
 def _absent(name: str, settings: Settings) -> bool:

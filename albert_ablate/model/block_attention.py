@@ -1,4 +1,8 @@
-"""Attention between chosen blocks: keys are gathered for each block of queries, then fused attention runs on them.
+"""Attention between chosen blocks: keys are gathered for each block of queries, then attention runs on them.
+
+On a GPU, and with dropout, that is PyTorch's fused kernel. On a CPU without dropout the products are written out, with
+their gradients: the fused kernel's backward pass takes three times as long there in bf16. The probabilities of gathered
+keys are kept for it, b * K of them for each position.
 
 No tensor has L * L elements. Letters: B batch, L tokens, N heads, D head width, b tokens of a block, n blocks, g global
 rows, m other rows, K slots (most blocks that a row attends to).
@@ -7,6 +11,7 @@ rows, m other rows, K slots (most blocks that a row attends to).
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,18 +53,54 @@ def block_attention(
     parts = []
     if slots.first or slots.last:
         whole = torch.cat([q[:, :, :top], q[:, :, n * b - bottom :]], 2)  # (B, N, g * b, D)
-        bias = None if keys is None else keys[:, None, None].to(q.dtype).expand(-1, -1, whole.shape[2], -1)
-        seen = F.scaled_dot_product_attention(whole, k, v, attn_mask=bias, dropout_p=drop)
+        seen = _attention(whole, k, v, None if keys is None else keys[:, None, None], drop)
         parts = [seen[:, :, :top], seen[:, :, top:]]
     rows = q[:, :, top : n * b - bottom].reshape(len(q), -1, b, q.shape[3])  # (B, N * m, b, D)
-    bias = _bias(slots, keys, b)
-    if bias is not None:
-        bias = bias.to(q.dtype).expand(-1, -1, b, -1)
-    context = F.scaled_dot_product_attention(
-        rows, _gathered(k, slots, b), _gathered(v, slots, b), attn_mask=bias, dropout_p=drop
-    )
+    context = _attention(rows, _gathered(k, slots, b), _gathered(v, slots, b), _bias(slots, keys, b), drop)
     middle = context.reshape(len(q), q.shape[1], -1, q.shape[3])  # (B, N, m * b, D)
     return torch.cat([*parts[:1], middle, *parts[1:]], 2)[:, :, :length]
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop: float) -> Tensor:
+    """softmax(q k' / sqrt(D) + bias) v, (B, R, Q, D) and (B, R, K, D) -> (B, R, Q, D); ``bias`` (B or 1, R or 1, 1, K).
+
+    R are heads, or heads times rows.
+    """
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    if q.device.type == "cpu" and not drop:
+        context: Tensor = _Products.apply(q, k, v, bias)  # type: ignore[no-untyped-call]
+        return context
+    if bias is not None:
+        bias = bias.expand(-1, -1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+
+
+class _Products(torch.autograd.Function):
+    """``_attention`` without dropout as products, with gradients of q, k and v."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        shape, scale = q.shape, q.shape[-1] ** -0.5
+        q, k, v = (z.reshape(-1, *z.shape[2:]) for z in (q, k, v))  # (B * R, Q or K, D)
+        scores = torch.baddbmm(q.new_zeros(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)  # (B * R, Q, K)
+        if bias is not None:
+            scores.view(*shape[:3], -1).add_(bias)
+        p = torch.softmax(scores, -1)  # (B * R, Q, K)
+        ctx.save_for_backward(q, k, v, p)
+        ctx.scale, ctx.shape = scale, shape
+        return torch.bmm(p, v).view(shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, p = ctx.saved_tensors
+        grad = grad.reshape(q.shape)  # (B * R, Q, D)
+        d_p = torch.bmm(grad, v.transpose(1, 2))  # (B * R, Q, K)
+        d_scores = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype).mul_(ctx.scale)  # (B * R, Q, K)
+        d_q, d_k = torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q)
+        d_v = torch.bmm(p.transpose(1, 2), grad)  # (B * R, K, D)
+        d_q, d_k, d_v = (z.view(*ctx.shape[:2], *z.shape[1:]) for z in (d_q, d_k, d_v))
+        return d_q, d_k, d_v, None
 
 
 def _gathered(z: Tensor, slots: Slots, block: int) -> Tensor:

@@ -57,7 +57,7 @@ _FURTHER: dict[Path, tuple[str, Callable[[pd.DataFrame], bool]]] = {
     QUEST: ("QUEST's", lambda runs: bool(set(QUEST_TASKS) & set(tasks_of(runs)))),
     FACTS: ("K-BERT's", lambda runs: any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)),
     CAUSAL: ("causal LM's", lambda runs: any(m.predicts_next for m in _methods(runs))),
-    BIGBIRD: ("BigBird's", lambda runs: bool((runs[ATTENTION.name] == Attention.BIGBIRD).any())),
+    BIGBIRD: ("BigBird's", lambda runs: Attention.BIGBIRD in set(runs.get(ATTENTION.name, ()))),
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
