@@ -65,7 +65,7 @@ def test_what_cannot_be_read_is_refused_with_the_way_to_say_it(word: str, said: 
 
 
 WRONG = [
-    (["warm_start.from=R"], "warm_start.from: there is no such setting. warm_start has: layers."),
+    (["warm_start.from=R"], "warm_start.from: there is no such setting. warm_start has: layers, length."),
     (["tasks.sst2.steps=1"], "tasks.sst2.steps: the run has no task sst2. Add task=sst2."),
     (["task=sst2", "tasks.sst2.step=1"], "Did you mean tasks.sst2.steps?"),
     (["optimiser.learning_rate=1"], "Did you mean optimizer.learning_rate?"),

@@ -1,6 +1,7 @@
 """A run that continues a finished one: its model, weights and tokenizer on another text."""
 
 import csv
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import sentencepiece
 import torch
 import yaml
 from runhelpers import (
+    ROOT,
     newest_checkpoint,
     read_json,
     run,
@@ -314,6 +316,22 @@ def test_the_sweep_has_the_model_of_the_parent_in_both_arms(place: Path, parent:
     ]
     assert {cell.config.model for cell in cells} == {compose(words(place, parent.path)).model}
     assert {cell.config.budget.steps for cell in cells} == {12}
+
+
+def test_the_commands_of_the_page_are_read(place: Path, parent: RunFolder) -> None:
+    page = (ROOT / "docs" / "continue.md").read_text()
+    commands = re.findall(r"^    python run\.py (.*)$", page, flags=re.M)
+    assert len(commands) == 5
+    bert(place / "page-bert", vocab_size=len(PIECES), max_position_embeddings=128)
+    for line in commands:
+        said = line.replace("runs/NAME", str(parent.path)).replace("bert-folder", str(place / "page-bert"))
+        if "-m " in line:
+            assert len(expand(read_command_line([*said.split()[1:], "pairs.max_length=32"]))) == 6
+            continue
+        more = [] if "max_positions" in line or "bert" in said else ["pairs.max_length=32"]
+        config = compose([*said.split(), *more, f"paths.cache={place / 'cache'}"])
+        assert config.init.continues
+        method_of(config).parents()
 
 
 # --- folders in transformers' format -----------------------------------------------------------------

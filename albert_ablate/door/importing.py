@@ -54,7 +54,11 @@ def imported_once(path: Path, cache: Path, defaults: Callable[[], RunConfig]) ->
     out = cache / "imported" / key / path.resolve().name
     if not (out / "config.yaml").is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
-        import_checkpoint(str(path), out, defaults)
+        try:
+            import_checkpoint(str(path), out, defaults)
+        except RunFolderError:
+            if not (out / "config.yaml").is_file():  # else another process was faster
+                raise
         say(f"{path}: imported into {out}")
     return out
 

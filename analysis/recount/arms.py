@@ -35,7 +35,10 @@ _NAMED = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 _OUTRIGHT = ("model.hidden", "model.layers", "model.heads", "model.intermediate")
 _BRINGS = {name: name.split(".")[0] for name in ("optimizer.name", "data.name", "tokenizer.name", "budget.unit")}
 _BEFORE = {**UNSAID, **BEFORE}
-_NAMES = ("model.name", *(f"{axis.group}.name" for axis in AXES if axis.setting != "name"), "tokenizer.model_path")
+_NAMES = (
+    "model.name", *(f"{axis.group}.name" for axis in AXES if axis.setting != "name"), "tokenizer.model_path",
+    "init.run", "init.tokenizer", "init.weights",
+)  # fmt: skip
 
 Terms = Mapping[str, Any]
 
