@@ -248,6 +248,19 @@ def test_the_record_names_the_parent_and_the_tokens_of_both(
     assert f"| continues | {parent.name} ({parent.identity}) |" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_student_may_continue_a_run_and_its_teacher_does_not(place: Path, parent: RunFolder) -> None:
+    said = words(place, parent.path, "method=distilbert", "objective=none")
+    with pytest.raises(ConfigError, match=r"method\.start=teacher: the student would begin with layers of its teacher"):
+        method_of(compose(said)).parents()
+    teacher, own = method_of(compose([*said, "method.start=random"])).parents()
+    assert (own.role, own.folder, own.identity) == ("parent", parent.path, parent.identity)
+    assert (teacher.config.init.weights, teacher.config.init.run_id) == ("random", None)
+    changed = [f"{key}={value}" for key, value in teacher.changed.items()]
+    dropped = [word for word in (*said, "method.start=random") if word.partition("=")[0] not in teacher.changed]
+    again = compose([*dropped, *changed])
+    assert identity(again, "store", "fp32") == identity(teacher.config, "store", "fp32")
+
+
 # --- identity, labels and tables --------------------------------------------------------------------
 
 

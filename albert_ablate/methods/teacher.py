@@ -60,10 +60,12 @@ def _trained_first(config: RunConfig) -> Parent:
         embed=embed,
         masking=masking,
         share=replace(config.share, groups=groups),
+        init=replace(config.init, weights="random", run_id=None) if config.init.continues else config.init,
     )
     changed = {"method": str(MethodName.MLM), "masking.draw": masking.draw, "masking.smoothing": str(masking.smoothing)}
     changed |= {f"model.{key}": str(getattr(model, key)) for key in ("name", "layers", "hidden", "intermediate")}
     changed |= {f"method.{key}": as_word(value) for key, value in settings.items()}
+    changed |= {"init.weights": "random"} if config.init.continues else {}
     changed |= {"embed": "full"} if embed.size == hidden else {"embed.size": str(embed.size)}
     return Parent(TEACHER, teacher, changed)
 
