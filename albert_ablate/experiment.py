@@ -25,7 +25,7 @@ from albert_ablate.evaluation.intrinsic import Evaluator
 from albert_ablate.evaluation.similarity import layer_similarity
 from albert_ablate.evaluation.speed import inference_speed
 from albert_ablate.files import require_writable
-from albert_ablate.methods import WARM_START, method_of
+from albert_ablate.methods import CONTINUED, WARM_START, Parent, method_of
 from albert_ablate.methods.batch import StepBatches
 from albert_ablate.methods.electra import Corrupting
 from albert_ablate.methods.teacher import TEACHER, with_tokenizer_of
@@ -47,7 +47,8 @@ from albert_ablate.training.attention_choice import ForwardPass, another_kernel,
 from albert_ablate.training.backend import keep_compiled
 from albert_ablate.training.budget import budget_label
 from albert_ablate.training.checkpoint import Owner, load_extended, newest, require_device
-from albert_ablate.training.describe import describe_run
+from albert_ablate.training.continuing import continue_from, said_of
+from albert_ablate.training.describe import describe_run, in_all
 from albert_ablate.training.distributed import World, joined
 from albert_ablate.training.machine import Machine
 from albert_ablate.training.precision import set_up
@@ -169,7 +170,7 @@ def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: M
     folders = {}
     for parent in method_of(config).parents():
         if parent.folder is not None:
-            folders[parent.role] = _named_run(config, parent.folder, prepared)
+            folders[parent.role] = _named_run(config, parent, parent.folder, prepared)
             continue
         folder = run_folder(parent.config, prepared, machine.precision)
         if machine.world.from_main(folder.state()) != "finished":
@@ -179,15 +180,17 @@ def _parents(config: RunConfig, paper: RunConfig, prepared: Prepared, machine: M
     return folders
 
 
-def _named_run(config: RunConfig, path: Path, prepared: Prepared) -> RunFolder:
-    """The teacher that the settings name. Raises ConfigError if it is another run now, or has another tokenizer."""
+def _named_run(config: RunConfig, parent: Parent, path: Path, prepared: Prepared) -> RunFolder:
+    """The run that the settings name. Raises ConfigError for another run there now, or a teacher of other pieces."""
     folder = RunFolder.at(path)
     manifest = folder.load("manifest.json", Manifest)
-    if (manifest.identity or folder.identity) != config.method.teacher_run:
+    if (manifest.identity or folder.identity) != parent.identity:
         raise ConfigError(
-            f"method.teacher={path}: this run was begun with the teacher {config.method.teacher_run}, and now another "
+            f"{parent.named_by}={path}: this run was begun with the {parent.role} {parent.identity}, and now another "
             "one lies there. Name its folder."
         )
+    if parent.role != TEACHER:
+        return folder
     tokenizer = manifest.data.tokenizer
     if tokenizer is None or tokenizer.fingerprint != prepared.tokenizer.fingerprint:
         raise ConfigError(f"method.teacher={path}: it reads another tokenizer's pieces; {with_tokenizer_of(config)}.")
@@ -227,8 +230,8 @@ def _pretrain(
     """Set up, train, evaluate and record a run."""
     batches, held_out = _batches(config, prepared, machine.world)
     attention = choose_attention(config, ForwardPass.of_pretraining(config), machine)
-    owner = _begin(config, paper, prepared, folder, machine, batches, attention, parents.get(TEACHER))
-    model = _model(config, folder, parents)
+    owner = _begin(config, paper, prepared, folder, machine, batches, attention, parents)
+    model = _model(config, prepared, folder, parents)
     cache = Path(config.paths.cache)
     baselines = NgramBaselines(prepared.train, prepared.tokenizer.vocab_size, cache=cache)
     method = method_of(config)
@@ -257,7 +260,7 @@ def _pretrain(
         if measured is None:
             return
         results, similarity = measured
-        results["training"] = training
+        results["training"] = training | in_all(training, folder)
         results["evaluation"]["seconds"] += trainer.curve_seconds
         trackers.record(results, similarity)
     folder.write("similarity.json", Similarity.model_validate(similarity))
@@ -288,7 +291,7 @@ def _begin(
     machine: Machine,
     batches: StepBatches,
     attention: Attention | None,
-    teacher: RunFolder | None,
+    parents: Mapping[str, RunFolder],
 ) -> Owner:
     """Write settings, tokenizer and manifest into the run folder; returns the owner of its checkpoints.
 
@@ -302,7 +305,7 @@ def _begin(
     if machine.world.main:
         shutil.copyfile(prepared.tokenizer.path, folder.path / prepared.tokenizer.kept_as)
     data = prepared.record | dict(batches.record)
-    manifest = describe_run(config, paper, folder.name, run_id, data, machine, attention, teacher)
+    manifest = describe_run(config, paper, folder.name, run_id, data, machine, attention, parents)
     folder.write("manifest.json", manifest)
     count = method_of(config).parameters().with_pooler
     folder.say(
@@ -328,10 +331,16 @@ def _begin(
     return Owner(run_id, content, machine.device.type, machine.card)
 
 
-def _model(config: RunConfig, folder: RunFolder, parents: Mapping[str, RunFolder]) -> EncoderModel:
-    """The model with its initial weights. A warm start copies those of its parent and records which are new."""
+def _model(config: RunConfig, prepared: Prepared, folder: RunFolder, parents: Mapping[str, RunFolder]) -> EncoderModel:
+    """The model with its initial weights. Those of another run are copied, and it is recorded which are new."""
     checkpoints = {role: newest(parent.checkpoints) for role, parent in parents.items()}
-    model = method_of(config).build(checkpoints)
+    method = method_of(config)
+    model = method.build(checkpoints)
+    for parent in method.parents() if CONTINUED in parents else ():
+        if parent.role == CONTINUED:
+            begun = continue_from(parents[CONTINUED], parent.config, model, prepared.tokenizer)
+            folder.write("init.json", begun)
+            folder.say(said_of(begun))
     if WARM_START in parents:
         start = parents[WARM_START]
         new, repeated = load_extended(checkpoints[WARM_START], model)

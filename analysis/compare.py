@@ -20,7 +20,7 @@ from rich.text import Text
 from albert_ablate.arguments import Parser
 from albert_ablate.axes import AXES
 from albert_ablate.command_line import program
-from albert_ablate.config.labels import flatten, joined, key_name, settings_of, value_name, varying
+from albert_ablate.config.labels import flatten, joined, key_name, settings_of, shown_value, varying
 from albert_ablate.console import command
 from albert_ablate.errors import UserError
 from albert_ablate.files import write_text
@@ -62,7 +62,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     table = runs[["model", *axes]].copy()
     apart = _apart(runs, ["model", *axes, "seed"])
     for key in apart:
-        table[key_name(key, apart)] = [value_name(key, settings_of(config).get(key)) for config in runs["config"]]
+        table[key_name(key, apart)] = [shown_value(key, settings_of(config)) for config in runs["config"]]
     planned = [flatten(config).get("budget.steps") for config in runs["config"]]
     steps = [p if pd.isna(d) else int(d) for d, p in zip(runs["steps"], planned, strict=True)]
     table["steps"] = pd.Series(steps, index=table.index, dtype=object)  # a missing one would turn all into floats

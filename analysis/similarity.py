@@ -19,14 +19,14 @@ from rich.text import Text
 
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import program
-from albert_ablate.commands.import_hf import import_checkpoint
 from albert_ablate.config.schema import DataConfig, PairsConfig, RunConfig
 from albert_ablate.console import command
 from albert_ablate.data.segments import Pairs
 from albert_ablate.data.store import TokenStore
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
-from albert_ablate.door.compose import compose_for_run
+from albert_ablate.door.compose import IMPORTED, compose, compose_for_run
+from albert_ablate.door.importing import import_checkpoint
 from albert_ablate.errors import DataError, UserError
 from albert_ablate.evaluation.heldout import PairSet
 from albert_ablate.evaluation.similarity import layer_similarity
@@ -114,7 +114,7 @@ def _is_foreign(source: Path) -> bool:
 def _opened(source: Path, scratch: ExitStack) -> _Subject:
     if _is_foreign(source):
         run = Path(scratch.enter_context(tempfile.TemporaryDirectory())) / source.name
-        import_checkpoint(str(source), run)
+        import_checkpoint(str(source), run, lambda: compose(IMPORTED))
         source = run
     run, checkpoint = _locate(source)
     config = compose_for_run(run / "config.yaml", [])

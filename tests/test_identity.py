@@ -162,7 +162,8 @@ def test_a_setting_that_came_later_leaves_older_runs_their_identity(setting: str
     older = values | {group: {k: v for k, v in values[group].items() if k != name}}
     assert comparable(older) == comparable(values)
     changed = values | {group: values[group] | {name: "another"}}
-    moves = setting == "method.teacher"  # the folder of a run, whose identity counts instead: method.teacher_run
+    # Folders of runs, whose identities count instead: method.teacher_run, init.run_id. Tokens stand for a tokenizer.
+    moves = setting in ("method.teacher", "init.run", "init.tokenizer", "init.weights")
     assert (comparable(changed) == comparable(values)) is moves
 
 

@@ -357,6 +357,7 @@ def test_every_file_is_covered_here() -> None:
         "quest",
         "quest_demo",
         "knowledge",
+        "continued",
     }
     assert {file.name for file in SWEEPS.iterdir() if not file.name.startswith("_")} == {
         f"{n}.yaml" for n in sweep_names()

@@ -62,6 +62,11 @@ class MethodName(StrEnum):
         return self is MethodName.CAUSAL
 
     @property
+    def needs_another_run(self) -> bool:
+        """Whether the encoder learns from, or begins with, a network that is trained first."""
+        return self.distils or self.needs_equal_generator
+
+    @property
     def needs_equal_generator(self) -> bool:
         """Whether the encoder begins with the generator's weights, so that both networks have one size."""
         return self is MethodName.TWO_STAGE

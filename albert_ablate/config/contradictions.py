@@ -6,6 +6,7 @@ from pathlib import Path
 from albert_ablate.axes import AXES, SHARE, Part, plain
 from albert_ablate.command_line import command_name
 from albert_ablate.config.identity import BEFORE
+from albert_ablate.config.init import init_contradictions
 from albert_ablate.config.knowledge import knowledge_contradictions
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
 from albert_ablate.config.tasks import AUGMENT, DISTIL, FineTuneConfig, QuestConfig, TaskConfig, TextConfig
@@ -63,6 +64,8 @@ def contradictions(c: RunConfig) -> list[str]:
             f"model.layers={c.model.layers}, since each network starts from the one before."
         )
     problems += _warm_start_contradictions(c)
+    starts = {"warm_start.layers": list(c.warm_start.layers), "warm_start.length": c.warm_start.length}
+    problems += init_contradictions(c.init, {name: value for name, value in starts.items() if value})
     if c.batch.micro_size > c.batch.size:
         problems.append(
             f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "

@@ -5,6 +5,7 @@ from typing import Any
 
 from albert_ablate.axes import AXES
 from albert_ablate.axes.block import INSIDE
+from albert_ablate.config.init import NOTHING, continues
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.files import digest
 
@@ -19,7 +20,7 @@ LATER = {
     "model.lm_head": "transform", "pairs.join_documents": False,
     "warm_start.length": None, "model.norm_type": "layer_norm", "model.trigram": False,
     "model.table_width": "embedding", "model.pooler": "tanh",
-    **{f"model.{key}": default for key, default in INSIDE.items()},
+    **{f"model.{key}": default for key, default in INSIDE.items()}, **{f"init.{name}": value for name, value in NOTHING.items()},
 }  # fmt: skip
 
 #: The axes that were added later.
@@ -36,6 +37,7 @@ BEFORE = {
 #: Settings in identities -> their value in runs that lack them and in arms whose terms do not set them.
 UNSAID = {
     "warm_start.layers": [],
+    "init.run_id": None,
     **{axis.path: axis.before for axis in _LATER_AXES},
     **{path: value for axis in AXES for path, value in axis.beside.items()},
 }
@@ -88,6 +90,9 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
         kept["batch"] = {"size": batch["size"]}
     if not any(kept.get("warm_start", {}).get(name) for name in ("layers", "length")):
         kept.pop("warm_start", None)
+    kept.pop("init", None)
+    if continues(values.get("init", {})):  # the parent's identity stands for its folder, its tokens for a tokenizer
+        kept["init"] = {"run_id": values["init"]["run_id"]}
     unit = budget.get("unit", "steps")
     if budget and unit == "steps":
         kept["budget"] = {"steps": budget["steps"], "warmup_steps": budget["warmup_steps"]}

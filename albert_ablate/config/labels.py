@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from albert_ablate.axes import AXES
@@ -30,14 +31,18 @@ _COMPANIONS = {
     "model.heads": "model.hidden", "model.intermediate": "model.hidden", "budget.warmup_steps": "budget.steps",
     "model.attention_dropout": "model.hidden_dropout", "batch.micro_size": "batch.size",
     "method.start": "method.name", "method.pooler": "method.token_types", "method.teacher_depth": "model.layers",
+    "tokenizer.model_path": "init.run_id",
 }  # fmt: skip
 #: The group of settings of an arm that say how it is fine-tuned, where arms differ in that; no run records it.
 TUNED = "fine_tuning"
+#: Setting that identifies the parent of a run that continues another.
+PARENT = "init.run_id"
 #: The mark of a setting that a run does not read.
 _UNREAD = "unread"
 _NAMES = {
     **{axis.path: axis.group for axis in AXES}, **{path: path.split(".")[0] for path in _CHOICES},
     "warm_start.layers": "after", "warm_start.length": "after_length", _TASKS: "task", "knowledge.name": "knowledge",
+    PARENT: "from",
 }  # fmt: skip
 
 
@@ -127,6 +132,17 @@ def value_name(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
+def shown_value(name: str, settings: Settings) -> str:
+    """``value_name`` of a setting of a run with the flat ``settings``; a parent is named by its folder and identity."""
+    value = settings.get(name)
+    if name != PARENT:
+        return value_name(name, value)
+    if value is None:
+        return "scratch"
+    folder = PurePath(str(settings.get("init.run"))).name
+    return folder if folder.endswith(str(value)) else f"{folder}-{value}"
+
+
 def is_read(name: str, settings: Settings) -> bool:
     """Whether a run with the flat ``settings`` reads the setting ``name``."""
     return name not in _unread(settings) and not _absent(name, settings)
@@ -169,8 +185,11 @@ def joined(values: Settings, keys: Sequence[str]) -> str:
     Settings that its method does not read are left out.
     """
     flat = settings_of(values)
-    named = {key: value_name(key, flat.get(key)) for key in keys if is_read(key, flat)}
-    return ", ".join(shown if key in _AXES else f"{key_name(key, keys)}={shown}" for key, shown in named.items())
+    named = {key: shown_value(key, flat) for key in keys if is_read(key, flat)}
+    return ", ".join(
+        shown if key in _AXES else f"from {shown}" if key == PARENT else f"{key_name(key, keys)}={shown}"
+        for key, shown in named.items()
+    )
 
 
 def run_labels(runs: Sequence[Settings]) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from albert_ablate.axes import AXES, BlockType, Objective, Share
 from albert_ablate.config.attention import AttentionConfig
+from albert_ablate.config.init import InitConfig
 from albert_ablate.config.knowledge import KnowledgeConfig
 from albert_ablate.config.kshot import KShotConfig
 from albert_ablate.config.method import MethodConfig
@@ -351,6 +352,7 @@ class RunConfig:
     tokenizer: TokenizerConfig
     optimizer: OptimizerConfig
     budget: BudgetConfig
+    init: InitConfig
     warm_start: WarmStartConfig
     batch: BatchConfig
     evaluation: EvaluationConfig

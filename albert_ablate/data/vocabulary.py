@@ -9,7 +9,7 @@ from albert_ablate.data.text import sentences_of, side_of_text, text_info
 from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.data.vocabulary_training import KEPT_AS, train, trained_with, training_fingerprint
 from albert_ablate.data.wikitext import UNKNOWN
-from albert_ablate.data.wordpiece import NAME, VOCABULARY, WordPiece
+from albert_ablate.data.wordpiece import NAME, VOCABULARY, WordPiece, read_vocabulary
 from albert_ablate.errors import DataError
 from albert_ablate.files import building
 from albert_ablate.record.folder import TOKENIZER
@@ -24,6 +24,12 @@ def tokenizer_file(run: Path) -> Path:
     """Path of the tokenizer's file in a run folder; it may not exist."""
     vocabulary = run / VOCABULARY
     return vocabulary if vocabulary.is_file() else run / TOKENIZER
+
+
+def named_pieces(run: Path, rows: int) -> int:
+    """The number of pieces in a run's tokenizer; an imported model may have more ``rows`` than its vocabulary."""
+    file = tokenizer_file(run)
+    return len(read_vocabulary(file)) if file.name == VOCABULARY else rows
 
 
 def get_tokenizer(config: TokenizerConfig, text: Path, cache: Path) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from albert_ablate.axes import AXES, MethodName
 from albert_ablate.config.parse import parse
 from albert_ablate.config.recorded import completed, read_recorded
 from albert_ablate.config.schema import CONF, RunConfig
+from albert_ablate.door.parent import from_parent
 from albert_ablate.door.teacher import with_identity
 from albert_ablate.door.words import REFUSALS, explained, initialised, readable, short_message
 from albert_ablate.errors import ConfigError, RunFolderError, did_you_mean
@@ -20,6 +22,9 @@ from albert_ablate.errors import ConfigError, RunFolderError, did_you_mean
 #: The four sizes of the paper's Table 1.
 PAPER_MODELS = ("base", "large", "xlarge", "xxlarge")
 
+
+#: The settings of an imported checkpoint that it does not say itself.
+IMPORTED = ("scale=paper", "data=embedded")
 
 _ABSENT = object()
 #: Where words shorten a budget to less than the preset's warm-up, and say nothing of that: its share of the steps.
@@ -29,7 +34,7 @@ _SHORT_WARMUP = 0.1
 def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
     """Hydra's config, composed of ``words`` -> typed, validated dataclasses. Raises ConfigError."""
     try:
-        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        values = OmegaConf.to_container(_continuing(composed, words), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
@@ -49,6 +54,19 @@ def to_run_config(composed: DictConfig, words: Sequence[str]) -> RunConfig:
     return config
 
 
+def _continuing(composed: DictConfig, words: Sequence[str]) -> DictConfig:
+    """``composed`` with the settings of the run that it continues. Raises UserError."""
+    if OmegaConf.select(composed, "init.run") is None:
+        return composed
+    plain = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(plain, dict)
+    taken = from_parent({str(k): v for k, v in plain.items()}, words, lambda: compose(IMPORTED))
+    continued = deepcopy(composed)
+    for name, value in taken.items():  # before it is resolved: embed=full means the width of the parent
+        OmegaConf.update(continued, name, value)
+    return continued
+
+
 def _shorten_warmup(budget: Any, words: Sequence[str]) -> None:
     """Shorten the warm-up of the group ``budget`` if ``words`` shorten the budget alone."""
     said = {word.partition("=")[0].lstrip("+~") for word in words}
@@ -64,7 +82,7 @@ def shown(overrides: Sequence[str], path: Sequence[str], package: str | None, re
     """
     with initialised():
         try:
-            composed = hydra_compose("config", [*path, *overrides])
+            composed = _continuing(hydra_compose("config", [*path, *overrides]), overrides)
             _shorten_warmup(composed.budget, overrides)
             part = composed if package in (None, "_global_") else OmegaConf.select(composed, package, default=_ABSENT)
             if part is _ABSENT:

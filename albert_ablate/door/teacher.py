@@ -1,4 +1,4 @@
-"""The identity of a student's teacher, read from the run folder that the settings name."""
+"""The identity of a student's teacher, or of the run that another continues, read from its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,14 @@ def with_identity(method: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"{where}: no run folder. Name one, such as runs/e128-all-sop-nano-s0-..., or leave it empty."
         )
+    return method | {"teacher_run": identity_of(path, where, "A teacher")}
+
+
+def identity_of(path: Path, where: str, what: str) -> str:
+    """The identity of the finished run in ``path``.
+
+    ``where``: the setting that names it, ``what`` it is there, for messages. Raises ConfigError if it is not finished.
+    """
     run = RunFolder.at(path)
     try:
         state = run.state()
@@ -26,6 +34,6 @@ def with_identity(method: dict[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError, RunFolderError) as error:
         raise ConfigError(f"{where}: its record cannot be read ({error}).") from None
     if state != "finished":
-        raise ConfigError(f"{where}: that run is {state}. A teacher must be finished; run it first.")
+        raise ConfigError(f"{where}: that run is {state}. {what} must be finished; run it first.")
     identity = manifest.get("identity") if isinstance(manifest, dict) else None
-    return method | {"teacher_run": str(identity or run.identity)}
+    return str(identity or run.identity)

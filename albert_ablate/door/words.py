@@ -58,7 +58,8 @@ def _parser() -> OverridesParser:
 def readable(overrides: Sequence[str]) -> list[str]:
     """Overrides that Hydra can read, with quotes added where needed. Raises ConfigError.
 
-    ``task=mnli,sst2`` becomes ``task=[mnli,sst2]``: a run has several tasks and trackers at once.
+    ``task=mnli,sst2`` becomes ``task=[mnli,sst2]``: a run has several tasks and trackers at once. ``init=RUN`` becomes
+    ``init.run=RUN``.
     """
     return [_readable(override) for override in overrides]
 
@@ -67,6 +68,7 @@ def readable(overrides: Sequence[str]) -> list[str]:
 def _readable(override: str) -> str:
     several = re.fullmatch(rf"({'|'.join(LISTS)})=(\w+(?:,\w+)+)", override)
     override = f"{several[1]}=[{several[2]}]" if several else override
+    override = f"init.run={override[5:]}" if override.startswith("init=") else override
     key, equals, value = override.partition("=")
     if not key or (not equals and not key.startswith("~")):
         raise ConfigError(f"{override}: not a setting. Settings are given as name=value, such as seed=1.")

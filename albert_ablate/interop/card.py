@@ -37,6 +37,10 @@ def card(
         "corpus": f"{data.get('corpus', 'unknown')}, tokens {data.get('tokens', {}).get('fingerprint', 'unknown')}",
         "trained": f"{training['steps']:,} steps, {training['tokens']:,} tokens" if training else "not finished",
     }
+    if parent := manifest.get("continued_from"):
+        facts["continues"] = f"{parent['run']} ({parent.get('identity')})"
+        if training and training.get("tokens_in_all"):
+            facts["trained, with the runs before"] = f"{training['tokens_in_all']:,} tokens"
     if masked:
         facts["held-out masked-LM loss"] = f"{masked['loss']:.3f} nats (unigram {masked['unigram_loss']:.3f})"
     if causal := results.get(CAUSAL_LM):

@@ -138,6 +138,12 @@ def from_huggingface(described: Mapping[str, Any], tensors: Mapping[str, Tensor]
     return Imported(settings, matched, missing, left_out)
 
 
+def heads_called(names: Iterable[str]) -> set[str]:
+    """The modules of the heads that ``Imported.missing`` calls ``names``."""
+    wanted = set(names)
+    return {prefix.rstrip(".") for prefix, name in (_MASKED_LM | _DISCRIMINATOR).items() if name in wanted}
+
+
 def _of_tiny(names: Iterable[str]) -> bool:
     return any(name.startswith(_PROJECTIONS) for name in names)
 

@@ -3,6 +3,7 @@
 from albert_ablate.axes.method import MethodName
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.methods.causal import CausalLM
+from albert_ablate.methods.continued import CONTINUED
 from albert_ablate.methods.distilbert import DistilBert
 from albert_ablate.methods.electra import Electra
 from albert_ablate.methods.electra_variants import AllTokensMLM, ElectraAtMasked, ReplaceMLM, TwoStage
@@ -31,4 +32,4 @@ def method_of(config: RunConfig) -> Method:
     return METHODS[config.method.name](config)
 
 
-__all__ = ["METHODS", "WARM_START", "Measure", "Method", "Parent", "Term", "method_of"]
+__all__ = ["CONTINUED", "METHODS", "WARM_START", "Measure", "Method", "Parent", "Term", "method_of"]

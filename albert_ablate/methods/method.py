@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.methods.continued import continued
 from albert_ablate.methods.parents import Parent, warm_start
 from albert_ablate.methods.stages import SINGLE, Stage
 from albert_ablate.model.architecture import ParameterCount
@@ -99,8 +100,8 @@ class Method(ABC):
         return 3 * self.config.architecture().lookup_flops(self.config.pairs.max_length)
 
     def parents(self) -> tuple[Parent, ...]:
-        """The runs that must be finished before this run starts."""
-        return warm_start(self.config)
+        """The runs that must be finished before this run starts. Raises UserError for one that it cannot start from."""
+        return (*continued(self.config), *warm_start(self.config))
 
     @abstractmethod
     def build(self, parents: Mapping[str, Path]) -> "EncoderModel":

@@ -21,6 +21,8 @@ class Parent:
     config: RunConfig
     changed: Mapping[str, str]  # key -> value of the overrides in which its command line differs from the child's
     folder: Path | None = None  # of a finished run that the settings name; None: the run of ``config``
+    named_by: str = ""  # the setting that names it
+    identity: str | None = None  # of the run that it named when this one was begun
 
 
 def warm_start(config: RunConfig) -> tuple[Parent, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_ablate.errors import ConfigError
+from albert_ablate.methods.continued import continued
 from albert_ablate.methods.method import Method, Term, sentence_term
 from albert_ablate.methods.mlm import model_parameters
 from albert_ablate.methods.parents import Parent, as_word
@@ -55,7 +56,7 @@ class Student(Method):
         problems = self.problems()
         if problems:
             raise ConfigError(problems)
-        return (self.teacher,)
+        return (self.teacher, *continued(self.config))
 
     def problems(self) -> list[str]:
         """A sentence for each way in which student and teacher do not fit."""

@@ -22,7 +22,8 @@ def teacher_of(config: RunConfig) -> Parent:
     if folder is None:
         return _trained_first(config)
     path = Path(folder).expanduser()
-    return Parent(TEACHER, recorded_settings(path / "config.yaml", config), {}, path)
+    settings = recorded_settings(path / "config.yaml", config)
+    return Parent(TEACHER, settings, {}, path, "method.teacher", config.method.teacher_run)
 
 
 def recorded_settings(path: Path, others: RunConfig) -> RunConfig:
@@ -60,11 +61,13 @@ def _trained_first(config: RunConfig) -> Parent:
         embed=embed,
         masking=masking,
         share=replace(config.share, groups=groups),
+        init=replace(config.init, weights="random", run_id=None) if config.init.continues else config.init,
     )
     changed = {"method": str(MethodName.MLM), "masking.draw": masking.draw, "masking.smoothing": str(masking.smoothing)}
     changed |= {f"model.{key}": str(getattr(model, key)) for key in ("name", "layers", "hidden", "intermediate")}
     changed |= {} if m.block_width is None else {"model.block_width": str(model.block_width)}
     changed |= {f"method.{key}": as_word(value) for key, value in settings.items()}
+    changed |= {"init.weights": "random"} if config.init.continues else {}
     changed |= {"embed": "full"} if embed.size == hidden else {"embed.size": str(embed.size)}
     return Parent(TEACHER, teacher, changed)
 

@@ -160,6 +160,15 @@ class Teacher(Part):
     training_flops: Number | None = None  # of its own training, and of its own teacher's; None if it was imported
 
 
+class Origin(Part):
+    """The run that a run continues, and what its training used, with that of the runs it continued itself."""
+
+    run: str  # name of its folder
+    identity: str | None = None
+    tokens: Whole | None = None  # None where it is not known, as of an imported run
+    flops: Number | None = None  # a teacher's training included
+
+
 class Imported(Part):
     """The checkpoint that a run was imported from."""
 
@@ -191,6 +200,7 @@ class Manifest(Part):
     flops_per_step: Number | None = None  # of matrix products, a teacher's forward passes included
     flops_per_step_dense: Number | None = None  # if look-ups in word tables were products too
     training_flops: Number | None = None  # of the whole budget; None if it is not in steps
+    continued_from: Origin | None = None  # absent for a run that began with random weights
     teacher: Teacher | None = None  # absent for a run that is no student
     deviations_from_paper: list[Deviation] = Field(default_factory=list)
 

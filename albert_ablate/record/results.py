@@ -195,6 +195,8 @@ class Training(Part):
     skipped_steps: Whole | None = None  # without an update; absent unless ``optimizer.skip_spikes`` is set
     micro_size: Whole | None = None  # sequences, if it had to be lowered
     processes: Whole | None = None  # if there were several
+    tokens_in_all: Whole | None = None  # with those of the runs that it continues
+    flops_in_all: Number | None = None  # with those of the runs that it continues
     backends: list[str] | None = None  # of a GPU, in the order in which they computed steps
 
 

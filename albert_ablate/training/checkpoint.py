@@ -209,12 +209,12 @@ def newest(folder: Path) -> Path:
 
 
 #: How the name of a table of positions ends.
-_POSITIONS = "embedding.position.weight"
+POSITIONS = "embedding.position.weight"
 
 
 def load_matching(checkpoint: Path, model: nn.Module) -> list[str]:
     """Load the tensors that agree with ``model`` in name and shape; returns the names of the model's other tensors."""
-    return _loaded(_read_weights(checkpoint / WEIGHTS), model)
+    return _loaded(read_weights(checkpoint / WEIGHTS), model)
 
 
 def load_extended(checkpoint: Path, model: nn.Module) -> tuple[list[str], list[str]]:
@@ -222,15 +222,20 @@ def load_extended(checkpoint: Path, model: nn.Module) -> tuple[list[str], list[s
 
     Returns the names of the model's other tensors, and of the tables that were repeated.
     """
-    weights, repeated = _read_weights(checkpoint / WEIGHTS), []
+    weights, repeated = read_weights(checkpoint / WEIGHTS), []
     for name, own in model.state_dict().items():
         stored = weights.get(name)
-        if stored is None or not name.endswith(_POSITIONS) or stored.shape[1:] != own.shape[1:]:
+        if stored is None or not name.endswith(POSITIONS) or stored.shape[1:] != own.shape[1:]:
             continue
         if len(stored) < len(own):
-            weights[name] = stored.repeat(-(-len(own) // len(stored)), 1)[: len(own)].contiguous()
+            weights[name] = repeated_to(len(own), stored)
             repeated.append(name)
     return _loaded(weights, model), repeated
+
+
+def repeated_to(rows: int, table: Tensor) -> Tensor:
+    """The first ``rows`` rows of ``table``, repeated from its first row on where it has fewer."""
+    return table.repeat(-(-rows // len(table)), 1)[:rows].contiguous()
 
 
 def _loaded(weights: Mapping[str, Tensor], model: nn.Module) -> list[str]:
@@ -252,7 +257,8 @@ def save_weights(path: Path, model: nn.Module) -> None:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises CheckpointError."""
     try:
         return load_file(path)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
@@ -264,7 +270,7 @@ def load_strictly(path: Path, model: nn.Module) -> None:
 
     Tensors that only training needs are left out if the model has none (``EncoderModel.training_only``).
     """
-    weights = _read_weights(path)
+    weights = read_weights(path)
     state = model.state_dict()
     if isinstance(model, EncoderModel):
         left_out = tuple(prefix for prefix in model.training_only if not any(n.startswith(prefix) for n in state))

@@ -1,11 +1,13 @@
 """The manifest of a run."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from albert_ablate.config.deviations import deviations
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.data.tokenizer import Tokenizer
-from albert_ablate.methods import method_of
+from albert_ablate.methods import CONTINUED, method_of
+from albert_ablate.methods.teacher import TEACHER
 from albert_ablate.model.block_plan import share_seen
 from albert_ablate.record import provenance
 from albert_ablate.record.folder import RunFolder
@@ -18,11 +20,12 @@ from albert_ablate.record.manifest import (
     Hardware,
     Imported,
     Manifest,
+    Origin,
     Parameters,
     Teacher,
     Vocabulary,
 )
-from albert_ablate.record.results import Results
+from albert_ablate.record.results import Results, Training
 from albert_ablate.training.budget import step_flops
 from albert_ablate.training.machine import Machine
 
@@ -35,12 +38,12 @@ def describe_run(
     data: dict[str, Any],
     machine: Machine,
     attention: Attention | None,
-    teacher: RunFolder | None = None,
+    parents: Mapping[str, RunFolder] | None = None,
 ) -> Manifest:
     """The manifest: everything that the numbers of this run depend on.
 
     ``data`` has the fields of ``manifest.Data``; ``paper`` is the paper's set-up for the same axes; ``attention`` is
-    None on a CPU; ``teacher`` is the finished run that a student learns from.
+    None on a CPU; ``parents``: role -> the finished run, such as a student's teacher.
     """
     per_step = step_flops(config)
     manifest = Manifest(
@@ -62,8 +65,10 @@ def describe_run(
         manifest.backend = str(machine.backend)
     if attention is not None:
         manifest.attention = attention
-    if teacher is not None:
+    if (teacher := (parents or {}).get(TEACHER)) is not None:
         manifest.teacher = _teacher(config, teacher)
+    if (parent := (parents or {}).get(CONTINUED)) is not None:
+        manifest.continued_from = _origin(parent)
     if (blocks := _blocks(config)) is not None:
         manifest.blocks = blocks
     return manifest
@@ -95,6 +100,33 @@ def _teacher(config: RunConfig, folder: RunFolder) -> Teacher:
         flops_per_step=round(method_of(config).teacher_flops()) * config.batch.size,
         training_flops=spent,
     )
+
+
+def _origin(folder: RunFolder) -> Origin:
+    """The entry of the run that a run continues, from the record of that run."""
+    manifest, training = folder.load("manifest.json", Manifest), folder.load("results.json", Results).training
+    origin = Origin(run=folder.name, identity=manifest.identity or folder.identity)
+    if training is not None:
+        before, teacher = manifest.continued_from or Origin(run="", tokens=0, flops=0), manifest.teacher
+        taught = 0 if teacher is None else teacher.training_flops
+        origin.tokens = _sum(training.tokens, before.tokens)
+        origin.flops = _sum(training.flops, before.flops, taught)
+    return origin
+
+
+def _sum(*numbers: Any) -> Any:
+    """The sum; None if a number is not known."""
+    return None if None in numbers else sum(numbers)
+
+
+def in_all(training: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Fields of ``Training``: what a run used together with the runs that it continues; empty for any other run."""
+    origin = folder.load("manifest.json", Manifest).continued_from
+    if origin is None:
+        return {}
+    own = Training.model_validate(training)
+    totals = {"tokens_in_all": _sum(own.tokens, origin.tokens), "flops_in_all": _sum(own.flops, origin.flops)}
+    return {name: value for name, value in totals.items() if value is not None}
 
 
 def describe_import(config: RunConfig, name: str, identity: str, origin: Imported, tokenizer: Tokenizer) -> Manifest:

@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass as checked
 from albert_ablate.axes import ATTENTION, BLOCK, METHOD, Attention, BlockType, MethodName
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import ConfigError
+from albert_ablate.sweeping.definition import sweep_names
 
 from ..read import paper
 from ..read.cells import NO_RUN, coverage, select
@@ -261,7 +262,7 @@ def _terms(cell: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(cell, dict):
         return settings_of(cell)
     match = _ROW.fullmatch(cell)
-    arms = arms_of(match[1]) if match and match[1] in {"table1", *REFERENCES} else {}
+    arms = arms_of(match[1]) if match and match[1] in sweep_names() else {}
     if cell not in arms:
         near = difflib.get_close_matches(cell, [row for name in REFERENCES for row in arms_of(name)], n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -405,6 +406,8 @@ def _printed(cell: str | dict[str, Any], score: str) -> float | None:
     if not isinstance(cell, str):
         return None
     table, _, number = cell.partition(".")
+    if table not in {"table1", *REFERENCES}:  # a sweep of which no table of a paper is kept
+        return None
     return paper.table(table)["rows"][int(number) - 1].get(score)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.config.labels import TUNED, is_read, joined, key_name, rank, settings_of, value_name, varying
+from albert_ablate.config.labels import TUNED, is_read, joined, key_name, rank, settings_of, shown_value, varying
 from albert_ablate.sweeping.definition import sweep_names
 
 from ..read import cautions
@@ -180,7 +180,7 @@ def _row(
 ) -> Row:  # fmt: skip
     cells = tuple((_entry(frame, key, seeds),) for (key,) in columns)
     settings = settings_of(frame["config"].iloc[0])
-    labels = tuple(value_name(key, settings.get(key)) if is_read(key, settings) else DASH for key in keys)
+    labels = tuple(shown_value(key, settings) if is_read(key, settings) else DASH for key in keys)
     labels = labels or (str(frame["arm"].iloc[0]),)
     tuned = frame["config"].iloc[0].get(TUNED)
     kind = "" if tuned is None else json.dumps(tuned, sort_keys=True)

@@ -3,12 +3,12 @@
 import pandas as pd
 
 from albert_ablate.axes import AXES, METHOD
-from albert_ablate.config.labels import flatten
+from albert_ablate.config.labels import PARENT, flatten, shown_value
 
 from .setups import BEFORE, SHAPE, Settings, under
 
 #: Settings that the axes, with the others of the group ``method``, and the sizes of the paper's tables stand for.
-APART = (*(axis.path for axis in AXES), METHOD.group, "warm_start", "model.base", *SHAPE)
+APART = (*(axis.path for axis in AXES), METHOD.group, "warm_start", PARENT, "model.base", *SHAPE)
 
 
 def settings_of_arms(runs: pd.DataFrame) -> list[Settings]:
@@ -23,9 +23,10 @@ def settings_of_arms(runs: pd.DataFrame) -> list[Settings]:
 def full_names(runs: pd.DataFrame) -> list[str]:
     """``arm_names``; arms that would share a name also get the settings in which they differ."""
     names = arm_names(runs)
-    axes = [{k: v for k, v in flatten(config).items() if under(k, APART)} for config in runs["config"]]
+    whole = [flatten(config) for config in runs["config"]]
+    axes = [{k: v for k, v in settings.items() if under(k, APART)} for settings in whole]
     full = []
-    for name, settings in zip(names, axes, strict=True):
+    for name, settings, every in zip(names, axes, whole, strict=True):
         alike = [alternative for other_name, alternative in zip(names, axes, strict=True) if other_name == name]
         apart = sorted(
             {
@@ -35,7 +36,9 @@ def full_names(runs: pd.DataFrame) -> list[str]:
                 if _unlike(k, settings, alternative)
             }
         )
-        full.append(", ".join([name, *(f"{key}={settings.get(key, BEFORE.get(key))}" for key in apart)]))
+        values = {key: settings.get(key, BEFORE.get(key)) for key in apart}
+        said = [f"from {shown_value(k, every)}" if k == PARENT else f"{k}={value}" for k, value in values.items()]
+        full.append(", ".join([name, *said]))
     return full
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from albert_ablate.axes import AXES, MethodName
 from albert_ablate.config.identity import UNSAID
-from albert_ablate.config.labels import TUNED
+from albert_ablate.config.labels import PARENT, TUNED
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 
 from .arms import APART, full_names
@@ -244,6 +244,8 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     wanted |= {**UNSAID, "warm_start.layers": list(shape.after)}
     if "method" in terms and MethodName(terms["method"]).distils:
         wanted = {k: v for k, v in wanted.items() if k not in _TEACHERS}
+    if terms.get("init.weights") == "parent":  # terms do not say which run is the parent
+        del wanted[PARENT]
     for key, value in terms.items():
         if key == "embedding":
             arm_hidden = terms.get("model.hidden", shape.hidden)

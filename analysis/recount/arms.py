@@ -35,7 +35,10 @@ _NAMED = {**{axis.group: axis.path for axis in AXES}, "budget": "budget.unit"}
 _OUTRIGHT = ("model.hidden", "model.layers", "model.heads", "model.intermediate")
 _BRINGS = {name: name.split(".")[0] for name in ("optimizer.name", "data.name", "tokenizer.name", "budget.unit")}
 _BEFORE = {**UNSAID, **BEFORE}
-_NAMES = ("model.name", *(f"{axis.group}.name" for axis in AXES if axis.setting != "name"), "tokenizer.model_path")
+_NAMES = (
+    "model.name", *(f"{axis.group}.name" for axis in AXES if axis.setting != "name"), "tokenizer.model_path",
+    "init.run", "init.tokenizer", "init.weights",
+)  # fmt: skip
 
 Terms = Mapping[str, Any]
 
@@ -116,6 +119,8 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
             raise UnknownTermError(f"the arm names an option of {key}, which is not read here")
     if terms.get("method") in ("distilbert", "tinybert", "mobilebert"):  # terms do not say which run is the teacher
         required = {path: v for path, v in required.items() if path not in ("method.teacher", "method.teacher_run")}
+    if terms.get("init.weights") == "parent":  # nor which run is the parent
+        required.pop("init.run_id")
     if any(path in required for path in _OUTRIGHT if path in terms or "model" in terms):
         required["model.base"] = None  # relative to no base model
     return required

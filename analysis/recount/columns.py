@@ -49,6 +49,16 @@ def _last(name: str, line: str) -> Callable[[Run], Any]:
     return read
 
 
+def _in_all(name: str) -> Callable[[Run], Any]:
+    """Reads a total of a finished run and of those that it continues; None for any other run."""
+
+    def read(run: Run) -> Any:
+        before, own = at(run.manifest, f"continued_from.{name}"), _last(name, name)(run)
+        return None if before is None or own is None or not run.results else before + own
+
+    return read
+
+
 def _base(index: int) -> Callable[[Run], Any]:
     return lambda run: base_of(run.config)[index] if at(run.config, "model.hidden") is not None else None
 
@@ -80,6 +90,8 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     },
     "flops_per_step": ("manifest.json", _manifest("flops_per_step")),
     "pairs_seen": ("manifest.json", _manifest("blocks.pairs_seen")),
+    "continued_from": ("manifest.json", _manifest("continued_from.run")),
+    **{f"{name}_in_all": ("manifest.json", _in_all(name)) for name in ("tokens", "flops")},
     "inference_ms": ("results.json", _result("inference.milliseconds")),
     "inference_setting": ("results.json", lambda run: run.inference_setting),
     "inference_spread": ("results.json", lambda run: run.inference_spread),
@@ -140,7 +152,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
 }  # fmt: skip
 #: Columns of text that are not compared.
 _WORDS = ("run", "note")
-_AS_TEXT = ("identity", "teacher", "commit", "tokens_fingerprint")
+_AS_TEXT = ("identity", "teacher", "continued_from", "commit", "tokens_fingerprint")
 
 
 def check(rows: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[Check]:

@@ -37,6 +37,14 @@ def rows(table: str) -> list[dict[str, Any]]:
     return printed_rows
 
 
+def cell(table: str, number: int, key: str) -> float | None:
+    """The paper's number of a score in a row, from 1; None where no table of that name is kept, or it has none."""
+    try:
+        return score(rows(table)[number - 1], key)
+    except StopIteration:
+        return None
+
+
 def headings(table: str) -> dict[str, str]:
     """Heading in the report -> the column of ``paper.yaml``."""
     names = [column["name"] for column in _table(table)["columns"]]

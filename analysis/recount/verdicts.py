@@ -155,7 +155,7 @@ def _printed(claim: dict[str, Any], arm: str, score: str) -> float | None:
     if not isinstance(cell, str):
         return None
     table, _, number = cell.partition(".")
-    return printed.rows(table)[int(number) - 1].get(score)
+    return printed.cell(table, int(number), score)
 
 
 def _terms(cell: Any) -> dict[str, Any]:
