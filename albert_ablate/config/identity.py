@@ -20,7 +20,8 @@ LATER = {
     "model.lm_head": "transform", "pairs.join_documents": False,
     "warm_start.length": None, "model.norm_type": "layer_norm", "model.trigram": False,
     "model.table_width": "embedding", "model.pooler": "tanh",
-    **{f"model.{key}": default for key, default in INSIDE.items()}, **{f"init.{name}": value for name, value in NOTHING.items()},
+    **{f"model.{key}": default for key, default in INSIDE.items()},
+    **{f"init.{name}": value for name, value in NOTHING.items()},
 }  # fmt: skip
 
 #: The axes that were added later.

@@ -40,7 +40,7 @@ def rows(table: str) -> list[dict[str, Any]]:
 def cell(table: str, number: int, key: str) -> float | None:
     """The paper's number of a score in a row, from 1; None where no table of that name is kept, or it has none."""
     try:
-        return score(rows(table)[number - 1], key)
+        return rows(table)[number - 1].get(key)
     except StopIteration:
         return None
 
