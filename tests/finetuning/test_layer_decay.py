@@ -108,7 +108,7 @@ def test_groups_of_every_optimizer(words: tuple[str, ...]) -> None:
     for factors in ({"0": 1.0, "1": 1.0}, {"0": 0.5, "1": 1.0}):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).double()
-        optimizer = build_optimizer(model, config, lambda name, factors=factors: factors[name[0]])  # type: ignore[misc]
+        optimizer = build_optimizer(model, config, lambda name, factors=factors: (factors[name[0]],))  # type: ignore[misc]
         grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
         assert sorted(grouped) == sorted(map(id, model.parameters()))
         for group in optimizer.param_groups:
