@@ -118,7 +118,7 @@ def stored(folder: RunFolder) -> dict[str, torch.Tensor]:
 def test_model_and_tokenizer_are_the_parents_and_the_rest_is_the_users(place: Path, parent: RunFolder) -> None:
     theirs = yaml.safe_load((parent.path / "config.yaml").read_text())
     ours = compose(words(place, parent.path)).as_dict()
-    for group in ("model", "embed", "share", "objective", "method", "attention"):
+    for group in ("model", "embed", "share", "objective", "method", "attention", "block"):
         assert ours[group] == theirs[group]
     assert ours["tokenizer"] == theirs["tokenizer"] | {"model_path": str(parent.path / "spiece.model")}
     assert ours["data"]["path"].endswith("novels.txt")
@@ -392,6 +392,9 @@ def test_rows_that_no_piece_belongs_to_are_left_behind(place: Path, begun: Calla
         (["model.heads=4"], "model.heads=4: .* has 2"),
         (["model.intermediate=32"], "model.intermediate=32: .* has 64"),
         (["model.norm=pre"], "model.norm=pre: .* has post"),
+        (["block=mobilebert"], "block=mobilebert: .* has standard"),
+        (["model.norm_type=no_norm"], "model.norm_type=no_norm: .* has layer_norm"),
+        (["model.trigram=true"], "model.trigram=true: .* has false"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(place: Path, parent: RunFolder, more: list[str], said: str) -> None:

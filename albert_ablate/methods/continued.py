@@ -16,6 +16,9 @@ CONTINUED = "parent"
 _EQUAL = {
     "embed.size": "embedding_size", "model.hidden": "hidden_size", "model.heads": "heads",
     "model.intermediate": "intermediate_size", "model.norm": "norm", "model.embedding_norm": "embedding_norm",
+    "model.norm_type": "norm_type", "model.trigram": "trigram", "model.table_width": "table_width",
+    "block": "layer_type", "model.block_width": "block_width", "model.feed_forwards": "feed_forwards",
+    "model.attention_input": "attention_input",
 }  # fmt: skip
 
 
