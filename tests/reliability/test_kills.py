@@ -11,6 +11,7 @@ from outcomes import shown
 from runhelpers import command_line, only_folder, run_folders, tiny_config, tiny_overrides
 from taskhelpers import write_sst2
 
+from albert_ablate.files import read_json
 from albert_ablate.record.folder import RunFolder
 
 #: Long enough to be killed while it trains.
@@ -32,8 +33,7 @@ BLOCKS = [
 ]  # fmt: skip
 KINDS = {
     "pretraining": TRAINING, "fine-tuning": FINE_TUNING, "ELECTRA": ELECTRA, "student": STUDENT, "causal": CAUSAL,
-    "blocks": BLOCKS,
-    "transfer": TRANSFER,
+    "blocks": BLOCKS, "transfer": TRANSFER,
 }  # fmt: skip
 
 #: A whole run: (its folder, seconds that it took).
@@ -53,9 +53,9 @@ def words_of(kind: str, place: Path, name: str) -> list[str]:
 
 def folder_of(kind: str, place: Path, name: str) -> RunFolder:
     """The run; of a student and its teacher, the student."""
-    if kind != "student":
+    if kind not in ("student", "transfer"):
         return only_folder(tiny_config(place, *_settings(kind, place), runs=name))
-    (student,) = (path for path in run_folders(place / name) if "tinybert" in path.name)
+    (student,) = (path for path in run_folders(place / name) if "teacher" in read_json(path / "manifest.json"))
     return RunFolder(student.parent, student.name)
 
 
