@@ -177,6 +177,8 @@ def _of_absent_methods(claim: dict[str, Any], runs: Sequence[Run]) -> bool:
         return not any(at(entry, "set_up.all_tasks.knowledge") for run in runs for entry in run.tasks)
     if all(score.startswith("QUEST") for score in claim["scores"]):
         return not {name for name in scores.tasks(runs) if name.startswith("quest")}
+    if any(of_arm.get("attention") == "bigbird" for of_arm in terms):
+        return not any(at(run.config, "attention.name") == "bigbird" for run in runs)
     if all(of_arm.get("block") == "mobilebert" for of_arm in terms):
         return not any(at(run.config, "block.type") == "mobilebert" for run in runs)
     families = [{"distilbert", "tinybert"}, {"causal"}, {"mobilebert"}]  # every other method but masked LM is ELECTRA's
