@@ -65,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ],
         ),
         (2, ["attention=bigbird", "attention.block=2", "attention.random=1", "batch.micro_size=2"]),
-        (2, ["objective=none", "pairs.join_documents=true", "batch.micro_size=2"]),
+        (2, ["pairs.join_documents=true", "objective=none", "batch.micro_size=2"]),
         (2, ["method.blocks=pairs", "method=causal", "objective=none", "batch.micro_size=2"]),
     ],
     ids=lambda v: str(v) if isinstance(v, int) else "-".join(v[:2]),
