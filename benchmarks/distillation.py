@@ -62,6 +62,10 @@ class OfWidthOne(nn.Module):
         """(R, H) -> (R, 1)."""
         return self.inputs[: len(states)]
 
+    def matrix(self, word_table: Tensor) -> Tensor:
+        """(V, 1) -> the same: what the transformed states are multiplied by."""
+        return word_table
+
 
 class Given(nn.Module):
     """A teacher whose forward pass costs next to nothing."""

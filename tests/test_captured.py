@@ -145,7 +145,7 @@ def test_replays_read_a_rate_for_each_group(
 ) -> None:
     config = cell("budget.steps=40", f"optimizer={optimizer}")
     equal_rates = trained(config, None, steps=8)[0]
-    monkeypatch.setattr(Trainer, "scale", lambda self, name: 0.25 if ".attention." in name else 1.0)
+    monkeypatch.setattr(Trainer, "factors", lambda self, name: (0.25 if ".attention." in name else 1.0,))
     expected, _ = trained(config, None, steps=8)
     found, _ = trained(config, Backend.GRAPH, steps=8)
     assert graphs.captures == 1

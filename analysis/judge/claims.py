@@ -64,7 +64,10 @@ _FURTHER: dict[Path, tuple[str, Callable[[pd.DataFrame], bool]]] = {
     FACTS: ("K-BERT's", lambda runs: any(has_facts(entry) for tasks in runs["tasks"] for entry in tasks)),
     CAUSAL: ("causal LM's", lambda runs: any(m.predicts_next for m in _methods(runs))),
     BIGBIRD: ("BigBird's", lambda runs: Attention.BIGBIRD in set(runs.get(ATTENTION.name, ()))),
-    MOBILEBERT: ("MobileBERT's", lambda runs: any(BlockType(t).has_bottlenecks for t in runs[BLOCK.name].dropna())),
+    MOBILEBERT: (
+        "MobileBERT's",
+        lambda runs: any(BlockType(t).has_bottlenecks for t in runs.get(BLOCK.name, ()) if isinstance(t, str)),
+    ),
 }  # fmt: skip
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 _ROW = re.compile(r"(\w+)\.(\d+)")
