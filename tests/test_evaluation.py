@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from albert_ablate.axes import Objective
-from albert_ablate.data.batches import Batch, assemble
+from albert_ablate.data.batches import Batch, masked_rows
 from albert_ablate.data.store import TokenStore
 from albert_ablate.errors import DataError
 from albert_ablate.evaluation import baselines as baselines_module
@@ -159,9 +159,9 @@ def test_held_out_batches_are_assembled_once_and_within_bounds(tmp_path: Path, m
 
     def noted(*values: Any) -> Batch:
         made.append(values)
-        return assemble(*values)
+        return masked_rows(*values)
 
-    monkeypatch.setattr(heldout, "assemble", noted)
+    monkeypatch.setattr(heldout, "masked_rows", noted)
     _, held_out = held_out_of(config)
     first = [batch_arrays(batch) for batch in held_out.plain.batches(7)]
     assert [len(labels) for *_, labels in first] == [4, 3]
