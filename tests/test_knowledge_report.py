@@ -24,7 +24,8 @@ def words(terms: dict[str, Any]) -> list[str]:
     def text(value: Any) -> str:
         return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
-    return ["task=facts", "task.pool=mean", *(f"{key}={text(value)}" for key, value in terms.items())]
+    rate = f"task.scaling.learning_rate={ARMS[0]['task.scaling.learning_rate']}"  # the sweep's
+    return ["task=facts", "task.pool=mean", rate, *(f"{key}={text(value)}" for key, value in terms.items())]
 
 
 def entry(terms: dict[str, Any]) -> dict[str, Any]:
