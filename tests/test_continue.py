@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sentencepiece
 import torch
@@ -25,7 +26,7 @@ from runhelpers import (
     weights_of,
     write_corpus,
 )  # fmt: skip
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_import import PIECES, bert
 
 from albert_ablate.commands.export import main as export
@@ -41,6 +42,7 @@ from albert_ablate.errors import ConfigError, UserError
 from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.training.checkpoint import load_weights
+from albert_ablate.training.continuing import take
 from albert_ablate.training.trainer import Trainer
 from analysis.read.arms import full_names
 from analysis.read.cells import select
@@ -157,6 +159,20 @@ def test_training_begins_with_the_weights_and_the_loss_of_the_parent(
         trainer.method.terms(trainer.model.eval(), batch), trainer.method.terms(model.eval(), batch), strict=True
     ):
         assert ours.loss_sum.item() == other.loss_sum.item()
+
+
+def test_every_table_of_pieces_is_matched(tmp_path: Path) -> None:
+    """MobileBERT's head has a matrix with a row for each piece, too."""
+    form = ["block=mobilebert", "model.lm_head=extended", "embed.size=8"]
+    ours, theirs = (method_of(tiny_config(tmp_path, *form, f"seed={seed}")).build({}) for seed in (0, 1))
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    before = ours.state_dict()["mlm_head.extra"].clone()
+    rows = np.roll(np.arange(len(before)), 3)
+    rows[5] = -1
+    take(tmp_path, ours, ours.encoder.shape, (), rows)
+    wanted = theirs.state_dict()["mlm_head.extra"][torch.from_numpy(rows)]
+    wanted[5] = before[5]
+    assert torch.equal(ours.state_dict()["mlm_head.extra"], wanted)
 
 
 def test_rows_of_another_tokenizer_are_matched_by_piece(

@@ -301,8 +301,10 @@ IDLE = (
     "seed",
     "model.name",
 )
-UNUSED = ("budget.tokens", "budget.flops", "budget.seconds", "budget.lookups")
-UNUSED += ("init.run", "init.tokenizer", "init.weights")  # the identity of the parent says it all
+UNUSED = (
+    "budget.tokens", "budget.flops", "budget.seconds", "budget.lookups",
+    "init.run", "init.tokenizer", "init.weights",  # the identity of the parent says it all
+)  # fmt: skip
 #: What makes a run another cell than a sweep file's, which trains masked LM, without a warm start and in one group of
 #: layers, unless it says otherwise.
 CELL = tuple(UNSAID)

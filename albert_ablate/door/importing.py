@@ -172,6 +172,7 @@ def _state(config: RunConfig, imported: "Imported", vocabulary: Path) -> "dict[s
     from albert_ablate.data.wordpiece import NAME, read_vocabulary, row_order
     from albert_ablate.interop.imported import some
     from albert_ablate.methods import method_of
+    from albert_ablate.model.heads import PIECE_ROWS
 
     state, tensors = method_of(config).build({}).state_dict(), dict(imported.tensors)
     wrong = [
@@ -183,9 +184,7 @@ def _state(config: RunConfig, imported: "Imported", vocabulary: Path) -> "dict[s
         raise ForeignCheckpointError(f"The tensors do not fit config.json: {some(wrong)}.")
     if config.tokenizer.name == NAME:
         order = torch.from_numpy(row_order(read_vocabulary(vocabulary), config.tokenizer.vocab_size, vocabulary))
-        for name in ("encoder.embedding.word.weight", "mlm_head.bias", "mlm_head.extra"):
-            if name in tensors:
-                tensors[name] = tensors[name][order]
+        tensors |= {name: rows[order] for name, rows in tensors.items() if name.endswith(PIECE_ROWS)}
     return state | tensors
 
 

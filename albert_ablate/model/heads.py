@@ -189,6 +189,8 @@ class ExtendedHead(TokenHead):
         return word_table if self.extra is None else torch.cat([word_table, self.extra], 1)
 
 
+#: How the names of a model's tensors end that have a row for each piece.
+PIECE_ROWS = ("embedding.word.weight", "mlm_head.bias", "mlm_head.extra")
 #: ``Shape.lm_head`` -> the head that predicts pieces.
 TOKEN_HEADS: dict[str, type[TokenHead]] = {"transform": MaskedLMHead, "plain": PlainHead, "extended": ExtendedHead}
 

@@ -137,10 +137,10 @@ class FineTuner(TaskLoop):
         """The loss of the task, a mean over examples."""
         return (Term("task", self._loss(self.model, batch), "examples"),)
 
-    def scale(self, name: str) -> float:
-        """By the tensor's layer if ``task.optimizer.layer_decay`` is set."""
+    def factors(self, name: str) -> tuple[float, ...]:
+        """One, by the tensor's layer if ``task.optimizer.layer_decay`` is set."""
         (encoder,) = self.encoders
-        return layer_scale(name, encoder.shape, self.common.optimizer)
+        return (layer_scale(name, encoder.shape, self.common.optimizer),)
 
     def scored_at(self, done: int, over: bool) -> bool:
         """At the evaluations, which are spread evenly over the steps."""

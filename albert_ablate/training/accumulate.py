@@ -65,13 +65,9 @@ class Accumulator(ABC):
     def resized(self) -> None:
         """Drop everything that depends on the previous size of micro-batches."""
 
-    def scale(self, name: str) -> float:
-        """Factor of the learning rate of the parameter ``name``; never 0."""
-        return 1.0
-
     def factors(self, name: str) -> tuple[float, ...]:
-        """The factor in each stage of the training; with 0 the parameter is not trained."""
-        return (self.scale(name),)
+        """Factors of the parameter's learning rate, one for each stage of the training; 0: it is not trained there."""
+        return (1.0,)
 
     def first_backend(self, backend: Backend | None) -> Backend | None:
         """The backend to begin with; ``backend`` is the machine's choice."""

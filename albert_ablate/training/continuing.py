@@ -15,14 +15,13 @@ from albert_ablate.data.vocabulary import open_tokenizer, tokenizer_file
 from albert_ablate.interop.imported import heads_called
 from albert_ablate.model.base import EncoderModel
 from albert_ablate.model.blocks import bank_entries
+from albert_ablate.model.heads import PIECE_ROWS
 from albert_ablate.model.shape import Shape
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.init import Init, Pieces
 from albert_ablate.record.manifest import Manifest
 from albert_ablate.training.checkpoint import POSITIONS, WEIGHTS, newest, read_weights, repeated_to
 
-#: How the names of tensors end that have a row for each piece.
-_PIECES = ("embedding.word.weight", "mlm_head.bias")
 _ENCODER = "encoder"
 
 
@@ -105,7 +104,7 @@ def take(
         tensor = stored.get(source)
         if tensor is None or name.partition(".")[0] in lacking:
             continue
-        if rows is not None and name.endswith(_PIECES):
+        if rows is not None and name.endswith(PIECE_ROWS):
             tensor = _by_piece(own, tensor, rows)
         elif name.endswith(POSITIONS) and tensor.shape[1:] == own.shape[1:] and len(tensor) != len(own):
             (result.repeated if len(tensor) < len(own) else result.cut).append(name)
