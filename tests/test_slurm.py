@@ -115,6 +115,29 @@ def test_a_time_limit_that_strikes_three_times_changes_no_bit(tmp_path: Path) ->
     assert timeless(folder.metrics()) == timeless(undisturbed.metrics())
 
 
+def test_a_job_that_is_killed_is_noticed_and_its_cell_continues(tmp_path: Path) -> None:
+    """Also on a cluster without accounts, as that of cluster.sh: the queue is asked."""
+    words = [*tiny_overrides(tmp_path, runs="slurm"), "seed=0,1", *LONG]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), "-m", *words, *LAUNCHER], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    killed, end = "", time.monotonic() + 240
+    while not killed and process.poll() is None and time.monotonic() < end:
+        saved = [f for f in run_folders(tmp_path / "slurm") if RunFolder(f.parent, f.name).saved_step()]
+        if saved and (running := jobs("RUNNING")):
+            killed = running[0]
+            subprocess.run(["scancel", "--signal=KILL", "--full", killed], check=True)
+        time.sleep(0.1)
+    output, _ = process.communicate(timeout=1200)
+    print(output)
+    assert killed, output
+    assert process.returncode == 0, output
+    assert "sacct" not in output
+    assert "Bypassing" not in output
+    assert {RunFolder(tmp_path / "slurm", f.name).state() for f in run_folders(tmp_path / "slurm")} == {"finished"}
+
+
 def test_one_cell_on_two_nodes_is_saved_at_the_limit_and_continues(tmp_path: Path) -> None:
     """The batch script of docs/slurm.md, without GPUs; `cluster.sh start 2`."""
     if len(subprocess.run(["sinfo", "-h", "-N"], capture_output=True, text=True).stdout.splitlines()) < 2:

@@ -161,6 +161,8 @@ def multirun(overrides: Sequence[str], composed: DictConfig, make: Callable[[Dic
         cards = visible_gpus() if engine.here is not None and _may_use_gpus(cells) else []
         completed(composed, cells, len(cards))
         launcher = make(composed)
+        if engine.prepare is not None:
+            engine.prepare()
 
         def launch(chosen: Sequence[Cell]) -> "list[Outcome | None]":
             at_once = cells_at_once(composed, chosen, len(cards))

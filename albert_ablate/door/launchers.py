@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from albert_ablate import console
+from albert_ablate.door.slurm import watch_queue_without_accounts
 from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.cells import Cell
 
@@ -29,6 +30,8 @@ class Engine:
     cluster: bool = False
     #: Whether a call starts all of its cells at the same time, so that this project hands it a part at a time.
     unbounded: bool = False
+    #: What this machine needs before the first call.
+    prepare: Callable[[], None] | None = None
 
 
 def _joblib_jobs(settings: Settings, cores: int) -> int:
@@ -46,7 +49,7 @@ LAUNCHERS: Mapping[str, Engine] = {
         "submitit_local", "launchers", here=lambda settings, cores: cores, unbounded=True
     ),
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": Engine(
-        "submitit_slurm", "launchers", cluster=True
+        "submitit_slurm", "launchers", cluster=True, prepare=watch_queue_without_accounts
     ),
 }
 #: Presets in ``conf/hydra/launcher`` -> the launcher that they set up.
