@@ -26,7 +26,7 @@ from albert_ablate.config.schema import CONF, RunConfig
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.door.compose import paper_setup, shown, to_run_config
 from albert_ablate.door.help import text
-from albert_ablate.door.launchers import asks_for_gpus, cells_at_once, completed, engine_of, threads_of
+from albert_ablate.door.launchers import asks_for_gpus, cells_at_once, completed, engine_of, prepare, threads_of
 from albert_ablate.door.options import require_supported
 from albert_ablate.door.words import REFUSALS, explained, readable, searchpath, single_values
 from albert_ablate.errors import ConfigError, PreemptedError, RunFolderError, UserError
@@ -161,12 +161,11 @@ def multirun(overrides: Sequence[str], composed: DictConfig, make: Callable[[Dic
         cards = visible_gpus() if engine.here is not None and _may_use_gpus(cells) else []
         completed(composed, cells, len(cards))
         launcher = make(composed)
-        if engine.prepare is not None:
-            engine.prepare()
+        prepare(composed.hydra)
 
         def launch(chosen: Sequence[Cell]) -> "list[Outcome | None]":
             at_once = cells_at_once(composed, chosen, len(cards))
-            threads = threads_of(at_once)
+            threads = threads_of(composed.hydra, at_once)
             part = at_once if at_once is not None and engine.unbounded else len(chosen)
             returned: list[JobReturn] = []
             for first in range(0, len(chosen), part):

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from albert_ablate import console
+from albert_ablate.door import ray
 from albert_ablate.door.slurm import watch_queue_without_accounts
 from albert_ablate.errors import ConfigError
 from albert_ablate.sweeping.cells import Cell
@@ -30,13 +31,19 @@ class Engine:
     cluster: bool = False
     #: Whether a call starts all of its cells at the same time, so that this project hands it a part at a time.
     unbounded: bool = False
-    #: What this machine needs before the first call.
-    prepare: Callable[[], None] | None = None
+    #: settings -> cores of a cell, where the engine counts them and does not enforce it.
+    cores: Callable[[Settings], int] | None = None
+    #: What this machine needs before the first call; gets the settings.
+    prepare: Callable[[Settings], None] | None = None
 
 
 def _joblib_jobs(settings: Settings, cores: int) -> int:
     jobs = settings.get("n_jobs") or 1
     return jobs if jobs > 0 else max(cores + 1 + jobs, 1)
+
+
+def _ray_cores(settings: Settings) -> int:
+    return max(1, int(settings["ray"]["remote"].get("num_cpus", 1)))
 
 
 #: Hydra's class -> the launcher.
@@ -49,11 +56,14 @@ LAUNCHERS: Mapping[str, Engine] = {
         "submitit_local", "launchers", here=lambda settings, cores: cores, unbounded=True
     ),
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": Engine(
-        "submitit_slurm", "launchers", cluster=True, prepare=watch_queue_without_accounts
+        "submitit_slurm", "launchers", cluster=True, prepare=lambda settings: watch_queue_without_accounts()
+    ),
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher": Engine(
+        "ray", "ray", cluster=True, cores=_ray_cores, prepare=ray.connect
     ),
 }
 #: Presets in ``conf/hydra/launcher`` -> the launcher that they set up.
-PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm"}
+PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm", "ray_cluster": "ray"}
 
 
 def known_launchers() -> list[str]:
@@ -77,6 +87,7 @@ def asks_for_gpus(hydra: DictConfig) -> bool:
     settings = _plain(hydra)
     extra = settings.get("additional_parameters") or {}
     requests = [settings.get("gpus_per_node"), settings.get("gpus_per_task"), settings.get("gres")]
+    requests.append(((settings.get("ray") or {}).get("remote") or {}).get("num_gpus"))
     requests += [value for key, value in extra.items() if key.replace("-", "_") in ("gpus", "gpus_per_node", "gres")]
     return any(requests)
 
@@ -138,8 +149,18 @@ def cells_at_once(composed: DictConfig, cells: Sequence[Cell], gpus: int) -> int
     return min(jobs, len(cells))
 
 
-def threads_of(at_once: int | None) -> int | None:
-    """CPU threads of each job if ``at_once`` jobs divide this machine's cores; None: all that the job finds."""
+def prepare(hydra: DictConfig) -> None:
+    """Do what the configured launcher needs before its first call. Raises ConfigError."""
+    engine = engine_of(hydra)
+    if engine.prepare is not None:
+        engine.prepare(_plain(hydra))
+
+
+def threads_of(hydra: DictConfig, at_once: int | None) -> int | None:
+    """CPU threads of each job: its share if ``at_once`` jobs divide this machine's cores; None: all that it finds."""
+    engine = engine_of(hydra)
+    if engine.cores is not None:
+        return engine.cores(_plain(hydra))
     if at_once is None:
         return None
     from albert_ablate.record.provenance import usable_cores
