@@ -18,15 +18,18 @@ from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError
 from albert_ablate.files import read_json
 from albert_ablate.methods import method_of
+from albert_ablate.methods.batch import StepBatches
 from albert_ablate.methods.mobilebert import LAYER_RATES
 from albert_ablate.methods.stages import Stage, share_within, shares, stage_at
 from albert_ablate.model import transfer
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.sweeping import calibration
 from albert_ablate.sweeping.calibration import _SCHEDULE, _position
 from albert_ablate.sweeping.estimate import Calibration, on_this_machine
 from albert_ablate.training.accumulate import _loss
 from albert_ablate.training.optimizers import scale_of
+from albert_ablate.training.trainer import Trainer
 
 FORM = (
     "block=mobilebert", "model.block_width=16", "model.feed_forwards=2", "model.norm_type=no_norm",
@@ -417,3 +420,18 @@ def test_the_last_stage_is_measured_with_rates_near_zero() -> None:
     assert stage_at(stages, share) == len(stages) - 1
     assert share_within(stages, len(stages) - 1, share) < 1e-9
     assert _position(stages[-1:]) == 1.0
+
+
+def test_the_last_stage_is_measured(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(shared, *STUDENT, "method.transfer=progressive")
+    measured, timed = [], calibration._timed_step
+
+    def noted(trainer: Trainer, batches: StepBatches, step: int) -> tuple[float, int]:
+        found = timed(trainer, batches, step)
+        measured.append(trainer.stage)
+        return found
+
+    monkeypatch.setattr(calibration, "_timed_step", noted)
+    monkeypatch.setattr(calibration, "_WARM_UP_STEPS", 2)
+    assert calibration.measure(config).step_seconds > 0
+    assert set(measured) == {len(method_of(config).stages) - 1} == {3}
