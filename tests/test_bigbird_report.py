@@ -13,7 +13,8 @@ from albert_ablate.config.labels import arm_labels
 from albert_ablate.door.compose import compose
 from analysis import audit
 from analysis.judge.claims import BIGBIRD, Verdict, in_question, judge, load_all, load_claims
-from analysis.judge.tables import build
+from analysis.judge.tables import arms_of, build
+from analysis.read import paper
 from analysis.read.runs import load_runs
 from analysis.recount.checks import DISAGREES
 from analysis.report import gather
@@ -56,6 +57,17 @@ def test_the_papers_order_is_reproduced_and_its_reverse_contradicted(tmp_path: P
     assert [found[name].paper for name in order] == [pytest.approx(1.5), pytest.approx(2.6), pytest.approx(1.8), None]
     found = simulated(tmp_path / "b", {**LAW, ("attention.random", 3): 0.005, ("attention.global_blocks", 2): 0.004})
     assert [found[name].verdict for name in order[2:]] == ["contradicted"] * 2
+
+
+def test_rows_are_named_as_their_cells() -> None:
+    names = ("window", "random", "global_blocks")
+    for row, terms in zip(paper.table("bigbird_table1")["rows"], arms_of("bigbird_table1").values(), strict=True):
+        parts = [name.partition("_")[0] for name in names if terms.get(f"attention.{name}")]
+        listed = ", ".join(parts[:-1]) + (" and " if parts[:-1] else "") + parts[-1] if parts else "full"
+        assert row["attention"] == listed
+    for row, terms in zip(paper.table("bigbird_length")["rows"], arms_of("bigbird_length").values(), strict=True):
+        kind = "full" if terms["attention"] == "full" else "blocks"
+        assert row["attention and tokens"] == f"{kind}, {terms['pairs.max_length']:,}"
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.03, "reproduced"), (-0.03, "contradicted")])
@@ -117,3 +129,12 @@ def test_labels_say_what_an_arm_reads() -> None:
     )  # fmt: skip
     labels = arm_labels([compose(words).as_dict() for words in overrides])
     assert labels == ["full attention", "BigBird, random=3", "BigBird, random=0"]
+
+
+def test_tables_of_papers_that_no_run_speaks_of_are_not_missing(tmp_path: Path) -> None:
+    for terms in cells("table5"):
+        write_cell(tmp_path / "albert", terms, 0)
+    text = markdown(gather(load_runs(tmp_path / "albert"), [], draw=False))
+    assert "ELECTRA's tables" in text
+    assert "BigBird's tables" not in text
+    assert "MobileBERT's tables" not in text

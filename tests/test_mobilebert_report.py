@@ -13,7 +13,7 @@ from albert_ablate.methods import method_of
 from albert_ablate.training.budget import step_flops
 from analysis import audit
 from analysis.judge.claims import MOBILEBERT, Verdict, judge, load_all, load_claims
-from analysis.judge.tables import REFERENCES, build
+from analysis.judge.tables import REFERENCES, arms_of, build
 from analysis.read import paper
 from analysis.read.runs import load_runs
 from analysis.recount.checks import AGREES, DISAGREES, OPEN
@@ -85,6 +85,29 @@ def test_the_papers_numbers() -> None:
     for row, strategy in ((rows[5], joint), (rows[6], auxiliary)):
         for ours, theirs in (*columns.items(), ("SQuAD1.1_F1", "SQuAD1.1_F1")):
             assert row[ours] - rows[4][ours] == pytest.approx(strategy[theirs] - progressive[theirs])
+
+
+def test_rows_are_named_as_their_cells() -> None:
+    """Our widths are 3/8 of the paper's; norms and activations are those of the cell."""
+
+    def said(terms: Mapping[str, Any]) -> tuple[int, int, int]:
+        hidden, width = (round(terms[f"model.{key}"] * 8 / 3) for key in ("hidden", "block_width"))
+        return hidden, width, terms["model.heads"]
+
+    rows = [row["row"] for row in paper.table("mobilebert_table2")["rows"]]
+    for row, letter, terms in zip(rows, "abcdefghi", arms_of("mobilebert_table2").values(), strict=True):
+        hidden, width, heads = said(terms)
+        assert row == f"{letter}: H {hidden}, W {width}, {heads} heads"
+    rows = [row["row"] for row in paper.table("mobilebert_table3")["rows"]]
+    for row, terms in zip(rows, arms_of("mobilebert_table3").values(), strict=True):
+        _, width, heads = said(terms)
+        networks = terms["model.feed_forwards"]
+        assert row == f"W {width}, {heads} heads, {networks} network{'s' if networks > 1 else ''}"
+    names = {"layer_norm": "LayerNorm", "no_norm": "NoNorm", "gelu_tanh": "GELU", "relu": "ReLU"}
+    rows = [row["arm"] for row in paper.table("mobilebert_table_operational")["rows"]]
+    for row, terms in zip(rows, arms_of("mobilebert_table_operational").values(), strict=True):
+        alone = "" if terms["method"] == "mobilebert" else ", without a teacher"
+        assert row == f"{names[terms['model.norm_type']]}, {names[terms['model.activation']]}{alone}"
 
 
 @pytest.mark.parametrize("name", TABLES)
