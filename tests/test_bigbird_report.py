@@ -37,8 +37,8 @@ def write(root: Path, law: dict[Any, float], *tables: str) -> Path:
             group |= {key.partition(".")[2]: value for key, value in terms.items() if key.startswith("attention.")}
             settings["attention"] = {"name": terms["attention"]} | group
             for key in (key for key in terms if key.split(".")[0] in ("pairs", "batch", "model", "warm_start")):
-                group, _, name = key.partition(".")
-                settings[group][name] = terms[key]
+                of, _, name = key.partition(".")
+                settings[of][name] = terms[key]
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     return root
 

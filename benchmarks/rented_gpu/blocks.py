@@ -64,7 +64,7 @@ def kernels(size: Size) -> dict[str, Any]:
     for length in _TIMED if on_gpu else _REHEARSED:
         of_length = {"full": _full, GATHER: block_attention} | ({FLEX: flex_block_attention} if on_gpu else {})
         times[str(length)] = {
-            name: 1000 * clock(_step(kernel, length, max(_TOKENS // length, 1) if on_gpu else 1, size.device))
+            name: 1000 * clock(_step(kernel, length, *((_TOKENS // length, HEADS) if on_gpu else (1, 1)), size.device))
             for name, kernel in of_length.items()
         }
     passed = all(value <= TOLERANCE for value in differences.values())
@@ -78,16 +78,15 @@ def _full(
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def _step(kernel: BlockKernel, length: int, sequences: int, device: str) -> Callable[[], None]:
+def _step(kernel: BlockKernel, length: int, sequences: int, heads: int, device: str) -> Callable[[], None]:
     """Forward and backward in bf16."""
     draw = torch.Generator(device).manual_seed(0)
-    size = (4, sequences, HEADS, length, WIDTH)
+    size = (4, sequences, heads, length, WIDTH)
     q, k, v, up = torch.randn(size, generator=draw, device=device, dtype=torch.bfloat16).unbind(0)
-    operands = [z.detach().requires_grad_() for z in (q, k, v)]
-    place = Place(0, HEADS, length, max(length, 4096), training=True)
+    q, k, v = (z.detach().requires_grad_() for z in (q, k, v))
+    place = Place(0, heads, length, max(length, 4096), training=True)
 
     def step() -> None:
-        context = kernel(*operands, PATTERN, place, None, 0.0)
-        torch.autograd.grad(context, operands, up)
+        torch.autograd.grad(kernel(q, k, v, PATTERN, place, None, 0.0), (q, k, v), up)
 
     return step
