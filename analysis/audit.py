@@ -122,6 +122,7 @@ def audit(
     for run in runs:
         if run.state != "copy":
             checks += parameters.check(run)
+            checks += parameters.check_flops(run)
             checks += held_out.check(run)
             checks += fine_tunings.check(run, data)
     checks += prompted.check(reported.files.get("kshot.csv", []), runs)

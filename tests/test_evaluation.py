@@ -571,9 +571,34 @@ def test_a_run_has_left_its_baseline_only_beyond_the_margin(
         unigram = 25 + draw.normal(0, 0.5, 400)
         loss = unigram - 5 * gain + draw.normal(0, 0.05, 400)
         zero = np.zeros(400)
-        return {"loss": loss, "unigram": unigram, "bigram": unigram, "hits": zero, "frequent": zero, "count": count}
+        sums = {"loss": loss, "unigram": unigram, "bigram": unigram, "hits": zero, "frequent": zero, "count": count}
+        return sums | {"late_loss": zero, "late_count": zero}
 
     monkeypatch.setattr(Evaluator, "_masked_lm", sums)
     record = evaluator._masked_lm_record()
     assert record["gain_over_unigram"] == pytest.approx(gain, abs=0.01)
     assert record["left_baseline"] is (gain > PLATEAU_MARGIN)
+
+
+def test_long_sequences_are_scored_by_position_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early and late positions apart, by a plain loop over the held-out batches."""
+    monkeypatch.setattr(intrinsic, "LATE", 10)
+    evaluator = evaluator_of(folder, "sop")
+    record = evaluator._masked_lm_record()
+    sides: dict[bool, list[float]] = {False: [], True: []}
+    with torch.inference_mode():
+        for batch in evaluator.held_out.plain.batches(None):
+            states = evaluator.model.encoder(batch.input_ids, batch.type_ids, batch.mask).flatten(0, 1)
+            logits = evaluator.model.token_logits(states[batch.positions]).double()
+            losses = -logits.log_softmax(-1)[torch.arange(len(batch.targets)), batch.targets]
+            for position, loss in zip(
+                (batch.positions % batch.input_ids.shape[1]).tolist(), losses.tolist(), strict=True
+            ):
+                sides[position >= 10].append(loss)
+    found = record["by_position"]
+    assert found["split"] == 10
+    assert found["early"] == pytest.approx(np.mean(sides[False]), abs=1e-4)
+    assert found["late"] == pytest.approx(np.mean(sides[True]), abs=1e-4)
+    assert found["early_interval"][0] < found["early"] < found["early_interval"][1]
+    monkeypatch.setattr(intrinsic, "LATE", 512)
+    assert "by_position" not in evaluator._masked_lm_record()

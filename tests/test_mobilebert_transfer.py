@@ -14,16 +14,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.door.compose import compose
 from albert_ablate.errors import ConfigError
 from albert_ablate.files import read_json
 from albert_ablate.methods import method_of
+from albert_ablate.methods.batch import StepBatches
 from albert_ablate.methods.mobilebert import LAYER_RATES
 from albert_ablate.methods.stages import Stage, share_within, shares, stage_at
 from albert_ablate.model import transfer
 from albert_ablate.model.dropout import Dropout
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.sweeping import calibration
+from albert_ablate.sweeping.calibration import _SCHEDULE, _position
+from albert_ablate.sweeping.estimate import Calibration, on_this_machine
 from albert_ablate.training.accumulate import _loss
 from albert_ablate.training.optimizers import scale_of
+from albert_ablate.training.trainer import Trainer
 
 FORM = (
     "block=mobilebert", "model.block_width=16", "model.feed_forwards=2", "model.norm_type=no_norm",
@@ -385,3 +391,47 @@ def test_a_run_with_its_teacher_and_after_a_kill(shared: Path, tmp_path: Path, m
     assert ["kl_loss", "mlm_loss", "sentence_loss"] in names
     assert [line["step"] for line in lines[0]][:3] == [2, 3, 4]  # a line where a stage ends, and every third step
     assert read_json(folders[0].path / "results.json")["masked_lm"]["accuracy"] >= 0
+
+
+# --- estimates ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transfer", ["progressive", "joint", "auxiliary", "none"])
+def test_an_estimate_of_time_is_that_of_all_stages(transfer: str) -> None:
+    """If time is FLOPs, the estimate from the last stage is the time of each stage, weighted by its share."""
+    config = compose(
+        ["model=mobilebert_nano", "share=none", "embed=e48", "method=mobilebert", f"method.transfer={transfer}"]
+    )
+    method = method_of(config)
+    rate, last = 1e9, len(method.stages) - 1
+    seconds = [config.batch.size * method.stage_flops(stage) / rate for stage in range(last + 1)]
+    measured = Calibration(step_seconds=seconds[last], sequence_seconds=0.0, peak_bytes=7, tokens_per_step=4000.0)
+    estimate = on_this_machine(config, measured)
+    spent = sum(share * time for share, time in zip(shares(method.stages), seconds, strict=True)) * estimate.steps
+    assert estimate.seconds == pytest.approx(spent, rel=0.01)
+    if transfer == "progressive":
+        assert seconds[0] < 0.4 * seconds[last], "the first stage has one layer of teacher and student"
+
+
+def test_the_last_stage_is_measured_with_rates_near_zero() -> None:
+    config = compose(["model=mobilebert_nano", "share=none", "embed=e48", "method=mobilebert"])
+    stages = method_of(config).stages
+    share = _position(stages) / _SCHEDULE
+    assert stage_at(stages, share) == len(stages) - 1
+    assert share_within(stages, len(stages) - 1, share) < 1e-9
+    assert _position(stages[-1:]) == 1.0
+
+
+def test_the_last_stage_is_measured(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(shared, *STUDENT, "method.transfer=progressive")
+    measured, timed = [], calibration._timed_step
+
+    def noted(trainer: Trainer, batches: StepBatches, step: int) -> tuple[float, int]:
+        found = timed(trainer, batches, step)
+        measured.append(trainer.stage)
+        return found
+
+    monkeypatch.setattr(calibration, "_timed_step", noted)
+    monkeypatch.setattr(calibration, "_WARM_UP_STEPS", 2)
+    assert calibration.measure(config).step_seconds > 0
+    assert set(measured) == {len(method_of(config).stages) - 1} == {3}

@@ -350,6 +350,7 @@ def test_every_file_is_covered_here() -> None:
         "distil_demo",
         "causal",
         "causal_demo",
+        "shapes_demo",
         *CAUSAL,
         *BLOCKS,
         *MOBILEBERT,

@@ -10,6 +10,7 @@ from albert_ablate.config.init import init_contradictions
 from albert_ablate.config.knowledge import knowledge_contradictions
 from albert_ablate.config.schema import BudgetConfig, DataConfig, PathsConfig, RunConfig
 from albert_ablate.config.tasks import AUGMENT, DISTIL, FineTuneConfig, QuestConfig, TaskConfig, TextConfig
+from albert_ablate.model.block_pattern import FLEX, GATHER, LEAST_TILE, tile_of
 
 
 def contradictions(c: RunConfig) -> list[str]:
@@ -71,6 +72,7 @@ def contradictions(c: RunConfig) -> list[str]:
             f"batch.micro_size={c.batch.micro_size} exceeds batch.size={c.batch.size}. "
             f"Use batch.micro_size={c.batch.size}."
         )
+    problems += _kernel_contradictions(c)
     problems += _data_contradictions(c.data)
     problems += _task_contradictions(c.tasks, c.model.max_positions)
     problems += _layer_decay_contradictions(c)
@@ -80,6 +82,29 @@ def contradictions(c: RunConfig) -> list[str]:
     problems += _path_contradictions(c.paths)
     if len(set(c.task.seeds)) < len(c.task.seeds):
         problems.append(f"task.seeds={list(c.task.seeds)}: a seed is listed twice. Name each once.")
+    return problems
+
+
+def _kernel_contradictions(c: RunConfig) -> list[str]:
+    """What FlexAttention does not compute."""
+    if c.runtime.block_kernel != FLEX or not c.attention.name.in_blocks:
+        return []
+    problems, flex = [], f"runtime.block_kernel={FLEX}"
+    if c.attention.plan != "seed":
+        problems.append(
+            f"attention.plan={c.attention.plan} with {flex}: the plan may choose a block twice, which this kernel "
+            f"counts once. Use runtime.block_kernel={GATHER}, or attention.plan=seed."
+        )
+    if tile_of(c.attention.block) < LEAST_TILE:
+        problems.append(
+            f"attention.block={c.attention.block} with {flex}: a block must be a multiple of {LEAST_TILE} tokens. "
+            f"Use runtime.block_kernel={GATHER}, or attention.block={LEAST_TILE}."
+        )
+    if c.model.attention_dropout:
+        problems.append(
+            f"model.attention_dropout={c.model.attention_dropout:g} with {flex}: this kernel drops no probabilities. "
+            f"Use runtime.block_kernel={GATHER}, or model.attention_dropout=0."
+        )
     return problems
 
 

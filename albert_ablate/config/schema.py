@@ -298,6 +298,7 @@ class RuntimeConfig:
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "bf16", "fp32"]
     backend: Literal["auto", "eager", "compiled", "graph"]  # of a GPU
+    block_kernel: Literal["gather", "flex"]  # of attention in blocks
     threads: Annotated[int, Field(ge=1, le=1024)] | None
     workers: Annotated[int, Field(ge=0, le=1024)] | None
     log_every: Positive

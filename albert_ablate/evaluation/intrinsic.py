@@ -6,7 +6,7 @@ which measures the representation. Where [CLS] sees only itself, the head reads 
 with a trained head, ``own_head`` also gives the accuracy of that head on the other task, as in the paper's Table 5.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,21 @@ from albert_ablate.evaluation.replaced import replaced_tokens
 from albert_ablate.methods import Measure
 from albert_ablate.model.attention import PATTERNS
 from albert_ablate.model.rows import first_rows, last_rows
-from albert_ablate.record.results import MaskedLM, Proportion, SentenceTask
+from albert_ablate.record.results import LossByPosition, MaskedLM, Proportion, SentenceTask
 from albert_ablate.training.machine import Machine
+
+#: The position in a sequence from which on masked LM is scored apart: the length of most encoders' sequences.
+LATE = 512
+
+
+def _by_position(sums: Mapping[str, np.ndarray]) -> LossByPosition:
+    """Means before position ``LATE`` and from it on, with intervals over sequences."""
+    late_loss, late_count = sums["late_loss"], sums["late_count"]
+    early, early_interval = clustered_mean(sums["loss"] - late_loss, sums["count"] - late_count)
+    late, late_interval = clustered_mean(late_loss, late_count)
+    return LossByPosition(
+        split=LATE, early=early, early_interval=early_interval, late=late, late_interval=late_interval
+    )  # fmt: skip
 
 
 class Evaluator:
@@ -100,6 +113,8 @@ class Evaluator:
             examples=count,
             sequences=len(s["count"]),
         )
+        if s["late_count"].any():
+            record.by_position = _by_position(s)
         if self.baselines is None:
             return record.as_json()
         gain, gain_interval = clustered_mean(s["unigram"] - s["loss"], s["count"])
@@ -138,12 +153,19 @@ class Evaluator:
     def _masked_lm(
         self, pairs: PairSet, baselines: NgramBaselines | None, limit: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Sums over the masked positions of each sequence, for the model and ``baselines``: arrays (sequences,)."""
+        """Sums over the masked positions of each sequence, for the model and ``baselines``: arrays (sequences,).
+
+        ``late_loss`` and ``late_count`` are those of positions from ``LATE`` on.
+        """
         bars = ("unigram", "bigram", "frequent") if baselines is not None else ()
-        rows: dict[str, list[np.ndarray]] = {name: [] for name in ("loss", "hits", "count", *bars)}
+        rows: dict[str, list[np.ndarray]] = {
+            name: [] for name in ("loss", "hits", "count", "late_loss", "late_count", *bars)
+        }
         for (batch, part), (loss, hits) in read(self._predictions(pairs, limit)):
             m = pairs.located(batch, part)
+            late = (batch.positions.numpy() % batch.input_ids.shape[1] >= LATE).astype(np.float64)
             values = {"loss": loss, "hits": hits, "count": np.ones(len(m.targets))}
+            values |= {"late_loss": loss * late, "late_count": late}
             if baselines is not None:
                 values |= baselines.scores(m.left, m.targets, m.document)
             for name, value in values.items():

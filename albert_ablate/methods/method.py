@@ -85,6 +85,10 @@ class Method(ABC):
         """The parts of the schedule, in order. ``flops`` is a mean over the schedule."""
         return SINGLE
 
+    def stage_flops(self, stage: int) -> float:
+        """``flops`` of a sequence in one of the stages, an index into ``stages``."""
+        return self.flops()
+
     def begin(self, model: Any, stage: int) -> None:  # noqa: B027 - most methods have nothing to prepare
         """Prepare the model for the steps of a stage, an index into ``stages``: when it begins and after a restart."""
 

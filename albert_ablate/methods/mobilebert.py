@@ -189,6 +189,10 @@ class MobileBert(Student):
         """One forward pass up to the last layer that a stage compares, a mean over the schedule."""
         return self._mean(self._teacher_forward)
 
+    def stage_flops(self, stage: int) -> float:
+        """See ``Method``."""
+        return 3 * self._student_forward(stage) + self._teacher_forward(stage)
+
     def _mean(self, of_stage: Callable[[int], float]) -> float:
         return math.fsum(share * of_stage(stage) for stage, share in enumerate(shares(self.stages)))
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from albert_ablate.model import cpu
-from albert_ablate.model.block_attention import block_attention
 from albert_ablate.model.block_pattern import BlockPattern
 from albert_ablate.model.block_plan import Place, key_blocks
+from albert_ablate.model.flex_blocks import kernel_for
 from albert_ablate.model.rounding import compute_dtype
 from albert_ablate.model.shape import Shape
 
@@ -145,7 +145,7 @@ def _block_kernel(q: Tensor, k: Tensor, v: Tensor, view: View, drop: float) -> T
     if pattern.is_full(length):
         return biased_attention(q, k, v, None if keys is None else keys[:, None, None], drop)
     place = Place(view.layer, heads, length, view.shape.max_positions, view.training)
-    return block_attention(q, k, v, pattern, place, keys, drop)
+    return kernel_for(q, drop)(q, k, v, pattern, place, keys, drop)
 
 
 def _seen_in_blocks(shape: Shape, layer: int, positions: Tensor) -> Tensor:

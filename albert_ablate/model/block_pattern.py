@@ -8,6 +8,15 @@ from functools import lru_cache
 
 #: Up to so many tokens the released code computes full attention (``core/modeling.py``).
 RELEASED_FULL_LENGTH = 512
+#: The kernels of attention in blocks, as ``runtime.block_kernel`` names them.
+GATHER, FLEX = "gather", "flex"
+#: Rows of a tile of FlexAttention; tiles are powers of two.
+LEAST_TILE, _MOST_TILE = 16, 64
+
+
+def tile_of(block: int) -> int:
+    """Rows of FlexAttention's tiles for blocks of so many tokens, which tiles must divide."""
+    return min(block & -block, _MOST_TILE)
 
 
 @dataclass(frozen=True)

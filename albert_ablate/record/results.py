@@ -21,6 +21,16 @@ class Bars(Part):
     run_unigram_loss: Number | None = None  # by piece frequencies of the training text
 
 
+class LossByPosition(Part):
+    """Masked LM of sequences of more than 512 tokens, apart by position in the sequence."""
+
+    split: Whole  # the first late position, from 0
+    early: Number  # nats
+    early_interval: Interval | None = None  # with independent sequences
+    late: Number
+    late_interval: Interval | None = None
+
+
 class MaskedLM(Part):
     """Masked LM on held-out pairs, beside the n-gram baselines of the training text."""
 
@@ -38,6 +48,7 @@ class MaskedLM(Part):
     gain_interval: Interval | None = None
     left_baseline: bool | None = None  # whether the gain is above the plateau, with 95% confidence
     bars: Bars | None = None  # on a text that the run was not trained on
+    by_position: LossByPosition | None = None  # absent where all sequences are shorter
 
 
 class ContextGain(Part):

@@ -146,7 +146,18 @@ def _masked_lm_rows(results: dict[str, Any], m: dict[str, Any]) -> list[ScoreRow
     if best:
         most = f"{best['masked_lm']['accuracy']:.1%} achievable, {m.get('unigram_accuracy', float('nan')):.1%} chance"
     accuracy = ScoreRow(("  masked-LM accuracy", f"{m['accuracy']:.1%}", _percent(m["interval"])), most)
-    return [loss, *(ScoreRow(("", "", ""), bar) for bar in more), accuracy]
+    return [loss, *(ScoreRow(("", "", ""), bar) for bar in more), *_position_rows(m), accuracy]
+
+
+def _position_rows(m: dict[str, Any]) -> list[ScoreRow]:
+    """The loss of early and of late positions; none where no sequence is long."""
+    if not (apart := m.get("by_position")):
+        return []
+    names = {"early": f"first {apart['split']} positions", "late": "positions after them"}
+    return [
+        ScoreRow((f"  {name}", f"{apart[part]:.3f}", "{:.3f} to {:.3f}".format(*apart[f"{part}_interval"])), "")
+        for part, name in names.items()
+    ]
 
 
 def _foreign(results: dict[str, Any]) -> bool:

@@ -2,8 +2,9 @@
 
 Measured in a separate process, whose peak memory is then that of the step, and kept in
 ``cache/calibration/`` for a month, or for ten minutes if the machine was busy. A batch too large for a
-short measurement is measured on fewer sequences and scaled. Timings wait for the GPU, which has only
-queued its work when a call returns.
+short measurement is measured on fewer sequences and scaled. Of several stages the last is measured: it needs
+most memory, and the estimate scales its time by the FLOPs of the others. Timings wait for the GPU, which has
+only queued its work when a call returns.
 """
 
 import os
@@ -11,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from albert_ablate.errors import UserError
 from albert_ablate.files import digest, read_json, write_json
 from albert_ablate.methods import method_of
 from albert_ablate.methods.batch import StepBatches
+from albert_ablate.methods.stages import Stage
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.record.provenance import usable_cores
 from albert_ablate.sweeping.estimate import Calibration
@@ -39,7 +42,7 @@ from albert_ablate.training.trackers import Trackers
 from albert_ablate.training.trainer import Trainer
 
 #: Raise when the meaning of a measurement changes.
-_FORMAT = 4
+_FORMAT = 5
 #: Seconds for which a measurement counts: on a quiet machine, and on a busy one.
 _KEPT, _KEPT_BUSY = 30 * 86400.0, 600.0
 #: Longest measured step, approximately.
@@ -47,6 +50,8 @@ _SECONDS = 2.0
 #: FLOPs of such a step on a laptop's processor; on a GPU, of the trial that measures its FLOP/s.
 _STEP_FLOPS = 1.5e12
 _TRIAL_STEPS = 4
+#: Steps of the schedule that measured steps stand in; far too many to leave the warm-up of a stage.
+_SCHEDULE = 2**40
 _WARM_UP_SECONDS = 2.0
 _WARM_UP_STEPS = 100  # at most; at most as many are measured after them
 _LEAST_STEPS = 8
@@ -163,7 +168,7 @@ def _trainer(
 ) -> tuple[Trainer, StepBatches]:
     """A trainer on batches of ``rows`` sequences, and the batches. Its rates are too small to diverge."""
     batch = replace(config.batch, size=rows, micro_size=rows)
-    still = replace(config.budget, steps=2**40, warmup_steps=2**40 - 1)
+    still = replace(config.budget, steps=_SCHEDULE, warmup_steps=_SCHEDULE - 1)
     method = method_of(replace(prepared.settled(config), batch=batch, seed=0))
     batches = method.batches(prepared.train, prepared.tokenizer.word_starts)
     short = replace(config, batch=batch, budget=still)
@@ -175,9 +180,14 @@ def _timed_step(trainer: Trainer, batches: StepBatches, step: int) -> tuple[floa
     """(seconds, real tokens) of a whole optimizer step, its batch included."""
     began = time.perf_counter()
     batch = batches[step]
-    trainer.update(step, batch, position=1.0)
+    trainer.update(step, batch, position=_position(trainer.method.stages))
     trainer.settle()
     return time.perf_counter() - began, batch.counts()["tokens"]
+
+
+def _position(stages: Sequence[Stage]) -> float:
+    """The position on the schedule at which the last stage has just begun, so that its rates are near 0."""
+    return 1.0 + (stages[-2].ends * _SCHEDULE if len(stages) > 1 else 0.0)
 
 
 def _steps(trainer: Trainer, batches: StepBatches) -> tuple[list[float], float]:

@@ -24,7 +24,7 @@ _DISK_BYTES_PER_SECOND = 4e8
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured steps of one shape on one machine."""
+    """Measured steps of one shape on one machine; of the last stage where the method has several."""
 
     step_seconds: float  # a whole optimizer step, its batch included
     sequence_seconds: float  # a held-out sequence, forward
@@ -62,10 +62,11 @@ def on_this_machine(config: RunConfig, measured: Calibration, sequence_tokens: f
     ``sequence_tokens``: mean real tokens of a sequence, if a better value than the calibration's is known.
     """
     tokens = measured.tokens_per_step if sequence_tokens is None else config.batch.size * sequence_tokens
-    steps = _steps(config, tokens, measured.step_seconds)
+    step_seconds = _mean_seconds(config, measured)
+    steps = _steps(config, tokens, step_seconds)
     disk = _checkpoint_bytes(config)
     saves = 1 + steps // config.runtime.checkpoint_every
-    seconds = steps * measured.step_seconds + saves * disk / _DISK_BYTES_PER_SECOND + _FIXED_SECONDS
+    seconds = steps * step_seconds + saves * disk / _DISK_BYTES_PER_SECOND + _FIXED_SECONDS
     seconds += _evaluated_sequences(config, steps) * measured.sequence_seconds
     return Estimate(
         steps, steps * tokens, float(steps * step_flops(config)), seconds, measured.peak_bytes,
@@ -81,6 +82,12 @@ def on_gpu(config: RunConfig, flops_per_second: float, sequence_tokens: float) -
     flops = float(steps * per_step)
     disk = _checkpoint_bytes(config) * config.runtime.keep_checkpoints
     return Estimate(steps, steps * tokens, flops, flops / flops_per_second, None, disk)
+
+
+def _mean_seconds(config: RunConfig, measured: Calibration) -> float:
+    """Seconds of a step, a mean over the schedule: in the other stages as its FLOPs are to those of the last."""
+    method = method_of(config)
+    return measured.step_seconds * method.flops() / method.stage_flops(len(method.stages) - 1)
 
 
 def _steps(config: RunConfig, tokens_per_step: float, step_seconds: float) -> int:

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.files import digest, read_json, write_json
+from albert_ablate.model import flex_blocks
 from albert_ablate.model.attention import PATTERNS
 from albert_ablate.model.attention_kernels import AttentionCase, AttentionTimes, measure, seconds_on_gpu, use
 from albert_ablate.model.shape import Shape
@@ -41,8 +42,10 @@ def choose_attention(config: RunConfig, forward: ForwardPass, machine: Machine) 
     """Make this process use the fastest kernel for ``forward``; returns the record of the choice.
 
     The kernels are measured unless the cache has their times. Returns None and changes nothing on a CPU and for a
-    pattern with a special kernel. Call it before the first step: compiled and captured code keeps its kernel.
+    pattern with a special kernel: attention in blocks has the kernel of ``runtime.block_kernel`` from now on. Call it
+    before the first step: compiled and captured code keeps its kernel.
     """
+    flex_blocks.use(config.runtime.block_kernel)
     if machine.device.type != "cuda" or PATTERNS[forward.shape.pattern].kernel is not None:
         return None
     form, deterministic = _FORMATS[machine.precision], config.runtime.deterministic

@@ -8,6 +8,7 @@ import torch
 
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.errors import ConfigError
+from albert_ablate.model.block_pattern import FLEX, GATHER
 
 
 class Backend(StrEnum):
@@ -29,6 +30,15 @@ def choose_backend(config: RuntimeConfig, device: torch.device) -> Backend | Non
         why = "runtime.device is cpu" if config.device == "cpu" else "this machine has no usable GPU"
         raise ConfigError(f"runtime.backend={config.backend} is for GPUs, but {why}. Use runtime.backend=auto.")
     return None
+
+
+def check_block_kernel(config: RuntimeConfig, device: torch.device) -> None:
+    """Raises ConfigError if FlexAttention is set and no GPU is used."""
+    if config.block_kernel == FLEX and device.type == "cpu":
+        raise ConfigError(
+            f"runtime.block_kernel={FLEX} is for GPUs: on a CPU FlexAttention has no gradients, and computes all pairs "
+            f"where it is not compiled. Use runtime.block_kernel={GATHER}."
+        )
 
 
 def keep_compiled(cache: Path, backend: Backend | None) -> None:

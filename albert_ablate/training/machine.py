@@ -7,7 +7,7 @@ import torch
 
 from albert_ablate.config.schema import RuntimeConfig
 from albert_ablate.record import provenance
-from albert_ablate.training.backend import Backend, choose_backend
+from albert_ablate.training.backend import Backend, check_block_kernel, choose_backend
 from albert_ablate.training.distributed import ALONE, World
 from albert_ablate.training.precision import autocast, choose_device, choose_precision
 
@@ -28,6 +28,7 @@ class Machine:
     def of(cls, runtime: RuntimeConfig) -> "Machine":
         """As configured, for a single process. Raises ConfigError if the device is missing."""
         device = choose_device(runtime)
+        check_block_kernel(runtime, device)
         backend = choose_backend(runtime, device)
         return cls(device, choose_precision(runtime, device), backend=backend)
 

@@ -177,8 +177,13 @@ def _owner(file: Path | None) -> str:
 
 def in_question(runs: pd.DataFrame, claims: Sequence[Claim]) -> list[Claim]:
     """``claims``, without those of papers whose methods, tasks or facts no run has."""
-    absent = {name for file, (_, there) in _FURTHER.items() if not there(runs) for name in ids_of(file)}
+    absent = {name for file in _FURTHER if not is_there(runs, file) for name in ids_of(file)}
     return [claim for claim in claims if claim.id not in absent]
+
+
+def is_there(runs: pd.DataFrame, file: Path) -> bool:
+    """Whether any of the runs is what the claims of a shipped file besides ALBERT's speak of."""
+    return _FURTHER[file][1](runs)
 
 
 @cache

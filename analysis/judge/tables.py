@@ -55,6 +55,12 @@ REFERENCES: dict[str, tuple[int | None, ...]] = {
     "tinybert_table3": (None, 0, 0, 0, 0, 0),
     "tinybert_table4": (None, 0, 0),
     "tinybert_table7": (None, 0, 1),
+    "mobilebert_table2": (None, 0, 1, 2, 3, 2, 5, 6, 7),
+    "mobilebert_table3": (2, 2, None, 2),
+    "mobilebert_table_operational": (None, 0, 0, 0, 0, 4),
+    "mobilebert_table_transfer": (None, 0, 1, 2, 3, 4, 4),
+    "bigbird_table1": (None, 0, 0, 0, 0, 0),
+    "bigbird_length": (None, 0, 0, 0, 1, 2),
 }
 _DOWNSTREAM = (
     ("SQuAD1.1_F1", "SQuAD1.1_EM"),
@@ -71,6 +77,8 @@ _DOWNSTREAM_OF = {
     "electra": _OF_GLUE,
     "distilbert": _OF_GLUE,
     "tinybert": (("MNLI",), ("MNLI-mm",), ("MRPC",), ("CoLA",), (FOUR,)),
+    "mobilebert": (("GLUE",), ("MNLI",), ("task:qnli",), ("SST-2",), ("SQuAD1.1_F1",)),
+    "bigbird": (("SQuAD1.1_F1",), ("MNLI",)),
 }
 _COST = ("params", "tokens/s")
 #: Columns that no arm is best in.
@@ -198,7 +206,7 @@ def build(runs: pd.DataFrame, name: str, survivors: bool = False) -> Table:
     selection = select(runs, arms)
     selected = pd.concat(selection.runs.values()) if selection.names() else runs.iloc[:0]
     columns = _columns(selected, name)
-    labels = [c["name"] for c in printed["columns"] if c["name"] not in {*METRICS, "speedup", "parameters_M", "Avg"}]
+    labels = [c["name"] for c in printed["columns"] if not _is_score(c["name"])]
     unit = _unit_of_speed(name, selection, list(arms))
     rows = []
     for arm, paper_row in zip(arms, printed["rows"], strict=True):
@@ -238,6 +246,11 @@ def _columns(runs: pd.DataFrame, name: str) -> tuple[tuple[str, ...], ...]:
     known = {metric(key).task for column in downstream for key in column}
     others = [(f"task:{task}",) for task in tasks_of(runs) if task not in known]
     return (("params",), *scores, *others, ("tokens/s",), ("speedup",))
+
+
+def _is_score(column: str) -> bool:
+    """Whether a column of the paper is a number of an arm, and not a part of its name."""
+    return column in {*METRICS, "speedup", "parameters_M", "Avg"} or column.startswith("task:")
 
 
 def _label(column: str, paper_value: Any, runs: pd.DataFrame) -> str:

@@ -2,13 +2,15 @@
 
 import pandas as pd
 
-from albert_ablate.axes import AXES, METHOD
+from albert_ablate.axes import ATTENTION, AXES, METHOD
 from albert_ablate.config.labels import PARENT, flatten, shown_value
 
 from .setups import BEFORE, SHAPE, Settings, under
 
-#: Settings that the axes, with the others of the group ``method``, and the sizes of the paper's tables stand for.
-APART = (*(axis.path for axis in AXES), METHOD.group, "warm_start", PARENT, "model.base", *SHAPE)
+#: Axes with further settings in their group, which only some of their values read.
+DETAILED = (METHOD, ATTENTION)
+#: Settings that the axes, with the others of these groups, and the sizes of the paper's tables stand for.
+APART = (*(axis.path for axis in AXES), *(axis.group for axis in DETAILED), "warm_start", PARENT, "model.base", *SHAPE)
 
 
 def settings_of_arms(runs: pd.DataFrame) -> list[Settings]:

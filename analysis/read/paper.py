@@ -1,6 +1,7 @@
 """The papers' tables and figure curves: the only source of their numbers.
 
-ALBERT's are in ``paper.yaml``, ELECTRA's in ``electra.yaml``, DistilBERT's and TinyBERT's in ``distillation.yaml``.
+ALBERT's are in ``paper.yaml``, ELECTRA's in ``electra.yaml``, DistilBERT's and TinyBERT's in ``distillation.yaml``,
+MobileBERT's and BigBird's in ``shapes.yaml``.
 """
 
 from functools import cache
@@ -15,18 +16,21 @@ AVERAGED = (("SQuAD1.1_F1", "SQuAD1.1_EM"), ("SQuAD2.0_F1", "SQuAD2.0_EM"), ("MN
 
 
 #: How ids of tables, figures and sweeps begin -> the file with their numbers; ALBERT's begin with none of these.
-_FILES = {"electra": "electra", "distilbert": "distillation", "tinybert": "distillation"}
+_FILES = {
+    "electra": "electra", "distilbert": "distillation", "tinybert": "distillation", "mobilebert": "shapes",
+    "bigbird": "shapes",
+}  # fmt: skip
 
 
 @cache
 def record(name: str = "paper") -> dict[str, Any]:
-    """The content of ``paper.yaml``, ``electra.yaml`` or ``distillation.yaml``, by the name without the ending."""
+    """The content of ``paper.yaml`` or of a file beside it, by the name without the ending."""
     text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def family(name: str) -> str:
-    """Whose a table or figure is: ``electra``, ``distilbert``, ``tinybert``, or ``albert`` for all others."""
+    """Whose a table or figure is: ``electra``, another start of ``_FILES``, or ``albert`` for all others."""
     return next((start for start in _FILES if name.startswith(start)), "albert")
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from albert_ablate.axes import METHOD
 from albert_ablate.config.labels import TUNED, arm_labels, differing
 from albert_ablate.sweeping.record import SWEEPS
 
-from .arms import APART, full_names, settings_of_arms
+from .arms import APART, DETAILED, full_names, settings_of_arms
 from .cells import Selection, largest
 from .planted import natural
 from .records import printable
@@ -117,10 +116,10 @@ def _arm_names(runs: pd.DataFrame) -> list[str]:
 def _free(runs: pd.DataFrame) -> tuple[str, ...]:
     """The settings in which the arms of a sweep may differ: those that its cells set to several values.
 
-    Where methods differ, so may all settings of the method: one method reads some that another does not.
+    Where methods or attention differ, so may all settings of their group: one value reads some that another does not.
     """
     names = differing([settings for settings in settings_of_arms(runs) if settings])
-    method = (METHOD.group,) if METHOD.path in names else ()
+    groups = tuple(axis.group for axis in DETAILED if axis.path in names)
     shape = (*SHAPE, "model.base") if any(under(name, ("model",)) for name in names) else ()
     text = (TOKENS,) if any(under(name, ("data", "tokenizer")) for name in names) else ()
-    return tuple(dict.fromkeys((*names, *shape, *text, *method)))
+    return tuple(dict.fromkeys((*names, *shape, *text, *groups)))

@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+from . import layers
 from .arms import model_file, shape, width_of
 from .checks import Check, compare, unknown
 from .files import at, shapes
@@ -11,8 +12,6 @@ from .runs import Run
 _SECTION = "parameter counts"
 #: Sizes of the released vocabulary, position table and segment table.
 _VOCABULARY, _POSITIONS, _TYPES = 30_000, 512, 2
-#: Settings of parts that the formula does not cover, with the value that they have without these parts.
-_PLAIN = {"trigram": False, "table_width": "embedding", "pooler": "tanh"}
 _RULES = ("encoder", "with_pooler", "with_heads")
 
 
@@ -50,9 +49,18 @@ def check(run: Run) -> list[Check]:
             for rule in _RULES
         ]
     source = f"{run.folder / 'config.yaml'} (by formula)"
-    checks = [compare(_SECTION, f"{where}.with_pooler", recorded.get("with_pooler"), counted, source)]
-    reason = "no weights are kept; only the count with pooler is checked, by formula"
-    return checks + [unknown(_SECTION, f"{where}.{rule}", recorded.get(rule), reason) for rule in _RULES[::2]]
+    checks = [compare(_SECTION, f"{where}.{rule}", recorded.get(rule), counted[rule], source) for rule in _RULES[:2]]
+    reason = "no weights are kept; parameters of heads are not counted by formula"
+    return [*checks, unknown(_SECTION, f"{where}.{_RULES[2]}", recorded.get(_RULES[2]), reason)]
+
+
+def check_flops(run: Run) -> list[Check]:
+    """The check of ``flops_per_step`` in manifest.json by formula, for masked LM with full attention; else none."""
+    recorded, counted = at(run.manifest, "flops_per_step"), layers.step_flops(run)
+    if recorded is None or counted is None:
+        return []
+    source = f"{run.folder / 'config.yaml'} (by formula)"
+    return [compare("FLOPs", f"{run.name} · flops_per_step", recorded, counted, source)]
 
 
 def from_shapes(tensors: dict[str, list[int]]) -> dict[str, int]:
@@ -65,11 +73,10 @@ def from_shapes(tensors: dict[str, list[int]]) -> dict[str, int]:
     return {"encoder": parts["encoder"], "with_pooler": pooled, "with_heads": pooled + parts["heads"]}
 
 
-def _by_formula(run: Run) -> int | None:
-    """Parameters with pooler by formula; None where a needed setting is missing or has a value it does not cover."""
+def _by_formula(run: Run) -> dict[str, int] | None:
+    """Parameters without and with pooler by formula; None where a setting is missing or has a value not covered."""
     model, vocabulary = run.config.get("model", {}), at(run.manifest, "data.tokenizer.vocab_size")
-    needed = ("hidden", "layers", "intermediate", "max_positions")
-    known = {name: model.get(name) for name in needed}
+    sizes, e = layers.sizes(run), at(run.config, "embed.size")
     usual = (
         model.get("projection", "auto") == "auto"
         and at(run.config, "share.groups") in (None, 1)
@@ -77,17 +84,19 @@ def _by_formula(run: Run) -> int | None:
     )
     share = {"all": (True, True), "none": (False, False), "attention": (True, False), "ffn": (False, True)}
     strategy = at(run.config, "share.strategy")
-    if not usual or vocabulary is None or None in known.values() or strategy not in share:
+    depth, positions = model.get("layers"), model.get("max_positions")
+    if not usual or None in (vocabulary, depth, positions, e) or sizes is None or strategy not in share:
         return None
-    h, inner, layers = known["hidden"], known["intermediate"], known["layers"]
-    types, e = model.get("type_vocab", _TYPES), at(run.config, "embed.size")
-    types = 0 if at(run.config, "method.token_types") is False else types
+    h, trigram = sizes.h, bool(model.get("trigram"))
+    types = 0 if at(run.config, "method.token_types") is False else model.get("type_vocab", _TYPES)
+    width = h if model.get("table_width") == "hidden" else e
+    tables = vocabulary * e + (positions + types) * width
+    tables += 0 if model.get("embedding_norm") is False else 2 * width
+    projection = (3 if trigram else 1) * e * h + h if trigram or e != h else 0
+    last = 2 * h if model.get("norm") == "pre" else 0
     trained = at(run.config, "objective.name") != "none"
-    pooler = 0 if at(run.config, "method.pooler") == "trained" and not trained else h * h + h
-    attention, feed_forward = ((1 if shared else layers) for shared in share[strategy])
-    whole = _counted(vocabulary, known["max_positions"], types, e, h, inner, 0) - (h * h + h) + pooler
-    whole -= 2 * e if model.get("embedding_norm") is False else 0
-    whole += 2 * h if model.get("norm") == "pre" else 0
-    if at(run.config, "block.type") == "mobilebert" or any(model.get(k, v) != v for k, v in _PLAIN.items()):
-        return None
-    return whole + attention * (4 * (h * h + h) + 2 * h) + feed_forward * (2 * h * inner + inner + h + 2 * h)
+    pooled = trained or at(run.config, "method.pooler") != "trained"
+    pooler = h * h + h if pooled and model.get("pooler", "tanh") == "tanh" else 0
+    blocks = zip(layers.parameters(sizes), share[strategy], strict=True)
+    encoder = tables + projection + last + sum(int(part) * (1 if shared else depth) for part, shared in blocks)
+    return {"encoder": encoder, "with_pooler": encoder + pooler}

@@ -41,6 +41,9 @@ REPLACED = "replaced AUC"
 PRINTED_BY_ELECTRA = ("GLUE", "MNLI", "SST-2")
 #: The same for TinyBERT's tables.
 PRINTED_BY_TINYBERT = ("MNLI", "MNLI-mm", "MRPC", "CoLA", "four tasks")
+#: The same for MobileBERT's and BigBird's.
+PRINTED_BY_MOBILEBERT = ("GLUE", "MNLI", "task:qnli", "SST-2", "SQuAD1.1_F1")
+PRINTED_BY_BIGBIRD = ("SQuAD1.1_F1", "MNLI")
 #: Mean over scores -> (task, set, metric) of each.
 _MEANS = {
     "GLUE": (

@@ -27,6 +27,9 @@ AGAINST: dict[str, tuple[int | None, ...]] = {
     "distilbert": (None, 0, 0, 1, 2), "distilbert_table4": (None, 0, 1, 2, 2, 2, 2, 2),
     "tinybert_table2": (None, 0, 1, 1, 1), "tinybert_table3": (None, 0, 0, 0, 0, 0), "tinybert_table4": (None, 0, 0),
     "tinybert_table7": (None, 0, 1),
+    "mobilebert_table2": (None, 0, 1, 2, 3, 2, 5, 6, 7), "mobilebert_table3": (2, 2, None, 2),
+    "mobilebert_table_operational": (None, 0, 0, 0, 0, 4), "mobilebert_table_transfer": (None, 0, 1, 2, 3, 4, 4),
+    "bigbird_table1": (None, 0, 0, 0, 0, 0), "bigbird_length": (None, 0, 0, 0, 1, 2),
 }  # fmt: skip
 _COST = ("params", "tokens/s", "speedup")
 _OF_CELL = ("score", "unit", "n", "planned", "mean", "low", "high", "sd", "paper", "missing", "mark", "runs")
@@ -101,9 +104,14 @@ class TableCheck:
             columns = scores.PRINTED_BY_ELECTRA
         if self.name.startswith("tinybert"):
             columns = scores.PRINTED_BY_TINYBERT
+        if self.name.startswith("mobilebert"):
+            columns = scores.PRINTED_BY_MOBILEBERT
+        if self.name.startswith("bigbird"):
+            columns = scores.PRINTED_BY_BIGBIRD
         if self.name.startswith(("electra", "tinybert")):
             held_out = scores.SENTENCES
         known = {scores.OF_TASKS[key][0] for key in columns if key in scores.OF_TASKS}
+        known |= {key.removeprefix("task:") for key in columns if key.startswith("task:")}
         probe = [scores.REPLACED] if scores.values(runs, scores.REPLACED) else []
         others = [f"task:{task}" for task in scores.tasks(runs) if task not in known]
         return ["params", *columns, *(["tokens/s", "speedup", *held_out, *probe, *others] if runs else [])]

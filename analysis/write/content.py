@@ -10,7 +10,7 @@ from albert_ablate.command_line import command_name
 from albert_ablate.console import duration
 
 from ..draw.style import Drawing
-from ..judge.claims import Verdict, counted, divided, whose
+from ..judge.claims import BIGBIRD, DISTILLATION, MOBILEBERT, Verdict, counted, divided, is_there, whose
 from ..judge.controls import Controls
 from ..judge.controls import summary as controls_summary
 from ..judge.effects import SweepTable
@@ -26,7 +26,15 @@ from .answer import on_plateau
 _OTHERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ELECTRA's": ("electra", ("electra",)),
     "DistilBERT's and TinyBERT's": ("distillation", ("distilbert", "tinybert")),
+    "MobileBERT's": ("mobilebert_table_transfer", ("mobilebert",)),
+    "BigBird's": ("bigbird_table1", ("bigbird",)),
 }
+#: Family of tables that are shown without runs only where a run is what their paper's claims speak of -> their file.
+OF_FAMILY = {
+    "distilbert": DISTILLATION, "tinybert": DISTILLATION, "mobilebert": MOBILEBERT, "bigbird": BIGBIRD,
+}  # fmt: skip
+#: Families whose tables are missing only where they would be shown without runs.
+_UNNAMED = ("mobilebert", "bigbird")
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,8 @@ def missing(report: Report) -> list[str]:
         for row in t.rows
         if row.arm in t.selection.waiting
     ]
-    empty = [table for table in report.tables if table not in report.filled]
+    silent = {family for family in _UNNAMED if not is_there(report.runs, OF_FAMILY[family])}
+    empty = [t for t in report.tables if t not in report.filled and paper.family(t.name) not in silent]
     folded = {
         whose: group
         for whose, (_, families) in _OTHERS.items()
@@ -197,12 +206,13 @@ def footer_of(runs: pd.DataFrame) -> str:
     more = ""
     if any(method.corrupts for method in methods):
         more = f" ELECTRA's: Clark et al., {electra['title']}, ICLR 2020 (arXiv {electra['arxiv']})."
-    if any(method.distils for method in methods):
-        first, second = paper.record("distillation")["papers"].values()
-        more += (
-            f" DistilBERT's: Sanh et al., {first['title']} (arXiv {first['arxiv']}). "
-            f"TinyBERT's: Jiao et al., {second['title']} (arXiv {second['arxiv']})."
-        )
+    students, shapes = paper.record("distillation")["papers"], paper.record("shapes")["papers"]
+    for name, which in (
+        ("DistilBERT", students), ("TinyBERT", students), ("MobileBERT", shapes), ("BigBird", shapes),
+    ):  # fmt: skip
+        if is_there(runs, OF_FAMILY[name.lower()]):
+            cited = which[name.lower()]
+            more += f" {name}'s: {cited['authors'].split(',')[0]} et al., {cited['title']} (arXiv {cited['arxiv']})."
     return (
         f"Made by albert-ablate from run folders; code of {', '.join(commits) or 'unknown commits'}. "
         f"The paper's numbers: Lan et al., {record['title']}, ICLR 2020 (arXiv {record['arxiv']}, v6).{more}"

@@ -8,18 +8,27 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from albert_ablate.axes import METHOD, MethodName
 from albert_ablate.command_line import command_name
 
 from ..judge import prompted, targets
-from ..judge.claims import counted, divided
+from ..judge.claims import counted, divided, is_there
 from ..judge.controls import HEAD, Controls, page_rows, reading, rows
 from ..judge.controls import summary as controls_summary
 from ..judge.recipes import leaderboard, recipe_table
 from ..judge.tables import Table
 from ..read import paper
 from . import own, render, web
-from .content import Report, answer, cautions, details, footer_of, missing, subtitle_of, untested_summary
+from .content import (
+    OF_FAMILY,
+    Report,
+    answer,
+    cautions,
+    details,
+    footer_of,
+    missing,
+    subtitle_of,
+    untested_summary,
+)
 from .costs import cost_html, cost_rows, costs
 from .figure import figure_of
 from .filled import filled_part
@@ -110,10 +119,9 @@ def _further(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _is_offered(table: Table, runs: pd.DataFrame) -> bool:
-    """Whether the page shows a table without runs: those of students only where a run learned from a teacher."""
-    return paper.family(table.name) not in ("distilbert", "tinybert") or any(
-        MethodName(name).distils for name in set(runs[METHOD.name].dropna())
-    )
+    """Whether the page shows a table without runs: those of some papers only where a run is what they speak of."""
+    claims = OF_FAMILY.get(paper.family(table.name))
+    return claims is None or is_there(runs, claims)
 
 
 def markdown(report: Report) -> str:

@@ -81,7 +81,7 @@ def decisive(folders: Folders, size: Any, compiling: Any) -> list[Any]:
 
 def informative(folders: Folders, size: Any, compiling: Any, backend: str) -> list[Any]:
     """The sections that the campaign does not depend on, those with targets first; our side uses ``backend``."""
-    from benchmarks.rented_gpu import backends, speed
+    from benchmarks.rented_gpu import backends, blocks, speed
     from benchmarks.rented_gpu.sections import Section
 
     larger = partial(backends.speeds, folders=folders, size=size, backend=backend, more=size.larger)
@@ -94,6 +94,7 @@ def informative(folders: Folders, size: Any, compiling: Any, backend: str) -> li
         Section("ceilings", 12, 5, partial(speed.ceilings, size=size)),
         Section("transformers", 105, 20, partial(speed.peers, folders=folders, size=size, backend=backend)),
         Section("attention", 15, 5, lambda ask: ask(speed.attention, size)),
+        Section("attention in blocks", 25, 8, lambda ask: ask(blocks.kernels, size)),
         Section("profile", 12, 8, lambda ask: ask(speed.profile, folders, size, backend)),
         Section("larger model", 30, 12, larger),
     ]
