@@ -22,7 +22,7 @@ from albert_ablate.tasks.batches import in_order
 from albert_ablate.tasks.finetuning import BEST
 from albert_ablate.tasks.masked_words import predicts_masked_words
 from albert_ablate.tasks.reread import manifest_of, settings_of, tuner_of
-from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TaskBatch
+from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TagsWords, TaskBatch
 from albert_ablate.tasks.texts.task import trim
 from albert_ablate.training.checkpoint import load_strictly, load_weights, newest
 from albert_ablate.training.machine import Machine
@@ -105,7 +105,7 @@ class LoadedRun:
         return writer.continued(prompt, Sampler(seed, temperature, top_p), tokens).text
 
     def predict(self, task: str, texts: Sequence[Text], *settings: str) -> list[Answer]:
-        """Predictions of the run's fine-tuning on ``task`` for each text: a class, labels, or numbers.
+        """Predictions of the run's fine-tuning on ``task`` for each text: a class, labels, numbers, or entities.
 
         ``task`` names a task, or a folder in ``RUN/tasks``. Of several fine-tunings of a task, the one with the lowest
         seed is used, with its best weights. The task's files are read again for the labels; if they were moved,
@@ -117,6 +117,10 @@ class LoadedRun:
         config = compose_for_run(self.folder / "config.yaml", [*settings_of(manifest), *settings])
         given = {word.partition("=")[0].lstrip("+~") for word in settings}
         tuner = tuner_of(config, unit, given.__contains__, self.tokenizer, self.machine)
+        if isinstance(tuner.task, TagsWords):
+            features = tuner.task.of_texts(_singles(name, texts))
+            load_strictly(unit.path / BEST, tuner.model)
+            return list(tuner.task.entities(features, tuner.predict(features)))
         if not isinstance(tuner.task, AnswersTexts):
             raise ConfigError(f"{name}: its examples are more than texts; its predictions on dev are in {unit.path}.")
         load_strictly(unit.path / BEST, tuner.model)
@@ -150,3 +154,11 @@ def _pairs(texts: Sequence[Text]) -> list[tuple[str, str | None]]:
     if not texts or isinstance(texts, str):
         raise DataError('Give the texts as a list with at least one text, such as ["A text."].')
     return [(text, None) if isinstance(text, str) else text for text in texts]
+
+
+def _singles(task: str, texts: Sequence[Text]) -> list[str]:
+    """The texts of a task that reads one each. Raises DataError for pairs."""
+    pairs = _pairs(texts)
+    if any(second is not None for _, second in pairs):
+        raise DataError(f"{task} takes single texts, not pairs.")
+    return [text for text, _ in pairs]

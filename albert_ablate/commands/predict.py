@@ -3,7 +3,7 @@
 The table is a .csv, .tsv or .jsonl with the text columns of the task; a label column is not needed. The rows are
 written with further columns: the class with the probability of each, each label with its probability, or numbers.
 ``--text`` and ``--second`` name text columns that are called otherwise. The answers do not depend on the order of the
-rows.
+rows. For files of words see ``tagging``.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from albert_ablate import console
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import program
+from albert_ablate.commands.tagging import tag_file
 from albert_ablate.commands.unit import load_unit
 from albert_ablate.errors import ConfigError, DataError, RunFolderError
 from albert_ablate.files import require_writable
@@ -61,7 +62,15 @@ def predict(
     _require_new(out, ending)
     opened = load_unit(unit, settings)
     from albert_ablate.tasks.tables import write_rows  # after the checks: torch loads slowly
+    from albert_ablate.tasks.task import TagsWords
 
+    if isinstance(opened.tuner.task, TagsWords):
+        if second is not None:
+            raise ConfigError(f"--second {second}: {opened.tuner.task.name} takes one text.")
+        tag_file(opened.tuner, file, out, text)
+        return out
+    if ending.lower() not in _ENDINGS:
+        raise DataError(f"{file}: a table is expected, with a name that ends in {', '.join(_ENDINGS)} (or .xz, .gz).")
     rows, added = answered(opened.tuner, file, text, second)
     write_rows(out, [row | cells for row, cells in zip(rows, added, strict=True)], ending)
     return out
@@ -133,10 +142,7 @@ def _texts(row: "Row", columns: Sequence[str]) -> tuple[str, ...]:
 
 def _ending(file: Path) -> str:
     name = file.name.removesuffix(".xz").removesuffix(".gz")
-    ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), None)
-    if ending is None:
-        raise DataError(f"{file}: a table is expected, with a name that ends in {', '.join(_ENDINGS)} (or .xz, .gz).")
-    return name[-len(ending) :]
+    return Path(name).suffix
 
 
 def _require_new(out: Path, ending: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Settings that say where files are and what computes; all others are recorded with the fine-tuning.
 _OPEN = ("task.source", "task.data_dir", "knowledge.file", "runtime.", "paths.cache")
-_OPEN_OF_TASK = ("hub", "train_file", "dev_file")
+_OPEN_OF_TASK = ("hub", "train_file", "dev_file", "test_file")
 
 
 @dataclass(frozen=True)

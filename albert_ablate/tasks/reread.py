@@ -30,7 +30,7 @@ from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
 
 #: Settings that locate a task's files: of all tasks, and of one task. The command may override them.
-_COMMON_SOURCES, _TASK_SOURCES = ("source", "data_dir"), ("hub", "train_file", "dev_file")
+_COMMON_SOURCES, _TASK_SOURCES = ("source", "data_dir"), ("hub", "train_file", "dev_file", "test_file")
 
 
 @dataclass(frozen=True)
