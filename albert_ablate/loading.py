@@ -18,13 +18,13 @@ from albert_ablate.errors import ConfigError, DataError, RunFolderError
 from albert_ablate.evaluation.continuation import Sampler, Writer
 from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.tasks.answering import answerer_of
 from albert_ablate.tasks.batches import in_order
-from albert_ablate.tasks.finetuning import BEST
 from albert_ablate.tasks.masked_words import predicts_masked_words
-from albert_ablate.tasks.reread import manifest_of, settings_of, tuner_of
+from albert_ablate.tasks.reread import manifest_of, settings_of
 from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TagsWords, TaskBatch
 from albert_ablate.tasks.texts.task import trim
-from albert_ablate.training.checkpoint import load_strictly, load_weights, newest
+from albert_ablate.training.checkpoint import load_weights, newest
 from albert_ablate.training.machine import Machine
 
 #: One text, or a pair that the model reads as one sequence.
@@ -108,23 +108,22 @@ class LoadedRun:
         """Predictions of the run's fine-tuning on ``task`` for each text: a class, labels, numbers, or entities.
 
         ``task`` names a task, or a folder in ``RUN/tasks``. Of several fine-tunings of a task, the one with the lowest
-        seed is used, with its best weights. The task's files are read again for the labels; if they were moved,
-        ``settings`` say where they are (``task.data_dir=DATA``). Raises UserError.
+        seed is used, with its best weights. One of an older version reads the task's files for its labels; if they were
+        moved, ``settings`` say where they are (``task.data_dir=DATA``). Raises UserError.
         """
         unit = self._unit(task)
         manifest = manifest_of(unit)
         name = manifest["task"]
         config = compose_for_run(self.folder / "config.yaml", [*settings_of(manifest), *settings])
         given = {word.partition("=")[0].lstrip("+~") for word in settings}
-        tuner = tuner_of(config, unit, given.__contains__, self.tokenizer, self.machine)
-        if isinstance(tuner.task, TagsWords):
-            features = tuner.task.of_texts(_singles(name, texts))
-            load_strictly(unit.path / BEST, tuner.model)
-            return list(tuner.task.entities(features, tuner.predict(features)))
-        if not isinstance(tuner.task, AnswersTexts):
+        answerer = answerer_of(config, unit, given.__contains__, self.tokenizer, self.machine)
+        task_of_unit = answerer.task
+        if isinstance(task_of_unit, TagsWords):
+            features = task_of_unit.of_texts(_singles(name, texts))
+            return list(task_of_unit.entities(features, answerer.predict(features)))
+        if not isinstance(task_of_unit, AnswersTexts):
             raise ConfigError(f"{name}: its examples are more than texts; its predictions on dev are in {unit.path}.")
-        load_strictly(unit.path / BEST, tuner.model)
-        return tuner.task.answers(tuner.predict(tuner.task.unlabelled(_pairs(texts))))
+        return task_of_unit.answers(answerer.predict(task_of_unit.unlabelled(_pairs(texts))))
 
     def _unit(self, task: str) -> RunFolder:
         """The finished fine-tuning that is used for ``task``. Raises RunFolderError."""

@@ -19,7 +19,7 @@ from albert_ablate.errors import ConfigError, DataError, RunFolderError
 from albert_ablate.files import require_writable
 
 if TYPE_CHECKING:
-    from albert_ablate.tasks.finetuning import FineTuner
+    from albert_ablate.tasks.answering import Answerer
     from albert_ablate.tasks.tables import Row
 
 _ENDINGS = (".csv", ".tsv", ".jsonl")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("unit", type=Path, help="the folder of a fine-tuning, RUN/tasks/NAME")
     parser.add_argument("file", type=Path, help="a .csv, .tsv or .jsonl (or .xz, .gz) with the texts")
     parser.add_argument(
-        "settings", nargs="*", help="where the task's files are, if they were moved: task.data_dir=DATA"
+        "settings", nargs="*", help="of an older version: where its task's files are: task.data_dir=DATA"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the table to write (default: FILE.predicted.csv)")
     parser.add_argument("--text", metavar="COLUMN", help="the column of the text, or of the first one")
@@ -64,30 +64,30 @@ def predict(
     from albert_ablate.tasks.tables import write_rows  # after the checks: torch loads slowly
     from albert_ablate.tasks.task import TagsWords
 
-    if isinstance(opened.tuner.task, TagsWords):
+    if isinstance(opened.answerer.task, TagsWords):
         if second is not None:
-            raise ConfigError(f"--second {second}: {opened.tuner.task.name} takes one text.")
-        tag_file(opened.tuner, file, out, text)
+            raise ConfigError(f"--second {second}: {opened.answerer.task.name} takes one text.")
+        tag_file(opened.answerer, file, out, text)
         return out
     if ending.lower() not in _ENDINGS:
         raise DataError(f"{file}: a table is expected, with a name that ends in {', '.join(_ENDINGS)} (or .xz, .gz).")
-    rows, added = answered(opened.tuner, file, text, second)
+    rows, added = answered(opened.answerer, file, text, second)
     write_rows(out, [row | cells for row, cells in zip(rows, added, strict=True)], ending)
     return out
 
 
 def answered(
-    tuner: "FineTuner", file: Path, text: str | None, second: str | None
+    answerer: "Answerer", file: Path, text: str | None, second: str | None
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """(the rows of ``file``, the cells that the fine-tuning answers to each). Raises UserError."""
     from albert_ablate.tasks.tables import read_rows
     from albert_ablate.tasks.task import AnswersTexts
 
-    task = tuner.task
+    task = answerer.task
     if not isinstance(task, AnswersTexts):
         raise ConfigError(
             f"{task.name}: its examples are more than the texts of a row. Its predictions on dev are in "
-            f"{tuner.folder.path / 'predictions'}."
+            f"{answerer.folder.path / 'predictions'}."
         )
     with console.stage(f"reading {file.name}"):
         rows = list(read_rows(file))
@@ -98,7 +98,7 @@ def answered(
     # Sorted and without repeats, so that the batches do not depend on the order of the rows.
     distinct = sorted(set(texts))
     with console.stage(f"predicting {len(rows):,} rows"):
-        outputs = tuner.predict(task.from_columns(distinct))
+        outputs = answerer.predict(task.from_columns(distinct))
     cells = task.cells(outputs)
     for row in rows:
         if taken := sorted(cells.keys() & row.values.keys()):

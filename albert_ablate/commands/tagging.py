@@ -13,18 +13,18 @@ from albert_ablate.errors import DataError
 from albert_ablate.files import write_text
 
 if TYPE_CHECKING:  # they load torch
-    from albert_ablate.tasks.finetuning import FineTuner
+    from albert_ablate.tasks.answering import Answerer
     from albert_ablate.tasks.task import TagsWords
 
 #: Endings of tables, whose texts are not read here.
 _TABLES = (".csv",)
 
 
-def tag_file(tuner: "FineTuner", file: Path, out: Path, text: str | None) -> None:
+def tag_file(answerer: "Answerer", file: Path, out: Path, text: str | None) -> None:
     """Write ``file`` with tags or entities to ``out``; ``text`` names the texts of a .jsonl. Raises DataError."""
     from albert_ablate.tasks.task import TagsWords
 
-    task = tuner.task
+    task = answerer.task
     assert isinstance(task, TagsWords)
     name = file.name.lower().removesuffix(".xz").removesuffix(".gz")
     if name.endswith(_TABLES):
@@ -34,12 +34,12 @@ def tag_file(tuner: "FineTuner", file: Path, out: Path, text: str | None) -> Non
         )
     with console.stage(f"tagging {file.name}"):
         if name.endswith(".jsonl"):
-            _tag_texts(tuner, task, file, out, text or "text")
+            _tag_texts(answerer, task, file, out, text or "text")
         else:
-            _tag_words(tuner, task, file, out)
+            _tag_words(answerer, task, file, out)
 
 
-def _tag_texts(tuner: "FineTuner", task: "TagsWords", file: Path, out: Path, column: str) -> None:
+def _tag_texts(answerer: "Answerer", task: "TagsWords", file: Path, out: Path, column: str) -> None:
     from albert_ablate.tasks.tables import json_rows, require_columns, write_rows
 
     rows = list(json_rows(file))
@@ -53,7 +53,7 @@ def _tag_texts(tuner: "FineTuner", task: "TagsWords", file: Path, out: Path, col
     # Sorted and without repeats, so that the batches do not depend on the order of the rows.
     distinct = sorted(set(texts))
     features = task.of_texts(distinct)
-    found = dict(zip(distinct, task.entities(features, tuner.predict(features)), strict=True))
+    found = dict(zip(distinct, task.entities(features, answerer.predict(features)), strict=True))
     made = [
         row.values | {"entities": [{**e._asdict(), "probability": float(f"{e.probability:.7g}")} for e in found[text]]}
         for row, text in zip(rows, texts, strict=True)
@@ -61,7 +61,7 @@ def _tag_texts(tuner: "FineTuner", task: "TagsWords", file: Path, out: Path, col
     write_rows(out, made, ".jsonl")
 
 
-def _tag_words(tuner: "FineTuner", task: "TagsWords", file: Path, out: Path) -> None:
+def _tag_words(answerer: "Answerer", task: "TagsWords", file: Path, out: Path) -> None:
     from albert_ablate.tasks.ner.data import blocks
 
     lines = [[cells for _, cells in block] for block in blocks(file)]
@@ -70,7 +70,7 @@ def _tag_words(tuner: "FineTuner", task: "TagsWords", file: Path, out: Path) -> 
     sentences = [tuple(cells[0] for cells in block) for block in lines]
     distinct = sorted(set(sentences))
     features = task.of_words(distinct)
-    found = dict(zip(distinct, task.word_tags(features, tuner.predict(features)), strict=True))
+    found = dict(zip(distinct, task.word_tags(features, answerer.predict(features)), strict=True))
     write_text(out, "\n".join(_columns(block, found[words]) for block, words in zip(lines, sentences, strict=True)))
 
 

@@ -275,6 +275,16 @@ class UnitData(Part):
     notes: list[str] = Field(default_factory=list)
 
 
+class Answers(Part):
+    """What the outputs of a fine-tuning mean, so that it can answer without the files of its task."""
+
+    kind: str  # as ``config.tasks.AnswerKind``
+    names: list[str]  # of the classes, labels, numbers or tags, in the order of the outputs
+    columns: list[list[str]] = Field(default_factory=list)  # names of the column of each text
+    mean: list[Number] = Field(default_factory=list)  # numbers are outputs x deviation + mean
+    deviation: list[Number] = Field(default_factory=list)
+
+
 class UnitManifest(Part):
     """``manifest.json`` of a fine-tuning."""
 
@@ -287,6 +297,7 @@ class UnitManifest(Part):
     checkpoint: str | None = None  # None for a random start
     settings: UnitSettings | None = None
     teacher: UnitTeacher | None = None  # of a distillation
+    answers: Answers | None = None  # None: of an older version
     data: UnitData = UnitData()
     source: Code | None = None
     packages: dict[str, str | None] = Field(default_factory=dict)

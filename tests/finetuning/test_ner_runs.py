@@ -263,6 +263,9 @@ def test_words_and_texts_are_tagged(
         (tmp_path / name).write_text(content)
         assert said in refused(capsys, predict.main, unit, tmp_path / name)
     assert "exists already" in refused(capsys, predict.main, unit, source)
+    recorded = read_json(unit / "manifest.json")["answers"]
+    assert recorded == {"kind": "tags", "names": ["O", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER"]}
+    assert not len(load_unit(unit, []).answerer.task.train)
 
 
 def test_a_pipeline_gives_equal_tags(unit: Path, tmp_path: Path) -> None:
@@ -276,10 +279,10 @@ def test_a_pipeline_gives_equal_tags(unit: Path, tmp_path: Path) -> None:
     texts = [s.text for s in generated_sentences(150)["train"]]
     texts[3] = " ".join(texts[:9])
     opened = load_unit(unit, [], on_cpu=True)
-    task = opened.tuner.task
+    task = opened.answerer.task
     assert isinstance(task, NerTask)
     features = task.of_words([text.split() for text in texts])
-    outputs = opened.tuner.predict(features)
+    outputs = opened.answerer.predict(features)
     seen = set()
     for row, (tags, positions, found) in enumerate(
         zip(task.word_tags(features, outputs), features.positions, model(texts), strict=True)

@@ -58,6 +58,11 @@ def tag_names(labels: Sequence[str]) -> tuple[str, ...]:
     return (OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in "BI"))
 
 
+def labels_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The labels of ``tag_names``."""
+    return tuple(label_of(name) for name in names if name.startswith("B-"))
+
+
 def entities(tags: Sequence[str], strict: bool = False) -> list[tuple[str, int, int]]:
     """(label, first word, end word) of each entity, by the rules of seqeval.
 
