@@ -18,13 +18,13 @@ from albert_ablate.errors import ConfigError, DataError, RunFolderError
 from albert_ablate.evaluation.continuation import Sampler, Writer
 from albert_ablate.methods import method_of
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.tasks.answering import answerer_of
 from albert_ablate.tasks.batches import in_order
-from albert_ablate.tasks.finetuning import BEST
 from albert_ablate.tasks.masked_words import predicts_masked_words
-from albert_ablate.tasks.reread import manifest_of, settings_of, tuner_of
-from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TaskBatch
+from albert_ablate.tasks.reread import manifest_of, settings_of
+from albert_ablate.tasks.task import Answer, AnswersTexts, FeatureSet, Sequences, TagsWords, TaskBatch
 from albert_ablate.tasks.texts.task import trim
-from albert_ablate.training.checkpoint import load_strictly, load_weights, newest
+from albert_ablate.training.checkpoint import load_weights, newest
 from albert_ablate.training.machine import Machine
 
 #: One text, or a pair that the model reads as one sequence.
@@ -105,22 +105,25 @@ class LoadedRun:
         return writer.continued(prompt, Sampler(seed, temperature, top_p), tokens).text
 
     def predict(self, task: str, texts: Sequence[Text], *settings: str) -> list[Answer]:
-        """Predictions of the run's fine-tuning on ``task`` for each text: a class, labels, or numbers.
+        """Predictions of the run's fine-tuning on ``task`` for each text: a class, labels, numbers, or entities.
 
         ``task`` names a task, or a folder in ``RUN/tasks``. Of several fine-tunings of a task, the one with the lowest
-        seed is used, with its best weights. The task's files are read again for the labels; if they were moved,
-        ``settings`` say where they are (``task.data_dir=DATA``). Raises UserError.
+        seed is used, with its best weights. One of an older version reads the task's files for its labels; if they were
+        moved, ``settings`` say where they are (``task.data_dir=DATA``). Raises UserError.
         """
         unit = self._unit(task)
         manifest = manifest_of(unit)
         name = manifest["task"]
         config = compose_for_run(self.folder / "config.yaml", [*settings_of(manifest), *settings])
         given = {word.partition("=")[0].lstrip("+~") for word in settings}
-        tuner = tuner_of(config, unit, given.__contains__, self.tokenizer, self.machine)
-        if not isinstance(tuner.task, AnswersTexts):
+        answerer = answerer_of(config, unit, given.__contains__, self.tokenizer, self.machine)
+        task_of_unit = answerer.task
+        if isinstance(task_of_unit, TagsWords):
+            features = task_of_unit.of_texts(_singles(name, texts))
+            return list(task_of_unit.entities(features, answerer.predict(features)))
+        if not isinstance(task_of_unit, AnswersTexts):
             raise ConfigError(f"{name}: its examples are more than texts; its predictions on dev are in {unit.path}.")
-        load_strictly(unit.path / BEST, tuner.model)
-        return tuner.task.answers(tuner.predict(tuner.task.unlabelled(_pairs(texts))))
+        return task_of_unit.answers(answerer.predict(task_of_unit.unlabelled(_pairs(texts))))
 
     def _unit(self, task: str) -> RunFolder:
         """The finished fine-tuning that is used for ``task``. Raises RunFolderError."""
@@ -150,3 +153,11 @@ def _pairs(texts: Sequence[Text]) -> list[tuple[str, str | None]]:
     if not texts or isinstance(texts, str):
         raise DataError('Give the texts as a list with at least one text, such as ["A text."].')
     return [(text, None) if isinstance(text, str) else text for text in texts]
+
+
+def _singles(task: str, texts: Sequence[Text]) -> list[str]:
+    """The texts of a task that reads one each. Raises DataError for pairs."""
+    pairs = _pairs(texts)
+    if any(second is not None for _, second in pairs):
+        raise DataError(f"{task} takes single texts, not pairs.")
+    return [text for text, _ in pairs]

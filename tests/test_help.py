@@ -45,7 +45,7 @@ def test_every_group_option_and_setting_is_explained() -> None:
 
 
 def test_no_setting_is_left_out() -> None:
-    every_task = "task=[glue,squad11,squad20,race,era,text_classification,text_regression,quest]"
+    every_task = "task=[glue,squad11,squad20,race,era,text_classification,text_regression,quest,ner]"
     composed = compose(["data=planted", every_task, "tasks.text_regression.labels=null"]).as_dict()
     assert {*names_in(composed)} <= {setting.name for setting in settings()}
     assert list(sections()) == [field.name for field in fields(RunConfig)]
@@ -59,7 +59,7 @@ def test_a_setting_has_its_own_values_and_comment() -> None:
     assert known["tasks.*.version"].values == "1.1, 2.0"
     assert known["share.strategy"].values == "all, attention, ffn, none"
     assert known["task.seeds"].values == "list of integer ≥ 0"
-    kinds = ["glue", "text_classification", "text_regression", "generated", "facts", "squad", "race", "quest"]
+    kinds = ["glue", "text_classification", "text_regression", "generated", "facts", "squad", "race", "quest", "ner"]
     assert known["tasks.*.kind"].values.split(", ") == kinds
     assert known["data.planted.topic"].comment == "probability that a word belongs to its document's topic"
     assert known["data.hub.*.split"].comment == "of the training documents"

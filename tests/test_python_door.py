@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -146,6 +147,19 @@ def test_a_predicted_number_is_on_the_scale_of_the_file(run: aa.Run, loaded: aa.
     assert loaded.predict("text_regression", texts) == pytest.approx(written["stars"].tolist(), rel=1e-4)
 
 
+def test_a_fine_tuning_of_an_older_version_reads_its_files(run: aa.Run, loaded: aa.LoadedRun) -> None:
+    (unit,) = run.folder.glob("tasks/sst2-s0-*")
+    manifest = unit / "manifest.json"
+    content, mine = manifest.read_text(), loaded.predict("sst2", ["a", "b"], "task.data_dir=/nowhere")
+    try:
+        manifest.write_text(json.dumps({key: value for key, value in json.loads(content).items() if key != "answers"}))
+        assert loaded.predict("sst2", ["a", "b"]) == mine
+        with pytest.raises(aa.UserError, match="/nowhere"):
+            loaded.predict("sst2", ["a", "b"], "task.data_dir=/nowhere")
+    finally:
+        manifest.write_text(content)
+
+
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
@@ -156,7 +170,6 @@ def test_a_predicted_number_is_on_the_scale_of_the_file(run: aa.Run, loaded: aa.
         (lambda run: run.predict("mnli", ["a"]), r"no finished fine-tuning mnli. There are: squad11-s0-.*sst2-s0"),
         (lambda run: run.predict("squad11", ["a"]), "squad11: its examples are more than texts"),
         (lambda run: run.predict("sst2", [("a", "b")]), "sst2 takes single texts"),
-        (lambda run: run.predict("sst2", ["a"], "task.data_dir=/nowhere"), "/nowhere"),
         (lambda run: aa.load(run.folder.parent), "but a folder of 1 run"),
         (lambda run: aa.load_runs(run.folder / "checkpoints"), "no run"),
         (lambda run: aa.sweep("tabel5"), "Did you mean sweep=table5"),

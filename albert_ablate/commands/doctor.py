@@ -28,6 +28,7 @@ EXTRAS = {
         ("hydra_plugins.hydra_joblib_launcher", "hydra_plugins.hydra_submitit_launcher"),
         "sweeps in several processes or on a cluster",
     ),
+    "ner": (("seqeval",), "task=ner"),
     "ray": (("ray", "hydra_plugins.hydra_ray_launcher"), "sweeps on a Ray cluster"),
     "tensorboard": (("tensorboard",), "tracker=tensorboard"),
     "tensorflow": (("tensorflow",), "import of ALBERT's TensorFlow release"),

@@ -2,7 +2,8 @@
 
 Writes a folder that ``from_pretrained`` loads: weights (safetensors), configuration, tokenizer, and a
 model card that states the origin of the run. A fine-tuning (``runs/NAME/tasks/NAME``) goes out with its head and its
-best weights. Its labels are read from the files of its task; if they were moved, ``task.data_dir=DATA`` says where to.
+best weights. One of an older version has not recorded its labels: they are read from the files of its task, and
+``task.data_dir=DATA`` says where these are if they were moved.
 ``--sentence-transformers`` makes the folder of a run a model of that package, which embeds texts.
 """
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "settings",
         nargs="*",
-        help="of a fine-tuning: where its task's files are, if they were moved: task.data_dir=DATA",
+        help="of a fine-tuning of an older version: where its task's files are: task.data_dir=DATA",
     )
     parser.add_argument(
         "--sentence-transformers",
@@ -137,12 +138,12 @@ def export(run: Path, out: Path, pool: Pool | None = None) -> "dict[str, Exporte
 def export_unit(unit: Path, out: Path, settings: Sequence[str] = ()) -> "Exported":
     """Write the best weights of a fine-tuning to the new or empty folder ``out``; returns the model in it.
 
-    ``settings`` say where its task's files are, if they were moved. Raises UserError.
+    ``settings`` say where files of it are, if they were moved. Raises UserError.
     """
     out = out.resolve()
     require_free(out)
     opened = load_unit(unit, settings, on_cpu=True)
-    run, config, tuner = opened.run.path, opened.config, opened.tuner
+    run, config, answerer = opened.run.path, opened.config, opened.answerer
     source = require_tokenizer(run)
     from albert_ablate.interop.finetuned import to_finetuned
     from albert_ablate.interop.huggingface import in_order_of
@@ -152,17 +153,17 @@ def export_unit(unit: Path, out: Path, settings: Sequence[str] = ()) -> "Exporte
     from albert_ablate.tasks.task import AnswersTexts
 
     pretraining = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
-    encoder, head = head_of(tuner.task, tuner.model, tuner.task.train.sequences.facts is not None)
+    encoder, head = head_of(answerer.task, answerer.model, answerer.task.train.sequences.facts is not None)
     exported = to_finetuned(encoder, head, config.method.name.discriminates, pretraining.get("imported"))
     if config.tokenizer.name == WORDPIECE:
         exported = in_order_of(source, exported)
     results = opened.unit.read("results.json")
     with filling(out) as folder:
         write_model(folder, exported)
-        write_tokenizer(run, config, folder, tuner.recipe.max_length)
+        write_tokenizer(run, config, folder, answerer.recipe.max_length)
         origin = {"run": run.name, "fine_tuning": opened.unit.name, "weights": BEST}
         write_values(folder / "provenance.json", {**origin, **opened.manifest, "pretraining": pretraining})
-        pairs = isinstance(tuner.task, AnswersTexts) and len(tuner.task.columns) > 1
+        pairs = isinstance(answerer.task, AnswersTexts) and len(answerer.task.columns) > 1
         text = task_card(config, opened.unit.name, exported, head, pairs, opened.manifest, results)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return exported

@@ -3,7 +3,7 @@
 The table is a .csv, .tsv or .jsonl with the text columns of the task; a label column is not needed. The rows are
 written with further columns: the class with the probability of each, each label with its probability, or numbers.
 ``--text`` and ``--second`` name text columns that are called otherwise. The answers do not depend on the order of the
-rows.
+rows. For files of words see ``tagging``.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from albert_ablate import console
 from albert_ablate.arguments import Parser
 from albert_ablate.command_line import program
+from albert_ablate.commands.tagging import tag_file
 from albert_ablate.commands.unit import load_unit
 from albert_ablate.errors import ConfigError, DataError, RunFolderError
 from albert_ablate.files import require_writable
 
 if TYPE_CHECKING:
-    from albert_ablate.tasks.finetuning import FineTuner
+    from albert_ablate.tasks.answering import Answerer
     from albert_ablate.tasks.tables import Row
 
 _ENDINGS = (".csv", ".tsv", ".jsonl")
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("unit", type=Path, help="the folder of a fine-tuning, RUN/tasks/NAME")
     parser.add_argument("file", type=Path, help="a .csv, .tsv or .jsonl (or .xz, .gz) with the texts")
     parser.add_argument(
-        "settings", nargs="*", help="where the task's files are, if they were moved: task.data_dir=DATA"
+        "settings", nargs="*", help="of an older version: where its task's files are: task.data_dir=DATA"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the table to write (default: FILE.predicted.csv)")
     parser.add_argument("--text", metavar="COLUMN", help="the column of the text, or of the first one")
@@ -61,24 +62,32 @@ def predict(
     _require_new(out, ending)
     opened = load_unit(unit, settings)
     from albert_ablate.tasks.tables import write_rows  # after the checks: torch loads slowly
+    from albert_ablate.tasks.task import TagsWords
 
-    rows, added = answered(opened.tuner, file, text, second)
+    if isinstance(opened.answerer.task, TagsWords):
+        if second is not None:
+            raise ConfigError(f"--second {second}: {opened.answerer.task.name} takes one text.")
+        tag_file(opened.answerer, file, out, text)
+        return out
+    if ending.lower() not in _ENDINGS:
+        raise DataError(f"{file}: a table is expected, with a name that ends in {', '.join(_ENDINGS)} (or .xz, .gz).")
+    rows, added = answered(opened.answerer, file, text, second)
     write_rows(out, [row | cells for row, cells in zip(rows, added, strict=True)], ending)
     return out
 
 
 def answered(
-    tuner: "FineTuner", file: Path, text: str | None, second: str | None
+    answerer: "Answerer", file: Path, text: str | None, second: str | None
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """(the rows of ``file``, the cells that the fine-tuning answers to each). Raises UserError."""
     from albert_ablate.tasks.tables import read_rows
     from albert_ablate.tasks.task import AnswersTexts
 
-    task = tuner.task
+    task = answerer.task
     if not isinstance(task, AnswersTexts):
         raise ConfigError(
             f"{task.name}: its examples are more than the texts of a row. Its predictions on dev are in "
-            f"{tuner.folder.path / 'predictions'}."
+            f"{answerer.folder.path / 'predictions'}."
         )
     with console.stage(f"reading {file.name}"):
         rows = list(read_rows(file))
@@ -89,7 +98,7 @@ def answered(
     # Sorted and without repeats, so that the batches do not depend on the order of the rows.
     distinct = sorted(set(texts))
     with console.stage(f"predicting {len(rows):,} rows"):
-        outputs = tuner.predict(task.from_columns(distinct))
+        outputs = answerer.predict(task.from_columns(distinct))
     cells = task.cells(outputs)
     for row in rows:
         if taken := sorted(cells.keys() & row.values.keys()):
@@ -133,10 +142,7 @@ def _texts(row: "Row", columns: Sequence[str]) -> tuple[str, ...]:
 
 def _ending(file: Path) -> str:
     name = file.name.removesuffix(".xz").removesuffix(".gz")
-    ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), None)
-    if ending is None:
-        raise DataError(f"{file}: a table is expected, with a name that ends in {', '.join(_ENDINGS)} (or .xz, .gz).")
-    return name[-len(ending) :]
+    return Path(name).suffix
 
 
 def _require_new(out: Path, ending: str) -> None:

@@ -13,11 +13,11 @@ from albert_ablate.errors import ConfigError
 from albert_ablate.record.folder import RunFolder
 
 if TYPE_CHECKING:
-    from albert_ablate.tasks.finetuning import FineTuner
+    from albert_ablate.tasks.answering import Answerer
 
 #: Settings that say where files are and what computes; all others are recorded with the fine-tuning.
 _OPEN = ("task.source", "task.data_dir", "knowledge.file", "runtime.", "paths.cache")
-_OPEN_OF_TASK = ("hub", "train_file", "dev_file")
+_OPEN_OF_TASK = ("hub", "train_file", "dev_file", "test_file")
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class OpenUnit:
     unit: RunFolder
     config: RunConfig  # of the run
     manifest: dict[str, Any]  # of the fine-tuning
-    tuner: "FineTuner"  # with the best weights
+    answerer: "Answerer"  # with the best weights
 
 
 def load_unit(path: Path, settings: Sequence[str], on_cpu: bool = False) -> OpenUnit:
-    """The fine-tuning in the folder ``path``; ``settings`` say where its task's files are, if they were moved.
+    """The fine-tuning in the folder ``path``; ``settings`` say where files of it are, if they were moved.
 
-    Raises UserError: it is none, it has no weights, or the files are not there or are not those of the fine-tuning.
+    Files of its task are read only for one of an older version. Raises UserError: it is none, it has no weights, or the
+    files are not there or are not those of the fine-tuning.
     """
     run, unit = open_unit(path)
     refuse_paths_runs(settings)
     # After the checks: torch loads slowly.
-    from albert_ablate.tasks.finetuning import BEST
-    from albert_ablate.tasks.reread import manifest_of, settings_of, tuner_of
-    from albert_ablate.training.checkpoint import load_strictly
+    from albert_ablate.tasks.answering import answerer_of
+    from albert_ablate.tasks.reread import manifest_of, settings_of
     from albert_ablate.training.machine import Machine
     from albert_ablate.training.precision import set_up
 
@@ -59,6 +59,6 @@ def load_unit(path: Path, settings: Sequence[str], on_cpu: bool = False) -> Open
         config = replace(config, runtime=replace(config.runtime, device="cpu", precision="fp32"))
     set_up(config.runtime)
     given = {word.partition("=")[0].lstrip("+~") for word in settings}
-    tuner = tuner_of(config, unit, given.__contains__, tokenizer_of(run, config), Machine.of(config.runtime))
-    load_strictly(unit.path / BEST, tuner.model)
-    return OpenUnit(run, unit, config, manifest, tuner)
+    machine = Machine.of(config.runtime)
+    answerer = answerer_of(config, unit, given.__contains__, tokenizer_of(run, config), machine)
+    return OpenUnit(run, unit, config, manifest, answerer)

@@ -30,8 +30,10 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 #: The state of the last layer that a head for whole sequences reads, and the kind of such a head.
 Pool = Literal["first", "mean", "last"]
 HeadKind = Literal["pooled", "bare", "relu"]
-#: What a task's model predicts: one class, any number of labels, numbers, one of several texts, a span of a text.
-AnswerKind = Literal["classes", "labels", "values", "choices", "spans"]
+#: What a task's model predicts: a class, any number of labels, numbers, one of several texts, a span, or tags of words.
+AnswerKind = Literal["classes", "labels", "values", "choices", "spans", "tags"]
+#: Pieces of a word that carry its label in training.
+LabelPieces = Literal["first", "all"]
 
 #: The weight of a loss; 0 leaves it out.
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -138,6 +140,7 @@ class FineTuneConfig:
     bag_of_words: bool
     pool: Pool
     head: HeadKind
+    label_pieces: LabelPieces
     scaling: ScalingConfig
     distil: DistilConfig
     augment: AugmentConfig
@@ -174,6 +177,8 @@ class TaskBase:
 
     #: Whether the head reads one state for each sequence, which ``FineTuneConfig.pool`` chooses.
     pools: ClassVar[bool] = True
+    #: Whether words have labels, each on pieces that ``FineTuneConfig.label_pieces`` chooses.
+    labels_words: ClassVar[bool] = False
     #: Whether an example is one text or two, so that its words can be replaced.
     of_texts: ClassVar[bool] = True
     #: Whether facts can be read beside its texts, and whether it has facts of its own.
@@ -299,7 +304,24 @@ class QuestConfig(TaskBase):
     discretise: Literal["none", "ranks", "first_place"]  # predictions that a further Spearman correlation reads
 
 
+@dataclass(frozen=True, config=_STRICT)
+class NerConfig(TaskBase):
+    """Named entities: a tag for each word, in a user's own files."""
+
+    pools: ClassVar[bool] = False  # the head reads the states of all tokens
+    of_texts: ClassVar[bool] = False
+    labels_words: ClassVar[bool] = True
+
+    kind: Literal["ner"]
+    source: Literal["file", "generated"]
+    sentences: Positive  # of the generated training set
+    test_file: str | None
+    labels: Annotated[tuple[Word, ...], Field(min_length=1)] | None  # of entities, in order
+    dev_fraction: OpenFraction  # of the training sentences, by a hash of their text, if there is no dev file
+    strict: bool  # an entity begins only with B-X
+
+
 TaskConfig = Annotated[
-    GlueConfig | TextConfig | GeneratedConfig | FactsConfig | SquadConfig | RaceConfig | QuestConfig,
+    GlueConfig | TextConfig | GeneratedConfig | FactsConfig | SquadConfig | RaceConfig | QuestConfig | NerConfig,
     Field(discriminator="kind"),
 ]

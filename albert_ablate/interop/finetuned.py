@@ -7,6 +7,7 @@
 | bare, on a text | DistilBertFor..., ElectraForSequenceClassification | but for rounding, see ``_passing`` |
 | bare, on each of several texts | ElectraForMultipleChoice | tensor by tensor |
 | of spans | BertFor..., AlbertFor..., DistilBertFor..., ElectraForQuestionAnswering | tensor by tensor |
+| of tags | BertFor..., AlbertFor..., DistilBertFor..., ElectraForTokenClassification | tensor by tensor |
 
 DistilBERT and ELECTRA have no tanh in their heads: an encoder of their form with a pooled head becomes BERT or ALBERT.
 """
@@ -32,10 +33,13 @@ from albert_ablate.model.shape import Shape
 _CLASSES: Mapping[AnswerKind, str] = {
     **dict.fromkeys(("classes", "labels", "values"), "ForSequenceClassification"),
     "choices": "ForMultipleChoice", "spans": "ForQuestionAnswering",
+    "tags": "ForTokenClassification",
 }  # fmt: skip
 _PROBLEMS: Mapping[AnswerKind, str] = {
     "classes": "single_label_classification", "labels": "multi_label_classification", "values": "regression",
 }  # fmt: skip
+#: Kinds of answers that are read from the state of every token.
+_OF_TOKENS = ("spans", "tags")
 #: Where the GELU of an fp32 number is the number itself: the normal distribution beyond it has less than 1e-9.
 _LINEAR_FROM = 6.0
 
@@ -45,7 +49,7 @@ class TaskHead:
     """The head of a fine-tuned model: an optional pooler (dense, tanh), and a linear layer."""
 
     answers: AnswerKind
-    names: tuple[str, ...]  # of classes, labels or numbers; empty for choices and spans
+    names: tuple[str, ...]  # of classes, labels, numbers or tags; empty for choices and spans
     pooler: nn.Module | None
     last: nn.Linear  # numbers on the scale of the task's files
     dropout: float  # before the last layer
@@ -71,8 +75,9 @@ def to_finetuned(
     family = bare.architecture.removesuffix("Model")
     config = bare.config | _dropouts(family, head)
     if head.answers in _PROBLEMS:
+        config["problem_type"] = _PROBLEMS[head.answers]
+    if head.names:
         config |= {
-            "problem_type": _PROBLEMS[head.answers],
             "num_labels": len(head.names),
             "id2label": {str(number): name for number, name in enumerate(head.names)},
             "label2id": {name: number for number, name in enumerate(head.names)},
@@ -83,7 +88,7 @@ def to_finetuned(
 
 
 def _body(shape: Shape, head: TaskHead, discriminates: bool) -> Body:
-    if head.answers == "spans":
+    if head.answers in _OF_TOKENS:
         extra = shape.projection and shape.embedding_size == shape.hidden_size
         return "electra" if discriminates and not extra else "any"
     if head.pooler is not None:
@@ -92,9 +97,11 @@ def _body(shape: Shape, head: TaskHead, discriminates: bool) -> Body:
 
 
 def _dropouts(family: str, head: TaskHead) -> dict[str, Any]:
-    """The dropout of the head; spans have none."""
+    """The dropout of the head; spans have none, and that of tags is DistilBERT's ``dropout`` of the encoder."""
     if head.answers == "spans":
         return {"qa_dropout": 0.0} if family == "DistilBert" else {}
+    if head.answers == "tags" and family == "DistilBert":
+        return {}
     name = {"Albert": "classifier_dropout_prob", "DistilBert": "seq_classif_dropout"}.get(family, "classifier_dropout")
     if family == "Electra" and head.answers == "choices":
         plain = {"summary_type": "first", "summary_use_proj": False, "summary_activation": ""}
@@ -106,7 +113,7 @@ def _head_tensors(family: str, encoder: Encoder, head: TaskHead) -> dict[str, Te
     weight, bias = head.last.weight.detach(), head.last.bias.detach()
     if head.answers == "spans":
         return {"qa_outputs.weight": weight.clone(), "qa_outputs.bias": bias.clone()}
-    if head.pooler is not None or head.answers == "choices":
+    if head.pooler is not None or head.answers in ("choices", "tags"):
         return {"classifier.weight": weight.clone(), "classifier.bias": bias.clone()}
     names = ("pre_classifier", "classifier") if family == "DistilBert" else ("classifier.dense", "classifier.out_proj")
     return _passing(encoder, weight, bias, *names)

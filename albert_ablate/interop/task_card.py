@@ -14,7 +14,9 @@ _SAID = {
     "classes": "the most probable class and its probability",
     "labels": "the probability of each label; a label applies if it is above one half",
     "values": "the numbers, on the scale of the task's files",
+    "tags": "a tag for each piece; that of the first piece of a word is the word's",
 }
+_PIPELINES = {"choices": "multiple-choice", "spans": "question-answering", "tags": "token-classification"}
 _BODIES = {
     "choices": (
         "rows = tokenizer([TEXT] * 4, CHOICES, truncation=\"only_first\", padding=True, return_tensors=\"pt\")\n"
@@ -57,7 +59,7 @@ def task_card(
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     scores = "\n".join(_scores(results["best"]["sets"]))
     notes = "\n".join(f"- {note}" for note in _notes(exported, head))
-    kind = {"choices": "multiple-choice", "spans": "question-answering"}.get(head.answers, "text-classification")
+    kind = _PIPELINES.get(head.answers, "text-classification")
     return (
         f"---\nlibrary_name: transformers\npipeline_tag: {kind}\ntags: [albert-ablate, {manifest['task']}]\n---\n\n"
         f"# {manifest['run']}, {manifest['task']}\n\nAn encoder, pretrained and fine-tuned with albert-ablate.\n\n"
@@ -75,6 +77,11 @@ def _example(exported: Exported, head: TaskHead, pairs: bool) -> str:
             f"from transformers import AutoTokenizer, {name}\n\n"
             f'model = {name}.from_pretrained("FOLDER")\ntokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
             f"{_BODIES[head.answers]}"
+        )
+    if head.answers == "tags":
+        return (
+            f'from transformers import pipeline\n\nmodel = pipeline("{_PIPELINES["tags"]}", "FOLDER")\n'
+            f"print(model({_TEXT}))  # {_SAID[head.answers]}\n"
         )
     every = "" if head.answers == "classes" else ", top_k=None"
     return (
@@ -104,7 +111,7 @@ def _notes(exported: Exported, head: TaskHead) -> list[str]:
             "transformers has no class that shares these blocks: every layer has a copy. Outputs are equal; "
             "fine-tuning lets the copies drift apart."
         )
-    if head.pooler is None and head.answers not in _BODIES:
+    if head.pooler is None and head.answers not in _PIPELINES:
         notes.append(
             "The head was trained without a dense layer. The class has one: it adds a constant, so that the activation "
             "after it changes nothing, and the last layer subtracts it. Outputs are equal but for rounding."

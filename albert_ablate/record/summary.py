@@ -196,6 +196,7 @@ def _tasks(results: dict[str, Any]) -> list[RenderableType]:
     )  # fmt: skip
     notes = "  the checkpoint is chosen on dev itself; intervals cover examples, not seeds\n"
     parts: list[RenderableType] = [table, Text(notes, style="dim"), *_target_tables(entries)]
+    parts += _label_tables(entries)
     average = results.get("average")
     if average:
         line = f"  Avg of the paper's five tasks: {average['value']:.1%} (F1 and EM averaged first)\n"
@@ -228,6 +229,23 @@ def _target_tables(entries: list[dict[str, Any]]) -> list[RenderableType]:
             rows.append(ScoreRow(cells, f"{of_mean:.4f}"))
         head = (f"  {entry['task']}, by target", "squared\nerror", "R²", "Spearman")
         tables += [ScoreTable(head, "error of\nthe mean", rows, below="error of the mean: "), Text("")]
+    return tables
+
+
+def _label_tables(entries: list[dict[str, Any]]) -> list[RenderableType]:
+    """For each task with entities, a table by label, of the first set and the median seed."""
+    tables: list[RenderableType] = []
+    for entry in entries:
+        first: dict[str, Any] = next(iter(entry["sets"].values()), {})
+        of_labels = first.get("by_label")
+        if of_labels is None:
+            continue
+        rows = []
+        for label, scores in of_labels.items():
+            shares = (f"{scores[key]:.1%}" for key in ("f1", "precision", "recall"))
+            rows.append(ScoreRow((f"  {label}", *shares), f"{scores['entities']:,}"))
+        head = (f"  {entry['task']}, by label", "F1", "precision", "recall")
+        tables += [ScoreTable(head, "entities", rows, below="entities: "), Text("")]
     return tables
 
 

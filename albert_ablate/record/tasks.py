@@ -52,6 +52,16 @@ class TargetScores(Part):
     training_mean: Number
 
 
+class LabelScores(Part):
+    """Scores of the entities with one label."""
+
+    f1: Number
+    precision: Number
+    recall: Number
+    entities: Whole  # present
+    predicted: Whole
+
+
 class SetMetrics(Part):
     """One dev set. Its metrics are further fields with the names that the task gives them."""
 
@@ -71,6 +81,7 @@ class SetMetrics(Part):
     at_threshold_0: SquadPart | None = None
     targets_scored_by_spearman: Whole | None = None  # of several numbers, those that enter the mean
     by_target: dict[str, TargetScores] | None = None
+    by_label: dict[str, LabelScores] | None = None  # of entities
 
     @classmethod
     def _is_known(cls, name: str, value: Any) -> bool:
@@ -253,8 +264,25 @@ class UnitData(Part):
     dev_questions_scored_by_characters: Whole | None = None
     questions_left_out_because_the_answer_is_not_where_the_file_says: Whole | None = None
     articles_cut: Whole | None = None
+    tag_schemes: dict[str, str] = Field(default_factory=dict)  # file of columns -> IOB1, IOB2 or mixed
+    words: dict[str, Whole] = Field(default_factory=dict)
+    entities: dict[str, Whole] = Field(default_factory=dict)
+    words_cut: dict[str, Whole] = Field(default_factory=dict)  # their first piece is beyond the last position
+    share_of_words_cut: dict[str, Number] = Field(default_factory=dict)
+    entities_that_split_a_word: dict[str, Whole] = Field(default_factory=dict)  # spans, widened to whole words
+    words_without_a_piece: dict[str, Whole] = Field(default_factory=dict)
     class_weights: dict[str, Number] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+
+
+class Answers(Part):
+    """What the outputs of a fine-tuning mean, so that it can answer without the files of its task."""
+
+    kind: str  # as ``config.tasks.AnswerKind``
+    names: list[str]  # of the classes, labels, numbers or tags, in the order of the outputs
+    columns: list[list[str]] = Field(default_factory=list)  # names of the column of each text
+    mean: list[Number] = Field(default_factory=list)  # numbers are outputs x deviation + mean
+    deviation: list[Number] = Field(default_factory=list)
 
 
 class UnitManifest(Part):
@@ -269,6 +297,7 @@ class UnitManifest(Part):
     checkpoint: str | None = None  # None for a random start
     settings: UnitSettings | None = None
     teacher: UnitTeacher | None = None  # of a distillation
+    answers: Answers | None = None  # None: of an older version
     data: UnitData = UnitData()
     source: Code | None = None
     packages: dict[str, str | None] = Field(default_factory=dict)

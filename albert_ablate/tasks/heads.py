@@ -99,6 +99,22 @@ class JoinedModel(PooledModel):
             return self.classifier(self.dropout(torch.cat(states, 1)))
 
 
+class TokenModel(nn.Module):
+    """``outputs`` values for each position: dropout and a linear layer."""
+
+    def __init__(self, shape: Architecture, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.encoder = Encoder(shape)
+        self.dropout = Dropout(dropout)
+        self.classifier = nn.Linear(shape.hidden_size, outputs)
+
+    def forward(self, batch: TaskBatch) -> Tensor:
+        """-> (B, T, outputs) fp32."""
+        hidden = self.encoder(batch.input_ids, batch.type_ids, batch.mask)
+        with full_precision(hidden.device):
+            return self.classifier(self.dropout(hidden.float()))
+
+
 class SpanModel(nn.Module):
     """SQuAD 1.1: start and end scores from one linear layer on the sequence output, no dropout."""
 

@@ -7,7 +7,7 @@ from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.finetuned import TaskHead
 from albert_ablate.model.attention import PATTERNS
 from albert_ablate.model.encoder import Encoder
-from albert_ablate.tasks.heads import AnswerableSpanModel, JoinedModel, PooledModel, SpanModel
+from albert_ablate.tasks.heads import AnswerableSpanModel, JoinedModel, PooledModel, SpanModel, TokenModel
 from albert_ablate.tasks.task import HasMeaning, Meaning, Task
 
 _HERE = "`predict` and aa.load(RUN).predict can use the fine-tuning here."
@@ -33,6 +33,9 @@ def head_of(task: Task, model: nn.Module, facts: bool) -> tuple[Encoder, TaskHea
         raise ForeignCheckpointError(f"{name}: no class of transformers has the head of this task.")
     if isinstance(model, SpanModel):
         return _sees_both_sides(name, model.encoder), TaskHead("spans", (), None, model.span, 0.0)
+    if isinstance(model, TokenModel):
+        head = TaskHead(task.meaning.kind, task.meaning.names, None, model.classifier, model.dropout.rate)
+        return _sees_both_sides(name, model.encoder), head
     assert isinstance(model, PooledModel)
     return _sees_both_sides(name, model.encoder), _pooled(name, task.meaning, model)
 

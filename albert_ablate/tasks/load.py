@@ -9,6 +9,8 @@ from albert_ablate.config.tasks import (  # fmt: skip
     FineTuneConfig,
     GeneratedConfig,
     GlueConfig,
+    LabelPieces,
+    NerConfig,
     QuestConfig,
     RaceConfig,
     SquadConfig,
@@ -19,6 +21,9 @@ from albert_ablate.data.tokenizer import Tokenizer
 from albert_ablate.files import digest, sha256_file
 from albert_ablate.tasks.knowledge.generated import facts_fingerprint, generated_examples
 from albert_ablate.tasks.knowledge.reading import FactSource
+from albert_ablate.tasks.ner.data import ner_files, read_ner
+from albert_ablate.tasks.ner.generated import FORMAT as NER_FORMAT
+from albert_ablate.tasks.ner.task import NerTask
 from albert_ablate.tasks.quest.data import quest_files, read_quest
 from albert_ablate.tasks.quest.generated import FORMAT as QUEST_FORMAT
 from albert_ablate.tasks.quest.task import QuestTask
@@ -45,6 +50,7 @@ class Source:
     files: dict[str, list[Path]] | None  # None: from the hub, or generated
     fingerprint: str
     generated: bool = False
+    label_pieces: LabelPieces = "first"  # of a task on words
     facts: FactSource | None = None  # that are read beside the texts
 
     def names(self) -> dict[str, list[str]] | str:
@@ -56,7 +62,7 @@ class Source:
 
 def locate(common: FineTuneConfig, task: TaskConfig, facts: FactSource | None = None) -> Source:
     """Find a task's files and compute their fingerprint. Raises DataError if one is missing."""
-    return replace(_located(common, task), facts=facts)
+    return replace(_located(common, task), facts=facts, label_pieces=common.label_pieces)
 
 
 def _located(common: FineTuneConfig, task: TaskConfig) -> Source:
@@ -66,7 +72,9 @@ def _located(common: FineTuneConfig, task: TaskConfig) -> Source:
         return Source(task, None, generated_fingerprint(), generated=True)
     if isinstance(task, QuestConfig) and task.source == "generated":
         return Source(task, None, digest(["quest", QUEST_FORMAT, task.questions]), generated=True)
-    if common.source == "hub" and not isinstance(task, TextConfig | QuestConfig):
+    if isinstance(task, NerConfig) and task.source == "generated":
+        return Source(task, None, digest(["ner", NER_FORMAT, task.sentences]), generated=True)
+    if common.source == "hub" and not isinstance(task, TextConfig | QuestConfig | NerConfig):
         return Source(task, None, digest(["hub", asdict(task.hub) if task.hub else None]))
     files = _files(common, task)
     hashes = {name: [sha256_file(path) for path in paths] for name, paths in files.items()}
@@ -84,6 +92,8 @@ def _files(common: FineTuneConfig, task: TaskConfig) -> dict[str, list[Path]]:
         return {side: [_squad_file(common, task, side, file)] for side, file in given.items()}
     if isinstance(task, QuestConfig):
         return {name: [path] for name, path in quest_files(common, task).items()}
+    if isinstance(task, NerConfig):
+        return {name: [path] for name, path in ner_files(common, task).items()}
     assert isinstance(task, GlueConfig | TextConfig)
     return {name: [path] for name, path in task_files(common, task).items()}
 
@@ -108,6 +118,9 @@ def read(source: Source) -> Make:
     if isinstance(task, SquadConfig):
         sides = {"train": _squad_side(task, files, "train"), "dev": _squad_side(task, files, "dev")}
         return lambda tokenizer, length: SquadTask(task, sides["train"], sides["dev"], tokenizer, length)
+    if isinstance(task, NerConfig):
+        tagged = read_ner(task, None if files is None else {name: paths[0] for name, paths in files.items()})
+        return lambda tokenizer, length: NerTask(task, tagged, tokenizer, length, source.label_pieces)
     sets = read_examples(source)
     if isinstance(task, QuestConfig):
         return lambda tokenizer, length: QuestTask(task, sets, tokenizer, length)

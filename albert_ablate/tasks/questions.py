@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from albert_ablate.config.tasks import RaceConfig, SquadConfig
+from albert_ablate.config.tasks import NerConfig, RaceConfig, SquadConfig
 from albert_ablate.errors import ConfigError
 from albert_ablate.tasks.load import Source, read_examples
 from albert_ablate.tasks.race import RaceQuestion, read_race
@@ -63,6 +63,8 @@ def read_questions(source: Source) -> Questions:
     task = source.task
     if isinstance(task, SquadConfig):
         raise ConfigError(f"task={task.name}: its answers are spans of a text. kshot takes classes and choices.")
+    if isinstance(task, NerConfig):
+        raise ConfigError(f"task={task.name}: its answers are labels of words. kshot takes classes and choices.")
     if isinstance(task, RaceConfig):
         training, dev = (
             [_of_race(question) for question in limited(read_race(task, source.files, side), limit, side)]

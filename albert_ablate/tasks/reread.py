@@ -22,7 +22,7 @@ from albert_ablate.record.lock import locked
 from albert_ablate.record.tasks import Before, ScoredAgain, Scores, UnitResults
 from albert_ablate.tasks.collected import collect, heads_of
 from albert_ablate.tasks.finetuning import BEST, LAST, PREDICTIONS, FineTuner, build_task_model
-from albert_ablate.tasks.knowledge.reading import locate_facts
+from albert_ablate.tasks.knowledge.reading import FactSource, locate_facts
 from albert_ablate.tasks.load import locate, read
 from albert_ablate.tasks.recipe import max_length, resolve
 from albert_ablate.tasks.unit_settings import LATER, completed
@@ -30,7 +30,7 @@ from albert_ablate.training.describe import code, hardware
 from albert_ablate.training.machine import Machine
 
 #: Settings that locate a task's files: of all tasks, and of one task. The command may override them.
-_COMMON_SOURCES, _TASK_SOURCES = ("source", "data_dir"), ("hub", "train_file", "dev_file")
+_COMMON_SOURCES, _TASK_SOURCES = ("source", "data_dir"), ("hub", "train_file", "dev_file", "test_file")
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,12 @@ def tuner_of(
             f"{unit.path}: its weights are not there (task.keep_weights=false). Move this folder away and fine-tune "
             f"again with task={name} task.keep_weights=true."
         )
-    config = _as_recorded(config, manifest["settings"], name, given)
+    config = as_recorded(config, manifest["settings"], name, given)
     task = config.tasks[name]
     source = locate(config.task, task, locate_facts(config.knowledge, task, Path(config.paths.cache)))
     if source.fingerprint != manifest["data"]["fingerprint"]:
         raise DataError(f"the files of {name} are not those that it was fine-tuned on. Give the same task.data_dir.")
-    if source.facts is not None and source.facts.fingerprint != manifest["data"].get("facts"):
-        raise DataError(
-            f"knowledge.file={config.knowledge.file}: these are not the facts that {name} was fine-tuned with. Give "
-            f"knowledge={config.knowledge.name} knowledge.file=FACTS.tsv with that table."
-        )
+    require_facts(config, source.facts, manifest)
     shape = config.architecture()
     made = read(source)(tokenizer, max_length(task, config.task.scaling, shape.max_positions))
     recipe = resolve(task, config.task.scaling, made.examples, shape.max_positions)
@@ -124,6 +120,15 @@ def tuner_of(
     model = build_task_model(made, shape, recipe, config.task, manifest["seed"], None, shape.initializer_range)
     machine = replace(machine, precision=manifest["precision"])
     return FineTuner(made, model, recipe, config.task, manifest["seed"], unit, machine, config.runtime)
+
+
+def require_facts(config: RunConfig, facts: FactSource | None, manifest: dict[str, Any]) -> None:
+    """Raise DataError unless ``facts`` are those of the fine-tuning with this manifest."""
+    if facts is not None and facts.fingerprint != manifest["data"].get("facts"):
+        raise DataError(
+            f"knowledge.file={config.knowledge.file}: these are not the facts that {manifest['task']} was fine-tuned "
+            f"with. Give knowledge={config.knowledge.name} knowledge.file=FACTS.tsv with that table."
+        )
 
 
 def _reread(
@@ -147,7 +152,7 @@ def _reread(
     return Reread(unit.name, (before.best.score, results.best.score), (before.last.score, results.last.score))
 
 
-def _as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: Callable[[str], bool]) -> RunConfig:
+def as_recorded(config: RunConfig, settings: dict[str, Any], name: str, given: Callable[[str], bool]) -> RunConfig:
     """``config`` with the recorded settings of one fine-tuning; the command may override where its files are."""
     common, task = completed(settings["common"]), dict(settings["task"])
     now_common, now_task = asdict(config.task), asdict(config.tasks[name])

@@ -6,7 +6,7 @@ Letters: N examples of a set, S sequences (N times the choices), B examples in a
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,8 +21,19 @@ from albert_ablate.model.architecture import Architecture
 Outputs = dict[str, np.ndarray]
 #: Name of a dev set -> ``score`` or a metric -> baseline -> its value.
 Baselines = dict[str, dict[str, dict[str, float]]]
-#: A class, the labels that apply, a number, or several numbers.
-Answer = str | float | tuple[str, ...] | tuple[float, ...]
+
+
+class Entity(NamedTuple):
+    """A part of a text with a label."""
+
+    start: int  # its first character
+    end: int  # the one after its last
+    label: str
+    probability: float  # of the tag of its least certain word
+
+
+#: A class, the labels that apply, a number, several numbers, or the entities of a text.
+Answer = str | float | tuple[str, ...] | tuple[float, ...] | tuple[Entity, ...]
 #: What logits (N, C) of a task mean: one of C classes or choices, or any number of C labels.
 Distribution = Literal["classes", "labels"]
 
@@ -319,3 +330,20 @@ class AnswersTexts(Protocol):
 
     def cells(self, outputs: Outputs) -> dict[str, list[str] | list[float]]:
         """Columns of a table of predictions: name -> a cell for each example."""
+
+
+@runtime_checkable
+class TagsWords(Protocol):
+    """The additional interface of tasks that answer with a tag for each word."""
+
+    def of_texts(self, texts: Sequence[str]) -> FeatureSet:
+        """Texts as model inputs, divided into words by a rule."""
+
+    def of_words(self, sentences: Sequence[Sequence[str]]) -> FeatureSet:
+        """Sentences of words as model inputs."""
+
+    def word_tags(self, features: FeatureSet, outputs: Outputs) -> list[list[tuple[str, float]]]:
+        """(tag, its probability) of each word of each sentence of ``features``."""
+
+    def entities(self, features: FeatureSet, outputs: Outputs) -> list[tuple[Entity, ...]]:
+        """The entities of each sentence, in order."""

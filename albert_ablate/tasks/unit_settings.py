@@ -8,7 +8,7 @@ from albert_ablate.config.tasks import FineTuneConfig, TaskConfig
 
 #: Settings that do not change the numbers: of all tasks, and of one task.
 _INCIDENTAL = ("source", "data_dir", "seeds", "keep_weights", "bag_of_words")
-_NAMES = ("name", "hub", "train_file", "dev_file")
+_NAMES = ("name", "hub", "train_file", "dev_file", "test_file")
 #: Settings of all tasks that only heads for whole sequences read.
 _POOLING = ("pool", "head")
 #: Group -> settings that name a run or a file, whose own identity counts, or that do not change the numbers.
@@ -16,7 +16,8 @@ _PATHS = {"distil": ("teacher", "cache"), "augment": ("masked_lm", "word_vectors
 #: Settings added later -> the value that older versions had implicitly, of all tasks and of one task. At this value a
 #: setting is left out of identities, so that older fine-tunings keep their names.
 LATER_COMMON: Mapping[str, Any] = {
-    "pool": "first", "head": "pooled", "optimizer": {"layer_decay": None, "layer_decay_rule": "released"},
+    "pool": "first", "head": "pooled", "label_pieces": "first",
+    "optimizer": {"layer_decay": None, "layer_decay_rule": "released"},
 }  # fmt: skip
 LATER: Mapping[str, Any] = {"dev_split": "text", "class_weights": "none", "choose_by": None, "f1_unit": "auto"}
 
@@ -32,6 +33,7 @@ class Located(Protocol):
 def common_settings(common: FineTuneConfig, task: TaskConfig, facts: Located | None = None) -> dict[str, Any]:
     """The settings of all tasks that change the numbers of ``task``, which is read with ``facts``."""
     unread = [*_INCIDENTAL, *(() if task.pools else _POOLING)]
+    unread += [] if task.labels_words else ["label_pieces"]
     unread += [] if common.distil.teacher else ["distil"]
     unread += [] if common.augment.copies else ["augment"]
     settings = {k: v for k, v in asdict(common).items() if k not in unread}

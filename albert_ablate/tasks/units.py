@@ -21,6 +21,7 @@ from albert_ablate.record.lock import guard_file, locked, owner
 from albert_ablate.record.manifest import Attention
 from albert_ablate.record.outcome import recorded
 from albert_ablate.record.tasks import FactCounts, SetUp, UnitData, UnitManifest, UnitResults, UnitSettings
+from albert_ablate.tasks.answering import recorded_answers
 from albert_ablate.tasks.collected import collect
 from albert_ablate.tasks.distilling import Teacher, distil, goal
 from albert_ablate.tasks.finetuning import FineTuner, Loss, build_task_model, tidy
@@ -292,6 +293,9 @@ def _manifest(
         precision=machine.precision,
         heads=formats.HEADS,
     )
+    answers = recorded_answers(material.task)
+    if answers is not None:
+        manifest.answers = answers
     if attention is not None:
         manifest.attention = attention
     if unit.teacher is not None:

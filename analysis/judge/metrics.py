@@ -85,7 +85,7 @@ REPLACED = "replaced AUC"
 #: Causal LM on held-out documents, and the nats by which it predicts late pieces of a document better than early ones.
 BITS_PER_BYTE, CONTEXT_GAIN = "bits per byte", "context gain"
 #: What the publications call a task that has no column of its own.
-_NAMES = {"stsb": "STS-B", "qqp": "QQP", "qnli": "QNLI", "rte": "RTE", "wnli": "WNLI"}
+_NAMES = {"ner": "NER F1", "stsb": "STS-B", "qqp": "QQP", "qnli": "QNLI", "rte": "RTE", "wnli": "WNLI"}
 #: The paper's columns, then those that the paper does not have.
 METRICS = {
     metric.key: metric

@@ -82,6 +82,34 @@ def quest(task: dict[str, Any], common: dict[str, Any], data: Path | None) -> di
     return {row["qa_id"]: (row["question_body"], {n: round(float(row[n]), 9) for n in targets}) for row in rows}
 
 
+def ner(task: dict[str, Any], common: dict[str, Any], data: Path | None, name: str) -> str:
+    """The text of the file with the tags of a set, which may hold more sentences, or of the generated sentences."""
+    if task["source"] == "generated":
+        from albert_ablate.tasks.ner.generated import generated_sentences  # numpy and torch load slowly
+
+        sentences = generated_sentences(task["sentences"])[name]
+        blocks = [zip(s.written, s.tags or (), strict=True) for s in sentences]
+        return "\n".join("".join(f"{word}\t{tag}\n" for word, tag in block) for block in blocks)
+    root = where(common.get("data_dir"), data)
+    files: dict[str, tuple[str | None, tuple[str, ...]]] = {
+        "dev": (task.get("dev_file"), ("eng.testa", "dev", "valid")),
+        "train": (task.get("train_file"), ("eng.train", "train")),
+        "test": (task.get("test_file"), ("eng.testb", "test")),
+    }  # fmt: skip
+    sides = ("dev", "train") if name == "dev" else (name,)  # without a dev file a part of the training file
+    for given, stems in (files[side] for side in sides):
+        if given is not None:
+            return open_text(_gold_file(root, (), "", "", given))
+        if task.get("train_file") is not None:  # then nothing is looked for
+            continue
+        for stem, ending in ((s, e) for s in stems for e in ("", ".txt", ".conll", ".tsv", ".iob", ".bio", ".jsonl")):
+            try:
+                return open_text(_gold_file(root, ("CoNLL-2003", "conll2003", "NER"), stem, ending, None))
+            except NoGoldError:
+                continue
+    raise NoGoldError("no gold at hand: its file is not there; say --data FOLDER")
+
+
 def table(text: str, name: str) -> list[tuple[int, dict[str, Any]]]:
     """(line, row) for each row of a .jsonl, a .csv or a tab-separated file."""
     if name.endswith((".jsonl", ".json", ".ndjson")):

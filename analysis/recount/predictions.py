@@ -1,12 +1,13 @@
 """Scores of a fine-tuning, computed from the files in ``predictions/`` and the right answers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from albert_ablate.tasks.texts.glue import GLUE
 
-from . import gold
+from . import entities, gold
 from .files import mean, open_text, read_json
 from .gold import NoGoldError
 from .held_out import wilson
@@ -69,6 +70,12 @@ def _set(
     elif kind == "quest":
         counted.file, counted.relative = folder / f"{name}.csv", 1e-6  # predictions are kept to nine digits
         counted.scores[name] = _quest(counted.file, task, gold.quest(task, common, data))
+    elif kind == "ner":
+        if any(((manifest.get("data") or {}).get("entities_that_split_a_word") or {}).values()):
+            raise NoGoldError("some entities begin or end inside of a word, which is not done here")
+        spans = (folder / f"{name}.jsonl").is_file()
+        counted.file = folder / f"{name}.{'jsonl' if spans else 'tsv'}"
+        counted.scores[name] = _entities(open_text(counted.file), spans, task, gold.ner(task, common, data, name))
     else:
         raise NoGoldError("its manifest does not say what kind of task it is")
 
@@ -152,6 +159,25 @@ def _quest(
     if task["constant"] == "zero" or (task["constant"] == "skip" and varied) or len(varied) == len(names):
         made["spearman"] = {"value": sum(ranked) / len(names if task["constant"] == "zero" else varied)}
     return made
+
+
+def _entities(predictions: str, spans: bool, task: dict[str, Any], right: str) -> dict[str, dict[str, Any]]:
+    """Scores of predicted tags or spans; ``right``: the text of the file with the right ones, which may hold more."""
+    if spans:
+        return entities.scores(_beside(entities.with_spans(predictions), entities.with_spans(right)))
+    pairs = _beside(entities.columns(predictions), entities.columns(right))
+    return entities.scores([(entities.found(tags, task["strict"]), entities.found(gold)) for tags, gold in pairs])
+
+
+def _beside(predicted: Iterator[tuple[Any, Any]], right: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """(prediction, answer) of each predicted sentence, which are in the order of the file."""
+    pairs = []
+    for text, answer in predicted:
+        gold_answer = next((found for other, found in right if other == text), None)
+        if gold_answer is None:
+            raise NoGoldError("the gold at hand lacks a sentence of the predictions, or has it at another place")
+        pairs.append((answer, gold_answer))
+    return pairs
 
 
 def _apart(predicted: float, right: float) -> float:

@@ -26,12 +26,14 @@ from transformers import AutoModel, AutoTokenizer, pipeline
 import albert_ablate as aa
 from albert_ablate.axes import Share
 from albert_ablate.commands import export, finetune, predict
+from albert_ablate.commands.finetune import tokenizer_of
 from albert_ablate.commands.unit import load_unit
 from albert_ablate.errors import ForeignCheckpointError, UserError
 from albert_ablate.interop.finetuned import to_finetuned
 from albert_ablate.model.pretraining import initialise
-from albert_ablate.tasks.heads import PooledModel, SpanModel
+from albert_ablate.tasks.heads import PooledModel, SpanModel, TokenModel
 from albert_ablate.tasks.leaving import head_of
+from albert_ablate.tasks.reread import tuner_of
 from albert_ablate.tasks.task import AnswersTexts, HeadSettings, Meaning, Task, TaskBatch
 
 NAMES = ("red", "green", "blue")
@@ -51,6 +53,11 @@ CLASSES = [
     (Share.NONE, 48, 2, "", "spans", False, "BertForQuestionAnswering"),
     (Share.NONE, 48, 0, "", "spans", False, "DistilBertForQuestionAnswering"),
     (Share.NONE, 16, 2, "", "spans", True, "ElectraForQuestionAnswering"),
+    (Share.ALL, 16, 2, "", "tags", False, "AlbertForTokenClassification"),
+    (Share.FFN, 48, 2, "", "tags", False, "AlbertForTokenClassification"),
+    (Share.NONE, 48, 2, "", "tags", False, "BertForTokenClassification"),
+    (Share.NONE, 48, 0, "", "tags", False, "DistilBertForTokenClassification"),
+    (Share.NONE, 16, 2, "", "tags", True, "ElectraForTokenClassification"),
 ]  # fmt: skip
 
 
@@ -70,14 +77,12 @@ def test_every_head_answers_as_before(
 ) -> None:
     """Every parameter is away from its initial value: zero biases would hide a missing one."""
     shape = architecture(share, width, type_vocab_size=types)
-    names = NAMES if answers in ("classes", "labels", "values") else ()
+    names = NAMES if answers in ("classes", "labels", "values", "tags") else ()
     scale = {"mean": np.array([1.0, -2.0, 3.0]), "deviation": np.array([0.5, 2.0, 1.5])} if answers == "values" else {}
     task = cast(Task, SimpleNamespace(name="colours", meaning=Meaning(answers, names, **scale)))
-    model = (
-        SpanModel(shape)
-        if answers == "spans"
-        else PooledModel(shape, len(names) or 1, HeadSettings(0.1, "first", kind))
-    )
+    model: Any = PooledModel(shape, len(names) or 1, HeadSettings(0.1, "first", kind or "bare"))
+    if answers in ("spans", "tags"):
+        model = SpanModel(shape) if answers == "spans" else TokenModel(shape, len(names), 0.1)
     initialise(model, 0.05, 3)
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -106,7 +111,8 @@ def test_every_head_answers_as_before(
         return
     if answers == "values":
         mine = mine * torch.tensor([0.5, 2.0, 1.5]) + torch.tensor([1.0, -2.0, 3.0])
-    torch.testing.assert_close(mine, other.logits, atol=1e-5, rtol=0)
+    real = batch.mask if answers == "tags" else slice(None)
+    torch.testing.assert_close(mine[real], other.logits[real], atol=1e-5, rtol=0)
     assert mine.std() > 0.05
     if names:
         assert theirs.config.id2label == dict(enumerate(NAMES))
@@ -154,9 +160,9 @@ def exported(unit: Path, out: Path) -> Path:
 
 def answers_of(unit: Path, rows: list[tuple[str, ...]]) -> dict[str, list[Any]]:
     """Our own cells for rows of texts."""
-    tuner = load_unit(unit, []).tuner
-    assert isinstance(tuner.task, AnswersTexts)
-    return tuner.task.cells(tuner.predict(tuner.task.from_columns(rows)))
+    ours = load_unit(unit, []).answerer
+    assert isinstance(ours.task, AnswersTexts)
+    return ours.task.cells(ours.predict(ours.task.from_columns(rows)))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +201,9 @@ def test_spans_and_choices_are_ours(units: dict[str, Path], tmp_path: Path) -> N
     for name, named in (("squad11", "AlbertForQuestionAnswering"), ("race", "AlbertForMultipleChoice")):
         out = exported(units[name], tmp_path / name)
         theirs = getattr(transformers, named).from_pretrained(out).eval()
-        tuner = load_unit(units[name], []).tuner
+        opened = load_unit(units[name], [])
+        tokenizer = tokenizer_of(opened.run, opened.config)
+        tuner = tuner_of(opened.config, opened.unit, lambda setting: False, tokenizer, opened.answerer.machine)
         features = next(iter(tuner.task.dev.values()))
         batch = features.batch(np.arange(len(features)))
         words = {
@@ -205,13 +213,55 @@ def test_spans_and_choices_are_ours(units: dict[str, Path], tmp_path: Path) -> N
         if batch.choices > 1:
             words = {key: grid.view(len(batch), batch.choices, -1) for key, grid in words.items()}
         with torch.no_grad():
-            mine, other = tuner.model.eval()(batch), theirs(**words)
+            mine, other = opened.answerer.model.eval()(batch), theirs(**words)
         if name == "race":
             torch.testing.assert_close(mine, other.logits, atol=1e-5, rtol=1e-5)
         else:
             for ours, logits in zip(mine, (other.start_logits, other.end_logits), strict=True):
                 torch.testing.assert_close(ours[batch.mask], logits[batch.mask], atol=1e-5, rtol=1e-5)
         assert named in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["sst2", "mean", "text_regression", "text_classification"])
+def test_no_file_of_the_task_is_needed(
+    name: str, folder: Path, units: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal answers with and without the recorded labels; without them and without files it says what is missing."""
+    rows = [(text, "so")[: 2 if name == "text_regression" else 1] for text, _ in sentiment(20, 8)]
+    manifest = units[name] / "manifest.json"
+    content = manifest.read_text()
+    recorded = json.loads(content)["answers"]
+    older = {key: value for key, value in json.loads(content).items() if key != "answers"}
+    moved = [(folder / "data", folder / "moved"), (units["sst2"].parents[3] / "pairs.tsv", tmp_path / "moved.tsv")]
+    mine = answers_of(units[name], cast(list[tuple[str, ...]], rows))
+    try:
+        manifest.write_text(json.dumps(older))
+        assert answers_of(units[name], cast(list[tuple[str, ...]], rows)) == mine
+        for place, other in moved:
+            place.rename(other)
+        said = refused(capsys, export.main, units[name], tmp_path / "a")
+        assert "no such file" in said or "no file" in said
+        manifest.write_text(content)
+        assert answers_of(units[name], cast(list[tuple[str, ...]], rows)) == mine
+        if name != "mean":  # no class has its pooling
+            config = read_json(exported(units[name], tmp_path / "out") / "config.json")
+            assert list(config["id2label"].values()) == recorded["names"]
+    finally:
+        manifest.write_text(content)
+        for place, other in moved:
+            other.rename(place)
+    expected = {"text_regression": ["stars"], "text_classification": ["good", "other good"]}.get(name, ["0", "1"])
+    assert recorded["names"] == expected
+    if name == "text_regression":
+        assert (recorded["kind"], recorded["columns"]) == ("values", [["left"], ["right"]])
+        assert len(recorded["mean"]) == len(recorded["deviation"]) == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("squad11", "spans"), ("race", "choices"), ("squad20", "spans")])
+def test_models_of_spans_and_choices_need_no_file(name: str, kind: str, units: dict[str, Path]) -> None:
+    assert read_json(units[name] / "manifest.json")["answers"] == {"kind": kind, "names": []}
+    opened = load_unit(units[name], [])
+    assert not len(opened.answerer.task.train)
 
 
 def test_the_folder_states_its_origin(units: dict[str, Path], tmp_path: Path) -> None:
@@ -379,6 +429,7 @@ def test_a_causal_run_predicts_too(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_commands_of_the_pages_run(units: dict[str, Path], folder: Path, tmp_path: Path) -> None:
     page = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("interop.md", "tasks.md"))
     lines = re.findall(r"^    python -m albert_ablate\.(export|predict) (runs/NAME/tasks/\S+ .*)$", page, re.M)
+    lines = [(name, rest) for name, rest in lines if "/ner-" not in rest]  # test_ner_runs.py has words to tag
     assert {name for name, _ in lines} == {"export", "predict"}
     shutil.copy(folder / "data" / "SST-2" / "dev.tsv", tmp_path / "reviews.tsv")
     for number, (name, rest) in enumerate(lines):

@@ -54,6 +54,8 @@ class QuestTask(SentenceTask):
         made = super().features(examples)
         if not self.settings.title_pass:
             return made
+        if not examples:
+            return FeatureSet(made.sequences, made.targets, choices=2)
         titles = self._tokenizer.encode([_quest(example).title for example in examples])
         alone = Sequences.of([pieces[: self._max_length - 2] for pieces in titles])
         return FeatureSet(Sequences.in_turn([made.sequences, alone]), made.targets, choices=2)
@@ -87,7 +89,7 @@ class QuestTask(SentenceTask):
         return Meaning("labels", self.sets.names)
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
-        if examples[0].target is None:
+        if not examples or examples[0].target is None:
             return np.zeros((len(examples), 0), np.float32)
         return np.array([example.target for example in examples], np.float32)
 

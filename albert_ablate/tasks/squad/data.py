@@ -150,10 +150,11 @@ def build_windows(squad: SquadSet, tokenizer: Tokenizer, task: SquadConfig, max_
             length.append(count)
             targets.append(_target(gold, begin, count, len(query) + 2))
         bounds.append(max_context(spans))
-    low, high = (np.concatenate(side) for side in zip(*bounds, strict=True))
+    none = np.zeros(0, np.int64)
+    low, high = (np.concatenate(side) for side in zip((none, none), *bounds, strict=True))
     return Windows(
-        FeatureSet(Sequences.of_rows(rows, second), np.array(targets, np.int64)), np.array(question), np.array(second),
-        np.array(offset), np.array(length), low, high, pieces,
+        FeatureSet(Sequences.of_rows(rows, second), np.array(targets, np.int64).reshape(-1, 3)), np.array(question),
+        np.array(second), np.array(offset), np.array(length), low, high, pieces,
     )  # fmt: skip
 
 

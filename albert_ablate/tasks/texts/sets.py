@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 #: Kind of target: exactly one class, any number of labels, or numbers.
 Kind = Literal["classes", "labels", "values"]
 
@@ -31,3 +33,9 @@ class ExampleSets:
     chosen_by: str | None = None  # metric that selects the checkpoint; None: the first metric of the kind
     notes: list[str] = field(default_factory=list)  # notes for the user
     columns: tuple[tuple[str, ...], ...] = (("text",), ("second",))  # names of the columns of each text in tables
+    scale: tuple[np.ndarray, np.ndarray] | None = None  # mean and deviation of the numbers; None: of the training set
+
+    @property
+    def paired(self) -> bool:
+        """Whether an example has two texts; without examples the columns tell."""
+        return self.train[0].second is not None if self.train else len(self.columns) > 1

@@ -47,15 +47,20 @@ class SentenceTask:
         self.metric = " and ".join(self._chosen_by())
         self.counts = dict(sets.counts)
         self.examples = len(sets.train)
-        targets = np.array([e.target for e in sets.train], dtype=np.float64)
         #: A user's numbers are learned as standard scores; STS-B's 0 to 5 unscaled, as in the released code.
         self._scales = sets.kind == "values" and name not in GLUE
-        self._mean = targets.mean(0) if self._scales else np.zeros(1)
-        self._deviation = np.where(targets.std(0) > 0, targets.std(0), 1.0) if self._scales else np.ones(1)
+        self._mean, self._deviation = sets.scale or self._scale()
         self._tokenizer, self._max_length, self._knowledge = tokenizer, max_length, knowledge
         self.train = self.features(sets.train)
         self.dev = {name: self.features(examples) for name, examples in sets.dev.items()}
         self.test = {name: self.features(examples) for name, examples in sets.test.items()}
+
+    def _scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of the training numbers."""
+        if not self._scales:
+            return np.zeros(1), np.ones(1)
+        targets = np.array([e.target for e in self.sets.train], dtype=np.float64)
+        return targets.mean(0), np.where(targets.std(0) > 0, targets.std(0), 1.0)
 
     @property
     def distribution(self) -> Distribution | None:
@@ -67,7 +72,7 @@ class SentenceTask:
         tokenizer, max_length = self._tokenizer, self._max_length
         first = tokenizer.encode([e.first for e in examples])
         second = None
-        if examples[0].second is not None:
+        if examples and examples[0].second is not None:
             second = tokenizer.encode([str(e.second) for e in examples])
             for a, b in zip(first, second, strict=True):
                 trim(a, b, max_length - 3)
@@ -82,7 +87,7 @@ class SentenceTask:
 
     def unlabelled(self, texts: Sequence[tuple[str, str | None]]) -> FeatureSet:
         """Texts, each with a second one or None, as the model reads the task's own. Raises DataError."""
-        pairs = self.sets.train[0].second is not None
+        pairs = self.sets.paired
         if any((second is not None) != pairs for _, second in texts):
             wanted = "pairs of texts, each a tuple (first, second)" if pairs else "single texts, not pairs"
             raise DataError(f"{self.name} takes {wanted}.")
@@ -91,7 +96,7 @@ class SentenceTask:
     @property
     def columns(self) -> tuple[tuple[str, ...], ...]:
         """The names of the column of each text, as in the task's files."""
-        return self.sets.columns[: 1 if self.sets.train[0].second is None else 2]
+        return self.sets.columns[: 2 if self.sets.paired else 1]
 
     def from_columns(self, rows: Sequence[tuple[str, ...]]) -> FeatureSet:
         """Rows with one or two texts as the model reads the task's own."""
@@ -127,7 +132,7 @@ class SentenceTask:
         return [float(row[0]) if len(row) == 1 else tuple(map(float, row)) for row in predicted]
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
-        if examples[0].target is None:
+        if not examples or examples[0].target is None:
             return np.zeros((len(examples), 0), np.float32)
         values = np.array([e.target for e in examples])
         if self.sets.kind == "classes":
