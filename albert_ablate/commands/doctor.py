@@ -28,6 +28,7 @@ EXTRAS = {
         ("hydra_plugins.hydra_joblib_launcher", "hydra_plugins.hydra_submitit_launcher"),
         "sweeps in several processes or on a cluster",
     ),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "export --onnx, benchmarks.latency with ONNX Runtime"),
     "tensorboard": (("tensorboard",), "tracker=tensorboard"),
     "tensorflow": (("tensorflow",), "import of ALBERT's TensorFlow release"),
 }
