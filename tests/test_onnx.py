@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from runhelpers import run, tiny_config
+from modelhelpers import blocks_of
+from runhelpers import ROOT, run, tiny_config
 from taskhelpers import TINY, sentiment, write_tsv
 from test_mobilebert_interop import RUN as MOBILEBERT
 from torch import nn
@@ -57,6 +58,7 @@ def test_a_runs_states_are_pytorchs(
     """Batch and length may vary, except the length of attention in blocks."""
     form, path = trained
     out = tmp_path / "out"
+    assert "    python -m albert_ablate.export runs/NAME out --onnx\n" in (ROOT / "docs" / "interop.md").read_text()
     words = ["--length", "24"] if form == "bigbird" else []
     assert export.main([str(path), str(out), "--onnx", *words]) == 0
     said = capsys.readouterr().out
@@ -165,7 +167,7 @@ def test_a_graph_that_computes_something_else_is_found(tmp_path: Path) -> None:
     assert write_onnx(model, tmp_path / "model.onnx", None) < 1e-5
     assert not model.encoder.plain
     with torch.no_grad():
-        model.encoder.get_submodule("ffn")[0].inner.weight[3, 3] += 0.1
+        blocks_of(model.encoder, "ffn")[0].inner.weight[3, 3] += 0.1
     with pytest.raises(OnnxError, match="other outputs than PyTorch"):
         check(model, tmp_path / "model.onnx", None)
     assert isinstance(model.module, States)

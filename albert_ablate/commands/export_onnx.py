@@ -98,8 +98,8 @@ def _unit(path: Path, out: Path, settings: Sequence[str], length: int | None) ->
 
     pretraining = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
     model = traceable(tuner.task, tuner.model.eval(), tuner.task.train.sequences.facts is not None)
-    origin = {"run": run.name, "fine_tuning": opened.unit.name, "weights": BEST}
-    origin |= {**opened.manifest, "pretraining": pretraining}
+    weights = {"run": run.name, "fine_tuning": opened.unit.name, "weights": BEST}
+    origin = {**weights, **opened.manifest, "pretraining": pretraining}
     name, longest = f"{run.name}, {opened.unit.name}", tuner.recipe.max_length
     return _written(model, run, opened.config, out, origin, name, length, longest)
 

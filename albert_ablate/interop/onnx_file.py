@@ -119,7 +119,7 @@ def write_onnx(model: Traceable, path: Path, length: int | None) -> float:
             output_names=list(model.outputs), dynamic_shapes=(free,) * len(grids),
         )  # fmt: skip
         assert program is not None
-        program.model.metadata_props.update(model.facts | {"length": str(length or f"1 to {longest}")})
+        program.model.metadata_props.update({**model.facts, "length": str(length or f"1 to {longest}")})
         program.save(str(path))
     return check(model, path, length)
 
@@ -175,13 +175,17 @@ def arrays(grids: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: grid.numpy() for name, grid in grids.items()}
 
 
-def session(path: Path, threads: int = 1) -> Any:
-    """The file, loaded by ONNX Runtime on a CPU with all optimisations; operators one after another."""
+def session(path: Path, threads: int = 1, spin: bool = True) -> Any:
+    """The file, loaded by ONNX Runtime on a CPU with all optimisations; operators one after another.
+
+    ``spin``: whether its threads keep a processor busy while they wait for work, which is ONNX Runtime's default.
+    """
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
     settings.log_severity_level = 3  # errors
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
