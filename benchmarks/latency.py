@@ -111,7 +111,7 @@ def measured(
     arms: Sequence[Arm], lengths: Sequence[int], batches: Sequence[int], threads: Sequence[int], limits: Limits
 ) -> dict[tuple[int, int, int], dict[str, list[float]]]:
     """(threads, sequences, length) -> arm -> seconds; a new process for each number of threads."""
-    taken = {}
+    taken: dict[tuple[int, int, int], dict[str, list[float]]] = {}
     for count in threads:
         with stage(f"timing {len(arms)} arms with {count} thread{'s' * (count > 1)}"):
             found = in_a_process(forms.timed, arms, lengths, batches, limits, count, threads=count)

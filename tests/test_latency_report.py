@@ -121,8 +121,8 @@ def test_the_commands_of_the_page_run(tmp_path: Path, capsys: pytest.CaptureFixt
     lines = re.findall(r"^    python -m (benchmarks\.latency|analysis\.report) (.*)$", page, re.M)
     assert len(lines) == 3
     places = [tmp_path / name for name in ("one", "other")]
-    words = ("budget.steps=2", "budget.warmup_steps=1")
-    first, other = (run(tiny_config(place, *words, f"seed={n}")).path for n, place in enumerate(places))
+    short = ("budget.steps=2", "budget.warmup_steps=1")
+    first, other = (run(tiny_config(place, *short, f"seed={n}")).path for n, place in enumerate(places))
     named = {"runs/NAME": str(first), "runs/OTHER": str(other)}
     quick = ["--forms", "eager", "--lengths", "8", "--calls", "1", "--warm-up", "1", "--threads", "1"]
     for name, rest in lines:
