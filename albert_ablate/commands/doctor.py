@@ -29,6 +29,7 @@ EXTRAS = {
         "sweeps in several processes or on a cluster",
     ),
     "ner": (("seqeval",), "task=ner"),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "export --onnx, benchmarks.latency with ONNX Runtime"),
     "ray": (("ray", "hydra_plugins.hydra_ray_launcher"), "sweeps on a Ray cluster"),
     "tensorboard": (("tensorboard",), "tracker=tensorboard"),
     "tensorflow": (("tensorflow",), "import of ALBERT's TensorFlow release"),

@@ -4,7 +4,8 @@ Writes a folder that ``from_pretrained`` loads: weights (safetensors), configura
 model card that states the origin of the run. A fine-tuning (``runs/NAME/tasks/NAME``) goes out with its head and its
 best weights. One of an older version has not recorded its labels: they are read from the files of its task, and
 ``task.data_dir=DATA`` says where these are if they were moved.
-``--sentence-transformers`` makes the folder of a run a model of that package, which embeds texts.
+``--sentence-transformers`` makes the folder of a run a model of that package, which embeds texts. ``--onnx`` writes one
+ONNX graph in place of a model of transformers: of a run's encoder, or of a fine-tuning with its head.
 """
 
 import sys
@@ -24,6 +25,7 @@ from albert_ablate.commands.export_folder import (
     write_tokenizer,
     write_values,
 )
+from albert_ablate.commands.export_onnx import export_onnx
 from albert_ablate.commands.given import is_unit, open_run, remarks
 from albert_ablate.commands.unit import load_unit
 from albert_ablate.console import command
@@ -69,15 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=("mean", "cls"),
         help="of a run: also the files of this package; a text's vector is the mean of its states, or that of [CLS]",
     )
+    parser.add_argument("--onnx", action="store_true", help="one ONNX graph in place of a model of transformers")
+    parser.add_argument(
+        "--length", type=int, metavar="N", help="of attention in blocks, with --onnx: the tokens of every text"
+    )
     options = parser.parse_intermixed_args(arguments)
     pool = options.sentence_transformers
+    _require_one_form(options.onnx, pool, options.length)
+    if not is_unit(options.run) and options.settings:
+        raise ConfigError(f"{options.settings[0]}: no effect on a run; only the export of a fine-tuning takes it.")
+    if options.onnx:
+        print(f"{options.out}: {export_onnx(options.run, options.out, options.settings, options.length)}")
+        return 0
     if is_unit(options.run):
         if pool is not None:
             raise ConfigError("--sentence-transformers: no effect on a fine-tuning, whose head answers. Give its run.")
         models = {".": export_unit(options.run, options.out, options.settings)}
     else:
-        if options.settings:
-            raise ConfigError(f"{options.settings[0]}: no effect on a run; only the export of a fine-tuning takes it.")
         for remark in remarks(open_run(options.run)):
             print(f"! {remark}", file=sys.stderr)
         models = export(options.run, options.out, pool)
@@ -86,6 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         without = f"; left out, which it lacks: {', '.join(exported.left_out)}" if exported.left_out else ""
         print(f"{options.out / folder}: {exported.architecture}{blocks}{without}")
     return 0
+
+
+def _require_one_form(onnx: bool, pool: Pool | None, length: int | None) -> None:
+    """Raise ConfigError for options that exclude each other."""
+    if onnx and pool is not None:
+        raise ConfigError("--sentence-transformers: it reads a model of transformers. Export twice, to two folders.")
+    if length is not None and not onnx:
+        raise ConfigError(f"--length {length}: no effect without --onnx.")
 
 
 def export(run: Path, out: Path, pool: Pool | None = None) -> "dict[str, Exported]":

@@ -40,6 +40,8 @@ class Pattern:
     past_only: bool = False
     #: Whether ``visible`` depends on the layer, even among layers that share weights.
     by_layer: bool = False
+    #: Whether the kernel is chosen for a length, so that a traced graph holds for that length alone.
+    by_length: bool = False
     #: Whether the first position sees the whole sequence, so that its last state can stand for it.
     first_sees_all: bool = True
 
@@ -175,5 +177,6 @@ PATTERNS: dict[str, Pattern] = {
         keys=lambda shape, length: _blocks(shape).keys(length),
         kernel=_block_kernel,
         by_layer=True,
+        by_length=True,
     ),
 }

@@ -55,9 +55,9 @@ def block_attention(
         whole = torch.cat([q[:, :, :top], q[:, :, n * b - bottom :]], 2)  # (B, N, g * b, D)
         seen = _attention(whole, k, v, None if keys is None else keys[:, None, None], drop)
         parts = [seen[:, :, :top], seen[:, :, top:]]
-    rows = q[:, :, top : n * b - bottom].reshape(len(q), -1, b, q.shape[3])  # (B, N * m, b, D)
+    rows = q[:, :, top : n * b - bottom].reshape(q.shape[0], -1, b, q.shape[3])  # (B, N * m, b, D)
     context = _attention(rows, _gathered(k, slots, b), _gathered(v, slots, b), _bias(slots, keys, b), drop)
-    middle = context.reshape(len(q), q.shape[1], -1, q.shape[3])  # (B, N, m * b, D)
+    middle = context.reshape(q.shape[0], q.shape[1], -1, q.shape[3])  # (B, N, m * b, D)
     return torch.cat([*parts[:1], middle, *parts[1:]], 2)[:, :, :length]
 
 
@@ -119,8 +119,8 @@ def _bias(slots: Slots, keys: Tensor | None, block: int) -> Tensor | None:
     """(B or 1, N * m, 1, K * b): what is added to the scores of gathered keys; ``keys`` (B or 1, n * b)."""
     if keys is None:
         return slots.bias
-    by_block = keys.view(len(keys), -1, block).index_select(1, slots.columns)  # (B, N * m * K, b)
-    gathered = by_block.view(len(keys), slots.heads * slots.rows, 1, -1)
+    by_block = keys.view(keys.shape[0], -1, block).index_select(1, slots.columns)  # (B, N * m * K, b)
+    gathered = by_block.view(keys.shape[0], slots.heads * slots.rows, 1, -1)
     return gathered if slots.bias is None else gathered + slots.bias
 
 
@@ -132,9 +132,9 @@ def _slots(pattern: BlockPattern, place: Place, device: torch.device) -> Slots:
     lists = [[head[row] for row in inner] for head in key_blocks(pattern, place)]
     most = max(len(columns) for head in lists for columns in head)
     columns = torch.tensor([[[*row, *[0] * (most - len(row))] for row in head] for head in lists])  # (N, m, K)
-    used = torch.tensor([[[slot < len(row) for slot in range(most)] for row in head] for head in lists])
     bias = None
-    if not used.all():
+    if any(len(columns) < most for head in lists for columns in head):
+        used = torch.tensor([[[slot < len(row) for slot in range(most)] for row in head] for head in lists])
         bias = torch.where(used, 0.0, -math.inf).view(1, -1, 1, most).repeat_interleave(pattern.block, 3).to(device)
     own = columns + n * torch.arange(place.heads)[:, None, None]
     return Slots(

@@ -53,6 +53,7 @@ class Encoder(nn.Module):
         self.recompute = False  # recompute layers in the backward pass instead of keeping their activations
         #: Use torch.compile for sub-layers and masked-LM loss. For training on a GPU, with batches of one shape.
         self.compiled = False
+        self.plain = False  # compute with the modules themselves, without the fast paths, so that they can be traced
 
     def forward(
         self,
@@ -122,7 +123,10 @@ class Encoder(nn.Module):
         low = compute_dtype(x)
         x = x.to(stream_dtype(low, self.shape))  # its number format must not depend on the projection
         banks = {
-            kind: [_sub_layer(block, x, low, self.compiling) for block in self.get_submodule(kind).children()]
+            kind: [
+                block if self.plain else _sub_layer(block, x, low, self.compiling)
+                for block in self.get_submodule(kind).children()
+            ]
             for kind in self.kinds
         }
         last = self.shape.layers - 1

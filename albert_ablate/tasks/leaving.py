@@ -10,7 +10,7 @@ from albert_ablate.model.encoder import Encoder
 from albert_ablate.tasks.heads import AnswerableSpanModel, JoinedModel, PooledModel, SpanModel, TokenModel
 from albert_ablate.tasks.task import HasMeaning, Meaning, Task
 
-_HERE = "`predict` and aa.load(RUN).predict can use the fine-tuning here."
+HERE = "`predict` and aa.load(RUN).predict can use the fine-tuning here."
 
 
 def head_of(task: Task, model: nn.Module, facts: bool) -> tuple[Encoder, TaskHead]:
@@ -21,7 +21,7 @@ def head_of(task: Task, model: nn.Module, facts: bool) -> tuple[Encoder, TaskHea
     name = task.name
     if facts:
         raise ForeignCheckpointError(
-            f"{name}: knowledge is set, and no class of transformers reads facts beside texts. {_HERE} "
+            f"{name}: knowledge is set, and no class of transformers reads facts beside texts. {HERE} "
             "To export, fine-tune with knowledge=none."
         )
     if isinstance(model, AnswerableSpanModel):
@@ -44,7 +44,7 @@ def _sees_both_sides(name: str, encoder: Encoder) -> Encoder:
     if PATTERNS[encoder.shape.pattern].past_only:
         raise ForeignCheckpointError(
             f"{name}: a fine-tuned causal model cannot be exported (transformers' GPT2ForSequenceClassification reads "
-            f"another state through another head). {_HERE} The pretrained model can be exported: give the run itself."
+            f"another state through another head). {HERE} The pretrained model can be exported: give the run itself."
         )
     return encoder
 
@@ -52,7 +52,7 @@ def _sees_both_sides(name: str, encoder: Encoder) -> Encoder:
 def _pooled(name: str, meaning: Meaning, model: PooledModel) -> TaskHead:
     if isinstance(model, JoinedModel) and model.passes > 1:
         raise ForeignCheckpointError(
-            f"tasks.{name}.title_pass=true: no class of transformers joins the states of two passes. {_HERE} "
+            f"tasks.{name}.title_pass=true: no class of transformers joins the states of two passes. {HERE} "
             f"To export, fine-tune with tasks.{name}.title_pass=false."
         )
     where = f"tasks.{name}" if isinstance(model, JoinedModel) else "task"  # such tasks have settings of their own
@@ -60,17 +60,17 @@ def _pooled(name: str, meaning: Meaning, model: PooledModel) -> TaskHead:
     if head.pool != "first":
         raise ForeignCheckpointError(
             f"{where}.pool={head.pool}: the heads of transformers' ALBERT, BERT, DistilBERT and ELECTRA read the state "
-            f"of [CLS]. {_HERE} To export, fine-tune with {where}.pool=first."
+            f"of [CLS]. {HERE} To export, fine-tune with {where}.pool=first."
         )
     if head.kind == "relu":
         raise ForeignCheckpointError(
-            f"{where}.head=relu: no class of transformers has a ReLU after the pooler's tanh. {_HERE} To export, "
+            f"{where}.head=relu: no class of transformers has a ReLU after the pooler's tanh. {HERE} To export, "
             f"fine-tune with {where}.head=pooled or {where}.head=bare."
         )
-    return TaskHead(meaning.kind, meaning.names, model.pooler, _scaled(model.classifier, meaning), head.dropout)
+    return TaskHead(meaning.kind, meaning.names, model.pooler, scaled(model.classifier, meaning), head.dropout)
 
 
-def _scaled(last: nn.Linear, meaning: Meaning) -> nn.Linear:
+def scaled(last: nn.Linear, meaning: Meaning) -> nn.Linear:
     """The last layer, with numbers on the scale of the task's files."""
     mean, deviation = torch.from_numpy(meaning.mean), torch.from_numpy(meaning.deviation)
     made = nn.Linear(last.in_features, last.out_features)

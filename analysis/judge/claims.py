@@ -31,7 +31,20 @@ from ..read.seeds import doubt, lost_seeds
 from ..read.tunings import has_facts
 from . import prompted_scores
 from .effects import contrast
-from .metrics import FOUR, INFERENCE, METRICS, QUEST_TASKS, measured_apart, metric, roughness, tasks_of, unfit, values
+from .metrics import (
+    FOUR,
+    LATENCY,
+    METRICS,
+    ONNX_LATENCY,
+    QUEST_TASKS,
+    SETTINGS,
+    measured_apart,
+    metric,
+    roughness,
+    tasks_of,
+    unfit,
+    values,
+)
 from .statistics import ALPHA, Estimate, holm, p_above, p_below, seeds_for_band, seeds_needed
 from .tables import REFERENCES, arms_of
 from .terms import settings_of
@@ -331,7 +344,7 @@ def _measure(runs: pd.DataFrame, claim: Claim, survivors: bool) -> Verdict:
     names = {name: tuple(frame["run"]) for name, frame in selection.runs.items()}
     base = replace(empty, score=score, arms=names, **_paper(claim, score))
     doubts = [f"{name}: {mark}" for name, frame in selection.runs.items() if (mark := unfit(frame, score))]
-    if score == INFERENCE and not doubts and (apart := measured_apart(*selection.runs.values())):
+    if score in SETTINGS and not doubts and (apart := measured_apart(*selection.runs.values(), key=score)):
         doubts = [apart]
     if doubts:
         return replace(base, reason="; ".join(doubts))
@@ -355,6 +368,8 @@ def _no_run(runs: pd.DataFrame, claim: Claim, arm: str, reason: str) -> str:
 def _missing(claim: Claim) -> str:
     if all(prompted_scores.is_prompted(score) for score in claim.scores):
         return "ask the arms (kshot)"
+    if set(claim.scores) <= {LATENCY, ONNX_LATENCY}:
+        return "time the arms (python -m benchmarks.latency RUN RUN --record)"
     return "fine-tune the arms" if any(s in ("Avg", FOUR) or metric(s).task for s in claim.scores) else "not measured"
 
 

@@ -24,9 +24,12 @@ from . import prompted_scores
 from .metrics import (
     BITS_PER_BYTE,
     CONTEXT_GAIN,
+    LATENCY,
     METRICS,
+    ONNX_LATENCY,
     REPLACED,
     SENTENCE_SCORES,
+    SETTINGS,
     TINYBERTS,
     measured_apart,
     metric,
@@ -43,7 +46,8 @@ from .students import same_size, students_of
 from .tables import Comparison, Entry, Row, Table, corrected
 
 _SCORES = ("MLM loss", "MLM", BITS_PER_BYTE, CONTEXT_GAIN, *SENTENCE_SCORES, REPLACED, "Avg", "GLUE")
-_COST = ("params", "inference", "seconds")
+_TIMES = ("inference", LATENCY, ONNX_LATENCY, "seconds")
+_COST = ("params", *_TIMES)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _columns(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     printed = [name for name, spec in METRICS.items() if spec.task in tasks and name not in TINYBERTS]
     others = [f"task:{task}" for task in tasks if not any(METRICS[name].task == task for name in printed)]
     prompts = prompted_scores.keys_of(runs.to_dict("records"))
-    keys = ["params", *_SCORES, *prompts, *printed, *others, "inference", "seconds"]
+    keys = ["params", *_SCORES, *prompts, *printed, *others, *_TIMES]
     return tuple((key,) for key in keys if len(values(runs, key)))
 
 
@@ -267,8 +271,11 @@ def _notes(group: Group, seeds: Mapping[str, Seeds], labels: Mapping[str, str]) 
     if group.reference and not group.reference & set(group.runs["run"]):
         notes.append("The reference arm of the sweep file has no finished run in this set-up; the first arm stands in.")
     selection = group.selection
-    if apart := measured_apart(group.runs):
-        notes.append(f"Do not compare times of inference: {apart}.")
+    alike = {key: measured_apart(group.runs, key=key) for key in SETTINGS}
+    notes += [f"Do not compare times of {key}: {apart}." for key, apart in alike.items() if apart]
+    for key in (LATENCY, ONNX_LATENCY):
+        if not alike[key] and len(how := group.runs[SETTINGS[key]].dropna()):
+            notes.append(f"{metric(key).label.capitalize()}: {how.iloc[0]}.")
     if selection.left_out:
         notes.append(cautions.left_out(selection))
     return [*notes, *cautions.code(group.runs), *selection.tasks]

@@ -48,7 +48,7 @@ _SHARE = (0.0, 100.0)
 _SHARES = ("accuracy", "exact", "f1", "macro_f1", "micro_f1")
 _CORRELATIONS = ("matthews", "pearson", "spearman")
 #: Metrics that depend on what else the machine does.
-SPEEDS = ("tokens/s", "seconds", "inference")
+SPEEDS = ("tokens/s", "seconds", "inference", "latency", "ONNX latency")
 #: 90th over 10th percentile of the passes of one measurement from which it counts as disturbed.
 _EVEN = 2.0
 #: Half the width of a 95% interval, in standard errors.
@@ -78,6 +78,10 @@ RETENTION = "kept"
 FASTER, ALONE, WITH_TEACHER = "times faster", "FLOPs alone", "FLOPs with teacher"
 #: Milliseconds of a forward pass over one sequence.
 INFERENCE = "inference"
+#: The same from ``latency.json``, with one thread: in PyTorch, and in ONNX Runtime.
+LATENCY, ONNX_LATENCY = "latency", "ONNX latency"
+#: Time of a pass -> the column that says how it was measured.
+SETTINGS = {INFERENCE: "inference_setting", LATENCY: "latency_setting", ONNX_LATENCY: "latency_onnx_setting"}
 #: The scores of the sentence tasks, and the column of each in the table of runs.
 SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TASKS}
 #: The score of the replaced-token probe.
@@ -176,6 +180,24 @@ METRICS = {
         Metric("tokens/s", "tokens/s", "1/s", 1.0, source=("tokens_per_second",)),
         Metric("seconds", "seconds per run", "s", 1.0, higher_is_better=False, source=("seconds",)),
         Metric(INFERENCE, "inference", "ms", 1.0, higher_is_better=False, source=("inference_ms",)),
+        Metric(
+            LATENCY,
+            LATENCY,
+            "ms",
+            1.0,
+            higher_is_better=False,
+            source=("latency_ms",),
+            interval="latency_interval",
+        ),
+        Metric(
+            ONNX_LATENCY,
+            ONNX_LATENCY,
+            "ms",
+            1.0,
+            higher_is_better=False,
+            source=("latency_onnx_ms",),
+            interval="latency_onnx_interval",
+        ),
         Metric(FASTER, "faster than its teacher", "x", 1.0),
         Metric(ALONE, "training alone", "TFLOPs", 1e-12, higher_is_better=False, exact=True),
         Metric(WITH_TEACHER, "with the teacher's", "TFLOPs", 1e-12, higher_is_better=False, exact=True),
@@ -382,6 +404,8 @@ def unfit(runs: pd.DataFrame, key: str) -> str | None:
         return _unfit_pair(runs, key.removeprefix(RETENTION).removeprefix(" "))
     if key == INFERENCE:
         return measured_apart(runs) or _disturbed(runs)
+    if key in SETTINGS:
+        return measured_apart(runs, key=key)
     if key in SPEEDS:
         return _unsteady(runs)
     plateau = sum(1 for left in runs["mlm_left_baseline"] if left is False)
@@ -443,10 +467,10 @@ def _disturbed(runs: pd.DataFrame) -> str | None:
     return "the time of inference varied within a measurement (something else used the machine)"
 
 
-def measured_apart(*arms: pd.DataFrame) -> str | None:
-    """Why times of inference of these runs must not be compared; None where they were measured alike."""
-    measured = sorted({str(how) for runs in arms for how in runs["inference_setting"].dropna()})
-    return f"inference was measured in different ways: {'; '.join(measured)}" if len(measured) > 1 else None
+def measured_apart(*arms: pd.DataFrame, key: str = INFERENCE) -> str | None:
+    """Why times of these runs must not be compared; None where they were measured alike. ``key``: one of SETTINGS."""
+    measured = sorted({str(how) for runs in arms for how in runs[SETTINGS[key]].dropna()})
+    return f"{metric(key).label} was measured in different ways: {'; '.join(measured)}" if len(measured) > 1 else None
 
 
 def _unsteady(runs: pd.DataFrame) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from albert_ablate.record.latency import LATENCY, Latency
 from albert_ablate.record.manifest import Manifest
 from albert_ablate.record.metrics import Line
 from albert_ablate.record.part import Part, field_of
@@ -29,7 +30,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 _FORMS: dict[str, type[Part]] = {
     "status.json": Status, "config.yaml": Settings, "manifest.json": Manifest, "results.json": Results,
-    "similarity.json": Similarity,
+    "similarity.json": Similarity, LATENCY: Latency,
 }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from albert_ablate.axes import AXES, CAUSAL_LM, REPLACED_TOKENS, SENTENCE_TASKS
 from albert_ablate.config.schema import CONF
 from albert_ablate.errors import NoRunsError, UserError
 from albert_ablate.record.folder import RunFolder
+from albert_ablate.record.latency import LATENCY
 from albert_ablate.sweeping.relative import base_name
 
-from . import students
+from . import latency, students
 from .copies import without_copies
 from .heads import with_format
 from .later_epochs import with_gain
@@ -61,6 +62,7 @@ COLUMNS = {
     "tokens_in_all": "tokens, with those of the runs that it continues; missing where they are not known",
     "flops_in_all": "flops, with those of the runs that it continues; missing where they are not known",
     **students.COLUMNS,
+    **latency.COLUMNS,
     "mlm_loss": "held-out masked-LM loss, nats",
     "mlm": "held-out masked-LM accuracy, 0 to 1",
     **_of_each("{}", "held-out accuracy of {}"),
@@ -249,6 +251,7 @@ def _row(folder: Path) -> dict[str, Any]:
     finished = state == "finished"
     config, manifest = records.read("config.yaml"), records.read("manifest.json", needed=finished)
     results, similarity = records.read("results.json", needed=finished), records.read("similarity.json", needed=False)
+    timed = records.read(LATENCY, needed=False)
     if not finished:
         results = {}  # any results are those of an earlier attempt
     if not finished and (status.get("reason") or "").strip():
@@ -286,6 +289,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "continued_from": (manifest.get("continued_from") or _EMPTY).get("run"),
         **{key: training.get(key) for key in ("tokens_in_all", "flops_in_all")},
         **students.columns(config, manifest, results),
+        **latency.columns(timed),
         **_scores(results),
         "planted": strengths(config),
         "l2": similarity.get("l2"),

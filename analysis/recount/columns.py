@@ -59,6 +59,10 @@ def _in_all(name: str) -> Callable[[Run], Any]:
     return read
 
 
+def _latency(form: str, key: str) -> Callable[[Run], Any]:
+    return lambda run: run.latency(form).get(key)
+
+
 def _base(index: int) -> Callable[[Run], Any]:
     return lambda run: base_of(run.config)[index] if at(run.config, "model.hidden") is not None else None
 
@@ -95,6 +99,11 @@ _COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "inference_ms": ("results.json", _result("inference.milliseconds")),
     "inference_setting": ("results.json", lambda run: run.inference_setting),
     "inference_spread": ("results.json", lambda run: run.inference_spread),
+    **{
+        f"{column}_{name}": ("latency.json", _latency(form, key))
+        for form, column in (("eager", "latency"), ("onnx", "latency_onnx"))
+        for name, key in (("ms", "milliseconds"), ("interval", "interval"), ("setting", "setting"))
+    },
     "teacher": ("manifest.json", lambda run: _manifest("teacher.identity")(run) or _setting("method.teacher_run")(run)),
     "teacher_flops_per_step": ("manifest.json", _manifest("teacher.flops_per_step")),
     "teacher_training_flops": ("manifest.json", _manifest("teacher.training_flops")),

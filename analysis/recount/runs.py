@@ -22,6 +22,7 @@ class Run:
         self.config: dict[str, Any] = read_yaml(folder / "config.yaml")
         self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
         self.similarity: dict[str, Any] = read_json(folder / "similarity.json")
+        self.timings: dict[str, Any] = read_json(folder / "latency.json")
         self.state = str(self.status.get("state", "unknown"))
         if self.state == "running" and not (folder / "lock.json").is_file():
             self.state = "preempted"
@@ -57,6 +58,18 @@ class Run:
             return None
         parts = [f"{taken.get('sequences') or 1}×{taken.get('length')} tokens", str(taken.get("device"))]
         return ", ".join([*parts, f"{taken.get('threads')} threads", str(taken.get("precision"))])
+
+    def latency(self, form: str) -> dict[str, Any]:
+        """The timing of one sequence with one thread, nearest to 128 tokens, and how it was taken; empty if none."""
+        alone = [one for one in self.timings.get("timings") or [] if one["threads"] == one["sequences"] == 1]
+        alone = sorted((one for one in alone if one["form"] == form), key=lambda one: one["length"])
+        if not alone:
+            return {}
+        nearest = min(alone, key=lambda one: abs(one["length"] - 128))
+        machine = self.timings["machine"]
+        library = f"PyTorch {machine['torch']}" if form == "eager" else f"ONNX Runtime {machine['onnxruntime']}"
+        where = f"{machine['cpu']} with {machine['processors']} processors"
+        return {**nearest, "setting": f"1×{nearest['length']} tokens, 1 thread, fp32, {where}, {library}"}
 
     @property
     def counts(self) -> bool:

@@ -74,10 +74,14 @@ _UNITS = {
     "seconds": "s",
     "params": "M",
     "inference": "ms",
+    "latency": "ms",
+    "ONNX latency": "ms",
     "L2 roughness": "",
     "angle roughness": "",
     "speedup": "x",
 }
+#: Time of a pass in latency.json -> its form.
+LATENCIES = {"latency": "eager", "ONNX latency": "onnx"}
 #: How the keys of a student's part of its teacher's score begin, and what is computed of a student's costs.
 _KEPT, _COSTS = "kept", ("times faster", "FLOPs alone", "FLOPs with teacher")
 _UNITS |= dict.fromkeys((*_SQUARED, _LATER), "×10⁻³")
@@ -134,6 +138,8 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
         return at(run.results, "training.seconds")
     if key == "inference":
         return at(run.results, "inference.milliseconds")
+    if key in LATENCIES:
+        return run.latency(LATENCIES[key]).get("milliseconds")
     if key in _COSTS:
         return _cost(run, key)
     if key == "params":
@@ -222,6 +228,8 @@ def floor(runs: Sequence[Run], key: str) -> float:
         _, paths, scale = _HELD_OUT[key]
         pairs = [next((pair for path in paths if (pair := at(run.results, path))), None) for run in runs]
         return scale * resolution([error(pair) for pair in pairs])
+    if key in LATENCIES:
+        return resolution([error(run.latency(LATENCIES[key]).get("interval")) for run in runs])
     if prompted.is_score(key):
         known = [found for run in runs if (found := prompted.measured(run, key)) is not None]
         parts = [[error(list(pair)) or 0.0 for pair in intervals] for _, intervals, _ in known]
@@ -288,6 +296,8 @@ def unfit(runs: Sequence[Run], key: str) -> bool:
         teachers = [run.teacher for run in runs if run.teacher is not None]
         parts = [of] if of else [f"task:{task}" for task in tasks(runs)]
         return any(unfit(members, part) for members in (runs, teachers) for part in parts if members)
+    if key in LATENCIES:
+        return len({how for run in runs if (how := run.latency(LATENCIES[key]).get("setting"))}) > 1
     if key == "inference":
         return len({how for run in runs if (how := run.inference_setting)}) > 1
     if key in ("tokens/s", "speedup", "seconds"):

@@ -281,6 +281,8 @@ def _file_of(key: str) -> str:
     """The file of a run folder that a score comes from."""
     if key in ("tokens/s", "speedup"):
         return "metrics.jsonl"
+    if key in scores.LATENCIES:
+        return "latency.json"
     return "similarity.json" if key.endswith("roughness") else "manifest.json" if key == "params" else "results.json"
 
 

@@ -92,7 +92,9 @@ def _measured(claim: dict[str, Any], runs: Sequence[Run], survivors: bool) -> di
     empty |= {"score": score, "files": files, **_paper(claim, score)}
     if any(scores.unfit(arm_runs, score) for arm_runs in chosen.values()):
         return empty
-    if score == "inference" and scores.unfit([run for arm_runs in chosen.values() for run in arm_runs], score):
+    if score in ("inference", *scores.LATENCIES) and scores.unfit(
+        [run for arm_runs in chosen.values() for run in arm_runs], score
+    ):
         return empty
     effect = _effect(claim, score, chosen)
     if effect is None:

@@ -29,7 +29,7 @@ from .content import (
     subtitle_of,
     untested_summary,
 )
-from .costs import cost_html, cost_rows, costs
+from .costs import cost_html, cost_rows, costs, latency_note
 from .figure import figure_of
 from .filled import filled_part
 from .reproduce import commands
@@ -95,7 +95,7 @@ def html(report: Report) -> str:
         ],
         reference=[_reference_html(name, report.runs) for name in _NOTES],
         figures=[figure_of(drawing) for drawing in report.drawings],
-        cost=cost_html(cost_rows(costs(report.runs))),
+        cost=cost_html(cost_rows(costs(report.runs)), latency_note(report.runs)),
         further=_further(report.runs),
         missing=missing(report),
         run_count=len(report.runs),
@@ -152,6 +152,7 @@ def markdown(report: Report) -> str:
     if cost["rows"]:
         shown = [[cell for cell, _ in row] for row in cost["rows"]]
         parts += ["## What each arm cost", render.pipes(cost["head"], shown)]
+        parts += [note] if (note := latency_note(report.runs)) else []
     parts += ["## What is missing", "\n".join(f"- {render.plain(line)}" for line in missing(report)) or "Nothing."]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
