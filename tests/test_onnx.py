@@ -23,6 +23,7 @@ from albert_ablate.commands.unit import load_unit
 from albert_ablate.interop import onnx_file
 from albert_ablate.interop.onnx_file import OnnxError, States, check, example, states_of, write_onnx
 from albert_ablate.model.encoder import Encoder
+from albert_ablate.tasks.ner.generated import generated_sentences
 
 #: Without norms, larger initial weights would give states of hundreds.
 FORMS = {
@@ -92,17 +93,23 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     file = write_tsv(place / "rows.tsv", ["text", "stars", "label"], rows)
     found = {}
     for form, task, target in (
+        ("albert", "ner_generated", ""),
         ("albert", "text_classification", "label"),
         ("bigbird", "text_classification", "label"),
         ("mobilebert", "text_regression", "stars"),
     ):
         path = finished(place / form, form)
+        if task == "ner_generated":
+            words = [f"task={task}", "tasks.ner_generated.sentences=60", "runtime.precision=fp32", *TINY]
+            assert finetune.main([str(path), *words]) == 0
+            (found["tags"],) = path.glob("tasks/*-s0-*")
+            continue
         named = f"tasks.{task}"
         words = [f"task={task}", f"{named}.train_file={file}", f"{named}.text_columns=[text]"]
         words += [f"{named}.target_columns=[{target}]", "runtime.precision=fp32", *TINY]
         words += ["task.head=bare", "task.pool=mean"] if form == "albert" else []
         assert finetune.main([str(path), *words]) == 0
-        (found[form],) = path.glob("tasks/*-s0-*")
+        (found[form],) = path.glob("tasks/text_*-s0-*")
     return found
 
 
@@ -111,8 +118,8 @@ def test_a_fine_tuning_answers_rows_of_text_as_pytorch(form: str, units: dict[st
     """One is pooled as no class of transformers does it, and numbers are on the scale of the file."""
     out = tmp_path / "out"
     assert export.main([str(units[form]), str(out), "--onnx"]) == 0
-    tuner = load_unit(units[form], []).tuner
-    task: Any = tuner.task
+    answerer = load_unit(units[form], []).answerer
+    task: Any = answerer.task
     texts = [(text,) for text, _ in sentiment(40, 8)]
     batch = task.from_columns(texts).batch(np.arange(len(texts)))
     if form == "bigbird":
@@ -121,7 +128,7 @@ def test_a_fine_tuning_answers_rows_of_text_as_pytorch(form: str, units: dict[st
     assert tokens["input_ids"][0][: int(batch.mask[0].sum())] == batch.input_ids[0, batch.mask[0]].tolist()
     (theirs,) = outputs(out, input_ids=batch.input_ids, attention_mask=batch.mask, token_type_ids=batch.type_ids)
     with torch.no_grad():
-        mine = tuner.model.eval()(batch).numpy()
+        mine = answerer.model.eval()(batch).numpy()
     if form == "mobilebert":
         mine = mine * task.meaning.deviation + task.meaning.mean
     np.testing.assert_allclose(theirs, mine, atol=1e-4, rtol=0)
@@ -130,6 +137,21 @@ def test_a_fine_tuning_answers_rows_of_text_as_pytorch(form: str, units: dict[st
     assert json.loads(facts["labels"]) == (["stars"] if form == "mobilebert" else ["0", "1"])
     assert facts["answers"] == ("values" if form == "mobilebert" else "classes")
     exec(re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)[0].replace("FOLDER", str(out)), {})
+
+
+def test_every_token_gets_its_tag(units: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert export.main([str(units["tags"]), str(out), "--onnx"]) == 0
+    answerer = load_unit(units["tags"], []).answerer
+    task: Any = answerer.task
+    batch = task.features(generated_sentences(60)["dev"]).batch(np.arange(12))
+    (theirs,) = outputs(out, input_ids=batch.input_ids, attention_mask=batch.mask, token_type_ids=batch.type_ids)
+    with torch.no_grad():
+        mine = answerer.model.eval()(batch).numpy()
+    assert theirs.shape == (12, batch.input_ids.shape[1], len(task.tags))
+    np.testing.assert_allclose(theirs[batch.mask], mine[batch.mask], atol=1e-4, rtol=0)
+    facts = onnxruntime.InferenceSession(out / "model.onnx").get_modelmeta().custom_metadata_map
+    assert (json.loads(facts["labels"]), facts["answers"]) == (list(task.tags), "tags")
 
 
 def test_what_has_no_effect_or_no_graph_is_refused_in_words(

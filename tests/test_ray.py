@@ -17,7 +17,6 @@ from albert_ablate.door.words import initialised
 from albert_ablate.record.folder import RunFolder
 
 pytest.importorskip("ray")
-pytest.importorskip("hydra_plugins.hydra_ray_launcher")
 
 LONG = ["budget.steps=600", "runtime.log_every=50", "evaluation.curve_every=10000"]
 
@@ -48,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 def start(place: Path, environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
     kept = [word for word in tiny_overrides(place, runs="runs") if not word.startswith("runtime.threads=")]
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), "-m", *kept, *words, *LONG, "hydra/launcher=ray_cluster"],
+        [sys.executable, str(ROOT / "run.py"), "-m", *kept, *words, *LONG, "hydra/launcher=ray"],
         cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -90,7 +89,7 @@ def test_a_stopped_sweep_saves_its_cells_and_continues(tmp_path: Path, cluster: 
 
 
 def test_without_a_cluster_the_remedy_is_named(tmp_path: Path, cluster: dict[str, str]) -> None:
-    process = start(tmp_path, cluster, "seed=0,1", "hydra.launcher.ray.init.address=127.0.0.1:1")
+    process = start(tmp_path, cluster, "seed=0,1", "hydra.launcher.address=127.0.0.1:1")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
     assert "ray start --head" in output
@@ -99,9 +98,9 @@ def test_without_a_cluster_the_remedy_is_named(tmp_path: Path, cluster: dict[str
 
 def test_the_cores_and_gpus_of_a_cell_are_those_that_ray_counts() -> None:
     with initialised():
-        words = ["hydra/launcher=ray_cluster", "hydra.launcher.ray.remote.num_cpus=4"]
+        words = ["hydra/launcher=ray", "hydra.launcher.num_cpus=4"]
         cpus = hydra.compose("config", words, return_hydra_config=True)
-        gpus = hydra.compose("config", [*words, "hydra.launcher.ray.remote.num_gpus=1"], return_hydra_config=True)
+        gpus = hydra.compose("config", [*words, "hydra.launcher.num_gpus=1"], return_hydra_config=True)
     assert engine_of(cpus.hydra).cluster
     assert threads_of(cpus.hydra, None) == 4
     assert not asks_for_gpus(cpus.hydra)

@@ -30,7 +30,7 @@ EXTRAS = {
     ),
     "ner": (("seqeval",), "task=ner"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "export --onnx, benchmarks.latency with ONNX Runtime"),
-    "ray": (("ray", "hydra_plugins.hydra_ray_launcher"), "sweeps on a Ray cluster"),
+    "ray": (("ray",), "sweeps on a Ray cluster"),
     "tensorboard": (("tensorboard",), "tracker=tensorboard"),
     "tensorflow": (("tensorflow",), "import of ALBERT's TensorFlow release"),
 }

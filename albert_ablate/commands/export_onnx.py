@@ -55,6 +55,7 @@ _MEANINGS = {
     "labels": "(texts, labels), the logits of labels, of which any number may apply",
     "values": "(texts, numbers), on the scale of the task's files",
     "choices": "(texts, 1), a score of each text; that of the right option should be the highest",
+    "tags": "(texts, tokens, tags), the logits of each token's tag; a word has that of its first token",
     "spans": "(texts, tokens), the scores of each position as the start and as the end of the answer",
 }
 
@@ -91,16 +92,17 @@ def _run(path: Path, out: Path, length: int | None) -> str:
 
 def _unit(path: Path, out: Path, settings: Sequence[str], length: int | None) -> str:
     opened = load_unit(path, settings, on_cpu=True)
-    run, tuner = opened.run.path, opened.tuner
+    run, answerer = opened.run.path, opened.answerer
     require_tokenizer(run)
     from albert_ablate.tasks.finetuning import BEST
     from albert_ablate.tasks.traced import traceable
 
     pretraining = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else {}
-    model = traceable(tuner.task, tuner.model.eval(), tuner.task.train.sequences.facts is not None)
+    facts = answerer.task.train.sequences.facts is not None
+    model = traceable(answerer.task, answerer.model.eval(), facts)
     weights = {"run": run.name, "fine_tuning": opened.unit.name, "weights": BEST}
     origin = {**weights, **opened.manifest, "pretraining": pretraining}
-    name, longest = f"{run.name}, {opened.unit.name}", tuner.recipe.max_length
+    name, longest = f"{run.name}, {opened.unit.name}", answerer.recipe.max_length
     return _written(model, run, opened.config, out, origin, name, length, longest)
 
 

@@ -43,7 +43,7 @@ def _joblib_jobs(settings: Settings, cores: int) -> int:
 
 
 def _ray_cores(settings: Settings) -> int:
-    return max(1, int(settings["ray"]["remote"].get("num_cpus", 1)))
+    return max(1, int(settings["num_cpus"]))
 
 
 #: Hydra's class -> the launcher.
@@ -58,12 +58,12 @@ LAUNCHERS: Mapping[str, Engine] = {
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": Engine(
         "submitit_slurm", "launchers", cluster=True, prepare=lambda settings: watch_queue_without_accounts()
     ),
-    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher": Engine(
+    "hydra_plugins.albert_ablate_ray.RayLauncher": Engine(
         "ray", "ray", cluster=True, cores=_ray_cores, prepare=ray.connect
     ),
 }
 #: Presets in ``conf/hydra/launcher`` -> the launcher that they set up.
-PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm", "ray_cluster": "ray"}
+PRESETS: Mapping[str, str] = {"gpus": "joblib", "slurm": "submitit_slurm"}
 
 
 def known_launchers() -> list[str]:
@@ -86,8 +86,7 @@ def asks_for_gpus(hydra: DictConfig) -> bool:
     """Whether the jobs of a cluster request GPUs."""
     settings = _plain(hydra)
     extra = settings.get("additional_parameters") or {}
-    requests = [settings.get("gpus_per_node"), settings.get("gpus_per_task"), settings.get("gres")]
-    requests.append(((settings.get("ray") or {}).get("remote") or {}).get("num_gpus"))
+    requests = [settings.get(key) for key in ("gpus_per_node", "gpus_per_task", "gres", "num_gpus")]
     requests += [value for key, value in extra.items() if key.replace("-", "_") in ("gpus", "gpus_per_node", "gres")]
     return any(requests)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from albert_ablate.errors import ForeignCheckpointError
 from albert_ablate.interop.onnx_file import Traceable, types_or_none
-from albert_ablate.tasks.heads import AnswerableSpanModel, JoinedModel, PooledModel, SpanModel
+from albert_ablate.tasks.heads import AnswerableSpanModel, JoinedModel, PooledModel, SpanModel, TokenModel
 from albert_ablate.tasks.leaving import HERE, scaled
 from albert_ablate.tasks.task import HasMeaning, Task, TaskBatch
 
@@ -24,6 +24,19 @@ class Answers(nn.Module):
         if self.model.pooler is not None:
             state = self.model.pooler(state[:, None])
         logits: Tensor = self.last(self.model.dropout(state))
+        return logits
+
+
+class Tags(nn.Module):
+    """Logits of each token's tag."""
+
+    def __init__(self, model: TokenModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """-> (B, T, tags)."""
+        logits: Tensor = self.model(_batch(input_ids, attention_mask, token_type_ids))
         return logits
 
 
@@ -71,6 +84,8 @@ def traceable(task: Task, model: nn.Module, facts: bool) -> Traceable:
     known = {"answers": meaning.kind, "labels": json.dumps(list(meaning.names))}
     if isinstance(model, SpanModel):
         return Traceable(Spans(model).eval(), model.encoder, ("start_logits", "end_logits"), facts=known)
+    if isinstance(model, TokenModel):
+        return Traceable(Tags(model).eval(), model.encoder, ("logits",), facts=known)
     assert isinstance(model, PooledModel)
     head = Answers(model, scaled(model.classifier, meaning)).eval()
     return Traceable(head, model.encoder, ("logits",), by_text=True, facts=known)
