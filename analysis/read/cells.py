@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -16,10 +17,12 @@ import pandas as pd
 from albert_ablate.axes import AXES, MethodName
 from albert_ablate.config.identity import UNSAID
 from albert_ablate.config.labels import PARENT, TUNED
+from albert_ablate.config.schema import CONF
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 
 from .arms import APART, full_names
 from .planted import fits, natural
+from .records import parse_yaml
 from .runs import setting
 from .seeds import Seeds, missing_too, numberless, seeds_of
 from .setups import BEFORE, SHAPE, Settings, differences, keys, opened, settings_of_run, within_arm
@@ -241,7 +244,7 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     base_hidden, base_layers = int(run["base_hidden"]), int(run["base_layers"])
     shape = shape_of(dict(terms), base_hidden, base_layers, head)
     wanted: dict[str, Any] = {"model.hidden": shape.hidden, "model.layers": shape.layers}
-    wanted |= {**UNSAID, "warm_start.layers": list(shape.after)}
+    wanted |= {**UNSAID, **_brought(terms), "warm_start.layers": list(shape.after)}
     if "method" in terms and MethodName(terms["method"]).distils:
         wanted = {k: v for k, v in wanted.items() if k not in _TEACHERS}
     if terms.get("init.weights") == "parent":  # terms do not say which run is the parent
@@ -261,6 +264,23 @@ def _wanted(run: Mapping[Any, Any], terms: Terms) -> Settings:
     if any(path in terms for path in SHAPE):  # an absolute shape has no base model
         wanted["model.base"] = None
     return wanted
+
+
+def _brought(terms: Terms) -> Settings:
+    """Unsaid settings to which the options in ``terms`` give other values, as method=causal has no token types."""
+    brought: Settings = {}
+    for axis in AXES:
+        option = terms.get(axis.group, terms.get(axis.path))
+        brought |= {path: value for path, value in _option(axis.group, option).items() if path in UNSAID}
+    return brought
+
+
+@cache
+def _option(group: str, option: Any) -> Settings:
+    """The settings of an option's file in ``conf``; empty if it has none."""
+    file = CONF / group / f"{option}.yaml"
+    content = parse_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {f"{group}.{key}": value for key, value in content.items()}
 
 
 def _imported(config: dict[str, Any]) -> bool:

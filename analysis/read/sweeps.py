@@ -92,7 +92,8 @@ def groups(runs: pd.DataFrame) -> list[Group]:
         sweep["members"] |= set(members)
         sweep["listed"] |= dict.fromkeys(record.arms)
         reference = frozenset(runs["run"][(parents == folder) & names.isin(record.reference)])
-        sweep |= {"reference": reference or sweep["reference"], "name": record.name, "title": title}
+        # Seeds may have come one by one: the reference arm has runs in each record.
+        sweep |= {"reference": sweep["reference"] | reference, "name": record.name, "title": title}
         sweep |= {"started": record.started, "words": record.words}
     made = []
     for sweep in sorted(sweeps.values(), key=lambda sweep: -sweep["started"]):

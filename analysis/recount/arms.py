@@ -97,7 +97,7 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
     base_hidden, base_layers = base_of(config)
     head = config["model"]["hidden"] // config["model"]["heads"]
     hidden, layers, after = shape(terms, base_hidden, base_layers, head)
-    required = {**UNSAID, "model.hidden": hidden, "model.layers": layers, "warm_start.layers": after}
+    required = {**UNSAID, **brought(terms), "model.hidden": hidden, "model.layers": layers, "warm_start.layers": after}
     for key, value in terms.items():
         if key in ("embedding", "embed") and isinstance(value, str):
             arm_hidden = terms.get("model.hidden", hidden)
@@ -124,6 +124,14 @@ def wanted(terms: Terms, config: dict[str, Any]) -> dict[str, Any]:
     if any(path in required for path in _OUTRIGHT if path in terms or "model" in terms):
         required["model.base"] = None  # relative to no base model
     return required
+
+
+def brought(terms: Terms) -> dict[str, Any]:
+    """What the files of the chosen options say of settings that arms need not name."""
+    chosen = [(axis.group, str(terms.get(axis.path, terms.get(axis.group)))) for axis in AXES]
+    files = {group: read_yaml(CONF / group / f"{option}.yaml") for group, option in chosen}
+    whole = {f"{group}.{key}": value for group, file in files.items() for key, value in file.items()}
+    return {path: whole[path] for path in UNSAID if path in whole}
 
 
 def required_settings(run: Run, terms: Terms) -> dict[str, Any] | None:
