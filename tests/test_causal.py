@@ -161,6 +161,32 @@ def test_every_piece_of_the_scored_documents_counts_once(config: RunConfig, prep
     assert record["unigram_loss"] == pytest.approx(np.mean(bar))
 
 
+def test_the_gain_of_context_is_that_of_a_plain_loop(shared: Path) -> None:
+    """Windows of 16 tokens of the text of a document, the first of each left out."""
+    config = tiny_config(shared, *CAUSAL, "pairs.max_length=16", "evaluation.max_pairs=1000")
+    prepared = prepare(config)
+    model: Any = method_of(config).build({}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # so that context matters
+    context = scorer(model, config, prepared).results()["causal_lm"]["context"]
+    store, found, documents = prepared.valid, [], set()
+    for document in range(store.document_count):
+        first, last = store.sentences[store.documents[document : document + 2]]
+        ids = [SEP, *store.tokens[first:last].tolist()]
+        for begin in range(16, len(ids) - 16, 16):
+            row = torch.tensor([ids[begin : begin + 16]])
+            with torch.no_grad():
+                logits = model.token_logits(model.encoder(row, torch.zeros_like(row))[0])
+            losses = F.cross_entropy(logits, torch.tensor(ids[begin + 1 : begin + 17]), reduction="none")
+            found.append(float(losses[14:].mean() - losses[1:2].mean()))
+            documents.add(document)
+    assert (context["windows"], context["documents"]) == (len(found), len(documents))
+    assert len(documents) > 2
+    assert context["gain"] == pytest.approx(np.mean(found), abs=1e-5)
+    assert abs(context["gain"]) > 1e-3
+
+
 def test_bytes_of_decoded_tokens_are_those_of_the_text_where_no_character_is_lost(prepared: Prepared) -> None:
     assert prepared.text is not None
     text, how = document_bytes(prepared.text / "valid.txt", prepared.valid, prepared.tokenizer)

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,23 @@ def test_seeds_added_later_belong_to_the_same_table(place: Path) -> None:
     (group,) = groups(load_runs(place / "runs"))
     assert len(group.runs) == 8
     assert group.runs["arm"].nunique() == 4
+
+
+@pytest.mark.slow
+def test_the_reference_arm_of_seeds_that_came_one_by_one_has_all_of_them(place: Path, tmp_path: Path) -> None:
+    """Also while the last seed has no numbers."""
+    shutil.copytree(place / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("checkpoints"))
+    (file,) = (tmp_path / "runs" / ".sweeps").glob("*.json")
+    record = json.loads(file.read_text())
+    file.unlink()
+    for seed in (0, 1, 2):
+        cells = [cell for cell in record["cells"] if f"-s{seed}-" in cell["folder"]]
+        reference = [folder for folder in record["reference"] if f"-s{seed}-" in folder]
+        part = record | {"cells": cells, "reference": reference, "started": record["started"] + seed}
+        (file.parent / f"mine-{seed}.json").write_text(json.dumps(part))
+    (group,) = groups(load_runs(tmp_path / "runs"))
+    assert group.reference == set(record["reference"])
+    assert len(group.reference) == 2
 
 
 def recorded(root: Path, sweeps: dict[str, list[Path]], **more: Any) -> None:

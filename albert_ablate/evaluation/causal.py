@@ -8,9 +8,10 @@ Bits per byte = nats of all targets / (ln 2 x bytes of the documents). Among the
 document, which follows a separator, and the separators, which say where documents end. A separator belongs to the
 document that it ends.
 
-The context gain compares late and early pieces of the same documents (Olsson et al., 2022, who subtract the loss of
-the 50th token from that of the 500th). It takes every document of at least T tokens, from its separator on. Early
-pieces have T/16 to T/8 tokens of their document before them, late ones the last eighth of T.
+The context gain compares pieces that see much of their document with pieces that see little (Olsson et al., 2022, who
+subtract the loss of the 50th token from that of the 500th). Documents are cut into windows of T tokens, which are read
+one by one. Early pieces have T/16 to T/8 tokens of the window before them, late ones the last eighth of T. The first
+window of a document is left out: documents begin with formulas, so that its early pieces are easy for another reason.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ from albert_ablate.training.machine import Machine
 
 #: Logits computed at a time: 64 MiB in fp32.
 _LOGITS = 2**24
-#: The shortest sequences whose early and late pieces are compared.
+#: The shortest windows whose early and late pieces are compared.
 _LEAST = 16
 
 
@@ -154,14 +155,18 @@ class HeldOutStream:
         """The gain of context; None if no document or no sequence is long enough."""
         if self._length < _LEAST:
             return None
-        lengths = np.diff(self._stream.starts) - 1
-        begins = self._stream.starts[:-1][lengths >= self._length][: self.config.evaluation.max_pairs]
+        starts, lengths = self._stream.starts[:-1], np.diff(self._stream.starts) - 1
+        count = np.maximum(lengths // self._length - 1, 0)  # whole windows after the first of each document
+        document = np.repeat(np.arange(len(starts)), count)
+        order = np.arange(len(document)) - np.repeat(np.cumsum(count) - count, count)
+        begins = (starts[document] + self._length * (order + 1))[: self.config.evaluation.max_pairs]
         if not len(begins):
             return None
-        loss = self._scored(begins).loss  # (documents, T); column j has j tokens of text before it
+        loss = self._scored(begins).loss  # (windows, T)
         early, late = context_windows(self._length)
         differences = loss[:, late].mean(1) - loss[:, early].mean(1)
-        gain, interval = clustered_mean(differences, np.ones(len(begins)))
+        places = np.unique(document[: len(begins)], return_inverse=True)[1]
+        gain, interval = clustered_mean(np.bincount(places, weights=differences), np.bincount(places))
         return ContextGain(
             gain=gain,
             interval=interval,
@@ -169,7 +174,8 @@ class HeldOutStream:
             late=[late.start, late.stop - 1],
             early_loss=float(loss[:, early].mean()),
             late_loss=float(loss[:, late].mean()),
-            documents=len(begins),
+            documents=int(places[-1]) + 1,
+            windows=len(begins),
         )
 
     @torch.inference_mode()

@@ -52,15 +52,16 @@ class MaskedLM(Part):
 
 
 class ContextGain(Part):
-    """How much better pieces late in a document are predicted than early ones (``evaluation.causal``)."""
+    """How much better pieces are predicted that see much of their document (``evaluation.causal``)."""
 
     gain: Number  # nats of late pieces less those of early ones; below 0 if context helps
     interval: Interval | None = None  # with independent documents
-    early: list[Whole]  # tokens of the document before the first and the last early piece
+    early: list[Whole]  # tokens of the window before the first and the last early piece
     late: list[Whole]
     early_loss: Number
     late_loss: Number
-    documents: Whole  # those of at least ``pairs.max_length`` tokens
+    documents: Whole  # those with a window
+    windows: Whole | None = None  # of ``pairs.max_length`` tokens, after the first of each document
 
 
 class CausalLM(Part):

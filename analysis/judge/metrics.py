@@ -86,7 +86,7 @@ SETTINGS = {INFERENCE: "inference_setting", LATENCY: "latency_setting", ONNX_LAT
 SENTENCE_SCORES = {OBJECTIVE.label_of(task): task.value for task in SENTENCE_TASKS}
 #: The score of the replaced-token probe.
 REPLACED = "replaced AUC"
-#: Causal LM on held-out documents, and the nats by which it predicts late pieces of a document better than early ones.
+#: Causal LM on held-out documents, and the nats by which pieces are harder that see more of their document.
 BITS_PER_BYTE, CONTEXT_GAIN = "bits per byte", "context gain"
 #: What the publications call a task that has no column of its own.
 _NAMES = {"ner": "NER F1", "stsb": "STS-B", "qqp": "QQP", "qnli": "QNLI", "rte": "RTE", "wnli": "WNLI"}
