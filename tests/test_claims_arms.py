@@ -13,7 +13,8 @@ from analysis.judge.claims import _terms, load_claims
 from analysis.read.cells import matching
 from analysis.read.runs import _base
 from analysis.read.tunings import without
-from analysis.recount.arms import at, wanted
+from analysis.recount.arms import wanted
+from analysis.recount.files import at
 
 FILES = sorted((ROOT / "analysis").glob("*claims.yaml"))
 #: Sweeps that need a run of one's own, or have a scale of their own and no claims.

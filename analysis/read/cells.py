@@ -16,7 +16,7 @@ import pandas as pd
 
 from albert_ablate.axes import AXES, MethodName
 from albert_ablate.config.identity import UNSAID
-from albert_ablate.config.labels import PARENT, TUNED
+from albert_ablate.config.labels import PARENT
 from albert_ablate.config.schema import CONF
 from albert_ablate.sweeping.relative import EMBEDDING, TERMS, embedding_of, shape_of
 
@@ -27,9 +27,9 @@ from .runs import setting
 from .seeds import Seeds, missing_too, numberless, seeds_of
 from .setups import BEFORE, SHAPE, Settings, differences, keys, opened, settings_of_run, within_arm
 from .task_setups import one_setup_each
-from .tunings import OPEN, of_arms, without
 from .tunings import chosen as tunings_of
 from .tunings import free as free_tunings
+from .tunings import of_arms, open_between, without
 
 #: Settings that the term ``dropout`` of a sweep file sets.
 _DROPOUTS = ("model.hidden_dropout", "model.attention_dropout")
@@ -171,8 +171,7 @@ def largest(
     left = [("all", member) for index, member in members.items() if member.finished and setups[index] != best]
     differs = _set_apart(left, {"all": chosen}, {"all": dict.fromkeys(apart)})
     seeds = missing_too({str(arm): seeds_of(frame) for arm, frame in in_setup.groupby("arm", sort=False)})
-    in_kinds = any(TUNED in config for config in chosen["config"])
-    kept, task_notes = one_setup_each({"all": chosen}, OPEN if in_kinds else ())
+    kept, task_notes = one_setup_each({"all": chosen}, open_between(chosen))
     setups_left = {member.setup for _, member in left}
     return Selection(kept, {}, seeds, len(left), differs, len(setups_left), why, task_notes)
 

@@ -37,6 +37,9 @@ OPEN = (
     "recipe.steps", "recipe.warmup_steps", "recipe.epochs", "recipe.warmup",
 )  # fmt: skip
 
+#: Settings of all tasks of which a run may have fine-tunings with several values: then each value is a kind.
+_READING = ("pool", "head")
+
 Terms = Mapping[str, Any]
 
 
@@ -130,21 +133,48 @@ def kind_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 def in_kinds(runs: pd.DataFrame) -> pd.DataFrame:
     """``runs`` with a row for each kind of fine-tuning of a run, named in its settings; as they are with one kind.
 
-    Fine-tunings from random weights are a kind of their own only with a teacher, augmentation or facts.
+    Fine-tunings from random weights are a kind of their own only with a teacher, augmentation or facts. Those with
+    other poolings or heads are where a run has several.
     """
     shown = [[entry for entry in tasks if _is_shown(entry)] for tasks in runs["tasks"]]
-    kinds = {json.dumps(kind_of(entry), sort_keys=True) for entries in shown for entry in entries}
+    read = [name for name in _READING if any(_in_several_ways(entries, name) for entries in shown)]
+    kinds = {json.dumps(_kind(entry, read), sort_keys=True) for entries in shown for entry in entries}
     if len(kinds) < 2:
         return runs
     rows = []
     for run, entries in zip(runs.to_dict("records"), shown, strict=True):
         by_kind: dict[str, list[dict[str, Any]]] = {}
         for entry in entries:
-            made = by_kind.setdefault(json.dumps(kind_of(entry), sort_keys=True), [])
+            made = by_kind.setdefault(json.dumps(_kind(entry, read), sort_keys=True), [])
             made.append({**entry, "start": "pretrained"})
-        for kind, members in (by_kind or {json.dumps(_PLAIN, sort_keys=True): []}).items():
+        for kind, members in (by_kind or {json.dumps(_PLAIN | _of(read), sort_keys=True): []}).items():
             rows.append(run | {"tasks": members, "config": run["config"] | {TUNED: json.loads(kind)}})
     return pd.DataFrame(rows, columns=list(runs.columns))
+
+
+def _in_several_ways(entries: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether a run has fine-tunings of one task with several values of a setting of all tasks."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        found.setdefault(entry["task"], set()).add(str(_of([name], entry)[name]))
+    return any(len(values) > 1 for values in found.values())
+
+
+def _of(names: Sequence[str], entry: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The recorded values of settings of all tasks, or their defaults."""
+    common = ((entry or {}).get("set_up") or {}).get("all_tasks") or {}
+    return {name: _recorded(common, name, None) for name in names}
+
+
+def _kind(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return kind_of(entry) | _of(names, entry)
+
+
+def open_between(runs: pd.DataFrame) -> tuple[str, ...]:
+    """What may differ between the fine-tunings of ``runs``, which are ``in_kinds``; nothing where there is one kind."""
+    kinds = [config[TUNED] for config in runs["config"] if TUNED in config]
+    read = [f"set_up.all_tasks.{name}" for name in _READING if any(name in kind for kind in kinds)]
+    return (*OPEN, *read) if kinds else ()
 
 
 #: The kind of a fine-tuning without teacher and augmentation.

@@ -30,7 +30,8 @@ def check(files: Mapping[str, Rows], runs: Sequence[Run]) -> list[Check]:
         section = name.removesuffix(".csv")
         starts = [row for row in rows if row["score"] == rows[0]["score"]]
         named = [tunings.of_kind(_members(row, by_name), row.get("fine_tuning")) for row in starts]
-        arms, place = one_setup_each(named, tunings.BETWEEN_KINDS if "fine_tuning" in rows[0] else ()), -1
+        kinds = [row.get("fine_tuning", "") for row in starts]
+        arms, place = one_setup_each(named, tunings.between(kinds) if "fine_tuning" in rows[0] else ()), -1
         for row in rows:
             place += row["score"] == rows[0]["score"]
             checks += _row(section, f"arm {place + 1} · {row['score']}", row, arms[place])

@@ -83,6 +83,10 @@ def open_between(settings: Sequence[Terms]) -> list[str]:
 BETWEEN_KINDS = (*(f"set_up.all_tasks.{name}" for name in ("distil", "augment", "knowledge", "start")), *_STEPS)
 
 
+#: Settings that are part of a kind where a run was fine-tuned with several values -> the value of older fine-tunings.
+_READS = {"pool": "first", "head": "pooled"}
+
+
 def of_kind(runs: Sequence[Run], kind: str | None) -> list[Run]:
     """The runs with their fine-tunings of one kind, the JSON text of a report; all of them without a kind."""
     if not kind:
@@ -91,14 +95,21 @@ def of_kind(runs: Sequence[Run], kind: str | None) -> list[Run]:
     kept = []
     for run in runs:
         made = copy.copy(run)
-        made.tasks = [entry | {"start": "pretrained"} for entry in run.tasks if _kind(entry) == wanted]
+        made.tasks = [entry | {"start": "pretrained"} for entry in run.tasks if _kind(entry, wanted) == wanted]
         kept.append(made)
     return kept
 
 
-def _kind(entry: dict[str, Any]) -> dict[str, Any]:
+def between(kinds: Sequence[str]) -> tuple[str, ...]:
+    """What may differ between arms of the ``kinds``, JSON texts of a report."""
+    named = {name for kind in kinds if kind for name in json.loads(kind)}
+    return (*BETWEEN_KINDS, *(f"set_up.all_tasks.{name}" for name in _READS if name in named))
+
+
+def _kind(entry: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     distil, augment, facts = (at(entry, f"set_up.all_tasks.{name}") for name in ("distil", "augment", "knowledge"))
     kind: dict[str, Any] = {"task_teacher": bool(distil is not None), "copies": augment["copies"] if augment else 0}
     kind["task_start"] = entry["start"]
+    kind |= {name: at(entry, f"set_up.all_tasks.{name}") or was for name, was in _READS.items() if name in wanted}
     kind |= {"knowledge" if name == "name" else name: value for name, value in (facts or {}).items()}
     return kind | {name: value for name, value in (distil or {}).items() if name != "cache"}

@@ -1,0 +1,56 @@
+"""A sweep of poolings: each is an arm of its table, in the report and in the audit."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from albert_ablate.config.labels import TUNED, arm_labels
+from albert_ablate.door.compose import compose
+from albert_ablate.tasks.unit_settings import common_settings
+from analysis.read import tunings
+from analysis.read.task_setups import one_setup_each
+from analysis.recount import tunings as again
+
+
+def entry(pool: str, score: float, head: str = "bare") -> dict[str, Any]:
+    """What a run records of a fine-tuning."""
+    config = compose(["task=word_order", f"task.pool={pool}", f"task.head={head}"])
+    common = common_settings(config.task, config.tasks["word_order"], None)
+    return {
+        "task": "word_order", "start": "pretrained", "score": score, "metric": "accuracy", "seeds": [0], "recipe": {},
+        "set_up": {"all_tasks": common, "task": {}, "data": "feed", "precision": "fp32"},
+    }  # fmt: skip
+
+
+def frame(*tasks: list[dict[str, Any]]) -> pd.DataFrame:
+    configs = [compose(["task=word_order", f"seed={seed}"]).as_dict() for seed in range(len(tasks))]
+    return pd.DataFrame({"config": configs, "tasks": list(tasks)})
+
+
+def test_each_pooling_of_a_run_is_an_arm() -> None:
+    pools = ("first", "mean", "last")
+    runs = tunings.in_kinds(frame([entry(pool, 0.1 * n) for n, pool in enumerate(pools)], [entry("mean", 0.5)]))
+    assert [config[TUNED]["pool"] for config in runs["config"]] == ["first", "mean", "last", "mean"]
+    assert "head" not in runs["config"].iloc[0][TUNED]
+    labels = arm_labels([dict(config) for config in runs["config"]])
+    assert labels == ["pool=first", "pool=mean", "pool=last", "pool=mean"]
+    kept, notes = one_setup_each({"all": runs}, tunings.open_between(runs))
+    assert notes == ()
+    assert [[e["score"] for e in tasks] for tasks in kept["all"]["tasks"]] == [[0.0], [0.1], [0.2], [0.5]]
+    run = SimpleNamespace(tasks=[entry(pool, 0.1 * n) for n, pool in enumerate(pools)])
+    for kind, score in zip(runs["config"], (0.0, 0.1, 0.2), strict=False):
+        (found,) = again.of_kind([run], json.dumps(kind[TUNED], sort_keys=True))  # type: ignore[list-item]
+        assert [e["score"] for e in found.tasks] == [score]
+    assert "set_up.all_tasks.pool" in again.between([json.dumps(runs["config"].iloc[0][TUNED])])
+
+
+def test_runs_of_one_pooling_each_have_no_kinds() -> None:
+    """Then a pooling is a set-up, and fine-tunings of another one are left out as before."""
+    runs = frame([entry("mean", 0.5)], [entry("mean", 0.5)], [entry("first", 0.5)])
+    assert tunings.in_kinds(runs) is runs
+    assert tunings.open_between(runs) == ()
+    kept, notes = one_setup_each({"all": runs})
+    assert [len(tasks) for tasks in kept["all"]["tasks"]] == [1, 1, 0]
+    assert "1 of another set-up is left out" in notes[0]
