@@ -27,6 +27,7 @@ def causal_cell(root: Path, width: str, seed: int, depth: str = "1", **results: 
     folder = write_cell(root, terms, seed)
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     settings["model"] |= FORM
+    settings["method"] |= {"token_types": False, "pooler": "trained"}  # as method=causal sets them
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     recorded = json.loads((folder / "results.json").read_text())
     (folder / "results.json").write_text(json.dumps(recorded | results))

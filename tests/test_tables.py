@@ -92,7 +92,9 @@ def test_every_number_of_the_paper_in_a_table_is_the_records(runs: pd.DataFrame)
                 assert entry.paper == theirs.get(column), (table.name, row.labels, entry.metric)
                 shown += entry.paper is not None
     expected = sum(
-        value is not None and (column in METRICS or column in ("parameters_M", "speedup"))
+        value is not None
+        and (column in METRICS or column.startswith("task:") or column in ("parameters_M", "speedup"))
+        and (name, column) != ("bigbird_table1", "MLM")  # shown once a run has it
         for name in ("table1", *DOWNSTREAM)
         for row in paper.table(name)["rows"]
         for column, value in row.items()
