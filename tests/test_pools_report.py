@@ -12,6 +12,7 @@ from albert_ablate.tasks.unit_settings import common_settings
 from analysis.read import tunings
 from analysis.read.task_setups import one_setup_each
 from analysis.recount import tunings as again
+from analysis.write import own
 
 
 def entry(pool: str, score: float, head: str = "bare") -> dict[str, Any]:
@@ -54,3 +55,15 @@ def test_runs_of_one_pooling_each_have_no_kinds() -> None:
     kept, notes = one_setup_each({"all": runs})
     assert [len(tasks) for tasks in kept["all"]["tasks"]] == [1, 1, 0]
     assert "1 of another set-up is left out" in notes[0]
+
+
+def test_a_sentence_is_about_the_score_that_most_arms_have() -> None:
+    """Masked arms alone have a masked-LM score, causal runs alone bits per byte."""
+
+    def effects(**counts: int) -> list[Any]:
+        made = [SimpleNamespace(metric=key.replace("_", " "), mark=None) for key in counts for _ in range(counts[key])]
+        return [SimpleNamespace(comparison=comparison) for comparison in made]
+
+    assert own._score_of([*effects(MLM=2, bits_per_byte=3), *effects(**{"SST-2": 6})]) == "SST-2"
+    assert own._score_of(effects(context_gain=4, bits_per_byte=4, NSP=4)) == "bits per byte"
+    assert own._score_of(effects(MLM=4, MLM_loss=4, bits_per_byte=2)) == "MLM"

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from albert_ablate.command_line import command_name
 from ..draw.style import Drawing
 from ..judge import numbers
 from ..judge.effects import Effect, SweepTable
-from ..judge.metrics import THOUSANDTHS, metric
+from ..judge.metrics import BITS_PER_BYTE, THOUSANDTHS, metric
 from . import render, web
 from .figure import figure_of
 from .reproduce import named
@@ -22,8 +23,8 @@ from .sources import of_tables
 HEAD = ("effect", "against", "score", "difference", "95% interval", "p", "paper", "verdict")
 _NUMBERS = ("difference", "95% interval", "p", "paper")
 _UNITS = {"%": " points", "nats": " nats", "": "", THOUSANDTHS: f" {THOUSANDTHS}"}
-#: Scores that a sentence is about, the first that the arms have.
-_FIRST = ("Avg", "GLUE", "MLM", "MLM loss")
+#: Scores that a sentence is about: of those that most effects have, the first.
+_FIRST = ("Avg", "GLUE", "MLM", "MLM loss", BITS_PER_BYTE)
 #: Of the command for more seeds.
 _MOST_SEEDS = 20
 _NOTE = (
@@ -115,10 +116,10 @@ def about_students(sweep: SweepTable) -> str:
 
 def _score_of(effects: Sequence[Effect]) -> str | None:
     """The score that a sentence on these effects is about: one that may be compared, if there is one."""
-    known = {effect.comparison.metric for effect in effects}
+    known = Counter(effect.comparison.metric for effect in effects)
     fit = {effect.comparison.metric for effect in effects if effect.comparison.mark is None}
     tuned = sorted(score for score in known if metric(score).task is not None)  # methods without masked LM
-    scores = [score for score in (*_FIRST, *tuned) if score in known]
+    scores = sorted((score for score in (*_FIRST, *tuned) if score in known), key=lambda score: -known[score])
     return next((score for score in scores if score in fit), next(iter(scores), None))
 
 
@@ -147,7 +148,7 @@ def answer(sweep: SweepTable, most: int = 3) -> str:
 
 def _said(effect: Effect, key: str) -> str:
     """``share × layers: +0.40 points (−0.10 to +0.90), within noise``."""
-    difference, decimals = effect.comparison.difference, 3 if numbers.unit(key) == "nats" else 2
+    difference, decimals = effect.comparison.difference, 3 if numbers.unit(key) == "nats" or key == BITS_PER_BYTE else 2
     against = f" against {effect.against}" if effect.against else ""
     interval = ""
     if not math.isnan(difference.low):
