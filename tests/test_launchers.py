@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from runhelpers import ROOT, run_folders, tiny_overrides
 
 from albert_ablate.door.app import multirun
 from albert_ablate.door.cells import expand, read_command_line
-from albert_ablate.door.launchers import asks_for_gpus, completed, engine_of
+from albert_ablate.door.launchers import asks_for_gpus, completed, engine_of, prepare
 from albert_ablate.door.words import initialised
 from albert_ablate.errors import ConfigError
 from albert_ablate.record.folder import RunFolder
@@ -224,6 +225,12 @@ def test_the_batch_script_in_the_page_is_one(tmp_path: Path) -> None:
     file = tmp_path / "large.sh"
     file.write_text(script)
     subprocess.run(["bash", "-n", str(file)], check=True)
+
+
+def test_ray_that_is_not_installed_is_words(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"hydra/launcher=ray: it is not installed. Run `pip install -e '.\[ray\]'`"):
+        prepare(launcher_settings("hydra/launcher=ray").hydra)
 
 
 def test_the_queue_of_gpus_needs_a_gpu(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -496,7 +496,7 @@ def test_a_cells_overrides_alone_give_the_cell() -> None:
         (["seed=range(1e30)"], ["more than 10,000 values"]),
         (["rerun=failed,all"], ["rerun=failed,all", "missing, failed, all"]),
         (["hydra/sweeper=optuna"], ["hydra/sweeper=optuna", "own sweeper"]),
-        (["hydra/launcher=ray"], ["hydra/launcher=ray", "joblib, submitit_local, submitit_slurm"]),
+        (["hydra/launcher=rq"], ["hydra/launcher=rq", "joblib, submitit_local, submitit_slurm"]),
         (["sweep=nowhere/mine.yaml"], ["nowhere/mine.yaml", "no such sweep"]),
     ],
 )
