@@ -43,6 +43,8 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
 def latency_note(runs: pd.DataFrame) -> str:
     """Where and how the times of ``latency.json`` were measured; empty if no run has them."""
     done = natural(runs[runs["state"] == "finished"])
+    if done.empty:
+        return ""
     found = {key: sorted(set(done[SETTINGS[key]].dropna())) for key in (LATENCY, ONNX_LATENCY)}
     parts = [f"{key[0].upper()}{key[1:]}: {'; '.join(how)}." for key, how in found.items() if how]
     apart = any(len(how) > 1 for how in found.values())
