@@ -44,6 +44,7 @@ def simulated(root: Path, law: Mapping[tuple[str, str], float], cpu: str = "a pr
                 if name and group in settings:
                     settings[group][name] = value
             settings["block"] = {"type": "mobilebert"}
+            settings["method"]["start"] = "teacher"  # as method=mobilebert sets it
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
             took = law[terms["model.norm_type"], terms["model.activation"]] * (1 + 0.001 * ((seed * 7 + number) % 5))
             timings = [

@@ -51,6 +51,8 @@ def amended(folder: Path, terms: Mapping[str, Any]) -> None:
     settings = yaml.safe_load(file.read_text())
     settings["block"] = {"type": terms["block"]}
     settings["embed"] = {"size": terms["embed.size"]}
+    if terms["method"] == "mobilebert":
+        settings["method"]["start"] = "teacher"  # as method=mobilebert sets it
     settings["model"] |= {key.partition(".")[2]: value for key, value in terms.items() if key.startswith("model.")}
     file.write_text(yaml.safe_dump(settings))
 
@@ -66,7 +68,9 @@ def report(runs: Path) -> Report:
 
 
 def verdicts(root: Path) -> dict[str, Verdict]:
-    return {verdict.claim.id: verdict for verdict in judge(load_runs(root), load_claims(MOBILEBERT))}
+    """Without those on latency, which test_latency_report.py judges."""
+    claims = [claim for claim in load_claims(MOBILEBERT) if not claim.id.startswith("mobile-latency")]
+    return {verdict.claim.id: verdict for verdict in judge(load_runs(root), claims)}
 
 
 def test_the_papers_numbers() -> None:
