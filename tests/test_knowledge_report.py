@@ -83,7 +83,7 @@ def test_kinds_of_fine_tuning_have_names(entries: list[dict[str, Any]]) -> None:
     names = arm_labels([{**row["config"]} for row in runs.to_dict("records")])
     assert len(set(names)) == len(ARMS)
     assert all(TUNED in row for row in runs["config"])
-    assert [again._kind(e, {}) for e in entries] == [row[TUNED] for row in runs["config"]]
+    assert [again._kind(e, {"knowledge": ""}) for e in entries] == [row[TUNED] for row in runs["config"]]
 
 
 def test_cells_of_the_sweep_are_named_by_their_facts() -> None:

@@ -123,4 +123,5 @@ def _free(runs: pd.DataFrame) -> tuple[str, ...]:
     groups = tuple(axis.group for axis in DETAILED if axis.path in names)
     shape = (*SHAPE, "model.base") if any(under(name, ("model",)) for name in names) else ()
     text = (TOKENS,) if any(under(name, ("data", "tokenizer")) for name in names) else ()
-    return tuple(dict.fromkeys((*names, *shape, *text, *groups)))
+    kinds = (TUNED,) if any(TUNED in config for config in runs["config"]) else ()  # a kind lacks settings of another
+    return tuple(dict.fromkeys((*names, *shape, *text, *groups, *kinds)))

@@ -138,6 +138,7 @@ def in_kinds(runs: pd.DataFrame) -> pd.DataFrame:
     """
     shown = [[entry for entry in tasks if _is_shown(entry)] for tasks in runs["tasks"]]
     read = [name for name in _READING if any(_in_several_ways(entries, name) for entries in shown)]
+    read += [_FACTS] if any(has_facts(entry) for entries in shown for entry in entries) else []
     kinds = {json.dumps(_kind(entry, read), sort_keys=True) for entries in shown for entry in entries}
     if len(kinds) < 2:
         return runs
@@ -163,7 +164,8 @@ def _in_several_ways(entries: Sequence[Mapping[str, Any]], name: str) -> bool:
 def _of(names: Sequence[str], entry: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The recorded values of settings of all tasks, or their defaults."""
     common = ((entry or {}).get("set_up") or {}).get("all_tasks") or {}
-    return {name: _recorded(common, name, None) for name in names}
+    found = {name: _recorded(common, name, None) for name in names if name != _FACTS}
+    return found | ({_FACTS: (common.get(_FACTS) or {}).get("name", "none")} if _FACTS in names else {})
 
 
 def _kind(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -111,5 +111,6 @@ def _kind(entry: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     kind: dict[str, Any] = {"task_teacher": bool(distil is not None), "copies": augment["copies"] if augment else 0}
     kind["task_start"] = entry["start"]
     kind |= {name: at(entry, f"set_up.all_tasks.{name}") or was for name, was in _READS.items() if name in wanted}
+    kind |= {"knowledge": "none"} if "knowledge" in wanted else {}
     kind |= {"knowledge" if name == "name" else name: value for name, value in (facts or {}).items()}
     return kind | {name: value for name, value in (distil or {}).items() if name != "cache"}
