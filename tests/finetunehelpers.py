@@ -1,10 +1,14 @@
 """Fine-tunings of one tiny run, by hand."""
 
+import os
+import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from taskhelpers import (
     pretrained,
@@ -13,6 +17,7 @@ from taskhelpers import (
 )
 
 from albert_ablate.config.schema import RunConfig
+from albert_ablate.errors import PreemptedError
 from albert_ablate.record.folder import RunFolder
 from albert_ablate.tasks.finetuning import FineTuner, build_task_model
 from albert_ablate.tasks.knowledge.reading import locate_facts
@@ -62,3 +67,27 @@ def gold_outputs(task: SquadTask) -> dict[str, np.ndarray]:
     starts[:, 0], ends[:, 0, 0] = targets[:, 0], targets[:, 1]
     scores[:, 0, 0] = np.where(targets[:, 2] == 1, -50.0, 10.0)
     return {"starts": starts, "ends": ends, "scores": scores, "null": targets[:, 2] * 6.0 - 3.0}
+
+
+def assert_equal_when_stopped(place: Path, name: str, folder: Path, words: Sequence[str], stop_at: int) -> None:
+    """A fine-tuning that is stopped before the step ``stop_at`` and continued gives equal results and equal weights."""
+    whole = tuner(place, name, folder / "whole", *words)
+    expected = whole.fit()
+    halted = tuner(place, name, folder / "parts", *words)
+    update = halted.update
+
+    def interrupted(*given: Any) -> Any:
+        if given[0] == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(*given)
+
+    halted.update = interrupted  # type: ignore[assignment, method-assign]
+    with pytest.raises(PreemptedError):
+        halted.fit()
+    again = tuner(place, name, folder / "parts", *words)
+    found = again.fit()
+    assert {k: v for k, v in found.items() if k != "training"} == {k: v for k, v in expected.items() if k != "training"}
+    for t in (whole, again):
+        t.keep_weights()
+    for file in ("best.safetensors", "last.safetensors"):
+        assert (whole.folder.path / file).read_bytes() == (again.folder.path / file).read_bytes()

@@ -1,16 +1,14 @@
 """Named entities fine-tuned: learned, stopped and continued, recorded, counted again, predicted and exported."""
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from finetunehelpers import entries, run_of, tuner
+from finetunehelpers import assert_equal_when_stopped, entries, run_of, tuner
 from runhelpers import ROOT, only_folder, read_json, start, write_corpus
 from taskhelpers import TINY, pretrained, with_tasks
 from transformers import pipeline
@@ -18,7 +16,6 @@ from transformers import pipeline
 import albert_ablate as aa
 from albert_ablate.commands import export, finetune, predict
 from albert_ablate.commands.unit import load_unit
-from albert_ablate.errors import PreemptedError
 from albert_ablate.tasks.ner.data import read_file
 from albert_ablate.tasks.ner.generated import generated_sentences
 from albert_ablate.tasks.ner.task import NerTask
@@ -90,26 +87,7 @@ def test_the_generated_entities_are_learned(place: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("stop_at", [2, 5])
 def test_a_stopped_fine_tuning_continues_to_equal_numbers(place: Path, tmp_path: Path, stop_at: int) -> None:
     words = [*SHORT, "task.evaluate_every=3", "task.label_pieces=all"]
-    whole = tuner(place, NAME, tmp_path / "whole", *words)
-    expected = whole.fit()
-    halted = tuner(place, NAME, tmp_path / "parts", *words)
-    update = halted.update
-
-    def interrupted(*given: Any) -> Any:
-        if given[0] == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(*given)
-
-    halted.update = interrupted  # type: ignore[assignment, method-assign]
-    with pytest.raises(PreemptedError):
-        halted.fit()
-    again = tuner(place, NAME, tmp_path / "parts", *words)
-    found = again.fit()
-    assert {k: v for k, v in found.items() if k != "training"} == {k: v for k, v in expected.items() if k != "training"}
-    for t in (whole, again):
-        t.keep_weights()
-    for name in ("best.safetensors", "last.safetensors"):
-        assert (whole.folder.path / name).read_bytes() == (again.folder.path / name).read_bytes()
+    assert_equal_when_stopped(place, NAME, tmp_path, words, stop_at)
 
 
 def test_the_loss_is_that_of_the_labelled_pieces(place: Path, tmp_path: Path) -> None:

@@ -3,19 +3,16 @@
 import csv
 import io
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from finetunehelpers import entries, run_of, tuner
+from finetunehelpers import assert_equal_when_stopped, entries, run_of, tuner
 from runhelpers import read_json, start, write_corpus
 from taskhelpers import pretrained, with_tasks
 
-from albert_ablate.errors import PreemptedError
 from albert_ablate.record.tasks import direction
 from albert_ablate.tasks.planning import plan_units
 from albert_ablate.tasks.quest.generated import quest_table
@@ -78,26 +75,7 @@ def test_the_least_error_is_the_best(asked: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("stop_at", [2, 5])
 def test_stopped_and_continued_gives_equal_bits(asked: Path, tmp_path: Path, stop_at: int) -> None:
     words = [*SHORT, "task.evaluate_every=3"]
-    whole = tuner(asked, NAME, tmp_path / "whole", *words)
-    expected = whole.fit()
-    halted = tuner(asked, NAME, tmp_path / "parts", *words)
-    update = halted.update
-
-    def interrupted(*values: Any) -> Any:
-        if values[0] == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(*values)
-
-    halted.update = interrupted  # type: ignore[assignment, method-assign]
-    with pytest.raises(PreemptedError):
-        halted.fit()
-    again = tuner(asked, NAME, tmp_path / "parts", *words)
-    found = again.fit()
-    assert {k: v for k, v in found.items() if k != "training"} == {k: v for k, v in expected.items() if k != "training"}
-    for t in (whole, again):
-        t.keep_weights()
-    for name in ("best.safetensors", "last.safetensors"):
-        assert (whole.folder.path / name).read_bytes() == (again.folder.path / name).read_bytes()
+    assert_equal_when_stopped(asked, NAME, tmp_path, words, stop_at)
 
 
 def test_the_head_reads_both_passes(asked: Path, tmp_path: Path) -> None:
