@@ -166,7 +166,7 @@ def test_a_path_with_an_equals_sign_that_is_not_there(word: str, capsys: pytest.
 
 @pytest.mark.parametrize("main", [finetune.main, evaluate.main])
 def test_hydra_s_search_path_is_not_shown(main: Any, copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    word = "task=ner" if main is finetune.main else "data=nowhere"
+    word = "task=nowhere" if main is finetune.main else "data=nowhere"
     assert main([str(copy.path), word]) == 2
     err = capsys.readouterr().err
     assert f"{word}: there is no such option" in err

@@ -233,7 +233,7 @@ class Queue:
         trainer = SimpleNamespace(
             config=short, machine=machine, model=torch.nn.Linear(10, 10),
             update=lambda *_, **__: self.add(update + 0.001), optimizer=SimpleNamespace(step=lambda: self.add(0.001)),
-            settle=lambda: self.wait(CUDA),
+            settle=lambda: self.wait(CUDA), method=SimpleNamespace(stages=()),
         )  # fmt: skip
         batch = SimpleNamespace(counts=lambda: {"tokens": rows * 100})
         return trainer, [batch] * 500

@@ -6,6 +6,7 @@ Weights are safetensors; the optimizer's state is a file of tensors.
 import pickle
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,14 +53,20 @@ class Snapshot:
 
 
 def snapshot(model: nn.Module, optimizer: Optimizer, copied: bool) -> Snapshot:
-    """The current weights and optimizer state. ``copied``: as copies, so that training can continue during writing."""
+    """The current weights and optimizer state. ``copied``: as copies, so that training can continue during writing.
+
+    Equal states are written to equal bytes: pickle writes a string once for each object, and after a restart the
+    optimizer's keys would be other objects in the states that were read than in those that began later.
+    """
 
     def on_cpu(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.detach().to("cpu", copy=copied).contiguous()
         if isinstance(value, list):  # parameter groups; their learning rate is a tensor on a GPU
             return [on_cpu(item) for item in value]
-        return {k: on_cpu(v) for k, v in value.items()} if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            return {sys.intern(k) if isinstance(k, str) else k: on_cpu(v) for k, v in value.items()}
+        return value
 
     return Snapshot(on_cpu(dict(model.state_dict())), on_cpu(optimizer.state_dict()))
 
