@@ -1,15 +1,22 @@
 """A sweep of poolings: each is an arm of its table, in the report and in the audit."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import pytest
+import yaml
+from runhelpers import command_line, tiny_overrides
 
 from albert_ablate.config.labels import TUNED, arm_labels
 from albert_ablate.door.compose import compose
 from albert_ablate.tasks.unit_settings import common_settings
+from analysis.judge.effects import build_sweep
 from analysis.read import tunings
+from analysis.read.runs import load_runs
+from analysis.read.sweeps import groups
 from analysis.read.task_setups import one_setup_each
 from analysis.recount import tunings as again
 from analysis.write import own
@@ -67,3 +74,24 @@ def test_a_sentence_is_about_the_score_that_most_arms_have() -> None:
     assert own._score_of([*effects(MLM=2, bits_per_byte=3), *effects(**{"SST-2": 6})]) == "SST-2"
     assert own._score_of(effects(context_gain=4, bits_per_byte=4, NSP=4)) == "bits per byte"
     assert own._score_of(effects(MLM=4, MLM_loss=4, bits_per_byte=2)) == "MLM"
+
+
+@pytest.mark.slow
+def test_a_sweep_of_fine_tunings_is_compared_in_their_scores_with_its_reference(tmp_path: Path) -> None:
+    """One pretraining of each seed: its own scores are the same in all arms, and the reference is not the first."""
+    sweep = {
+        "title": "Where is the sentence?", "settings": {"seed": [0, 1], "task.head": "bare"},
+        "cells": [{"task.pool": ["first", "mean", "last"]}], "reference": {"task.pool": "last"},
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(sweep))
+    given = tiny_overrides(tmp_path, "budget.steps=4", "task=word_order", "tasks.word_order.steps=3")
+    done = command_line("-m", f"sweep={tmp_path / 'mine.yaml'}", *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = load_runs(tmp_path / "runs")
+    assert len(runs) == 2
+    (built,) = [build_sweep(group, number) for number, group in enumerate(groups(runs), 1)]
+    assert built.reference == "pool=last"
+    assert [row.labels for row in built.table.rows] == [("last",), ("first",), ("mean",)]
+    assert {effect.comparison.metric for effect in built.effects} == {"task:word_order"}
+    assert {effect.against for effect in built.effects} == {"pool=last"}
+    assert own._score_of(built.effects) == "task:word_order"

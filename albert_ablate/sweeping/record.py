@@ -40,13 +40,14 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "
     """Record the start of a sweep; the same cells under the same name share one record.
 
     ``title``: of the sweep file; ``words``: of the command line, for a report that suggests more seeds. ``reference``
-    in the record: the folders of the arm that the others are compared with.
+    in the record: the folders of the arm that the others are compared with. ``reference_units``: its fine-tunings, as
+    arms that differ in fine-tuning share their folders.
     """
     cells = [
         {
             "label": p.label,
             "folder": None if p.folder is None else p.folder.name,
-            "units": [f"{unit.path.parent.name}/{unit.name}" for unit in p.units],
+            "units": _unit_names(p),
             "overrides": p.cell.overrides,
             "rows": p.cell.rows,
             "problem": None if p.problem is None else str(p.problem),
@@ -58,9 +59,14 @@ def write_record(runs: Path, name: str, placed: Sequence[Placed], title: str = "
     process = {"host": socket.gethostname(), "pid": os.getpid()}
     reference = [p.folder.name for p in placed if p.cell.reference and p.folder is not None]
     facts = {"name": name, "title": title, "started": started, "ended": None, **process, "reference": reference}
+    facts["reference_units"] = sorted({unit for p in placed if p.cell.reference for unit in _unit_names(p)})
     facts["words"] = list(words)
     write_json(path, {**facts, "cells": cells, "work": [_work(p) for p in placed]})
     return path
+
+
+def _unit_names(p: Placed) -> list[str]:
+    return [f"{unit.path.parent.name}/{unit.name}" for unit in p.units]
 
 
 def _work(p: Placed) -> tuple[float, float]:

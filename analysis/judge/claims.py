@@ -32,14 +32,13 @@ from ..read.tunings import has_facts
 from . import prompted_scores
 from .effects import contrast
 from .metrics import (
-    FOUR,
     LATENCY,
     METRICS,
     ONNX_LATENCY,
     QUEST_TASKS,
     SETTINGS,
+    is_of_fine_tuning,
     measured_apart,
-    metric,
     roughness,
     tasks_of,
     unfit,
@@ -370,7 +369,7 @@ def _missing(claim: Claim) -> str:
         return "ask the arms (kshot)"
     if set(claim.scores) <= {LATENCY, ONNX_LATENCY}:
         return "time the arms (python -m benchmarks.latency RUN RUN --record)"
-    return "fine-tune the arms" if any(s in ("Avg", FOUR) or metric(s).task for s in claim.scores) else "not measured"
+    return "fine-tune the arms" if any(map(is_of_fine_tuning, claim.scores)) else "not measured"
 
 
 def _sides(claim: Claim, effect: Estimate) -> tuple[float, float]:

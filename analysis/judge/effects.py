@@ -43,7 +43,7 @@ from .metrics import (
 from .numbers import DASH
 from .statistics import ALPHA, Estimate, estimate, p_two_sided, seeds_needed
 from .students import same_size, students_of
-from .tables import Comparison, Entry, Row, Table, corrected
+from .tables import Comparison, Entry, Row, Table, corrected, of_same_runs
 
 _SCORES = ("MLM loss", "MLM", BITS_PER_BYTE, CONTEXT_GAIN, *SENTENCE_SCORES, REPLACED, "Avg", "GLUE")
 _TIMES = ("inference", LATENCY, ONNX_LATENCY, "seconds")
@@ -160,7 +160,7 @@ def _ordered(group: Group, keys: Sequence[str]) -> list[pd.DataFrame]:
 
     def order(frame: pd.DataFrame) -> tuple[bool, int, list[tuple[float, str]]]:
         place = min((listed.get(run, len(listed)) for run in frame["run"]), default=0)
-        return not group.reference & set(frame["run"]), place, [rank(key, _value(frame, key)) for key in keys]
+        return not group.is_reference(frame), place, [rank(key, _value(frame, key)) for key in keys]
 
     return sorted((frame for _, frame in group.runs.groupby("arm", sort=False)), key=order)
 
@@ -256,6 +256,8 @@ def _moved(origin: Sequence[str], changes: Mapping[int, str]) -> tuple[str, ...]
 def _comparison(
     frames: Mapping[str, pd.DataFrame], factors: Mapping[str, float], key: str, doubts: Mapping[str, str]
 ) -> Comparison | None:
+    if of_same_runs(frames, factors, key):
+        return None
     difference = contrast(frames, factors, key)
     if difference is None:
         return None

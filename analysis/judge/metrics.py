@@ -230,6 +230,11 @@ def metric(key: str) -> Metric:
     return METRICS[key]
 
 
+def is_of_fine_tuning(key: str) -> bool:
+    """Whether ``key`` is a score of one fine-tuned task or of several."""
+    return key == "Avg" or key in _MEANS or metric(key).task is not None
+
+
 def summarised(runs: pd.DataFrame, key: str) -> Estimate | None:
     """Mean and interval of the metric over these runs, in printed units; None where no run has it."""
     spec = metric(key)

@@ -4,6 +4,7 @@ The arms of a table are the cells of the sweep file with its name, in the order 
 module computes the numbers; ``render.py`` writes them as Markdown, LaTeX, CSV and HTML.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -23,6 +24,7 @@ from .metrics import (
     REPLACED,
     SENTENCE_SCORES,
     SPEEDS,
+    is_of_fine_tuning,
     metric,
     resolution,
     summarised,
@@ -308,7 +310,10 @@ def _comparisons(
         arm_runs, reference_runs = selection.runs[arms[index]], selection.runs[arms[reference]]
         if not len(arm_runs) or not len(reference_runs):
             continue
+        factors = {arms[index]: 1.0, arms[reference]: -1.0}
         for key in (key for column in columns for key in column if key not in UNRANKED):
+            if of_same_runs(selection.runs, factors, key):
+                continue
             difference = compare_arms(arm_runs, reference_runs, key)
             if difference is None:
                 continue
@@ -328,6 +333,17 @@ def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     judged = [c for c in comparisons if c.mark is None and c.doubt is None and c.difference.n > 1]
     adjusted = dict(zip(map(id, judged), holm([c.p for c in judged]), strict=True))
     return tuple(replace(c, adjusted=adjusted.get(id(c), 1.0)) for c in comparisons)
+
+
+def of_same_runs(frames: Mapping[str, pd.DataFrame], factors: Mapping[str, float], key: str) -> bool:
+    """Whether a sum over arms is 0 by construction: a score of pretraining, where arms differ in fine-tuning alone."""
+    if is_of_fine_tuning(key):
+        return False
+    sums: defaultdict[str, float] = defaultdict(float)
+    for arm, factor in factors.items():
+        for run in frames[arm]["run"]:
+            sums[run] += factor
+    return not any(sums.values())
 
 
 def compare_arms(arm: pd.DataFrame, reference: pd.DataFrame, key: str) -> Estimate | None:

@@ -30,6 +30,7 @@ class Record:
     arms: tuple[str, ...]  # those without the runs that others start from
     reference: tuple[str, ...]  # those of the arm that the others are compared with
     words: tuple[str, ...] = ()  # of its command line; older records have none
+    reference_units: tuple[str, ...] = ()  # fine-tunings of the reference arm; older records have none
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,22 @@ class Group:
     reference: frozenset[str] = frozenset()  # runs of the arm that the others are compared with
     listed: tuple[str, ...] = ()  # names of the run folders in the order of the sweep
     words: tuple[str, ...] = ()  # of the command line of its latest start; empty where that is not known
+    reference_units: frozenset[str] = frozenset()  # names of fine-tunings of that arm; empty where it has none
 
     @property
     def runs(self) -> pd.DataFrame:
         """The finished runs, a row for each arm and seed."""
         return self.selection.runs["all"]
+
+    def is_reference(self, arm: pd.DataFrame) -> bool:
+        """Whether ``arm``, rows of ``runs``, is the one that the others are compared with.
+
+        Arms may share their runs and differ in fine-tuning: then it has the fine-tunings of the reference.
+        """
+        if not self.reference & set(arm["run"]):
+            return False
+        units = {unit for tasks in arm["tasks"] for entry in tasks for unit in entry.get("units", ())}
+        return not units or not self.reference_units or bool(units & self.reference_units)
 
 
 def records_in(folder: Path) -> list[Record]:
@@ -64,10 +76,12 @@ def _records(folder: Path) -> Iterator[Record]:
             arms = tuple(str(cell["folder"]) for cell in cells if cell.get("rows", True))
             reference = tuple(map(str, record.get("reference") or ()))
             words = tuple(printable(str(word)) for word in record.get("words") or ())
+            units = tuple(str(unit).rpartition("/")[2] for unit in record.get("reference_units") or ())
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
         if all(cell == Path(cell).name for cell in folders):
-            yield Record(name, printable(str(record.get("title") or "")), started, folders, arms, reference, words)
+            title = printable(str(record.get("title") or ""))
+            yield Record(name, title, started, folders, arms, reference, words, units)
 
 
 def groups(runs: pd.DataFrame) -> list[Group]:
@@ -87,7 +101,8 @@ def groups(runs: pd.DataFrame) -> list[Group]:
         members = runs.index[(parents == folder) & names.isin(record.arms)]
         title = record.title or titles.get(record.name, "")
         key = (record.name, title) if title else (record.name, *record.folders)
-        sweep = sweeps.setdefault(key, {"members": set(), "known": set(), "reference": frozenset(), "listed": {}})
+        empty: dict[str, Any] = {"members": set(), "known": set(), "reference": frozenset(), "units": frozenset(), "listed": {}}
+        sweep = sweeps.setdefault(key, empty)
         sweep["known"] |= set(runs.index[(parents == folder) & names.isin(record.folders)])
         sweep["members"] |= set(members)
         sweep["listed"] |= dict.fromkeys(record.arms)
@@ -95,13 +110,16 @@ def groups(runs: pd.DataFrame) -> list[Group]:
         # Seeds may have come one by one: the reference arm has runs in each record.
         sweep |= {"reference": sweep["reference"] | reference, "name": record.name, "title": title}
         sweep |= {"started": record.started, "words": record.words}
+        sweep["units"] |= set(record.reference_units)
     made = []
     for sweep in sorted(sweeps.values(), key=lambda sweep: -sweep["started"]):
         chosen = in_kinds(runs[runs.index.isin(sweep["members"])])
         selection = largest(chosen, _free(chosen), _arm_names)
-        made.append(
-            Group(sweep["name"], sweep["title"], selection, sweep["reference"], tuple(sweep["listed"]), sweep["words"])
-        )
+        group = Group(
+            sweep["name"], sweep["title"], selection, sweep["reference"], tuple(sweep["listed"]), sweep["words"],
+            sweep["units"],
+        )  # fmt: skip
+        made.append(group)
     listed = {index for sweep in sweeps.values() for index in sweep["known"]}
     title = "Runs of no recorded sweep" if listed else "All runs"
     made.append(Group("runs", title, largest(in_kinds(runs[~runs.index.isin(listed)]), (*APART, TUNED), _arm_names)))

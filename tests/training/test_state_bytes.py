@@ -1,4 +1,4 @@
-"""Equal states of an optimizer are written to equal bytes, also where parts of a model begin to learn after a restart."""
+"""Equal states of an optimizer are equal files, also where parts of a model begin to learn after a restart."""
 
 from pathlib import Path
 
