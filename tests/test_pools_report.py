@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from runhelpers import command_line, tiny_overrides
+from taskhelpers import write_sst2
 
 from albert_ablate.config.labels import TUNED, arm_labels
 from albert_ablate.door.compose import compose
@@ -84,7 +85,10 @@ def test_a_sweep_of_fine_tunings_is_compared_in_their_scores_with_its_reference(
         "cells": [{"task.pool": ["first", "mean", "last"]}], "reference": {"task.pool": "last"},
     }  # fmt: skip
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(sweep))
-    given = tiny_overrides(tmp_path, "budget.steps=4", "task=word_order", "tasks.word_order.steps=3")
+    write_sst2(tmp_path / "data", train=64, dev=16)
+    given = tiny_overrides(
+        tmp_path, "budget.steps=4", "task=sst2", "tasks.sst2.steps=3", f"task.data_dir={tmp_path / 'data'}"
+    )
     done = command_line("-m", f"sweep={tmp_path / 'mine.yaml'}", *given, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = load_runs(tmp_path / "runs")
@@ -92,6 +96,6 @@ def test_a_sweep_of_fine_tunings_is_compared_in_their_scores_with_its_reference(
     (built,) = [build_sweep(group, number) for number, group in enumerate(groups(runs), 1)]
     assert built.reference == "pool=last"
     assert [row.labels for row in built.table.rows] == [("last",), ("first",), ("mean",)]
-    assert {effect.comparison.metric for effect in built.effects} == {"task:word_order"}
+    assert {effect.comparison.metric for effect in built.effects} == {"SST-2"}
     assert {effect.against for effect in built.effects} == {"pool=last"}
-    assert own._score_of(built.effects) == "task:word_order"
+    assert own._score_of(built.effects) == "SST-2"

@@ -101,7 +101,8 @@ def groups(runs: pd.DataFrame) -> list[Group]:
         members = runs.index[(parents == folder) & names.isin(record.arms)]
         title = record.title or titles.get(record.name, "")
         key = (record.name, title) if title else (record.name, *record.folders)
-        empty: dict[str, Any] = {"members": set(), "known": set(), "reference": frozenset(), "units": frozenset(), "listed": {}}
+        empty: dict[str, Any] = {"members": set(), "known": set(), "listed": {}}
+        empty |= {"reference": frozenset(), "units": frozenset()}
         sweep = sweeps.setdefault(key, empty)
         sweep["known"] |= set(runs.index[(parents == folder) & names.isin(record.folders)])
         sweep["members"] |= set(members)
