@@ -148,6 +148,11 @@ def _value(run: Run, entries: dict[str, dict[str, Any]], key: str) -> float | No
     return roughness(run.similarity.get({"L2 roughness": "l2", "angle roughness": "degrees"}[key]))
 
 
+def of_pretraining(key: str) -> bool:
+    """Whether all fine-tunings of a run have one value of the score."""
+    return not (key == "Avg" or key.startswith("task:") or key in (*OF_TASKS, *_MEANS, *_QUEST))
+
+
 def kept(runs: Sequence[Run], key: str) -> dict[int, float]:
     """Seed -> percentage of the teacher's score that a student has; without a key the mean over its tasks."""
     if not key:

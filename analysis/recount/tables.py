@@ -223,7 +223,10 @@ class TableCheck:
                 continue
             arm_runs, reference_runs = self.chosen[index], self.chosen[reference]
             lost = "" if self.survivors else self.doubt(index) or self.doubt(reference)
+            one_training = {run.name for run in arm_runs} == {run.name for run in reference_runs}
             for key in names:
+                if one_training and scores.of_pretraining(key):
+                    continue
                 a, b = scores.values(arm_runs, key), scores.values(reference_runs, key)
                 low, high = scores.bounds(key, arm_runs, reference_runs)
                 floors = {"a": scores.floor(arm_runs, key), "b": scores.floor(reference_runs, key)}
