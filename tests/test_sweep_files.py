@@ -1,11 +1,14 @@
 """Every sweep's cells against the paper's rows, and what the command line makes of them."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from albert_ablate.config.identity import settings_digest
+from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.cells import expand, read_command_line
 from albert_ablate.errors import ConfigError
 from albert_ablate.methods.parents import warm_start
@@ -462,6 +465,34 @@ def test_a_constant_key_is_replaced() -> None:
     assert {c.config.objective.name.value for c in cells("sweep=table3", "objective=nsp")} == {"nsp"}
     assert {c.config.budget.steps for c in cells("sweep=demo", "budget.steps=7", "budget.warmup_steps=1")} == {7}
     assert {c.config.scale.name for c in cells("sweep=demo", "scale=cpu")} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("words", "setting", "given", "other", "readers"),
+    [
+        (["sweep=electra_table5"], "method.generator_width", 0.5, 0.25, lambda c: c.method.name.corrupts),
+        (["sweep=distilbert"], "method.kl_temperature", 3.0, 2.0, lambda c: c.method.name.distils),
+        (["sweep=bigbird_table1", "scale=long"], "attention.block", 32, 64, lambda c: c.attention.name.in_blocks),
+        (["sweep=shapes_demo"], "model.block_width", 24, None, lambda c: c.block.type.has_bottlenecks),
+        (["sweep=mobilebert_table_transfer"], "method.stage_rates", "equal", "released",
+         lambda c: c.method.name.transfers and c.method.transfer == "progressive"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_some_cells_read_is_for_these(
+    words: list[str], setting: str, given: Any, other: Any, readers: Callable[[RunConfig], bool]
+) -> None:
+    group, key = setting.split(".")
+    found = cells(*words, f"{setting}={given}")
+    assert len([c for c in found if c.rows]) == len([c for c in cells(*words) if c.rows])
+    values = {readers(c.config): getattr(getattr(c.config, group), key) for c in found if c.rows}
+    assert values == {True: given, False: other}
+
+
+def test_a_setting_that_no_cell_reads_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"method\.generator_width=0\.5: no effect with method=mlm"):
+        cells("method.generator_width=0.5", "seed=0,1")
+    with pytest.raises(ConfigError, match=r"attention\.block=32: no effect with attention=full"):
+        cells("sweep=table5", "attention.block=32")
 
 
 def test_several_sweeps_at_once_are_their_union() -> None:

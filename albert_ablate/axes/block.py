@@ -54,6 +54,12 @@ def _contradictions(block: _Block, c: Settings) -> list[str]:
     return problems
 
 
+def unread_inside(values: Mapping[str, Any]) -> frozenset[str]:
+    """Full names of the settings of ``model`` that a run with the flat settings ``values`` does not read."""
+    inside = BlockType(values.get("block.type", BlockType.STANDARD)).has_bottlenecks
+    return frozenset() if inside else frozenset(f"model.{key}" for key in INSIDE)
+
+
 BLOCK = Axis(
     "block", "type", "what a layer is made of",
     {BlockType.STANDARD: "standard layers", BlockType.MOBILEBERT: "MobileBERT's layers"},

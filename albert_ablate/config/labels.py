@@ -9,6 +9,7 @@ from typing import Any
 
 from albert_ablate.axes import AXES
 from albert_ablate.axes.attention import unread_blocks
+from albert_ablate.axes.block import unread_inside
 from albert_ablate.axes.method import unread
 from albert_ablate.config.identity import BEFORE, UNSAID, comparable
 from albert_ablate.config.knowledge import unread_facts
@@ -149,8 +150,8 @@ def is_read(name: str, settings: Settings) -> bool:
 
 
 def _unread(settings: Settings) -> frozenset[str]:
-    """Full names of the settings that a run does not read, by its method and its facts."""
-    return frozenset(unread(settings)) | unread_facts(settings) | unread_blocks(settings)
+    """Full names of the settings that a run does not read, by its method, attention, layers and facts."""
+    return frozenset(unread(settings)) | unread_facts(settings) | unread_blocks(settings) | unread_inside(settings)
 
 
 def _absent(name: str, settings: Settings) -> bool:

@@ -1,10 +1,11 @@
 """Expands multirun overrides into the cells of a sweep, each composed and validated (part of the door).
 
 ``sweep=`` names the file. On the command line, a key that the file sweeps is narrowed and a key that it
-keeps constant is replaced. Any other swept key, such as ``seed=0,1,2``, multiplies the cells.
+keeps constant is replaced. Any other swept key, such as ``seed=0,1,2``, multiplies the cells. A setting that only some
+cells read, such as ``method.teacher=RUN``, is for these.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +15,10 @@ from typing import Any
 
 import yaml
 
+from albert_ablate.axes import MethodName
 from albert_ablate.config.identity import settings_digest
+from albert_ablate.config.labels import is_read
+from albert_ablate.config.labels import settings_of as flat_settings
 from albert_ablate.config.schema import RunConfig
 from albert_ablate.door.compose import compose
 from albert_ablate.door.options import require_supported
@@ -27,6 +31,8 @@ from albert_ablate.sweeping.relative import settings_of
 
 #: Keys that select the cells to run and are no setting of a cell.
 _CONTROL = ("sweep", "rerun")
+#: Flat settings of a run that reads no setting of an option.
+_PLAIN = {"method.name": str(MethodName.MLM)}
 RERUNS = ("missing", "failed", "all")
 
 
@@ -74,7 +80,7 @@ def read_command_line(overrides: Sequence[str]) -> CommandLine:
 def expand(command: CommandLine) -> list[Cell]:
     """All distinct cells in the order of running. Raises ConfigError with the problems of every cell."""
     with initialised():
-        composed = list(_composed(_specifications(command), command))
+        composed = list(_composed(_applied(list(_specifications(command)), command), command))
     runs: dict[str, list[Cell]] = {}
     for config, overrides, row in composed:
         for cell in [*_parents(config, overrides), Cell(config, overrides, (row.sweep,), row.reference)]:
@@ -131,16 +137,52 @@ def _specifications(command: CommandLine) -> Iterator[tuple[dict[str, str], Row]
             raise ConfigError(f"{key}={unknown[0]}: sweep={name} has {key}={', '.join(varying[key])} at this scale.")
     for point in product(*([(key, value) for value in values] for key, values in outer.items())):
         chosen = fixed | {key: f"{key}={value}" for key, value in point}
+        # What only some cells read changes no size, and would be refused where the options of the row are not set.
+        sizes = [override for key, override in chosen.items() if not _is_optional(key)]
         embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
         for row in listed:
             with _located(row, command):
                 terms = {k: v for k, v in row.terms.items() if _is_base(k) or _has_amount(k, v, chosen)}
                 base = [as_override(k, v) for k, v in terms.items() if k not in chosen]
-                settings = settings_of(row.terms, _compose((*chosen.values(), *base, *embed)))
+                settings = settings_of(row.terms, _compose((*sizes, *base, *embed)))
                 if not all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
                     continue
                 specification = chosen | {k: as_override(k, v) for k, v in settings.items() if k not in chosen}
             yield specification, row
+
+
+_Specifications = list[tuple[dict[str, str], Row]]
+
+
+def _applied(specifications: _Specifications, command: CommandLine) -> _Specifications:
+    """The specifications without the settings of the command line that only other cells read.
+
+    A setting that no cell reads is left in all, and refused there.
+    """
+    optional = [key for key in _command_values(command) if _is_optional(key)]
+    if not optional:
+        return specifications
+    read = [_read(specification, optional) for specification, _ in specifications]
+    dropped = [set().union(*read) - of_cell for of_cell in read]
+    return [
+        ({key: override for key, override in specification.items() if key not in unread}, row)
+        for (specification, row), unread in zip(specifications, dropped, strict=True)
+    ]
+
+
+def _is_optional(key: str) -> bool:
+    """Whether some options alone read the setting."""
+    return "." in key and not is_read(key, _PLAIN)
+
+
+def _read(specification: Mapping[str, str], optional: Sequence[str]) -> set[str]:
+    """Those of the settings ``optional`` that a cell reads; all of them if it cannot be composed without them."""
+    try:
+        config = _compose(tuple(override for key, override in specification.items() if key not in optional))
+    except ConfigError:
+        return set(optional)
+    settings = flat_settings(config.as_dict())
+    return {key for key in optional if is_read(key, settings)}
 
 
 @contextmanager

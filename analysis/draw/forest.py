@@ -54,7 +54,7 @@ def forest(sweep: SweepTable) -> Drawing:
         if any(effect.comparison.paper is not None for effect in shown)
         else ""
     )
-    against = f"Differences from {sweep.reference}" if any(effect.against for effect in shown) else "Effects"
+    against = f"Differences from “{sweep.reference}”" if any(effect.against for effect in shown) else "Effects"
     if any(effect.matched for effect in shown):
         against += "; squares: a student's from a model of its size that learned without a teacher"
     more = " and interactions (×: difference of differences)" if any(not effect.against for effect in shown) else ""
