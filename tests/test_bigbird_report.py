@@ -1,21 +1,28 @@
 """Arms of BigBird in the report: their claims, and the column that says what they see."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.text import Text
 from reporthelpers import cells, write_cell
 
 from albert_ablate.axes import ATTENTION
 from albert_ablate.config.labels import arm_labels
 from albert_ablate.door.compose import compose
 from analysis import audit
+from analysis.draw.arms import learning_curves, seed_spread
+from analysis.draw.forest import forest
+from analysis.draw.style import Drawing
 from analysis.judge.claims import BIGBIRD, Verdict, in_question, judge, load_all, load_claims
+from analysis.judge.effects import build_sweep
 from analysis.judge.tables import arms_of, build
 from analysis.read import paper
 from analysis.read.runs import load_runs
+from analysis.read.sweeps import groups
 from analysis.recount.checks import DISAGREES
 from analysis.report import gather
 from analysis.write.page import html, markdown
@@ -138,3 +145,29 @@ def test_tables_of_papers_that_no_run_speaks_of_are_not_missing(tmp_path: Path) 
     assert "ELECTRA's tables" in text
     assert "BigBird's tables" not in text
     assert "MobileBERT's tables" not in text
+
+
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Runs whose arms have long names, and no sentence task."""
+    return load_runs(write(tmp_path_factory.mktemp("long"), LAW, "bigbird_table1"))
+
+
+def effects_of(runs: pd.DataFrame) -> Drawing:
+    (group,) = groups(runs)
+    return forest(build_sweep(group, 1))
+
+
+@pytest.mark.parametrize("draw", [seed_spread, learning_curves, effects_of])
+def test_no_label_of_a_figure_is_cut(draw: Callable[[pd.DataFrame], Drawing], long_names: pd.DataFrame) -> None:
+    figure = draw(long_names).figure
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if any(map(str.isalpha, text.get_text()))]
+    boxes = {text.get_text(): text.get_window_extent() for text in texts}
+    assert any("window=3" in text for text in boxes)
+    width, height = figure.bbox.width, figure.bbox.height
+    assert not [text for text, box in boxes.items() if min(box.x0, box.y0) < -1 or box.x1 > width or box.y1 > height]
+
+
+def test_arms_without_a_sentence_task_have_no_panel_for_it(long_names: pd.DataFrame) -> None:
+    assert [axes.get_title(loc="left") for axes in learning_curves(long_names).figure.axes] == ["Masked LM"]

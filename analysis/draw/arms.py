@@ -22,7 +22,18 @@ from ..read.planned import planned_seconds
 from ..read.planted import natural
 from ..read.runs import held_out_curves
 from .looks import arm_styles, legend
-from .plotting import NothingToDraw, band, counted_log, numbers, plain_log, points, score_axis, score_of
+from .plotting import (
+    NothingToDraw,
+    band,
+    counted_log,
+    inches,
+    numbers,
+    plain_log,
+    points,
+    score_axis,
+    score_of,
+    side_by_side,
+)
 from .style import COLOURED, DASHED, INK, MUTED, Drawing, canvas, look_of, styled
 
 #: The axes that neither colours nor dashes show.
@@ -94,8 +105,10 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
         raise NothingToDraw("no finished run")
     better = metric(key).higher_is_better
     order = chosen.groupby("arm")["value"].mean().sort_values(ascending=better).index
+    labels_of = dict(zip(chosen["arm"], arm_labels(settings_of_arms(chosen)), strict=True))
+    ticks = [labels_of[arm] or str(arm) for arm in order]
     with styled():
-        figure, axes = canvas((7.2, 1.2 + 0.3 * len(order)))
+        figure, axes = canvas((max(7.2, 4.8 + inches(ticks)), 1.2 + 0.3 * len(order)))
         for y, arm in enumerate(order):
             part = chosen[chosen["arm"] == arm]
             summary = estimate(part["value"], metric(key).within)
@@ -113,7 +126,7 @@ def seed_spread(runs: pd.DataFrame) -> Drawing:
                 axes.plot([summary.mean] * 2, [y - 0.3, y + 0.3], color=INK, lw=1.6)
                 if summary.n > 1:
                     axes.plot([summary.low, summary.high], [y, y], color=INK, lw=0.9)
-        axes.set_yticks(range(len(order)), list(order))
+        axes.set_yticks(range(len(order)), ticks)
         axes.set(xlabel=score_axis(key))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(axis="x")
@@ -153,14 +166,17 @@ def _detectable(chosen: pd.DataFrame) -> str:
 
 
 def learning_curves(runs: pd.DataFrame) -> Drawing:
-    """Held-out loss, and accuracy on the arm's own sentence task, against tokens: mean over seeds with a band."""
+    """Held-out loss against tokens: mean over seeds with a band. Beside it accuracy on the arms' own sentence tasks."""
     chosen = in_order(main_setup(runs))
     parts = [pd.DataFrame(held_out_curves(frame)).assign(arm=arm) for arm, frame in chosen.groupby("arm", sort=False)]
     data = pd.concat([part for part in parts if len(part)]) if any(map(len, parts)) else pd.DataFrame()
     if not len(data):
         raise NothingToDraw("no run has a held-out curve")
+    with_sentences = data["sentence"].notna().any()
+    width = 9.4 if with_sentences else 6.4
     with styled():
-        figure, (left, right) = canvas((9.4, 4.6), 1, 2)
+        figure, panels = canvas((width, 4.6), 1, 2) if with_sentences else canvas((width, 4.6))
+        left, right = panels if with_sentences else (panels, None)
         styles = arm_styles(chosen)
         labels_of = dict(zip(chosen["arm"], arm_labels(settings_of_arms(chosen)), strict=True))
         few = len(styles) <= 6
@@ -168,7 +184,7 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
             style = styles[str(arm)]
             part = part.assign(tokens=part.groupby("step")["tokens"].transform("mean") / 1e6)
             band(left, part.assign(value=part["mlm_loss"]), "tokens", style, labels_of[arm] or str(arm), few)
-            if part["sentence"].notna().any():
+            if right is not None and part["sentence"].notna().any():
                 shares = part.assign(value=100 * part["sentence"].astype(float))
                 band(right, shares, "tokens", style, labels_of[arm] or str(arm), few, within=(0.0, 100.0))
         for name, line in (("unigram", "--"), ("bigram", ":")):
@@ -177,13 +193,15 @@ def learning_curves(runs: pd.DataFrame) -> Drawing:
                 left.axhline(height, color=MUTED, lw=1, ls=line)
                 annotation: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
                 left.annotate(name, (1, height), fontsize=8, color=MUTED, **annotation)
-        right.axhline(50, color=MUTED, lw=1, ls="--")
         left.set(xlabel="tokens, millions", ylabel="held-out masked-LM loss, nats")
         left.set_title("Masked LM")
-        right.set(xlabel="tokens, millions", ylabel="accuracy, %")
-        right.set_title("The arm's own sentence task")
+        if right is not None:
+            right.axhline(50, color=MUTED, lw=1, ls="--")
+            right.set(xlabel="tokens, millions", ylabel="accuracy, %")
+            right.set_title("The arm's own sentence task")
         handles, labels = left.get_legend_handles_labels() if few else legend(chosen, styles)
-        figure.legend(handles, labels, loc="outside lower center", ncols=3 if few else 4, handlelength=3.5)
+        beside = side_by_side(labels, width, 3 if few else 4)
+        figure.legend(handles, labels, loc="outside lower center", ncols=beside, handlelength=3.5)
     caption = "Mean over seeds. Grey lines: what has to be beaten." + (" Band: 95% t interval." if few else "")
     return Drawing("curves", "Learning curves", caption, figure, data)
 

@@ -16,7 +16,7 @@ from ..read.arms import in_order, settings_of_arms
 from ..read.cells import main_setup, select
 from ..read.runs import FINDING, replaced_curves
 from .looks import arm_styles
-from .plotting import NothingToDraw, band, numbers, points
+from .plotting import NothingToDraw, band, numbers, points, side_by_side
 from .style import MUTED, Drawing, canvas, look, styled
 
 _TABLE = "electra_generators"
@@ -132,7 +132,7 @@ def replaced_tokens(runs: pd.DataFrame) -> Drawing:
             axes.grid(axis="y")
         panels[0][1].axhline(0.5, color=MUTED, lw=1, ls="--")
         handles, names = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=3, handlelength=3.5)
+        figure.legend(handles, names, loc="outside lower center", ncols=side_by_side(names, 9.4, 3), handlelength=3.5)
     caption = (
         "Mean over seeds; band: 95% t interval. Dotted, in the arm's colour: the accuracy of calling every token real, "
         "which has to be beaten. A better generator replaces fewer tokens and makes the task harder: compare each arm "

@@ -11,7 +11,7 @@ from albert_ablate.drawing_library import MaxNLocator
 from ..judge.effects import Effect, SweepTable
 from ..judge.metrics import THOUSANDTHS, metric
 from ..judge.numbers import unit
-from .plotting import NothingToDraw
+from .plotting import NothingToDraw, inches
 from .style import COLOURS, INK, MUTED, Drawing, canvas, styled
 
 #: Panels in a row.
@@ -32,7 +32,8 @@ def forest(sweep: SweepTable) -> Drawing:
     columns = min(len(scores), _ACROSS)
     rows = math.ceil(len(scores) / columns)
     with styled():
-        figure, axes = canvas((2.2 + 1.9 * columns, rows * (0.9 + 0.27 * len(names))), rows, columns)
+        size = (max(2.2, inches(names)) + 1.9 * columns, rows * (0.9 + 0.27 * len(names)))
+        figure, axes = canvas(size, rows, columns)
         panels = list(axes.flat) if rows * columns > 1 else [axes]
         for place, (panel, score) in enumerate(zip(panels, scores, strict=False)):
             for effect in shown:

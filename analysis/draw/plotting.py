@@ -1,7 +1,7 @@
 """Parts shared by the figures: a mean with its interval, the score that arms are ranked by, axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,22 @@ from ..judge.statistics import Estimate, estimate
 
 class NothingToDraw(Exception):  # noqa: N818 - a missing figure is not an error
     """No run has the data that a figure shows; the message is the reason."""
+
+
+#: Width of a letter of a label in inches, on average.
+_LETTER = 0.075
+#: Width of a line and of the space around it in a legend, in inches.
+_LINE = 0.75
+
+
+def inches(labels: Iterable[str]) -> float:
+    """The width of the longest of these labels."""
+    return _LETTER * max(map(len, labels), default=0)
+
+
+def side_by_side(labels: Iterable[str], width: float, most: int) -> int:
+    """How many entries with these labels, at most ``most``, fit beside each other in a legend of ``width`` inches."""
+    return max(1, min(most, int(width / (inches(labels) + _LINE))))
 
 
 def band(
