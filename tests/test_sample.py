@@ -30,6 +30,6 @@ def test_the_page_is_what_the_present_code_writes(tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     made = module.remake(tmp_path / "out")
-    remedy = "python docs/results/remake.py --pictures writes it again"
+    remedy = "PYTHONPATH=. python docs/results/remake.py --pictures writes it again"
     assert text(made) == text(KEPT / "index.html"), remedy
     assert (made.parent / "report.md").read_text() == (KEPT / "report.md").read_text(), remedy

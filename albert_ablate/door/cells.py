@@ -137,18 +137,31 @@ def _specifications(command: CommandLine) -> Iterator[tuple[dict[str, str], Row]
             raise ConfigError(f"{key}={unknown[0]}: sweep={name} has {key}={', '.join(varying[key])} at this scale.")
     for point in product(*([(key, value) for value in values] for key, values in outer.items())):
         chosen = fixed | {key: f"{key}={value}" for key, value in point}
-        # What only some cells read changes no size, and would be refused where the options of the row are not set.
-        sizes = [override for key, override in chosen.items() if not _is_optional(key)]
         embed = [] if "embed" in chosen else ["embed=full"]  # no factorisation that could contradict the model
         for row in listed:
             with _located(row, command):
                 terms = {k: v for k, v in row.terms.items() if _is_base(k) or _has_amount(k, v, chosen)}
                 base = [as_override(k, v) for k, v in terms.items() if k not in chosen]
-                settings = settings_of(row.terms, _compose((*sizes, *base, *embed)))
+                settings = settings_of(row.terms, _base_of(chosen, (*base, *embed)))
                 if not all(any(_same(settings.get(k, ""), v) for v in values) for k, values in narrowed.items()):
                     continue
                 specification = chosen | {k: as_override(k, v) for k, v in settings.items() if k not in chosen}
             yield specification, row
+
+
+def _base_of(chosen: Mapping[str, str], more: Sequence[str]) -> RunConfig:
+    """What the terms of a row are relative to: the settings ``chosen`` on the command line, on the bases ``more``.
+
+    Settings that only some cells read change no size. They are left out where they would be refused, because the row
+    alone sets the option that reads them.
+    """
+    try:
+        return _compose((*chosen.values(), *more))
+    except ConfigError:
+        kept = [override for key, override in chosen.items() if not _is_optional(key)]
+        if len(kept) == len(chosen):
+            raise
+        return _compose((*kept, *more))
 
 
 _Specifications = list[tuple[dict[str, str], Row]]

@@ -19,7 +19,7 @@ _KINDS = {
 }
 _RULE = "token"
 #: Half the width of a 95% interval, in standard errors.
-_NORMAL = 1.959964
+_NORMAL = 1.959963984540054
 
 Run = Mapping[Any, Any]
 

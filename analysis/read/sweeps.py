@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from albert_ablate.axes import BLOCK
+from albert_ablate.axes.block import unread_inside
 from albert_ablate.config.labels import TUNED, arm_labels, differing
 from albert_ablate.sweeping.record import SWEEPS
 
@@ -136,11 +138,12 @@ def _arm_names(runs: pd.DataFrame) -> list[str]:
 def _free(runs: pd.DataFrame) -> tuple[str, ...]:
     """The settings in which the arms of a sweep may differ: those that its cells set to several values.
 
-    Where methods or attention differ, so may all settings of their group: one value reads some that another does not.
+    Where methods, attention or layers differ, so may all settings that one of them reads and another does not.
     """
     names = differing([settings for settings in settings_of_arms(runs) if settings])
     groups = tuple(axis.group for axis in DETAILED if axis.path in names)
     shape = (*SHAPE, "model.base") if any(under(name, ("model",)) for name in names) else ()
     text = (TOKENS,) if any(under(name, ("data", "tokenizer")) for name in names) else ()
+    inside = tuple(unread_inside({})) if BLOCK.path in names else ()
     kinds = (TUNED,) if any(TUNED in config for config in runs["config"]) else ()  # a kind lacks settings of another
-    return tuple(dict.fromkeys((*names, *shape, *text, *groups, *kinds)))
+    return tuple(dict.fromkeys((*names, *shape, *text, *groups, *inside, *kinds)))

@@ -1,4 +1,4 @@
-"""Remakes ``docs/results/cpu`` with the present code: ``python docs/results/remake.py``.
+"""Remakes ``docs/results/cpu`` with the present code: ``PYTHONPATH=. python docs/results/remake.py``.
 
 A repository keeps the report of a sweep, not its 42 run folders. ``runs.csv`` and the numbers of the figures hold
 everything that a report reads, so the folders are made again from them, without checkpoints and logs. The report and
