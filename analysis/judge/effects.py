@@ -277,7 +277,7 @@ def _notes(group: Group, seeds: Mapping[str, Seeds], labels: Mapping[str, str]) 
     notes += [f"Do not compare times of {key}: {apart}." for key, apart in alike.items() if apart]
     for key in (LATENCY, ONNX_LATENCY):
         if not alike[key] and len(how := group.runs[SETTINGS[key]].dropna()):
-            notes.append(f"{metric(key).label.capitalize()}: {how.iloc[0]}.")
+            notes.append(f"{metric(key).label[:1].upper()}{metric(key).label[1:]}: {how.iloc[0]}.")
     if selection.left_out:
         notes.append(cautions.left_out(selection))
     return [*notes, *cautions.code(group.runs), *selection.tasks]
