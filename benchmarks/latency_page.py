@@ -72,11 +72,12 @@ def write(page: Page, out: Path) -> None:
 def figure(page: Page) -> Any:
     """Median against length with the least threads, log-log; a panel for each batch, a line for each arm."""
     from albert_ablate.drawing_library import Figure, NullLocator
+    from analysis.draw.plotting import plain_log
 
     rows = [row for row in page.rows if row["threads"] == page.rows[0]["threads"]]
     batches = list(dict.fromkeys(row["batch"] for row in rows))
     runs, shapes = list(dict.fromkeys(row["run"] for row in rows)), {"eager": "-", "onnx": "--", "int8": ":"}
-    drawn = Figure(figsize=(5 * len(batches), 4.2), layout="constrained")
+    drawn = Figure(figsize=(5 * len(batches), 4.2 + 0.2 * len(runs)), layout="constrained")
     panels = drawn.subplots(1, len(batches), squeeze=False)[0]
     lengths = sorted({row["tokens"] for row in rows})
     for panel, batch in zip(panels, batches, strict=True):
@@ -90,8 +91,11 @@ def figure(page: Page) -> Any:
         panel.set_xticks(lengths, [f"{length:,}" for length in lengths])
         panel.xaxis.set_minor_locator(NullLocator())
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("milliseconds of a pass, median")
-    panels[-1].legend(fontsize="small")
+        panel.set_ylabel("milliseconds of a pass, median" if panel is panels[0] else "")
+        plain_log(panel, x=False, y=True)
+    handles, labels = panels[0].get_legend_handles_labels()
+    forms = len({row["form"] for row in rows})
+    drawn.legend(handles, labels, loc="outside lower center", ncols=forms, fontsize="small", handlelength=3.5)
     threads = page.rows[0]["threads"]
     drawn.suptitle(f"{page.machine.partition(';')[0]}; {threads} thread{'s' * (threads > 1)}", fontsize="small")
     return drawn
