@@ -18,7 +18,7 @@ from ..read import students
 from ..read.later_epochs import GAIN
 from ..read.task_setups import one_setup_each
 from . import prompted_scores
-from .statistics import EVERYWHERE, Estimate, estimate
+from .statistics import EVERYWHERE, NORMAL, Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,6 @@ _CORRELATIONS = ("matthews", "pearson", "spearman")
 SPEEDS = ("tokens/s", "seconds", "inference", "latency", "ONNX latency")
 #: 90th over 10th percentile of the passes of one measurement from which it counts as disturbed.
 _EVEN = 2.0
-#: Half the width of a 95% interval, in standard errors.
-_NORMAL = 1.959963984540054
 #: Task -> its score in ELECTRA's average over GLUE, on its first dev set (Clark et al., 2020, section 3.1).
 GLUE_SCORES = {
     "cola": "matthews", "sst2": "accuracy", "mrpc": "accuracy", "stsb": "spearman", "qqp": "accuracy",
@@ -264,7 +262,7 @@ def resolution(runs: pd.DataFrame, key: str) -> float:
 
 def _error(interval: Any) -> float | None:
     """The standard error that belongs to a 95% interval."""
-    return (interval[1] - interval[0]) / (2 * _NORMAL) if isinstance(interval, list | tuple) else None
+    return (interval[1] - interval[0]) / (2 * NORMAL) if isinstance(interval, list | tuple) else None
 
 
 def _score_error(entry: dict[str, Any] | None, name: str, key: str) -> float | None:

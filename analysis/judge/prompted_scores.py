@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .statistics import NORMAL
+
 #: Share of the minimal pairs whose good sentence is the more probable one.
 PAIRS = "minimal pairs"
 _KINDS = {
@@ -18,8 +20,6 @@ _KINDS = {
     "calibration gain": "calibrated less summed, with most demonstrations",
 }
 _RULE = "token"
-#: Half the width of a 95% interval, in standard errors.
-_NORMAL = 1.959963984540054
 
 Run = Mapping[Any, Any]
 
@@ -87,7 +87,7 @@ def error(run: Run, key: str) -> float | None:
     if value(run, key) is None:
         return None
     errors = [
-        (high - low) / (2 * _NORMAL)
+        (high - low) / (2 * NORMAL)
         for entry, rule in _parts(run, key)
         if entry is not None
         for low, high in [entry["intervals"][rule]]

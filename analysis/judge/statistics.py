@@ -25,6 +25,8 @@ from albert_ablate.evaluation.intervals import CONFIDENCE
 
 #: Significance level, and the power for which the needed seeds are computed.
 ALPHA = 1 - CONFIDENCE
+#: Half the width of a 95% interval, in standard errors of a normal distribution.
+NORMAL = 1.959963984540054
 POWER = 0.8
 _MOST_SEEDS = 1000
 #: Quantiles of the sample variance over which a power is averaged.
